@@ -1,0 +1,66 @@
+# Everything runs in an environment of its own, made when it is missing.
+#   make demo                 Table 2 on generated data, minutes on a laptop
+#   make test                 the test suite
+#   make reproduce-table2 DATA=qubiq DATA_ROOT=/where/qubiq/lies
+# Variables: PYTHON, INSTALLER=uv|pip, TORCH_BACKEND=cpu|cu128|... (uv only), DATA, DATA_ROOT, PROFILE, ARGS="any overrides"
+
+PYTHON ?= python3
+VENV ?= .venv
+INSTALLER ?= uv
+TORCH_BACKEND ?=
+DATA ?= qubiq
+DATA_ROOT ?=
+PROFILE ?= paper
+ARGS ?=
+
+UV_VERSION := 0.13.9
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+OVERRIDES = data=$(DATA) profile=$(PROFILE) $(if $(DATA_ROOT),'data.root="$(DATA_ROOT)"') $(ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format build clean reproduce-table1 reproduce-table2
+
+help: ## show this
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
+
+setup: $(READY) ## make the environment
+
+$(READY): pyproject.toml requirements.txt
+	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] < (3, 14) else "dmseg needs Python 3.11, 3.12 or 3.13; set PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+ifeq ($(INSTALLER),uv)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet $(if $(TORCH_BACKEND),--torch-backend $(TORCH_BACKEND)) -c requirements.txt -e '.[dev]'
+else
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.txt -e '.[dev]'
+endif
+	touch $(READY)
+
+demo: $(READY) ## Table 2 on generated data: 175 short trainings
+	$(BIN)/dmseg reproduce table=2 data=phantom profile=demo paths.results=results/demo $(ARGS)
+	$(BIN)/python scripts/check_demo.py results/demo/tables/table2.csv
+
+test: $(READY) ## the test suite
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2
+
+lint: $(READY) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+build: $(READY) ## the wheel
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+reproduce-table1: $(READY) ## Table 1: how far raters agree
+	$(BIN)/dmseg reproduce table=1 $(OVERRIDES)
+
+reproduce-table2: $(READY) ## Table 2: hard against soft labels
+	$(BIN)/dmseg reproduce table=2 $(OVERRIDES)
+
+clean: ## remove caches, keep results
+	rm -rf .pytest_cache .mypy_cache .ruff_cache dist build

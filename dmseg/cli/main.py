@@ -1,0 +1,75 @@
+"""The command ``dmseg``: looks at the first word only, so that help needs no heavy import."""
+
+import sys
+from collections.abc import Sequence
+
+USAGE = """\
+usage: dmseg COMMAND [key=value ...]
+
+commands
+  prepare            make phantoms where needed and write the prepared store of one task, or of all
+  train              train and score one run; with -m a sweep over values: labels=majority,uniform fold=0,1
+  cv                 all folds of one configuration, and their pooled scores
+  reproduce table=N  run what is missing of a table of the paper, then write it
+  table table=N      write a table from what is there
+
+Keys are Hydra overrides; configs/config.yaml lists them. The most used:
+  data=qubiq|lidc|phantom   data.root=FOLDER   data.size=256   task=prostate-1
+  labels=majority|random|uniform|weighted|smoothing
+  model=unet_resnet50|unet_resnet18|unet_efficientnet_b0|unet_mobilenetv2|deeplabv3plus_resnet18
+  model.weights=null|imagenet|FILE   fold=0   seed=0   train.epochs=150   precision=fp32|bf16|auto
+  profile=paper|demo   protocol=paper|release   workers=2   tracker=disabled|offline|online
+  paths.prepared=FOLDER   paths.results=FOLDER   evaluate.save_predictions=true
+
+examples
+  dmseg reproduce table=2 data=phantom profile=demo
+  dmseg train data=lidc data.root=lidc labels=uniform model=unet_mobilenetv2 fold=0
+  dmseg train -m labels=majority,uniform,weighted fold=0,1 data=phantom task=kidney-1 profile=demo
+
+status: 0 done, 1 a run failed, 2 an error of use
+"""
+
+COMMANDS = ("prepare", "train", "cv", "reproduce", "table")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        arguments: words after the program's name; by default the process's own.
+
+    Returns:
+        Exit status: 0 done, 1 a run failed, 2 an error of use, 130 interrupted.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or {"-h", "--help"} & set(words) or words[0] == "help":
+        print(USAGE, end="")
+        return 0
+    if words[0] == "--version":
+        from dmseg import __version__
+
+        print(f"dmseg {__version__}")
+        return 0
+    if words[0] not in COMMANDS:
+        print(f"dmseg: there is no command '{words[0]}'; choose from {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    return _run(words[0], words[1:])
+
+
+def _run(command: str, words: list[str]) -> int:
+    from dmseg.cli import commands
+    from dmseg.errors import UserError
+
+    try:
+        return int(getattr(commands, command)(words))
+    except UserError as error:
+        lines = str(error).splitlines()[:3]
+        print("\n".join([f"dmseg: {lines[0]}", *lines[1:]]), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("dmseg: interrupted; finished runs are kept, call again to go on", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

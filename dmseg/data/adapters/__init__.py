@@ -1,0 +1,1 @@
+"""One adapter for each data set: raw files in, cases out."""

@@ -1,0 +1,211 @@
+"""QUBIQ 2020: seven tasks in four data sets, several raters each.
+
+Layout, as distributed: ``[<release>/]<data set>/[Training|Validation/]caseNN/{image,taskTT_segSS}.nii[.gz]``. The
+2020 release has its cases in ``training_data_v2`` and ``validation_data_v2``, the 2021 release in
+``training_data_v3[_QC]`` and ``validation_data_qubiq2021[_QC]``. All parts are merged; the paper's cases are those
+numbered up to its counts (55, 39, 32, 24), so the 2021 validation cases, numbered beyond, are left out by default.
+Test folders are never read. Arrays are taken in nibabel's order, headers are ignored.
+"""
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from dmseg.data.case import Adapter, Case, CaseFiles, Slice, Task
+from dmseg.data.readers import as_mask, natural_key, read_nifti
+from dmseg.errors import UserError
+
+RELEASES = (
+    "training_data_v2",
+    "validation_data_v2",
+    "training_data_v3",
+    "training_data_v3_QC",
+    "validation_data_qubiq2021",
+    "validation_data_qubiq2021_QC",
+)
+PARTS = ("Training", "Validation")
+CASE_COUNTS = {"prostate": 55, "brain-growth": 39, "brain-tumor": 32, "kidney": 24}
+"""Cases of each data set in the paper, section 3.1."""
+
+# The official description: one prostate case has five annotations. It is case 09, where rater 3 is missing.
+KNOWN_MISSING = {("prostate", "case09"): ("seg03",)}
+# Annotations of prostate T2 that other users of the data found to contradict the image.
+CONFLICTING = {("prostate-2", "case50"): ("seg01", "seg03", "seg04", "seg05", "seg06")}
+
+
+def _task(name: str, title: str, raters: int) -> Task:
+    return Task(name, title, name[:-2], tuple(f"seg{index:02d}" for index in range(1, raters + 1)))
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        _task("prostate-1", "Prostate T1", 6),
+        _task("prostate-2", "Prostate T2", 6),
+        _task("brain-growth-1", "Brain Growth", 7),
+        _task("brain-tumor-1", "Brain Tumor T1", 3),
+        _task("brain-tumor-2", "Brain Tumor T2", 3),
+        _task("brain-tumor-3", "Brain Tumor T3", 3),
+        _task("kidney-1", "Kidney", 3),
+    )
+}
+
+CHOICES = {
+    "intensity": ("robust", "max"),
+    "missing_raters": ("known", "allow"),
+    "incomplete_cases": ("keep", "replace"),
+    "conflicting_annotations": ("keep", "drop"),
+    "cases": ("paper", "all"),
+}
+
+log = logging.getLogger(__name__)
+
+
+class QubiqAdapter(Adapter):
+    """Reads QUBIQ.
+
+    Args:
+        root: folder with the four data sets, or with the releases that hold them.
+        intensity: ``robust``: each channel's 0.5th to 99.5th percentile is mapped to the full range; ``max``: zero to
+            the image's maximum over all channels, negative values lost (the authors' released script).
+        missing_raters: ``known``: only the case that is known to lack a rater may; ``allow``: any case may.
+        incomplete_cases: ``keep`` cases that are known to lack a rater, or ``replace`` such a case by the last one
+            of the data set (the authors' released script).
+        conflicting_annotations: ``keep`` or ``drop`` the annotations of prostate T2, case 50 that contradict the image.
+        cases: ``paper``: cases numbered up to the paper's counts; ``all``: every case that is there.
+
+    Raises:
+        UserError: if an option has an unknown value.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        intensity: str = "robust",
+        missing_raters: str = "known",
+        incomplete_cases: str = "keep",
+        conflicting_annotations: str = "keep",
+        cases: str = "paper",
+    ) -> None:
+        given = {
+            "intensity": intensity,
+            "missing_raters": missing_raters,
+            "incomplete_cases": incomplete_cases,
+            "conflicting_annotations": conflicting_annotations,
+            "cases": cases,
+        }
+        for option, value in given.items():
+            if value not in CHOICES[option]:
+                raise UserError(f"data.{option} is '{value}', but may be {' or '.join(CHOICES[option])}")
+        self.root = Path(root)
+        self.options = given
+
+    @property
+    def tasks(self) -> Mapping[str, Task]:
+        """The seven tasks, in the order of the paper's tables."""
+        return TASKS
+
+    def list_cases(self, task: str) -> list[CaseFiles]:
+        """Lists the cases of a task, sorted by number.
+
+        Raises:
+            UserError: if the data set is missing or empty, a case appears twice, or annotations are missing.
+        """
+        cohort = TASKS[task].cohort
+        folders = self._case_folders(cohort)
+        if self.options["incomplete_cases"] == "replace":
+            folders = _replace_incomplete(folders, cohort)
+        return [self._list_case(task, case, folder) for case, folder in folders.items()]
+
+    def read_case(self, task: str, files: CaseFiles) -> Case:
+        """Reads one case: image (C, H, W) and its annotations."""
+        image = _channels_first(read_nifti(files.files[0]), files.files[0])
+        annotations = np.stack([as_mask(read_nifti(path), path, image.shape[1:]) for path in files.files[1:]])
+        window = _robust_window(image) if self.options["intensity"] == "robust" else _max_window(image)
+        return Case(files.case, files.layout, window, [Slice(image, annotations)])
+
+    def _case_folders(self, cohort: str) -> dict[str, Path]:
+        """Finds the case folders of one data set in all releases and parts, by case id, sorted."""
+        places = [self.root / cohort, *(self.root / release / cohort for release in RELEASES)]
+        parts = [part for place in places for part in (place, *(place / name for name in PARTS)) if part.is_dir()]
+        folders = [path for part in parts for path in part.iterdir() if re.fullmatch(r"case\d+", path.name)]
+        twice = [case for case, count in Counter(path.name for path in folders).items() if count > 1]
+        if twice:
+            where = ", ".join(str(path) for path in folders if path.name == twice[0])
+            raise UserError(f"QUBIQ {cohort} {twice[0]} is there twice: {where}; set data.root to one release")
+        if not folders:
+            raise UserError(
+                f"no QUBIQ {cohort} cases under {self.root}; expected {cohort}/caseNN/image.nii.gz\n"
+                "set data.root, or use data=phantom; data/README.md says where the data is to be had"
+            )
+        kept = [path for path in folders if self._belongs(path, cohort)]
+        if len(kept) < len(folders):
+            log.info("%s: %d cases beyond the paper's are left out", cohort, len(folders) - len(kept))
+        return {path.name: path for path in sorted(kept, key=lambda path: natural_key(path.name))}
+
+    def _belongs(self, folder: Path, cohort: str) -> bool:
+        return self.options["cases"] == "all" or int(folder.name[4:]) <= CASE_COUNTS[cohort]
+
+    def _list_case(self, task: str, case: str, folder: Path) -> CaseFiles:
+        present = _annotation_files(folder, task)
+        lacking = [rater for rater in TASKS[task].raters if rater not in present]
+        excused = KNOWN_MISSING.get((TASKS[task].cohort, folder.name), ())
+        if self.options["missing_raters"] == "known" and any(rater not in excused for rater in lacking):
+            rater = next(rater for rater in lacking if rater not in excused)
+            raise UserError(
+                f"{folder}/task{task[-1:]:0>2}_{rater}.nii.gz is missing: {case} of {task} has {len(present)} of "
+                f"{len(TASKS[task].raters)} raters; add the file, or set data.missing_raters=allow"
+            )
+        if self.options["conflicting_annotations"] == "drop":
+            dropped = CONFLICTING.get((task, folder.name), ())
+            present = {rater: path for rater, path in present.items() if rater not in dropped}
+        if not present:
+            raise UserError(f"{folder} has no annotation of {task}; add task{task[-1:]:0>2}_segSS.nii.gz files")
+        raters = tuple(index for index, rater in enumerate(TASKS[task].raters) if rater in present)
+        return CaseFiles(case, 1, (_image_file(folder), *present.values()), layout=raters)
+
+
+def _annotation_files(folder: Path, task: str) -> dict[str, Path]:
+    """Annotation files of a case by rater, in the order of the raters."""
+    pattern = re.compile(rf"task{task[-1:]:0>2}_(seg\d+)\.nii(\.gz)?")
+    matches = ((pattern.fullmatch(path.name), path) for path in sorted(folder.iterdir()))
+    found = {match.group(1): path for match, path in matches if match}
+    return {rater: found[rater] for rater in TASKS[task].raters if rater in found}
+
+
+def _image_file(folder: Path) -> Path:
+    found = [path for path in (folder / "image.nii.gz", folder / "image.nii") if path.is_file()]
+    if not found:
+        raise UserError(f"{folder / 'image.nii.gz'} is missing; every case needs its image")
+    return found[0]
+
+
+def _replace_incomplete(folders: dict[str, Path], cohort: str) -> dict[str, Path]:
+    """Gives the id and place of each incomplete case to the last case of the data set."""
+    replaced = dict(folders)
+    for name, case in KNOWN_MISSING:
+        if name == cohort and case in replaced and list(replaced)[-1] != case:
+            replaced[case] = replaced.popitem()[1]
+    return replaced
+
+
+def _channels_first(image: npt.NDArray[np.float32], path: Path) -> npt.NDArray[np.float32]:
+    """(H, W) or (H, W, C) to (C, H, W), C up to 4."""
+    if image.ndim == 2:
+        return image[np.newaxis]
+    if image.ndim == 3 and image.shape[2] <= 4:
+        return np.moveaxis(image, 2, 0)
+    raise UserError(f"{path} has shape {image.shape}; expected one 2-D image with up to 4 channels last")
+
+
+def _robust_window(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    return np.percentile(image.reshape(len(image), -1), (0.5, 99.5), axis=1).T.astype(np.float64)
+
+
+def _max_window(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    return np.tile(np.array([0.0, float(image.max())]), (len(image), 1))

@@ -1,0 +1,69 @@
+"""Augmentation of whole batches as tensor operations: isotropic scale, left-right flip, crop with padding.
+
+Everything is one resampling of the source at transformed positions, so it runs wherever the batch lies.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class Views:
+    """How each sample of a batch is looked at.
+
+    Attributes:
+        scale: (B,) magnification.
+        offset: (B, 2) position of the crop in the scaled slice, 0 at its first and 1 at its last possible place,
+            rows then columns; a slice that is smaller than the crop lies at that place within the padding.
+        flip: (B,) bool, left-right.
+    """
+
+    scale: Tensor
+    offset: Tensor
+    flip: Tensor
+
+
+def draw_views(n: int, scale: tuple[float, float], flip: float, generator: torch.Generator) -> Views:
+    """Draws views.
+
+    Args:
+        n: batch size B.
+        scale: smallest and largest scale, drawn uniformly between.
+        flip: probability of a flip.
+        generator: CPU generator of the augmentation stream.
+    """
+    drawn = torch.rand(n, 4, generator=generator)
+    return Views(scale[0] + (scale[1] - scale[0]) * drawn[:, 0], drawn[:, 1:3], drawn[:, 3] < flip)
+
+
+def sampling_grid(views: Views, shape: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Positions in the source slice that a crop of the same shape looks at.
+
+    Args:
+        views: how to look.
+        shape: (H, W) of the slices and of the crops.
+        device: where to compute.
+
+    Returns:
+        Grid (B, H, W, 2) as `torch.nn.functional.grid_sample` takes it (x, y in -1..1, pixel edges at the ends), and
+        the mask (B, H, W) of pixels that lie inside the slice.
+    """
+    scale = views.scale.to(device)
+    axes = []
+    for axis, extent in enumerate(shape):
+        pixel = torch.arange(extent, device=device, dtype=torch.float32) + 0.5
+        start = views.offset[:, axis].to(device) * (scale - 1.0) * extent
+        axes.append((pixel + start[:, None]) / (scale[:, None] * extent) * 2.0 - 1.0)
+    y, x = axes
+    x = torch.where(views.flip.to(device)[:, None], -x, x)
+    grid = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), dim=-1)
+    return grid, (grid.abs() <= 1.0).all(dim=-1)
+
+
+def resample(values: Tensor, grid: Tensor, linear: bool) -> Tensor:
+    """Samples (B, C, H, W) at the grid's positions, bilinearly or from the nearest pixel; the border is repeated."""
+    mode = "bilinear" if linear else "nearest"
+    return functional.grid_sample(values, grid, mode=mode, padding_mode="border", align_corners=False)

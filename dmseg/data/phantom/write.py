@@ -1,0 +1,180 @@
+"""Writes the phantom to disk in QUBIQ's own layout."""
+
+import gzip
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import numpy.typing as npt
+
+from dmseg.data.phantom.cases import COHORTS, PhantomCase
+from dmseg.errors import UserError
+
+REVISION = 1
+"""Raised when a change of the generator gives other files for the same settings."""
+MARKER = "phantom.json"
+SMALLEST_WIDTH = 16
+"""No image is made narrower than this, in pixels."""
+MISSING = {("prostate", 9): (3,)}
+"""Raters whose annotations the real data lacks (all tasks of the case)."""
+IMAGE_TYPES: dict[str, Any] = {
+    "prostate": np.int16,
+    "brain-growth": np.float32,
+    "brain-tumor": np.float32,
+    "kidney": np.int16,
+}
+MASK_TYPES: dict[str, Any] = {
+    "prostate": np.uint8,
+    "brain-growth": np.float32,
+    "brain-tumor": np.uint8,
+    "kidney": np.int16,
+}
+
+
+def write_qubiq(root: Path, *, seed: int = 0, cases: Mapping[str, int] | None = None, scale: float = 1.0) -> None:
+    """Writes a phantom of QUBIQ 2020: seven tasks in four data sets, several raters each.
+
+    Files: ``<root>/<data set>/Training/caseNN/{image,taskTT_segSS,taskTT_probability}.nii.gz``, the last being
+    the probability (float32) with which a rater marks each pixel, which the real data cannot know; and a marker,
+    ``phantom.json``. Same settings, same files, byte for byte. The folder is written beside `root` and renamed at
+    the end; a phantom that is there already is replaced.
+
+    Args:
+        root: folder to make; it may not hold anything but an earlier phantom.
+        seed: seed of everything, not negative.
+        cases: number of cases of each data set; one left out or 0 is not written. Default: the paper's 55
+            prostate, 39 brain-growth, 32 brain-tumor and 24 kidney cases (section 3.1).
+        scale: factor on the images' native sizes, 640 (or 960) x 640, 256 x 256, 240 x 240 x 4 and 497 x 497.
+
+    Raises:
+        UserError: if a setting is out of range, or `root` holds something else than a phantom.
+    """
+    root, settings = Path(root), _settings(seed, cases, scale)
+    _refuse_foreign(root)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as scratch:
+        folder = Path(scratch) / "new"
+        for cohort, count in settings["cases"].items():
+            for number in range(1, count + 1):
+                case_folder = folder / cohort / "Training" / f"case{number:02d}"
+                _write_case(case_folder, cohort, number, PhantomCase(seed, cohort, number, scale))
+        (folder / MARKER).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        _swap(folder, root, Path(scratch) / "old")
+
+
+def ensure_qubiq(root: Path, *, seed: int = 0, cases: Mapping[str, int] | None = None, scale: float = 1.0) -> bool:
+    """Writes the phantom (`write_qubiq`, same arguments) unless `root` holds it already, with these settings.
+
+    Returns:
+        Whether anything was written.
+
+    Raises:
+        UserError: as `write_qubiq`.
+    """
+    if _read_marker(Path(root)) == _settings(seed, cases, scale):
+        return False
+    write_qubiq(root, seed=seed, cases=cases, scale=scale)
+    return True
+
+
+def _settings(seed: int, cases: Mapping[str, int] | None, scale: float) -> dict[str, Any]:
+    """The marker's content; refuses settings out of range."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise UserError(f"the phantom's seed is {seed!r}; set it to a whole number, 0 or more")
+    if not (math.isfinite(scale) and scale > 0):
+        raise UserError(f"the phantom's scale is {scale!r}; set it above 0 (1 for the native image sizes)")
+    counts = _counts(cases)
+    for cohort in counts:
+        if round(COHORTS[cohort].width * scale) < SMALLEST_WIDTH:
+            raise UserError(
+                f"the phantom's scale is {scale:g}: {cohort} images would be less than {SMALLEST_WIDTH} pixels "
+                f"wide; set it to at least {SMALLEST_WIDTH / COHORTS[cohort].width:.2g}"
+            )
+    return {"phantom": "qubiq", "revision": REVISION, "seed": seed, "cases": counts, "scale": float(scale)}
+
+
+def _counts(cases: Mapping[str, int] | None) -> dict[str, int]:
+    """Number of cases of each data set that is to be written, in the order of the tables."""
+    if cases is None:
+        return {cohort: about.cases for cohort, about in COHORTS.items()}
+    for cohort, count in cases.items():
+        if cohort not in COHORTS:
+            raise UserError(f"the phantom has no data set '{cohort}'; it has {', '.join(COHORTS)}")
+        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+            raise UserError(f"the phantom's number of {cohort} cases is {count!r}; set a whole number, 0 or more")
+    counts = {cohort: cases[cohort] for cohort in COHORTS if cases.get(cohort)}
+    if not counts:
+        raise UserError("the phantom would have no case at all; set the number of cases of at least one data set")
+    return counts
+
+
+def _read_marker(root: Path) -> object:
+    """What the marker says; None where there is none or it cannot be read."""
+    try:
+        return json.loads((root / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _refuse_foreign(root: Path) -> None:
+    """Refuses to replace anything that is not a phantom."""
+    if (root.exists() and not root.is_dir()) or root.is_symlink():
+        raise UserError(f"{root} is not a plain folder; name another place for the phantom")
+    if root.is_dir() and any(root.iterdir()) and not (root / MARKER).is_file():
+        raise UserError(f"{root} holds files but no {MARKER}, so it is not a phantom; name another place for one")
+
+
+def _swap(folder: Path, root: Path, retired: Path) -> None:
+    """Puts the finished folder in place, unless another process was first with the same phantom."""
+    if root.exists():
+        os.rename(root, retired)
+    try:
+        os.rename(folder, root)
+    except OSError:
+        if _read_marker(root) != _read_marker(folder):
+            raise
+    shutil.rmtree(retired, ignore_errors=True)
+
+
+def _write_case(folder: Path, cohort: str, number: int, case: PhantomCase) -> None:
+    """Writes the image, all annotations and the probabilities of one case."""
+    folder.mkdir(parents=True)
+    affine = _affine(case)
+    _write_nifti(folder / "image.nii.gz", _as_filed(case.image().astype(IMAGE_TYPES[cohort]), cohort), affine)
+    for task in range(1, len(case.cohort.models) + 1):
+        chance = _as_filed(case.probability(task)[None], cohort)
+        _write_nifti(folder / f"task{task:02d}_probability.nii.gz", chance, affine)
+        for rater, mask in enumerate(case.annotations(task), start=1):
+            if rater not in MISSING.get((cohort, number), ()):
+                filed = _as_filed(mask.astype(MASK_TYPES[cohort])[None], cohort)
+                _write_nifti(folder / f"task{task:02d}_seg{rater:02d}.nii.gz", filed, affine)
+
+
+def _as_filed(values: npt.NDArray[Any], cohort: str) -> npt.NDArray[Any]:
+    """(C, H, W) as the data set files it: (H, W), (H, W, 4), or (H, W, 1) for prostate."""
+    filed = np.moveaxis(values, 0, -1)
+    return filed if cohort == "prostate" or filed.shape[-1] > 1 else filed[..., 0]
+
+
+def _affine(case: PhantomCase) -> npt.NDArray[np.float64]:
+    """Rows run to the back, columns to the patient's left, the origin is in the middle; slices of 3 mm."""
+    height, width = case.shape
+    edge = case.cohort.spacing * case.cohort.width / width
+    affine = np.zeros((4, 4))
+    affine[1, 0] = affine[0, 1] = -edge
+    affine[:2, 3] = edge * (width - 1) / 2, edge * (height - 1) / 2
+    affine[2, 2], affine[3, 3] = 3.0, 1.0
+    return affine
+
+
+def _write_nifti(path: Path, values: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> None:
+    """Writes ``.nii.gz``, without a time stamp so that equal arrays give equal files."""
+    image = nibabel.Nifti1Image(np.asfortranarray(values), affine)
+    path.write_bytes(gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))

@@ -1,0 +1,1 @@
+"""Runs: how they are named, stored, planned and launched (floor 3)."""

@@ -1,0 +1,223 @@
+"""Overrides of the command line to typed settings, with Hydra; a mistake becomes one plain message."""
+
+import dataclasses
+import difflib
+import re
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dmseg.errors import UserError
+from dmseg.resources import resource
+from dmseg.settings import Settings
+
+HYDRA_VERSION_BASE = "1.3"
+OPEN_NODES = {"data": "options", "labels": "options"}
+"""Nodes whose further keys are options of their component, and the field that gathers them."""
+
+CHOICES = {
+    "tracker": ("disabled", "offline", "online"),
+    "precision": ("fp32", "bf16", "auto"),
+    "evaluate.empty": ("skip", "one", "zero"),
+    "folds.kind": ("contiguous", "shuffled"),
+    "labels.smoothing.kind": ("boundary", "uniform"),
+}
+RANGES: dict[str, tuple[float, float]] = {
+    "data.size": (8, 4096),
+    "train.epochs": (1, 1_000_000),
+    "train.batch_size": (2, 4096),
+    "train.flip": (0, 1),
+    "evaluate.bins": (1, 1000),
+    "evaluate.batch_size": (1, 4096),
+    "labels.smoothing.epsilon": (0, 1),
+    "optim.lr": (0, 100),
+    "optim.decoder_lr_factor": (0, 10_000),
+    "optim.momentum": (0, 1),
+    "optim.weight_decay": (0, 10),
+    "optim.warmup": (0, 0.99),
+    "workers": (1, 256),
+    "threads": (1, 1024),
+}
+
+
+def compose_settings(overrides: Sequence[str]) -> Settings:
+    """Composes the configuration with these overrides and checks it.
+
+    Args:
+        overrides: in Hydra's grammar, for example ``["labels=uniform", "fold=2"]``.
+
+    Raises:
+        UserError: if an override is malformed, a key unknown, or a value of the wrong type or out of range.
+    """
+    return to_settings(compose_plain(overrides))
+
+
+def compose_plain(overrides: Sequence[str], config: str = "config") -> dict[str, Any]:
+    """Composes a configuration of ``configs/`` and resolves it to plain containers.
+
+    Raises:
+        UserError: if an override is malformed or a key unknown.
+    """
+    with _hydra_initialised():
+        try:
+            composed = compose(config, overrides=list(overrides))
+            plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        except (HydraException, OmegaConfBaseException, OSError, ValueError, TypeError) as error:
+            raise UserError(_plain_message(error, overrides)) from None
+    return plain  # type: ignore[return-value]
+
+
+def to_settings(plain: Mapping[str, Any]) -> Settings:
+    """Checks a composed configuration and gives it its types.
+
+    Raises:
+        UserError: if a key is unknown or missing, or a value of the wrong type or out of range.
+    """
+    node = dict(plain)
+    node["protocol"], node["profile"] = node["protocol"]["name"], node["profile"]["name"]
+    node["data"] = _gather(node["data"], "data", drop=("epochs",))
+    node["labels"] = _gather(node["labels"], "labels")
+    settings: Settings = _typed(Settings, node, "")
+    _check_values(dataclasses.asdict(settings))
+    return settings
+
+
+@contextmanager
+def _hydra_initialised() -> Iterator[None]:
+    """Lends Hydra's global state, also within a Hydra job, and gives it back as it was."""
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(resource("configs").absolute()), version_base=HYDRA_VERSION_BASE):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = outer
+
+
+def _gather(node: Any, name: str, drop: tuple[str, ...] = ()) -> dict[str, Any]:  # noqa: ANN401
+    """Splits an open node into the fields of its settings class and the options of its component."""
+    if not isinstance(node, Mapping):
+        raise UserError(f"{name} is {node!r}, but must be one of the files in configs/{name}")
+    fields = {field.name for field in dataclasses.fields(get_type_hints(Settings)[name])}
+    rest = {key: value for key, value in node.items() if key not in drop}
+    target = rest.pop("_target_", None)
+    own = {key: rest.pop(key) for key in list(rest) if key in fields}
+    return own | {"target": target, OPEN_NODES[name]: rest}
+
+
+def _typed(kind: Any, value: Any, key: str) -> Any:  # noqa: ANN401
+    """Gives a plain value the type of a dataclass field, or says which key is wrong."""
+    if dataclasses.is_dataclass(kind):
+        return _typed_node(kind, value, key)
+    if get_origin(kind) in (Union, types.UnionType):
+        inner = next(choice for choice in get_args(kind) if choice is not type(None))
+        return None if value is None else _typed(inner, value, key)
+    if get_origin(kind) is list:
+        if not isinstance(value, list):
+            raise UserError(f"{key} is {value!r}, but must be a list")
+        return [_typed(get_args(kind)[0], item, key) for item in value]
+    expected = get_origin(kind) or kind
+    if expected is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
+        raise UserError(f"{key} is {value!r}, but must be {_NAMES.get(expected, expected.__name__)}")
+    return value
+
+
+_NAMES = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a word",
+    dict: "a group of keys",
+}
+
+
+def _typed_node(kind: Any, node: Any, key: str) -> Any:  # noqa: ANN401
+    if not isinstance(node, Mapping):
+        raise UserError(f"{key} is {node!r}, but must be a group of keys")
+    hints = get_type_hints(kind)
+    prefix = f"{key}." if key else ""
+    for name in node:
+        if name not in hints:
+            raise UserError(f"unknown key '{prefix}{name}'{_guess(name, list(hints), prefix)}")
+    fields = dataclasses.fields(kind)
+    lacking = [field.name for field in fields if field.default is field.default_factory is dataclasses.MISSING]
+    for name in lacking:
+        if name not in node:
+            raise UserError(f"key '{prefix}{name}' is missing")
+    return kind(**{name: _typed(hints[name], value, f"{prefix}{name}") for name, value in node.items()})
+
+
+def _check_values(node: Mapping[str, Any]) -> None:
+    for key, choices in CHOICES.items():
+        value = _lookup(node, key)
+        if value is not None and value not in choices:
+            raise UserError(f"{key} is '{value}', but may be {', '.join(choices)}")
+    for key, (low, high) in RANGES.items():
+        value = _lookup(node, key)
+        if value is not None and not low <= value <= high:
+            raise UserError(f"{key} is {value}, but must lie between {low:g} and {high:g}")
+    scale = node["train"]["scale"]
+    if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
+        raise UserError(f"train.scale is {scale}, but must be [smallest, largest], both above 0")
+    smoothing = node["labels"]["smoothing"]
+    if smoothing and smoothing["kind"] == "boundary" and (not smoothing["kernel"] or smoothing["kernel"] % 2 == 0):
+        raise UserError(f"labels.smoothing.kernel is {smoothing['kernel']}, but must be odd")
+
+
+def _lookup(node: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401
+    for part in key.split("."):
+        node = node.get(part)  # type: ignore[assignment]
+        if node is None:
+            return None
+    return node
+
+
+def _plain_message(error: Exception, overrides: Sequence[str]) -> str:
+    """One or two plain lines in place of Hydra's, naming the offending word."""
+    text = str(error)
+    if found := re.search(r"Could not override '([^']+)'", text):
+        key = found[1]
+        return f"unknown key '{key}'{_guess(key, _known_keys(), '')}"
+    if found := re.search(r"Could not find '([^']+)'", text):
+        group, _, option = found[1].rpartition("/")
+        options = re.findall(r"^\t(\w+)$", text, re.MULTILINE)
+        return (
+            f"{group}='{option}' does not exist; choose from {', '.join(options)}"
+            if options
+            else f"unknown key '{option}'"
+        )
+    if "missing EQUAL" in text:
+        word = re.search(r"override '([^']*)'", text)
+        return f"'{word[1] if word else ' '.join(overrides)}' is not an override; write key=value"
+    if found := re.search(r"Ambiguous value for argument '([^']+)'", text):
+        return f"'{found[1]}' has several values; a sweep needs -m, a list brackets: key=[a,b]"
+    if found := re.search(r"Interpolation key '([^']+)' not found\s+full_key: (\S+)", text):
+        return f"{found[2]} refers to '{found[1]}', which does not exist"
+    first = [
+        line for line in text.splitlines() if line.strip() and "hydra.cc" not in line and "HYDRA_FULL_ERROR" not in line
+    ]
+    return f"{' '.join(first[:2])} (in: {' '.join(overrides)})"
+
+
+def _guess(key: str, known: Sequence[str], prefix: str) -> str:
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    return f"; did you mean '{prefix}{close[0]}'?" if close else ""
+
+
+def _known_keys() -> list[str]:
+    def walk(node: Any, prefix: str) -> Iterator[str]:  # noqa: ANN401
+        for name, value in node.items():
+            yield f"{prefix}{name}"
+            if isinstance(value, DictConfig):
+                yield from walk(value, f"{prefix}{name}.")
+
+    return list(walk(compose("config"), ""))

@@ -1,0 +1,116 @@
+"""What a run is named by: a digest of everything that its numbers depend on, and of nothing else."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dmseg.data.folds import Split
+from dmseg.errors import UserError
+from dmseg.settings import EvaluateSettings, LabelSettings, ModelSettings, Settings
+
+REVISIONS = {"labels": 1, "model": 1, "loss": 1, "training": 1}
+"""Raised when a fix changes the numbers of a component, so that its earlier runs are not taken for new ones."""
+
+EVALUATION_REVISION = 1
+"""The same for the scores of a trained network."""
+
+IDENTITY_DEFAULTS: dict[str, Any] = {}
+"""Keys that joined the schema later, each with the value that stands for how things were before it existed. A key equal
+to its value here is left out of the identity, so that earlier ids stay valid. Entries are never changed."""
+
+
+def run_identity(settings: Settings, precision: str, data_digest: str, split: Split) -> dict[str, Any]:
+    """The scientific settings of a run, plain and canonical.
+
+    Titles, paths, devices, workers, trackers, and the names of profile, protocol and groups are not in it; neither are
+    options that have no effect (the kernel of uniform smoothing).
+
+    Args:
+        settings: the run's settings.
+        precision: resolved precision, ``fp32`` or ``bf16``.
+        data_digest: digest of the prepared arrays.
+        split: the fold's cases.
+
+    Raises:
+        UserError: if the weights file cannot be read.
+    """
+    identity = {
+        "task": settings.task,
+        "data": {"digest": data_digest, "size": settings.data.size},
+        "split": _digest({"train": split.train, "validation": split.validation}),
+        "fold": settings.fold,
+        "seed": settings.seed,
+        "precision": precision,
+        "labels": _labels(settings.labels),
+        "model": _model(settings.model),
+        "loss": _without_names(asdict(settings.loss)),
+        "optim": asdict(settings.optim),
+        "train": asdict(settings.train),
+        "revisions": REVISIONS,
+    }
+    return _without_defaults(identity)
+
+
+def evaluation_identity(settings: EvaluateSettings) -> dict[str, Any]:
+    """What the scores of a trained network depend on beside the network."""
+    chosen = {"reference": settings.reference, "empty": settings.empty, "bins": settings.bins}
+    return chosen | {"revision": EVALUATION_REVISION}
+
+
+def experiment_identity(identity: dict[str, Any]) -> dict[str, Any]:
+    """The part of a run's identity that the folds of one configuration share."""
+    return {key: value for key, value in identity.items() if key not in ("fold", "split")}
+
+
+def identifier(identity: dict[str, Any]) -> str:
+    """Sixteen hexadecimal digits that name an identity."""
+    return _digest(identity)[:16]
+
+
+def _labels(settings: LabelSettings) -> dict[str, Any]:
+    node = _without_names(asdict(settings))
+    if settings.smoothing is None:
+        del node["smoothing"]
+    elif settings.smoothing.kind == "uniform":
+        del node["smoothing"]["kernel"]
+    return node
+
+
+def _model(settings: ModelSettings) -> dict[str, Any]:
+    node = _without_names(asdict(settings))
+    if settings.weights not in (None, "imagenet"):
+        node["weights"] = f"sha256:{_file_digest(Path(str(settings.weights)))}"
+    return node
+
+
+def _file_digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(
+            f"model.weights={path} cannot be read ({error.strerror}); it may be null, imagenet or the path of a file"
+        ) from None
+
+
+def _without_names(node: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in node.items() if key != "name"}
+
+
+def _without_defaults(identity: dict[str, Any]) -> dict[str, Any]:
+    """Drops later keys that have their frozen default."""
+    for key, default in IDENTITY_DEFAULTS.items():
+        *groups, name = key.split(".")
+        node = identity
+        for group in groups:
+            node = node.get(group, {})
+        if name in node and node[name] == default:
+            del node[name]
+    return identity
+
+
+def _digest(node: dict[str, Any]) -> str:
+    canonical = json.dumps(node, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,176 @@
+"""Carries out one planned run: train, evaluate, store; or only what is missing of it."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from dmseg.components import resolve
+from dmseg.data.batches import BatchSource, Fusion, batches_per_epoch, load_training
+from dmseg.data.prepared import PreparedTask
+from dmseg.experiments.identity import evaluation_identity
+from dmseg.experiments.plan import PlannedRun
+from dmseg.experiments.provenance import describe_machine, describe_usage, describe_versions
+from dmseg.experiments.store import RunStore, save_weights, write_json, write_scores
+from dmseg.models.build import build_model
+from dmseg.training.evaluate import evaluate, save_predictions
+from dmseg.training.fit import build_loss, fit, resolve_device
+from dmseg.training.observers import EpochReport, Observer, Observers, RunInfo
+from dmseg.training.streams import stream, stream_seed
+
+SCORES = ("dice", "bdice", "ece")
+
+
+class _History:
+    """Keeps the epoch reports for the run's own file."""
+
+    def __init__(self) -> None:
+        self.reports: list[EpochReport] = []
+
+    def epoch_ended(self, report: EpochReport) -> None:
+        self.reports.append(report)
+
+    def write(self, path: Path) -> None:
+        rows = [{"epoch": item.epoch, "step": item.step, "lr": item.lr, **item.losses} for item in self.reports]
+        pd.DataFrame(rows).to_csv(path, index=False)
+
+    def started(self, info: RunInfo) -> None: ...
+    def stepped(self, step: int) -> None: ...
+    def evaluated(self, summary: dict[str, float]) -> None: ...
+    def ended(self, error: BaseException | None) -> None: ...
+
+
+def execute(run: PlannedRun, observers: Callable[[PlannedRun], list[Observer]] = lambda run: []) -> bool:
+    """Does what is missing of a run; a finished training is never repeated.
+
+    Args:
+        run: the planned run.
+        observers: makes the run's observers; called only if there is something to do.
+
+    Returns:
+        Whether anything was done.
+
+    Raises:
+        UserError: if the data, the settings or the store are at fault.
+    """
+    store = RunStore(Path(run.settings.paths.results))
+    if store.is_complete(run.run_id, run.evaluation_id, run.settings.evaluate.save_predictions):
+        return False
+    device = resolve_device(run.settings.device)
+    if run.settings.threads is not None:
+        torch.set_num_threads(run.settings.threads)
+    if store.is_done(run.run_id):
+        _score_again(run, store, device)
+        return True
+    history = _History()
+    told = Observers([history, *observers(run)])
+    error: BaseException | None = None
+    try:
+        store.write(run.run_id, partial(_train_and_score, run, device, history, told))
+    except BaseException as caught:
+        error = caught
+        raise
+    finally:
+        told.ended(error)
+    return True
+
+
+def _train_and_score(run: PlannedRun, device: torch.device, history: _History, told: Observers, folder: Path) -> None:
+    """Fills a run's folder."""
+    settings = run.settings
+    start = time.monotonic()
+    prepared = PreparedTask(run.store)
+    source = _batch_source(run, prepared, device)
+    steps = batches_per_epoch(len(source.data), settings.train.batch_size)
+    config = {"identity": run.identity, "settings": asdict(settings)}
+    told.started(RunInfo(run.run_id, run.experiment_id, run.title, config, settings.train.epochs, steps))
+    write_json(folder / "config.json", config)
+    model = initial_model(run, prepared.n_channels).to(device)
+    torch.manual_seed(stream_seed(settings.seed, settings.fold, "dropout"))
+    fit(model, source, build_loss(settings.loss), settings.optim, run.precision, told)
+    trained = time.monotonic() - start
+    history.write(folder / "history.csv")
+    save_weights(folder / "weights.safetensors", model)
+    predictions = folder / "predictions" if settings.evaluate.save_predictions else None
+    cases = _score(run, model, prepared, device, predictions)
+    _write_evaluation(run, cases, folder)
+    timing = {
+        "train_seconds": trained,
+        "seconds": time.monotonic() - start,
+        "steps": steps * settings.train.epochs,
+    }
+    write_json(folder / "manifest.json", _manifest(run, device, timing))
+    told.evaluated({name: float(np.nanmean(cases[name])) if cases[name].notna().any() else np.nan for name in SCORES})
+
+
+def initial_model(run: PlannedRun, n_channels: int) -> nn.Module:
+    """The untrained network of a run: the same for all label strategies."""
+    torch.manual_seed(stream_seed(run.settings.seed, run.settings.fold, "initialisation"))
+    return build_model(run.settings.model, n_channels)
+
+
+def bind_fusion(target: str, options: dict[str, Any]) -> Fusion:
+    """A fusion strategy with its options."""
+    return partial(resolve(target), **options)
+
+
+def _batch_source(run: PlannedRun, prepared: PreparedTask, device: torch.device) -> BatchSource:
+    settings = run.settings
+    fusion = bind_fusion(settings.labels.target, settings.labels.options)
+    data = load_training(prepared, run.split.train, fusion, settings.labels.soft, device)
+    order, rater, augmentation = (
+        stream(settings.seed, settings.fold, name) for name in ("order", "rater", "augmentation")
+    )
+    return BatchSource(data, settings.labels, settings.train, order, rater, augmentation)
+
+
+def _score(
+    run: PlannedRun, model: nn.Module, prepared: PreparedTask, device: torch.device, predictions: Path | None
+) -> pd.DataFrame:
+    reference = dict(run.settings.evaluate.reference)
+    fusion = bind_fusion(reference.pop("_target_"), reference)
+    keep = None if predictions is None else save_predictions(predictions)
+    return evaluate(model, prepared, run.split.validation, fusion, run.settings.evaluate, device, keep)
+
+
+def _score_again(run: PlannedRun, store: RunStore, device: torch.device) -> None:
+    """Re-evaluates saved weights: new evaluation settings, or predictions that were not kept."""
+    prepared = PreparedTask(run.store)
+    model = build_model(replace(run.settings.model, weights=None), prepared.n_channels)
+    model.load_state_dict(store.load_weights(run.run_id))
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    scored: list[pd.DataFrame] = []
+    if run.settings.evaluate.save_predictions and not store.has_predictions(run.run_id):
+        store.add(
+            run.run_id,
+            "predictions",
+            lambda folder: scored.append(_score(run, model, prepared, device, folder)),
+        )
+    if not store.has_evaluation(run.run_id, run.evaluation_id):
+        cases = scored[0] if scored else _score(run, model, prepared, device, None)
+        store.add(run.run_id, f"evaluations/{run.evaluation_id}", partial(_write_evaluation, run, cases))
+
+
+def _write_evaluation(run: PlannedRun, cases: pd.DataFrame, folder: Path) -> None:
+    write_scores(folder, cases, run.evaluation_id, evaluation_identity(run.settings.evaluate))
+
+
+def _manifest(run: PlannedRun, device: torch.device, timing: dict[str, float]) -> dict[str, Any]:
+    return {
+        "run_id": run.run_id,
+        "experiment_id": run.experiment_id,
+        "title": run.title,
+        "phantom": run.settings.data.phantom is not None,
+        "split": {"train": list(run.split.train), "validation": list(run.split.validation)},
+        "versions": describe_versions(),
+        "machine": describe_machine(device),
+        **timing,
+        **describe_usage(device),
+    }

@@ -1,0 +1,1 @@
+"""Fusion of several raters' annotations into one label, and label smoothing (floor 0)."""

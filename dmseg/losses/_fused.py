@@ -1,0 +1,182 @@
+"""Sums over pixels straight from logits, with their gradient in closed form.
+
+A region loss is a function of a few sums over the pixels of an image, and so is cross-entropy. `LogitSums` computes
+all that are asked for from one softmax (or sigmoid). What follows, from the sums to the loss, happens on tensors of
+shape (batch, channels) and is left to autograd; `LogitSums.backward` takes over where the gradients of the sums arrive.
+With p the probability and y the label of a pixel, and a prime for the gradient that arrives:
+
+=============  ===================  ================================
+sum            over pixels          its derivative
+=============  ===================  ================================
+signed         p - y                by p: 1
+absolute       abs(p - y)           by p: sign(p - y), 0 where p = y
+squared        (p - y)^2            by p: 2 (p - y)
+product        p y                  by p: y
+cross-entropy  -sum_c y_c log p_c   by the logit of class c: p_c - y_c
+=============  ===================  ================================
+
+The first four make up ``slope = signed' + absolute' sign(p - y) + 2 squared' (p - y) + product' y``, the derivative
+by p. Softmax takes it to ``p_c (slope_c - sum_k p_k slope_k)``, sigmoid to ``p (1 - p) slope``.
+
+Two things keep this small. Two classes are one: the softmax of (z_0, z_1) is the sigmoid of z_1 - z_0, so only the
+foreground's channel is computed. And a pixel that is masked out has p = y = 0, which takes it out of every sum and
+makes each of the gradients above 0, so that backward needs no mask.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+class Wanted(NamedTuple):
+    """Which sums a loss needs; the sums of the labels and of p - y are always there.
+
+    Attributes:
+        absolute: of abs(p - y).
+        squared: of (p - y)^2.
+        product: of p y.
+        cross_entropy: of -sum_c y_c log p_c.
+        entropy: of -sum_c y_c log y_c.
+        peak: not a sum but the maximum, of y.
+    """
+
+    absolute: bool = False
+    squared: bool = False
+    product: bool = False
+    cross_entropy: bool = False
+    entropy: bool = False
+    peak: bool = False
+
+    def union(self, other: "Wanted") -> "Wanted":
+        """Returns what either of two losses needs."""
+        return Wanted(*(mine or theirs for mine, theirs in zip(self, other, strict=True)))
+
+
+class GapSums(NamedTuple):
+    """Sums over the pixels of each image and channel, (B, C) each; None where not wanted."""
+
+    signed: Tensor
+    absolute: Tensor | None
+    squared: Tensor | None
+    product: Tensor | None
+
+
+def sum_pixels(values: Tensor) -> Tensor:
+    """Sums (B, C, ...) over the spatial dimensions.
+
+    Returns:
+        (B, C)
+    """
+    return values.sum(tuple(range(2, values.ndim)))
+
+
+def gap_sums(prob: Tensor, label: Tensor, wanted: Wanted) -> GapSums:
+    """Sums p - y and what is wanted of abs(p - y), (p - y)^2 and p y over pixels; differentiable by autograd.
+
+    Args:
+        prob: (B, C, ...) probabilities p, 0 where masked out.
+        label: (B, C, ...) labels y, 0 where masked out.
+        wanted: the sums to compute.
+    """
+    gap = prob - label
+    return GapSums(
+        signed=sum_pixels(gap),
+        absolute=sum_pixels(gap.abs()) if wanted.absolute else None,
+        squared=sum_pixels(gap.square()) if wanted.squared else None,
+        product=sum_pixels(prob * label) if wanted.product else None,
+    )
+
+
+class LogitSums(torch.autograd.Function):
+    """Sums over pixels from logits; see the top of this file for the formulas."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        logits: Tensor,
+        label: Tensor,
+        mask: Tensor | None,
+        wanted: Wanted,
+    ) -> tuple[Tensor | None, ...]:
+        """Computes the sums.
+
+        Args:
+            ctx: keeps probabilities and labels for `backward`.
+            logits: (B, C, ...) float32 or float64; C = 1 sigmoid, else softmax.
+            label: (B, C, ...) labels of the same dtype, 0 where masked out; (B, 1, ...), the foreground, for C = 2.
+            mask: (B, 1, ...) bool, False where masked out, or None.
+            wanted: the sums to compute.
+
+        Returns:
+            The fields of `GapSums` with as many channels as `label`, then the cross-entropy (B,) or None.
+        """
+        probabilities = _sigmoid if label.shape[1] == 1 else _softmax
+        prob, cross_entropy = probabilities(logits, label, wanted.cross_entropy)
+        if mask is not None:
+            prob = torch.where(mask, prob, 0)
+            cross_entropy = None if cross_entropy is None else torch.where(mask, cross_entropy, 0)
+        ctx.save_for_backward(prob, label)
+        ctx.channels = logits.shape[1]
+        total = None if cross_entropy is None else sum_pixels(cross_entropy).sum(1)
+        return *gap_sums(prob, label, wanted), total
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        """Returns the gradient of the logits, and None for the other arguments of `forward`."""
+        prob, label = ctx.saved_tensors
+        *gap_grads, cross_entropy_grad = grads
+        gap = prob - label
+        slope = _slope(gap, label, GapSums(*gap_grads))  # type: ignore[arg-type]
+        if label.shape[1] > 1:
+            slope -= (slope * prob).sum(1, keepdim=True)
+            slope *= prob
+        else:
+            slope *= prob
+            slope *= 1 - prob
+        if cross_entropy_grad is not None:
+            slope.addcmul_(gap, _over_pixels(cross_entropy_grad.unsqueeze(1), gap))
+        del gap
+        return (torch.cat((-slope, slope), 1) if ctx.channels == 2 else slope), None, None, None
+
+
+def _softmax(logits: Tensor, label: Tensor, cross_entropy: bool) -> tuple[Tensor, Tensor | None]:
+    """Returns the probabilities (B, C, ...) and, on request, the cross-entropy of each pixel (B, 1, ...)."""
+    log_prob = torch.log_softmax(logits, 1)
+    loss = (log_prob * label).sum(1, keepdim=True).neg_() if cross_entropy else None
+    return log_prob.exp_(), loss
+
+
+def _sigmoid(logits: Tensor, label: Tensor, cross_entropy: bool) -> tuple[Tensor, Tensor | None]:
+    """Returns the foreground's probability (B, 1, ...) and, on request, the cross-entropy of each pixel (B, 1, ...).
+
+    With d the logit against the background's and p its sigmoid, the cross-entropy is log(1 + exp(d)) - y d, where
+    log(1 + exp(d)) = max(d, 0) - log(max(p, 1 - p)) neither overflows nor takes the logarithm of 0.
+    """
+    logit = logits[:, 1:] - logits[:, :1] if logits.shape[1] == 2 else logits
+    prob = torch.sigmoid(logit)
+    if not cross_entropy:
+        return prob, None
+    loss = logit.clamp_min(0).addcmul_(logit, label, value=-1)
+    return prob, loss.sub_((1 - prob).clamp_(min=prob).log_())
+
+
+def _slope(gap: Tensor, label: Tensor, grads: GapSums) -> Tensor:
+    """Returns the derivative by the probabilities (B, C, ...) from the gradients of their sums (B, C)."""
+    if grads.absolute is None:
+        slope = torch.zeros_like(gap)
+    else:
+        slope = gap.sign().mul_(_over_pixels(grads.absolute, gap))
+    slope += _over_pixels(grads.signed, gap)
+    if grads.squared is not None:
+        slope.addcmul_(gap, _over_pixels(grads.squared, gap), value=2)
+    if grads.product is not None:
+        slope.addcmul_(label, _over_pixels(grads.product, gap))
+    return slope
+
+
+def _over_pixels(values: Tensor, pixels: Tensor) -> Tensor:
+    """Gives (B, C) the spatial dimensions of `pixels`, so that the two broadcast."""
+    return values.reshape(values.shape + (1,) * (pixels.ndim - 2))

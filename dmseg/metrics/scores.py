@@ -1,0 +1,156 @@
+"""Dice, BDice and calibration error from per-case counts."""
+
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from dmseg.errors import UserError
+from dmseg.metrics.histogram import DECISION_LEVEL, CaseCounts
+
+EmptyRule = Literal["skip", "one", "zero"]
+"""Dice of two empty masks: not a number (left out of means), 1 or 0. One empty mask against another that is not
+always gives 0."""
+
+_EMPTY_VALUES: dict[str, float] = {"skip": float("nan"), "one": 1.0, "zero": 0.0}
+
+Floats = npt.NDArray[np.float64]
+
+
+def dice(counts: CaseCounts, empty: EmptyRule = "skip") -> float:
+    """Dice score of the prediction (probability >= 0.5) with the majority vote: 2 |x and y| / (|x| + |y|).
+
+    Args:
+        counts: counts of a case; summed over its slices they give the score of the volume.
+        empty: score of two empty masks.
+
+    Returns:
+        Fraction in [0, 1], or NaN.
+
+    Raises:
+        UserError: if `empty` is not a known rule.
+    """
+    hits, predicted, foreground = _decision_counts(counts)
+    return float(_dice_ratio(np.array(hits), np.array(predicted), np.array(foreground), empty))
+
+
+def bdice(counts: CaseCounts, empty: EmptyRule = "skip") -> float:
+    """Binarised Dice (paper, section 3.3): mean over the levels of the Dice of prediction and reference.
+
+    Both are thresholded with ``>=``. A level at which both are empty is left out under "skip", and counts 1 or 0
+    under "one" or "zero".
+
+    Args:
+        counts: counts of a case.
+        empty: score of two empty masks.
+
+    Returns:
+        Fraction in [0, 1]; NaN if every level is left out.
+
+    Raises:
+        UserError: if `empty` is not a known rule.
+    """
+    by_level = level_dice(counts, empty)
+    counting = by_level[~np.isnan(by_level)]
+    return float(counting.mean()) if counting.size else float("nan")
+
+
+def level_dice(counts: CaseCounts, empty: EmptyRule = "skip") -> Floats:
+    """Dice of prediction and reference at each level.
+
+    Args:
+        counts: counts of a case.
+        empty: score of two empty masks.
+
+    Returns:
+        (L,) float64 in [0, 1], NaN where left out.
+
+    Raises:
+        UserError: if `empty` is not a known rule.
+    """
+    levels = counts.joint.sum(axis=0)
+    reaching = levels[::-1, ::-1].cumsum(axis=0).cumsum(axis=1)[::-1, ::-1]  # [i, j]: reference >= i, prediction >= j
+    return _dice_ratio(np.diagonal(reaching)[1:], reaching[0, 1:], reaching[1:, 0], empty)
+
+
+def ece(counts: CaseCounts) -> float:
+    """Expected calibration error of the top label, over all pixels with the background.
+
+    Sum over the bins of |sum of confidence - number of correct pixels|, over the number of pixels (Guo et al., ICML
+    2017, eq. 5). The class is 1 where p >= 0.5, right where it equals the majority vote.
+
+    Args:
+        counts: counts of a case.
+
+    Returns:
+        Fraction in [0, 1]; NaN without pixels.
+    """
+    pixels, confidence, correct = counts.bins.T
+    total = pixels.sum()
+    return float(np.abs(confidence - correct).sum() / total) if total else float("nan")
+
+
+def reliability(counts: CaseCounts) -> pd.DataFrame:
+    """Reliability curve: confidence and accuracy of each bin.
+
+    Args:
+        counts: counts of a case, or of cases added up.
+
+    Returns:
+        One row a bin: its edges ``left, right``, ``n_pixels``, mean ``confidence``, ``accuracy`` and their difference
+        ``gap``, fractions in [0, 1] and NaN for a bin without pixels. sum(n_pixels * |gap|) / sum(n_pixels) is the ECE.
+    """
+    n_bins = len(counts.bins)
+    pixels, confidence, correct = counts.bins.T
+    filled = np.where(pixels > 0, pixels, np.nan)
+    edges = np.arange(n_bins + 1) / n_bins
+    frame = pd.DataFrame({"left": edges[:-1], "right": edges[1:], "n_pixels": pixels.astype(np.int64)})
+    frame = frame.assign(confidence=confidence / filled, accuracy=correct / filled)
+    return frame.assign(gap=frame["confidence"] - frame["accuracy"])
+
+
+def case_scores(counts: CaseCounts, empty: EmptyRule = "skip") -> dict[str, float | int]:
+    """Everything that is recorded about one case.
+
+    Args:
+        counts: counts of a case.
+        empty: score of two empty masks.
+
+    Returns:
+        ``dice, bdice, ece``, ``precision`` (NaN where nothing is predicted) and ``recall`` (NaN where the majority is
+        empty) as fractions; ``n_pixels``, ``n_foreground`` (of the majority) and ``n_predicted`` pixels; ``n_levels``,
+        the number of levels that BDice is the mean of.
+
+    Raises:
+        UserError: if `empty` is not a known rule.
+    """
+    hits, predicted, foreground = _decision_counts(counts)
+    return {
+        "dice": dice(counts, empty),
+        "bdice": bdice(counts, empty),
+        "ece": ece(counts),
+        "precision": hits / predicted if predicted else float("nan"),
+        "recall": hits / foreground if foreground else float("nan"),
+        "n_pixels": int(counts.joint.sum()),
+        "n_foreground": foreground,
+        "n_predicted": predicted,
+        "n_levels": int(np.count_nonzero(~np.isnan(level_dice(counts, empty)))),
+    }
+
+
+def _decision_counts(counts: CaseCounts) -> tuple[int, int, int]:
+    """Pixels that are predicted and majority, predicted, majority."""
+    by_class = counts.joint.sum(axis=1)  # majority bit, level of the prediction
+    predicted = by_class[:, counts.levels.index(DECISION_LEVEL) + 1 :].sum(axis=1)
+    return int(predicted[1]), int(predicted.sum()), int(by_class[1].sum())
+
+
+def _dice_ratio(
+    hits: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], actual: npt.NDArray[np.int64], empty: EmptyRule
+) -> Floats:
+    """2 hits / (predicted + actual), elementwise; the rule's value where both are empty."""
+    if empty not in get_args(EmptyRule):
+        raise UserError(f"empty-mask rule is '{empty}': choose from {', '.join(get_args(EmptyRule))}")
+    size = predicted + actual
+    return np.where(size > 0, 2.0 * hits / np.maximum(size, 1), _EMPTY_VALUES[empty])

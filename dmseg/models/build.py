@@ -1,0 +1,136 @@
+"""Networks: segmentation-models-pytorch architectures on timm encoders, with weights from a hub or a local file."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import segmentation_models_pytorch as smp
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models import adapt_input_conv
+from torch import Tensor, nn
+
+from dmseg.errors import UserError
+from dmseg.settings import ModelSettings
+
+N_CLASSES = 2
+"""Background and foreground, always a softmax over both (paper, section 2; JDTLosses)."""
+
+HUB = "imagenet"
+
+log = logging.getLogger(__name__)
+
+
+def build_model(settings: ModelSettings, in_channels: int) -> nn.Module:
+    """Builds a network and loads its encoder's weights. Draws from torch's global random numbers.
+
+    Args:
+        settings: architecture, encoder, weights and options.
+        in_channels: image channels, 1 to 4; ImageNet stems are adapted (summed or repeated) as timm does.
+
+    Returns:
+        A network from (B, in_channels, H, W) to logits (B, 2, H, W).
+
+    Raises:
+        UserError: if the architecture or encoder is unknown, an option does not fit, or weights cannot be had.
+    """
+    architecture = getattr(smp, settings.architecture, None)
+    if not (isinstance(architecture, type) and issubclass(architecture, nn.Module)):
+        raise UserError(f"model.architecture '{settings.architecture}' is not one of segmentation_models_pytorch")
+    try:
+        model: nn.Module = architecture(
+            encoder_name=f"tu-{settings.encoder}",
+            encoder_weights=HUB if settings.weights == HUB else None,
+            in_channels=in_channels,
+            classes=N_CLASSES,
+            **settings.options,
+            **settings.encoder_options,
+        )
+    except (RuntimeError, TypeError, ValueError, KeyError, OSError) as error:
+        raise UserError(_build_message(settings, error)) from error
+    if settings.weights not in (None, HUB):
+        load_encoder(model.encoder.model, Path(str(settings.weights)), in_channels)  # type: ignore[union-attr,arg-type]
+    return model
+
+
+def load_encoder(encoder: nn.Module, path: Path, in_channels: int) -> None:
+    """Loads a timm encoder's weights from a safetensors file and logs what was ignored.
+
+    Args:
+        encoder: a timm network (features only).
+        path: the file, with timm's parameter names.
+        in_channels: image channels; a stem of three channels is adapted.
+
+    Raises:
+        UserError: if the file is missing or damaged, or does not belong to this encoder.
+    """
+    state = _adapted(_read_weights(path), encoder.state_dict(), in_channels)
+    own = {name: value.shape for name, value in encoder.state_dict().items()}
+    fits = {name: value for name, value in state.items() if own.get(name) == value.shape}
+    ignored = sorted(set(state) - set(fits))
+    missing = sorted(name for name in set(own) - set(fits) if not name.endswith("num_batches_tracked"))
+    if len(missing) > len(own) // 2:
+        raise UserError(
+            f"{path} does not belong to this encoder: {len(missing)} of its {len(own)} tensors are not in the file, "
+            f"for example {missing[0]}; choose the model that the file was made for"
+        )
+    encoder.load_state_dict(fits, strict=False)
+    log.info(
+        "%s: %d tensors loaded; ignored: %s; left as initialised: %s",
+        path.name,
+        len(fits),
+        _list(ignored),
+        _list(missing),
+    )
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"model.weights={path} cannot be read ({str(error).splitlines()[0]}); "
+            "it may be null, imagenet or the path of a safetensors file"
+        ) from None
+
+
+def _adapted(state: Mapping[str, Tensor], own: Mapping[str, Tensor], in_channels: int) -> dict[str, Tensor]:
+    """Adapts the stem convolution to the number of image channels, as timm does."""
+
+    def fit(name: str, value: Tensor) -> Tensor:
+        mine = own.get(name)
+        if mine is None or value.ndim != 4 or value.shape == mine.shape or mine.shape[1] != in_channels:
+            return value
+        adapted: Tensor = adapt_input_conv(in_channels, value)
+        return adapted
+
+    return {name: fit(name, value) for name, value in state.items()}
+
+
+def _build_message(settings: ModelSettings, error: Exception) -> str:
+    said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if settings.weights == HUB and isinstance(error, (OSError, RuntimeError)):
+        return (
+            f"ImageNet weights of {settings.encoder} could not be had ({said[:200]})\n"
+            "set model.weights to a local safetensors file, or to null"
+        )
+    return f"model '{settings.name}' ({settings.architecture}, timm encoder {settings.encoder}) cannot be built: {said[:200]}"
+
+
+def _list(names: list[str]) -> str:
+    return "nothing" if not names else ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def split_parameters(
+    model: nn.Module,
+) -> tuple[list[tuple[str, nn.Parameter]], list[tuple[str, nn.Parameter]]]:
+    """Parameters of the encoder and of everything else, by name."""
+    named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+    encoder = [(name, value) for name, value in named if name.startswith("encoder.")]
+    return encoder, [(name, value) for name, value in named if not name.startswith("encoder.")]
+
+
+def foreground_probability(logits: Tensor) -> Tensor:
+    """Foreground probability (B, H, W) float32 of two-class logits (B, 2, H, W)."""
+    return torch.softmax(logits.float(), dim=1)[:, 1]

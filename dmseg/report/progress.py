@@ -1,0 +1,112 @@
+"""Progress of one run, and of many, for people: bars on a terminal, plain lines elsewhere."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from dmseg.training.observers import EpochReport, RunInfo
+
+PLAIN_LINES = 10
+"""How many lines a run prints where there is no terminal."""
+
+
+class RunProgress:
+    """Shows loss, learning rate and time left of one run.
+
+    Args:
+        console: where to write.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar: Progress | None = None
+        self._epochs = 0
+
+    def started(self, info: RunInfo) -> None:
+        """Opens the bar, or prints a first line."""
+        self._epochs = info.epochs
+        self._console.print(f"{info.title}  [dim]{info.run_id}[/dim]", highlight=False)
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("  {task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._bar.add_task("training", total=info.epochs * info.steps_per_epoch)
+            self._bar.start()
+
+    def stepped(self, step: int) -> None:
+        """Moves the bar."""
+        if self._bar is not None:
+            self._bar.advance(self._bar.task_ids[0])
+
+    def epoch_ended(self, report: EpochReport) -> None:
+        """Shows the epoch's mean losses; without a terminal every tenth of the run."""
+        text = " ".join(f"{name} {value:.4f}" for name, value in report.losses.items()) + f" lr {report.lr:.5f}"
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], description=text)
+        elif report.epoch % max(1, self._epochs // PLAIN_LINES) == 0 or report.epoch == self._epochs:
+            self._console.print(f"  epoch {report.epoch}/{self._epochs} {text}", highlight=False)
+
+    def evaluated(self, summary: dict[str, float]) -> None:
+        """Prints the means over the validation cases."""
+        shown = " ".join(f"{name} {100 * value:.2f} %" for name, value in summary.items())
+        self._console.print(f"  validation: {shown}", highlight=False)
+
+    def ended(self, error: BaseException | None) -> None:
+        """Closes the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+class ManyProgress:
+    """Counts finished runs, on a bar or in plain lines.
+
+    Args:
+        console: where to write.
+        total: number of runs.
+    """
+
+    def __init__(self, console: Console, total: int) -> None:
+        self._console = console
+        self._total = total
+        self._done = 0
+        self._bar: Progress | None = None
+
+    def advance(self, title: str) -> None:
+        """One run is done."""
+        self._done += 1
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], advance=1, description=title)
+        elif self._done % max(1, self._total // PLAIN_LINES) == 0 or self._done == self._total:
+            self._console.print(f"  {self._done}/{self._total} runs done ({title})", highlight=False)
+
+    @contextmanager
+    def shown(self) -> Iterator["ManyProgress"]:
+        """Shows the bar while the block runs."""
+        if not self._console.is_terminal:
+            yield self
+            return
+        columns = (
+            TextColumn("  {task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self._console) as bar:
+            bar.add_task("runs", total=self._total)
+            self._bar = bar
+            yield self
+        self._bar = None

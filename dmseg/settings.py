@@ -1,0 +1,239 @@
+"""The typed form of one configuration: what `configs/` composes to, checked. Standard library only."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """A data set: where it lies and how it is prepared.
+
+    Attributes:
+        name: short name of the data set, used for folders and titles.
+        target: dotted name of the adapter.
+        root: folder of the raw files.
+        size: edge of the square that every slice is resized to, in pixels.
+        options: further options of the adapter.
+        phantom: options of the phantom that is made where `root` has none (with its `_target_`), or None for real data.
+    """
+
+    name: str
+    target: str
+    root: str
+    size: int
+    options: dict[str, Any]
+    phantom: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class SmoothingSettings:
+    """Label smoothing of the augmented crop.
+
+    Attributes:
+        kind: ``boundary`` (pixels at the contour only) or ``uniform`` (all pixels).
+        epsilon: weight of the uniform distribution, in [0, 1].
+        kernel: odd edge of the neighbourhood that makes a pixel a boundary pixel; None for ``uniform``.
+    """
+
+    kind: str
+    epsilon: float
+    kernel: int | None = None
+
+
+@dataclass(frozen=True)
+class LabelSettings:
+    """A fusion strategy: how the annotations of a case become the label that is trained on.
+
+    Attributes:
+        name: short name, for titles only.
+        target: dotted name of the fusion function.
+        options: its options.
+        soft: whether its labels lie between 0 and 1 (then augmentation interpolates them linearly).
+        smoothing: label smoothing, or None.
+    """
+
+    name: str
+    target: str
+    options: dict[str, Any]
+    soft: bool
+    smoothing: SmoothingSettings | None = None
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """A network of segmentation-models-pytorch on a timm encoder.
+
+    Attributes:
+        name: short name, for titles only.
+        architecture: class name in segmentation_models_pytorch (``Unet``, ``DeepLabV3Plus``).
+        encoder: timm model name.
+        weights: None, ``imagenet`` (timm's hub) or the path of a safetensors file.
+        encoder_options: keyword arguments of ``timm.create_model``.
+        options: keyword arguments of the architecture.
+    """
+
+    name: str
+    architecture: str
+    encoder: str
+    weights: str | None = None
+    encoder_options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """A weighted sum of a pixel-wise and a region loss.
+
+    Attributes:
+        name: short name, for titles only.
+        ce_weight: weight of the soft cross-entropy.
+        kl: Kullback-Leibler divergence in place of cross-entropy (same gradient, other value).
+        region_weight: weight of the region loss.
+        region: dotted name (`_target_`) and options of the region loss.
+    """
+
+    name: str
+    ce_weight: float
+    kl: bool
+    region_weight: float
+    region: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class OptimSettings:
+    """Stochastic gradient descent with a poly schedule.
+
+    Attributes:
+        lr: initial learning rate of the encoder.
+        decoder_lr_factor: factor on `lr` for everything but the encoder.
+        momentum: momentum.
+        weight_decay: L2 penalty.
+        decay_norm_and_bias: whether one-dimensional parameters (normalisation, bias) are decayed too.
+        poly_power: exponent of the poly schedule.
+        warmup: share of all iterations with a linear warm-up, in [0, 1).
+    """
+
+    lr: float
+    decoder_lr_factor: float
+    momentum: float
+    weight_decay: float
+    decay_norm_and_bias: bool
+    poly_power: float
+    warmup: float
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How long and on what a network is trained.
+
+    Attributes:
+        epochs: passes over the training cases.
+        batch_size: slices in a batch; the last incomplete batch of an epoch is dropped.
+        scale: smallest and largest isotropic scale of the augmentation.
+        flip: probability of a left-right flip.
+    """
+
+    epochs: int
+    batch_size: int
+    scale: list[float]
+    flip: float
+
+
+@dataclass(frozen=True)
+class FoldSettings:
+    """How cases are split.
+
+    Attributes:
+        kind: ``contiguous`` blocks of the sorted ids, or ``shuffled``.
+        count: number of folds.
+        seed: seed of the shuffled kind; None for contiguous.
+    """
+
+    kind: str
+    count: int
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """How a trained network is scored.
+
+    Attributes:
+        reference: dotted name (`_target_`) and options of the fusion that BDice compares with.
+        empty: rule for masks that are empty on both sides: ``skip``, ``one`` or ``zero``.
+        bins: number of confidence bins of the ECE.
+        batch_size: slices in a batch.
+        save_predictions: whether foreground probabilities are kept.
+    """
+
+    reference: dict[str, Any]
+    empty: str
+    bins: int
+    batch_size: int
+    save_predictions: bool
+
+
+@dataclass(frozen=True)
+class AgreementSettings:
+    """How raters are compared with the majority in Table 1.
+
+    Attributes:
+        disjoint: what a rater without any overlap counts, 0 or 1.
+    """
+
+    disjoint: float
+
+
+@dataclass(frozen=True)
+class PathSettings:
+    """Folders.
+
+    Attributes:
+        data: where raw data and phantoms lie by default.
+        prepared: where prepared stores are written.
+        results: where runs and tables are written.
+    """
+
+    data: str
+    prepared: str
+    results: str
+
+
+@dataclass(frozen=True)
+class TrackerSettings:
+    """Weights & Biases.
+
+    Attributes:
+        project: project name.
+        entity: user or team, None for the default.
+    """
+
+    project: str
+    entity: str | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One run, whole: everything that a training and its evaluation need to know."""
+
+    task: str | None
+    fold: int
+    seed: int
+    precision: str
+    device: str
+    threads: int | None
+    workers: int
+    profile: str
+    protocol: str
+    tracker: str
+    data: DataSettings
+    labels: LabelSettings
+    model: ModelSettings
+    loss: LossSettings
+    optim: OptimSettings
+    train: TrainSettings
+    folds: FoldSettings
+    evaluate: EvaluateSettings
+    agreement: AgreementSettings
+    paths: PathSettings
+    wandb: TrackerSettings

@@ -1,0 +1,1 @@
+"""The fit loop, its schedule, and evaluation (floor 2)."""

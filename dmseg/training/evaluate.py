@@ -1,0 +1,139 @@
+"""Evaluation: foreground probabilities of the validation cases, and each case's scores."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch import nn
+
+from dmseg.data.batches import Fusion, fuse_cases, network_input, select_cases
+from dmseg.data.prepared import PreparedCase, PreparedTask
+from dmseg.labels.fusion import majority
+from dmseg.metrics.histogram import count_batch
+from dmseg.metrics.scores import case_scores
+from dmseg.models.build import foreground_probability
+from dmseg.settings import EvaluateSettings
+
+LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""Thresholds of BDice (paper, section 3.3)."""
+
+Array = npt.NDArray[np.float32]
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, images: npt.NDArray[np.uint8], device: torch.device, batch_size: int) -> Array:
+    """Foreground probabilities, float32 throughout.
+
+    Args:
+        model: network in evaluation mode.
+        images: (N, C, H, W) uint8, prepared.
+        device: where the network is.
+        batch_size: slices at a time.
+
+    Returns:
+        (N, H, W) float32 in [0, 1].
+    """
+    parts = []
+    for start in range(0, len(images), batch_size):
+        chunk = torch.from_numpy(np.array(images[start : start + batch_size])).to(device)
+        image = network_input(chunk).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, enabled=False):
+            parts.append(foreground_probability(model(image)).cpu().numpy())
+    return np.concatenate(parts)
+
+
+def evaluate(
+    model: nn.Module,
+    prepared: PreparedTask,
+    ids: Sequence[str],
+    reference: Fusion,
+    settings: EvaluateSettings,
+    device: torch.device,
+    keep: Callable[[str, Array], None] | None = None,
+) -> pd.DataFrame:
+    """Scores the validation cases of a fold.
+
+    Args:
+        model: trained network.
+        prepared: the store.
+        ids: validation cases.
+        reference: fusion that BDice compares with.
+        settings: empty-mask rule, bins, batch size.
+        device: where the network is.
+        keep: called with each case's id and probabilities, (H, W) for one slice and (slices, H, W) for more.
+
+    Returns:
+        One row a case: ``case, dice, bdice, ece, ...``, fractions.
+    """
+    model.eval()
+    rows = []
+    for group in _groups(select_cases(prepared, ids), settings.batch_size):
+        images = np.concatenate([prepared.images[case.span] for case in group])
+        probability = predict(model, images, device, settings.batch_size)
+        rows += _score(probability, prepared, group, reference, settings)
+        if keep is not None:
+            for case, values in zip(group, _by_case(probability, group), strict=True):
+                keep(case.case, values[0] if case.n_slices == 1 else values)
+    return pd.DataFrame(rows)
+
+
+def save_predictions(folder: Path) -> Callable[[str, Array], None]:
+    """Returns a function that writes each case's probabilities to ``<folder>/<case>.npy``."""
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def keep(case: str, probability: Array) -> None:
+        np.save(folder / f"{case}.npy", probability)
+
+    return keep
+
+
+def _score(
+    probability: Array,
+    prepared: PreparedTask,
+    group: Sequence[PreparedCase],
+    reference: Fusion,
+    settings: EvaluateSettings,
+) -> list[dict[str, float | int | str]]:
+    index = np.repeat(np.arange(len(group)), [case.n_slices for case in group])
+    counts = count_batch(
+        torch.from_numpy(probability),
+        torch.from_numpy(_labels(prepared, group, majority)),
+        torch.from_numpy(_labels(prepared, group, reference).astype(np.float32)),
+        torch.from_numpy(index),
+        len(group),
+        levels=LEVELS,
+        n_bins=settings.bins,
+    )
+    return [
+        {
+            "case": case.case,
+            **case_scores(count, settings.empty),
+            "n_slices": case.n_slices,
+            "n_raters": len(case.raters),
+        }
+        for case, count in zip(group, counts, strict=True)
+    ]
+
+
+def _labels(prepared: PreparedTask, group: Sequence[PreparedCase], fusion: Fusion) -> npt.NDArray[np.generic]:
+    """Fused label of each slice, (N, H, W)."""
+    return np.concatenate([label[0] for label in fuse_cases(prepared, group, fusion)])
+
+
+def _by_case(values: Array, group: Sequence[PreparedCase]) -> list[Array]:
+    return np.split(values, np.cumsum([case.n_slices for case in group])[:-1])
+
+
+def _groups(cases: Sequence[PreparedCase], batch_size: int) -> Iterator[list[PreparedCase]]:
+    """Whole cases, together at least one batch where there are so many."""
+    group: list[PreparedCase] = []
+    for case in cases:
+        group.append(case)
+        if sum(item.n_slices for item in group) >= batch_size:
+            yield group
+            group = []
+    if group:
+        yield group
