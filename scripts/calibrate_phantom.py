@@ -3,11 +3,11 @@
 Run from the repository root:
 
     python scripts/calibrate_phantom.py                  # the parameters
-    python scripts/calibrate_phantom.py --table 0 1 2    # Table 1 of the phantom for these seeds, as it stands
+    python scripts/calibrate_phantom.py --table 0 1 2    # the phantom's Table 1 for these seeds, as it is
 
-The first prints, for each task, the parameter that is searched (``spread``, or ``miss`` for Brain Tumor T2) such
-that the Dice score between rater and majority, averaged over seeds that are used for nothing else, is the paper's.
-The result is written into ``dmseg/data/phantom/cases.py`` by hand. Each takes about a minute on one core.
+The first prints, for each task, the parameter that is searched (``spread``, or ``miss`` for Brain Tumor T2)
+such that the Dice score between rater and majority, averaged over seeds other than the default one, is the
+paper's. The result is written into ``dmseg/data/phantom/cases.py`` by hand. Each takes a minute on one core.
 """
 
 import argparse
@@ -82,7 +82,7 @@ def draw_case(seed: int, cohort: str, number: int, task: int, scale: float, size
 
 
 def agreement(masks: npt.NDArray[np.bool_]) -> float:
-    """Mean over raters of Dice(rater, majority), both empty = 1; majority = votes >= R // 2 + 1; (R, H, W)."""
+    """Mean over raters of Dice(rater, majority), both empty = 1; majority: votes >= R // 2 + 1."""
     majority = masks.sum(axis=0) >= len(masks) // 2 + 1
     overlap, extent = (masks & majority).sum(axis=(1, 2)), masks.sum(axis=(1, 2)) + majority.sum()
     return float(np.mean(np.where(extent > 0, 2 * overlap / np.maximum(extent, 1), 1.0)))
@@ -130,9 +130,13 @@ def print_table(seeds: list[int], scale: float, size: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--table", type=int, nargs="+", metavar="SEED", help="print Table 1 for these seeds")
-    parser.add_argument("--scale", type=float, default=1.0, help="factor on the native image sizes (default 1)")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="factor on the native image sizes (default 1)"
+    )
     parser.add_argument("--size", type=int, default=256, help="edge that masks are resized to (default 256)")
     given = parser.parse_args()
     if given.table is None:

@@ -111,6 +111,15 @@ def _without_defaults(identity: dict[str, Any]) -> dict[str, Any]:
     return identity
 
 
+def _canonical(node: Any) -> Any:  # noqa: ANN401
+    """Writes equal numbers alike: 1.0 as 1."""
+    if isinstance(node, dict):
+        return {key: _canonical(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [_canonical(value) for value in node]
+    return int(node) if isinstance(node, float) and node.is_integer() else node
+
+
 def _digest(node: dict[str, Any]) -> str:
-    canonical = json.dumps(node, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    canonical = json.dumps(_canonical(node), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()

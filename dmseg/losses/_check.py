@@ -66,19 +66,19 @@ def _check_target_shape(input: Tensor, target: Tensor) -> None:
     elif target.shape != _pixel_shape(input):
         raise ValueError(
             f"target holds hard labels ({target.dtype}) of shape {_shape(target)}; give shape "
-            f"{tuple(_pixel_shape(input))} without a channel dimension, or floating-point labels of shape {_shape(input)}"
+            f"{tuple(_pixel_shape(input))} without channels, or floating-point labels of shape {_shape(input)}"
         )
 
 
-def check_several_channels(input: Tensor, loss: str) -> None:
+def check_several_channels(channels: int, loss: str) -> None:
     """Checks that a softmax loss has more than one channel to choose from.
 
     Raises:
-        ValueError: if `input` (B, C, ...) has one channel, whose softmax is 1 whatever the prediction.
+        ValueError: if there is one channel, whose softmax is 1 whatever the prediction.
     """
-    if input.shape[1] < 2:
+    if channels < 2:
         raise ValueError(
-            f"{loss} has input of shape {_shape(input)}: the softmax of one channel is 1 everywhere and the loss 0; "
+            f"{loss} was given one channel, whose softmax is 1 everywhere and the loss 0; "
             "give two channels (background, foreground)"
         )
 
@@ -95,7 +95,8 @@ def check_values(input: Tensor, target: Tensor, mask: Tensor | None = None, *, f
 
     Args:
         input: (B, C, ...) logits, or with ``from_logits=False`` probabilities in [0, 1].
-        target: classes in [0, C) (0 or 1 for one channel), or soft labels in [0, 1] that sum to 1 over two or more channels.
+        target: classes in [0, C) (0 or 1 for one channel), or soft labels in [0, 1] that sum to 1 over the channels
+            (if there are several).
         mask: bool, or 0 and 1.
         from_logits: whether `input` holds logits.
 

@@ -81,12 +81,10 @@ def gap_sums(prob: Tensor, label: Tensor, wanted: Wanted) -> GapSums:
         wanted: the sums to compute.
     """
     gap = prob - label
-    return GapSums(
-        signed=sum_pixels(gap),
-        absolute=sum_pixels(gap.abs()) if wanted.absolute else None,
-        squared=sum_pixels(gap.square()) if wanted.squared else None,
-        product=sum_pixels(prob * label) if wanted.product else None,
-    )
+    signed = sum_pixels(gap)
+    squared = sum_pixels(gap.square()) if wanted.squared else None
+    absolute = sum_pixels(gap.abs() if gap.requires_grad else gap.abs_()) if wanted.absolute else None
+    return GapSums(signed, absolute, squared, sum_pixels(prob * label) if wanted.product else None)
 
 
 class LogitSums(torch.autograd.Function):
@@ -123,23 +121,22 @@ class LogitSums(torch.autograd.Function):
         return *gap_sums(prob, label, wanted), total
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         """Returns the gradient of the logits, and None for the other arguments of `forward`."""
         prob, label = ctx.saved_tensors
         *gap_grads, cross_entropy_grad = grads
         gap = prob - label
         slope = _slope(gap, label, GapSums(*gap_grads))  # type: ignore[arg-type]
-        if label.shape[1] > 1:
-            slope -= (slope * prob).sum(1, keepdim=True)
-            slope *= prob
+        if label.shape[1] == 1:
+            slope.mul_(1 - prob)
         else:
-            slope *= prob
-            slope *= 1 - prob
+            slope.sub_((slope * prob).sum(1, keepdim=True))
+        grad = slope.mul_(prob)
         if cross_entropy_grad is not None:
-            slope.addcmul_(gap, _over_pixels(cross_entropy_grad.unsqueeze(1), gap))
+            grad.addcmul_(gap, _over_pixels(cross_entropy_grad.unsqueeze(1), gap))
         del gap
-        return (torch.cat((-slope, slope), 1) if ctx.channels == 2 else slope), None, None, None
+        return (torch.cat((-grad, grad), 1) if ctx.channels == 2 else grad), None, None, None
 
 
 def _softmax(logits: Tensor, label: Tensor, cross_entropy: bool) -> tuple[Tensor, Tensor | None]:
@@ -165,11 +162,8 @@ def _sigmoid(logits: Tensor, label: Tensor, cross_entropy: bool) -> tuple[Tensor
 
 def _slope(gap: Tensor, label: Tensor, grads: GapSums) -> Tensor:
     """Returns the derivative by the probabilities (B, C, ...) from the gradients of their sums (B, C)."""
-    if grads.absolute is None:
-        slope = torch.zeros_like(gap)
-    else:
-        slope = gap.sign().mul_(_over_pixels(grads.absolute, gap))
-    slope += _over_pixels(grads.signed, gap)
+    absolute = 0 if grads.absolute is None else _over_pixels(grads.absolute, gap)
+    slope = gap.sign().mul_(absolute).add_(_over_pixels(grads.signed, gap))
     if grads.squared is not None:
         slope.addcmul_(gap, _over_pixels(grads.squared, gap), value=2)
     if grads.product is not None:

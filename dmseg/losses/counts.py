@@ -69,19 +69,43 @@ def pixel_sums(
         TypeError: if a dtype does not fit.
         ValueError: if a shape or a value does not fit, or the target of logits requires a gradient.
     """
-    input, target = _plain_tensor(input), _plain_tensor(target)
-    mask = None if mask is None else _plain_tensor(mask)
-    _check.check_shapes(input, target, mask)
-    if _check.should_check_values(check_values, input):
-        _check.check_values(input, target, mask, from_logits=from_logits)
-    keep = None if mask is None else mask.bool().unsqueeze(1)
-    input = input.to(torch.promote_types(input.dtype, torch.float32))
+    input, target, keep = prepare(input, target, mask, from_logits=from_logits, check_values=check_values)
     if from_logits:
         return _from_logits(input, target, keep, wanted)
     label = label_channels(target, input.shape[1], input.dtype, keep)
     prob = input if keep is None else torch.where(keep, input, 0)
     gap = gap_sums(prob, label, wanted)
-    return _with_label_sums(gap, None, label, target, keep, wanted)
+    return _with_label_sums(gap, None, label, input.shape[1], keep, wanted)
+
+
+def prepare(
+    input: Tensor, target: Tensor, mask: Tensor | None, *, from_logits: bool, check_values: bool | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Checks what a loss is called with and brings it into the form that all losses compute with.
+
+    Args:
+        input: as of `pixel_sums`, like the others.
+        target: hard or soft.
+        mask: the pixels to keep.
+        from_logits: whether `input` holds logits.
+        check_values: whether values are checked.
+
+    Returns:
+        The input in float32 or more; the target as it is; the mask as (B, 1, ...) bool, or None. All are plain tensors:
+        autograd functions do not know subclasses such as MONAI's MetaTensor.
+    """
+    input, target = _plain(input), _plain(target)
+    mask = None if mask is None else _plain(mask)
+    _check.check_shapes(input, target, mask)
+    if _check.should_check_values(check_values, input):
+        _check.check_values(input, target, mask, from_logits=from_logits)
+    keep = None if mask is None else mask.bool().unsqueeze(1)
+    return input.to(torch.promote_types(input.dtype, torch.float32)), target, keep
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """Returns a tensor without its subclass."""
+    return tensor if type(tensor) is Tensor else tensor.as_subclass(Tensor)
 
 
 def _from_logits(logits: Tensor, target: Tensor, keep: Tensor | None, wanted: Wanted) -> PixelSums:
@@ -90,8 +114,8 @@ def _from_logits(logits: Tensor, target: Tensor, keep: Tensor | None, wanted: Wa
         raise ValueError("target requires a gradient, which losses of logits do not give it: pass target.detach()")
     channels = logits.shape[1]
     label = label_channels(target, channels, logits.dtype, keep, foreground=channels == 2)
-    *gap, cross_entropy = LogitSums.apply(logits, label, keep, wanted)  # type: ignore[no-untyped-call]
-    sums = _with_label_sums(GapSums(*gap), cross_entropy, label, target, keep, wanted)
+    *gap, cross_entropy = LogitSums.apply(logits, label, keep, wanted)
+    sums = _with_label_sums(GapSums(*gap), cross_entropy, label, channels, keep, wanted)
     return _add_background(sums) if channels == 2 else sums
 
 
@@ -120,15 +144,137 @@ def label_channels(
 
 
 def _with_label_sums(
-    gap: GapSums, cross_entropy: Tensor | None, label: Tensor, target: Tensor, keep: Tensor | None, wanted: Wanted
+    gap: GapSums, cross_entropy: Tensor | None, label: Tensor, channels: int, keep: Tensor | None, wanted: Wanted
 ) -> PixelSums:
-    """Adds the sums that depend on the label alone."""
-    pixels = label.new_full((), label[0, 0].numel()) if keep is None else sum_pixels(keep.to(label.dtype)).squeeze(1)
+    """Adds the sums that depend on the label (B, C, ...), or of two classes (B, 1, ...), alone."""
+    pixels = label.new_full((1,), label[:1, :1].numel()) if keep is None else sum_pixels(keep.to(label.dtype))[:, 0]
     return PixelSums(
         pixels=pixels.expand(label.shape[0]),
         label=sum_pixels(label),
         gap=gap,
         cross_entropy=cross_entropy,
-        entropy=_entropy(label, keep) if wanted.entropy else None,
-        peak=_peak(label, target, keep) if wanted.peak else None,
+        entropy=_entropy(label) if wanted.entropy else None,
+        peak=_peak(label, channels, keep) if wanted.peak else None,
     )
+
+
+def _entropy(label: Tensor) -> Tensor:
+    """Returns -sum_c y_c log y_c over the pixels of each image (B,); one channel stands for two classes."""
+    surprise = torch.special.xlogy(label, label)
+    if label.shape[1] == 1:
+        surprise = surprise + torch.special.xlogy(1 - label, 1 - label)
+    return -sum_pixels(surprise).sum(1)
+
+
+def _peak(label: Tensor, channels: int, keep: Tensor | None) -> Tensor:
+    """Returns the largest kept label of each image and class (B, C)."""
+    if label.shape[1] < channels:
+        background = 1 - label if keep is None else torch.where(keep, 1 - label, 0)
+        label = torch.cat((background, label), 1)
+    return label.amax(tuple(range(2, label.ndim)))
+
+
+def _add_background(sums: PixelSums) -> PixelSums:
+    """Adds the first of two classes, whose prediction and label are 1 - x and 1 - y, to the second's (B, 1) sums."""
+    label, (signed, absolute, squared, product) = sums.label, sums.gap
+    background = sums.pixels.unsqueeze(1) - label
+    gap = GapSums(
+        signed=torch.cat((-signed, signed), 1),
+        absolute=_twice(absolute),
+        squared=_twice(squared),
+        product=None if product is None else torch.cat((background - (label + signed - product), product), 1),
+    )
+    return sums._replace(label=torch.cat((background, label), 1), gap=gap)
+
+
+def _twice(values: Tensor | None) -> Tensor | None:
+    """Returns (B, 1) as (B, 2), for a sum that is the same for both of two classes."""
+    return None if values is None else values.expand(-1, 2)
+
+
+def sums_for(overlap: Overlap) -> Wanted:
+    """Returns the sums that `confusion` needs."""
+    return Wanted(
+        absolute=overlap in ("minimum", "product"), squared=overlap == "squared", product=overlap != "minimum"
+    )
+
+
+def confusion(sums: PixelSums, overlap: Overlap) -> Confusion:
+    """Turns sums into soft counts.
+
+    =========== ============= =================== =================== ============================================
+    overlap     tp, sum of    fp, sum of          fn, sum of          source
+    =========== ============= =================== =================== ============================================
+    minimum     min(x, y)     max(x - y, 0)       max(y - x, 0)       Dice semimetric losses, Eqs. 3-4, variant 1
+    product     x y           max(x - y, 0)       max(y - x, 0)       Dice semimetric losses, Eqs. 3-4, variant 2
+    classical   x y           x (1 - y)           (1 - x) y           soft Dice and its kin, Eqs. 1-2 and 21
+    squared     x y           (x - y)^2 / 2       (x - y)^2 / 2       V-Net: tp + fp/2 + fn/2 = (x^2 + y^2) / 2
+    =========== ============= =================== =================== ============================================
+
+    Args:
+        sums: with the sums of `sums_for`.
+        overlap: one of `OVERLAPS`.
+    """
+    signed, absolute, squared, product = sums.gap
+    if overlap == "squared":
+        half = needed(squared) / 2
+        return Confusion(needed(product), half, half)
+    if overlap == "classical":
+        product = needed(product)
+        return Confusion(product, sums.label + signed - product, sums.label - product)
+    absolute = needed(absolute)
+    fp, fn = (absolute + signed) / 2, (absolute - signed) / 2
+    return Confusion(sums.label - fn if overlap == "minimum" else needed(product), fp, fn)
+
+
+def needed(values: Tensor | None) -> Tensor:
+    """Returns sums that have been computed.
+
+    Raises:
+        ValueError: if they have not.
+    """
+    if values is None:
+        raise ValueError("a sum that the loss needs was not computed: ask for those of sums_for(overlap)")
+    return values
+
+
+def mean_pixels(values: Tensor, keep: Tensor | None) -> Tensor:
+    """Sums (B, C, ...) over the channels and averages it over the kept pixels of the batch.
+
+    Args:
+        values: (B, C, ...)
+        keep: (B, 1, ...) bool, or None for all.
+
+    Returns:
+        A scalar, 0 if no pixel is kept.
+    """
+    if keep is None:
+        return values.sum() / max(values[:, 0].numel(), 1)
+    return torch.where(keep, values, 0).sum() / keep.sum().clamp_min(1)
+
+
+class PixelSumLoss(nn.Module):
+    """A loss that is a function of `PixelSums`, so that several of them can share one pass over the pixels.
+
+    Attributes:
+        wanted: the sums that it needs.
+        from_logits: whether its input holds logits.
+        check_values: whether values are checked, see `pixel_sums`.
+    """
+
+    def __init__(self, wanted: Wanted, *, from_logits: bool, check_values: bool | None) -> None:
+        super().__init__()
+        self.wanted = wanted
+        self.from_logits = from_logits
+        self.check_values = check_values
+
+    def from_sums(self, sums: PixelSums) -> Tensor:
+        """Returns the loss, a scalar, from sums that hold at least `wanted`."""
+        raise NotImplementedError
+
+    def forward(self, input: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Returns the loss, a scalar in float32 or more; arguments and errors as of `pixel_sums`."""
+        sums = pixel_sums(
+            input, target, mask, self.wanted, from_logits=self.from_logits, check_values=self.check_values
+        )
+        return self.from_sums(sums)

@@ -5,9 +5,11 @@ probability) and three sums per confidence bin. Both add up over slices and batc
 memory does not grow with the data.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from itertools import pairwise
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,12 @@ BDICE_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 DECISION_LEVEL = 0.5
 """A pixel is predicted foreground where its probability is at least this."""
+
+MAX_LEVELS = 255
+"""Levels are counted in a byte."""
+
+CPU_PIXELS = 2**17
+"""Pixels that are counted at once on a CPU, so that the buffers stay in its cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,15 +96,14 @@ def count_batch(
     """
     levels = _checked_levels(levels, n_bins)
     _check_tensors(probability, majority, reference, case_index, n_cases, valid)
-    foreground = majority != 0
-    joint = _joint_codes(probability, foreground, reference, levels)
-    confidence, correct, bin_index = _confidence_bins(probability, foreground, n_bins)
-    size = 2 * (len(levels) + 1) ** 2
-    pixels = _sum_by(joint, case_index, n_cases, size, valid)
-    by_bin = bin_index.mul_(2).add_(correct)
-    counts = _sum_by(by_bin, case_index, n_cases, 2 * n_bins, valid)
-    sums = _sum_by(by_bin, case_index, n_cases, 2 * n_bins, valid, weights=confidence)
-    return _per_case(pixels.cpu().numpy(), counts.cpu().numpy(), sums.cpu().numpy(), levels)
+    first_bin = _bins_below_half(n_bins)
+    shape = (n_cases, 2, len(levels) + 1, len(levels) + 1, n_bins - first_bin)
+    pixels = torch.zeros(math.prod(shape) + 1, dtype=torch.int64, device=probability.device)
+    confidence = torch.zeros_like(pixels, dtype=torch.float64)
+    for block in _blocks(probability, majority, reference, case_index, valid):
+        _add_block(block, shape, levels, n_bins, pixels, confidence)
+    by_case = zip(_to_numpy(pixels, shape), _to_numpy(confidence, shape), strict=True)
+    return [_counts(found, sums, levels, first_bin) for found, sums in by_case]
 
 
 def count_case(
@@ -128,11 +135,13 @@ def count_case(
 
 def _checked_levels(levels: Sequence[float], n_bins: int) -> tuple[float, ...]:
     found = tuple(float(level) for level in levels)
-    ascending = all(low < high for low, high in zip(found, found[1:], strict=False))
+    ascending = all(low < high for low, high in pairwise(found))
     if not found or not ascending or not 0 < found[0] <= found[-1] <= 1 or DECISION_LEVEL not in found:
         raise UserError(f"BDice levels {found}: give ascending thresholds in (0, 1] with 0.5 among them")
-    if n_bins < 1:
-        raise UserError(f"number of calibration bins is {n_bins}: give at least 1")
+    if not 1 <= n_bins <= MAX_LEVELS:
+        raise UserError(f"number of calibration bins is {n_bins}: give 1 to {MAX_LEVELS}")
+    if len(found) > MAX_LEVELS:
+        raise UserError(f"there are {len(found)} BDice levels: give at most {MAX_LEVELS}")
     return found
 
 
@@ -147,6 +156,8 @@ def _check_tensors(
     shapes = {tuple(item.shape) for item in (probability, majority, reference, valid) if item is not None}
     if len(shapes) > 1 or case_index.shape != probability.shape[:1]:
         raise ValueError(f"shapes differ: {sorted(shapes)}, {tuple(case_index.shape)} case indices")
+    if majority.dtype not in (torch.bool, torch.uint8):
+        raise ValueError(f"majority is {majority.dtype}; it has to be bool or uint8")
     for name, item in (("probability", probability), ("reference", reference)):
         if item.dtype != torch.float32:
             raise ValueError(f"{name} is {item.dtype}; metrics take float32")
@@ -163,66 +174,90 @@ def _check_range(name: str, values: Tensor) -> None:
         raise UserError(f"{name} ranges from {low} to {high}, not within [0, 1]: check the network's output and labels")
 
 
+class _Block(NamedTuple):
+    """Some rows of pixels: all tensors (M, W), the case index (M,)."""
+
+    probability: Tensor
+    majority: Tensor
+    reference: Tensor
+    case_index: Tensor
+    valid: Tensor | None
+
+
+def _blocks(
+    probability: Tensor, majority: Tensor, reference: Tensor, case_index: Tensor, valid: Tensor | None
+) -> Iterator[_Block]:
+    """All rows at once on a GPU; on a CPU rows of together `CPU_PIXELS`."""
+    if probability.numel() == 0:
+        return
+    width = probability.shape[-1]
+    row_case = case_index.repeat_interleave(math.prod(probability.shape[1:-1]))
+    step = len(row_case) if probability.is_cuda else max(CPU_PIXELS // width, 1)
+    rows = [item.reshape(-1, width) for item in (probability, majority, reference)]
+    valid_rows = None if valid is None else valid.reshape(-1, width)
+    for start in range(0, len(row_case), step):
+        span = slice(start, start + step)
+        parts = (item[span] for item in (*rows, row_case))
+        yield _Block(*parts, None if valid_rows is None else valid_rows[span])
+
+
+def _add_block(
+    block: _Block, shape: tuple[int, ...], levels: Sequence[float], n_bins: int, pixels: Tensor, confidence: Tensor
+) -> None:
+    """Adds a block's pixels, and their confidences, to sums over the flattened shape; invalid ones to a last slot."""
+    _, _, n_levels, _, n_used = shape
+    codes = block.majority.to(torch.uint8).clamp(max=1).to(torch.int32)
+    codes.mul_(n_levels).add_(_levels_reached(block.reference, levels))
+    codes.mul_(n_levels).add_(_levels_reached(block.probability, levels))
+    top = torch.maximum(block.probability, 1 - block.probability)
+    codes.mul_(n_used).add_(_levels_reached(top, _edges(n_bins)[n_bins - n_used + 1 :]))
+    index = codes.to(torch.int64).add_((block.case_index * math.prod(shape[1:]))[:, None])
+    if block.valid is not None:
+        index = torch.where(block.valid != 0, index, len(pixels) - 1)
+    pixels += torch.bincount(index.view(-1), minlength=len(pixels))
+    # Not bincount for the weights: with them it has no deterministic form on a GPU.
+    confidence.scatter_add_(0, index.view(-1), top.to(torch.float64).view(-1))
+
+
+def _edges(n_bins: int) -> list[float]:
+    """Left edges of the confidence bins."""
+    return [k / n_bins for k in range(n_bins)]
+
+
+def _bins_below_half(n_bins: int) -> int:
+    """Number of bins that no top-label confidence, at least 0.5, falls in."""
+    return sum(edge <= 0.5 for edge in _edges(n_bins)) - 1
+
+
 def _levels_reached(values: Tensor, levels: Sequence[float]) -> Tensor:
-    """Number of levels that each value reaches, as float32.
+    """Number of ascending levels that each value reaches, compared in float32; int32.
 
-    One comparison a level into a float buffer: on a CPU several times faster than a binary search for each pixel.
+    On a CPU one vectorised comparison a level is ten times faster than a binary search for each value. torch has only a
+    slow kernel for comparisons that give bytes, so numpy does them, on the same memory.
     """
-    reached = torch.zeros_like(values)
-    flag = torch.empty_like(values)
-    for level in levels:
-        reached += torch.ge(values, float(np.float32(level)), out=flag)
-    return reached
+    thresholds = np.array(levels, dtype=np.float32)
+    if values.is_cuda:
+        return torch.bucketize(values, torch.from_numpy(thresholds).to(values.device), right=True, out_int32=True)
+    array = values.numpy()
+    reached = np.zeros(array.shape, dtype=np.uint8)
+    for threshold in thresholds:
+        reached += (array >= threshold).view(np.uint8)
+    return torch.from_numpy(reached).to(torch.int32)
 
 
-def _joint_codes(probability: Tensor, foreground: Tensor, reference: Tensor, levels: Sequence[float]) -> Tensor:
-    """Flat index into (2, L + 1, L + 1) of each pixel, float32."""
-    n_levels = len(levels) + 1
-    codes = _levels_reached(probability, levels)
-    codes.add_(_levels_reached(reference, levels), alpha=n_levels)
-    return codes.add_(foreground, alpha=n_levels**2)
+def _to_numpy(sums: Tensor, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    return sums[:-1].view(shape).cpu().numpy()
 
 
-def _confidence_bins(probability: Tensor, foreground: Tensor, n_bins: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Confidence, correctness and bin of each pixel, the bin as float32.
+def _counts(
+    pixels: npt.NDArray[np.int64], confidence: npt.NDArray[np.float64], levels: tuple[float, ...], first_bin: int
+) -> CaseCounts:
+    """Counts of a case from its sums by (majority, reference level, predicted level, used bin).
 
-    The bin is the last one whose left edge the confidence reaches (JDTLosses, ``metrics/ece_metric.py``). Confidences
-    are at least 0.5, so only the edges above that are compared.
+    The bin is the last one whose left edge the confidence reaches (JDTLosses, ``metrics/ece_metric.py``).
     """
-    confidence = torch.maximum(probability, 1 - probability)
-    correct = (probability >= DECISION_LEVEL) == foreground
-    edges = [k / n_bins for k in range(n_bins)]
-    below = [edge for edge in edges if edge <= 0.5]
-    bin_index = _levels_reached(confidence, edges[len(below) :]).add_(len(below) - 1)
-    return confidence, correct, bin_index
-
-
-def _sum_by(
-    codes: Tensor, case_index: Tensor, n_cases: int, size: int, valid: Tensor | None, weights: Tensor | None = None
-) -> Tensor:
-    """Sums ones (int64) or weights (float64) by case and code: (n_cases, size). Invalid pixels fall in a last slot."""
-    total = n_cases * size
-    offset = (case_index * size).view(-1, *[1] * (codes.ndim - 1))
-    index = codes.to(torch.int64).add_(offset)
-    if valid is not None:
-        index = torch.where(valid != 0, index, total)
-    index = index.view(-1)
-    if weights is None:
-        sums = torch.bincount(index, minlength=total + 1)
-    else:  # not bincount, which has no deterministic form with weights on a GPU
-        sums = torch.zeros(total + 1, dtype=torch.float64, device=codes.device)
-        sums.scatter_add_(0, index, weights.to(torch.float64).view(-1))
-    return sums[:total].view(n_cases, size)
-
-
-def _per_case(
-    pixels: npt.NDArray[np.int64],
-    counts: npt.NDArray[np.int64],
-    sums: npt.NDArray[np.float64],
-    levels: tuple[float, ...],
-) -> list[CaseCounts]:
-    n_cases, n_levels = len(pixels), len(levels) + 1
-    joint = pixels.reshape(n_cases, 2, n_levels, n_levels)
-    counts, sums = counts.reshape(n_cases, -1, 2), sums.reshape(n_cases, -1, 2)
-    bins = np.stack([counts.sum(axis=2), sums.sum(axis=2), counts[..., 1]], axis=2)
-    return [CaseCounts(joint[case].copy(), bins[case].copy(), levels) for case in range(n_cases)]
+    decision = levels.index(DECISION_LEVEL) + 1
+    correct = pixels[0, :, :decision].sum(axis=(0, 1)) + pixels[1, :, decision:].sum(axis=(0, 1))
+    used = np.stack([pixels.sum(axis=(0, 1, 2)), confidence.sum(axis=(0, 1, 2)), correct], axis=1)
+    bins = np.concatenate([np.zeros((first_bin, 3)), used])
+    return CaseCounts(pixels.sum(axis=-1), bins, levels)

@@ -28,7 +28,9 @@ class Grid:
     @classmethod
     def over(cls, shape: tuple[int, int], half: tuple[float, float]) -> "Grid":
         """Places (H, W) pixels on the rectangle from -half to +half (height, width)."""
-        return cls(*(((np.arange(n) + 0.5) / n * 2 - 1) * extent for n, extent in zip(shape, half, strict=True)))
+        return cls(
+            *(((np.arange(n) + 0.5) / n * 2 - 1) * extent for n, extent in zip(shape, half, strict=True))
+        )
 
     def window(self, box: tuple[slice, slice]) -> "Grid":
         """The part of the grid in a box of pixels."""
@@ -39,9 +41,9 @@ class Grid:
 class GaussianField:
     """A smooth Gaussian random field of mean 0 and, at every point, variance 1.
 
-    White noise on a lattice of knots is smoothed with a separable Gaussian kernel whose weights have unit square
-    sum at each point, so the variance is exactly 1 wherever the field is sampled. The correlation of two points
-    at distance t is exp(-t^2 / (2 length^2)), up to the (small) effect of the lattice.
+    White noise on a lattice of knots is smoothed with a separable Gaussian kernel whose weights have unit
+    square sum at each point, so the variance is exactly 1 wherever the field is sampled. The correlation of
+    two points at distance t is exp(-t^2 / (2 length^2)), up to the (small) effect of the lattice.
 
     Attributes:
         knots: (K, L) white noise.
@@ -71,7 +73,8 @@ def _knot_positions(half: float, length: float) -> Array:
     """Knots one kernel width apart, reaching three kernel widths beyond the edge."""
     step = length / np.sqrt(2)
     beyond = int(np.ceil(half / step)) + 3
-    return np.arange(-beyond, beyond + 1) * step
+    positions: Array = np.arange(-beyond, beyond + 1) * step
+    return positions
 
 
 def _kernel_weights(positions: Array, half: float, length: float) -> Array:
@@ -115,11 +118,14 @@ class Blob:
         down, across = np.cos(self.turn), np.sin(self.turn)
         y, x = grid.rows[:, None] - self.centre[0], grid.columns[None, :] - self.centre[1]
         point = (down * y + across * x) / self.radii[0] + 1j * ((down * x - across * y) / self.radii[1])
-        rho = np.maximum(_magnitude(point.real, point.imag), 1e-9)
+        point += 1e-12  # so that the centre has a direction
+        rho = _magnitude(point.real, point.imag)
         direction = point / rho
         outline, slope = _outline(direction, self.waves)
         gradient = direction * (1 - 1j * (slope / np.maximum(rho, 0.3)))
-        distance: Array = (rho - outline) / _magnitude(gradient.real / self.radii[0], gradient.imag / self.radii[1])
+        distance: Array = (rho - outline) / _magnitude(
+            gradient.real / self.radii[0], gradient.imag / self.radii[1]
+        )
         return distance
 
     def inside(self, grid: Grid, edge: float = 0.015) -> Array:

@@ -4,9 +4,10 @@ A structure has a signed distance d(x), in units of its own size. Rater r marks 
 
     d(x) + w (a B_r + sqrt(1 - a^2) G_r(x)) < 0,
 
-with a size bias B_r ~ N(0, 1) (partly a habit that the rater keeps over all cases, partly new in each case) and
-a smooth Gaussian field G_r of unit variance (a boundary that wanders). The bracket is N(0, 1) at every pixel. A
-rater overlooks each part of the structure with probability m, so over all raters that could have been drawn
+with a size bias B_r ~ N(0, 1) (partly a habit that the rater keeps over all cases, partly new in each case)
+and a smooth Gaussian field G_r of unit variance (a boundary that wanders). The bracket is N(0, 1) at every
+pixel. A rater overlooks each part of the structure with probability m, so over all raters that could have been
+drawn
 
     P(x) = (1 - m) Phi(-d(x) / w).
 """
@@ -95,7 +96,8 @@ class Reading:
 
     def deviation(self, grid: Grid, model: RaterModel) -> Array:
         """A B_r + sqrt(1 - a^2) G_r(x), a standard normal number at each pixel: (H, W)."""
-        return self.shift + np.sqrt(1 - model.bias**2) * self.wander.on(grid)
+        deviation: Array = self.shift + np.sqrt(1 - model.bias**2) * self.wander.on(grid)
+        return deviation
 
 
 def draw_habit(rng: np.random.Generator) -> float:

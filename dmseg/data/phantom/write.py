@@ -4,9 +4,9 @@ import gzip
 import json
 import math
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,18 @@ MASK_TYPES: dict[str, Any] = {
 }
 
 
-def write_qubiq(root: Path, *, seed: int = 0, cases: Mapping[str, int] | None = None, scale: float = 1.0) -> None:
+def write_qubiq(
+    root: Path, *, seed: int = 0, cases: Mapping[str, int] | None = None, scale: float = 1.0
+) -> None:
     """Writes a phantom of QUBIQ 2020: seven tasks in four data sets, several raters each.
 
-    Files: ``<root>/<data set>/Training/caseNN/{image,taskTT_segSS,taskTT_probability}.nii.gz``, the last being
-    the probability (float32) with which a rater marks each pixel, which the real data cannot know; and a marker,
-    ``phantom.json``. Same settings, same files, byte for byte. The folder is written beside `root` and renamed at
-    the end; a phantom that is there already is replaced.
+    Files: ``<root>/<data set>/Training/caseNN/{image,taskTT_segSS,taskTT_probability}.nii.gz``, the last
+    being the probability (float32) with which a rater marks each pixel, which the real data cannot know; and a
+    marker, ``phantom.json``. The probability is over all raters that could have been drawn. The few that were
+    drawn keep habits of their own over all cases, so their mean need not approach it, however many the cases.
+
+    Same settings, same files, byte for byte. The folder is written beside `root` and renamed at the end; a
+    phantom that is there already is replaced.
 
     Args:
         root: folder to make; it may not hold anything but an earlier phantom.
@@ -69,7 +74,9 @@ def write_qubiq(root: Path, *, seed: int = 0, cases: Mapping[str, int] | None = 
         _swap(folder, root, Path(scratch) / "old")
 
 
-def ensure_qubiq(root: Path, *, seed: int = 0, cases: Mapping[str, int] | None = None, scale: float = 1.0) -> bool:
+def ensure_qubiq(
+    root: Path, *, seed: int = 0, cases: Mapping[str, int] | None = None, scale: float = 1.0
+) -> bool:
     """Writes the phantom (`write_qubiq`, same arguments) unless `root` holds it already, with these settings.
 
     Returns:
@@ -88,14 +95,14 @@ def _settings(seed: int, cases: Mapping[str, int] | None, scale: float) -> dict[
     """The marker's content; refuses settings out of range."""
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise UserError(f"the phantom's seed is {seed!r}; set it to a whole number, 0 or more")
-    if not (math.isfinite(scale) and scale > 0):
+    if not (isinstance(scale, int | float) and math.isfinite(scale) and scale > 0):
         raise UserError(f"the phantom's scale is {scale!r}; set it above 0 (1 for the native image sizes)")
     counts = _counts(cases)
     for cohort in counts:
         if round(COHORTS[cohort].width * scale) < SMALLEST_WIDTH:
             raise UserError(
-                f"the phantom's scale is {scale:g}: {cohort} images would be less than {SMALLEST_WIDTH} pixels "
-                f"wide; set it to at least {SMALLEST_WIDTH / COHORTS[cohort].width:.2g}"
+                f"the phantom's scale is {scale:g}: {cohort} images would be less than {SMALLEST_WIDTH} "
+                f"pixels wide; set it to at least {SMALLEST_WIDTH / COHORTS[cohort].width:.2g}"
             )
     return {"phantom": "qubiq", "revision": REVISION, "seed": seed, "cases": counts, "scale": float(scale)}
 
@@ -108,10 +115,14 @@ def _counts(cases: Mapping[str, int] | None) -> dict[str, int]:
         if cohort not in COHORTS:
             raise UserError(f"the phantom has no data set '{cohort}'; it has {', '.join(COHORTS)}")
         if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-            raise UserError(f"the phantom's number of {cohort} cases is {count!r}; set a whole number, 0 or more")
+            raise UserError(
+                f"the phantom's number of {cohort} cases is {count!r}; set a whole number, 0 or more"
+            )
     counts = {cohort: cases[cohort] for cohort in COHORTS if cases.get(cohort)}
     if not counts:
-        raise UserError("the phantom would have no case at all; set the number of cases of at least one data set")
+        raise UserError(
+            "the phantom would have no case at all; set the number of cases of at least one data set"
+        )
     return counts
 
 
@@ -128,19 +139,23 @@ def _refuse_foreign(root: Path) -> None:
     if (root.exists() and not root.is_dir()) or root.is_symlink():
         raise UserError(f"{root} is not a plain folder; name another place for the phantom")
     if root.is_dir() and any(root.iterdir()) and not (root / MARKER).is_file():
-        raise UserError(f"{root} holds files but no {MARKER}, so it is not a phantom; name another place for one")
+        raise UserError(
+            f"{root} holds files but no {MARKER}, so it is not a phantom; name another place for one"
+        )
 
 
 def _swap(folder: Path, root: Path, retired: Path) -> None:
     """Puts the finished folder in place, unless another process was first with the same phantom."""
-    if root.exists():
+    with suppress(FileNotFoundError):
         os.rename(root, retired)
     try:
         os.rename(folder, root)
     except OSError:
-        if _read_marker(root) != _read_marker(folder):
-            raise
-    shutil.rmtree(retired, ignore_errors=True)
+        if _read_marker(root) == _read_marker(folder):
+            return
+        if retired.exists() and not root.exists():
+            os.rename(retired, root)
+        raise
 
 
 def _write_case(folder: Path, cohort: str, number: int, case: PhantomCase) -> None:

@@ -1,0 +1,140 @@
+"""Time and memory of region loss + cross-entropy, forward and backward, soft labels, float32 on the CPU.
+
+Every row computes 0.25 cross-entropy + 0.75 Dice loss over the batch for the same logits and labels. The rows of one
+size take turns in one process, so that a busy machine slows all of them; times are medians, and "x" is the median of
+the ratios to the first row. Peak memory is what the allocator hands out at most beyond the inputs, in units of the
+gradient, in eager mode. A goal of this project is in brackets where there is one. Run it with
+
+    python bench/losses.py --threads 2
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import segmentation_models_pytorch as smp
+import torch
+from monai.losses import DiceLoss
+from torch import Tensor
+from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
+
+from dmseg.losses import CompoundLoss, DiceSemimetricLoss, SoftCrossEntropyLoss
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+GOALS = {
+    (2, 512): {"dmseg": 0.45, "dmseg, compiled": 0.25},
+    (5, 512): {"dmseg": 0.75, "dmseg, compiled": 0.6},
+}
+MEMORY_GOALS = {(2, 512): {"dmseg": 3.0}}
+
+
+def plain(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
+    """DML,1 from three reductions, and cross-entropy, by autograd."""
+    prob, pixels = logits.softmax(1), (0, 2, 3)
+    both = prob.sum(pixels) + target.sum(pixels) + 2 * smooth
+    gap = (prob - target).abs().sum(pixels)
+    return 0.25 * F.cross_entropy(logits, target) + 0.75 * (gap / both).mean()
+
+
+def monai(logits: Tensor, target: Tensor) -> Tensor:
+    """MONAI's Dice loss in its soft-label form, and cross-entropy."""
+    dice = DiceLoss(softmax=True, soft_label=True, batch=True, smooth_nr=2.0, smooth_dr=2.0)
+    return 0.25 * F.cross_entropy(logits, target) + 0.75 * dice(logits, target)
+
+
+def smp_dice(logits: Tensor, target: Tensor) -> Tensor:
+    """The Dice loss of segmentation-models-pytorch, whose multilabel mode takes soft labels, and cross-entropy."""
+    dice = smp.losses.DiceLoss("multilabel", from_logits=False, smooth=2.0)
+    return 0.25 * F.cross_entropy(logits, target) + 0.75 * dice(logits.softmax(1), target)
+
+
+def rows(compiled: bool) -> dict[str, Loss]:
+    """The losses to compare, the plain form first."""
+    terms = {
+        "ce": (0.25, SoftCrossEntropyLoss(check_values=False)),
+        "dml1": (0.75, DiceSemimetricLoss(check_values=False)),
+    }
+    losses: dict[str, Loss] = {"plain": plain, "MONAI": monai, "smp": smp_dice, "dmseg": CompoundLoss(terms)}
+    if compiled:
+        losses |= {f"{name}, compiled": torch.compile(losses[name], fullgraph=True) for name in ("plain", "dmseg")}
+    return losses
+
+
+def inputs(classes: int, size: int) -> tuple[Tensor, Tensor]:
+    """Logits and soft labels of a batch of 8."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(8, classes, size, size, generator=generator)
+    return logits, torch.randn(8, classes, size, size, generator=generator).softmax(1)
+
+
+def step(loss: Loss, logits: Tensor, target: Tensor) -> None:
+    """One forward and backward."""
+    loss(logits.detach().requires_grad_(), target).backward()
+
+
+def times(losses: dict[str, Loss], logits: Tensor, target: Tensor, repeats: int) -> dict[str, list[float]]:
+    """Seconds of each step of each loss; the losses take turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in losses}
+    for repeat in range(-2, repeats):
+        for name, loss in losses.items():
+            start = time.perf_counter()
+            step(loss, logits, target)
+            if repeat >= 0:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def peak_bytes(loss: Loss, logits: Tensor, target: Tensor) -> int:
+    """The most memory that a step holds at once beyond what was there before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step(loss, logits, target)
+    held = peak = 0
+    for event in profiler.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak
+
+
+def goal(goals: dict[tuple[int, int], dict[str, float]], classes: int, size: int, name: str) -> str:
+    """A goal in brackets, or nothing."""
+    value = goals.get((classes, size), {}).get(name)
+    return "" if value is None else f" [{value:g}]"
+
+
+def compare(classes: int, size: int, compiled: bool, repeats: int) -> None:
+    """Prints one table."""
+    losses = rows(compiled)
+    logits, target = inputs(classes, size)
+    seconds = times(losses, logits, target, repeats)
+    print(f"\n8 x {classes} x {size} x {size}, {torch.get_num_threads()} threads, {repeats} repeats")
+    print(f"{'loss':18} {'ms':>8}  {'x':12} peak / gradient")
+    for name, taken in seconds.items():
+        ratio = statistics.median(mine / first for mine, first in zip(taken, seconds["plain"], strict=True))
+        ratio_text = f"{ratio:.2f}{goal(GOALS, classes, size, name)}"
+        line = f"{name:18} {statistics.median(taken) * 1e3:8.1f}  {ratio_text:12}"
+        if "compiled" not in name:
+            memory = peak_bytes(losses[name], logits, target) / (logits.numel() * logits.element_size())
+            line += f" {memory:.1f}{goal(MEMORY_GOALS, classes, size, name)}"
+        print(line)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs all sizes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512])
+    parser.add_argument("--classes", type=int, nargs="+", default=[2, 5])
+    parser.add_argument("--eager", action="store_true", help="leave torch.compile out")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    for classes in options.classes:
+        for size in options.sizes:
+            compare(classes, size, not options.eager, options.repeats)
+
+
+if __name__ == "__main__":
+    main()

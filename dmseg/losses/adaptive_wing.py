@@ -1,0 +1,88 @@
+"""The adaptive wing loss, which SoftSeg trains with on soft labels."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from dmseg.losses._check import check_at_least, check_choice
+from dmseg.losses.counts import label_channels, mean_pixels, prepare
+
+
+class AdaptiveWingLoss(nn.Module):
+    """Adaptive wing loss (Wang et al. 2019) of the foreground, with the constants of ivadomed's AdapWingLoss.
+
+    With d = abs(p - y), it is omega log(1 + (d / epsilon)^(alpha - y)) where d < theta, and beyond the straight line
+    A d - C that goes on from there with the same value and slope.
+
+    Args:
+        theta: gap at which the curve becomes a line, more than 0.
+        alpha: power for y = 0, more than 2, so that the gradient is continuous at the label for every y up to 1.
+        omega: height of the curve, more than 0.
+        epsilon: width of the curve, more than 0.
+        reduction: ``mean`` over kept pixels (of the sum over foreground classes), or ``sum`` over them, as ivadomed.
+        from_logits: whether the input holds logits; SoftSeg's own activation gives probabilities.
+        check_values: whether values are checked, None for on the CPU only.
+
+    Raises:
+        ValueError: if a setting lies outside its range.
+    """
+
+    def __init__(
+        self,
+        theta: float = 0.5,
+        alpha: float = 2.1,
+        omega: float = 14.0,
+        epsilon: float = 1.0,
+        *,
+        reduction: Literal["mean", "sum"] = "mean",
+        from_logits: bool = True,
+        check_values: bool | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("theta", theta, 0),
+            ("alpha", alpha, 2),
+            ("omega", omega, 0),
+            ("epsilon", epsilon, 0),
+        ):
+            check_at_least(name, value, least, strictly=True)
+        check_choice("reduction", reduction, ("mean", "sum"))
+        self.theta, self.alpha, self.omega, self.epsilon = theta, alpha, omega, epsilon
+        self.reduction = reduction
+        self.from_logits = from_logits
+        self.check_values = check_values
+
+    def forward(self, input: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Returns the loss, a scalar in float32 or more.
+
+        Args:
+            input: (B, C, ...) logits (C = 1: sigmoid, else softmax) or probabilities in [0, 1]; of several channels
+                the first, the background, is left out.
+            target: (B, ...) integer classes, or (B, C, ...) soft labels in [0, 1] that sum to 1 over the classes.
+            mask: (B, ...) bool or 0 and 1, the pixels to keep; None keeps all.
+
+        Raises:
+            TypeError: if a dtype does not fit.
+            ValueError: if a shape or a value does not fit.
+        """
+        input, target, keep = prepare(input, target, mask, from_logits=self.from_logits, check_values=self.check_values)
+        channels = input.shape[1]
+        label = label_channels(target, channels, input.dtype, keep)
+        if self.from_logits:
+            input = torch.sigmoid(input) if channels == 1 else torch.softmax(input, 1)
+        first = min(1, channels - 1)
+        wings = self._wings(input[:, first:], label[:, first:])
+        if self.reduction == "mean":
+            return mean_pixels(wings, keep)
+        return (wings if keep is None else torch.where(keep, wings, 0)).sum()
+
+    def _wings(self, prob: Tensor, label: Tensor) -> Tensor:
+        """Returns the loss of each pixel and class."""
+        gap = (prob - label).abs()
+        power = self.alpha - label
+        ratio = self.theta / self.epsilon
+        slope = self.omega * power * ratio ** (power - 1) / (self.epsilon * (1 + ratio**power))
+        curve = self.omega * torch.log1p((gap / self.epsilon) ** power)
+        line = slope * (gap - self.theta) + self.omega * torch.log1p(ratio**power)
+        return torch.where(gap < self.theta, curve, line)

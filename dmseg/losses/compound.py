@@ -1,0 +1,79 @@
+"""Weighted sums of losses."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from dmseg.losses._check import check_at_least
+from dmseg.losses._fused import Wanted
+from dmseg.losses.counts import PixelSumLoss, PixelSums, pixel_sums
+
+
+class CompoundLoss(nn.Module):
+    """A weighted sum of losses that are called with ``(input, target, mask)``.
+
+    Cross-entropy and all region losses share one softmax and one pass over the pixels. The paper trains with
+    ``CompoundLoss({"ce": (0.25, SoftCrossEntropyLoss()), "dml1": (0.75, DiceSemimetricLoss())})`` (Section 3.2).
+
+    Args:
+        terms: name -> (weight, loss); weights are at least 0.
+
+    Raises:
+        ValueError: if there is no term, a weight is negative, or some terms take logits and others probabilities.
+    """
+
+    def __init__(self, terms: Mapping[str, tuple[float, nn.Module]]) -> None:
+        super().__init__()
+        if not terms:
+            raise ValueError("a compound loss needs at least one term")
+        for name, (weight, _) in terms.items():
+            check_at_least(f"the weight of {name!r}", weight, 0)
+        self.weights = {name: float(weight) for name, (weight, _) in terms.items()}
+        self.losses = nn.ModuleDict({name: loss for name, (_, loss) in terms.items()})
+        takes_logits = {name: getattr(loss, "from_logits", True) for name, loss in self.losses.items()}
+        if len(set(takes_logits.values())) > 1:
+            raise ValueError(f"all terms get the same input, but from_logits differs: {takes_logits}")
+
+    def forward(self, input: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Returns the weighted sum, a scalar; arguments and errors as of the losses."""
+        return self.forward_parts(input, target, mask)[0]
+
+    def forward_parts(
+        self, input: Tensor, target: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Returns the weighted sum and the unweighted terms by name, scalars on the device, detached.
+
+        Args:
+            input: (B, C, ...), as the losses take it.
+            target: (B, ...) integer classes or (B, C, ...) soft labels.
+            mask: (B, ...), the pixels to keep; None keeps all.
+
+        Raises:
+            TypeError: if a dtype does not fit.
+            ValueError: if a shape or a value does not fit.
+        """
+        values = self._values(input, target, mask)
+        weighted = [self.weights[name] * value for name, value in values.items()]
+        total = sum(weighted[1:], start=weighted[0])
+        return total, {name: value.detach() for name, value in values.items()}
+
+    def _values(self, input: Tensor, target: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+        """Returns the value of each term; those that are made of sums over pixels get them from one pass."""
+        shared = {name: loss for name, loss in self.losses.items() if isinstance(loss, PixelSumLoss)}
+        values: dict[str, Tensor] = {}
+        if shared:
+            sums = _shared_sums(list(shared.values()), input, target, mask)
+            values = {name: loss.from_sums(sums) for name, loss in shared.items()}
+        return {
+            name: values[name] if name in values else loss(input, target, mask) for name, loss in self.losses.items()
+        }
+
+
+def _shared_sums(losses: Sequence[PixelSumLoss], input: Tensor, target: Tensor, mask: Tensor | None) -> PixelSums:
+    """Returns the sums that any of the losses needs, checked as the strictest of them asks."""
+    wanted = Wanted()
+    for loss in losses:
+        wanted = wanted.union(loss.wanted)
+    settings = [loss.check_values for loss in losses]
+    check = True if True in settings else None if None in settings else False
+    return pixel_sums(input, target, mask, wanted, from_logits=losses[0].from_logits, check_values=check)

@@ -1,0 +1,74 @@
+"""Pixel-wise losses: cross-entropy and Kullback-Leibler divergence with soft labels and masks, focal cross-entropy."""
+
+import torch
+from torch import Tensor, nn
+
+from dmseg.losses._check import check_at_least, check_several_channels
+from dmseg.losses._fused import Wanted
+from dmseg.losses.counts import PixelSumLoss, PixelSums, label_channels, mean_pixels, needed, prepare
+
+
+class SoftCrossEntropyLoss(PixelSumLoss):
+    """Cross-entropy, -sum_c y_c log p_c with p the softmax of the logits, meaned over all kept pixels of the batch.
+
+    Call it with ``(input, target, mask=None)``: logits (B, C, ...) of at least two channels, a target as of
+    `dmseg.losses.counts.pixel_sums`. A batch without a kept pixel has loss 0.
+
+    Args:
+        kl: Kullback-Leibler divergence, sum_c y_c (log y_c - log p_c): less by the label's entropy, same gradient.
+        check_values: whether values are checked, None for on the CPU only.
+    """
+
+    def __init__(self, kl: bool = False, *, check_values: bool | None = None) -> None:
+        super().__init__(Wanted(cross_entropy=True, entropy=kl), from_logits=True, check_values=check_values)
+
+    def from_sums(self, sums: PixelSums) -> Tensor:
+        """Returns the loss, a scalar, from sums over pixels.
+
+        Raises:
+            ValueError: if there is one channel only.
+        """
+        check_several_channels(sums.label.shape[1], type(self).__name__)
+        total = needed(sums.cross_entropy)
+        if self.wanted.entropy:
+            total = total - needed(sums.entropy)
+        return total.sum() / sums.pixels.sum().clamp_min(1)
+
+
+class FocalCrossEntropyLoss(nn.Module):
+    """Focal cross-entropy, -sum_c y_c (1 - p_c)^gamma log p_c, meaned over all kept pixels (Lin et al. 2017).
+
+    Call it as `SoftCrossEntropyLoss`, which it is for gamma = 0. With gamma > 0 its minimum is not at a soft label.
+
+    Args:
+        gamma: the power, at least 0; 2 in the source.
+        check_values: whether values are checked, None for on the CPU only.
+
+    Raises:
+        ValueError: if gamma is negative.
+    """
+
+    def __init__(self, gamma: float, *, check_values: bool | None = None) -> None:
+        super().__init__()
+        check_at_least("gamma", gamma, 0)
+        self.gamma = gamma
+        self.check_values = check_values
+
+    def forward(self, input: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Returns the loss, a scalar in float32 or more.
+
+        Args:
+            input: (B, C, ...) logits of at least two channels.
+            target: (B, ...) integer classes, or (B, C, ...) soft labels in [0, 1] that sum to 1 over the classes.
+            mask: (B, ...) bool or 0 and 1, the pixels to keep; None keeps all.
+
+        Raises:
+            TypeError: if a dtype does not fit.
+            ValueError: if a shape, the number of channels or a value does not fit.
+        """
+        logits, target, keep = prepare(input, target, mask, from_logits=True, check_values=self.check_values)
+        check_several_channels(logits.shape[1], type(self).__name__)
+        label = label_channels(target, logits.shape[1], logits.dtype, keep)
+        log_prob = torch.log_softmax(logits, 1)
+        doubt = (-torch.expm1(log_prob)).clamp_min(torch.finfo(logits.dtype).tiny)
+        return mean_pixels(-(label * doubt**self.gamma * log_prob), keep)

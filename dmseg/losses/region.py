@@ -1,0 +1,377 @@
+"""Region losses: one family, from the soft Dice loss to the compatible focal Tversky loss.
+
+With the soft counts of `dmseg.losses.counts.confusion` of one class,
+
+    score = (tp + s) / (tp + alpha fp + beta fn + s),    loss = (1 - score)^gamma,
+
+and the losses of the paper differ in how prediction and label overlap and in three numbers:
+
+==============================  =====================  ============  ================================
+loss                            overlap                alpha, beta   equation
+==============================  =====================  ============  ================================
+`SoftDiceLoss` (SDL)            classical              1/2, 1/2      1
+`SoftJaccardLoss` (SJL)         classical              1, 1          2
+`SoftTverskyLoss` (STL)         classical              free          21
+`SoftFocalTverskyLoss`          classical              free          21 to the power gamma
+`JaccardMetricLoss` (JML)       minimum (1), product   1, 1          3
+`DiceSemimetricLoss` (DML)      minimum (1), product   1/2, 1/2      4
+`CompatibleTverskyLoss`         minimum                free          23
+`CompatibleFocalTverskyLoss`    minimum                free          29
+==============================  =====================  ============  ================================
+
+The classical losses are wrong for soft labels: their minimum is not at the label (Section 2.1). The others agree with
+them wherever prediction or label is hard (Theorems 2 and 6) and are 0 exactly at the label.
+"""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypedDict, Unpack
+
+import torch
+from torch import Tensor
+
+from dmseg.losses._check import check_at_least, check_choice
+from dmseg.losses._fused import Wanted
+from dmseg.losses.counts import OVERLAPS, Confusion, Overlap, PixelSumLoss, PixelSums, confusion, pixel_sums, sums_for
+
+Reduction = Literal["batch", "image", "class"]
+"""Over what counts are summed and losses averaged; see `RegionSetting`."""
+Classes = Literal["all", "present", "foreground"]
+"""Which classes enter the mean; see `RegionSetting`."""
+PRESENCE = 0.01
+"""A class is present where its label exceeds this somewhere (JDTLosses `jdt_loss.py`, ``threshold``)."""
+
+
+@dataclass(frozen=True)
+class RegionSetting:
+    """One member of the family.
+
+    Attributes:
+        overlap: how prediction and label overlap, see `dmseg.losses.counts.confusion`.
+        alpha: weight of false positives, at least 0.
+        beta: weight of false negatives, at least 0; not both are 0.
+        gamma: power of each class's loss before the mean (Eq. 29), more than 0.
+        smooth: s, at least 0, in pixels. It stands as 2 s in the usual form (2 tp + 2 s) / (sum x + sum y + 2 s) of
+            the Dice score. With 0 the loss of an empty prediction of an empty label is 0.
+        reduction: ``batch`` sums the counts over the batch before the ratio, then averages the classes; ``image``
+            averages the classes of each image, then the images; ``class`` averages the images for each class, then the
+            classes (mIoUD, mIoUI and mIoUC of JDTLosses).
+        classes: ``all``; ``present``, those whose label exceeds `PRESENCE` in the pixels that are reduced over; or
+            ``foreground``, all but the first (of one channel, that channel). The mean of no classes is 0.
+        log_loss: -log(score) in the place of 1 - score.
+        class_weights: factors of the classes' losses, one a channel, at least 0, before the mean; None for 1.
+
+    Raises:
+        ValueError: if an attribute lies outside its range.
+    """
+
+    overlap: Overlap = "minimum"
+    alpha: float = 0.5
+    beta: float = 0.5
+    gamma: float = 1.0
+    smooth: float = 1.0
+    reduction: Reduction = "batch"
+    classes: Classes = "all"
+    log_loss: bool = False
+    class_weights: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the attributes."""
+        check_choice("overlap", self.overlap, OVERLAPS)
+        check_choice("reduction", self.reduction, ("batch", "image", "class"))
+        check_choice("classes", self.classes, ("all", "present", "foreground"))
+        for name in ("alpha", "beta", "smooth"):
+            check_at_least(name, getattr(self, name), 0)
+        check_at_least("alpha + beta", self.alpha + self.beta, 0, strictly=True)
+        check_at_least("gamma", self.gamma, 0, strictly=True)
+        for weight in self.class_weights or ():
+            check_at_least("a class weight", weight, 0)
+
+    @property
+    def wanted(self) -> Wanted:
+        """The sums over pixels that `loss_from_sums` needs."""
+        return sums_for(self.overlap)._replace(peak=self.classes == "present")
+
+
+def loss_from_sums(sums: PixelSums, setting: RegionSetting) -> Tensor:
+    """Returns the region loss, a scalar, from sums over pixels.
+
+    Args:
+        sums: with at least ``setting.wanted``.
+        setting: the loss.
+
+    Raises:
+        ValueError: if there are not as many class weights as channels.
+    """
+    counts, peak = confusion(sums, setting.overlap), sums.peak
+    if setting.reduction == "batch":
+        counts = Confusion(*(count.sum(0, keepdim=True) for count in counts))
+        peak = None if peak is None else peak.amax(0, keepdim=True)
+    losses = _weighted(class_losses(counts, setting), setting.class_weights)
+    active = torch.ones_like(losses, dtype=torch.bool) if peak is None else peak > PRESENCE
+    if setting.classes == "foreground" and losses.shape[1] > 1:
+        losses, active = losses[:, 1:], active[:, 1:]
+    first, second = (0, 0) if setting.reduction == "class" else (1, 0)
+    return _mean(*_mean(losses, active, first), second)[0]
+
+
+def class_losses(counts: Confusion, setting: RegionSetting) -> Tensor:
+    """Returns the loss of each entry of the counts, before class weights and means.
+
+    1 - score is computed as (alpha fp + beta fn) / (tp + alpha fp + beta fn + s), which is exact near 0. Where the
+    denominator is 0, and for gamma < 1 where the loss is 0, the gradient is taken as 0.
+
+    Args:
+        counts: tensors of one shape, at least 0.
+        setting: alpha, beta, gamma, smooth and log_loss of the loss.
+    """
+    error = setting.alpha * counts.fp + setting.beta * counts.fn
+    whole = counts.tp + error + setting.smooth
+    some = whole > 0
+    whole = torch.where(some, whole, 1)
+    if setting.log_loss:
+        score = torch.where(some, (counts.tp + setting.smooth) / whole, 1)
+        losses = -score.clamp_min(torch.finfo(score.dtype).tiny).log()
+    else:
+        losses = torch.where(some, error / whole, 0)
+    if setting.gamma == 1:
+        return losses
+    positive = losses > 0
+    return torch.where(positive, torch.where(positive, losses, 1) ** setting.gamma, 0)
+
+
+def _weighted(losses: Tensor, weights: Sequence[float] | None) -> Tensor:
+    """Multiplies losses (B, C) with the weights of their classes, which stay numbers: none is copied."""
+    if weights is None:
+        return losses
+    if len(weights) != losses.shape[1]:
+        raise ValueError(f"class_weights has {len(weights)} entries for {losses.shape[1]} channels; give one a channel")
+    return torch.stack([weight * loss for weight, loss in zip(weights, losses.unbind(1), strict=True)], 1)
+
+
+def _mean(values: Tensor, active: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Returns the mean of the active values along `dim` (0 of none), and where there were any."""
+    number = active.sum(dim)
+    return torch.where(active, values, 0).sum(dim) / number.clamp_min(1), number > 0
+
+
+def region_loss(
+    input: Tensor,
+    target: Tensor,
+    mask: Tensor | None = None,
+    setting: RegionSetting = RegionSetting(),
+    *,
+    from_logits: bool = True,
+    check_values: bool | None = None,
+) -> Tensor:
+    """Returns a region loss, a scalar in float32 or more; DML,1 by default.
+
+    Args:
+        input: (B, C, ...) logits (C = 1: sigmoid, else softmax) or probabilities in [0, 1].
+        target: (B, ...) integer classes, or (B, C, ...) soft labels in [0, 1] that sum to 1 over the classes.
+        mask: (B, ...) bool or 0 and 1, the pixels to keep; None keeps all.
+        setting: which loss of the family.
+        from_logits: whether `input` holds logits.
+        check_values: whether values are checked too, which waits for the device; None does so on the CPU.
+
+    Raises:
+        TypeError: if a dtype does not fit.
+        ValueError: if a shape or a value does not fit, or there are not as many class weights as channels.
+    """
+    sums = pixel_sums(input, target, mask, setting.wanted, from_logits=from_logits, check_values=check_values)
+    return loss_from_sums(sums, setting)
+
+
+class FocalOptions(TypedDict, total=False):
+    """Keywords that every named loss takes, as documented in `RegionLoss`."""
+
+    smooth: float
+    reduction: Reduction
+    classes: Classes
+    log_loss: bool
+    class_weights: Sequence[float] | None
+    from_logits: bool
+    check_values: bool | None
+
+
+class RegionOptions(FocalOptions, total=False):
+    """Keywords of the losses that do not name gamma among their arguments."""
+
+    gamma: float
+
+
+class RegionLoss(PixelSumLoss):
+    """A region loss with all its settings free; the named losses below fix some of them.
+
+    Call it with ``(input, target, mask=None)`` as `region_loss`.
+
+    Args:
+        overlap: how prediction and label overlap, see `dmseg.losses.counts.confusion`.
+        alpha: weight of false positives.
+        beta: weight of false negatives.
+        gamma: power of each class's loss before the mean.
+        smooth: s of the score, in pixels.
+        reduction: ``batch``, ``image`` or ``class``.
+        classes: ``all``, ``present`` or ``foreground``.
+        log_loss: -log(score) in the place of 1 - score.
+        class_weights: factors of the classes' losses.
+        from_logits: whether the input holds logits.
+        check_values: whether values are checked, None for on the CPU only.
+
+    Raises:
+        ValueError: if a setting lies outside its range, see `RegionSetting`.
+    """
+
+    def __init__(
+        self,
+        overlap: Overlap,
+        alpha: float,
+        beta: float,
+        *,
+        gamma: float = 1.0,
+        smooth: float = 1.0,
+        reduction: Reduction = "batch",
+        classes: Classes = "all",
+        log_loss: bool = False,
+        class_weights: Sequence[float] | None = None,
+        from_logits: bool = True,
+        check_values: bool | None = None,
+    ) -> None:
+        setting = RegionSetting(overlap, alpha, beta, gamma, smooth, reduction, classes, log_loss, class_weights)
+        super().__init__(setting.wanted, from_logits=from_logits, check_values=check_values)
+        self.setting = setting
+
+    def __init_subclass__(cls) -> None:
+        """Spells the ``**options`` of a named loss out in its signature, for `help` and checks of configurations."""
+        super().__init_subclass__()
+        shared = inspect.signature(RegionLoss.__init__).parameters.values()
+        own = [p for p in inspect.signature(cls.__init__).parameters.values() if p.kind is not p.VAR_KEYWORD][1:]
+        names = {parameter.name for parameter in own}
+        options = [p for p in shared if p.kind is p.KEYWORD_ONLY and p.name not in names]
+        setattr(cls, "__signature__", inspect.Signature(own + options))  # noqa: B010 (unknown to type checkers)
+
+    def from_sums(self, sums: PixelSums) -> Tensor:
+        """Returns the loss, a scalar, from sums over pixels."""
+        return loss_from_sums(sums, self.setting)
+
+    def extra_repr(self) -> str:
+        """Returns the settings, for `print`."""
+        return f"{self.setting}, from_logits={self.from_logits}"
+
+
+def _variant(variant: Literal[1, 2]) -> Overlap:
+    """Returns the overlap of variant 1 or 2 of the metric and semimetric losses."""
+    if variant not in (1, 2):
+        raise ValueError(f"variant is {variant!r}; it must be 1 (tp of minima) or 2 (tp of products)")
+    return "minimum" if variant == 1 else "product"
+
+
+class SoftDiceLoss(RegionLoss):
+    """SDL, 1 - 2 sum xy / (sum x + sum y) (Eq. 1). Wrong for soft labels: for y = 0.5 its minimum is at x = 1.
+
+    Args:
+        squared: squares in the denominator, 1 - 2 sum xy / (sum x^2 + sum y^2), the L2 form of V-Net, whose minimum
+            is at the label.
+        **options: keywords of `RegionLoss`.
+    """
+
+    def __init__(self, *, squared: bool = False, **options: Unpack[RegionOptions]) -> None:
+        super().__init__("squared" if squared else "classical", 0.5, 0.5, **options)
+
+
+class SoftJaccardLoss(RegionLoss):
+    """SJL, 1 - sum xy / (sum x + sum y - sum xy) (Eq. 2). Wrong for soft labels as `SoftDiceLoss` is.
+
+    Args:
+        squared: squares in the denominator, the L2 form, whose minimum is at the label.
+        **options: keywords of `RegionLoss`.
+    """
+
+    def __init__(self, *, squared: bool = False, **options: Unpack[RegionOptions]) -> None:
+        super().__init__("squared" if squared else "classical", 1.0, 1.0, **options)
+
+
+class SoftTverskyLoss(RegionLoss):
+    """STL (Eq. 21; Salehi et al. 2017). Wrong for soft labels as `SoftDiceLoss` is: use `CompatibleTverskyLoss`.
+
+    Args:
+        alpha: weight of false positives.
+        beta: weight of false negatives.
+        **options: keywords of `RegionLoss`.
+    """
+
+    def __init__(self, alpha: float, beta: float, **options: Unpack[RegionOptions]) -> None:
+        super().__init__("classical", alpha, beta, **options)
+
+
+class SoftFocalTverskyLoss(RegionLoss):
+    """STL to the power gamma (Abraham and Khan 2019, who write the power as 1 / gamma). Wrong for soft labels.
+
+    Args:
+        alpha: weight of false positives.
+        beta: weight of false negatives.
+        gamma: the power; 0.75 is their 1 / gamma with gamma = 4/3.
+        **options: keywords of `RegionLoss`.
+    """
+
+    def __init__(self, alpha: float, beta: float, gamma: float, **options: Unpack[FocalOptions]) -> None:
+        super().__init__("classical", alpha, beta, gamma=gamma, **options)
+
+
+class DiceSemimetricLoss(RegionLoss):
+    """DML (Eq. 4): the Dice loss for soft labels, a semimetric (Theorem 1); equal to SDL for hard labels (Theorem 2).
+
+    Args:
+        variant: 1 for 1 - (|x+y| - |x-y|) / |x+y|, the paper's choice; 2 for 1 - 2 |xy| / (2 |xy| + |x-y|), never
+            smaller (Theorem 3).
+        **options: keywords of `RegionLoss`.
+
+    Raises:
+        ValueError: if a setting lies outside its range.
+    """
+
+    def __init__(self, variant: Literal[1, 2] = 1, **options: Unpack[RegionOptions]) -> None:
+        super().__init__(_variant(variant), 0.5, 0.5, **options)
+
+
+class JaccardMetricLoss(RegionLoss):
+    """JML (Eq. 3): the Jaccard loss for soft labels, a metric; equal to SJL for hard labels.
+
+    Args:
+        variant: 1 for 1 - (|x+y| - |x-y|) / (|x+y| + |x-y|); 2 for 1 - |xy| / (|xy| + |x-y|).
+        **options: keywords of `RegionLoss`.
+
+    Raises:
+        ValueError: if a setting lies outside its range.
+    """
+
+    def __init__(self, variant: Literal[1, 2] = 1, **options: Unpack[RegionOptions]) -> None:
+        super().__init__(_variant(variant), 1.0, 1.0, **options)
+
+
+class CompatibleTverskyLoss(RegionLoss):
+    """CTL (Eq. 23): the Tversky loss for soft labels, 0 exactly at the label (Theorem 5); STL for hard (Theorem 6).
+
+    Args:
+        alpha: weight of false positives.
+        beta: weight of false negatives.
+        **options: keywords of `RegionLoss`.
+    """
+
+    def __init__(self, alpha: float, beta: float, **options: Unpack[RegionOptions]) -> None:
+        super().__init__("minimum", alpha, beta, **options)
+
+
+class CompatibleFocalTverskyLoss(RegionLoss):
+    """CFTL (Eq. 29): CTL to the power gamma, class by class.
+
+    Args:
+        alpha: weight of false positives.
+        beta: weight of false negatives.
+        gamma: more than 1 makes little of small errors and much of large ones.
+        **options: keywords of `RegionLoss`.
+    """
+
+    def __init__(self, alpha: float, beta: float, gamma: float, **options: Unpack[FocalOptions]) -> None:
+        super().__init__("minimum", alpha, beta, gamma=gamma, **options)

@@ -1,0 +1,107 @@
+"""Small trees in the data sets' own layouts, and the place of the real data."""
+
+import os
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+REPO = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder with the real data for tests; skips where it is absent."""
+    named = os.environ.get("DMSEG_TEST_DATA")
+    folder = Path(named) if named else REPO.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"real test data are absent ({folder}); set DMSEG_TEST_DATA")
+    return folder
+
+
+def disc(size, centre, radius):
+    rows, columns = np.mgrid[:size, :size]
+    return ((rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 <= radius**2).astype(np.uint8)
+
+
+def save_nifti(path, array, dtype=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    array = np.asarray(array, dtype=dtype) if dtype else np.asarray(array)
+    nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), path)
+
+
+def save_png(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(array, dtype=np.uint8)).save(path)
+
+
+def write_qubiq_case(folder, cohort, raters, tasks, rng, size=40, trailing=False):
+    """One case as distributed: image.nii.gz and taskTT_segSS.nii.gz."""
+    channels = 4 if cohort == "brain-tumor" else 1
+    centre = rng.integers(size // 3, 2 * size // 3, 2)
+    base = disc(size, centre, size // 5)
+    image = rng.normal(0, 10, (size, size, channels)) + 100 * base[..., None]
+    if cohort == "kidney":
+        image = image - 1000
+    image = image if channels > 1 else image[..., 0]
+    save_nifti(folder / "image.nii.gz", image[..., None] if trailing else image, np.float32)
+    for task in range(1, tasks + 1):
+        for rater in range(1, raters + 1):
+            mask = disc(size, centre + rng.integers(-2, 3, 2), size // 5 + rng.integers(-2, 3))
+            path = folder / f"task{task:02d}_seg{rater:02d}.nii.gz"
+            save_nifti(path, mask[..., None] if trailing else mask, np.uint8)
+
+
+@pytest.fixture
+def qubiq_tree(tmp_path):
+    """A small QUBIQ: 12 cases each, Training and Validation, all four data sets."""
+    rng = np.random.default_rng(0)
+    root = tmp_path / "qubiq"
+    for cohort, raters, tasks in (("prostate", 6, 2), ("brain-growth", 7, 1), ("brain-tumor", 3, 3), ("kidney", 3, 1)):
+        for number in range(1, 13):
+            part = "Training" if number <= 9 else "Validation"
+            folder = root / cohort / part / f"case{number:02d}"
+            write_qubiq_case(folder, cohort, raters, tasks, rng, trailing=cohort == "prostate")
+    for task in (1, 2):
+        (root / "prostate" / "Training" / "case09" / f"task{task:02d}_seg03.nii.gz").unlink()
+    return root
+
+
+def write_lidc(root, patients, rng, size=32, slices=(1,)):
+    """Patients in the per-nodule PNG layout; `slices` gives the number of slices of each nodule."""
+    for number in range(1, patients + 1):
+        for nodule, count in enumerate(slices):
+            folder = root / "LIDC-IDRI-slices" / f"LIDC-IDRI-{number:04d}" / f"nodule-{nodule}"
+            for index in range(count):
+                centre = rng.integers(size // 3, 2 * size // 3, 2)
+                radius = size // 5
+                image = 60 + rng.normal(0, 8, (size, size)) + 120 * disc(size, centre, radius)
+                save_png(folder / "images" / f"slice-{index}.png", np.clip(image, 0, 255))
+                for rater in range(4):
+                    mask = disc(size, centre + rng.integers(-1, 2, 2), radius + rng.integers(-1, 2))
+                    save_png(folder / f"mask-{rater}" / f"slice-{index}.png", 255 * mask)
+    return root
+
+
+@pytest.fixture
+def lidc_tree(tmp_path):
+    """Twelve patients with one slice each."""
+    return write_lidc(tmp_path / "lidc", 12, np.random.default_rng(1))
+
+
+@pytest.fixture
+def small_run(tmp_path, lidc_tree):
+    """Overrides of a run that takes a second: the LIDC tree, a tiny network, two epochs."""
+    return [
+        "data=lidc",
+        f"data.root='{lidc_tree}'",
+        "data.size=32",
+        "model=unet_tiny",
+        "train.epochs=2",
+        "train.batch_size=4",
+        "threads=1",
+        f"paths.prepared='{tmp_path / 'prepared'}'",
+        f"paths.results='{tmp_path / 'results'}'",
+    ]
