@@ -46,7 +46,7 @@ def monai(logits: Tensor, target: Tensor) -> Tensor:
 
 def smp_dice(logits: Tensor, target: Tensor) -> Tensor:
     """The Dice loss of segmentation-models-pytorch, whose multilabel mode takes soft labels, and cross-entropy."""
-    dice = smp.losses.DiceLoss("multilabel", from_logits=False, smooth=2.0)
+    dice = smp.losses.DiceLoss("multilabel", from_logits=False, smooth=1.0)
     return 0.25 * F.cross_entropy(logits, target) + 0.75 * dice(logits.softmax(1), target)
 
 

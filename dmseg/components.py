@@ -1,8 +1,9 @@
-"""Components named in a configuration by their dotted name: found, checked against their signature, called."""
+"""Components named in a configuration by their dotted name: found and checked against their signature."""
 
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from dmseg.errors import UserError
@@ -31,24 +32,26 @@ def resolve(target: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-def call(target: str, options: Mapping[str, Any], *positional: Any, where: str) -> Any:  # noqa: ANN401
-    """Calls a component with the options of its configuration node.
+def bind(target: str, options: Mapping[str, Any], *, where: str, n_positional: int = 1) -> Callable[..., Any]:
+    """Binds the options of a configuration node to its component, checked against the component's signature.
 
     Args:
         target: the component's dotted name.
         options: keyword arguments, as configured.
-        *positional: arguments that the software itself supplies, before the options.
         where: the configuration node, for messages (``labels``).
+        n_positional: how many arguments the software itself will supply, before the options.
+
+    Returns:
+        The component with its options, still to be called with the software's own arguments.
 
     Raises:
         UserError: if an option is unknown to the component, or one that it needs is missing.
     """
     component = resolve(target)
     try:
-        inspect.signature(component).bind(*positional, **options)
+        inspect.signature(component).bind(*[None] * n_positional, **options)
     except TypeError as error:
-        known = [name for name in inspect.signature(component).parameters if name != "self"]
-        raise UserError(
-            f"the options of '{where}' do not fit {target}: {error}\nit takes: {', '.join(known[len(positional) :])}"
-        ) from None
-    return component(*positional, **options)
+        known = [name for name in inspect.signature(component).parameters if name != "self"][n_positional:]
+        takes = f"it takes {', '.join(known)}" if known else "it takes none"
+        raise UserError(f"the options of '{where}' do not fit {target}: {error}; {takes}") from None
+    return partial(component, **options)

@@ -34,9 +34,8 @@ def prepare(words: Sequence[str]) -> int:
     settings = compose_settings(words)
     for name in task_names(settings.data, settings.task):
         prepared = prepare_task(settings.data, settings.paths, name, _say)
-        print(
-            f"{settings.data.name}/{name}: {len(prepared.cases)} cases, {len(prepared.images)} slices, {prepared.folder}"
-        )
+        counts = f"{len(prepared.cases)} cases, {len(prepared.images)} slices"
+        print(f"{settings.data.name}/{name}: {counts}, {prepared.folder}")
     return 0
 
 
@@ -172,8 +171,8 @@ def _print_scores(runs: Sequence[PlannedRun]) -> None:
 def _set_up_logging() -> None:
     handler = RichHandler(console=err, show_time=False, show_path=False, show_level=False, markup=False)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
-    for noisy in ("timm", "matplotlib", "PIL", "urllib3", "httpx"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    for noisy in ("timm", "matplotlib", "PIL", "urllib3", "httpx", "huggingface_hub"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
 
 
 def _say(text: str) -> None:

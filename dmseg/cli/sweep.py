@@ -31,7 +31,7 @@ def is_sweep(words: Sequence[str]) -> bool:
 
 
 def sweep(words: Sequence[str]) -> int:
-    """Plans every combination before the first one starts, runs them, and prints overrides, ids and what became of them.
+    """Plans every combination before the first one starts, runs them, and prints overrides, ids and what is done.
 
     Returns:
         Exit status: 0 if all are done, 1 if one failed.

@@ -59,7 +59,8 @@ def sampling_grid(views: Views, shape: tuple[int, int], device: torch.device) ->
         axes.append((pixel + start[:, None]) / (scale[:, None] * extent) * 2.0 - 1.0)
     y, x = axes
     x = torch.where(views.flip.to(device)[:, None], -x, x)
-    grid = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), dim=-1)
+    shape_of_grid = (len(scale), *shape)
+    grid = torch.stack([x[:, None, :].expand(shape_of_grid), y[:, :, None].expand(shape_of_grid)], dim=-1)
     return grid, (grid.abs() <= 1.0).all(dim=-1)
 
 

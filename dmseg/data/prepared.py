@@ -200,7 +200,8 @@ def _write_arrays(
 
 
 def _create(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    return np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    array: npt.NDArray[np.uint8] = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    return array
 
 
 def _prepared_slices(case: Case, size: int) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]:
@@ -237,7 +238,7 @@ def quantise(image: npt.NDArray[np.float32], window: npt.NDArray[np.float64]) ->
     low, high = (window[:, index, None, None].astype(np.float32) for index in (0, 1))
     extent = np.where(high > low, high - low, np.float32(1.0))
     scaled = np.where(high > low, (image - low) / extent, np.float32(0.0))
-    return np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+    return np.asarray(np.rint(np.clip(scaled, 0, 1) * 255), dtype=np.uint8)
 
 
 def _describe_sources(files: list[CaseFiles]) -> dict[str, Any]:
@@ -258,7 +259,7 @@ def _unchanged(path: Path, known: dict[str, Any]) -> bool:
     status = path.stat()
     if status.st_size != known["size"]:
         return False
-    return status.st_mtime_ns == known["mtime_ns"] or _fingerprint(path)["sha256"] == known["sha256"]
+    return bool(status.st_mtime_ns == known["mtime_ns"] or _fingerprint(path)["sha256"] == known["sha256"])
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

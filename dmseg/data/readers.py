@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import numpy.typing as npt
+from nibabel.filebasedimages import ImageFileError
 from PIL import Image, UnidentifiedImageError
 
 from dmseg.errors import UserError
@@ -32,10 +33,10 @@ def read_nifti(path: Path) -> Array:
         UserError: if the file is missing, truncated, not NIfTI, or holds NaN or infinite values.
     """
     try:
-        data = np.asarray(nibabel.load(path).dataobj, dtype=np.float32)  # type: ignore[attr-defined]
+        data = np.asarray(nibabel.load(path).dataobj, dtype=np.float32)
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None
-    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
+    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
         raise UserError(f"{path} cannot be read ({_first_line(error)}); the file is damaged: get it again") from None
     return _finite(np.squeeze(data), path)
 

@@ -174,11 +174,10 @@ def _check_values(node: Mapping[str, Any]) -> None:
 
 
 def _lookup(node: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401
-    for part in key.split("."):
-        node = node.get(part)  # type: ignore[assignment]
-        if node is None:
-            return None
-    return node
+    """Value of a dotted key, None where a group on the way is None."""
+    group, _, rest = key.partition(".")
+    value = node[group]
+    return _lookup(value, rest) if rest and value is not None else value
 
 
 def _plain_message(error: Exception, overrides: Sequence[str]) -> str:

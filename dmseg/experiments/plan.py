@@ -1,10 +1,11 @@
 """From settings to runs with ids. Nothing here trains, and nothing imports torch unless precision=auto asks for it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dmseg.components import bind
 from dmseg.data.case import Task
 from dmseg.data.folds import Split
 from dmseg.data.prepared import PreparedTask
@@ -41,6 +42,18 @@ class PlannedRun:
     evaluation_id: str
 
     @property
+    def fusion(self) -> Callable[..., Any]:
+        """The fusion strategy whose labels are trained on."""
+        labels = self.settings.labels
+        return bind(labels.target, labels.options, where="labels")
+
+    @property
+    def reference(self) -> Callable[..., Any]:
+        """The fusion that BDice compares with."""
+        options = dict(self.settings.evaluate.reference)
+        return bind(options.pop("_target_"), options, where="evaluate.reference")
+
+    @property
     def title(self) -> str:
         """Words for people."""
         settings = self.settings
@@ -53,13 +66,13 @@ def plan_run(settings: Settings, prepared: PreparedTask) -> PlannedRun:
     """Plans one run on a prepared task.
 
     Raises:
-        UserError: if the fold does not exist or the weights file cannot be read.
+        UserError: if the fold does not exist, an option does not fit, or the weights file cannot be read.
     """
     settings = replace(settings, task=prepared.task.name)
     precision = _resolve_precision(settings)
     split = fold_split(prepared, settings.folds, settings.fold)
     identity = run_identity(settings, precision, prepared.digest, split)
-    return PlannedRun(
+    run = PlannedRun(
         settings,
         precision,
         prepared.task,
@@ -70,6 +83,8 @@ def plan_run(settings: Settings, prepared: PreparedTask) -> PlannedRun:
         experiment_id=identifier(experiment_identity(identity)),
         evaluation_id=identifier(evaluation_identity(settings.evaluate)),
     )
+    _ = run.fusion, run.reference  # an option that does not fit is an error before anything starts
+    return run
 
 
 def plan_folds(settings: Settings, prepared: PreparedTask, folds: Iterable[int] | None = None) -> list[PlannedRun]:
@@ -99,7 +114,7 @@ class PlannedTable:
 
 
 def plan_table(
-    overrides: Sequence[str], columns: dict[str, Sequence[str]], notify: Notify = lambda text: None
+    overrides: Sequence[str], columns: Mapping[str, Sequence[str]], notify: Notify = lambda text: None
 ) -> PlannedTable:
     """Plans a table, preparing its data where that is missing.
 

@@ -12,8 +12,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from dmseg.components import resolve
-from dmseg.data.batches import BatchSource, Fusion, batches_per_epoch, load_training
+from dmseg.data.batches import BatchSource, batches_per_epoch, load_training
 from dmseg.data.prepared import PreparedTask
 from dmseg.experiments.identity import evaluation_identity
 from dmseg.experiments.plan import PlannedRun
@@ -116,15 +115,9 @@ def initial_model(run: PlannedRun, n_channels: int) -> nn.Module:
     return build_model(run.settings.model, n_channels)
 
 
-def bind_fusion(target: str, options: dict[str, Any]) -> Fusion:
-    """A fusion strategy with its options."""
-    return partial(resolve(target), **options)
-
-
 def _batch_source(run: PlannedRun, prepared: PreparedTask, device: torch.device) -> BatchSource:
     settings = run.settings
-    fusion = bind_fusion(settings.labels.target, settings.labels.options)
-    data = load_training(prepared, run.split.train, fusion, settings.labels.soft, device)
+    data = load_training(prepared, run.split.train, run.fusion, settings.labels.soft, device)
     order, rater, augmentation = (
         stream(settings.seed, settings.fold, name) for name in ("order", "rater", "augmentation")
     )
@@ -134,10 +127,8 @@ def _batch_source(run: PlannedRun, prepared: PreparedTask, device: torch.device)
 def _score(
     run: PlannedRun, model: nn.Module, prepared: PreparedTask, device: torch.device, predictions: Path | None
 ) -> pd.DataFrame:
-    reference = dict(run.settings.evaluate.reference)
-    fusion = bind_fusion(reference.pop("_target_"), reference)
     keep = None if predictions is None else save_predictions(predictions)
-    return evaluate(model, prepared, run.split.validation, fusion, run.settings.evaluate, device, keep)
+    return evaluate(model, prepared, run.split.validation, run.reference, run.settings.evaluate, device, keep)
 
 
 def _score_again(run: PlannedRun, store: RunStore, device: torch.device) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dmseg.components import call
+from dmseg.components import bind
 from dmseg.data.case import Adapter, find_task
 from dmseg.data.folds import Split, load_folds, split
 from dmseg.data.prepared import PreparedTask, prepare, store_folder
@@ -37,8 +37,8 @@ def open_adapter(data: DataSettings) -> Adapter:
     """
     if data.phantom is not None:
         options = dict(data.phantom)
-        call(options.pop("_target_"), options, Path(data.root), where="data.phantom")
-    adapter: Adapter = call(data.target, data.options, data.root, where="data")
+        bind(options.pop("_target_"), options, where="data.phantom")(Path(data.root))
+    adapter: Adapter = bind(data.target, data.options, where="data")(data.root)
     return adapter
 
 

@@ -1,4 +1,4 @@
-"""The run store: one folder a run, written beside its place and renamed when whole, so a half-written run is never seen.
+"""The run store: one folder a run, written beside its place and renamed when whole, so never seen half-written.
 
 ``<results>/runs/<run id>/``
 

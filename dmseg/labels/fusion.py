@@ -30,7 +30,7 @@ def majority(annotations: Annotations) -> npt.NDArray[np.uint8]:
         Hard label (*spatial), 0 or 1.
     """
     votes = np.sum(annotations, axis=0, dtype=np.int64)
-    return (votes >= len(annotations) // 2 + 1).astype(np.uint8)
+    return np.asarray(votes >= len(annotations) // 2 + 1, dtype=np.uint8)
 
 
 def each_rater(annotations: Annotations) -> npt.NDArray[np.uint8]:
@@ -55,7 +55,7 @@ def uniform(annotations: Annotations) -> npt.NDArray[np.float32]:
         Soft label (*spatial) in [0, 1].
     """
     votes = np.sum(annotations, axis=0, dtype=np.int64)
-    return votes.astype(np.float32) / np.float32(len(annotations))
+    return np.asarray(votes / np.float64(len(annotations)), dtype=np.float32)
 
 
 def weighted(annotations: Annotations, disjoint_weight: float = 0.0) -> npt.NDArray[np.float32]:

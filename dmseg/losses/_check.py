@@ -90,6 +90,7 @@ def should_check_values(setting: bool | None, input: Tensor) -> bool:
     return input.device.type == "cpu" if setting is None else setting
 
 
+@torch.no_grad()
 def check_values(input: Tensor, target: Tensor, mask: Tensor | None = None, *, from_logits: bool = True) -> None:
     """Checks the values of all kept pixels; waits for the device. The shapes have passed `check_shapes`.
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,11 +24,11 @@ BDICE_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 DECISION_LEVEL = 0.5
 """A pixel is predicted foreground where its probability is at least this."""
 
-MAX_LEVELS = 255
-"""Levels are counted in a byte."""
+MAX_LEVELS = 100
+"""Most BDice levels and confidence bins: levels are counted in a byte, and the sums of a case grow with the product."""
 
-CPU_PIXELS = 2**17
-"""Pixels that are counted at once on a CPU, so that the buffers stay in its cache."""
+CPU_PIXELS = 2**16
+"""Pixels that are counted at once on a CPU."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,13 +97,13 @@ def count_batch(
     levels = _checked_levels(levels, n_bins)
     _check_tensors(probability, majority, reference, case_index, n_cases, valid)
     first_bin = _bins_below_half(n_bins)
-    shape = (n_cases, 2, len(levels) + 1, len(levels) + 1, n_bins - first_bin)
-    pixels = torch.zeros(math.prod(shape) + 1, dtype=torch.int64, device=probability.device)
-    confidence = torch.zeros_like(pixels, dtype=torch.float64)
-    for block in _blocks(probability, majority, reference, case_index, valid):
-        _add_block(block, shape, levels, n_bins, pixels, confidence)
-    by_case = zip(_to_numpy(pixels, shape), _to_numpy(confidence, shape), strict=True)
-    return [_counts(found, sums, levels, first_bin) for found, sums in by_case]
+    edges = tuple(k / n_bins for k in range(first_bin + 1, n_bins))
+    shape = (n_cases, 2, len(levels) + 1, len(levels) + 1, len(edges) + 1)
+    rows = _Rows.of(probability, majority, reference, case_index, valid)
+    sums = _sum_with_torch if probability.is_cuda else _sum_with_numpy
+    pixels, confidence = sums(rows, shape, levels, edges)
+    by_case = zip(pixels[:-1].reshape(shape), confidence[:-1].reshape(shape), strict=True)
+    return [_counts(found, top, levels, first_bin) for found, top in by_case]
 
 
 def count_case(
@@ -169,13 +169,20 @@ def _check_tensors(
 def _check_range(name: str, values: Tensor) -> None:
     if values.numel() == 0:
         return
-    low, high = (float(bound) for bound in torch.aminmax(values))
+    found = torch.aminmax(values) if values.is_cuda else (values.detach().numpy().min(), values.detach().numpy().max())
+    low, high = (float(bound) for bound in found)
     if not 0.0 <= low <= high <= 1.0:  # also false for not-a-number
         raise UserError(f"{name} ranges from {low} to {high}, not within [0, 1]: check the network's output and labels")
 
 
-class _Block(NamedTuple):
-    """Some rows of pixels: all tensors (M, W), the case index (M,)."""
+def _bins_below_half(n_bins: int) -> int:
+    """Number of bins that no top-label confidence, at least 0.5, falls in."""
+    return sum(k / n_bins <= 0.5 for k in range(n_bins)) - 1
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of pixels of all slices: all tensors (M, W), the case index (M,)."""
 
     probability: Tensor
     majority: Tensor
@@ -183,70 +190,75 @@ class _Block(NamedTuple):
     case_index: Tensor
     valid: Tensor | None
 
+    @classmethod
+    def of(
+        cls, probability: Tensor, majority: Tensor, reference: Tensor, case_index: Tensor, valid: Tensor | None
+    ) -> Self:
+        rows = (math.prod(probability.shape[:-1]), probability.shape[-1])
+        return cls(
+            probability.detach().reshape(rows),
+            majority.reshape(rows),
+            reference.detach().reshape(rows),
+            case_index.repeat_interleave(math.prod(probability.shape[1:-1])),
+            None if valid is None else valid.reshape(rows),
+        )
 
-def _blocks(
-    probability: Tensor, majority: Tensor, reference: Tensor, case_index: Tensor, valid: Tensor | None
-) -> Iterator[_Block]:
-    """All rows at once on a GPU; on a CPU rows of together `CPU_PIXELS`."""
-    if probability.numel() == 0:
-        return
-    width = probability.shape[-1]
-    row_case = case_index.repeat_interleave(math.prod(probability.shape[1:-1]))
-    step = len(row_case) if probability.is_cuda else max(CPU_PIXELS // width, 1)
-    rows = [item.reshape(-1, width) for item in (probability, majority, reference)]
-    valid_rows = None if valid is None else valid.reshape(-1, width)
-    for start in range(0, len(row_case), step):
-        span = slice(start, start + step)
-        parts = (item[span] for item in (*rows, row_case))
-        yield _Block(*parts, None if valid_rows is None else valid_rows[span])
-
-
-def _add_block(
-    block: _Block, shape: tuple[int, ...], levels: Sequence[float], n_bins: int, pixels: Tensor, confidence: Tensor
-) -> None:
-    """Adds a block's pixels, and their confidences, to sums over the flattened shape; invalid ones to a last slot."""
-    _, _, n_levels, _, n_used = shape
-    codes = block.majority.to(torch.uint8).clamp(max=1).to(torch.int32)
-    codes.mul_(n_levels).add_(_levels_reached(block.reference, levels))
-    codes.mul_(n_levels).add_(_levels_reached(block.probability, levels))
-    top = torch.maximum(block.probability, 1 - block.probability)
-    codes.mul_(n_used).add_(_levels_reached(top, _edges(n_bins)[n_bins - n_used + 1 :]))
-    index = codes.to(torch.int64).add_((block.case_index * math.prod(shape[1:]))[:, None])
-    if block.valid is not None:
-        index = torch.where(block.valid != 0, index, len(pixels) - 1)
-    pixels += torch.bincount(index.view(-1), minlength=len(pixels))
-    # Not bincount for the weights: with them it has no deterministic form on a GPU.
-    confidence.scatter_add_(0, index.view(-1), top.to(torch.float64).view(-1))
+    def blocks(self, n_pixels: int) -> Iterator[list[npt.NDArray[Any]]]:
+        """Blocks of rows as numpy arrays, in the order of the fields."""
+        step = max(n_pixels // max(self.probability.shape[1], 1), 1)
+        fields = (self.probability, self.majority, self.reference, self.case_index, self.valid)
+        arrays = [item.numpy() for item in fields if item is not None]
+        for start in range(0, len(self.case_index), step):
+            yield [item[start : start + step] for item in arrays]
 
 
-def _edges(n_bins: int) -> list[float]:
-    """Left edges of the confidence bins."""
-    return [k / n_bins for k in range(n_bins)]
+def _sum_with_numpy(
+    rows: _Rows, shape: tuple[int, ...], levels: Sequence[float], edges: Sequence[float]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Pixels and their confidences summed over the flattened shape, and one slot at the end for invalid pixels.
 
-
-def _bins_below_half(n_bins: int) -> int:
-    """Number of bins that no top-label confidence, at least 0.5, falls in."""
-    return sum(edge <= 0.5 for edge in _edges(n_bins)) - 1
-
-
-def _levels_reached(values: Tensor, levels: Sequence[float]) -> Tensor:
-    """Number of ascending levels that each value reaches, compared in float32; int32.
-
-    On a CPU one vectorised comparison a level is ten times faster than a binary search for each value. torch has only a
-    slow kernel for comparisons that give bytes, so numpy does them, on the same memory.
+    Block by block in one thread, so that the buffers stay in the cache and nothing waits for another thread. One
+    comparison a level is ten times faster on a CPU than a binary search for each pixel.
     """
-    thresholds = np.array(levels, dtype=np.float32)
-    if values.is_cuda:
-        return torch.bucketize(values, torch.from_numpy(thresholds).to(values.device), right=True, out_int32=True)
-    array = values.numpy()
-    reached = np.zeros(array.shape, dtype=np.uint8)
-    for threshold in thresholds:
-        reached += (array >= threshold).view(np.uint8)
-    return torch.from_numpy(reached).to(torch.int32)
+    size = math.prod(shape) + 1
+    pixels, confidence = np.zeros(size, dtype=np.int64), np.zeros(size)
+    for probability, majority, reference, case_index, *valid in rows.blocks(CPU_PIXELS):
+        top = np.maximum(probability, 1 - probability)
+        codes = (majority != 0) + 2 * case_index[:, None].astype(np.int32)
+        for values, thresholds in ((reference, levels), (probability, levels), (top, edges)):
+            codes *= len(thresholds) + 1
+            codes += _levels_reached(values, thresholds)
+        if valid:
+            codes[valid[0] == 0] = size - 1
+        pixels += np.bincount(codes.ravel(), minlength=size)
+        confidence += np.bincount(codes.ravel(), weights=top.ravel(), minlength=size)
+    return pixels, confidence
 
 
-def _to_numpy(sums: Tensor, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    return sums[:-1].view(shape).cpu().numpy()
+def _levels_reached(values: npt.NDArray[np.float32], levels: Sequence[float]) -> npt.NDArray[np.uint8]:
+    """Number of levels that each value reaches, compared in float32."""
+    reached = np.zeros(values.shape, dtype=np.uint8)
+    for level in levels:
+        reached += (values >= np.float32(level)).view(np.uint8)
+    return reached
+
+
+def _sum_with_torch(
+    rows: _Rows, shape: tuple[int, ...], levels: Sequence[float], edges: Sequence[float]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """The same sums on the device where the rows are, all pixels at once."""
+    size, device = math.prod(shape) + 1, rows.probability.device
+    top = torch.maximum(rows.probability, 1 - rows.probability)
+    codes = (rows.majority != 0) + 2 * rows.case_index[:, None]
+    for values, thresholds in ((rows.reference, levels), (rows.probability, levels), (top, edges)):
+        boundaries = torch.tensor(thresholds, dtype=torch.float32, device=device)
+        codes = codes.mul_(len(thresholds) + 1).add_(torch.bucketize(values, boundaries, right=True))
+    if rows.valid is not None:
+        codes.masked_fill_(rows.valid == 0, size - 1)
+    # Not bincount for the confidences: with weights it has no deterministic form on a GPU.
+    confidence = torch.zeros(size, dtype=torch.float64, device=device)
+    confidence.scatter_add_(0, codes.view(-1), top.to(torch.float64).view(-1))
+    return torch.bincount(codes.view(-1), minlength=size).cpu().numpy(), confidence.cpu().numpy()
 
 
 def _counts(

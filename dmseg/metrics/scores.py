@@ -51,9 +51,7 @@ def bdice(counts: CaseCounts, empty: EmptyRule = "skip") -> float:
     Raises:
         UserError: if `empty` is not a known rule.
     """
-    by_level = level_dice(counts, empty)
-    counting = by_level[~np.isnan(by_level)]
-    return float(counting.mean()) if counting.size else float("nan")
+    return _mean_present(level_dice(counts, empty))
 
 
 def level_dice(counts: CaseCounts, empty: EmptyRule = "skip") -> Floats:
@@ -126,17 +124,23 @@ def case_scores(counts: CaseCounts, empty: EmptyRule = "skip") -> dict[str, floa
         UserError: if `empty` is not a known rule.
     """
     hits, predicted, foreground = _decision_counts(counts)
+    by_level = level_dice(counts, empty)
     return {
         "dice": dice(counts, empty),
-        "bdice": bdice(counts, empty),
+        "bdice": _mean_present(by_level),
         "ece": ece(counts),
         "precision": hits / predicted if predicted else float("nan"),
         "recall": hits / foreground if foreground else float("nan"),
         "n_pixels": int(counts.joint.sum()),
         "n_foreground": foreground,
         "n_predicted": predicted,
-        "n_levels": int(np.count_nonzero(~np.isnan(level_dice(counts, empty)))),
+        "n_levels": int(np.count_nonzero(~np.isnan(by_level))),
     }
+
+
+def _mean_present(values: Floats) -> float:
+    present = values[~np.isnan(values)]
+    return float(present.mean()) if present.size else float("nan")
 
 
 def _decision_counts(counts: CaseCounts) -> tuple[int, int, int]:

@@ -112,10 +112,11 @@ def _build_message(settings: ModelSettings, error: Exception) -> str:
     said = str(error).splitlines()[0] if str(error) else type(error).__name__
     if settings.weights == HUB and isinstance(error, (OSError, RuntimeError)):
         return (
-            f"ImageNet weights of {settings.encoder} could not be had ({said[:200]})\n"
+            f"ImageNet weights of {settings.encoder} could not be had from timm's hub\n"
             "set model.weights to a local safetensors file, or to null"
         )
-    return f"model '{settings.name}' ({settings.architecture}, timm encoder {settings.encoder}) cannot be built: {said[:200]}"
+    network = f"{settings.architecture}, timm encoder {settings.encoder}"
+    return f"model '{settings.name}' ({network}) cannot be built: {said[:200]}"
 
 
 def _list(names: list[str]) -> str:

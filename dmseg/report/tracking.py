@@ -42,7 +42,7 @@ class WandbTracker:
                 name=info.title,
                 config={"run_id": info.run_id, **info.config},
                 dir=self._folder,
-                mode=self._mode,
+                mode=self._mode,  # type: ignore[arg-type]
                 reinit="create_new",
                 settings=wandb.Settings(silent=True, console="off"),
             )

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from dmseg.metrics.agreement import rater_dice
-from dmseg.stats.paired import PairedResult, compare, holm
-from dmseg.tables.paper import paper_table
 
 from dmseg.data.prepared import PreparedTask
 from dmseg.experiments.plan import PlannedTable
 from dmseg.experiments.store import RunStore
 from dmseg.labels.fusion import majority
+from dmseg.metrics.agreement import rater_dice
+from dmseg.stats.paired import PairedResult, compare, holm
+from dmseg.tables.paper import paper_table
 from dmseg.tables.spec import TableSpec
 
 ALL = "all"
@@ -62,7 +62,7 @@ def agreement_cells(stores: Sequence[PreparedTask], disjoint: float) -> pd.DataF
 
 
 def collect_cases(plan: PlannedTable, store: RunStore) -> pd.DataFrame:
-    """Per-case scores of all finished runs of a table, as one tidy frame: ``task, cohort, method, run_id, case, ...``."""
+    """Per-case scores of all finished runs of a table, tidy: ``task, cohort, method, run_id, case, ...``."""
     frames = [pd.DataFrame(columns=["task", "cohort", "method", "experiment_id", "run_id", "case"])]
     for (task, method), runs in plan.cells.items():
         for run in runs:
@@ -210,7 +210,7 @@ def _holm_present(
 def _with_paper(cells: pd.DataFrame, number: int) -> pd.DataFrame:
     """Adds the paper's number beside each cell that has one."""
     paper = paper_table(number)
-    known = {(row.task, row.method or "", row.metric): float(row.value) for row in paper.fillna("").itertuples()}
+    known = {(row.task, row.method or "", row.metric): float(str(row.value)) for row in paper.fillna("").itertuples()}
     keys = zip(cells["task"], cells["method"], cells["metric"], strict=True)
     return cells.assign(paper=[known.get(key, np.nan) for key in keys])
 

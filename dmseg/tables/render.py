@@ -16,16 +16,16 @@ PHANTOM_NOTE = (
     "they measure nothing real and are not comparable with the paper's."
 )
 AGREEMENT_NOTES = (
-    "Mean over the raters of a case of the Dice score between rater and majority vote (R // 2 + 1 votes of R raters), then "
-    "mean over n cases. Two empty masks agree fully (Dice 1).",
+    "Mean over the raters of a case of the Dice score between rater and majority vote (R // 2 + 1 votes of R raters), "
+    "then mean over n cases. Two empty masks agree fully (Dice 1).",
 )
 COMPARISON_NOTES = (
-    "Each cell is the mean over all n cases, each validated once in one of the folds by the final checkpoint. Dice and ECE "
-    "are against the majority vote, BDice is the mean over the levels 0.1 to 0.9 against the fused reference named below.",
+    "Each cell is the mean over all n cases, each validated once in one of the folds by the final checkpoint. Dice and "
+    "ECE are against the majority vote, BDice is the mean over the levels 0.1 to 0.9 against the reference below.",
     "ECE: top label, equal bins, all pixels of a case, then mean over cases.",
     "Marked cells ({mark}) are better than {reference} with p < 0.05: two-sided Wilcoxon signed-rank test on per-case "
-    "differences (zero_method=wilcox), not corrected; the CSV has n, effect size and Holm-corrected p. The procedure that "
-    "the paper cites for its own marks could not be read, so this test is our choice.",
+    "differences (zero_method=wilcox), not corrected; the CSV has n, effect size and Holm-corrected p. The procedure "
+    "that the paper cites for its own marks could not be read, so this test is our choice.",
 )
 
 
@@ -50,13 +50,8 @@ def write_table(table: TableData, folder: Path, notes: tuple[str, ...] = ()) -> 
 
 def to_csv(table: TableData) -> str:
     """One row a cell, numbers with all their digits, what the table ran on beside each."""
-    context = {
-        "data": table.data,
-        "phantom": table.phantom,
-        "profile": table.profile,
-        "protocol": table.protocol,
-    }
-    return str(table.cells.assign(table=table.spec.number, **context).to_csv(index=False))
+    cells = table.cells.assign(table=table.spec.number, data=table.data, phantom=table.phantom)
+    return str(cells.assign(profile=table.profile, protocol=table.protocol).to_csv(index=False))
 
 
 def to_markdown(table: TableData, notes: tuple[str, ...] = ()) -> str:
@@ -96,8 +91,8 @@ def _grid(table: TableData, cell: Callable[[pd.Series], str]) -> tuple[list[str]
     rows = []
     for _, block in table.cells.groupby("task", sort=False):
         for metric in table.spec.metrics:
-            chosen = block[block["metric"] == metric].set_index("method")
-            values = [cell(chosen.loc[column.key]) for column in table.spec.columns]
+            chosen = block[block["metric"] == metric]
+            values = [cell(chosen[chosen["method"] == column.key].iloc[0]) for column in table.spec.columns]
             title = str(block["task_title"].iloc[0]) if metric == table.spec.metrics[0] else ""
             rows.append([title, _metric_title(metric, cell), *values])
     return header, rows
@@ -160,7 +155,8 @@ def _counts(table: TableData) -> list[str]:
     missing = int(table.cells["value"].isna().sum())
     if missing:
         lines.append(
-            f"{missing} of {len(table.cells)} cells have no number yet ({MISSING}): runs are missing, or no case counts."
+            f"{missing} of {len(table.cells)} cells have no number yet ({MISSING}): "
+            "runs are missing, or no case counts."
         )
     return lines
 

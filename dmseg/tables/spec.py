@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from dmseg.resources import resource
 from omegaconf import OmegaConf
 
 from dmseg.errors import UserError
+from dmseg.resources import resource
 
 
 @dataclass(frozen=True)

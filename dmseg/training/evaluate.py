@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from dmseg.data.batches import Fusion, fuse_cases, network_input, select_cases
 from dmseg.data.prepared import PreparedCase, PreparedTask
 from dmseg.labels.fusion import majority
 from dmseg.metrics.histogram import count_batch
-from dmseg.metrics.scores import case_scores
+from dmseg.metrics.scores import EmptyRule, case_scores
 from dmseg.models.build import foreground_probability
 from dmseg.settings import EvaluateSettings
 
@@ -110,7 +111,7 @@ def _score(
     return [
         {
             "case": case.case,
-            **case_scores(count, settings.empty),
+            **case_scores(count, cast(EmptyRule, settings.empty)),
             "n_slices": case.n_slices,
             "n_raters": len(case.raters),
         }

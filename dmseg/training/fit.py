@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dmseg.components import call
+from dmseg.components import bind
 from dmseg.data.batches import Batch, BatchSource, batches_per_epoch
 from dmseg.errors import UserError
 from dmseg.losses import CompoundLoss, SoftCrossEntropyLoss
@@ -68,7 +68,7 @@ def build_loss(settings: LossSettings) -> CompoundLoss:
         terms["ce"] = (settings.ce_weight, SoftCrossEntropyLoss(kl=settings.kl, check_values=False))
     if settings.region_weight:
         try:
-            region = call(target, options | {"check_values": False}, where="loss.region")
+            region = bind(target, options | {"check_values": False}, where="loss.region", n_positional=0)()
         except (TypeError, ValueError) as error:
             raise UserError(f"loss.region: {error}") from None
         terms["region"] = (settings.region_weight, region)
@@ -104,7 +104,7 @@ def fit(
     optimizer = build_optimizer(model, settings)
     schedule = build_schedule(optimizer, settings, steps_per_epoch * source.train.epochs)
     model.train()
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(memory_format=torch.channels_last)
     for epoch in range(source.train.epochs):
         lr, losses = _epoch(model, source.epoch(), loss, optimizer, schedule, precision, observers)
         step = (epoch + 1) * steps_per_epoch
@@ -130,9 +130,9 @@ def _epoch(
     for batch in batches:
         total, parts = _step(model, batch, loss, precision)
         optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        lr = schedule.get_last_lr()[0]
+        lr = float(schedule.get_last_lr()[0])
         schedule.step()
         names = ["loss", *parts]
         history.append(torch.stack([total.detach(), *parts.values()]))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -75,18 +76,21 @@ def test_field_has_unit_variance_and_the_stated_correlation():
 def test_distance_to_a_circle_is_exact(row: float, column: float, radius: float, turn: float):
     grid = Grid.over((31, 47), (1.0, 1.5))
     expected = np.hypot(grid.rows[:, None] - row, grid.columns - column) - radius
-    np.testing.assert_allclose(Blob((row, column), (radius, radius), turn).distance(grid), expected, atol=1e-8)
+    np.testing.assert_allclose(
+        Blob((row, column), (radius, radius), turn).distance(grid), expected, atol=1e-8
+    )
 
 
-@pytest.mark.parametrize("waves", [(), (0.06 + 0.03j, -0.04j, 0.02)])
+@pytest.mark.parametrize("waves", [(), (0.12 + 0.06j, -0.08j, 0.04)])
 def test_distance_near_a_wavy_outline_agrees_with_the_euclidean_one(waves: tuple[complex, ...]):
-    grid = Grid.over((600, 600), (1.0, 1.0))
-    distance = Blob((0.1, -0.05), (0.5, 0.35), 0.7, waves).distance(grid)
+    pixels, pixel = 900, 2 / 900
+    grid = Grid.over((pixels, pixels), (1.0, 1.0))
+    distance = Blob((0.1, -0.05), (0.6, 0.25), 0.7, waves).distance(grid)
     mask = distance < 0
-    pixel = 2 / 600
-    exact = (distance_transform_edt(~mask) - distance_transform_edt(mask)) * pixel
-    near = np.abs(exact) < 0.05
-    assert np.abs(distance - exact)[near].max() < 0.012
+    to_pixel_centres = (distance_transform_edt(~mask) - distance_transform_edt(mask)) * pixel
+    euclidean = to_pixel_centres - np.sign(to_pixel_centres) * pixel / 2
+    near = np.abs(euclidean) < 0.02
+    assert np.abs(distance - euclidean)[near].max() < 0.004
 
 
 def test_outline_of_a_blob_is_the_stated_polar_curve():
@@ -126,7 +130,9 @@ def two_parts() -> tuple[Structure, Grid]:
     return Structure(np.stack(parts), 0.3), grid
 
 
-@pytest.mark.parametrize("model", [RaterModel(3, 0.4, bias=0.7, miss=0.3), RaterModel(3, 0.1, bias=0.2, habit=0.9)])
+@pytest.mark.parametrize(
+    "model", [RaterModel(3, 0.4, bias=0.7, miss=0.3), RaterModel(3, 0.1, bias=0.2, habit=0.9)]
+)
 def test_raters_mark_each_pixel_with_the_stated_probability(model: RaterModel):
     structure, grid = two_parts()
     depth = -(np.minimum(*structure.distances) / structure.size) / model.spread
@@ -154,6 +160,15 @@ def test_a_part_is_overlooked_as_a_whole():
     assert abs(np.corrcoef(left, right)[0, 1]) < 0.2
 
 
+def test_only_the_part_that_drew_little_attention_is_overlooked():
+    structure, grid = two_parts()
+    model = RaterModel(3, 0.05, miss=0.5)
+    reading = draw_reading(np.random.default_rng(0), structure, model, 0.0, (1.0, 1.0))
+    mask = annotate(structure, model, replace(reading, attention=np.array([0.4, 0.6])), grid)
+    assert not mask[:, :12].any()
+    assert mask[12, 17]
+
+
 def test_a_habit_makes_a_rater_draw_large_in_every_case():
     structure, grid = two_parts()
     model = RaterModel(3, 0.2, bias=0.9, habit=0.8)
@@ -172,7 +187,9 @@ def test_raters_of_a_case_differ_and_keep_their_habits_over_cases():
     shifts = np.array([[reading.shift for reading in case] for case in (first, second)])
     assert len(np.unique(shifts)) == shifts.size
     model = COHORTS["brain-growth"].models[0]
-    table = np.array([[r.shift for r in PhantomCase(7, "brain-growth", n, 0.1).readings(1)] for n in range(1, 61)])
+    table = np.array(
+        [[r.shift for r in PhantomCase(7, "brain-growth", n, 0.1).readings(1)] for n in range(1, 61)]
+    )
     table /= model.bias
     between = table.mean(axis=0).var(ddof=1)
     within = table.var(axis=0, ddof=1).mean()
@@ -207,18 +224,18 @@ def test_a_case_is_the_same_anatomy_at_any_scale(cohort: str):
     ],
 )
 def test_the_image_is_ambiguous_where_the_raters_are(cohort: str, task: int, channel: int):
-    out, doubt, inside = [], [], []
+    levels = [(-0.01, 0.05), (0.1, 0.4), (0.6, 0.9), (0.95, 1.01)]
+    means = []
     for number in (2, 4, 5, 8):
         case = PhantomCase(0, cohort, number, 0.5)
         image, share = case.image()[channel], case.probability(task) / (1 - case.cohort.models[task - 1].miss)
-        near = distance_transform_edt(share < 0.02) < 4
-        out.append(image[near & (share < 0.05)].mean())
-        doubt.append(image[(share > 0.3) & (share < 0.7)].mean())
-        inside.append(image[share > 0.95].mean())
-    contrast = np.mean(inside) - np.mean(out)
-    noise = COHORTS[cohort].anatomy.noise
-    assert abs(contrast) > 2.5 * noise
-    assert 0.15 < (np.mean(doubt) - np.mean(out)) / contrast < 0.85
+        # Only tissue beside the outline: further in and out there are other structures.
+        near = (distance_transform_edt(share < 0.05) < 4) & (distance_transform_edt(share > 0.95) < 4)
+        means.append([image[near & (share > low) & (share < high)].mean() for low, high in levels])
+    outside, below, above, inside = np.mean(means, axis=0)
+    assert abs(inside - outside) > 2.5 * COHORTS[cohort].anatomy.noise
+    shares = np.array([below - outside, above - outside]) / (inside - outside)
+    np.testing.assert_allclose(shares, [0.25, 0.75], atol=0.18)
 
 
 def test_the_raters_agree_as_in_the_papers_table_1(full: Path):
@@ -252,7 +269,9 @@ def test_the_qubiq_reader_reads_all_of_it(full: Path):
 
 
 def test_native_shapes_types_and_units(tmp_path: Path):
-    write_qubiq(tmp_path / "q", seed=3, cases={"prostate": 3, "brain-growth": 1, "brain-tumor": 1, "kidney": 1})
+    write_qubiq(
+        tmp_path / "q", seed=3, cases={"prostate": 3, "brain-growth": 1, "brain-tumor": 1, "kidney": 1}
+    )
     folders = {cohort: tmp_path / "q" / cohort / "Training" for cohort in COHORTS}
     images = {
         (cohort, case.name): nibabel.load(case / "image.nii.gz")
@@ -286,7 +305,9 @@ def test_stored_probability_is_the_models(full: Path):
 
 
 @pytest.mark.parametrize(("cohort", "task"), [("prostate", 1), ("prostate", 2), ("brain-growth", 1)])
-def test_frequency_of_marks_follows_the_stored_probability_and_the_raters_habits(full: Path, cohort: str, task: int):
+def test_frequency_of_marks_follows_the_stored_probability_and_the_raters_habits(
+    full: Path, cohort: str, task: int
+):
     model = COHORTS[cohort].models[task - 1]
     known = model.bias * np.sqrt(model.habit)
     habits = [draw_habit(stream(0, cohort, "habit", task, rater)) for rater in range(1, model.raters + 1)]
@@ -296,7 +317,9 @@ def test_frequency_of_marks_follows_the_stored_probability_and_the_raters_habits
         chance = load(case / f"task{task:02d}_probability.nii.gz").astype(np.float64)
         doubtful = (chance > 0.02) & (chance < 0.98)
         # Given its habit, a rater's deviation is normal with mean a sqrt(rho) H and variance 1 - a^2 rho.
-        given_habits = [ndtr((ndtri(chance[doubtful]) - known * habit) / np.sqrt(1 - known**2)) for habit in habits]
+        given_habits = [
+            ndtr((ndtri(chance[doubtful]) - known * habit) / np.sqrt(1 - known**2)) for habit in habits
+        ]
         stated.append(np.mean(given_habits, axis=0))
         marked.append(np.mean(masks, axis=0)[doubtful])
     expected, found = np.concatenate(stated), np.concatenate(marked)
@@ -308,7 +331,9 @@ def test_frequency_of_marks_follows_the_stored_probability_and_the_raters_habits
 def test_some_tumours_have_no_core(full: Path):
     folder = full / "brain-tumor/Training"
     empty = [
-        case.name for case in sorted(folder.iterdir()) if not any(load(path).any() for path in case.glob("task03_seg*"))
+        case.name
+        for case in sorted(folder.iterdir())
+        if not any(load(path).any() for path in case.glob("task03_seg*"))
     ]
     assert empty == ["case01", "case03", "case06", "case07", "case11"]
     assert not load(folder / "case01/task03_probability.nii.gz").any()
@@ -353,7 +378,9 @@ def test_ensure_writes_once_and_again_for_other_settings(tmp_path: Path):
     assert [path.name for path in root.parent.iterdir()] == ["q"]
 
 
-def test_ensure_makes_it_anew_after_a_new_revision_or_a_damaged_marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_ensure_makes_it_anew_after_a_new_revision_or_a_damaged_marker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     root = tmp_path / "q"
     ensure_qubiq(root, cases=TINY, scale=0.1)
     (root / "phantom.json").write_text("{")
@@ -364,7 +391,9 @@ def test_ensure_makes_it_anew_after_a_new_revision_or_a_damaged_marker(tmp_path:
 
 
 @pytest.mark.parametrize("there_before", [False, True])
-def test_an_interrupted_run_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there_before: bool):
+def test_an_interrupted_run_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there_before: bool
+):
     root = tmp_path / "q"
     if there_before:
         write_qubiq(root, cases=TINY, scale=0.1)

@@ -122,9 +122,12 @@ def test_theorem_6_compatible_tversky_is_tversky_when_a_side_is_hard(soft, data,
     classical, compatible = (loss(alpha, beta, **BARE) for loss in (SoftTverskyLoss, CompatibleTverskyLoss))
     for x, y in ((soft, hard), (hard, soft)):
         assert value(compatible, x, y) == pytest.approx(value(classical, x, y), abs=TOLERANCE)
-    x, y = np.array([0.3, 0.8]), np.array([0.3, 0.8])
-    assert value(compatible, x, y) == 0
-    assert value(classical, x, y) > 0.1
+
+
+def test_theorem_6_they_differ_for_soft_labels():
+    y = np.array([0.3, 0.8])
+    assert value(CompatibleTverskyLoss(0.7, 0.3, **BARE), y, y) == 0
+    assert value(SoftTverskyLoss(0.7, 0.3, **BARE), y, y) == pytest.approx(1 - 0.73 / 1.1)
 
 
 GRID = np.linspace(0, 1, 1001)

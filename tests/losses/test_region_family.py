@@ -162,10 +162,8 @@ def test_reductions_classes_and_masks_agree_with_loops(setting, channels, masked
     logits = rng.normal(size=(3, channels, 9)) * 2
     keep = rng.random((3, 9)) < (1 if masked == "none" else 0.6)
     keep[1] &= masked != "image"
-    if channels == 1:
-        prob = 1 / (1 + np.exp(-logits))
-    else:
-        prob = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    odds = np.exp(logits)
+    prob = odds / (1 + odds) if channels == 1 else odds / odds.sum(1, keepdims=True)
     mask = None if masked == "none" else torch.as_tensor(keep)
     expected = by_loops(prob, label, keep, setting)
     for given_input, from_logits in ((logits, True), (prob, False)):
@@ -231,9 +229,9 @@ def test_wrong_settings_are_named(options, message):
 
 
 def test_wrong_weights_of_the_counts_are_named():
-    with pytest.raises(ValueError, match="alpha is -0.1"):
+    with pytest.raises(ValueError, match=r"alpha is -0\.1"):
         CompatibleTverskyLoss(-0.1, 0.3)
-    with pytest.raises(ValueError, match="alpha \\+ beta is 0"):
+    with pytest.raises(ValueError, match=r"alpha \+ beta is 0"):
         CompatibleTverskyLoss(0, 0)
     with pytest.raises(ValueError, match="overlap is 'union'"):
         RegionLoss("union", 1, 1)

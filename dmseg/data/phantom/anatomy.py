@@ -88,9 +88,7 @@ def _blob(
     turn: float = 0.1,
 ) -> Blob:
     """A blob about a typical place and size."""
-    return Blob(
-        _jitter(rng, centre, move), _radii(rng, radii), rng.uniform(-turn, turn), random_waves(rng, wave)
-    )
+    return Blob(_jitter(rng, centre, move), _radii(rng, radii), rng.uniform(-turn, turn), random_waves(rng, wave))
 
 
 def _channels(*values: float) -> Array:
@@ -183,9 +181,7 @@ class BrainGrowth(Anatomy):
             Blob((y, x + side * 0.455 * across), (0.82 * down, 0.40 * across), self.brain.turn, tuple(folds))
             for side in (-1, 1)
         ]
-        self.deep = [
-            _blob(rng, (y + 0.03, x + side * 0.15), (0.17, 0.1), move=0.015, turn=0.4) for side in (-1, 1)
-        ]
+        self.deep = [_blob(rng, (y + 0.03, x + side * 0.15), (0.17, 0.1), move=0.015, turn=0.4) for side in (-1, 1)]
         self.ventricles = [
             _blob(rng, (y + end * 0.25, x + side * 0.07), (0.14, 0.045), wave=0.05, move=0.015, turn=0.15)
             for side in (-1, 1)
@@ -247,9 +243,7 @@ class BrainTumor(Anatomy):
         self.has_core = case not in CASES_WITHOUT_CORE
         self.brain = _blob(rng, (0.0, 0.0), (0.78, 0.62), wave=0.015)
         self.matter = [_blob(rng, (0.0, side * 0.27), (0.58, 0.22), wave=0.12, turn=0.1) for side in (-1, 1)]
-        self.ventricles = [
-            _blob(rng, (0.0, side * 0.1), (0.22, 0.055), wave=0.08, turn=0.25) for side in (-1, 1)
-        ]
+        self.ventricles = [_blob(rng, (0.0, side * 0.1), (0.22, 0.055), wave=0.08, turn=0.25) for side in (-1, 1)]
         side = rng.choice([-1, 1])
         place = (rng.uniform(-0.3, 0.3), side * rng.uniform(0.17, 0.25))
         self.tumour = _blob(rng, place, (0.28, 0.24), wave=0.08, move=0.0, turn=1.5)
@@ -302,9 +296,7 @@ class BrainTumor(Anatomy):
 
 def _foci(rng: np.random.Generator, tumour: Blob, count: int) -> list[Blob]:
     """Small blobs all around inside the tumour, some at its edge."""
-    angles = 2 * np.pi * (np.arange(count) + rng.uniform(-0.2, 0.2, count)) / count + rng.uniform(
-        0, 2 * np.pi
-    )
+    angles = 2 * np.pi * (np.arange(count) + rng.uniform(-0.2, 0.2, count)) / count + rng.uniform(0, 2 * np.pi)
     reach = tumour.size * rng.uniform(0.6, 0.95, count)
     places = [
         (tumour.centre[0] + far * np.cos(angle), tumour.centre[1] + far * np.sin(angle))
@@ -326,12 +318,8 @@ class Kidney(Anatomy):
     def __init__(self, rng: np.random.Generator, case: int) -> None:
         self.body = _blob(rng, (0.0, 0.0), (0.66, 0.86), wave=0.015)
         y, x = self.body.centre
-        self.wall = Blob(
-            self.body.centre, (self.body.radii[0] * 0.83, self.body.radii[1] * 0.86), self.body.turn
-        )
-        self.cavity = Blob(
-            self.body.centre, (self.body.radii[0] * 0.76, self.body.radii[1] * 0.8), self.body.turn
-        )
+        self.wall = Blob(self.body.centre, (self.body.radii[0] * 0.83, self.body.radii[1] * 0.86), self.body.turn)
+        self.cavity = Blob(self.body.centre, (self.body.radii[0] * 0.76, self.body.radii[1] * 0.8), self.body.turn)
         self.kidney = _blob(rng, (y + 0.2, x + 0.36), (0.19, 0.13), wave=0.05, turn=0.4)
         down, across = self.kidney.centre
         self.sinus = _blob(rng, (down - 0.01, across - 0.05), (0.075, 0.04), wave=0.1, move=0.01, turn=0.4)
@@ -339,12 +327,8 @@ class Kidney(Anatomy):
         self.spleen = _blob(rng, (y - 0.16, x + 0.5), (0.16, 0.09), wave=0.06, turn=0.3)
         self.spine = _blob(rng, (y + 0.28, x), (0.13, 0.14))
         self.muscles = [_blob(rng, (y + 0.36, x + side * 0.2), (0.13, 0.11)) for side in (-1, 1)]
-        self.vessels = [
-            _blob(rng, (y + 0.07, x + side * 0.06), (0.045, 0.045), move=0.01) for side in (-1, 1)
-        ]
-        self.bowel = [
-            _blob(rng, (y - 0.28, x + shift), (0.085, 0.1), wave=0.1, move=0.05) for shift in (0.0, 0.25)
-        ]
+        self.vessels = [_blob(rng, (y + 0.07, x + side * 0.06), (0.045, 0.045), move=0.01) for side in (-1, 1)]
+        self.bowel = [_blob(rng, (y - 0.28, x + shift), (0.085, 0.1), wave=0.1, move=0.05) for shift in (0.0, 0.25)]
         self.values = rng.normal([185.0, 105.0, 120.0], [12.0, 8.0, 8.0])
         self.coarse = GaussianField.draw(rng, self.half, 0.08)
         self.fine = GaussianField.draw(rng, self.half, 0.03)

@@ -66,9 +66,7 @@ COHORTS = {
 
 def stream(*name: int | str) -> np.random.Generator:
     """A stream of random numbers of its own for each name (non-negative integers and words)."""
-    return np.random.default_rng(
-        [part if isinstance(part, int) else zlib.crc32(part.encode()) for part in name]
-    )
+    return np.random.default_rng([part if isinstance(part, int) else zlib.crc32(part.encode()) for part in name])
 
 
 class PhantomCase:
@@ -106,9 +104,7 @@ class PhantomCase:
     def image(self) -> Array:
         """(C, H, W) image with noise; whole numbers, in the modality's units."""
         grid, structures = self._working
-        presences = [
-            presence(part, model) for part, model in zip(structures, self.cohort.models, strict=True)
-        ]
+        presences = [presence(part, model) for part, model in zip(structures, self.cohort.models, strict=True)]
         clean = np.stack([resample(part, self.shape) for part in self.anatomy.paint(grid, presences)])
         noise = stream(*self._name, "noise").standard_normal(clean.shape)
         return np.rint(self.anatomy.develop(clean, noise))

@@ -28,9 +28,7 @@ class Grid:
     @classmethod
     def over(cls, shape: tuple[int, int], half: tuple[float, float]) -> "Grid":
         """Places (H, W) pixels on the rectangle from -half to +half (height, width)."""
-        return cls(
-            *(((np.arange(n) + 0.5) / n * 2 - 1) * extent for n, extent in zip(shape, half, strict=True))
-        )
+        return cls(*(((np.arange(n) + 0.5) / n * 2 - 1) * extent for n, extent in zip(shape, half, strict=True)))
 
     def window(self, box: tuple[slice, slice]) -> "Grid":
         """The part of the grid in a box of pixels."""
@@ -123,9 +121,7 @@ class Blob:
         direction = point / rho
         outline, slope = _outline(direction, self.waves)
         gradient = direction * (1 - 1j * (slope / np.maximum(rho, 0.3)))
-        distance: Array = (rho - outline) / _magnitude(
-            gradient.real / self.radii[0], gradient.imag / self.radii[1]
-        )
+        distance: Array = (rho - outline) / _magnitude(gradient.real / self.radii[0], gradient.imag / self.radii[1])
         return distance
 
     def inside(self, grid: Grid, edge: float = 0.015) -> Array:

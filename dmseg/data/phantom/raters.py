@@ -6,8 +6,8 @@ A structure has a signed distance d(x), in units of its own size. Rater r marks 
 
 with a size bias B_r ~ N(0, 1) (partly a habit that the rater keeps over all cases, partly new in each case)
 and a smooth Gaussian field G_r of unit variance (a boundary that wanders). The bracket is N(0, 1) at every
-pixel. A rater overlooks each part of the structure with probability m, so over all raters that could have been
-drawn
+pixel. A rater overlooks each part of the structure with probability m, so over all raters that could have
+been drawn
 
     P(x) = (1 - m) Phi(-d(x) / w).
 """

@@ -38,13 +38,11 @@ MASK_TYPES: dict[str, Any] = {
 }
 
 
-def write_qubiq(
-    root: Path, *, seed: int = 0, cases: Mapping[str, int] | None = None, scale: float = 1.0
-) -> None:
+def write_qubiq(root: Path, *, seed: int = 0, cases: Mapping[str, int] | None = None, scale: float = 1.0) -> None:
     """Writes a phantom of QUBIQ 2020: seven tasks in four data sets, several raters each.
 
     Files: ``<root>/<data set>/Training/caseNN/{image,taskTT_segSS,taskTT_probability}.nii.gz``, the last
-    being the probability (float32) with which a rater marks each pixel, which the real data cannot know; and a
+    being the probability (float32) with which a rater marks each pixel, which real data cannot know; and a
     marker, ``phantom.json``. The probability is over all raters that could have been drawn. The few that were
     drawn keep habits of their own over all cases, so their mean need not approach it, however many the cases.
 
@@ -74,9 +72,7 @@ def write_qubiq(
         _swap(folder, root, Path(scratch) / "old")
 
 
-def ensure_qubiq(
-    root: Path, *, seed: int = 0, cases: Mapping[str, int] | None = None, scale: float = 1.0
-) -> bool:
+def ensure_qubiq(root: Path, *, seed: int = 0, cases: Mapping[str, int] | None = None, scale: float = 1.0) -> bool:
     """Writes the phantom (`write_qubiq`, same arguments) unless `root` holds it already, with these settings.
 
     Returns:
@@ -115,14 +111,10 @@ def _counts(cases: Mapping[str, int] | None) -> dict[str, int]:
         if cohort not in COHORTS:
             raise UserError(f"the phantom has no data set '{cohort}'; it has {', '.join(COHORTS)}")
         if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-            raise UserError(
-                f"the phantom's number of {cohort} cases is {count!r}; set a whole number, 0 or more"
-            )
+            raise UserError(f"the phantom's number of {cohort} cases is {count!r}; set a whole number, 0 or more")
     counts = {cohort: cases[cohort] for cohort in COHORTS if cases.get(cohort)}
     if not counts:
-        raise UserError(
-            "the phantom would have no case at all; set the number of cases of at least one data set"
-        )
+        raise UserError("the phantom would have no case at all; set the number of cases of at least one data set")
     return counts
 
 
@@ -139,9 +131,7 @@ def _refuse_foreign(root: Path) -> None:
     if (root.exists() and not root.is_dir()) or root.is_symlink():
         raise UserError(f"{root} is not a plain folder; name another place for the phantom")
     if root.is_dir() and any(root.iterdir()) and not (root / MARKER).is_file():
-        raise UserError(
-            f"{root} holds files but no {MARKER}, so it is not a phantom; name another place for one"
-        )
+        raise UserError(f"{root} holds files but no {MARKER}, so it is not a phantom; name another place for one")
 
 
 def _swap(folder: Path, root: Path, retired: Path) -> None:
