@@ -41,13 +41,15 @@ def plain(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
 def monai(logits: Tensor, target: Tensor) -> Tensor:
     """MONAI's Dice loss in its soft-label form, and cross-entropy."""
     dice = DiceLoss(softmax=True, soft_label=True, batch=True, smooth_nr=2.0, smooth_dr=2.0)
-    return 0.25 * F.cross_entropy(logits, target) + 0.75 * dice(logits, target)
+    value: Tensor = dice(logits, target)
+    return 0.25 * F.cross_entropy(logits, target) + 0.75 * value
 
 
 def smp_dice(logits: Tensor, target: Tensor) -> Tensor:
     """The Dice loss of segmentation-models-pytorch, whose multilabel mode takes soft labels, and cross-entropy."""
     dice = smp.losses.DiceLoss("multilabel", from_logits=False, smooth=1.0)
-    return 0.25 * F.cross_entropy(logits, target) + 0.75 * dice(logits.softmax(1), target)
+    value: Tensor = dice(logits.softmax(1), target)
+    return 0.25 * F.cross_entropy(logits, target) + 0.75 * value
 
 
 def rows(compiled: bool) -> dict[str, Loss]:
@@ -71,7 +73,7 @@ def inputs(classes: int, size: int) -> tuple[Tensor, Tensor]:
 
 def step(loss: Loss, logits: Tensor, target: Tensor) -> None:
     """One forward and backward."""
-    loss(logits.detach().requires_grad_(), target).backward()
+    torch.autograd.backward(loss(logits.detach().requires_grad_(), target))
 
 
 def times(losses: dict[str, Loss], logits: Tensor, target: Tensor, repeats: int) -> dict[str, list[float]]:

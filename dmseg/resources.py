@@ -1,21 +1,25 @@
-"""Files that are shipped beside the code: configurations and the paper's numbers."""
+"""Files that come with the package: configurations, and the paper's numbers."""
 
 from pathlib import Path
 from typing import Literal
 
 from dmseg.errors import UserError
 
-_IN_CHECKOUT = {"configs": "configs", "paper": "results/paper"}
+_PACKAGE = Path(__file__).parent
+_IN_REPOSITORY = {"configs": "configs", "paper": "results/paper"}
 
 
 def resource(name: Literal["configs", "paper"]) -> Path:
-    """Folder of a shipped resource: in an installed package beside the code, in a checkout at its top level.
+    """Returns the folder of a resource: within the installed package, else in the repository that holds the package.
+
+    Args:
+        name: "configs" or "paper".
 
     Raises:
-        UserError: if the installation lacks it.
+        UserError: if the folder is in neither place.
     """
-    package = Path(__file__).parent
-    for folder in (package / name, package.parent / _IN_CHECKOUT[name]):
-        if folder.is_dir():
-            return folder
-    raise UserError(f"this installation of dmseg lacks its '{name}' folder; install it anew")
+    places = (_PACKAGE / name, _PACKAGE.parent / _IN_REPOSITORY[name])
+    for place in places:
+        if place.is_dir():
+            return place
+    raise UserError(f"'{name}' is missing: neither {places[0]} nor {places[1]} is a folder; install dmseg again")

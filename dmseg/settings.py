@@ -128,12 +128,14 @@ class TrainSettings:
 
     Attributes:
         epochs: passes over the training cases.
+        min_steps: least number of optimiser steps; where the epochs give fewer, further epochs are added.
         batch_size: slices in a batch; the last incomplete batch of an epoch is dropped.
         scale: smallest and largest isotropic scale of the augmentation.
         flip: probability of a left-right flip.
     """
 
     epochs: int
+    min_steps: int
     batch_size: int
     scale: list[float]
     flip: float

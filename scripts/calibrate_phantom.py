@@ -130,13 +130,9 @@ def print_table(seeds: list[int], scale: float, size: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", type=int, nargs="+", metavar="SEED", help="print Table 1 for these seeds")
-    parser.add_argument(
-        "--scale", type=float, default=1.0, help="factor on the native image sizes (default 1)"
-    )
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on the native image sizes (default 1)")
     parser.add_argument("--size", type=int, default=256, help="edge that masks are resized to (default 256)")
     given = parser.parse_args()
     if given.table is None:

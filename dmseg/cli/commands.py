@@ -18,7 +18,7 @@ from dmseg.experiments.sources import prepare_task, task_names
 from dmseg.experiments.store import RunStore
 from dmseg.report.observers import quiet, talkative
 from dmseg.report.progress import ManyProgress
-from dmseg.settings import Settings
+from dmseg.settings import Settings, TrainSettings
 from dmseg.tables.build import TableData, agreement_cells, collect_cases, comparison_cells, write_cases
 from dmseg.tables.render import write_table
 from dmseg.tables.spec import TableSpec, read_spec
@@ -89,12 +89,17 @@ def _table(words: Sequence[str], run_missing: bool) -> int:
     models = sorted({run.settings.model.name for run in plan.runs})
     notes = (
         f"BDice reference: {reference} fusion of the raters. Both masks empty: {plan.settings.evaluate.empty}. "
-        f"Network: {', '.join(models)}. Epochs: {plan.settings.train.epochs}.",
+        f"Network: {', '.join(models)}. {_length(plan.settings.train)}.",
     )
     folder = Path(plan.settings.paths.results) / "tables"
     _write(_table_data(spec, cells, plan.settings), folder, notes)
     write_cases(cases, folder, spec.number)
     return status
+
+
+def _length(train: TrainSettings) -> str:
+    least = f", at least {train.min_steps} steps" if train.min_steps else ""
+    return f"Epochs: {train.epochs}{least}"
 
 
 def _agreement(spec: TableSpec, overrides: Sequence[str]) -> int:

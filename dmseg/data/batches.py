@@ -1,6 +1,7 @@
 """Training and evaluation data of one fold as tensors, and batches of them."""
 
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -158,13 +159,27 @@ class BatchSource:
     rater: torch.Generator
     augmentation: torch.Generator
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of batches in an epoch.
+
+        Raises:
+            UserError: if there are fewer slices than one batch.
+        """
+        return batches_per_epoch(len(self.data), self.train.batch_size)
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs, raised where the configured ones give too few steps."""
+        return max(self.train.epochs, math.ceil(self.train.min_steps / self.steps_per_epoch))
+
     def epoch(self) -> Iterator[Batch]:
         """Yields the batches of one pass over the data; the incomplete last batch is dropped."""
         size = self.train.batch_size
         order = torch.randperm(len(self.data), generator=self.order)
         drawn = torch.rand(len(self.data.n_candidates), generator=self.rater)
         candidate = (drawn * self.data.n_candidates).long()[self.data.case_index]
-        for index in range(batches_per_epoch(len(self.data), size)):
+        for index in range(self.steps_per_epoch):
             chosen = order[index * size : (index + 1) * size]
             yield self._batch(chosen, candidate[chosen])
 

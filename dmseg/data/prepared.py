@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -128,7 +128,6 @@ def prepare(
     folder: Path,
     size: int,
     options: dict[str, Any],
-    on_case: Callable[[str], None] = lambda case: None,
 ) -> bool:
     """Writes the store of a task, unless it is there and current.
 
@@ -138,7 +137,6 @@ def prepare(
         folder: where the store goes (`store_folder`).
         size: edge that slices are resized to: images bilinearly, annotations to the nearest pixel.
         options: everything beside the sources that the arrays depend on; kept in the manifest.
-        on_case: called with each case's id when it is done.
 
     Returns:
         Whether anything was written.
@@ -152,7 +150,7 @@ def prepare(
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        manifest = _write_arrays(adapter, task, files, scratch, size, on_case)
+        manifest = _write_arrays(adapter, task, files, scratch, size)
         manifest |= {
             "options": options,
             "revision": REVISION,
@@ -172,7 +170,6 @@ def _write_arrays(
     files: list[CaseFiles],
     folder: Path,
     size: int,
-    on_case: Callable[[str], None],
 ) -> dict[str, Any]:
     """Reads every case and writes its slices; returns the manifest's part about the content."""
     digest = hashlib.sha256()
@@ -195,7 +192,6 @@ def _write_arrays(
         digest.update(json.dumps(row, sort_keys=True).encode())
         cases.append(row)
         first += count
-        on_case(case.case)
     return {"cases": cases, "task": asdict(task), "size": size, "digest": digest.hexdigest()}
 
 

@@ -32,6 +32,7 @@ CHOICES = {
 RANGES: dict[str, tuple[float, float]] = {
     "data.size": (8, 4096),
     "train.epochs": (1, 1_000_000),
+    "train.min_steps": (0, 1_000_000_000),
     "train.batch_size": (2, 4096),
     "train.flip": (0, 1),
     "evaluate.bins": (1, 1000),

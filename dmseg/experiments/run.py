@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from dmseg.data.batches import BatchSource, batches_per_epoch, load_training
+from dmseg.data.batches import BatchSource, load_training
 from dmseg.data.prepared import PreparedTask
 from dmseg.experiments.identity import evaluation_identity
 from dmseg.experiments.plan import PlannedRun
@@ -87,9 +87,8 @@ def _train_and_score(run: PlannedRun, device: torch.device, history: _History, t
     start = time.monotonic()
     prepared = PreparedTask(run.store)
     source = _batch_source(run, prepared, device)
-    steps = batches_per_epoch(len(source.data), settings.train.batch_size)
     config = {"identity": run.identity, "settings": asdict(settings)}
-    told.started(RunInfo(run.run_id, run.experiment_id, run.title, config, settings.train.epochs, steps))
+    told.started(RunInfo(run.run_id, run.experiment_id, run.title, config, source.epochs, source.steps_per_epoch))
     write_json(folder / "config.json", config)
     model = initial_model(run, prepared.n_channels).to(device)
     torch.manual_seed(stream_seed(settings.seed, settings.fold, "dropout"))
@@ -103,7 +102,7 @@ def _train_and_score(run: PlannedRun, device: torch.device, history: _History, t
     timing = {
         "train_seconds": trained,
         "seconds": time.monotonic() - start,
-        "steps": steps * settings.train.epochs,
+        "steps": source.steps_per_epoch * source.epochs,
     }
     write_json(folder / "manifest.json", _manifest(run, device, timing))
     told.evaluated({name: float(np.nanmean(cases[name])) if cases[name].notna().any() else np.nan for name in SCORES})

@@ -60,14 +60,7 @@ def prepare_task(
     task = find_task(adapter.tasks, name, data.name)
     options = json.loads(json.dumps({"adapter": data.target, "size": data.size, **data.options}))
     folder = store_folder(Path(paths.prepared), data.name, task, data.root, data.size, options)
-    if prepare(
-        adapter,
-        task,
-        folder,
-        data.size,
-        options,
-        on_case=lambda case: notify(f"{data.name}/{task.name} {case}"),
-    ):
+    if prepare(adapter, task, folder, data.size, options):
         notify(f"prepared {data.name}/{task.name} in {folder}")
     return PreparedTask(folder)
 

@@ -73,9 +73,19 @@ def pixel_sums(
     if from_logits:
         return _from_logits(input, target, keep, wanted)
     label = label_channels(target, input.shape[1], input.dtype, keep)
-    prob = input if keep is None else torch.where(keep, input, 0)
-    gap = gap_sums(prob, label, wanted)
-    return _with_label_sums(gap, None, label, input.shape[1], keep, wanted)
+    return plain_sums(input if keep is None else torch.where(keep, input, 0), label, wanted, keep)
+
+
+def plain_sums(prob: Tensor, label: Tensor, wanted: Wanted, keep: Tensor | None = None) -> PixelSums:
+    """Sums over the pixels of each image by plain autograd, which differentiates by prediction and label; no checks.
+
+    Args:
+        prob: (B, C, ...) predictions in [0, 1], 0 where masked out.
+        label: (B, C, ...) labels in [0, 1], 0 where masked out.
+        wanted: the sums to compute; cross-entropy takes logits and is not among them.
+        keep: (B, 1, ...) bool, the kept pixels; None for all.
+    """
+    return _with_label_sums(gap_sums(prob, label, wanted), None, label, prob.shape[1], keep, wanted)
 
 
 def prepare(

@@ -129,7 +129,8 @@ def sign_flip_p_value(difference: Floats, n_resamples: int = 10_000, seed: int =
         Share of swaps whose |mean difference| is at least the observed one.
     """
     present = difference[difference != 0]
-    observed = abs(float(present.sum())) * (1 - 1e-12)  # equal sums may differ by rounding
+    rounding = 1e-12 * float(np.abs(present).sum())  # equal sums of other signs may differ by this much
+    observed = abs(float(present.sum())) - rounding
     if 2**present.size <= n_resamples:
         signs = np.array(list(product((-1.0, 1.0), repeat=present.size)))
         return float(np.mean(np.abs(signs @ present) >= observed))
@@ -141,9 +142,9 @@ def sign_flip_p_value(difference: Floats, n_resamples: int = 10_000, seed: int =
 def bootstrap_p_value(difference: Floats, n_resamples: int = 10_000, seed: int = 0) -> float:
     """Two-sided bootstrap test of the mean: twice the smaller share of resampled means on one side of 0.
 
-    Below alpha where the percentile interval of level 1 - alpha (`bootstrap_interval`) leaves out 0, up to the one
-    resample that the observed cases count as. Too liberal for a handful of cases, whose resamples vary too little: fewer
-    than two differing pairs give 1.
+    Below alpha where the percentile interval of level 1 - alpha (`bootstrap_interval`) leaves out 0; the observed cases
+    count as one of the resamples. Too liberal for a handful of cases, whose resamples vary too little; fewer than two
+    pairs that differ give 1.
 
     Args:
         difference: (N,) differences, N > 0.

@@ -1,25 +1,30 @@
-"""The paper's own numbers, transcribed by hand; never results of this software."""
+"""The numbers that the paper prints, to set beside ours."""
 
 import pandas as pd
 
 from dmseg.errors import UserError
 from dmseg.resources import resource
 
+TABLES = range(1, 9)
+"""Numbers of the paper's tables."""
 
-def paper_table(number: int) -> pd.DataFrame:
-    """Reads a table of the paper as printed.
+
+def paper_table(n: int) -> pd.DataFrame:
+    """Reads a table of the paper (Wang et al., Dice Semimetric Losses, MICCAI 2023, arXiv:2303.16296).
 
     Args:
-        number: 1 to 8.
+        n: number of the table, 1 to 8.
 
     Returns:
-        Tidy frame of text: ``table, task, backbone, method, metric, value``; values in per cent as printed.
+        One row a printed number, all columns text: ``table, task, backbone, method, metric, value, bold``. ``value`` is
+        as printed, in per cent except for the metric ``raters``; what does not apply is an empty text.
 
     Raises:
-        UserError: if there is no such table.
+        UserError: if there is no such table, or its file is missing.
     """
-    path = resource("paper") / f"table{number}.csv"
-    try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False)
-    except OSError:
-        raise UserError(f"there is no table {number} of the paper's numbers ({path})") from None
+    if n not in TABLES:
+        raise UserError(f"the paper has no table {n}: choose from {TABLES.start} to {TABLES.stop - 1}")
+    path = resource("paper") / f"table{n}.csv"
+    if not path.is_file():
+        raise UserError(f"{path}: the file is missing; install dmseg again")
+    return pd.read_csv(path, dtype=str, keep_default_na=False)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dmseg.components import bind
-from dmseg.data.batches import Batch, BatchSource, batches_per_epoch
+from dmseg.data.batches import Batch, BatchSource
 from dmseg.errors import UserError
 from dmseg.losses import CompoundLoss, SoftCrossEntropyLoss
 from dmseg.settings import LossSettings, OptimSettings
@@ -100,14 +100,13 @@ def fit(
     Raises:
         UserError: if there are fewer slices than one batch, or the loss is not finite.
     """
-    steps_per_epoch = batches_per_epoch(len(source.data), source.train.batch_size)
     optimizer = build_optimizer(model, settings)
-    schedule = build_schedule(optimizer, settings, steps_per_epoch * source.train.epochs)
+    schedule = build_schedule(optimizer, settings, source.steps_per_epoch * source.epochs)
     model.train()
     model.to(memory_format=torch.channels_last)
-    for epoch in range(source.train.epochs):
+    for epoch in range(source.epochs):
         lr, losses = _epoch(model, source.epoch(), loss, optimizer, schedule, precision, observers)
-        step = (epoch + 1) * steps_per_epoch
+        step = (epoch + 1) * source.steps_per_epoch
         report = EpochReport(epoch + 1, step, losses, lr)
         if not all(map(_is_finite, losses.values())):
             raise UserError(f"the loss is not finite after epoch {epoch + 1} ({asdict(report)}); lower optim.lr")

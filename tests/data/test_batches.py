@@ -82,7 +82,7 @@ def source(store, fusion, soft, smoothing=None, scale=(0.5, 2.0), seed=0):
     data = load_training(store, [case.case for case in store.cases], fusion, soft, CPU)
     labels = LabelSettings("x", "y", {}, soft, smoothing)
     streams = [stream(seed, 0, name) for name in ("order", "rater", "augmentation")]
-    return BatchSource(data, labels, TrainSettings(1, 4, list(scale), 0.5), *streams)
+    return BatchSource(data, labels, TrainSettings(1, 0, 4, list(scale), 0.5), *streams)
 
 
 def test_soft_labels_stay_soft_and_hard_ones_hard(lidc_store):

@@ -76,9 +76,7 @@ def test_field_has_unit_variance_and_the_stated_correlation():
 def test_distance_to_a_circle_is_exact(row: float, column: float, radius: float, turn: float):
     grid = Grid.over((31, 47), (1.0, 1.5))
     expected = np.hypot(grid.rows[:, None] - row, grid.columns - column) - radius
-    np.testing.assert_allclose(
-        Blob((row, column), (radius, radius), turn).distance(grid), expected, atol=1e-8
-    )
+    np.testing.assert_allclose(Blob((row, column), (radius, radius), turn).distance(grid), expected, atol=1e-8)
 
 
 @pytest.mark.parametrize("waves", [(), (0.12 + 0.06j, -0.08j, 0.04)])
@@ -130,9 +128,7 @@ def two_parts() -> tuple[Structure, Grid]:
     return Structure(np.stack(parts), 0.3), grid
 
 
-@pytest.mark.parametrize(
-    "model", [RaterModel(3, 0.4, bias=0.7, miss=0.3), RaterModel(3, 0.1, bias=0.2, habit=0.9)]
-)
+@pytest.mark.parametrize("model", [RaterModel(3, 0.4, bias=0.7, miss=0.3), RaterModel(3, 0.1, bias=0.2, habit=0.9)])
 def test_raters_mark_each_pixel_with_the_stated_probability(model: RaterModel):
     structure, grid = two_parts()
     depth = -(np.minimum(*structure.distances) / structure.size) / model.spread
@@ -187,9 +183,7 @@ def test_raters_of_a_case_differ_and_keep_their_habits_over_cases():
     shifts = np.array([[reading.shift for reading in case] for case in (first, second)])
     assert len(np.unique(shifts)) == shifts.size
     model = COHORTS["brain-growth"].models[0]
-    table = np.array(
-        [[r.shift for r in PhantomCase(7, "brain-growth", n, 0.1).readings(1)] for n in range(1, 61)]
-    )
+    table = np.array([[r.shift for r in PhantomCase(7, "brain-growth", n, 0.1).readings(1)] for n in range(1, 61)])
     table /= model.bias
     between = table.mean(axis=0).var(ddof=1)
     within = table.var(axis=0, ddof=1).mean()
@@ -269,9 +263,7 @@ def test_the_qubiq_reader_reads_all_of_it(full: Path):
 
 
 def test_native_shapes_types_and_units(tmp_path: Path):
-    write_qubiq(
-        tmp_path / "q", seed=3, cases={"prostate": 3, "brain-growth": 1, "brain-tumor": 1, "kidney": 1}
-    )
+    write_qubiq(tmp_path / "q", seed=3, cases={"prostate": 3, "brain-growth": 1, "brain-tumor": 1, "kidney": 1})
     folders = {cohort: tmp_path / "q" / cohort / "Training" for cohort in COHORTS}
     images = {
         (cohort, case.name): nibabel.load(case / "image.nii.gz")
@@ -305,9 +297,7 @@ def test_stored_probability_is_the_models(full: Path):
 
 
 @pytest.mark.parametrize(("cohort", "task"), [("prostate", 1), ("prostate", 2), ("brain-growth", 1)])
-def test_frequency_of_marks_follows_the_stored_probability_and_the_raters_habits(
-    full: Path, cohort: str, task: int
-):
+def test_frequency_of_marks_follows_the_stored_probability_and_the_raters_habits(full: Path, cohort: str, task: int):
     model = COHORTS[cohort].models[task - 1]
     known = model.bias * np.sqrt(model.habit)
     habits = [draw_habit(stream(0, cohort, "habit", task, rater)) for rater in range(1, model.raters + 1)]
@@ -317,9 +307,7 @@ def test_frequency_of_marks_follows_the_stored_probability_and_the_raters_habits
         chance = load(case / f"task{task:02d}_probability.nii.gz").astype(np.float64)
         doubtful = (chance > 0.02) & (chance < 0.98)
         # Given its habit, a rater's deviation is normal with mean a sqrt(rho) H and variance 1 - a^2 rho.
-        given_habits = [
-            ndtr((ndtri(chance[doubtful]) - known * habit) / np.sqrt(1 - known**2)) for habit in habits
-        ]
+        given_habits = [ndtr((ndtri(chance[doubtful]) - known * habit) / np.sqrt(1 - known**2)) for habit in habits]
         stated.append(np.mean(given_habits, axis=0))
         marked.append(np.mean(masks, axis=0)[doubtful])
     expected, found = np.concatenate(stated), np.concatenate(marked)
@@ -331,9 +319,7 @@ def test_frequency_of_marks_follows_the_stored_probability_and_the_raters_habits
 def test_some_tumours_have_no_core(full: Path):
     folder = full / "brain-tumor/Training"
     empty = [
-        case.name
-        for case in sorted(folder.iterdir())
-        if not any(load(path).any() for path in case.glob("task03_seg*"))
+        case.name for case in sorted(folder.iterdir()) if not any(load(path).any() for path in case.glob("task03_seg*"))
     ]
     assert empty == ["case01", "case03", "case06", "case07", "case11"]
     assert not load(folder / "case01/task03_probability.nii.gz").any()
@@ -378,9 +364,7 @@ def test_ensure_writes_once_and_again_for_other_settings(tmp_path: Path):
     assert [path.name for path in root.parent.iterdir()] == ["q"]
 
 
-def test_ensure_makes_it_anew_after_a_new_revision_or_a_damaged_marker(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_ensure_makes_it_anew_after_a_new_revision_or_a_damaged_marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     root = tmp_path / "q"
     ensure_qubiq(root, cases=TINY, scale=0.1)
     (root / "phantom.json").write_text("{")
@@ -391,9 +375,7 @@ def test_ensure_makes_it_anew_after_a_new_revision_or_a_damaged_marker(
 
 
 @pytest.mark.parametrize("there_before", [False, True])
-def test_an_interrupted_run_leaves_what_was_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there_before: bool
-):
+def test_an_interrupted_run_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there_before: bool):
     root = tmp_path / "q"
     if there_before:
         write_qubiq(root, cases=TINY, scale=0.1)

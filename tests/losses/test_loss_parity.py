@@ -76,8 +76,8 @@ def batch(channels=3, soft=True, seed=0):
 @pytest.mark.parametrize(("whole_batch", "reduction"), [(True, "batch"), (False, "image"), (False, "class")])
 @pytest.mark.parametrize(("background", "classes"), [(True, "all"), (False, "foreground")])
 def test_monai(soft, channels, whole_batch, reduction, background, classes):
-    """MONAI's Dice and Jaccard smooth by 2 s, its Tversky by s; ``soft_label`` tells DML,1 from SDL; without ``batch`` it means
-    over images and classes, which have the same numbers of each other here."""
+    """MONAI's Dice and Jaccard smooth by 2 s, its Tversky by s; ``soft_label`` tells DML,1 from SDL; without
+    ``batch`` it averages over images and classes, which is ours in either order."""
     logits, target = batch(channels, soft)
     theirs = {"softmax": True, "batch": whole_batch, "include_background": background}
     ours = {"smooth": 0.3, "reduction": reduction, "classes": classes}

@@ -88,7 +88,7 @@ def test_confidences_on_an_edge_are_in_the_upper_bin_and_one_in_the_last():
     assert bins[:, 2].tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 1, 2]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 2**31), cut=st.integers(0, 6), block=st.sampled_from([1, 10, 20, 10_000]))
 def test_counts_add_up_over_batches_and_do_not_depend_on_their_cut(seed, cut, block):
     images, cases = make_batch(seed, n=6), torch.tensor([0, 1, 1, 0, 2, 1])
