@@ -129,10 +129,10 @@ class LogitSums(torch.autograd.Function):
         gap = prob - label
         slope = _slope(gap, label, GapSums(*gap_grads))  # type: ignore[arg-type]
         if label.shape[1] == 1:
-            slope.mul_(1 - prob)
+            grad = torch.ops.aten.sigmoid_backward(slope, prob)
         else:
-            slope.sub_((slope * prob).sum(1, keepdim=True))
-        grad = slope.mul_(prob)
+            grad = torch.ops.aten._softmax_backward_data(slope, prob, 1, prob.dtype)
+        del slope
         if cross_entropy_grad is not None:
             grad.addcmul_(gap, _over_pixels(cross_entropy_grad.unsqueeze(1), gap))
         del gap

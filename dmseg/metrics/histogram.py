@@ -102,8 +102,7 @@ def count_batch(
     rows = _Rows.of(probability, majority, reference, case_index, valid)
     sums = _sum_with_torch if probability.is_cuda else _sum_with_numpy
     pixels, confidence = sums(rows, shape, levels, edges)
-    by_case = zip(pixels[:-1].reshape(shape), confidence[:-1].reshape(shape), strict=True)
-    return [_counts(found, top, levels, first_bin) for found, top in by_case]
+    return _split_cases(pixels[:-1].reshape(shape), confidence[:-1].reshape(shape), levels, first_bin)
 
 
 def count_case(
@@ -224,14 +223,16 @@ def _sum_with_numpy(
     pixels, confidence = np.zeros(size, dtype=np.int64), np.zeros(size)
     for probability, majority, reference, case_index, *valid in rows.blocks(CPU_PIXELS):
         top = np.maximum(probability, 1 - probability)
-        codes = (majority != 0) + 2 * case_index[:, None].astype(np.int32)
+        codes = (majority != 0).astype(np.int32)
+        codes += 2 * case_index[:, None].astype(np.int32)
         for values, thresholds in ((reference, levels), (probability, levels), (top, edges)):
             codes *= len(thresholds) + 1
             codes += _levels_reached(values, thresholds)
         if valid:
             codes[valid[0] == 0] = size - 1
-        pixels += np.bincount(codes.ravel(), minlength=size)
-        confidence += np.bincount(codes.ravel(), weights=top.ravel(), minlength=size)
+        index = codes.ravel().astype(np.intp)
+        pixels += np.bincount(index, minlength=size)
+        confidence += np.bincount(index, weights=top.ravel(), minlength=size)
     return pixels, confidence
 
 
@@ -261,15 +262,17 @@ def _sum_with_torch(
     return torch.bincount(codes.view(-1), minlength=size).cpu().numpy(), confidence.cpu().numpy()
 
 
-def _counts(
+def _split_cases(
     pixels: npt.NDArray[np.int64], confidence: npt.NDArray[np.float64], levels: tuple[float, ...], first_bin: int
-) -> CaseCounts:
-    """Counts of a case from its sums by (majority, reference level, predicted level, used bin).
+) -> list[CaseCounts]:
+    """Counts of each case from sums over (case, majority, reference level, predicted level, used bin).
 
     The bin is the last one whose left edge the confidence reaches (JDTLosses, ``metrics/ece_metric.py``).
     """
     decision = levels.index(DECISION_LEVEL) + 1
-    correct = pixels[0, :, :decision].sum(axis=(0, 1)) + pixels[1, :, decision:].sum(axis=(0, 1))
-    used = np.stack([pixels.sum(axis=(0, 1, 2)), confidence.sum(axis=(0, 1, 2)), correct], axis=1)
-    bins = np.concatenate([np.zeros((first_bin, 3)), used])
-    return CaseCounts(pixels.sum(axis=-1), bins, levels)
+    by_class = pixels.sum(axis=2)
+    correct = by_class[:, 0, :decision].sum(axis=1) + by_class[:, 1, decision:].sum(axis=1)
+    bins = np.zeros((len(pixels), first_bin + pixels.shape[-1], 3))
+    bins[:, first_bin:] = np.stack([by_class.sum(axis=(1, 2)), confidence.sum(axis=(1, 2, 3)), correct], axis=2)
+    joint = pixels.sum(axis=-1)
+    return [CaseCounts(joint[case].copy(), bins[case].copy(), levels) for case in range(len(pixels))]

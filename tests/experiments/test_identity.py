@@ -139,6 +139,6 @@ def test_a_later_key_with_its_frozen_default_leaves_ids_as_they_were(monkeypatch
 
 
 def test_known_ids_never_change():
-    """A changed id makes every stored run of its kind unreachable. See `IDENTITY_DEFAULTS` before you touch this list."""
+    """A changed id makes every stored run of its kind unreachable: see `IDENTITY_DEFAULTS` before touching the list."""
     for entry in json.loads(KNOWN.read_text()):
         assert run_id(*entry["overrides"]) == entry["run_id"], entry["overrides"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -28,23 +29,20 @@ def nothing(run):
     return []
 
 
-def folder(run):
-    return RunStore(compose_path(run)).folder(run.run_id)
-
-
-def compose_path(run):
-    from pathlib import Path
-
+def results(run):
     return Path(run.settings.paths.results)
+
+
+def folder(run):
+    return RunStore(results(run)).folder(run.run_id)
 
 
 def test_a_run_leaves_what_the_readme_says(small_run):
     run = planned([*small_run, "evaluate.save_predictions=true"])
     assert execute(run, nothing)
     place = folder(run)
-    assert {path.name for path in place.iterdir()} == {
-        "DONE", "cases.csv", "config.json", "evaluation.json", "history.csv", "manifest.json", "predictions", "weights.safetensors",
-    }  # fmt: skip
+    files = "DONE cases.csv config.json evaluation.json history.csv manifest.json predictions weights.safetensors"
+    assert {path.name for path in place.iterdir()} == set(files.split())
     cases = pd.read_csv(place / "cases.csv")
     assert list(cases.columns[:4]) == ["case", "dice", "bdice", "ece"]
     assert tuple(cases["case"]) == run.split.validation
@@ -134,7 +132,7 @@ def test_another_evaluation_scores_saved_weights_without_training(small_run, mon
     assert other.evaluation_id != run.evaluation_id
     assert execute(other, nothing)
     assert not execute(other, nothing)
-    store = RunStore(compose_path(run))
+    store = RunStore(results(run))
     first, second = (store.read_cases(run.run_id, item.evaluation_id) for item in (run, other))
     assert np.array_equal(first["dice"], second["dice"])
     assert not np.array_equal(first["bdice"], second["bdice"])
@@ -161,8 +159,8 @@ def test_a_failed_run_leaves_nothing_that_looks_finished(small_run, monkeypatch)
     assert outcome.status == 1
     assert "on fire" in outcome.error
     assert "Traceback" in outcome.log.read_text()
-    assert not RunStore(compose_path(run)).is_done(run.run_id)
-    assert [path for path in folder(run).parent.iterdir()] == []
+    assert not RunStore(results(run)).is_done(run.run_id)
+    assert list(folder(run).parent.iterdir()) == []
     monkeypatch.undo()
     assert attempt(run, nothing).error is None
 
@@ -173,7 +171,7 @@ def test_one_failing_run_does_not_stop_the_others(small_run):
     runs = plan_folds(settings, store)
     settings = dataclasses.replace(settings, model=dataclasses.replace(settings.model, architecture="Nope"))
     bad = plan_run(settings, store)
-    outcomes = list(launch([bad, *runs[1:3]], 2, nothing_at_all))
+    outcomes = list(launch([bad, *runs[1:3]], 2, nothing))
     assert {outcome.run.run_id: outcome.status for outcome in outcomes} == {
         bad.run_id: 2,
         runs[1].run_id: 0,
@@ -181,16 +179,12 @@ def test_one_failing_run_does_not_stop_the_others(small_run):
     }
 
 
-def nothing_at_all(run):
-    return []
-
-
 def test_workers_give_the_same_numbers_as_one_process(small_run, tmp_path):
     runs = {}
     for name, workers in (("inline", 1), ("pool", 2)):
         settings = compose_settings([*small_run, f"paths.results='{tmp_path / name}'"])
         planned_runs = plan_folds(settings, prepare_task(settings.data, settings.paths, None), folds=(0, 1))
-        assert all(outcome.error is None for outcome in launch(planned_runs, workers, nothing_at_all))
+        assert all(outcome.error is None for outcome in launch(planned_runs, workers, nothing))
         runs[name] = planned_runs
     for one, other in zip(runs["inline"], runs["pool"], strict=True):
         assert (folder(one) / "weights.safetensors").read_bytes() == (

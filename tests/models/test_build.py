@@ -64,11 +64,11 @@ def test_weights_that_cannot_be_used(tmp_path):
 
 
 def test_unknown_names_are_plain_errors():
-    with pytest.raises(UserError, match=r"timm encoder resnet5 \)? ?cannot|timm encoder resnet5\) cannot be built"):
+    with pytest.raises(UserError, match=r"timm encoder resnet5\) cannot be built"):
         build_model(settings("unet_tiny", "model.encoder=resnet5"), 1)
     with pytest.raises(UserError, match=r"model\.architecture 'UNetty' is not one of"):
         build_model(settings("unet_tiny", "model.architecture=UNetty"), 1)
-    with pytest.raises(UserError, match="cannot be built.*nonsense"):
+    with pytest.raises(UserError, match=r"cannot be built.*nonsense"):
         build_model(settings("unet_tiny", "+model.options.nonsense=1"), 1)
 
 

@@ -1,0 +1,160 @@
+"""The command line as a user meets it."""
+
+import json
+import re
+import struct
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+
+from dmseg.cli.main import main
+
+
+def dmseg(*words, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "dmseg", *words], capture_output=True, text=True, check=False, **options
+    )
+
+
+def test_help_is_quick_and_needs_no_torch():
+    start = time.monotonic()
+    done = dmseg("--help")
+    assert done.returncode == 0
+    assert "reproduce table=N" in done.stdout
+    code = "import sys; from dmseg.cli.main import main; main(['--help']); assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+    assert time.monotonic() - start < 30
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["frobnicate"], "frobnicate"),
+        (["train", "train.epoch=3"], "train.epoch"),
+        (["train", "labels=nope"], "nope"),
+        (["train", "fold=7"], "fold 7"),
+        (["train", "fold=x"], "'x'"),
+        (["train", "task=nope"], "nope"),
+        (["train", "data.min_marks=9"], "min_marks"),
+        (["train", "+data.typo=1"], "typo"),
+        (["train", "+labels.typo=1"], "typo"),
+        (["train", "loss.region.variant=3"], "variant"),
+        (["train", "labels=majority,uniform"], "needs -m"),
+        (["train", "model.weights=/nowhere/file"], "/nowhere/file"),
+        (["train", "train.batch_size=64"], "train.batch_size=64"),
+        (["train", "data.root=/nowhere"], "/nowhere"),
+        (["train", "-m", "labels=majority,nope"], "nope"),
+        (["cv", "folds.count=50"], "50"),
+        (["reproduce"], "table=1"),
+        (["table", "table=99"], "99"),
+    ],
+)
+def test_errors_of_use_are_short_and_name_the_word(words, named, small_run, capfd):
+    command, *overrides = words
+    given = [] if command == "frobnicate" else small_run
+    assert main([command, *given, *overrides]) == 2
+    said = capfd.readouterr().err
+    plain = [
+        line for line in said.splitlines() if line.strip() and not line.startswith(("prepared", "lidc/nodule", "  "))
+    ]
+    assert named in said
+    assert len([line for line in plain if not re.match(r"\d+ runs", line)]) <= 3
+    assert "Traceback" not in said
+    assert "HYDRA" not in said
+
+
+def test_prepare_says_what_it_did(small_run, capfd):
+    assert main(["prepare", *small_run]) == 0
+    assert "lidc/nodule: 12 cases, 12 slices" in capfd.readouterr().out
+
+
+def test_train_prints_id_folder_and_scores(small_run, capfd):
+    assert main(["train", *small_run]) == 0
+    out = capfd.readouterr()
+    assert re.search(r"^[0-9a-f]{16}  lidc/nodule majority unet_tiny fold 0", out.out, re.MULTILINE)
+    assert "mean over 2 cases: dice" in out.out
+    assert "epoch 2/2 loss" in out.err, "plain lines where there is no terminal"
+
+
+def test_a_sweep_runs_every_combination_and_goes_on_after_a_failure(small_run, tmp_path, capfd):
+    words = ["train", "-m", *small_run, "labels=majority,uniform", "train.batch_size=64,4"]
+    assert main(words) == 1
+    said = capfd.readouterr()
+    rows = re.findall(r"(labels=\w+ train\.batch_size=\d+)\s+([0-9a-f]{16})", said.out)
+    assert len(dict(rows)) == len({run_id for _, run_id in rows}) == 4
+    assert said.err.count("failed: this fold has") == 2
+    assert "2 of 4 runs done" in said.out
+    done = {path.parent.name for path in (tmp_path / "results/runs").glob("*/DONE")}
+    assert done == {run_id for words, run_id in rows if words.endswith("=4")}
+    assert said.err.index("failed: this fold has") < said.err.rindex("validation:"), "reported when it fails"
+
+
+def test_table_2_end_to_end(small_run, tmp_path, capfd):
+    overrides = [*small_run, "train.epochs=1"]
+    assert main(["table", "table=2", *overrides]) == 0
+    assert "15 of 15 cells have no number yet" in capfd.readouterr().out
+    assert main(["reproduce", "table=2", *overrides]) == 0
+    first = capfd.readouterr()
+    assert "25 runs, 0 done before, 25 to do" in first.err
+    cells = pd.read_csv(tmp_path / "results/tables/table2.csv")
+    assert cells["value"].notna().all()
+    assert set(cells["n"]) == {12} or cells[cells["metric"] == "ece"]["n"].eq(12).all()
+    tidy = pd.read_csv(tmp_path / "results/tables/table2_cases.csv")
+    assert len(tidy) == 5 * 12
+    assert main(["reproduce", "table=2", *overrides]) == 0
+    again = capfd.readouterr()
+    assert "25 runs, 25 done before, 0 to do" in again.err
+    assert again.out == first.out
+
+
+def test_reproduce_table_1(small_run, tmp_path, capfd):
+    assert main(["reproduce", "table=1", *small_run]) == 0
+    assert "| LIDC nodule |" in capfd.readouterr().out
+    assert (tmp_path / "results/tables/table1.tex").exists()
+
+
+def test_an_offline_wandb_run_holds_config_and_losses(small_run, tmp_path):
+    pytest.importorskip("wandb")
+    done = dmseg("train", *small_run, "tracker=offline")
+    assert done.returncode == 0, done.stderr
+    (file,) = (tmp_path / "results").glob("wandb/offline-run-*/*.wandb")
+    config, history, summary = read_wandb(file)
+    assert json.loads(config["settings"])["optim"]["lr"] == 0.01
+    assert json.loads(config["run_id"])
+    losses = [json.loads(row["train/loss"]) for row in history]
+    recorded = pd.read_csv(next((tmp_path / "results/runs").glob("*/history.csv")))
+    assert losses == pytest.approx(list(recorded["loss"]))
+    assert "validation/ece" in summary
+
+
+def read_wandb(file):
+    from wandb.proto import wandb_internal_pb2
+
+    config, history, summary = {}, [], {}
+    for data in leveldb_records(file.read_bytes(), start=7):
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        for updated in (record.run.config.update, record.config.update):
+            config |= {item.key: item.value_json for item in updated}
+        if record.history.item:
+            history.append({item.key or "/".join(item.nested_key): item.value_json for item in record.history.item})
+        summary |= {item.key or "/".join(item.nested_key): item.value_json for item in record.summary.update}
+    return config, history, summary
+
+
+def leveldb_records(data, start, block=32768):
+    """Records of a LevelDB log: chunks of (checksum, length, type) and content that do not cross a block's end."""
+    position, parts = start, b""
+    while position + 7 <= len(data):
+        if block - position % block < 7:
+            position += block - position % block
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, position)
+        parts += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield parts
+            parts = b""
