@@ -141,10 +141,10 @@ def _launch(runs: Sequence[PlannedRun], settings: Settings) -> int:
     missing = [run for run in runs if not store.is_complete(run.run_id, run.evaluation_id, keep)]
     _say(f"{len(runs)} runs, {len(runs) - len(missing)} done before, {len(missing)} to do")
     workers = min(settings.workers, len(missing))
-    progress = ManyProgress(err, len(missing))
+    progress = ManyProgress(err, len(missing), bar=workers > 1)
     statuses = [0]
     with progress.shown():
-        for outcome in launch(missing, workers, talkative if workers <= 1 and not err.is_terminal else quiet):
+        for outcome in launch(missing, workers, quiet if workers > 1 else talkative):
             _report_failure(outcome)
             statuses.append(outcome.status)
             progress.advance(outcome.run.title)

@@ -76,10 +76,12 @@ class ManyProgress:
     Args:
         console: where to write.
         total: number of runs.
+        bar: whether a bar may be shown; where runs show bars of their own it may not.
     """
 
-    def __init__(self, console: Console, total: int) -> None:
+    def __init__(self, console: Console, total: int, bar: bool) -> None:
         self._console = console
+        self._with_bar = bar and console.is_terminal
         self._total = total
         self._done = 0
         self._bar: Progress | None = None
@@ -95,7 +97,7 @@ class ManyProgress:
     @contextmanager
     def shown(self) -> Iterator["ManyProgress"]:
         """Shows the bar while the block runs."""
-        if not self._console.is_terminal:
+        if not self._with_bar:
             yield self
             return
         columns = (
