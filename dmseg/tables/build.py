@@ -193,18 +193,8 @@ def _tested(
 
 def _with_holm(cells: pd.DataFrame) -> pd.DataFrame:
     """Adds p-values corrected over all tests of one metric."""
-    corrected = cells.groupby("metric")["p_value"].transform(lambda values: _holm_present(values.to_numpy(dtype=float)))
+    corrected = cells.groupby("metric")["p_value"].transform(lambda values: holm(values.to_numpy(dtype=float)))
     return cells.assign(p_holm=corrected)
-
-
-def _holm_present(
-    values: "np.ndarray[tuple[int], np.dtype[np.float64]]",
-) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
-    adjusted = np.full(len(values), np.nan)
-    present = ~np.isnan(values)
-    if present.any():
-        adjusted[present] = holm(values[present])
-    return adjusted
 
 
 def _with_paper(cells: pd.DataFrame, number: int) -> pd.DataFrame:

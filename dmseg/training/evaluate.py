@@ -13,13 +13,10 @@ from torch import nn
 from dmseg.data.batches import Fusion, fuse_cases, network_input, select_cases
 from dmseg.data.prepared import PreparedCase, PreparedTask
 from dmseg.labels.fusion import majority
-from dmseg.metrics.histogram import count_batch
+from dmseg.metrics.histogram import BDICE_LEVELS, count_batch
 from dmseg.metrics.scores import EmptyRule, case_scores
 from dmseg.models.build import foreground_probability
 from dmseg.settings import EvaluateSettings
-
-LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-"""Thresholds of BDice (paper, section 3.3)."""
 
 Array = npt.NDArray[np.float32]
 
@@ -105,7 +102,7 @@ def _score(
         torch.from_numpy(_labels(prepared, group, reference).astype(np.float32)),
         torch.from_numpy(index),
         len(group),
-        levels=LEVELS,
+        levels=BDICE_LEVELS,
         n_bins=settings.bins,
     )
     return [
