@@ -176,7 +176,7 @@ def _print_scores(runs: Sequence[PlannedRun]) -> None:
 def _set_up_logging() -> None:
     handler = RichHandler(console=err, show_time=False, show_path=False, show_level=False, markup=False)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
-    for noisy in ("timm", "matplotlib", "PIL", "urllib3", "httpx", "huggingface_hub"):
+    for noisy in ("timm", "matplotlib", "PIL", "urllib3", "httpx", "huggingface_hub", "hydra"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
 
 

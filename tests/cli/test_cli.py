@@ -1,6 +1,7 @@
 """The command line as a user meets it."""
 
 import json
+import logging
 import re
 import struct
 import subprocess
@@ -87,6 +88,7 @@ def test_a_sweep_runs_every_combination_and_goes_on_after_a_failure(small_run, t
     assert len(dict(rows)) == len({run_id for _, run_id in rows}) == 4
     assert said.err.count("failed: this fold has") == 2
     assert "2 of 4 runs done" in said.out
+    assert not logging.getLogger("dmseg.models.build").disabled, "Hydra leaves our log alone"
     done = {path.parent.name for path in (tmp_path / "results/runs").glob("*/DONE")}
     assert done == {run_id for words, run_id in rows if words.endswith("=4")}
     assert said.err.index("failed: this fold has") < said.err.rindex("validation:"), "reported when it fails"
