@@ -19,7 +19,7 @@ READY := $(VENV)/.ready
 OVERRIDES = data=$(DATA) profile=$(PROFILE) $(if $(DATA_ROOT),'data.root="$(DATA_ROOT)"') $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format build clean reproduce-table1 reproduce-table2
+.PHONY: help setup demo test lint format build clean reproduce-table1 reproduce-table2 reproduce-figure1
 
 help: ## show this
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
@@ -61,6 +61,10 @@ reproduce-table1: $(READY) ## Table 1: how far raters agree
 
 reproduce-table2: $(READY) ## Table 2: hard against soft labels
 	$(BIN)/dmseg reproduce table=2 $(OVERRIDES)
+
+reproduce-figure1: $(READY) ## Figure 1, and why soft labels need other losses
+	$(BIN)/dmseg reproduce figure=1 paths.results=results $(ARGS)
+	$(BIN)/dmseg reproduce figure=soft-labels paths.results=results $(ARGS)
 
 clean: ## remove caches, keep results
 	rm -rf .pytest_cache .mypy_cache .ruff_cache dist build

@@ -65,7 +65,9 @@ def cv(words: Sequence[str]) -> int:
 
 
 def reproduce(words: Sequence[str]) -> int:
-    """Runs what is missing of a table, then writes it."""
+    """Runs what is missing of a table, then writes it; or draws a figure."""
+    if any(word.startswith("figure=") for word in words):
+        return _figure(words)
     return _table(words, run_missing=True)
 
 
@@ -76,7 +78,7 @@ def table(words: Sequence[str]) -> int:
 
 def _table(words: Sequence[str], run_missing: bool) -> int:
     _set_up_logging()
-    number, overrides = _split_table(words)
+    number, overrides = _split_name(words, "table")
     spec = read_spec(number)
     if spec.kind == "agreement":
         return _agreement(spec, overrides)
@@ -95,6 +97,15 @@ def _table(words: Sequence[str], run_missing: bool) -> int:
     _write(_table_data(spec, cells, plan.settings), folder, notes)
     write_cases(cases, folder, spec.number)
     return status
+
+
+def _figure(words: Sequence[str]) -> int:
+    from dmseg.report.figures import write_figure
+
+    name, overrides = _split_name(words, "figure")
+    for path in write_figure(name, Path(compose_settings(overrides).paths.results) / "figures"):
+        print(path)
+    return 0
 
 
 def _length(train: TrainSettings) -> str:
@@ -126,12 +137,12 @@ def _write(table_data: TableData, folder: Path, notes: tuple[str, ...]) -> None:
     _say(f"written: {', '.join(str(path) for path in files)}")
 
 
-def _split_table(words: Sequence[str]) -> tuple[str, list[str]]:
-    """Takes ``table=N`` out of the overrides."""
-    named = [word for word in words if word.startswith("table=")]
+def _split_name(words: Sequence[str], kind: str) -> tuple[str, list[str]]:
+    """Takes ``table=N`` or ``figure=NAME`` out of the overrides."""
+    named = [word for word in words if word.startswith(f"{kind}=")]
     if len(named) != 1:
-        raise UserError("name one table: table=1 or table=2")
-    return named[0].removeprefix("table="), [word for word in words if word not in named]
+        raise UserError(f"name one {kind}: {kind}=1")
+    return named[0].removeprefix(f"{kind}="), [word for word in words if word not in named]
 
 
 def _launch(runs: Sequence[PlannedRun], settings: Settings) -> int:

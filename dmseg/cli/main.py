@@ -10,7 +10,7 @@ commands
   prepare            make phantoms where needed and write the prepared store of one task, or of all
   train              train and score one run; with -m a sweep over values: labels=majority,uniform fold=0,1
   cv                 all folds of one configuration, and their pooled scores
-  reproduce table=N  run what is missing of a table of the paper, then write it
+  reproduce table=N  run what is missing of a table of the paper, then write it; figure=1 or soft-labels draws a figure
   table table=N      write a table from what is there
 
 Keys are Hydra overrides; configs/config.yaml lists them. The most used:
