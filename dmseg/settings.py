@@ -69,7 +69,7 @@ class ModelSettings:
         encoder: timm model name.
         weights: None, ``imagenet`` (timm's hub) or the path of a safetensors file.
         encoder_options: keyword arguments of ``timm.create_model``.
-        options: keyword arguments of the architecture.
+        options: keyword arguments of the architecture; None stands for its own default.
     """
 
     name: str

@@ -84,7 +84,7 @@ def to_settings(plain: Mapping[str, Any]) -> Settings:
     node = dict(plain)
     node["protocol"], node["profile"] = node["protocol"]["name"], node["profile"]["name"]
     node["data"] = _gather(node["data"], "data", drop=("epochs", "scale"))
-    node["labels"] = _gather(node["labels"], "labels")
+    node["labels"] = _gather(node["labels"], "labels", drop=("targets",))
     settings: Settings = _typed(Settings, node, "")
     _check_values(dataclasses.asdict(settings))
     return settings

@@ -80,6 +80,7 @@ def _labels(settings: LabelSettings) -> dict[str, Any]:
 
 def _model(settings: ModelSettings) -> dict[str, Any]:
     node = _without_names(asdict(settings))
+    node["options"] = {name: value for name, value in settings.options.items() if value is not None}
     if settings.weights not in (None, "imagenet"):
         node["weights"] = f"sha256:{_file_digest(Path(str(settings.weights)))}"
     return node

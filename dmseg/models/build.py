@@ -44,7 +44,7 @@ def build_model(settings: ModelSettings, in_channels: int) -> nn.Module:
             encoder_weights=HUB if settings.weights == HUB else None,
             in_channels=in_channels,
             classes=N_CLASSES,
-            **settings.options,
+            **{name: value for name, value in settings.options.items() if value is not None},
             **settings.encoder_options,
         )
     except (RuntimeError, TypeError, ValueError, KeyError, OSError) as error:

@@ -41,6 +41,15 @@ def test_both_protocols_make_the_same_choices():
     assert compose_plain(["protocol=release"])["optim"]["decoder_lr_factor"] == 10.0
 
 
+@pytest.mark.parametrize(
+    ("labels", "released"),
+    [("majority", "present"), ("random", "present"), ("uniform", "all"), ("weighted", "all"), ("smoothing", "all")],
+)
+def test_the_released_region_loss_takes_present_classes_for_hard_labels(labels, released):
+    assert compose_settings([f"labels={labels}"]).loss.region["classes"] == "all"
+    assert compose_settings([f"labels={labels}", "protocol=release"]).loss.region["classes"] == released
+
+
 def test_the_papers_numbers_are_the_defaults():
     settings = compose_settings([])
     optim, train, loss = settings.optim, settings.train, settings.loss

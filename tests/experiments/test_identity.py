@@ -98,6 +98,8 @@ def test_equal_numbers_are_equal():
 
 def test_names_of_profile_and_protocol_are_not_in_it():
     same = ["optim.decoder_lr_factor=1", "optim.warmup=0", "optim.decay_norm_and_bias=true", "loss.kl=false"]
+    same += ["loss.region.classes=all", "model.encoder=resnet50"]
+    same += ["model.options.decoder_interpolation=null", "model.options.decoder_channels=null"]
     assert run_id("protocol=release", *same) == run_id()
     demo = ["model=unet_tiny", "data.size=48", "optim.decoder_lr_factor=10", "train.epochs=1", "train.min_steps=100"]
     assert run_id("profile=demo") == run_id(*demo)

@@ -25,6 +25,29 @@ def test_every_configured_network_maps_images_to_two_logits(name, channels):
         assert model.eval()(torch.empty(2, channels, 64, 64)).shape == (2, 2, 64, 64)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_the_released_networks_build_too(name):
+    with torch.device("meta"):
+        model = build_model(settings(name, "protocol=release"), 1)
+        assert model.eval()(torch.empty(2, 1, 64, 64)).shape == (2, 2, 64, 64)
+
+
+def test_the_released_unet_is_the_deep_stem_one_and_wider():
+    chosen = settings("unet_resnet50", "protocol=release")
+    assert (chosen.encoder, settings("unet_resnet50").encoder) == ("resnet50d", "resnet50")
+    with torch.device("meta"):
+        released, plain = (build_model(node, 1) for node in (chosen, settings("unet_resnet50")))
+    counts = [sum(value.numel() for value in model.parameters()) / 1e6 for model in (released, plain)]
+    assert counts[0] == pytest.approx(76, abs=5), "the released code's UNet-ResNet50d has about 76 million"
+    assert counts[1] == pytest.approx(32.5, abs=1)
+
+
+def test_the_released_deeplab_keeps_a_stride_of_eight():
+    with torch.device("meta"):
+        model = build_model(settings("deeplabv3plus_resnet18", "protocol=release"), 1)
+        assert model.encoder(torch.empty(1, 1, 64, 64))[-1].shape[-1] == 8
+
+
 def test_any_timm_encoder_works():
     with torch.device("meta"):
         assert build_model(settings("unet_tiny", "model.encoder=regnetx_002"), 1) is not None
