@@ -176,6 +176,19 @@ class EvaluateSettings:
 
 
 @dataclass(frozen=True)
+class CheckpointSettings:
+    """How often the state of a training is kept, so that a killed one goes on from there.
+
+    Attributes:
+        minutes: at least so many minutes apart; None for never by time.
+        steps: every so many steps; None for never by steps.
+    """
+
+    minutes: float | None
+    steps: int | None
+
+
+@dataclass(frozen=True)
 class AgreementSettings:
     """How raters are compared with the majority in Table 1.
 
@@ -236,6 +249,7 @@ class Settings:
     train: TrainSettings
     folds: FoldSettings
     evaluate: EvaluateSettings
+    checkpoint: CheckpointSettings
     agreement: AgreementSettings
     paths: PathSettings
     wandb: TrackerSettings

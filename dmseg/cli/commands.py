@@ -149,6 +149,7 @@ def _launch(runs: Sequence[PlannedRun], settings: Settings) -> int:
     """Carries out what is missing of some runs; returns the exit status."""
     store = RunStore(Path(settings.paths.results))
     keep = settings.evaluate.save_predictions
+    _set_damaged_aside(runs, store)
     missing = [run for run in runs if not store.is_complete(run.run_id, run.evaluation_id, keep)]
     _say(f"{len(runs)} runs, {len(runs) - len(missing)} done before, {len(missing)} to do")
     workers = min(settings.workers, len(missing))
@@ -165,12 +166,19 @@ def _launch(runs: Sequence[PlannedRun], settings: Settings) -> int:
     return max(statuses)
 
 
+def _set_damaged_aside(runs: Sequence[PlannedRun], store: RunStore) -> None:
+    for run in runs:
+        if store.is_done(run.run_id) and (damage := store.damage(run.run_id)):
+            _say("\n".join([*damage, f"{run.title} ({run.run_id}) is set aside in {store.set_aside(run.run_id)}"]))
+
+
 def _report_failure(outcome: Outcome) -> None:
     if outcome.error is None:
         return
-    err.print(f"dmseg: {outcome.run.title} ({outcome.run.run_id}) failed: {outcome.error}", markup=False)
+    what = "stopped" if outcome.kind == "stopped" else "failed"
+    err.print(f"dmseg: {outcome.run.title} ({outcome.run.run_id}) {what}: {outcome.error}", markup=False)
     if outcome.log is not None:
-        err.print(f"its log: {outcome.log}", markup=False)
+        err.print(f"{outcome.tail}\nits log: {outcome.log}", markup=False)
 
 
 def _print_scores(runs: Sequence[PlannedRun]) -> None:

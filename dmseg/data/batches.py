@@ -3,7 +3,7 @@
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,11 +139,12 @@ def batches_per_epoch(n_slices: int, batch_size: int) -> int:
     return n_slices // batch_size
 
 
-@dataclass(frozen=True)
 class BatchSource:
-    """Endless order, rater draws and augmentation over the training data, each from its own stream.
+    """Endless batches of the training data; order, rater draws and augmentation each come from a stream of their own.
 
-    Attributes:
+    It can be stopped between any two batches and go on from its `state` with the very same batches.
+
+    Args:
         data: the training data.
         labels: how labels are resampled and smoothed.
         train: batch size and augmentation.
@@ -152,12 +153,20 @@ class BatchSource:
         augmentation: stream of the views.
     """
 
-    data: TrainingData
-    labels: LabelSettings
-    train: TrainSettings
-    order: torch.Generator
-    rater: torch.Generator
-    augmentation: torch.Generator
+    def __init__(
+        self,
+        data: TrainingData,
+        labels: LabelSettings,
+        train: TrainSettings,
+        order: torch.Generator,
+        rater: torch.Generator,
+        augmentation: torch.Generator,
+    ) -> None:
+        self._data, self._labels, self._train = data, labels, train
+        self._order, self._rater, self._augmentation = order, rater, augmentation
+        self._position = 0
+        self._epoch_start: dict[str, Tensor] = {}
+        self._chosen = self._candidate = torch.empty(0, dtype=torch.long)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -166,32 +175,59 @@ class BatchSource:
         Raises:
             UserError: if there are fewer slices than one batch.
         """
-        return batches_per_epoch(len(self.data), self.train.batch_size)
+        return batches_per_epoch(len(self._data), self._train.batch_size)
 
     @property
     def epochs(self) -> int:
         """Number of epochs, raised where the configured ones give too few steps."""
-        return max(self.train.epochs, math.ceil(self.train.min_steps / self.steps_per_epoch))
+        return max(self._train.epochs, math.ceil(self._train.min_steps / self.steps_per_epoch))
 
     def epoch(self) -> Iterator[Batch]:
-        """Yields the batches of one pass over the data; the incomplete last batch is dropped."""
-        size = self.train.batch_size
-        order = torch.randperm(len(self.data), generator=self.order)
-        drawn = torch.rand(len(self.data.n_candidates), generator=self.rater)
-        candidate = (drawn * self.data.n_candidates).long()[self.data.case_index]
-        for index in range(self.steps_per_epoch):
-            chosen = order[index * size : (index + 1) * size]
-            yield self._batch(chosen, candidate[chosen])
+        """Yields the batches of one pass over the data, or what is left of it."""
+        for _ in range(self.steps_per_epoch - self._position):
+            yield self.next()
+
+    def next(self) -> Batch:
+        """Returns the next batch; the incomplete last batch of an epoch is dropped."""
+        if self._position == 0:
+            self._begin_epoch()
+        size = self._train.batch_size
+        chosen = self._chosen[self._position * size : (self._position + 1) * size]
+        self._position = (self._position + 1) % self.steps_per_epoch
+        return self._batch(chosen, self._candidate[chosen])
+
+    def state(self) -> dict[str, Any]:
+        """Where the streams stand: tensors and a number, for `load_state`."""
+        streams = self._epoch_start if self._position else self._stream_states()
+        return {"position": self._position, **streams, "augmentation": self._augmentation.get_state()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a state of an equal source."""
+        self._order.set_state(state["order"])
+        self._rater.set_state(state["rater"])
+        if state["position"]:
+            self._begin_epoch()
+        self._position = state["position"]
+        self._augmentation.set_state(state["augmentation"])
+
+    def _stream_states(self) -> dict[str, Tensor]:
+        return {"order": self._order.get_state(), "rater": self._rater.get_state()}
+
+    def _begin_epoch(self) -> None:
+        self._epoch_start = self._stream_states()
+        self._chosen = torch.randperm(len(self._data), generator=self._order)
+        drawn = torch.rand(len(self._data.n_candidates), generator=self._rater)
+        self._candidate = (drawn * self._data.n_candidates).long()[self._data.case_index]
 
     def _batch(self, chosen: Tensor, candidate: Tensor) -> Batch:
-        device = self.data.images.device
-        views = draw_views(len(chosen), (self.train.scale[0], self.train.scale[1]), self.train.flip, self.augmentation)
+        device, train = self._data.images.device, self._train
+        views = draw_views(len(chosen), (train.scale[0], train.scale[1]), train.flip, self._augmentation)
         chosen, candidate = chosen.to(device), candidate.to(device)
-        image, label = self.data.images[chosen], self.data.labels[chosen, candidate].unsqueeze(1)
+        image, label = self._data.images[chosen], self._data.labels[chosen, candidate].unsqueeze(1)
         grid, mask = sampling_grid(views, (image.shape[2], image.shape[3]), device)
         sampled = resample(image.float(), grid, linear=True) * mask.unsqueeze(1)
-        foreground = resample(label.float(), grid, linear=self.labels.soft) * mask.unsqueeze(1)
+        foreground = resample(label.float(), grid, linear=self._labels.soft) * mask.unsqueeze(1)
         target = torch.cat([1.0 - foreground, foreground], dim=1)
-        if self.labels.smoothing is not None:
-            target = smooth(target, mask, self.labels.smoothing)
+        if self._labels.smoothing is not None:
+            target = smooth(target, mask, self._labels.smoothing)
         return Batch(network_input(sampled), target, mask)

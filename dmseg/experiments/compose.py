@@ -43,6 +43,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "optim.momentum": (0, 1),
     "optim.weight_decay": (0, 10),
     "optim.warmup": (0, 0.99),
+    "checkpoint.minutes": (0, 1e6),
+    "checkpoint.steps": (1, 1_000_000_000),
     "workers": (1, 256),
     "threads": (1, 1024),
 }

@@ -17,8 +17,10 @@ from dmseg.data.prepared import PreparedTask
 from dmseg.experiments.identity import evaluation_identity
 from dmseg.experiments.plan import PlannedRun
 from dmseg.experiments.provenance import describe_machine, describe_usage, describe_versions
+from dmseg.experiments.stopping import should_stop
 from dmseg.experiments.store import RunStore, save_weights, write_json, write_scores
 from dmseg.models.build import build_model
+from dmseg.training.checkpoint import Checkpoints
 from dmseg.training.evaluate import evaluate, save_predictions
 from dmseg.training.fit import build_loss, fit, resolve_device
 from dmseg.training.observers import EpochReport, Observer, Observers, RunInfo
@@ -57,31 +59,55 @@ def execute(run: PlannedRun, observers: Callable[[PlannedRun], list[Observer]] =
         Whether anything was done.
 
     Raises:
+        Held: if another process works on the run.
+        Interrupted: if this process was asked to stop; the state is kept.
         UserError: if the data, the settings or the store are at fault.
     """
     store = RunStore(Path(run.settings.paths.results))
-    if store.is_complete(run.run_id, run.evaluation_id, run.settings.evaluate.save_predictions):
+    if _is_complete(run, store):
         return False
+    with store.working_on(run.run_id):
+        if _is_complete(run, store):
+            return False
+        _do_what_is_missing(run, store, observers)
+    return True
+
+
+def _is_complete(run: PlannedRun, store: RunStore) -> bool:
+    return store.is_complete(run.run_id, run.evaluation_id, run.settings.evaluate.save_predictions)
+
+
+def _do_what_is_missing(run: PlannedRun, store: RunStore, observers: Callable[[PlannedRun], list[Observer]]) -> None:
     device = resolve_device(run.settings.device)
     if run.settings.threads is not None:
         torch.set_num_threads(run.settings.threads)
     if store.is_done(run.run_id):
         _score_again(run, store, device)
-        return True
+        return
     history = _History()
     told = Observers([history, *observers(run)])
+    kept = run.settings.checkpoint
+    checkpoints = Checkpoints(store.checkpoints(run.run_id), kept.minutes, kept.steps, should_stop)
     error: BaseException | None = None
     try:
-        store.write(run.run_id, partial(_train_and_score, run, device, history, told))
+        store.write(run.run_id, partial(_train_and_score, run, device, history, told, checkpoints))
+        checkpoints.remove()
+        store.log(run.run_id).unlink(missing_ok=True)
     except BaseException as caught:
         error = caught
         raise
     finally:
         told.ended(error)
-    return True
 
 
-def _train_and_score(run: PlannedRun, device: torch.device, history: _History, told: Observers, folder: Path) -> None:
+def _train_and_score(
+    run: PlannedRun,
+    device: torch.device,
+    history: _History,
+    told: Observers,
+    checkpoints: Checkpoints,
+    folder: Path,
+) -> None:
     """Fills a run's folder."""
     settings = run.settings
     start = time.monotonic()
@@ -92,17 +118,18 @@ def _train_and_score(run: PlannedRun, device: torch.device, history: _History, t
     write_json(folder / "config.json", config)
     model = initial_model(run, prepared.n_channels).to(device)
     torch.manual_seed(stream_seed(settings.seed, settings.fold, "dropout"))
-    fit(model, source, build_loss(settings.loss), settings.optim, run.precision, told)
-    trained = time.monotonic() - start
+    sessions = fit(model, source, build_loss(settings.loss), settings.optim, run.precision, told, checkpoints)
     history.write(folder / "history.csv")
     save_weights(folder / "weights.safetensors", model)
     predictions = folder / "predictions" if settings.evaluate.save_predictions else None
     cases = _score(run, model, prepared, device, predictions)
     _write_evaluation(run, cases, folder)
+    trained = sum(session.seconds for session in sessions)
     timing = {
         "train_seconds": trained,
-        "seconds": time.monotonic() - start,
+        "seconds": trained + time.monotonic() - start - sessions[-1].seconds,
         "steps": source.steps_per_epoch * source.epochs,
+        "sessions": [asdict(session) for session in sessions],
     }
     write_json(folder / "manifest.json", _manifest(run, device, timing))
     told.evaluated({name: float(np.nanmean(cases[name])) if cases[name].notna().any() else np.nan for name in SCORES})
@@ -152,7 +179,7 @@ def _write_evaluation(run: PlannedRun, cases: pd.DataFrame, folder: Path) -> Non
     write_scores(folder, cases, run.evaluation_id, evaluation_identity(run.settings.evaluate))
 
 
-def _manifest(run: PlannedRun, device: torch.device, timing: dict[str, float]) -> dict[str, Any]:
+def _manifest(run: PlannedRun, device: torch.device, timing: dict[str, Any]) -> dict[str, Any]:
     return {
         "run_id": run.run_id,
         "experiment_id": run.experiment_id,

@@ -7,47 +7,94 @@
 - ``cases.csv``, ``evaluation.json``: scores of the validation cases, and the id of the evaluation that gave them
 - ``evaluations/<id>/cases.csv``: the same under other evaluation settings
 - ``predictions/<case>.npy``: foreground probabilities, where asked for
-- ``DONE``: written last
+- ``DONE``: written last, the checksums of the others
+
+Beside ``runs`` lie ``checkpoints`` and ``leases`` of runs that are being computed, ``failed`` with the logs of those
+that failed, and ``damaged`` with entries that were set aside.
 """
 
 import json
-import os
 import shutil
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from dmseg.errors import UserError
+from dmseg.experiments.lease import PATIENCE, lease
+from dmseg.files import checksum, checksums, publish, remove_scratch, scratch_folder
 
 if TYPE_CHECKING:
     import torch
 
 DONE = "DONE"
+SMALL_FILES = ("config.json", "manifest.json", "history.csv", "cases.csv", "evaluation.json")
+"""What is checked whenever a run is relied on; weights and predictions are checked when they are read."""
+
+
+ADVICE = "'dmseg runs verify' lists what is damaged, 'dmseg reproduce' sets it aside and runs it again"
+
+
+class DamagedError(UserError):
+    """A stored file is missing, or is not what was stored."""
 
 
 class RunStore:
-    """Finished runs under one results folder.
+    """Runs under one results folder.
 
     Args:
         results: the results folder.
     """
 
     def __init__(self, results: Path) -> None:
+        self.results = results
         self.runs = results / "runs"
 
     def folder(self, run_id: str) -> Path:
         """Where a run lies, or will lie."""
         return self.runs / run_id
 
+    def checkpoints(self, run_id: str) -> Path:
+        """Where a run's checkpoints lie while it is trained."""
+        return self.results / "checkpoints" / run_id
+
+    def log(self, run_id: str) -> Path:
+        """Where the log of a failed run lies."""
+        return self.results / "failed" / f"{run_id}.log"
+
+    def lease_file(self, run_id: str) -> Path:
+        """Where the lease of a run lies while a process works on it."""
+        return self.results / "leases" / f"{run_id}.json"
+
+    def run_ids(self) -> list[str]:
+        """Ids of all finished runs."""
+        return sorted(path.parent.name for path in self.runs.glob(f"[!.]*/{DONE}"))
+
     def is_done(self, run_id: str) -> bool:
         """Whether a run is finished."""
         return (self.folder(run_id) / DONE).is_file()
 
+    @contextmanager
+    def working_on(self, run_id: str, patience: float = PATIENCE) -> Iterator[None]:
+        """Keeps other processes from working on a run while the block runs.
+
+        Raises:
+            Held: if another one does.
+            UserError: if the store cannot be written to.
+        """
+        with ExitStack() as stack:
+            try:
+                self.runs.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(lease(self.lease_file(run_id), patience))
+            except OSError as error:
+                raise UserError(f"results folder {self.results} cannot be written to: {error.strerror}") from None
+            remove_scratch(self.folder(run_id))
+            yield
+
     def write(self, run_id: str, fill: Callable[[Path], None]) -> Path:
-        """Lets `fill` write a run's files and publishes them as finished.
+        """Lets `fill` write a run's files and publishes them as finished; what is finished already stays.
 
         Args:
             run_id: id of the run.
@@ -56,27 +103,71 @@ class RunStore:
         Raises:
             UserError: if the disk is full or the store cannot be written to.
         """
+        place = self.folder(run_id)
         try:
-            self.runs.mkdir(parents=True, exist_ok=True)
-            scratch = Path(tempfile.mkdtemp(prefix=f".{run_id}.", dir=self.runs))
+            with scratch_folder(place) as scratch:
+                fill(scratch)
+                _seal(scratch)
+                if not self.is_done(run_id):
+                    shutil.rmtree(place, ignore_errors=True)
+                    publish(scratch, place)
         except OSError as error:
-            raise UserError(f"results folder {self.runs} cannot be written to: {error.strerror}") from None
-        try:
-            fill(scratch)
-            (scratch / DONE).touch()
-            return self._publish(scratch, run_id)
-        except OSError as error:
-            raise UserError(f"run {run_id} could not be stored in {self.runs}: {error.strerror}") from error
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            raise UserError(f"run {run_id} could not be stored in {self.runs}: {error.strerror or error}") from error
+        return place
 
-    def _publish(self, scratch: Path, run_id: str) -> Path:
+    def add(self, run_id: str, name: str, fill: Callable[[Path], None]) -> None:
+        """Adds a folder to a finished run, whole or not at all.
+
+        Args:
+            run_id: id of the run.
+            name: folder within the run's, for example ``predictions``.
+            fill: called with an empty folder.
+
+        Raises:
+            UserError: if the disk is full or the store cannot be written to.
+        """
+        place = self.folder(run_id) / name
+        try:
+            with scratch_folder(place) as scratch:
+                fill(scratch)
+                _seal(scratch)
+                shutil.rmtree(place, ignore_errors=True)
+                publish(scratch, place)
+        except OSError as error:
+            raise UserError(f"{place} could not be written: {error.strerror or error}") from error
+
+    def damage(self, run_id: str, every_file: bool = False) -> list[str]:
+        """What is wrong with a finished run: one line for each file that is missing or not what was stored.
+
+        Args:
+            run_id: id of the run.
+            every_file: weights and predictions too; by default only what is small.
+        """
         folder = self.folder(run_id)
-        if self.is_done(run_id):
-            return folder
-        shutil.rmtree(folder, ignore_errors=True)
-        os.rename(scratch, folder)
-        return folder
+        found = []
+        for seal in (folder / DONE, *folder.glob(f"*/{DONE}"), *folder.glob(f"evaluations/*/{DONE}")):
+            try:
+                known = _read_seal(seal)
+            except DamagedError as error:
+                return [str(error)]
+            for name in known:
+                if every_file or Path(name).name in SMALL_FILES:
+                    found += _differs(seal.parent / name, known[name])
+        return found
+
+    def set_aside(self, run_id: str) -> Path:
+        """Moves a damaged run out of the way, so that it counts as missing; returns where it lies."""
+        aside = self.results / "damaged"
+        aside.mkdir(parents=True, exist_ok=True)
+        number = 1
+        while (aside / f"{run_id}-{number}").exists():
+            number += 1
+        return self.folder(run_id).rename(aside / f"{run_id}-{number}")
+
+    def remove(self, run_id: str) -> None:
+        """Removes a run; it never looks finished while it goes."""
+        (self.folder(run_id) / DONE).unlink(missing_ok=True)
+        shutil.rmtree(self.folder(run_id))
 
     def read_json(self, run_id: str, name: str) -> dict[str, Any]:
         """Reads one of a run's JSON files.
@@ -92,16 +183,9 @@ class RunStore:
         Raises:
             UserError: if the file is missing or damaged.
         """
-        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        path = self.folder(run_id) / "weights.safetensors"
-        try:
-            return load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise UserError(
-                f"{path} is damaged ({str(error).splitlines()[0]}); delete its folder and run again"
-            ) from None
+        return load_file(self._sound(self.folder(run_id) / "weights.safetensors"))
 
     def evaluation_folder(self, run_id: str, evaluation_id: str) -> Path:
         """Where the scores of one evaluation of a run lie: the first one in the run's own folder."""
@@ -129,31 +213,22 @@ class RunStore:
         Raises:
             UserError: if the file is missing or damaged.
         """
-        path = self.evaluation_folder(run_id, evaluation_id) / "cases.csv"
+        path = self._sound(self.evaluation_folder(run_id, evaluation_id) / "cases.csv")
         try:
             return pd.read_csv(path, dtype={"case": str})
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} is damaged ({error}); delete its folder and run again") from None
+        except ValueError as error:
+            raise DamagedError(f"{path} is damaged ({error}); {ADVICE}") from None
 
-    def add(self, run_id: str, name: str, fill: Callable[[Path], None]) -> None:
-        """Adds a folder to a finished run, whole or not at all.
+    def _sound(self, path: Path) -> Path:
+        """A stored file that is what was stored.
 
-        Args:
-            run_id: id of the run.
-            name: folder within the run's, for example ``predictions``.
-            fill: called with an empty folder.
+        Raises:
+            DamagedError: if it is missing or damaged.
         """
-        place = self.folder(run_id) / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".adding.", dir=place.parent))
-        try:
-            fill(scratch)
-            shutil.rmtree(place, ignore_errors=True)
-            os.rename(scratch, place)
-        except OSError as error:
-            raise UserError(f"{place} could not be written: {error.strerror}") from error
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        known = _read_seal(path.parent / DONE).get(path.name)
+        if (wrong := _differs(path, known)) or not path.is_file():
+            raise DamagedError(f"{wrong[0] if wrong else f'{path} is missing'}; {ADVICE}")
+        return path
 
 
 def write_scores(folder: Path, cases: pd.DataFrame, evaluation_id: str, evaluation: dict[str, Any]) -> None:
@@ -164,9 +239,9 @@ def write_scores(folder: Path, cases: pd.DataFrame, evaluation_id: str, evaluati
 
 def save_weights(path: Path, model: "torch.nn.Module") -> None:
     """Writes a network's final weights as float32 safetensors."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, path)
+    path.write_bytes(save({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}))
 
 
 def write_json(path: Path, node: dict[str, Any]) -> None:
@@ -178,9 +253,27 @@ def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON file.
 
     Raises:
-        UserError: if it is missing or damaged.
+        DamagedError: if it is missing or damaged.
     """
     try:
         return json.loads(path.read_text())  # type: ignore[no-any-return]
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete its folder and run again") from None
+        raise DamagedError(f"{path} is damaged ({error}); {ADVICE}") from None
+
+
+def _seal(folder: Path) -> None:
+    """Writes DONE: the checksums of all files that are there."""
+    write_json(folder / DONE, checksums(folder))
+
+
+def _read_seal(path: Path) -> dict[str, str]:
+    """Checksums by file name; none for a run that was stored before there were any."""
+    return read_json(path) if path.is_file() and path.stat().st_size else {}
+
+
+def _differs(path: Path, known: str | None) -> list[str]:
+    """Says what is wrong with a stored file, in no or one line."""
+    try:
+        return [] if known is None or checksum(path) == known else [f"{path} is damaged: its checksum differs"]
+    except OSError as error:
+        return [f"{path} cannot be read: {error.strerror}"]

@@ -49,7 +49,7 @@ class RunProgress:
     def stepped(self, step: int) -> None:
         """Moves the bar."""
         if self._bar is not None:
-            self._bar.advance(self._bar.task_ids[0])
+            self._bar.update(self._bar.task_ids[0], completed=step)
 
     def epoch_ended(self, report: EpochReport) -> None:
         """Shows the epoch's mean losses; without a terminal every tenth of the run."""

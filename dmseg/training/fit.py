@@ -1,9 +1,12 @@
 """The fit loop: one network, one fold, stochastic gradient descent."""
 
+import math
 import platform
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +16,7 @@ from dmseg.data.batches import Batch, BatchSource
 from dmseg.errors import UserError
 from dmseg.losses import CompoundLoss, SoftCrossEntropyLoss
 from dmseg.settings import LossSettings, OptimSettings
+from dmseg.training.checkpoint import Session, State
 from dmseg.training.observers import EpochReport, Observers
 from dmseg.training.schedule import build_optimizer, build_schedule
 
@@ -77,6 +81,16 @@ def build_loss(settings: LossSettings) -> CompoundLoss:
     return CompoundLoss(terms)
 
 
+class Keeper(Protocol):
+    """Keeps where a training stands, so that another process can go on with it."""
+
+    def restore(self) -> State | None:
+        """The last state that was kept, or None."""
+
+    def after_step(self, steps: int, state: Callable[[], State]) -> None:
+        """A step is done; keeps the state where it is time to, and may raise to stop the training."""
+
+
 def fit(
     model: nn.Module,
     source: BatchSource,
@@ -84,10 +98,12 @@ def fit(
     settings: OptimSettings,
     precision: str,
     observers: Observers,
-) -> None:
+    keeper: Keeper | None = None,
+) -> list[Session]:
     """Trains a network in place.
 
-    The forward pass runs in channels-last layout, under bf16 autocast if asked; the loss always in float32.
+    The forward pass runs in channels-last layout, under bf16 autocast if asked; the loss always in float32. The device
+    is waited for only at the end of an epoch, when its mean losses are read, and when a state is kept.
 
     Args:
         model: network on the device of the data, (B, C, H, W) to logits.
@@ -96,55 +112,133 @@ def fit(
         settings: optimiser and schedule.
         precision: ``fp32`` or ``bf16``.
         observers: told of every step and epoch.
+        keeper: keeps the state now and then, and gives back an earlier one to go on from.
+
+    Returns:
+        The sessions that the training took: one, or more if it was interrupted.
 
     Raises:
         UserError: if there are fewer slices than one batch, or the loss is not finite.
     """
+    per_epoch = source.steps_per_epoch
+    total = per_epoch * source.epochs
     optimizer = build_optimizer(model, settings)
-    schedule = build_schedule(optimizer, settings, source.steps_per_epoch * source.epochs)
+    schedule = build_schedule(optimizer, settings, total)
     model.train()
     model.to(memory_format=torch.channels_last)
-    for epoch in range(source.epochs):
-        lr, losses = _epoch(model, source.epoch(), loss, optimizer, schedule, precision, observers)
-        step = (epoch + 1) * source.steps_per_epoch
-        report = EpochReport(epoch + 1, step, losses, lr)
-        if not all(map(_is_finite, losses.values())):
-            raise UserError(f"the loss is not finite after epoch {epoch + 1} ({asdict(report)}); lower optim.lr")
-        observers.epoch_ended(report)
+    training = _Training(model, source, optimizer, schedule)
+    if keeper is not None and (state := keeper.restore()) is not None:
+        training.load(state)
+        for report in training.reports:
+            observers.epoch_ended(report)
+    for steps in range(training.steps + 1, total + 1):
+        _step(training, source.next(), loss, precision)
+        observers.stepped(steps)
+        if steps % per_epoch == 0:
+            observers.epoch_ended(training.end_epoch(steps // per_epoch))
+        if keeper is not None:
+            keeper.after_step(steps, training.state)
+    return training.sessions
 
 
-def _epoch(
-    model: nn.Module,
-    batches: Iterable[Batch],
-    loss: CompoundLoss,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LambdaLR,
-    precision: str,
-    observers: Observers,
-) -> tuple[float, dict[str, float]]:
-    """One pass; the device is waited for only once, at the end, when the mean losses are read."""
-    history: list[Tensor] = []
-    names: list[str] = []
-    lr = 0.0
-    for batch in batches:
-        total, parts = _step(model, batch, loss, precision)
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        lr = float(schedule.get_last_lr()[0])
-        schedule.step()
-        names = ["loss", *parts]
-        history.append(torch.stack([total.detach(), *parts.values()]))
-        observers.stepped(len(history))
-    return lr, dict(zip(names, torch.stack(history).mean(dim=0).tolist(), strict=True))
-
-
-def _step(model: nn.Module, batch: Batch, loss: CompoundLoss, precision: str) -> tuple[Tensor, dict[str, Tensor]]:
+def _step(training: "_Training", batch: Batch, loss: CompoundLoss, precision: str) -> None:
     image = batch.image.contiguous(memory_format=torch.channels_last)
     with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-        logits = model(image)
-    return loss.forward_parts(logits.float(), batch.target, batch.mask)
+        logits = training.model(image)
+    total, parts = loss.forward_parts(logits.float(), batch.target, batch.mask)
+    training.optimizer.zero_grad(set_to_none=True)
+    total.backward()  # type: ignore[no-untyped-call]
+    training.optimizer.step()
+    training.advance({"loss": total.detach(), **parts})
 
 
-def _is_finite(value: float) -> bool:
-    return abs(value) < float("inf")
+class _Training:
+    """Everything that the next step depends on, and the losses so far."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        source: BatchSource,
+        optimizer: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LambdaLR,
+    ) -> None:
+        self.model, self.source, self.optimizer, self.schedule = model, source, optimizer, schedule
+        self.steps = 0
+        self.reports: list[EpochReport] = []
+        self._lr = 0.0
+        self._names: list[str] = []
+        self._losses: list[Tensor] = []
+        self._earlier: list[Session] = []
+        self._first, self._start = 0, time.monotonic()
+
+    @property
+    def sessions(self) -> list[Session]:
+        """The sessions so far, the current one last."""
+        seconds = time.monotonic() - self._start
+        return [*self._earlier, Session(self._first, seconds, torch.get_num_threads(), torch.__version__)]
+
+    def advance(self, losses: dict[str, Tensor]) -> None:
+        """Counts a step with these losses, still on the device."""
+        self._names = list(losses)
+        self._losses.append(torch.stack(list(losses.values())))
+        self._lr = float(self.schedule.get_last_lr()[0])
+        self.schedule.step()
+        self.steps += 1
+
+    def end_epoch(self, epoch: int) -> EpochReport:
+        """Reads the epoch's mean losses.
+
+        Raises:
+            UserError: if one is not finite.
+        """
+        means = dict(zip(self._names, torch.stack(self._losses).mean(dim=0).tolist(), strict=True))
+        report = EpochReport(epoch, self.steps, means, self._lr)
+        if not all(map(math.isfinite, means.values())):
+            raise UserError(f"the loss is not finite after epoch {epoch} ({asdict(report)}); lower optim.lr")
+        self.reports.append(report)
+        self._losses = []
+        return report
+
+    def state(self) -> State:
+        """A copy of everything, on the CPU where it is small, to be written at once."""
+        losses = torch.stack(self._losses).cpu() if self._losses else torch.empty(0, len(self._names))
+        return State(
+            weights=self.model.state_dict(),
+            rest={
+                "steps": self.steps,
+                "optimizer": self.optimizer.state_dict(),
+                "schedule": {"last_epoch": self.schedule.last_epoch, "_last_lr": self.schedule.get_last_lr()},
+                "source": self.source.state(),
+                "random": _random_state(),
+                "reports": [asdict(report) for report in self.reports],
+                "losses": losses,
+                "names": self._names,
+                "sessions": [asdict(session) for session in self.sessions],
+            },
+        )
+
+    def load(self, state: State) -> None:
+        """Goes on from a state of an equal training."""
+        rest = state.rest
+        self.model.load_state_dict(state.weights)
+        self.optimizer.load_state_dict(rest["optimizer"])
+        self.schedule.load_state_dict(rest["schedule"])
+        self.source.load_state(rest["source"])
+        self.steps, self._names = rest["steps"], rest["names"]
+        self._first, self._earlier = self.steps, [Session(**session) for session in rest["sessions"]]
+        self.reports = [EpochReport(**report) for report in rest["reports"]]
+        device = next(self.model.parameters()).device
+        self._losses = list(rest["losses"].to(device).unbind(0))
+        _set_random_state(rest["random"])
+
+
+def _random_state() -> dict[str, Tensor]:
+    """Torch's global random numbers, which dropout draws from."""
+    states = {"cpu": torch.get_rng_state()}
+    return states | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+
+
+def _set_random_state(states: Mapping[str, Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])

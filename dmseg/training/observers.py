@@ -50,7 +50,7 @@ class Observer(Protocol):
         """The run begins."""
 
     def stepped(self, step: int) -> None:
-        """An optimiser step is done; nothing on the device may be waited for."""
+        """So many optimiser steps are done; nothing on the device may be waited for."""
 
     def epoch_ended(self, report: EpochReport) -> None:
         """An epoch is done."""

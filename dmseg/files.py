@@ -1,0 +1,82 @@
+"""Files and folders that appear whole or not at all, also after a crash, on any file system that renames atomically."""
+
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def scratch_folder(place: Path) -> Iterator[Path]:
+    """Makes an empty folder beside `place`, to be filled and published; what is left of it at the end is removed.
+
+    Its name begins with ``.<name of place>.``, so that `remove_scratch` finds those that killed processes left.
+
+    Args:
+        place: the final place; its parent is made where it is missing.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    scratch = place.parent / f".{place.name}.{uuid.uuid4().hex[:8]}"
+    scratch.mkdir()
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def remove_scratch(place: Path) -> None:
+    """Removes what killed processes left beside `place`; nobody may be writing there."""
+    for left in place.parent.glob(f".{place.name}.*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def publish(scratch: Path, place: Path) -> None:
+    """Renames a filled scratch folder to its place, everything in it safely on the disk before.
+
+    Args:
+        scratch: the folder.
+        place: where it goes; there may be nothing.
+
+    Raises:
+        OSError: if there is something already, or the disk is full or failing.
+    """
+    for folder, _, names in os.walk(scratch, topdown=False):
+        for name in names:
+            _sync(Path(folder) / name)
+        _sync(Path(folder))
+    scratch.rename(place)
+    _sync(place.parent)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a text file that is seen whole or not at all; what was there before is replaced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
+    try:
+        scratch.write_text(text, encoding="utf-8")
+        _sync(scratch)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """Checksums of all files below a folder, by their path within it."""
+    return {str(path.relative_to(folder)): checksum(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

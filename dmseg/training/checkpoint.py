@@ -1,0 +1,139 @@
+"""Checkpoints: where a training stands, on disk, so that a killed one goes on and ends in the same numbers."""
+
+import io
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from dmseg.files import checksum, checksums, publish, scratch_folder
+
+SUMS = "sums.json"
+
+log = logging.getLogger(__name__)
+
+
+class Interrupted(Exception):
+    """A training was asked to stop, and has kept its state."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a training stands between two steps.
+
+    Attributes:
+        weights: the network's parameters and buffers.
+        rest: optimiser, schedule, random streams, order of the data, losses so far: plain containers and tensors.
+    """
+
+    weights: Mapping[str, Tensor]
+    rest: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Session:
+    """A stretch of a training without interruption.
+
+    Attributes:
+        steps: steps taken before it.
+        seconds: how long it took, up to the last checkpoint if it was interrupted.
+        threads: CPU threads; bitwise equality needs the same in all sessions.
+        torch: version of torch, likewise.
+    """
+
+    steps: int
+    seconds: float
+    threads: int
+    torch: str
+
+
+class Checkpoints:
+    """Checkpoints of one run; only the newest is kept, each appears whole or not at all.
+
+    Args:
+        folder: of this run alone; ``<folder>/<steps>/`` holds the weights (safetensors), the rest, and their checksums.
+        minutes: a checkpoint is written when so many minutes have passed since the last one; None for never.
+        steps: the same in steps.
+        should_stop: asked after each step; if it says yes, the state is kept and the training stops.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        minutes: float | None,
+        steps: int | None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._folder = folder
+        self._minutes, self._steps = minutes, steps
+        self._should_stop = should_stop
+        self._last = time.monotonic()
+
+    def after_step(self, steps: int, state: Callable[[], State]) -> None:
+        """Writes a checkpoint where it is time to.
+
+        Raises:
+            Interrupted: if the training was asked to stop.
+            OSError: if the checkpoint cannot be written.
+        """
+        stop = self._should_stop()
+        if stop or self._is_time(steps):
+            self.save(steps, state())
+        if stop:
+            raise Interrupted(f"stopped after {steps} steps; a checkpoint is kept, call again to go on")
+
+    def _is_time(self, steps: int) -> bool:
+        by_steps = self._steps is not None and steps % self._steps == 0
+        return by_steps or (self._minutes is not None and time.monotonic() - self._last >= 60 * self._minutes)
+
+    def save(self, steps: int, state: State) -> None:
+        """Writes a checkpoint and removes the older ones."""
+        place = self._folder / f"{steps:09d}"
+        with scratch_folder(place) as scratch:
+            weights = {name: value.detach().cpu().contiguous() for name, value in state.weights.items()}
+            (scratch / "weights.safetensors").write_bytes(save(weights))
+            rest = io.BytesIO()
+            torch.save(dict(state.rest), rest)
+            (scratch / "rest.pt").write_bytes(rest.getvalue())
+            (scratch / SUMS).write_text(json.dumps(checksums(scratch)))
+            shutil.rmtree(place, ignore_errors=True)
+            publish(scratch, place)
+        for older in self._whole():
+            if older != place:
+                shutil.rmtree(older, ignore_errors=True)
+        self._last = time.monotonic()
+
+    def restore(self) -> State | None:
+        """Reads the newest checkpoint; a damaged one is named, removed and passed over."""
+        for place in reversed(self._whole()):
+            try:
+                return _read(place)
+            except (OSError, ValueError, KeyError) as error:
+                log.warning("checkpoint %s is damaged (%s); it is removed", place, error)
+                shutil.rmtree(place, ignore_errors=True)
+        return None
+
+    def remove(self) -> None:
+        """Removes the run's checkpoints."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _whole(self) -> list[Path]:
+        """The checkpoints, oldest first."""
+        return sorted(path for path in self._folder.glob("[0-9]*") if path.is_dir())
+
+
+def _read(place: Path) -> State:
+    sums: dict[str, str] = json.loads((place / SUMS).read_text())
+    for name, known in sums.items():
+        if checksum(place / name) != known:
+            raise ValueError(f"checksum of {name} differs")
+    rest = torch.load(place / "rest.pt", map_location="cpu", weights_only=True)
+    return State(load_file(place / "weights.safetensors"), rest)
