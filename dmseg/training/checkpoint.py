@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -112,12 +113,12 @@ class Checkpoints:
         self._last = time.monotonic()
 
     def restore(self) -> State | None:
-        """Reads the newest checkpoint; a damaged one is named, removed and passed over."""
+        """Reads the newest checkpoint; one that is damaged is named, removed and passed over."""
         for place in reversed(self._whole()):
             try:
                 return _read(place)
-            except (OSError, ValueError, KeyError) as error:
-                log.warning("checkpoint %s is damaged (%s); it is removed", place, error)
+            except (OSError, ValueError, KeyError, RuntimeError, UnpicklingError) as error:
+                log.warning("checkpoint %s cannot be used (%s); it is removed", place, str(error).splitlines()[0])
                 shutil.rmtree(place, ignore_errors=True)
         return None
 

@@ -175,7 +175,7 @@ class _Training:
     def sessions(self) -> list[Session]:
         """The sessions so far, the current one last."""
         seconds = time.monotonic() - self._start
-        return [*self._earlier, Session(self._first, seconds, torch.get_num_threads(), torch.__version__)]
+        return [*self._earlier, Session(self._first, seconds, torch.get_num_threads(), str(torch.__version__))]
 
     def advance(self, losses: dict[str, Tensor]) -> None:
         """Counts a step with these losses, still on the device."""
