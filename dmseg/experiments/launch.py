@@ -7,6 +7,7 @@ working on waits, and the others go on.
 import logging
 import multiprocessing
 import os
+import sys
 import time
 import traceback
 from collections import deque
@@ -15,6 +16,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from signal import SIGTERM
 from typing import Literal, Protocol
@@ -265,10 +267,20 @@ class _Worker:
 
     def _start(self) -> ProcessPoolExecutor:
         if self._pool is None:
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_start_worker, initargs=(self._share,))
+            self._pool = ProcessPoolExecutor(
+                1, mp_context=_context(), initializer=_start_worker, initargs=(self._share,)
+            )
             self._pid = self._pool.submit(os.getpid)
         return self._pool
+
+
+def _context() -> BaseContext:
+    """How worker processes begin: on Linux as forks of a server that has imported torch once and used nothing of it."""
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["dmseg.experiments.run"])
+    return context
 
 
 def _attempt_in_worker(run: PlannedRun, observers: MakeObservers) -> Outcome:
@@ -277,7 +289,7 @@ def _attempt_in_worker(run: PlannedRun, observers: MakeObservers) -> Outcome:
 
 
 def _start_worker(share: Share) -> None:
-    """Runs first in each worker, before torch is imported."""
+    """Runs first in each worker, before a device is used."""
     stop_with_parent()
     if share.device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = share.device

@@ -207,7 +207,7 @@ class _Training:
             rest={
                 "steps": self.steps,
                 "optimizer": self.optimizer.state_dict(),
-                "schedule": {"last_epoch": self.schedule.last_epoch, "_last_lr": self.schedule.get_last_lr()},
+                "schedule": self.schedule.state_dict(),
                 "source": self.source.state(),
                 "random": _random_state(),
                 "reports": [asdict(report) for report in self.reports],
