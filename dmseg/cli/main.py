@@ -1,5 +1,6 @@
 """The command ``dmseg``: looks at the first word only, so that help needs no heavy import."""
 
+import importlib
 import sys
 from collections.abc import Sequence
 
@@ -29,7 +30,14 @@ examples
 status: 0 done, 1 a run failed, 2 an error of use
 """
 
-COMMANDS = ("prepare", "train", "cv", "reproduce", "table")
+COMMANDS = {
+    "prepare": "dmseg.cli.commands:prepare",
+    "train": "dmseg.cli.commands:train",
+    "cv": "dmseg.cli.commands:cv",
+    "reproduce": "dmseg.cli.commands:reproduce",
+    "table": "dmseg.cli.commands:table",
+}
+"""Each command's function, by module: it takes the words after the command's name and returns an exit status."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,11 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(command: str, words: list[str]) -> int:
-    from dmseg.cli import commands
     from dmseg.errors import UserError
 
+    module, _, function = COMMANDS[command].partition(":")
     try:
-        return int(getattr(commands, command)(words))
+        return int(getattr(importlib.import_module(module), function)(words))
     except UserError as error:
         lines = str(error).splitlines()[:3]
         print("\n".join([f"dmseg: {lines[0]}", *lines[1:]]), file=sys.stderr)

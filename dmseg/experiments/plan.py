@@ -29,6 +29,7 @@ class PlannedRun:
         run_id: id of the run.
         experiment_id: id shared with the other folds.
         evaluation_id: id of the evaluation that the settings ask for.
+        teacher: the run that must be finished before this one, or None.
     """
 
     settings: Settings
@@ -40,6 +41,7 @@ class PlannedRun:
     run_id: str
     experiment_id: str
     evaluation_id: str
+    teacher: "PlannedRun | None" = None
 
     @property
     def fusion(self) -> Callable[..., Any]:
