@@ -10,18 +10,15 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from dmseg.cli.sweep import is_sweep, sweep
-from dmseg.errors import UserError
 from dmseg.experiments.compose import compose_settings
 from dmseg.experiments.launch import Outcome, attempt, launch
-from dmseg.experiments.plan import PlannedRun, plan_folds, plan_run, plan_table
+from dmseg.experiments.plan import PlannedRun, distinct, plan_folds, plan_run
 from dmseg.experiments.sources import prepare_task, task_names
+from dmseg.experiments.status import is_complete
 from dmseg.experiments.store import RunStore
 from dmseg.report.observers import quiet, talkative
 from dmseg.report.progress import ManyProgress
-from dmseg.settings import Settings, TrainSettings
-from dmseg.tables.build import TableData, agreement_cells, collect_cases, comparison_cells, write_cases
-from dmseg.tables.render import write_table
-from dmseg.tables.spec import TableSpec, read_spec
+from dmseg.settings import Settings
 
 SCORES = ("dice", "bdice", "ece")
 
@@ -30,10 +27,10 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def prepare(words: Sequence[str]) -> int:
     """Prepares one task, or all of a data set."""
-    _set_up_logging()
+    set_up_logging()
     settings = compose_settings(words)
     for name in task_names(settings.data, settings.task):
-        prepared = prepare_task(settings.data, settings.paths, name, _say)
+        prepared = prepare_task(settings.data, settings.paths, name, say)
         counts = f"{len(prepared.cases)} cases, {len(prepared.images)} slices"
         print(f"{settings.data.name}/{name}: {counts}, {prepared.folder}")
     return 0
@@ -41,117 +38,36 @@ def prepare(words: Sequence[str]) -> int:
 
 def train(words: Sequence[str]) -> int:
     """Trains one run, or a sweep with ``-m``."""
-    _set_up_logging()
+    set_up_logging()
     if is_sweep(words):
         return sweep(words)
     settings = compose_settings(words)
-    run = plan_run(settings, prepare_task(settings.data, settings.paths, settings.task, _say))
-    outcome = attempt(run, talkative)
-    _report_failure(outcome)
-    if outcome.error is None:
-        _print_scores([run])
-    return outcome.status
+    run = plan_run(settings, prepare_task(settings.data, settings.paths, settings.task, say))
+    for item in distinct([run]):
+        outcome = attempt(item, talkative)
+        _report_failure(outcome)
+        if outcome.error is not None:
+            return outcome.status
+    _print_scores([run])
+    return 0
 
 
 def cv(words: Sequence[str]) -> int:
     """Trains all folds of one configuration and prints their pooled scores."""
-    _set_up_logging()
+    set_up_logging()
     settings = compose_settings(words)
-    runs = plan_folds(settings, prepare_task(settings.data, settings.paths, settings.task, _say))
-    status = _launch(runs, settings)
+    runs = plan_folds(settings, prepare_task(settings.data, settings.paths, settings.task, say))
+    status = carry_out(distinct(runs), settings)
     if status == 0:
         _print_scores(runs)
     return status
 
 
-def reproduce(words: Sequence[str]) -> int:
-    """Runs what is missing of a table, then writes it; or draws a figure."""
-    if any(word.startswith("figure=") for word in words):
-        return _figure(words)
-    return _table(words, run_missing=True)
-
-
-def table(words: Sequence[str]) -> int:
-    """Writes a table from what is there."""
-    return _table(words, run_missing=False)
-
-
-def _table(words: Sequence[str], run_missing: bool) -> int:
-    _set_up_logging()
-    number, overrides = _split_name(words, "table")
-    spec = read_spec(number)
-    if spec.kind == "agreement":
-        return _agreement(spec, overrides)
-    plan = plan_table(overrides, spec.overrides, _say)
-    store = RunStore(Path(plan.settings.paths.results))
-    status = _launch(plan.runs, plan.settings) if run_missing else 0
-    cases = collect_cases(plan, store)
-    cells = comparison_cells(plan, spec, cases)
-    reference = plan.settings.evaluate.reference["_target_"].rpartition(".")[2]
-    models = sorted({run.settings.model.name for run in plan.runs})
-    notes = (
-        f"BDice reference: {reference} fusion of the raters. Both masks empty: {plan.settings.evaluate.empty}. "
-        f"Network: {', '.join(models)}. {_length(plan.settings.train)}.",
-    )
-    folder = Path(plan.settings.paths.results) / "tables"
-    _write(_table_data(spec, cells, plan.settings), folder, notes)
-    write_cases(cases, folder, spec.number)
-    return status
-
-
-def _figure(words: Sequence[str]) -> int:
-    from dmseg.report.figures import write_figure
-
-    name, overrides = _split_name(words, "figure")
-    for path in write_figure(name, Path(compose_settings(overrides).paths.results) / "figures"):
-        print(path)
-    return 0
-
-
-def _length(train: TrainSettings) -> str:
-    least = f", at least {train.min_steps} steps" if train.min_steps else ""
-    return f"Epochs: {train.epochs}{least}"
-
-
-def _agreement(spec: TableSpec, overrides: Sequence[str]) -> int:
-    settings = compose_settings(overrides)
-    stores = [
-        prepare_task(settings.data, settings.paths, name, _say) for name in task_names(settings.data, settings.task)
-    ]
-    _write(
-        _table_data(spec, agreement_cells(stores, settings.agreement.disjoint), settings),
-        Path(settings.paths.results) / "tables",
-        (),
-    )
-    return 0
-
-
-def _table_data(spec: TableSpec, cells: pd.DataFrame, settings: Settings) -> TableData:
-    data = settings.data
-    return TableData(spec, cells, data.name, data.phantom is not None, settings.profile, settings.protocol)
-
-
-def _write(table_data: TableData, folder: Path, notes: tuple[str, ...]) -> None:
-    files = write_table(table_data, folder, notes)
-    print(files[0].read_text(encoding="utf-8"))
-    _say(f"written: {', '.join(str(path) for path in files)}")
-
-
-def _split_name(words: Sequence[str], kind: str) -> tuple[str, list[str]]:
-    """Takes ``table=N`` or ``figure=NAME`` out of the overrides."""
-    named = [word for word in words if word.startswith(f"{kind}=")]
-    if len(named) != 1:
-        raise UserError(f"name one {kind}: {kind}=1")
-    return named[0].removeprefix(f"{kind}="), [word for word in words if word not in named]
-
-
-def _launch(runs: Sequence[PlannedRun], settings: Settings) -> int:
-    """Carries out what is missing of some runs; returns the exit status."""
-    store = RunStore(Path(settings.paths.results))
-    keep = settings.evaluate.save_predictions
-    _set_damaged_aside(runs, store)
-    missing = [run for run in runs if not store.is_complete(run.run_id, run.evaluation_id, keep)]
-    _say(f"{len(runs)} runs, {len(runs) - len(missing)} done before, {len(missing)} to do")
+def carry_out(runs: Sequence[PlannedRun], settings: Settings) -> int:
+    """Carries out what is missing of some runs, and reports each that fails; returns the exit status."""
+    _set_damaged_aside(runs)
+    missing = [run for run in runs if not is_complete(run)]
+    say(f"{len(runs)} runs, {len(runs) - len(missing)} done before, {len(missing)} to do")
     workers = min(settings.workers, len(missing))
     progress = ManyProgress(err, len(missing), bar=workers > 1)
     statuses = [0]
@@ -162,14 +78,15 @@ def _launch(runs: Sequence[PlannedRun], settings: Settings) -> int:
             progress.advance(outcome.run.title)
     failed = sum(status > 0 for status in statuses)
     if failed:
-        _say(f"{failed} of {len(missing)} runs failed; what is finished is kept, call again to go on")
+        say(f"{failed} of {len(missing)} runs failed; what is finished is kept, call again to go on")
     return max(statuses)
 
 
-def _set_damaged_aside(runs: Sequence[PlannedRun], store: RunStore) -> None:
+def _set_damaged_aside(runs: Sequence[PlannedRun]) -> None:
     for run in runs:
+        store = RunStore(run.results)
         if store.is_done(run.run_id) and (damage := store.damage(run.run_id)):
-            _say("\n".join([*damage, f"{run.title} ({run.run_id}) is set aside in {store.set_aside(run.run_id)}"]))
+            say("\n".join([*damage, f"{run.title} ({run.run_id}) is set aside in {store.set_aside(run.run_id)}"]))
 
 
 def _report_failure(outcome: Outcome) -> None:
@@ -192,13 +109,15 @@ def _print_scores(runs: Sequence[PlannedRun]) -> None:
     print(f"mean over {len(cases)} cases: {shown}")
 
 
-def _set_up_logging() -> None:
+def set_up_logging() -> None:
+    """Sends log messages to standard error, those of noisy libraries only if they are errors."""
     handler = RichHandler(console=err, show_time=False, show_path=False, show_level=False, markup=False)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     for noisy in ("timm", "matplotlib", "PIL", "urllib3", "httpx", "huggingface_hub", "hydra"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Tells the user on standard error what is going on."""
     err.print(text, markup=False)
     sys.stderr.flush()

@@ -13,6 +13,8 @@ commands
   cv                 all folds of one configuration, and their pooled scores
   reproduce table=N  run what is missing of a table of the paper, then write it; figure=1 or soft-labels draws a figure
   table table=N      write a table from what is there
+  plan table=N       what a table takes: experiments and runs, done, running, failed and missing, hours left
+                     these three take several tables at once: tables=2,4,6 or tables=all
 
 Keys are Hydra overrides; configs/config.yaml lists them. The most used:
   data=qubiq|lidc|phantom   data.root=FOLDER   data.size=256   task=prostate-1
@@ -34,8 +36,9 @@ COMMANDS = {
     "prepare": "dmseg.cli.commands:prepare",
     "train": "dmseg.cli.commands:train",
     "cv": "dmseg.cli.commands:cv",
-    "reproduce": "dmseg.cli.commands:reproduce",
-    "table": "dmseg.cli.commands:table",
+    "reproduce": "dmseg.cli.tables:reproduce",
+    "table": "dmseg.cli.tables:table",
+    "plan": "dmseg.cli.tables:plan",
 }
 """Each command's function, by module: it takes the words after the command's name and returns an exit status."""
 

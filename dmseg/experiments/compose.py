@@ -68,13 +68,39 @@ def compose_plain(overrides: Sequence[str], config: str = "config") -> dict[str,
     Raises:
         UserError: if an override is malformed or a key unknown.
     """
-    with _hydra_initialised():
-        try:
-            composed = compose(config, overrides=list(overrides))
-            plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-        except (HydraException, OmegaConfBaseException, OSError, ValueError, TypeError) as error:
-            raise UserError(_plain_message(error, overrides)) from None
-    return plain  # type: ignore[return-value]
+    return resolve_config(compose_config(overrides, config), overrides)
+
+
+def compose_config(overrides: Sequence[str], config: str = "config") -> DictConfig:
+    """Composes a configuration of ``configs/``, its interpolations left as they are.
+
+    Raises:
+        UserError: if an override is malformed or a key unknown.
+    """
+    with _hydra_initialised(), _in_plain_words(overrides):
+        return compose(config, overrides=list(overrides))
+
+
+def resolve_config(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
+    """Resolves a composed configuration to plain containers.
+
+    Args:
+        config: the configuration.
+        overrides: what it was composed with, for messages.
+
+    Raises:
+        UserError: if a value refers to a key that does not exist.
+    """
+    with _in_plain_words(overrides):
+        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+
+
+@contextmanager
+def _in_plain_words(overrides: Sequence[str]) -> Iterator[None]:
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, OSError, ValueError, TypeError) as error:
+        raise UserError(_plain_message(error, overrides)) from None
 
 
 def to_settings(plain: Mapping[str, Any]) -> Settings:
@@ -85,7 +111,7 @@ def to_settings(plain: Mapping[str, Any]) -> Settings:
     """
     node = dict(plain)
     node["protocol"], node["profile"] = node["protocol"]["name"], node["profile"]["name"]
-    node["data"] = _gather(node["data"], "data", drop=("epochs", "scale"))
+    node["data"] = _gather(node["data"], "data", drop=("epochs", "scale", "tables"))
     node["labels"] = _gather(node["labels"], "labels", drop=("targets",))
     settings: Settings = _typed(Settings, node, "")
     _check_values(dataclasses.asdict(settings))

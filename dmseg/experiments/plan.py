@@ -1,6 +1,6 @@
 """From settings to runs with ids. Nothing here trains, and nothing imports torch unless precision=auto asks for it."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,8 @@ from dmseg.components import bind
 from dmseg.data.case import Task
 from dmseg.data.folds import Split
 from dmseg.data.prepared import PreparedTask
-from dmseg.experiments.compose import compose_settings
 from dmseg.experiments.identity import evaluation_identity, experiment_identity, identifier, run_identity
-from dmseg.experiments.sources import Notify, fold_split, prepare_task, task_names
+from dmseg.experiments.sources import fold_split
 from dmseg.settings import Settings
 
 
@@ -56,6 +55,11 @@ class PlannedRun:
         return bind(options.pop("_target_"), options, where="evaluate.reference")
 
     @property
+    def results(self) -> Path:
+        """Folder of the store that it belongs to."""
+        return Path(self.settings.paths.results)
+
+    @property
     def title(self) -> str:
         """Words for people."""
         settings = self.settings
@@ -95,51 +99,16 @@ def plan_folds(settings: Settings, prepared: PreparedTask, folds: Iterable[int] 
     return [plan_run(replace(settings, fold=fold), prepared) for fold in chosen]
 
 
-@dataclass(frozen=True)
-class PlannedTable:
-    """The runs of a table, by task and column.
-
-    Attributes:
-        tasks: the rows, in order.
-        cells: runs of each (task name, column key).
-        settings: settings of the first column, for titles.
-    """
-
-    tasks: tuple[Task, ...]
-    cells: dict[tuple[str, str], list[PlannedRun]]
-    settings: Settings
-
-    @property
-    def runs(self) -> list[PlannedRun]:
-        """All runs, those that several cells share once."""
-        return list({run.run_id: run for runs in self.cells.values() for run in runs}.values())
-
-
-def plan_table(
-    overrides: Sequence[str], columns: Mapping[str, Sequence[str]], notify: Notify = lambda text: None
-) -> PlannedTable:
-    """Plans a table, preparing its data where that is missing.
-
-    Args:
-        overrides: the user's; ``task=`` limits the rows, ``fold=`` the folds.
-        columns: overrides of each column, by key; the user's come after them.
-        notify: told what is being prepared.
-
-    Raises:
-        UserError: if an override is wrong, or data are missing or damaged.
-    """
-    by_column = {key: compose_settings([*own, *overrides]) for key, own in columns.items()}
-    first = next(iter(by_column.values()))
-    folds = [first.fold] if any(item.startswith("fold=") for item in overrides) else None
-    names = task_names(first.data, first.task)
-    cells: dict[tuple[str, str], list[PlannedRun]] = {}
-    tasks: dict[str, Task] = {}
-    for name in names:
-        prepared = prepare_task(first.data, first.paths, name, notify)
-        tasks[name] = prepared.task
-        for key, settings in by_column.items():
-            cells[name, key] = plan_folds(settings, prepared, folds)
-    return PlannedTable(tuple(tasks.values()), cells, first)
+def distinct(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
+    """Runs and their teachers, each once, teachers before those that they teach."""
+    found: dict[str, PlannedRun] = {}
+    for run in runs:
+        lineage = [run]
+        while lineage[-1].teacher is not None:
+            lineage.append(lineage[-1].teacher)
+        for item in reversed(lineage):
+            found.setdefault(item.run_id, item)
+    return list(found.values())
 
 
 def _resolve_precision(settings: Settings) -> str:

@@ -1,23 +1,31 @@
 """Numbers of a table: from annotations (Table 1), or from the per-case scores in the run store."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from dmseg.data.prepared import PreparedTask
-from dmseg.experiments.plan import PlannedTable
 from dmseg.experiments.store import RunStore
 from dmseg.labels.fusion import majority
 from dmseg.metrics.agreement import rater_dice
+from dmseg.settings import ModelSettings
 from dmseg.stats.paired import PairedResult, compare, holm
 from dmseg.tables.paper import paper_table
+from dmseg.tables.plan import PAPER_DATA, PlannedRow, PlannedTable
 from dmseg.tables.spec import TableSpec
 
 ALL = "all"
 LOWER_IS_BETTER = ("ece",)
+KEYS = ("data", "model", "task", "method")
+"""What names a cell in the frame of per-case scores."""
+ARCHITECTURES = {"Unet": "UNet", "DeepLabV3Plus": "DeepLabV3+"}
+UNTESTED: dict[str, object] = {
+    "p_value": np.nan, "mean_difference": np.nan, "effect_size": np.nan, "n_pairs": 0, "significant": False,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,128 +66,184 @@ def agreement_cells(stores: Sequence[PreparedTask], disjoint: float) -> pd.DataF
         raters = float(max(len(case.raters) for case in prepared.cases))
         rows.append({**common, "metric": "raters", "value": raters})
         rows.append({**common, "metric": "dice", "value": 100 * float(np.mean(scores))})
-    return _with_paper(pd.DataFrame(rows).assign(method="", method_title=""), 1)
+    cells = pd.DataFrame(rows).assign(method="", method_title="", paper_model="")
+    return _with_paper(cells.assign(paper_task=cells["task"]), 1)
 
 
-def collect_cases(plan: PlannedTable, store: RunStore) -> pd.DataFrame:
-    """Per-case scores of all finished runs of a table, tidy: ``task, cohort, method, run_id, case, ...``."""
-    frames = [pd.DataFrame(columns=["task", "cohort", "method", "experiment_id", "run_id", "case"])]
-    for (task, method), runs in plan.cells.items():
-        for run in runs:
-            if store.has_evaluation(run.run_id, run.evaluation_id):
-                scores = store.read_cases(run.run_id, run.evaluation_id)
-                named = {"task": task, "cohort": run.task.cohort, "method": method}
-                frames.append(scores.assign(**named, experiment_id=run.experiment_id, run_id=run.run_id))
+def collect_cases(plan: PlannedTable) -> pd.DataFrame:
+    """Per-case scores of all finished runs of a table, tidy: ``data, model, task, method, run_id, case, ...``."""
+    frames = [pd.DataFrame(columns=[*KEYS, "cohort", "experiment_id", "run_id", "case"])]
+    for row in plan.rows:
+        for method, runs in row.cells.items():
+            named = dict(zip(KEYS, (*row.key, method), strict=True)) | {"cohort": row.task.cohort}
+            for run in runs:
+                store = RunStore(run.results)
+                if store.has_evaluation(run.run_id, run.evaluation_id):
+                    scores = store.read_cases(run.run_id, run.evaluation_id)
+                    frames.append(scores.assign(**named, experiment_id=run.experiment_id, run_id=run.run_id))
     return pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
 
 
-def comparison_cells(plan: PlannedTable, spec: TableSpec, cases: pd.DataFrame) -> pd.DataFrame:
-    """Cells of a comparison of methods, with each method tested against the reference.
+def comparison_cells(plan: PlannedTable, cases: pd.DataFrame) -> pd.DataFrame:
+    """Cells of a comparison of methods, each column tested against the reference.
 
-    A cell is the mean over all cases of its five folds; it stays empty until every run is there. The row "All" is the
-    plain mean over the tasks; its test averages each patient over tasks first.
+    A cell is the mean over all cases of its five folds; it stays empty until every run is there. A line over several
+    tasks is the plain mean over them; its test averages each patient over tasks first.
 
     Args:
         plan: the runs.
-        spec: the table.
         cases: per-case scores (`collect_cases`).
     """
-    rows = []
-    for metric in spec.metrics:
-        for task in plan.tasks:
-            rows += _row(plan, spec, cases, task.name, task.title, metric)
-        if len(plan.tasks) > 1:
-            rows += _all_row(rows, plan, spec, cases, metric)
-    return _with_paper(_with_holm(pd.DataFrame(rows)), spec.number)
+    scores = _Scores(plan, cases)
+    rows = [
+        row for line in lines(plan) for metric in line.metrics for row in _line_cells(plan.spec, line, metric, scores)
+    ]
+    cells = pd.DataFrame(rows)
+    cells = cells.assign(p_holm=cells.groupby("metric")["p_value"].transform(_holm), mark=_marks(cells, plan.spec))
+    return _with_paper(cells, plan.spec.number)
 
 
-def _row(
-    plan: PlannedTable, spec: TableSpec, cases: pd.DataFrame, task: str, title: str, metric: str
-) -> list[dict[str, object]]:
-    """One row of the table: a cell for each method."""
-    by_method = {column.key: _scores(plan, cases, task, column.key, metric) for column in spec.columns}
-    rows = []
-    for column in spec.columns:
-        runs = plan.cells[task, column.key]
-        scores = by_method[column.key]
-        rows.append(
-            {
-                "task": task,
-                "task_title": title,
-                "metric": metric,
-                "method": column.key,
-                "method_title": column.title,
-                "value": np.nan
-                if scores is None
-                else 100 * float(np.nanmean(scores))
-                if scores.notna().any()
-                else np.nan,
-                "n": 0 if scores is None else int(scores.notna().sum()),
-                "experiment_id": runs[0].experiment_id,
-                "runs": " ".join(run.run_id for run in runs),
-                **_tested(scores, by_method[spec.reference], metric, column.key == spec.reference),
-            }
-        )
-    return rows
+@dataclass(frozen=True)
+class Line:
+    """What stands in one line of a table (for each metric).
+
+    Attributes:
+        task: name in files: a task, ``all`` for the mean over the tasks of a data set, or the data set where that is
+            all that is shown of it.
+        title: what is printed.
+        rows: the rows that it is the mean of.
+    """
+
+    task: str
+    title: str
+    rows: tuple[PlannedRow, ...]
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Scores that are shown."""
+        return self.rows[0].block.metrics
+
+    @property
+    def paper_task(self) -> str:
+        """Its name among the paper's numbers; empty where the data are not the paper's, nor a phantom of them."""
+        first = self.rows[0]
+        if first.data != first.block.data and first.settings.data.phantom is None:
+            return ""
+        return first.block.data if first.block.pooled else self.task
 
 
-def _all_row(
-    rows: list[dict[str, object]], plan: PlannedTable, spec: TableSpec, cases: pd.DataFrame, metric: str
-) -> list[dict[str, object]]:
-    """The mean over tasks, tested over patients."""
-    patients = {column.key: _patients(plan, cases, column.key, metric) for column in spec.columns}
+def lines(plan: PlannedTable) -> list[Line]:
+    """The lines of a table: one a task and one for all, or one for all tasks of a data set."""
+    blocks: dict[tuple[str, str], list[PlannedRow]] = {}
+    for row in plan.rows:
+        blocks.setdefault((row.data, row.model), []).append(row)
     found = []
-    for column in spec.columns:
-        own = [row["value"] for row in rows if row["metric"] == metric and row["method"] == column.key]
-        scores = patients[column.key]
-        found.append(
-            {
-                "task": ALL,
-                "task_title": "All",
-                "metric": metric,
-                "method": column.key,
-                "method_title": column.title,
-                "value": float(np.mean(own)),  # type: ignore[arg-type]
-                "n": 0 if scores is None else int(scores.notna().sum()),
-                "experiment_id": "",
-                "runs": "",
-                **_tested(scores, patients[spec.reference], metric, column.key == spec.reference),
-            }
-        )
+    for rows in blocks.values():
+        first = rows[0]
+        if first.block.pooled:
+            found.append(Line(first.data, _pooled_title(rows), tuple(rows)))
+            continue
+        found += [Line(row.task.name, _title(row, row.task.title), (row,)) for row in rows]
+        if len(rows) > 1:
+            found.append(Line(ALL, "All", tuple(rows)))
     return found
 
 
-def _scores(plan: PlannedTable, cases: pd.DataFrame, task: str, method: str, metric: str) -> "pd.Series[float] | None":
-    """Scores of one cell by case, or None while runs are missing."""
-    chosen = cases[(cases["task"] == task) & (cases["method"] == method)]
-    if chosen["run_id"].nunique() < len(plan.cells[task, method]):
-        return None
-    return chosen.set_index("case")[metric].astype(float)
+def _pooled_title(rows: Sequence[PlannedRow]) -> str:
+    first = rows[0]
+    if first.data == first.block.data or first.settings.data.phantom is not None:
+        return _title(first, PAPER_DATA[first.block.data])
+    return _title(first, first.task.title if len(rows) == 1 else first.data)
 
 
-def _patients(plan: PlannedTable, cases: pd.DataFrame, method: str, metric: str) -> "pd.Series[float] | None":
-    """Mean over the tasks of each patient, by (cohort, case), or None while runs are missing."""
-    if any(_scores(plan, cases, task.name, method, metric) is None for task in plan.tasks):
-        return None
-    chosen = cases[cases["method"] == method]
-    return chosen.assign(score=chosen[metric].astype(float)).groupby(["cohort", "case"])["score"].mean()
+def _title(row: PlannedRow, title: str) -> str:
+    """Says which of the paper's data sets something stands for, and that a phantom is one."""
+    if row.settings.data.phantom is not None:
+        return f"{title} (phantom)"
+    return title if row.data == row.block.data else f"{title} (for {', '.join(row.stands_for)})"
+
+
+class _Scores:
+    """Per-case scores by cell."""
+
+    def __init__(self, plan: PlannedTable, cases: pd.DataFrame) -> None:
+        self._groups = dict(iter(cases.groupby(list(KEYS)))) if len(cases) else {}
+
+    def of_case(self, row: PlannedRow, method: str, metric: str) -> "pd.Series[float] | None":
+        """Scores of one cell by (cohort, case), or None while runs are missing."""
+        chosen = self._groups.get((*row.key, method))
+        if chosen is None or chosen["run_id"].nunique() < len(row.cells[method]):
+            return None
+        return chosen.set_index(["cohort", "case"])[metric].astype(float)
+
+    def of_line(self, line: Line, method: str, metric: str) -> "list[pd.Series[float]] | None":
+        """Scores of each of a line's tasks, or None while runs are missing."""
+        found = [self.of_case(row, method, metric) for row in line.rows]
+        return None if any(scores is None for scores in found) else [scores for scores in found if scores is not None]
+
+
+def _line_cells(spec: TableSpec, line: Line, metric: str, scores: _Scores) -> list[dict[str, object]]:
+    """One line's cells for one metric."""
+    methods = [column for column in spec.columns if column.key in line.rows[0].cells]
+    by_method = {column.key: scores.of_line(line, column.key, metric) for column in methods}
+    patients = {key: None if found is None else _by_patient(found) for key, found in by_method.items()}
+    first = line.rows[0]
+    common = {
+        "data_set": first.data, "task": line.task, "task_title": line.title, "paper_task": line.paper_task,
+        "model": first.model, "model_title": network_title(first.settings.model),
+        "paper_model": first.paper_model, "metric": metric,
+    }  # fmt: skip
+    return [
+        {
+            **common,
+            "method": column.key,
+            "method_title": column.title,
+            **_mean(by_method[column.key], patients[column.key]),
+            **_ids(line, column.key),
+            **_tested(spec, patients, column.key, metric),
+        }
+        for column in methods
+    ]
+
+
+def _by_patient(tasks: "Sequence[pd.Series[float]]") -> "pd.Series[float]":
+    """Mean over the tasks of each patient."""
+    return pd.concat(list(tasks)).groupby(level=[0, 1]).mean()
+
+
+def _mean(tasks: "Sequence[pd.Series[float]] | None", patients: "pd.Series[float] | None") -> dict[str, object]:
+    """The mean over tasks of the means over cases, in per cent, and the number of patients behind it."""
+    if tasks is None or patients is None:
+        return {"value": np.nan, "n": 0}
+    means = [100 * float(scores.mean()) for scores in tasks]  # NaN where no case counts
+    return {"value": float(np.mean(means)), "n": int(patients.notna().sum())}
+
+
+def _ids(line: Line, method: str) -> dict[str, str]:
+    """What a cell was computed from; a line over several tasks has too many runs to name, and no experiment."""
+    if len(line.rows) > 1:
+        return {"experiment_id": "", "runs": ""}
+    runs = line.rows[0].cells[method]
+    return {"experiment_id": runs[0].experiment_id, "runs": " ".join(run.run_id for run in runs)}
+
+
+def network_title(model: ModelSettings) -> str:
+    """A network as people call it: ``UNet resnet18``."""
+    return f"{ARCHITECTURES.get(model.architecture, model.architecture)} {model.encoder}"
 
 
 def _tested(
-    scores: "pd.Series[float] | None", reference: "pd.Series[float] | None", metric: str, is_reference: bool
+    spec: TableSpec, patients: "Mapping[str, pd.Series[float] | None]", method: str, metric: str
 ) -> dict[str, object]:
-    if scores is None or reference is None or is_reference:
-        return {
-            "p_value": np.nan,
-            "mean_difference": np.nan,
-            "effect_size": np.nan,
-            "n_pairs": 0,
-            "significant": False,
-        }
-    paired = pd.concat([scores, reference], axis=1, keys=["ours", "reference"])
+    """A column's test against the reference: is it better? Or, if the reference is ours, is ours better than it?"""
+    scores, reference = patients[method], patients.get(spec.reference)
+    if scores is None or reference is None or method == spec.reference:
+        return UNTESTED
+    better, worse = (reference, scores) if spec.reference_is_ours else (scores, reference)
+    paired = pd.concat([better, worse], axis=1, keys=["better", "worse"])
     result: PairedResult = compare(
-        paired["ours"].to_numpy(),
-        paired["reference"].to_numpy(),
+        paired["better"].to_numpy(),
+        paired["worse"].to_numpy(),
         higher_is_better=metric not in LOWER_IS_BETTER,
     )
     return {
@@ -191,18 +255,31 @@ def _tested(
     }
 
 
-def _with_holm(cells: pd.DataFrame) -> pd.DataFrame:
-    """Adds p-values corrected over all tests of one metric."""
-    corrected = cells.groupby("metric")["p_value"].transform(lambda values: holm(values.to_numpy(dtype=float)))
-    return cells.assign(p_holm=corrected)
+def _marks(cells: pd.DataFrame, spec: TableSpec) -> "pd.Series[str]":
+    """``better`` and ``worse`` for the cells that tables mark."""
+    significant = cells["significant"].astype(bool)
+    if not spec.reference_is_ours:
+        return significant.map({True: "better", False: ""})
+    others = cells["method"] != spec.reference
+    beats_all = (
+        (significant | ~others)
+        .groupby([cells[name] for name in ("data_set", "model", "task", "metric")])
+        .transform("all")
+    )
+    return (significant & others).map({True: "worse", False: ""}).mask(~others & beats_all, "better")
+
+
+def _holm(values: "pd.Series[float]") -> npt.NDArray[np.float64]:
+    """p-values corrected over all tests of one metric."""
+    return holm(values.to_numpy(dtype=float))
 
 
 def _with_paper(cells: pd.DataFrame, number: int) -> pd.DataFrame:
     """Adds the paper's number beside each cell that has one."""
-    paper = paper_table(number)
-    known = {(row.task, row.method or "", row.metric): float(str(row.value)) for row in paper.fillna("").itertuples()}
-    keys = zip(cells["task"], cells["method"], cells["metric"], strict=True)
-    return cells.assign(paper=[known.get(key, np.nan) for key in keys])
+    paper = paper_table(number).fillna("")
+    known = {(row.task, row.backbone, row.method, row.metric): float(str(row.value)) for row in paper.itertuples()}
+    keys = zip(cells["paper_task"], cells["paper_model"], cells["method"], cells["metric"], strict=True)
+    return cells.assign(paper=[known.get(key, np.nan) for key in keys]).drop(columns=["paper_task", "paper_model"])
 
 
 def write_cases(cases: pd.DataFrame, folder: Path, number: int) -> Path:

@@ -1,6 +1,8 @@
 """What a table consists of, read from ``configs/table``."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -16,12 +18,29 @@ class Column:
     Attributes:
         key: its name in files.
         title: what is printed.
-        overrides: what sets its configuration apart.
     """
 
     key: str
     title: str
-    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Block:
+    """The rows of one data set with one network.
+
+    Attributes:
+        data: the paper's data set: ``qubiq``, ``lits`` or ``kits``.
+        model: the paper's network, a file of ``configs/model``.
+        metrics: scores that are shown, of the columns of ``cases.csv``.
+        pooled: one row, the mean over the data set's tasks, in place of one row a task.
+        cells: overrides that set each column's configuration apart, by the column's key.
+    """
+
+    data: str
+    model: str
+    metrics: tuple[str, ...]
+    pooled: bool
+    cells: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -32,44 +51,60 @@ class TableSpec:
         number: its number.
         title: what it shows.
         kind: ``agreement`` (of raters, nothing is trained) or ``comparison`` (of methods).
-        metrics: scores that are shown, of the columns of ``cases.csv``.
-        reference: key of the column that the others are tested against.
+        reference: key of the column of the tests: each other column is tested against it.
+        reference_is_ours: the reference is the method that should win; the tests ask where it is better than a column,
+            not where the column is better than it.
+        across: data sets stand side by side, networks below each other.
+        without_own_teacher: a network that is the teacher is not taught by itself, where there are several networks.
         columns: the methods.
+        blocks: the rows.
     """
 
     number: int
     title: str
     kind: str
-    metrics: tuple[str, ...] = ()
     reference: str = ""
+    reference_is_ours: bool = False
+    across: bool = False
+    without_own_teacher: bool = False
     columns: tuple[Column, ...] = field(default=())
+    blocks: tuple[Block, ...] = field(default=())
 
     @property
-    def overrides(self) -> dict[str, tuple[str, ...]]:
-        """Overrides of each column, by key."""
-        return {column.key: column.overrides for column in self.columns}
+    def metrics(self) -> tuple[str, ...]:
+        """All scores that are shown."""
+        return tuple(dict.fromkeys(metric for block in self.blocks for metric in block.metrics))
 
 
-def read_spec(number: str) -> TableSpec:
+def table_numbers() -> list[int]:
+    """Numbers of all tables that there is a specification of."""
+    return sorted(int(path.stem) for path in (resource("configs") / "table").glob("*.yaml"))
+
+
+def read_spec(number: str | int) -> TableSpec:
     """Reads the specification of a table.
 
     Raises:
         UserError: if there is no such table.
     """
-    folder = resource("configs") / "table"
-    path = folder / f"{number}.yaml"
+    path = resource("configs") / "table" / f"{number}.yaml"
     if not path.is_file():
-        known = ", ".join(sorted(item.stem for item in folder.glob("*.yaml")))
-        raise UserError(f"there is no table '{number}'; choose from {known}")
+        raise UserError(f"there is no table '{number}'; choose from {', '.join(map(str, table_numbers()))}")
     node: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(path))  # type: ignore[assignment]
-    columns = tuple(
-        Column(key, value["title"], tuple(value["overrides"])) for key, value in node.get("columns", {}).items()
-    )
+    columns = node.pop("columns", {})
+    common = {key: tuple(value.get("overrides", ())) for key, value in columns.items()}
     return TableSpec(
-        int(number),
-        node["title"],
-        node["kind"],
-        tuple(node.get("metrics", ())),
-        node.get("reference", ""),
-        columns,
+        number=int(number),
+        columns=tuple(Column(key, value["title"]) for key, value in columns.items()),
+        blocks=tuple(block for item in node.pop("blocks", ()) for block in _blocks(item, common)),
+        **node,
     )
+
+
+def _blocks(item: Mapping[str, Any], common: Mapping[str, tuple[str, ...]]) -> list[Block]:
+    """One block for each network and data set; a block's own overrides replace those of its column."""
+    own = {key: tuple(value) for key, value in item.get("cells", {}).items()}
+    return [
+        Block(data, model, tuple(item["metrics"]), item.get("pooled", False), {**common, **own})
+        for model, data in product(item["models"], item["data"])
+    ]

@@ -100,7 +100,8 @@ def test_no_torch_is_needed():
     import sys
 
     code = (
-        "import sys, dmseg.experiments.plan as p; p.compose_settings(['labels=uniform'])\n"
+        "import sys, dmseg.tables.plan; from dmseg.experiments.compose import compose_settings\n"
+        "compose_settings(['labels=uniform'])\n"
         "assert 'torch' not in sys.modules, 'torch'"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

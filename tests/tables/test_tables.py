@@ -11,15 +11,16 @@ from scipy import stats
 from dmseg.data.prepared import PreparedTask
 from dmseg.errors import UserError
 from dmseg.experiments.compose import compose_settings
-from dmseg.experiments.plan import plan_table
 from dmseg.experiments.sources import prepare_task
 from dmseg.experiments.store import RunStore, write_scores
 from dmseg.tables.build import TableData, agreement_cells, collect_cases, comparison_cells
 from dmseg.tables.paper import paper_table
+from dmseg.tables.plan import TablePlanner
 from dmseg.tables.render import to_csv, to_latex, to_markdown, write_table
 from dmseg.tables.spec import read_spec
 
 SPEC = read_spec("2")
+METHODS = [column.key for column in SPEC.columns]
 
 
 @pytest.fixture
@@ -29,20 +30,21 @@ def plan(tmp_path, qubiq_tree):
         f"data.root='{qubiq_tree}'", "data.size=32", "model=unet_tiny",
         f"paths.prepared='{tmp_path / 'prepared'}'", f"paths.results='{tmp_path / 'results'}'",
     ]  # fmt: skip
-    full = plan_table(overrides, SPEC.overrides)
-    tasks = tuple(task for task in full.tasks if task.name in ("prostate-1", "prostate-2", "kidney-1"))
-    names = {task.name for task in tasks}
-    return dataclasses.replace(
-        full, tasks=tasks, cells={key: runs for key, runs in full.cells.items() if key[0] in names}
-    )
+    full = TablePlanner(["data=qubiq", *overrides]).plan(SPEC)
+    kept = tuple(row for row in full.rows if row.task.name in ("prostate-1", "prostate-2", "kidney-1"))
+    return dataclasses.replace(full, rows=kept)
+
+
+def runs_of(plan, task, method):
+    return next(row for row in plan.rows if row.task.name == task).cells[method]
 
 
 def fill(plan, scores):
     """Stores made-up scores as if the runs had been trained."""
     store = RunStore(plan_results(plan))
-    for (task, method), runs in plan.cells.items():
-        for run in runs:
-            rows = [{"case": case, **scores(task, method, case)} for case in run.split.validation]
+    for row in plan.rows:
+        for method, run in ((method, run) for method, runs in row.cells.items() for run in runs):
+            rows = [{"case": case, **scores(row.task.name, method, case)} for case in run.split.validation]
             store.write(
                 run.run_id,
                 lambda folder, rows=rows, run=run: write_scores(folder, pd.DataFrame(rows), run.evaluation_id, {}),
@@ -56,6 +58,11 @@ def plan_results(plan):
     return Path(plan.settings.paths.results)
 
 
+def filled_cases(plan):
+    fill(plan, made_up)
+    return collect_cases(plan)
+
+
 def made_up(task, method, case):
     rng = np.random.default_rng([ord(letter) for letter in task + method + case])
     better = 0.05 if method == "weighted" else 0.0
@@ -65,24 +72,23 @@ def made_up(task, method, case):
 
 
 def test_the_plan_has_all_runs_once(plan):
-    assert len(plan.cells) == 15
+    assert sum(len(row.cells) for row in plan.rows) == 15
     assert len(plan.runs) == 75
     assert len({run.experiment_id for run in plan.runs}) == 15
-    assert {run.settings.fold for run in plan.cells["prostate-1", "random"]} == set(range(5))
+    assert {run.settings.fold for run in runs_of(plan, "prostate-1", "random")} == set(range(5))
 
 
 def test_cells_are_means_over_all_cases(plan):
-    cases = collect_cases(plan, fill(plan, made_up))
-    cells = comparison_cells(plan, SPEC, cases).set_index(["task", "method", "metric"])
+    cells = comparison_cells(plan, filled_cases(plan)).set_index(["task", "method", "metric"])
     ids = [f"case{number:02d}" for number in range(1, 13)]
-    for task, method, metric in itertools.product(["prostate-1", "kidney-1"], SPEC.overrides, SPEC.metrics):
+    for task, method, metric in itertools.product(["prostate-1", "kidney-1"], METHODS, SPEC.metrics):
         values = np.array([made_up(task, method, case)[metric] for case in ids])
         assert cells.loc[(task, method, metric), "value"] == pytest.approx(100 * np.nanmean(values))
         assert cells.loc[(task, method, metric), "n"] == np.isfinite(values).sum()
 
 
 def test_the_all_row_is_the_plain_mean_of_the_tasks_and_tests_patients(plan):
-    cells = comparison_cells(plan, SPEC, collect_cases(plan, fill(plan, made_up)))
+    cells = comparison_cells(plan, filled_cases(plan))
     own = cells[(cells["method"] == "weighted") & (cells["metric"] == "dice")].set_index("task")
     assert own.loc["all", "value"] == pytest.approx(own.drop("all")["value"].mean())
     # Two prostate tasks share twelve patients, the kidney has twelve others, one of them without a Dice.
@@ -98,9 +104,7 @@ def test_the_all_row_is_the_plain_mean_of_the_tasks_and_tests_patients(plan):
 
 
 def test_marks_are_for_better_and_significant_only(plan):
-    cells = comparison_cells(plan, SPEC, collect_cases(plan, fill(plan, made_up))).set_index(
-        ["task", "method", "metric"]
-    )
+    cells = comparison_cells(plan, filled_cases(plan)).set_index(["task", "method", "metric"])
     assert cells.loc[("prostate-1", "weighted", "dice"), "significant"]
     assert cells.loc[("prostate-1", "weighted", "ece"), "significant"], "lower is better"
     assert not cells.loc[("prostate-1", "majority", "dice"), "significant"]
@@ -110,24 +114,22 @@ def test_marks_are_for_better_and_significant_only(plan):
 
 def test_missing_runs_leave_empty_cells(plan):
     store = fill(plan, made_up)
-    gone = plan.cells["kidney-1", "uniform"][2]
+    gone = runs_of(plan, "kidney-1", "uniform")[2]
     (store.folder(gone.run_id) / "DONE").unlink()
-    cells = comparison_cells(plan, SPEC, collect_cases(plan, store)).set_index(["task", "method", "metric"])
+    cells = comparison_cells(plan, collect_cases(plan)).set_index(["task", "method", "metric"])
     assert np.isnan(cells.loc[("kidney-1", "uniform", "dice"), "value"])
     assert np.isnan(cells.loc[("all", "uniform", "dice"), "value"])
     assert not np.isnan(cells.loc[("all", "random", "dice"), "value"])
 
 
 def test_no_runs_at_all_still_make_a_table(plan):
-    cells = comparison_cells(plan, SPEC, collect_cases(plan, RunStore(plan_results(plan))))
+    cells = comparison_cells(plan, collect_cases(plan))
     assert cells["value"].isna().all()
     assert "cells have no number yet" in to_markdown(TableData(SPEC, cells, "qubiq", False, "paper", "paper"))
 
 
 def test_the_papers_numbers_stand_beside_ours(plan):
-    cells = comparison_cells(plan, SPEC, collect_cases(plan, fill(plan, made_up))).set_index(
-        ["task", "method", "metric"]
-    )
+    cells = comparison_cells(plan, filled_cases(plan)).set_index(["task", "method", "metric"])
     assert cells.loc[("prostate-1", "weighted", "bdice"), "paper"] == 95.37
     paper = paper_table(2)
     assert len(paper) == 120
@@ -136,7 +138,7 @@ def test_the_papers_numbers_stand_beside_ours(plan):
 
 
 def test_rendered_tables_say_what_they_are(plan, tmp_path):
-    cells = comparison_cells(plan, SPEC, collect_cases(plan, fill(plan, made_up)))
+    cells = comparison_cells(plan, filled_cases(plan))
     real, phantom = (TableData(SPEC, cells, name, name == "phantom", "demo", "paper") for name in ("qubiq", "phantom"))
     for render in (to_markdown, to_latex):
         assert "PHANTOM" in render(phantom)

@@ -1,0 +1,171 @@
+"""The commands about tables and figures: plan, reproduce, table."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from dmseg.cli.commands import carry_out, say, set_up_logging
+from dmseg.errors import UserError
+from dmseg.experiments.compose import compose_settings
+from dmseg.experiments.plan import distinct
+from dmseg.experiments.sources import prepare_task, task_names
+from dmseg.experiments.status import Summary, summarise
+from dmseg.settings import Settings
+from dmseg.tables.plan import PlannedTable, TablePlanner, parse_request
+from dmseg.tables.spec import TableSpec, read_spec, table_numbers
+
+if TYPE_CHECKING:
+    from dmseg.tables.build import TableData
+
+
+def reproduce(words: Sequence[str]) -> int:
+    """Runs what is missing of some tables, then writes them; or draws a figure."""
+    if any(word.startswith("figure=") for word in words):
+        return _figure(words)
+    specs, overrides = split_tables(words)
+    plans = _plans(specs, overrides)
+    status = 0
+    if plans:
+        runs = distinct(run for plan in plans.values() for run in plan.runs)
+        status = carry_out(runs, next(iter(plans.values())).settings)
+    _write_all(specs, plans, overrides)
+    return status
+
+
+def table(words: Sequence[str]) -> int:
+    """Writes some tables from what is there."""
+    specs, overrides = split_tables(words)
+    _write_all(specs, _plans(specs, overrides), overrides)
+    return 0
+
+
+def plan(words: Sequence[str]) -> int:
+    """Prints what some tables take, and how much of it is there."""
+    specs, overrides = split_tables(words)
+    plans = _plans(specs, overrides)
+    shown = Table("table", "experiments", "runs", "done", "running", "failed", "missing", "hours left", box=None)
+    for number, planned in plans.items():
+        shown.add_row(str(number), *_summary_row(summarise(planned.runs)))
+    if len(plans) > 1:
+        everything = summarise(run for planned in plans.values() for run in planned.runs)
+        shown.add_row("all, each run once", *_summary_row(everything))
+    Console(width=120).print(shown)
+    return 0
+
+
+def split_tables(words: Sequence[str]) -> tuple[list[TableSpec], list[str]]:
+    """Takes ``table=N``, ``tables=N,M`` or ``tables=all`` out of the overrides.
+
+    Raises:
+        UserError: if no table is named, or there is none of that number.
+    """
+    named = [word for word in words if word.startswith(("table=", "tables="))]
+    if len(named) != 1:
+        raise UserError("name one table or several: table=1, tables=2,4,6 or tables=all")
+    value = named[0].partition("=")[2].strip("[]")
+    numbers = [str(number) for number in table_numbers()] if value == "all" else value.split(",")
+    specs = [read_spec(number.strip()) for number in dict.fromkeys(numbers)]
+    return specs, [word for word in words if word not in named]
+
+
+def _plans(specs: Sequence[TableSpec], overrides: Sequence[str]) -> dict[int, PlannedTable]:
+    """Plans those of the tables that need trainings."""
+    set_up_logging()
+    planner = TablePlanner(overrides, say)
+    return {spec.number: planner.plan(spec) for spec in specs if spec.kind == "comparison"}
+
+
+def _summary_row(summary: Summary) -> list[str]:
+    counts = [str(summary.counts[name]) for name in ("done", "running", "failed", "missing")]
+    hours = "no run to go by" if summary.hours is None else f"{summary.hours:.2f}"
+    return [str(summary.experiments), str(summary.runs), *counts, hours]
+
+
+def _write_all(specs: Sequence[TableSpec], plans: dict[int, PlannedTable], overrides: Sequence[str]) -> None:
+    for spec in specs:
+        if spec.kind == "agreement":
+            _write_agreement(spec, overrides)
+        else:
+            _write_comparison(plans[spec.number])
+
+
+def _write_comparison(planned: PlannedTable) -> None:
+    from dmseg.tables.build import TableData, collect_cases, comparison_cells, write_cases
+
+    cases = collect_cases(planned)
+    settings = planned.settings
+    data = ", ".join(dict.fromkeys(row.data for row in planned.rows))
+    made = TableData(
+        planned.spec,
+        comparison_cells(planned, cases),
+        data,
+        planned.phantom,
+        settings.profile,
+        settings.protocol,
+    )
+    folder = _common_folder(planned)
+    _write(made, folder, _notes(planned))
+    write_cases(cases, folder, planned.spec.number)
+
+
+def _common_folder(planned: PlannedTable) -> Path:
+    """Where the table goes: the results folder of its runs, or what their several folders have in common."""
+    return Path(os.path.commonpath([row.settings.paths.results for row in planned.rows])) / "tables"
+
+
+def _notes(planned: PlannedTable) -> tuple[str, ...]:
+    """What the settings have to say under a table."""
+    evaluate = planned.settings.evaluate
+    reference = str(evaluate.reference["_target_"]).rpartition(".")[2]
+    networks = dict.fromkeys(row.model for row in planned.rows)
+    lengths = dict.fromkeys(f"{row.data} {_length(row.settings)}" for row in planned.rows)
+    return (
+        f"BDice reference: {reference} fusion of the raters. Both masks empty: {evaluate.empty}. "
+        f"Network: {', '.join(networks)}. Epochs: {'; '.join(lengths)}.",
+    )
+
+
+def _length(settings: Settings) -> str:
+    least = f" (at least {settings.train.min_steps} steps)" if settings.train.min_steps else ""
+    return f"{settings.train.epochs}{least}"
+
+
+def _write_agreement(spec: TableSpec, overrides: Sequence[str]) -> None:
+    from dmseg.tables.build import TableData, agreement_cells
+
+    request = parse_request(overrides)
+    if (data := request.data.get("qubiq")) is None:
+        raise UserError(f"table {spec.number} needs a data set with several raters: data=qubiq, lidc or phantom")
+    settings = compose_settings(request.overrides_of(data))
+    stores = [
+        prepare_task(settings.data, settings.paths, name, say) for name in task_names(settings.data, settings.task)
+    ]
+    cells = agreement_cells(stores, settings.agreement.disjoint)
+    phantom = settings.data.phantom is not None
+    made = TableData(spec, cells, settings.data.name, phantom, settings.profile, settings.protocol)
+    _write(made, Path(settings.paths.results) / "tables", ())
+
+
+def _write(made: "TableData", folder: Path, notes: tuple[str, ...]) -> None:
+    from dmseg.tables.render import write_table
+
+    files = write_table(made, folder, notes)
+    print(files[0].read_text(encoding="utf-8"))
+    say(f"written: {', '.join(str(path) for path in files)}")
+
+
+def _figure(words: Sequence[str]) -> int:
+    from dmseg.report.figures import write_figure
+
+    set_up_logging()
+    named = [word for word in words if word.startswith("figure=")]
+    if len(named) != 1:
+        raise UserError("name one figure: figure=1")
+    settings = compose_settings([word for word in words if word not in named])
+    for path in write_figure(named[0].removeprefix("figure="), Path(settings.paths.results) / "figures"):
+        print(path)
+    return 0

@@ -1,0 +1,110 @@
+"""From what a user asks to the runs of tables."""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+from dmseg.errors import UserError
+from dmseg.experiments.lease import lease
+from dmseg.experiments.plan import distinct
+from dmseg.experiments.status import run_status, summarise
+from dmseg.experiments.store import RunStore, write_json, write_scores
+from dmseg.files import write_whole
+from dmseg.tables.build import lines
+from dmseg.tables.plan import TablePlanner, parse_request
+from dmseg.tables.spec import Block, Column, TableSpec, read_spec
+
+
+@pytest.mark.parametrize(
+    ("overrides", "data"),
+    [
+        ([], {"qubiq": "qubiq", "lits": "lits", "kits": "kits"}),
+        (["data=lidc"], {"qubiq": "lidc"}),
+        (["data=phantom"], {"qubiq": "phantom", "lits": "phantom_lits", "kits": "phantom_kits"}),
+    ],
+)
+def test_which_data_set_stands_for_which(overrides, data):
+    assert parse_request(overrides).data == data
+
+
+def test_overrides_of_one_data_set():
+    request = parse_request(["seed=2", "qubiq:data.root=/a", "kits:data.size=64", "qubiq:fold=1"])
+    assert request.overrides_of("qubiq") == ("data=qubiq", "seed=2", "data.root=/a", "fold=1")
+    assert request.overrides_of("kits") == ("data=kits", "seed=2", "data.size=64")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["data=nope"], "data='nope' does not exist; choose from"),
+        (["data=phantom,lidc"], "mixes phantoms with real data"),
+        (["data=lidc", "kits:data.size=64"], "'kits:...' concerns a data set that is not read"),
+        (["data.root=/somewhere"], "data.root names one folder, but several data sets are read: qubiq, lits, kits"),
+    ],
+)
+def test_wrong_requests_are_named(overrides, words):
+    with pytest.raises(UserError, match=words):
+        parse_request(overrides)
+
+
+def test_rows_of_a_table_about_other_data(small_run):
+    spec = TableSpec(7, "none", "comparison", blocks=(Block("lits", "unet_tiny", ("dice",), True, {"hard": ()}),))
+    with pytest.raises(UserError, match="data=lidc gives no row of table 7, which is about LiTS"):
+        TablePlanner(small_run).plan(spec)
+
+
+def test_several_networks_and_a_pooled_row(small_run):
+    spec = dataclasses.replace(
+        read_spec("2"),
+        blocks=(Block("qubiq", "unet_resnet50", ("dice",), True, {"majority": ("labels=majority",)}),),
+        columns=(Column("majority", "Majority"),),
+    )
+    overrides = [item for item in small_run if not item.startswith("model=")]
+    planned = TablePlanner([*overrides, "model=unet_tiny,unet_mobilenetv2", "model.weights=null"]).plan(spec)
+    assert [row.model for row in planned.rows] == ["unet_tiny", "unet_mobilenetv2"]
+    assert [line.title for line in lines(planned)] == [f"{planned.rows[0].task.title} (for QUBIQ)"] * 2
+    assert len(planned.runs) == 10
+    one = TablePlanner([*small_run, "fold=3"]).plan(spec)
+    assert [run.settings.fold for run in one.runs] == [3]
+
+
+def test_teachers_come_first_and_once(small_run):
+    runs = TablePlanner(small_run).plan(read_spec("2")).runs
+    teacher, students = runs[0], [dataclasses.replace(run, teacher=runs[0]) for run in runs[1:3]]
+    assert distinct(students) == [teacher, *students]
+    grandchild = dataclasses.replace(runs[3], teacher=students[1])
+    assert distinct([grandchild, *students]) == [teacher, students[1], grandchild, students[0]]
+
+
+def test_status_and_estimate(small_run):
+    runs = TablePlanner(small_run).plan(read_spec("2")).runs
+    store = RunStore(runs[0].results)
+    assert summarise(runs).hours is None
+
+    def fill(folder):
+        import pandas as pd
+
+        write_scores(folder, pd.DataFrame([{"case": "a", "dice": 1.0}]), runs[0].evaluation_id, {})
+        write_json(folder / "manifest.json", {"seconds": 360.0})
+
+    store.write(runs[0].run_id, fill)
+    write_whole(store.log(runs[1].run_id), "trouble")
+    with lease(store.lease_file(runs[2].run_id)):
+        assert [run_status(run) for run in runs[:4]] == ["done", "failed", "running", "missing"]
+        found = summarise([*runs, *runs])
+    assert (found.experiments, found.runs) == (5, 25)
+    assert found.counts == {"done": 1, "failed": 1, "running": 1, "missing": 22}
+    assert found.hours == pytest.approx(24 * 0.1)
+
+
+def test_planning_imports_no_torch(small_run):
+    code = (
+        "import sys; from dmseg.cli.main import main; assert main(['plan', 'tables=2', *sys.argv[1:]]) == 0\n"
+        "assert 'torch' not in sys.modules, 'torch is imported'"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *small_run], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    words = done.stdout.split()
+    assert words[words.index("2") :][:4] == ["2", "5", "25", "0"]
