@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 INSTALLER ?= uv
 TORCH_BACKEND ?=
-DATA ?= qubiq
+DATA ?=
 DATA_ROOT ?=
 PROFILE ?= paper
 ARGS ?=
@@ -16,13 +16,13 @@ ARGS ?=
 UV_VERSION := 0.13.9
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-OVERRIDES = data=$(DATA) profile=$(PROFILE) $(if $(DATA_ROOT),'data.root="$(DATA_ROOT)"') $(ARGS)
+OVERRIDES = $(if $(DATA),data=$(DATA)) profile=$(PROFILE) $(if $(DATA_ROOT),'data.root="$(DATA_ROOT)"') $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format build clean reproduce-table1 reproduce-table2 reproduce-figure1
+.PHONY: help setup demo test lint format build clean reproduce-figure1 reproduce-tables
 
 help: ## show this
-	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
+	@grep -E '^[a-z0-9%-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
 
 setup: $(READY) ## make the environment
 
@@ -56,11 +56,12 @@ format: $(READY) ## format the code
 build: $(READY) ## the wheel
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
-reproduce-table1: $(READY) ## Table 1: how far raters agree
-	$(BIN)/dmseg reproduce table=1 $(OVERRIDES)
+# Each table of the paper: see configs/table. DATA empty: the paper's own data sets, below data/.
+reproduce-table%: $(READY) ## table N of the paper: reproduce-table2
+	$(BIN)/dmseg reproduce table=$* $(OVERRIDES)
 
-reproduce-table2: $(READY) ## Table 2: hard against soft labels
-	$(BIN)/dmseg reproduce table=2 $(OVERRIDES)
+reproduce-tables: $(READY) ## all tables
+	$(BIN)/dmseg reproduce tables=all $(OVERRIDES)
 
 reproduce-figure1: $(READY) ## Figure 1, and why soft labels need other losses
 	$(BIN)/dmseg reproduce figure=1 paths.results=results $(ARGS)

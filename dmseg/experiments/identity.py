@@ -8,7 +8,7 @@ from typing import Any
 
 from dmseg.data.folds import Split
 from dmseg.errors import UserError
-from dmseg.settings import EvaluateSettings, LabelSettings, ModelSettings, Settings
+from dmseg.settings import EvaluateSettings, LabelSettings, LossSettings, ModelSettings, Settings
 
 REVISIONS = {"labels": 1, "model": 1, "loss": 1, "training": 1}
 """Raised when a fix changes the numbers of a component, so that its earlier runs are not taken for new ones."""
@@ -45,7 +45,7 @@ def run_identity(settings: Settings, precision: str, data_digest: str, split: Sp
         "precision": precision,
         "labels": _labels(settings.labels),
         "model": _model(settings.model),
-        "loss": _without_names(asdict(settings.loss)),
+        "loss": _loss(settings.loss),
         "optim": asdict(settings.optim),
         "train": asdict(settings.train),
         "revisions": REVISIONS,
@@ -75,6 +75,16 @@ def _labels(settings: LabelSettings) -> dict[str, Any]:
         del node["smoothing"]
     elif settings.smoothing.kind == "uniform":
         del node["smoothing"]["kernel"]
+    return node
+
+
+def _loss(settings: LossSettings) -> dict[str, Any]:
+    """A term of weight zero is not computed, so its options have no effect."""
+    node = _without_names(asdict(settings))
+    if not settings.region_weight:
+        del node["region"]
+    if not settings.ce_weight:
+        del node["kl"]
     return node
 
 

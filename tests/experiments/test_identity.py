@@ -75,6 +75,14 @@ def test_the_rest_does_not(override):
     assert run_id(override) == run_id()
 
 
+def test_options_of_a_term_of_weight_zero_do_not_count():
+    alone = run_id("loss=ce")
+    assert alone != run_id()
+    assert run_id("loss=ce", "+loss.region.variant=2") == alone
+    assert run_id("loss=ce", "loss.kl=true") != alone
+    assert run_id("loss.ce_weight=0", "loss.kl=true") == run_id("loss.ce_weight=0")
+
+
 def test_data_split_and_precision_change_the_id():
     assert run_id(digest="1" * 64) != run_id()
     assert run_id(split=Split(("a", "b"), ("d",))) != run_id()
