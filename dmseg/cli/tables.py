@@ -75,8 +75,8 @@ def split_tables(words: Sequence[str]) -> tuple[list[TableSpec], list[str]]:
 def _plans(specs: Sequence[TableSpec], overrides: Sequence[str]) -> dict[int, PlannedTable]:
     """Plans those of the tables that need trainings."""
     set_up_logging()
-    planner = TablePlanner(overrides, say)
-    return {spec.number: planner.plan(spec) for spec in specs if spec.kind == "comparison"}
+    comparisons = [spec for spec in specs if spec.kind == "comparison"]
+    return {planned.spec.number: planned for planned in TablePlanner(overrides, comparisons, say).plan()}
 
 
 def _summary_row(summary: Summary) -> list[str]:
@@ -137,7 +137,7 @@ def _length(settings: Settings) -> str:
 def _write_agreement(spec: TableSpec, overrides: Sequence[str]) -> None:
     from dmseg.tables.build import TableData, agreement_cells
 
-    request = parse_request(overrides)
+    request = parse_request(overrides, ["qubiq"])
     if (data := request.data.get("qubiq")) is None:
         raise UserError(f"table {spec.number} needs a data set with several raters: data=qubiq, lidc or phantom")
     settings = compose_settings(request.overrides_of(data))

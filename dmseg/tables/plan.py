@@ -1,7 +1,7 @@
 """From a table to its runs: which data sets, networks and methods, and the experiments behind each cell."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,26 +113,33 @@ class TablePlanner:
     Args:
         overrides: the user's. Beside Hydra's grammar, ``data=`` and ``model=`` may list several names, and
             ``NAME:key=value`` holds for one data set only. ``task=`` limits the rows, ``fold=`` the folds.
+        specs: the tables that are to be planned.
         notify: told what is being prepared.
 
     Raises:
         UserError: if an override is wrong.
     """
 
-    def __init__(self, overrides: Sequence[str], notify: Notify = lambda text: None) -> None:
-        self._request = parse_request(overrides)
+    def __init__(
+        self, overrides: Sequence[str], specs: Sequence[TableSpec], notify: Notify = lambda text: None
+    ) -> None:
+        self._request = parse_request(overrides, [block.data for spec in specs for block in spec.blocks])
+        self._specs = specs
         self._one_fold = any(item.startswith("fold=") for item in overrides)
         self._notify = notify
         self._bases: dict[str, Base] = {}
         self._tasks: dict[str, list[PreparedTask]] = {}
         self._experiments: dict[tuple[str, str, tuple[str, ...]], list[PlannedRun]] = {}
 
-    def plan(self, spec: TableSpec) -> PlannedTable:
-        """Plans a table, preparing its data where that is missing.
+    def plan(self) -> list[PlannedTable]:
+        """Plans the tables, preparing data where they are missing.
 
         Raises:
             UserError: if an override does not fit, or data are missing or damaged.
         """
+        return [self._table(spec) for spec in self._specs]
+
+    def _table(self, spec: TableSpec) -> PlannedTable:
         blocks = [block for block in spec.blocks if block.data in self._request.data]
         chosen = {(block.data, model): (block, model) for block in blocks for model in self._models(block)}
         several = len({model for _, model in chosen}) > 1
@@ -143,8 +150,7 @@ class TablePlanner:
                 rows.setdefault(row.key, row)
         if not rows:
             needs = " and ".join(dict.fromkeys(PAPER_DATA[block.data] for block in spec.blocks))
-            asked = ", ".join(dict.fromkeys(self._request.data.values()))
-            raise UserError(f"data={asked} gives no row of table {spec.number}, which is about {needs}")
+            raise UserError(f"the data set that you name gives no row of table {spec.number}, which is about {needs}")
         return PlannedTable(spec, tuple(rows.values()))
 
     def _models(self, block: Block) -> tuple[str, ...]:
@@ -208,8 +214,12 @@ def _is_own_teacher(run: PlannedRun) -> bool:
     return run.teacher is not None and run.teacher.settings.model.name == run.settings.model.name
 
 
-def parse_request(overrides: Sequence[str]) -> Request:
+def parse_request(overrides: Sequence[str], needed: Collection[str] = tuple(PAPER_DATA)) -> Request:
     """Takes apart what concerns tables as a whole.
+
+    Args:
+        overrides: the user's.
+        needed: the paper's data sets that the tables are about.
 
     Raises:
         UserError: if a data set is unknown, an override concerns a data set that is not read, phantoms and real data
@@ -218,6 +228,7 @@ def parse_request(overrides: Sequence[str]) -> Request:
     chosen = [item.removeprefix("data=").split(",") for item in overrides if item.startswith("data=")]
     models = [item.removeprefix("model=").split(",") for item in overrides if item.startswith("model=")]
     data = _data_of([name.strip() for name in chosen[-1]]) if chosen else {name: name for name in PAPER_DATA}
+    data = {paper: read for paper, read in data.items() if paper in needed}
     common: list[str] = []
     distill: list[str] = []
     own: dict[str, tuple[str, ...]] = {}

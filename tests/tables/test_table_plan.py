@@ -49,10 +49,16 @@ def test_wrong_requests_are_named(overrides, words):
         parse_request(overrides)
 
 
+def test_only_what_the_tables_are_about_is_read():
+    request = parse_request(["data.root=/somewhere"], ["qubiq"])
+    assert request.overrides_of(request.data["qubiq"]) == ("data=qubiq", "data.root=/somewhere")
+    assert parse_request(["data=phantom"], ["kits"]).data == {"kits": "phantom_kits"}
+
+
 def test_rows_of_a_table_about_other_data(small_run):
     spec = TableSpec(7, "none", "comparison", blocks=(Block("lits", "unet_tiny", ("dice",), True, {"hard": ()}),))
-    with pytest.raises(UserError, match="data=lidc gives no row of table 7, which is about LiTS"):
-        TablePlanner(small_run).plan(spec)
+    with pytest.raises(UserError, match="gives no row of table 7, which is about LiTS"):
+        TablePlanner(small_run, [spec]).plan()[0]
 
 
 def test_several_networks_and_a_pooled_row(small_run):
@@ -62,16 +68,16 @@ def test_several_networks_and_a_pooled_row(small_run):
         columns=(Column("majority", "Majority"),),
     )
     overrides = [item for item in small_run if not item.startswith("model=")]
-    planned = TablePlanner([*overrides, "model=unet_tiny,unet_mobilenetv2", "model.weights=null"]).plan(spec)
+    planned = TablePlanner([*overrides, "model=unet_tiny,unet_mobilenetv2", "model.weights=null"], [spec]).plan()[0]
     assert [row.model for row in planned.rows] == ["unet_tiny", "unet_mobilenetv2"]
     assert [line.title for line in lines(planned)] == [f"{planned.rows[0].task.title} (for QUBIQ)"] * 2
     assert len(planned.runs) == 10
-    one = TablePlanner([*small_run, "fold=3"]).plan(spec)
+    one = TablePlanner([*small_run, "fold=3"], [spec]).plan()[0]
     assert [run.settings.fold for run in one.runs] == [3]
 
 
 def test_teachers_come_first_and_once(small_run):
-    runs = TablePlanner(small_run).plan(read_spec("2")).runs
+    runs = TablePlanner(small_run, [read_spec("2")]).plan()[0].runs
     teacher, students = runs[0], [dataclasses.replace(run, teacher=runs[0]) for run in runs[1:3]]
     assert distinct(students) == [teacher, *students]
     grandchild = dataclasses.replace(runs[3], teacher=students[1])
@@ -79,7 +85,7 @@ def test_teachers_come_first_and_once(small_run):
 
 
 def test_status_and_estimate(small_run):
-    runs = TablePlanner(small_run).plan(read_spec("2")).runs
+    runs = TablePlanner(small_run, [read_spec("2")]).plan()[0].runs
     store = RunStore(runs[0].results)
     assert summarise(runs).hours is None
 

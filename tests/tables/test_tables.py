@@ -30,7 +30,7 @@ def plan(tmp_path, qubiq_tree):
         f"data.root='{qubiq_tree}'", "data.size=32", "model=unet_tiny",
         f"paths.prepared='{tmp_path / 'prepared'}'", f"paths.results='{tmp_path / 'results'}'",
     ]  # fmt: skip
-    full = TablePlanner(["data=qubiq", *overrides]).plan(SPEC)
+    full = TablePlanner(["data=qubiq", *overrides], [SPEC]).plan()[0]
     kept = tuple(row for row in full.rows if row.task.name in ("prostate-1", "prostate-2", "kidney-1"))
     return dataclasses.replace(full, rows=kept)
 
