@@ -11,7 +11,7 @@ from rich.logging import RichHandler
 
 from dmseg.cli.sweep import is_sweep, sweep
 from dmseg.experiments.compose import compose_settings
-from dmseg.experiments.launch import Outcome, attempt, launch
+from dmseg.experiments.launch import Outcome, attempt, is_inline, launch
 from dmseg.experiments.plan import PlannedRun, distinct, plan_folds, plan_run
 from dmseg.experiments.sources import prepare_task, task_names
 from dmseg.experiments.status import is_complete
@@ -68,11 +68,11 @@ def carry_out(runs: Sequence[PlannedRun], settings: Settings) -> int:
     _set_damaged_aside(runs)
     missing = [run for run in runs if not is_complete(run)]
     say(f"{len(runs)} runs, {len(runs) - len(missing)} done before, {len(missing)} to do")
-    workers = min(settings.workers, len(missing))
-    progress = ManyProgress(err, len(missing), bar=workers > 1)
+    here = is_inline(settings.launcher)
+    progress = ManyProgress(err, len(missing), bar=not here)
     statuses = [0]
     with progress.shown():
-        for outcome in launch(missing, workers, quiet if workers > 1 else talkative):
+        for outcome in launch(missing, settings.launcher, talkative if here else quiet):
             _report_failure(outcome)
             statuses.append(outcome.status)
             progress.advance(outcome.run.title)
@@ -92,7 +92,7 @@ def _set_damaged_aside(runs: Sequence[PlannedRun]) -> None:
 def _report_failure(outcome: Outcome) -> None:
     if outcome.error is None:
         return
-    what = "stopped" if outcome.kind == "stopped" else "failed"
+    what = {"stopped": "stopped", "blocked": "waits"}.get(outcome.kind, "failed")
     err.print(f"dmseg: {outcome.run.title} ({outcome.run.run_id}) {what}: {outcome.error}", markup=False)
     if outcome.log is not None:
         err.print(f"{outcome.tail}\nits log: {outcome.log}", markup=False)

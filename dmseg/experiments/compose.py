@@ -26,6 +26,7 @@ CHOICES = {
     "tracker": ("disabled", "offline", "online"),
     "precision": ("fp32", "bf16", "auto"),
     "evaluate.empty": ("skip", "one", "zero"),
+    "launcher.kind": ("auto", "inline", "local", "slurm"),
     "folds.kind": ("contiguous", "shuffled"),
     "labels.smoothing.kind": ("boundary", "uniform"),
 }
@@ -46,6 +47,13 @@ RANGES: dict[str, tuple[float, float]] = {
     "checkpoint.minutes": (0, 1e6),
     "checkpoint.steps": (1, 1_000_000_000),
     "workers": (1, 256),
+    "launcher.workers": (1, 256),
+    "launcher.job.runs": (1, 10_000),
+    "launcher.job.minutes": (5, 1_000_000),
+    "launcher.job.requeues": (0, 1_000_000),
+    "launcher.job.parallel": (1, 10_000),
+    "launcher.job.cpus": (1, 1024),
+    "launcher.job.gpus": (0, 1024),
     "threads": (1, 1024),
 }
 

@@ -9,6 +9,7 @@ from dmseg.experiments.launch import launch
 from dmseg.experiments.plan import plan_run
 from dmseg.experiments.sources import prepare_task
 from dmseg.report.observers import quiet
+from dmseg.settings import LauncherSettings
 
 
 def plan(listed):
@@ -21,7 +22,7 @@ def plan(listed):
 
 def main():
     runs = plan(json.loads(Path(sys.argv[1]).read_text()))
-    outcomes = list(launch(runs, int(sys.argv[2]), quiet))
+    outcomes = list(launch(runs, LauncherSettings("local", int(sys.argv[2])), quiet))
     for outcome in outcomes:
         print(outcome.run.run_id, outcome.kind, outcome.error or "", flush=True)
     sys.exit(max((outcome.status for outcome in outcomes), default=0))

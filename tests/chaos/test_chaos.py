@@ -21,6 +21,7 @@ from dmseg.experiments.launch import launch
 from dmseg.experiments.store import RunStore
 from dmseg.files import checksum
 from dmseg.report.observers import quiet
+from dmseg.settings import LauncherSettings
 
 HERE = Path(__file__).parent
 KILLS = int(os.environ.get("CHAOS_KILLS", "4"))
@@ -161,7 +162,7 @@ def kill_at_random(launched, victim, store, rng):
 def test_killed_runs_end_in_the_same_numbers(small_run, tmp_path):
     rng = random.Random(0)
     _, reference = listed_runs(small_run, tmp_path, "reference")
-    assert {outcome.kind for outcome in launch(reference, 1, quiet)} == {"done"}
+    assert {outcome.kind for outcome in launch(reference, LauncherSettings("inline"), quiet)} == {"done"}
 
     chaos_list, runs = listed_runs(small_run, tmp_path, "chaos")
     store = RunStore(tmp_path / "chaos")

@@ -17,6 +17,7 @@ from dmseg.experiments.plan import plan_folds, plan_run
 from dmseg.experiments.run import execute
 from dmseg.experiments.sources import prepare_task
 from dmseg.experiments.store import RunStore
+from dmseg.settings import LauncherSettings
 from dmseg.training import fit
 
 
@@ -171,7 +172,7 @@ def test_one_failing_run_does_not_stop_the_others(small_run):
     runs = plan_folds(settings, store)
     settings = dataclasses.replace(settings, model=dataclasses.replace(settings.model, architecture="Nope"))
     bad = plan_run(settings, store)
-    outcomes = list(launch([bad, *runs[1:3]], 2, nothing))
+    outcomes = list(launch([bad, *runs[1:3]], LauncherSettings("local", 2), nothing))
     assert {outcome.run.run_id: outcome.status for outcome in outcomes} == {
         bad.run_id: 2,
         runs[1].run_id: 0,
@@ -184,7 +185,9 @@ def test_workers_give_the_same_numbers_as_one_process(small_run, tmp_path):
     for name, workers in (("inline", 1), ("pool", 2)):
         settings = compose_settings([*small_run, f"paths.results='{tmp_path / name}'"])
         planned_runs = plan_folds(settings, prepare_task(settings.data, settings.paths, None), folds=(0, 1))
-        assert all(outcome.error is None for outcome in launch(planned_runs, workers, nothing))
+        assert all(
+            outcome.error is None for outcome in launch(planned_runs, LauncherSettings("auto", workers), nothing)
+        )
         runs[name] = planned_runs
     for one, other in zip(runs["inline"], runs["pool"], strict=True):
         assert (folder(one) / "weights.safetensors").read_bytes() == (

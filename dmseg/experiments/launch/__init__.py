@@ -1,0 +1,62 @@
+"""Carries out many runs somewhere: in this process, in worker processes, or as Slurm jobs.
+
+One run that fails does not stop the others; a launcher only says where runs are carried out (`schedule.Executor`).
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from dmseg.experiments.launch.local import Inline, Local
+from dmseg.experiments.launch.outcome import CarryOut, MakeObservers, Outcome, attempt
+from dmseg.experiments.launch.schedule import Executor, carry_out_all
+from dmseg.experiments.plan import PlannedRun
+from dmseg.experiments.stopping import stopping_gently
+from dmseg.settings import LauncherSettings
+
+__all__ = ["Outcome", "attempt", "is_inline", "launch"]
+
+
+def launch(
+    runs: Sequence[PlannedRun], launcher: LauncherSettings, observers: MakeObservers, carry_out: CarryOut = attempt
+) -> Iterator[Outcome]:
+    """Carries out runs and yields each one's outcome as soon as it is known, teachers before their students.
+
+    On SIGTERM or Ctrl-C no further run begins, those under way keep their state, and the rest are left out.
+
+    Args:
+        runs: the runs, each once.
+        launcher: where they are carried out.
+        observers: makes each run's observers; must be picklable unless runs are carried out in this process.
+        carry_out: what is done with a run; likewise.
+
+    Raises:
+        UserError: if the launcher cannot be used here.
+    """
+    if not runs:
+        return
+    with stopping_gently():
+        executor = _executor(runs, launcher, observers, carry_out)
+        try:
+            yield from carry_out_all(runs, executor)
+        except BaseException:
+            executor.ask_to_stop()
+            raise
+        finally:
+            executor.close()
+
+
+def is_inline(launcher: LauncherSettings) -> bool:
+    """Whether runs are carried out in this process, one after another."""
+    return launcher.kind == "inline" or (launcher.kind == "auto" and launcher.workers == 1)
+
+
+def _executor(
+    runs: Sequence[PlannedRun], launcher: LauncherSettings, observers: MakeObservers, carry_out: CarryOut
+) -> Executor:
+    if is_inline(launcher):
+        return Inline(observers, carry_out)
+    if launcher.job is None:
+        return Local(runs, launcher.workers, observers, carry_out)
+    from dmseg.experiments.launch.slurm import Slurm
+
+    return Slurm(launcher.job, Path(runs[0].settings.paths.results) / "slurm", observers, carry_out)
