@@ -1,11 +1,12 @@
 """Files and folders that appear whole or not at all, also after a crash, on any file system that renames atomically."""
 
+import fcntl
 import hashlib
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -61,6 +62,19 @@ def write_whole(path: Path, text: str) -> None:
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Lets one process at a time into the block; others on the same machine wait. Makes the folder where it is missing.
+
+    Where the file system has no locks everybody is let in, so the block must be safe, if wasteful, without.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def checksum(path: Path) -> str:

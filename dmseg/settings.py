@@ -15,6 +15,7 @@ class DataSettings:
         size: edge of the square that every slice is resized to, in pixels.
         options: further options of the adapter.
         phantom: options of the phantom that is made where `root` has none (with its `_target_`), or None for real data.
+        labels_only: volumes only: ``dmseg prepare`` counts slices from the labels alone, and nothing is stored.
     """
 
     name: str
@@ -23,6 +24,7 @@ class DataSettings:
     size: int
     options: dict[str, Any]
     phantom: dict[str, Any] | None = None
+    labels_only: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dmseg.cli.sweep import is_sweep, sweep
 from dmseg.experiments.compose import compose_settings
 from dmseg.experiments.launch import Outcome, attempt, is_inline, launch
 from dmseg.experiments.plan import PlannedRun, distinct, plan_folds, plan_run
-from dmseg.experiments.sources import prepare_task, task_names
+from dmseg.experiments.sources import count_target_slices, prepare_task, task_names
 from dmseg.experiments.status import is_complete
 from dmseg.experiments.store import RunStore
 from dmseg.report.observers import quiet, talkative
@@ -29,10 +29,22 @@ def prepare(words: Sequence[str]) -> int:
     """Prepares one task, or all of a data set."""
     set_up_logging()
     settings = compose_settings(words)
+    if settings.data.labels_only:
+        return _count_slices(settings)
     for name in task_names(settings.data, settings.task):
-        prepared = prepare_task(settings.data, settings.paths, name, say)
+        prepared = prepare_task(settings.data, settings.paths, name, say, settings.workers)
         counts = f"{len(prepared.cases)} cases, {len(prepared.images)} slices"
         print(f"{settings.data.name}/{name}: {counts}, {prepared.folder}")
+    return 0
+
+
+def _count_slices(settings: Settings) -> int:
+    """Prints how many slices hold the target, in all and in each fold."""
+    counts, folds = count_target_slices(settings.data, settings.task, settings.folds, settings.workers)
+    for title, part in ((settings.data.name, counts), *((f"fold {index}", fold) for index, fold in enumerate(folds))):
+        slices, hit = sum(item.n_slices for item in part), sum(item.n_target for item in part)
+        cases = sum(item.n_target > 0 for item in part)
+        print(f"{title}: {hit} of {slices} slices hold the target, in {cases} of {len(part)} cases")
     return 0
 
 

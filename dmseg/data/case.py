@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -37,13 +37,13 @@ class CaseFiles:
 
     Attributes:
         case: id of the case.
-        n_slices: number of slices that reading will give.
+        n_slices: number of slices that reading will give, or None where only reading tells.
         files: all files that the case is read from, in a fixed order.
         layout: what the adapter itself needs to know for reading.
     """
 
     case: str
-    n_slices: int
+    n_slices: int | None
     files: tuple[Path, ...]
     layout: Any = None
 
@@ -78,8 +78,31 @@ class Case:
     slices: Iterable[Slice]
 
 
+@dataclass(frozen=True)
+class About:
+    """A data set as it is distributed.
+
+    Attributes:
+        cases: number of cases that the paper or the distribution has, or None where it varies.
+        licence: licence of the data.
+        source: where the data is to be had.
+    """
+
+    cases: int | None
+    licence: str
+    source: str
+
+
 class Adapter(ABC):
-    """Reads one data set as it is distributed. Its constructor's first argument is the root folder."""
+    """Reads one data set as it is distributed. Its constructor's first argument is the root folder.
+
+    Attributes:
+        about: the data set, for people.
+        skips_faulty: whether cases with missing or damaged files are left out, not an error.
+    """
+
+    about: ClassVar[About]
+    skips_faulty: bool = False
 
     @property
     @abstractmethod

@@ -11,21 +11,30 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from dmseg import __version__
 from dmseg.data.case import Adapter, Case, CaseFiles, Task
+from dmseg.data.parts import Part, fingerprints, part_folder, paths, read_part, unchanged, write_part
 from dmseg.errors import UserError
+from dmseg.files import exclusive, scratch_folder
 
 REVISION = 1
 """Raised when a change gives other arrays for the same sources and options."""
+
+REPORT_SECONDS = 15.0
+"""How often a long preparation says how far it is."""
+
+Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +82,11 @@ class PreparedTask:
         return str(self.manifest["digest"])
 
     @property
+    def listed(self) -> list[str]:
+        """Ids of all cases of the data set, which folds are made of; those without a slice are not in `cases`."""
+        return list(self.manifest.get("listed") or [case.case for case in self.cases])
+
+    @property
     def task(self) -> Task:
         """The task."""
         row = self.manifest["task"]
@@ -115,11 +129,9 @@ def is_current(folder: Path, files: list[CaseFiles], options: dict[str, Any]) ->
         return False
     if manifest["revision"] != REVISION or manifest["options"] != options:
         return False
-    listed = [[case.case, [str(path.absolute()) for path in case.files]] for case in files]
-    known = manifest["sources"]
-    if listed != manifest["source_files"]:
+    if [[case.case, paths(case)] for case in files] != manifest["source_files"]:
         return False
-    return all(_unchanged(path, known[str(path.absolute())]) for case in files for path in case.files)
+    return all(unchanged(path, manifest["sources"]) for case in files for path in case.files)
 
 
 def prepare(
@@ -128,8 +140,12 @@ def prepare(
     folder: Path,
     size: int,
     options: dict[str, Any],
+    workers: int = 1,
 ) -> bool:
     """Writes the store of a task, unless it is there and current.
+
+    Every case that is done is kept beside the store until the store is whole: called again after an interruption, or
+    after damaged files were replaced, it goes on with the cases that are missing.
 
     Args:
         adapter: reads the raw files.
@@ -137,72 +153,148 @@ def prepare(
         folder: where the store goes (`store_folder`).
         size: edge that slices are resized to: images bilinearly, annotations to the nearest pixel.
         options: everything beside the sources that the arrays depend on; kept in the manifest.
+        workers: number of cases that are read at a time.
 
     Returns:
         Whether anything was written.
 
     Raises:
-        UserError: if a source is damaged or not what it should be; nothing is left behind then.
+        UserError: if a source is missing, damaged or not what it should be (all such cases are logged before), or there
+            is not one slice.
     """
     files = adapter.list_cases(task.name)
     if is_current(folder, files, options):
         return False
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        manifest = _write_arrays(adapter, task, files, scratch, size)
-        manifest |= {
-            "options": options,
-            "revision": REVISION,
-            "version": __version__,
-            **_describe_sources(files),
-        }
-        (scratch / "manifest.json").write_text(json.dumps(manifest, indent=1))
-        _swap(scratch, folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    work = folder.parent / f".{folder.name}.parts"
+    with exclusive(work):
+        if is_current(folder, files, options):
+            return False
+        parts = _make_parts(adapter, task, files, work, size, options, workers)
+        with scratch_folder(folder) as scratch:
+            manifest = _assemble(parts, task, size, work, scratch)
+            manifest |= {
+                "options": options,
+                "revision": REVISION,
+                "version": __version__,
+                **_describe_sources(files, parts),
+            }
+            (scratch / "manifest.json").write_text(json.dumps(manifest, indent=1))
+            _swap(scratch, folder)
+        shutil.rmtree(work, ignore_errors=True)
     return True
 
 
-def _write_arrays(
+def _make_parts(
     adapter: Adapter,
     task: Task,
     files: list[CaseFiles],
-    folder: Path,
+    work: Path,
     size: int,
-) -> dict[str, Any]:
-    """Reads every case and writes its slices; returns the manifest's part about the content."""
-    digest = hashlib.sha256()
-    total, first, cases = sum(case.n_slices for case in files), 0, []
-    images: npt.NDArray[np.uint8] | None = None
-    annotations = _create(folder / "annotations.npy", (total, len(task.raters), size, size))
-    for case_files in files:
-        case = adapter.read_case(task.name, case_files)
-        count = 0
-        for image, masks in _prepared_slices(case, size):
-            if images is None:
-                images = _create(folder / "images.npy", (total, *image.shape))
-            if image.shape != images.shape[1:]:
-                raise UserError(f"case {case.case} has {len(image)} channels, the cases before {images.shape[1]}")
-            images[first + count] = image
-            annotations[first + count, list(case.raters)] = masks
-            digest.update(image.tobytes() + masks.tobytes())
-            count += 1
-        row = {"case": case.case, "first": first, "n_slices": count, "raters": list(case.raters)}
-        digest.update(json.dumps(row, sort_keys=True).encode())
-        cases.append(row)
-        first += count
-    return {"cases": cases, "task": asdict(task), "size": size, "digest": digest.hexdigest()}
+    options: dict[str, Any],
+    workers: int,
+) -> list[Part]:
+    """Prepares the cases that are not done yet; returns all that could be read, in their order."""
+    key = json.dumps([REVISION, asdict(task), size, options], sort_keys=True)
+    _refuse_missing(adapter, files)
+
+    def make(case: CaseFiles) -> Part | UserError:
+        place = part_folder(work, case.case)
+        try:
+            return read_part(place, case, key) or _make_part(adapter, task, case, place, size, key)
+        except UserError as error:
+            return error
+
+    results = _side_by_side(make, files, workers)
+    faults = [(case.case, result) for case, result in zip(files, results, strict=True) if isinstance(result, UserError)]
+    for case, fault in faults:
+        log.log(logging.WARNING if adapter.skips_faulty else logging.ERROR, "case %s: %s", case, fault)
+    if faults and not adapter.skips_faulty:
+        raise UserError(
+            f"{faults[0][1]}\n{len(faults)} of {len(files)} cases cannot be read: {_some(case for case, _ in faults)}; "
+            "mend them and call again, the others are kept"
+        )
+    return [result for result in results if isinstance(result, Part)]
 
 
-def _create(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    array: npt.NDArray[np.uint8] = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    return array
+def _make_part(adapter: Adapter, task: Task, files: CaseFiles, place: Path, size: int, key: str) -> Part:
+    shutil.rmtree(place, ignore_errors=True)
+    case = adapter.read_case(task.name, files)
+    return write_part(case, _prepared_slices(case, size), files, key, place)
+
+
+def _side_by_side(make: Callable[[CaseFiles], Result], files: list[CaseFiles], workers: int) -> list[Result]:
+    """Applies a function to all cases in threads (inflating and array arithmetic let other threads run)."""
+    pool = ThreadPoolExecutor(workers)
+    try:
+        results, told = [], time.monotonic()
+        for done, result in enumerate(pool.map(make, files), start=1):
+            results.append(result)
+            if time.monotonic() - told > REPORT_SECONDS:
+                log.info("%d of %d cases", done, len(files))
+                told = time.monotonic()
+        return results
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _refuse_missing(adapter: Adapter, files: list[CaseFiles]) -> None:
+    missing = [path for case in files for path in case.files if not path.is_file()]
+    if missing and not adapter.skips_faulty:
+        others = f" and {len(missing) - 1} more files are" if len(missing) > 1 else " is"
+        raise UserError(
+            f"{missing[0]}{others} missing\nhow to get them: {adapter.about.source}\n"
+            "data.faulty_cases=skip goes on without such cases"
+        )
+
+
+def _assemble(parts: list[Part], task: Task, size: int, work: Path, folder: Path) -> dict[str, Any]:
+    """Joins the parts to the store's arrays; returns the manifest's part about the content."""
+    kept = [part for part in parts if part.n_slices]
+    if not kept:
+        raise UserError(f"task {task.name} has not one slice to keep in {len(parts)} cases; check the data's labels")
+    odd = next((part for part in kept if part.n_channels != kept[0].n_channels), None)
+    if odd is not None:
+        raise UserError(f"case {odd.case} has {odd.n_channels} channels, the cases before {kept[0].n_channels}")
+    total, digest, first, rows = sum(part.n_slices for part in kept), hashlib.sha256(), 0, []
+    with (
+        _array_file(folder / "images.npy", (total, kept[0].n_channels, size, size)) as images,
+        _array_file(folder / "annotations.npy", (total, len(task.raters), size, size)) as annotations,
+    ):
+        for part in kept:
+            for image, masks in part.chunks(part_folder(work, part.case)):
+                images.write(image.data)
+                annotations.write(_all_raters(masks, part.raters, len(task.raters)).data)
+                for one_image, one_masks in zip(image, masks, strict=True):
+                    digest.update(one_image.data)
+                    digest.update(one_masks.data)
+            row = {"case": part.case, "first": first, "n_slices": part.n_slices, "raters": list(part.raters)}
+            digest.update(json.dumps(row, sort_keys=True).encode())
+            rows.append(row)
+            first += part.n_slices
+    return {"cases": rows, "task": asdict(task), "size": size, "digest": digest.hexdigest()}
+
+
+def _array_file(path: Path, shape: tuple[int, ...]) -> BinaryIO:
+    """Opens a ``.npy`` file of uint8 whose values are still to be written, one after another."""
+    file = path.open("wb")
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file
+
+
+def _all_raters(masks: npt.NDArray[np.uint8], raters: tuple[int, ...], count: int) -> npt.NDArray[np.uint8]:
+    """(n, r, S, S) to (n, R, S, S), absent raters blank."""
+    if len(raters) == count:
+        return masks
+    spread = np.zeros((len(masks), count, *masks.shape[2:]), dtype=np.uint8)
+    spread[:, list(raters)] = masks
+    return spread
 
 
 def _prepared_slices(case: Case, size: int) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]:
     for item in case.slices:
-        yield quantise(resize_image(item.image, size), case.window), resize_mask(item.annotations, size)
+        image = quantise(resize_image(item.image, size), case.window)
+        yield np.ascontiguousarray(image), resize_mask(item.annotations, size)
 
 
 def resize_image(image: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.float32]:
@@ -237,25 +329,20 @@ def quantise(image: npt.NDArray[np.float32], window: npt.NDArray[np.float64]) ->
     return np.asarray(np.rint(np.clip(scaled, 0, 1) * 255), dtype=np.uint8)
 
 
-def _describe_sources(files: list[CaseFiles]) -> dict[str, Any]:
+def _describe_sources(files: list[CaseFiles], parts: list[Part]) -> dict[str, Any]:
+    """All sources, those of cases that were left out too; and the ids that folds are made of."""
+    known = {part.case: part.sources for part in parts}
+    sources = [known.get(case.case) or fingerprints(case) for case in files]
     return {
-        "source_files": [[case.case, [str(path.absolute()) for path in case.files]] for case in files],
-        "sources": {str(path.absolute()): _fingerprint(path) for case in files for path in case.files},
+        "listed": [case.case for case in files],
+        "source_files": [[case.case, paths(case)] for case in files],
+        "sources": {path: value for each in sources for path, value in each.items()},
     }
 
 
-def _fingerprint(path: Path) -> dict[str, Any]:
-    status = path.stat()
-    with path.open("rb") as file:
-        checksum = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": checksum}
-
-
-def _unchanged(path: Path, known: dict[str, Any]) -> bool:
-    status = path.stat()
-    if status.st_size != known["size"]:
-        return False
-    return bool(status.st_mtime_ns == known["mtime_ns"] or _fingerprint(path)["sha256"] == known["sha256"])
+def _some(names: Iterable[str], shown: int = 5) -> str:
+    listed = list(names)
+    return ", ".join(listed[:shown]) + (", ..." if len(listed) > shown else "")
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

@@ -2,22 +2,54 @@
 
 import re
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 import numpy.typing as npt
+from isal import isal_zlib
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 from PIL import Image, UnidentifiedImageError
 
 from dmseg.errors import UserError
 
 Array = npt.NDArray[np.float32]
 
+_DAMAGE: tuple[Any, ...] = (
+    OSError,
+    EOFError,
+    ValueError,
+    SyntaxError,
+    zlib.error,
+    isal_zlib.error,
+    ImageFileError,
+    HeaderDataError,
+    UnidentifiedImageError,
+)
+
 
 def natural_key(text: str) -> list[tuple[int, int | str]]:
     """Sort key under which ``case2`` comes before ``case10``."""
     return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", text) if part]
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turns what reading a missing or damaged file raises into a message.
+
+    Raises:
+        UserError: if the block fails to read the file.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing") from None
+    except _DAMAGE as error:
+        raise UserError(f"{path} cannot be read ({_first_line(error)}); the file is damaged: get it again") from None
 
 
 def read_nifti(path: Path) -> Array:
@@ -32,12 +64,8 @@ def read_nifti(path: Path) -> Array:
     Raises:
         UserError: if the file is missing, truncated, not NIfTI, or holds NaN or infinite values.
     """
-    try:
+    with readable(path):
         data = np.asarray(nibabel.load(path).dataobj, dtype=np.float32)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing") from None
-    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
-        raise UserError(f"{path} cannot be read ({_first_line(error)}); the file is damaged: get it again") from None
     return _finite(np.squeeze(data), path)
 
 
@@ -50,14 +78,9 @@ def read_png(path: Path) -> Array:
     Raises:
         UserError: if the file is missing or damaged.
     """
-    try:
-        with Image.open(path) as image:
-            grey = image if image.mode in ("1", "L", "I;16", "I") else image.convert("L")
-            return np.asarray(grey, dtype=np.float32)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing") from None
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({_first_line(error)}); the file is damaged: get it again") from None
+    with readable(path), Image.open(path) as image:
+        grey = image if image.mode in ("1", "L", "I;16", "I") else image.convert("L")
+        return np.asarray(grey, dtype=np.float32)
 
 
 def as_mask(values: Array, path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:

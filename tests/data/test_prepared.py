@@ -1,5 +1,6 @@
 """The prepared store: what it holds, when it is made anew, and that it is never half there."""
 
+import hashlib
 import json
 import os
 
@@ -75,18 +76,45 @@ def test_the_digest_is_of_the_content_not_of_the_place(tmp_path):
     assert one.digest == two.digest
 
 
-def test_a_damaged_source_leaves_nothing_behind(tmp_path, lidc_tree):
+def test_a_damaged_source_leaves_no_store_and_the_rest_is_kept(tmp_path, lidc_tree, monkeypatch):
     folder = tmp_path / "stores" / "store"
     path = lidc_tree / "LIDC-IDRI-slices/LIDC-IDRI-0011/nodule-0/images/slice-0.png"
     whole = path.read_bytes()
     path.write_bytes(whole[:40])
     with pytest.raises(UserError, match="LIDC-IDRI-0011"):
         prepared_lidc(lidc_tree, folder)
-    assert list(folder.parent.iterdir()) == []
     with pytest.raises(UserError, match="is not prepared"):
         PreparedTask(folder)
     path.write_bytes(whole)
-    assert prepared_lidc(lidc_tree, folder)[0]
+    read = []
+    monkeypatch.setattr(LidcAdapter, "read_case", counted(LidcAdapter.read_case, read))
+    wrote, store = prepared_lidc(lidc_tree, folder)
+    assert wrote
+    assert read == ["LIDC-IDRI-0011"]
+    assert list(folder.parent.iterdir()) == [folder], "nothing is left beside the store"
+    assert store.digest == prepared_lidc(lidc_tree, tmp_path / "other")[1].digest
+
+
+def counted(read_case, read):
+    def reading(adapter, task, files):
+        read.append(files.case)
+        return read_case(adapter, task, files)
+
+    return reading
+
+
+def test_the_arrays_digest_is_what_it_always_was(tmp_path):
+    """Stored runs depend on it: every slice's bytes, then the case's row, case after case."""
+    root = write_lidc(tmp_path / "lidc", 3, np.random.default_rng(0), slices=(1, 2))
+    _, store = prepared_lidc(root, tmp_path / "store")
+    digest = hashlib.sha256()
+    for case in store.cases:
+        for index in range(case.first, case.first + case.n_slices):
+            digest.update(store.images[index].tobytes() + store.annotation_arrays[index].tobytes())
+        row = {"case": case.case, "first": case.first, "n_slices": case.n_slices, "raters": [0, 1, 2, 3]}
+        digest.update(json.dumps(row, sort_keys=True).encode())
+    assert store.digest == digest.hexdigest()
+    assert store.digest == "2bea97dc1c1d4e17e7f3dcee6b84a877da6a36f422879982bcdcc412ecedd9c6"
 
 
 def test_a_damaged_manifest_is_named(tmp_path, lidc_tree):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from dmseg.data.case import Adapter, Case, CaseFiles, Slice, Task
+from dmseg.data.case import About, Adapter, Case, CaseFiles, Slice, Task
 from dmseg.data.readers import as_mask, natural_key, read_png
 from dmseg.errors import UserError
 
@@ -31,6 +31,12 @@ class LidcAdapter(Adapter):
     Raises:
         UserError: if an option has an unknown value.
     """
+
+    about = About(
+        None,
+        "CC BY 3.0",
+        "LIDC-IDRI of The Cancer Imaging Archive, in a public distribution of one PNG a slice and reader",
+    )
 
     def __init__(self, root: str | Path, min_marks: int = 0, missing_masks: str = "error") -> None:
         if missing_masks not in ("error", "blank"):

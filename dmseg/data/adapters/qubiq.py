@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from dmseg.data.case import Adapter, Case, CaseFiles, Slice, Task
+from dmseg.data.case import About, Adapter, Case, CaseFiles, Slice, Task
 from dmseg.data.readers import as_mask, natural_key, read_nifti
 from dmseg.errors import UserError
 
@@ -82,6 +82,8 @@ class QubiqAdapter(Adapter):
     Raises:
         UserError: if an option has an unknown value.
     """
+
+    about = About(sum(CASE_COUNTS.values()), "non-commercial", "register at qubiq.grand-challenge.org")
 
     def __init__(
         self,

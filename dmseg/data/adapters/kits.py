@@ -1,0 +1,49 @@
+"""KiTS19: 210 CT scans of the kidneys with their tumours.
+
+Layout, as distributed: ``case_00000/{imaging,segmentation}.nii.gz``. Slices lie along the first axis. All slices are
+512 x 512 but those of case 160 (512 x 796), which are resized like any other, not keeping their aspect. Cases 210 to
+299 of the distribution are the challenge's test cases, without segmentation, and are not read.
+"""
+
+import re
+from pathlib import Path
+
+from dmseg.data.adapters.volumes import VolumeAdapter
+from dmseg.data.case import About, CaseFiles
+from dmseg.errors import UserError
+
+TRAINING_CASES = 210
+
+
+class KitsAdapter(VolumeAdapter):
+    """Reads KiTS19: labels 1 kidney (cysts included), 2 tumour. Options: `VolumeAdapter`."""
+
+    name, title, axis = "kits", "KiTS", 0
+    about = About(TRAINING_CASES, "CC BY-NC-SA 4.0", "python scripts/download_kits.py FOLDER")
+
+    def list_cases(self, task: str) -> list[CaseFiles]:
+        """Lists the training cases by number.
+
+        Raises:
+            UserError: if there is none.
+        """
+        if not self.root.is_dir():
+            raise UserError(f"KiTS folder {self.root} does not exist; set data.root, or use data=phantom_kits")
+        place = self.root / "data" if (self.root / "data").is_dir() else self.root
+        folders = sorted(path for path in place.iterdir() if _is_training_case(path))
+        if not folders:
+            raise UserError(f"no KiTS cases under {place}; expected case_00000/segmentation.nii.gz and so on")
+        return [
+            CaseFiles(folder.name, None, (_file(folder, "imaging"), _file(folder, "segmentation")))
+            for folder in folders
+        ]
+
+
+def _is_training_case(folder: Path) -> bool:
+    match = re.fullmatch(r"case_(\d{5})", folder.name)
+    return match is not None and folder.is_dir() and int(match[1]) < TRAINING_CASES
+
+
+def _file(folder: Path, stem: str) -> Path:
+    plain = folder / f"{stem}.nii"
+    return plain if plain.is_file() else folder / f"{stem}.nii.gz"

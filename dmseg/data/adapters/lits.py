@@ -1,0 +1,56 @@
+"""LiTS: 131 CT scans of the liver with its tumours.
+
+Layout, as distributed: ``[...]/volume-N.nii[.gz]`` and ``segmentation-N.nii[.gz]``, in one folder or in two (``Training
+Batch 1`` and ``Training Batch 2``), at any depth below the root. Slices lie along the last axis. 13 cases have no
+tumour: they count in the folds (as in the released code), but have no slice to train on or to score.
+"""
+
+import re
+from pathlib import Path
+
+from dmseg.data.adapters.volumes import VolumeAdapter
+from dmseg.data.case import About, CaseFiles
+from dmseg.data.readers import natural_key
+from dmseg.errors import UserError
+
+
+class LitsAdapter(VolumeAdapter):
+    """Reads LiTS: labels 1 liver, 2 tumour. Options: `VolumeAdapter`."""
+
+    name, title = "lits", "LiTS"
+    about = About(131, "CC BY-NC-ND 4.0", "register at competitions.codalab.org/competitions/17094")
+
+    def list_cases(self, task: str) -> list[CaseFiles]:
+        """Lists the cases by number.
+
+        Raises:
+            UserError: if there is none, or a file is there twice.
+        """
+        if not self.root.is_dir():
+            raise UserError(f"LiTS folder {self.root} does not exist; set data.root, or use data=phantom_lits")
+        images, labels = self._find("volume"), self._find("segmentation")
+        numbers = sorted({*images, *labels}, key=natural_key)
+        if not numbers:
+            raise UserError(f"no LiTS cases under {self.root}; expected volume-N.nii and segmentation-N.nii")
+        return [self._case(number, images, labels) for number in numbers]
+
+    def _find(self, kind: str) -> dict[str, Path]:
+        found: dict[str, Path] = {}
+        for path in sorted(self.root.rglob(f"{kind}-*.nii*")):
+            match = re.fullmatch(rf"{kind}-(\d+)\.nii(\.gz)?", path.name)
+            if match is None or not path.is_file():
+                continue
+            if match[1] in found:
+                raise UserError(f"{path.name} is there twice: {found[match[1]]} and {path}; remove one of them")
+            found[match[1]] = path
+        return found
+
+    def _case(self, number: str, images: dict[str, Path], labels: dict[str, Path]) -> CaseFiles:
+        image = images.get(number) or _beside(labels[number], f"volume-{number}")
+        label = labels.get(number) or _beside(image, f"segmentation-{number}")
+        return CaseFiles(f"volume-{number}", None, (image, label))
+
+
+def _beside(path: Path, stem: str) -> Path:
+    """Where a missing file is expected."""
+    return path.with_name(stem + "".join(path.suffixes))

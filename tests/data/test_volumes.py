@@ -1,0 +1,155 @@
+"""Streams of NIfTI volumes against nibabel reading them whole."""
+
+import gzip
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK
+
+from dmseg.data import volumes
+from dmseg.data.volumes import open_volume
+from dmseg.errors import UserError
+
+
+def save(path, array, affine=None, slope=None, kind=nibabel.Nifti1Image, order="<"):
+    header = (nibabel.Nifti1Header if kind is nibabel.Nifti1Image else nibabel.Nifti2Header)(endianness=order)
+    header.set_data_dtype(array.dtype.newbyteorder(order))
+    image = kind(array, np.eye(4) if affine is None else affine, header)
+    if slope:
+        image.header.set_slope_inter(*slope)
+    nibabel.save(image, path)
+    return path
+
+
+def read_all(path, axis):
+    volume = open_volume(path)
+    return np.stack(list(volume.slices(axis, range(volume.shape[axis]))))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("dtype", ["int16", "uint16", "uint8", "float32", "float64"])
+@pytest.mark.parametrize("name", ["v.nii", "v.nii.gz"])
+def test_slices_are_nibabels(tmp_path, monkeypatch, axis, dtype, name):
+    monkeypatch.setattr(volumes, "GATHERED_BYTES", 300)
+    array = np.random.default_rng(0).integers(0, 200, (7, 5, 6)).astype(dtype)
+    path = save(tmp_path / name, array)
+    expected = np.moveaxis(nibabel.load(path).get_fdata(), axis, 0)[:, None]
+    assert np.array_equal(read_all(path, axis), expected)
+    assert np.array_equal(np.stack(list(open_volume(path).slices(axis, [1, 4]))), expected[[1, 4]])
+
+
+@pytest.mark.parametrize("axis", [0, 2])
+@pytest.mark.parametrize(
+    "options",
+    [{"slope": (2.0, -1024.0)}, {"order": ">"}, {"kind": nibabel.Nifti2Image}, {"slope": (0.5, 3.0), "order": ">"}],
+)
+def test_odd_headers(tmp_path, axis, options):
+    array = np.random.default_rng(0).integers(-50, 200, (4, 5, 6)).astype(np.int16)
+    path = save(tmp_path / "v.nii.gz", array, **options)
+    assert read_all(path, axis)[:, 0] == pytest.approx(np.moveaxis(nibabel.load(path).get_fdata(), axis, 0))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_channels_and_axes_of_length_one(tmp_path, axis):
+    array = np.random.default_rng(0).normal(size=(4, 5, 6, 3)).astype(np.float32)
+    expected = np.moveaxis(np.moveaxis(array, axis, 0), -1, 1)
+    assert np.array_equal(read_all(save(tmp_path / "four.nii.gz", array), axis), expected)
+    path = save(tmp_path / "one.nii.gz", array[..., :1, None])
+    assert open_volume(path).shape == (4, 5, 6)
+    assert np.array_equal(read_all(path, axis), expected[:, :1])
+
+
+def test_header_extensions_are_stepped_over(tmp_path):
+    image = nibabel.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), np.eye(4))
+    image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", b"x" * 5000))
+    nibabel.save(image, tmp_path / "v.nii.gz")
+    assert np.array_equal(read_all(tmp_path / "v.nii.gz", 2)[:, 0], np.moveaxis(np.asarray(image.dataobj), 2, 0))
+
+
+def test_the_content_not_the_name_tells_whether_a_file_is_compressed(tmp_path):
+    array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    plain = save(tmp_path / "v.nii", array).read_bytes()
+    (tmp_path / "not.nii.gz").write_bytes(plain)
+    (tmp_path / "yes.nii").write_bytes(gzip.compress(plain))
+    for name in ("not.nii.gz", "yes.nii"):
+        assert np.array_equal(read_all(tmp_path / name, 2)[:, 0], np.moveaxis(array, 2, 0))
+
+
+def test_other_formats_are_read_whole(tmp_path):
+    array = np.random.default_rng(0).integers(0, 99, (4, 5, 6)).astype(np.int16)
+    nibabel.save(nibabel.MGHImage(array, np.eye(4)), tmp_path / "v.mgh")
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array.T), str(tmp_path / "v.nrrd"))
+    for name in ("v.mgh", "v.nrrd"):
+        assert np.array_equal(read_all(tmp_path / name, 0)[:, 0], array)
+
+
+def test_an_affine_that_cannot_be_used_does_not_stop_reading(tmp_path):
+    path = save(tmp_path / "v.nii", np.ones((2, 3, 4), np.int16))
+    content = bytearray(path.read_bytes())
+    content[252:256] = b"\x01\0\0\0"  # qform only
+    content[256:268] = np.array([9, 9, 9], "<f4").tobytes()  # not a quaternion
+    path.write_bytes(content)
+    volume = open_volume(path)
+    assert np.isnan(volume.affine).all()
+    assert len(list(volume.slices(2, range(4)))) == 4
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_counts_are_numpys(tmp_path, axis):
+    array = np.random.default_rng(0).integers(0, 3, (7, 5, 6)).astype(np.uint16)
+    counts = open_volume(save(tmp_path / "v.nii.gz", array)).count(axis, lambda values: values > 1)
+    others = tuple({0, 1, 2} - {axis})
+    assert np.array_equal(counts, (array > 1).sum(axis=others))
+
+
+def test_percentiles_are_numpys(tmp_path, monkeypatch):
+    array = np.random.default_rng(0).gamma(2, 1000, (9, 11, 8, 2)).astype(np.float32)
+    path = save(tmp_path / "v.nii.gz", array)
+    expected = np.percentile(array.reshape(-1, 2), (0.5, 99.5), axis=0).T
+    assert open_volume(path).percentiles((0.5, 99.5)) == pytest.approx(expected)
+    monkeypatch.setattr(volumes, "SAMPLED_VOXELS", 300)
+    assert open_volume(path).percentiles((25, 75)) == pytest.approx(
+        np.percentile(array.reshape(-1, 2), (25, 75), axis=0).T, rel=0.15
+    )
+
+
+def damaged(path, content):
+    if content == "short":
+        path.write_bytes(path.read_bytes()[:-40])
+    elif content == "bit":
+        raw = bytearray(path.read_bytes())
+        raw[-6] ^= 1  # in the checksum
+        path.write_bytes(raw)
+    elif content == "half a header":
+        path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:100]))
+    elif content == "text":
+        path.write_bytes(b"<html>404</html>")
+    elif content == "pointer":
+        path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    else:
+        path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("content", ["short", "bit", "half a header", "text", "pointer", "empty"])
+def test_damage_is_named(tmp_path, content):
+    path = save(tmp_path / "v.nii.gz", np.random.default_rng(0).integers(0, 99, (20, 20, 20)).astype(np.int16))
+    damaged(path, content)
+    with pytest.raises(UserError, match=r"v\.nii\.gz"):
+        list(open_volume(path).slices(2, [0]))
+
+
+def test_truncated_plain_files_missing_ones_and_nan(tmp_path):
+    array = np.ones((4, 5, 6), np.float32)
+    path = save(tmp_path / "v.nii", array)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match="ends before its last voxel"):
+        list(open_volume(path).slices(0, [0]))
+    with pytest.raises(UserError, match=r"w\.nii is missing"):
+        open_volume(tmp_path / "w.nii")
+    array[1, 1, 1] = np.nan
+    with pytest.raises(UserError, match="NaN"):
+        list(open_volume(save(tmp_path / "v.nii", array)).slices(2, range(6)))
+    coloured = np.zeros((2, 2, 2), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    with pytest.raises(UserError, match="real numbers"):
+        open_volume(save(tmp_path / "rgb.nii", coloured))
