@@ -70,7 +70,7 @@ def test_overrides_win_over_the_profile():
         ("dta=qubiq", "unknown key 'dta'; did you mean 'data'"),
         ("+train.typo=1", r"unknown key 'train\.typo'"),
         ("+typo=1", "unknown key 'typo'"),
-        ("data=nope", "data='nope' does not exist; choose from lidc, phantom, qubiq"),
+        ("data=nope", "data='nope' does not exist; choose from decathlon, kits, lidc, lits, phantom, "),
         ("labels=nope", "labels='nope' does not exist; choose from majority"),
         ("train.epochs=many", r"train\.epochs is 'many', but must be a whole number"),
         ("train.epochs=1.5", r"train\.epochs is 1\.5, but must be a whole number"),
