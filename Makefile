@@ -19,7 +19,7 @@ READY := $(VENV)/.ready
 OVERRIDES = $(if $(DATA),data=$(DATA)) profile=$(PROFILE) $(if $(DATA_ROOT),'data.root="$(DATA_ROOT)"') $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format build clean reproduce-figure1 reproduce-tables
+.PHONY: help setup demo test chaos test-slurm lint format build clean reproduce-figure1 reproduce-tables
 
 help: ## show this
 	@grep -E '^[a-z0-9%-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
@@ -43,6 +43,12 @@ demo: $(READY) ## Table 2 on generated data: 175 short trainings
 
 test: $(READY) ## the test suite
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2
+
+chaos: $(READY) ## runs killed at any moment, at least 20 times
+	CHAOS_KILLS=20 OMP_NUM_THREADS=1 $(BIN)/pytest -q -s -n 0 tests/chaos
+
+test-slurm: $(READY) ## a table on a Slurm of one node, which is installed and started for it (needs root)
+	DMSEG_TEST_SLURM=1 OMP_NUM_THREADS=1 $(BIN)/pytest -q -s -n 0 tests/slurm
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -59,4 +59,4 @@ def _executor(
         return Local(runs, launcher.workers, observers, carry_out)
     from dmseg.experiments.launch.slurm import Slurm
 
-    return Slurm(launcher.job, Path(runs[0].settings.paths.results) / "slurm", observers, carry_out)
+    return Slurm(launcher.job, runs[0].results / "slurm", observers, carry_out)

@@ -99,16 +99,16 @@ def write_log(run: PlannedRun, text: str) -> Path | None:
         sys.stdout.flush()
         sys.stderr.flush()
         said = unfinished.read_text(errors="replace") if unfinished.exists() else ""
-        write_whole(RunStore(Path(run.settings.paths.results)).log(run.run_id), said + text)
+        write_whole(RunStore(run.results).log(run.run_id), said + text)
         unfinished.unlink(missing_ok=True)
     except OSError:
         return None
-    return RunStore(Path(run.settings.paths.results)).log(run.run_id)
+    return RunStore(run.results).log(run.run_id)
 
 
 def _unfinished_log(run: PlannedRun) -> Path:
     """Where the log of a run lies while it is carried out apart; hidden, as it does not tell of a failure."""
-    log = RunStore(Path(run.settings.paths.results)).log(run.run_id)
+    log = RunStore(run.results).log(run.run_id)
     return log.with_name(f".{log.name}")
 
 

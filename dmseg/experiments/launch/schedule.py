@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Protocol
 
 from dmseg.experiments.launch.outcome import Outcome
@@ -129,4 +128,4 @@ class _Queue:
 
 
 def _store(run: PlannedRun) -> RunStore:
-    return RunStore(Path(run.settings.paths.results))
+    return RunStore(run.results)

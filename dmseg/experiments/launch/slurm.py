@@ -139,23 +139,29 @@ class Batch:
 def _handing_warnings_on() -> Iterator[None]:
     """Keeps submitit's answer to Slurm's warning (requeue, exit) back until the run under way has kept its state.
 
-    SIGTERM alone, as on ``scancel`` or a requeue by Slurm itself, only stops.
+    The warning is a signal of its own at the time limit, SIGTERM on pre-emption. SIGTERM on ``scancel``, or where Slurm
+    requeues by itself, only stops.
     """
     from submitit import JobEnvironment
 
     warning: signal.Signals = JobEnvironment._usr_sig()
-    warned: list[int] = []
+    told: list[int] = []
 
     def on_signal(number: int, frame: FrameType | None) -> None:
+        told.append(number)
         ask_to_stop()
-        if number == warning:
-            warned.append(number)
 
     requeue = signal.signal(warning, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
     yield
-    if warned and callable(requeue):
+    if told and callable(requeue) and (warning in told or _is_preempted(os.environ["SLURM_JOB_ID"])):
         requeue(warning, None)
+
+
+def _is_preempted(job: str) -> bool:
+    """Whether Slurm has told a job to make room, and would take it for finished if it ended by itself now."""
+    shown = _show(job)
+    return "JobState=RUNNING" in shown and re.search(r"PreemptTime=\d", shown) is not None
 
 
 class _Job:
@@ -192,7 +198,7 @@ class _Job:
 
 
 def _gone(run: PlannedRun, job: str, state: str, log: Path) -> Outcome:
-    store = RunStore(Path(run.settings.paths.results))
+    store = RunStore(run.results)
     if store.is_complete(run.run_id, run.evaluation_id, run.settings.evaluate.save_predictions):
         return Outcome(run)
     if state in ("CANCELLED", "PREEMPTED", "COMPLETED"):
@@ -220,11 +226,15 @@ def _queued() -> set[str] | None:
     return set(done.stdout.split())
 
 
-def _state(name: str) -> str:
+def _state(job: str) -> str:
     """What became of a job that has left the queue, ``UNKNOWN`` where Slurm has forgotten it."""
-    done = subprocess.run(["scontrol", "--oneliner", "show", "job", name], check=False, capture_output=True, text=True)
-    found = re.search(r"JobState=(\w+)", done.stdout)
+    found = re.search(r"JobState=(\w+)", _show(job))
     return found[1] if found else "UNKNOWN"
+
+
+def _show(job: str) -> str:
+    words = ["scontrol", "--oneliner", "show", "job", job]
+    return subprocess.run(words, check=False, capture_output=True, text=True).stdout
 
 
 def _to_text(outcome: Outcome) -> str:
