@@ -4,7 +4,6 @@ One run that fails does not stop the others; a launcher only says where runs are
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from dmseg.experiments.launch.local import Inline, Local
 from dmseg.experiments.launch.outcome import CarryOut, MakeObservers, Outcome, attempt
