@@ -22,8 +22,10 @@ from dmseg.experiments.store import RunStore, save_weights, write_json, write_sc
 from dmseg.models.build import build_model
 from dmseg.training.checkpoint import Checkpoints
 from dmseg.training.evaluate import evaluate, save_predictions
-from dmseg.training.fit import build_loss, fit, resolve_device
+from dmseg.training.fit import fit, resolve_device
+from dmseg.training.objective import LabelObjective, build_loss
 from dmseg.training.observers import EpochReport, Observer, Observers, RunInfo
+from dmseg.training.predictor import Predictor
 from dmseg.training.streams import stream, stream_seed
 
 SCORES = ("dice", "bdice", "ece")
@@ -118,7 +120,8 @@ def _train_and_score(
     write_json(folder / "config.json", config)
     model = initial_model(run, prepared.n_channels).to(device)
     torch.manual_seed(stream_seed(settings.seed, settings.fold, "dropout"))
-    sessions = fit(model, source, build_loss(settings.loss), settings.optim, run.precision, told, checkpoints)
+    objective = LabelObjective(build_loss(settings.loss))
+    sessions = fit(model, source, objective, settings.optim, run.precision, told, checkpoints)
     history.write(folder / "history.csv")
     save_weights(folder / "weights.safetensors", model)
     predictions = folder / "predictions" if settings.evaluate.save_predictions else None
@@ -154,7 +157,9 @@ def _score(
     run: PlannedRun, model: nn.Module, prepared: PreparedTask, device: torch.device, predictions: Path | None
 ) -> pd.DataFrame:
     keep = None if predictions is None else save_predictions(predictions)
-    return evaluate(model, prepared, run.split.validation, run.reference, run.settings.evaluate, device, keep)
+    return evaluate(
+        Predictor(model), prepared, run.split.validation, run.reference, run.settings.evaluate, device, keep
+    )
 
 
 def _score_again(run: PlannedRun, store: RunStore, device: torch.device) -> None:

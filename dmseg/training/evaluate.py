@@ -8,27 +8,26 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from torch import nn
 
 from dmseg.data.batches import Fusion, fuse_cases, network_input, select_cases
 from dmseg.data.prepared import PreparedCase, PreparedTask
 from dmseg.labels.fusion import majority
 from dmseg.metrics.histogram import BDICE_LEVELS, count_batch
 from dmseg.metrics.scores import EmptyRule, case_scores
-from dmseg.models.build import foreground_probability
 from dmseg.settings import EvaluateSettings
+from dmseg.training.predictor import Predictor
 
 Array = npt.NDArray[np.float32]
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, images: npt.NDArray[np.uint8], device: torch.device, batch_size: int) -> Array:
+def predict(predictor: Predictor, images: npt.NDArray[np.uint8], device: torch.device, batch_size: int) -> Array:
     """Foreground probabilities, float32 throughout.
 
     Args:
-        model: network in evaluation mode.
+        predictor: makes the predictions.
         images: (N, C, H, W) uint8, prepared.
-        device: where the network is.
+        device: where its network is.
         batch_size: slices at a time.
 
     Returns:
@@ -39,12 +38,12 @@ def predict(model: nn.Module, images: npt.NDArray[np.uint8], device: torch.devic
         chunk = torch.from_numpy(np.array(images[start : start + batch_size])).to(device)
         image = network_input(chunk).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, enabled=False):
-            parts.append(foreground_probability(model(image)).cpu().numpy())
+            parts.append(predictor.probability(image).cpu().numpy())
     return np.concatenate(parts)
 
 
 def evaluate(
-    model: nn.Module,
+    predictor: Predictor,
     prepared: PreparedTask,
     ids: Sequence[str],
     reference: Fusion,
@@ -55,22 +54,21 @@ def evaluate(
     """Scores the validation cases of a fold.
 
     Args:
-        model: trained network.
+        predictor: makes the predictions of the trained network.
         prepared: the store.
         ids: validation cases.
         reference: fusion that BDice compares with.
         settings: empty-mask rule, bins, batch size.
-        device: where the network is.
+        device: where its network is.
         keep: called with each case's id and probabilities, (H, W) for one slice and (slices, H, W) for more.
 
     Returns:
         One row a case: ``case, dice, bdice, ece, ...``, fractions.
     """
-    model.eval()
     rows = []
     for group in _groups(select_cases(prepared, ids), settings.batch_size):
         images = np.concatenate([prepared.images[case.span] for case in group])
-        probability = predict(model, images, device, settings.batch_size)
+        probability = predict(predictor, images, device, settings.batch_size)
         rows += _score(probability, prepared, group, reference, settings)
         if keep is not None:
             for case, values in zip(group, _by_case(probability, group), strict=True):

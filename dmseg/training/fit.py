@@ -1,4 +1,4 @@
-"""The fit loop: one network, one fold, stochastic gradient descent."""
+"""The fit loop: one network, one fold, one objective."""
 
 import math
 import platform
@@ -11,12 +11,11 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from dmseg.components import bind
-from dmseg.data.batches import Batch, BatchSource
+from dmseg.data.batches import BatchSource
 from dmseg.errors import UserError
-from dmseg.losses import CompoundLoss, SoftCrossEntropyLoss
-from dmseg.settings import LossSettings, OptimSettings
+from dmseg.settings import OptimSettings
 from dmseg.training.checkpoint import Session, State
+from dmseg.training.objective import Objective
 from dmseg.training.observers import EpochReport, Observers
 from dmseg.training.schedule import build_optimizer, build_schedule
 
@@ -59,28 +58,6 @@ def _cpu_has_bf16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def build_loss(settings: LossSettings) -> CompoundLoss:
-    """The weighted sum of soft cross-entropy and a region loss; terms of weight zero are left out.
-
-    Raises:
-        UserError: if an option does not fit the region loss, or both weights are zero.
-    """
-    options = dict(settings.region)
-    target = options.pop("_target_")
-    terms: dict[str, tuple[float, nn.Module]] = {}
-    if settings.ce_weight:
-        terms["ce"] = (settings.ce_weight, SoftCrossEntropyLoss(kl=settings.kl, check_values=False))
-    if settings.region_weight:
-        try:
-            region = bind(target, options | {"check_values": False}, where="loss.region", n_positional=0)()
-        except (TypeError, ValueError) as error:
-            raise UserError(f"loss.region: {error}") from None
-        terms["region"] = (settings.region_weight, region)
-    if not terms:
-        raise UserError("loss.ce_weight and loss.region_weight are both 0; give at least one a weight")
-    return CompoundLoss(terms)
-
-
 class Keeper(Protocol):
     """Keeps where a training stands, so that another process can go on with it."""
 
@@ -94,7 +71,7 @@ class Keeper(Protocol):
 def fit(
     model: nn.Module,
     source: BatchSource,
-    loss: CompoundLoss,
+    objective: Objective,
     settings: OptimSettings,
     precision: str,
     observers: Observers,
@@ -102,13 +79,12 @@ def fit(
 ) -> list[Session]:
     """Trains a network in place.
 
-    The forward pass runs in channels-last layout, under bf16 autocast if asked; the loss always in float32. The device
-    is waited for only at the end of an epoch, when its mean losses are read, and when a state is kept.
+    The device is waited for only at the end of an epoch, when its mean losses are read, and when a state is kept.
 
     Args:
-        model: network on the device of the data, (B, C, H, W) to logits.
+        model: network on the device of the data.
         source: batches of the training cases.
-        loss: compound loss of logits, soft target and mask.
+        objective: the loss of one step.
         settings: optimiser and schedule.
         precision: ``fp32`` or ``bf16``.
         observers: told of every step and epoch.
@@ -126,13 +102,13 @@ def fit(
     schedule = build_schedule(optimizer, settings, total)
     model.train()
     model.to(memory_format=torch.channels_last)
-    training = _Training(model, source, optimizer, schedule)
+    training = _Training(model, source, objective, optimizer, schedule)
     if keeper is not None and (state := keeper.restore()) is not None:
         training.load(state)
         for report in training.reports:
             observers.epoch_ended(report)
     for steps in range(training.steps + 1, total + 1):
-        _step(training, source.next(), loss, precision)
+        _step(training, precision)
         observers.stepped(steps)
         if steps % per_epoch == 0:
             observers.epoch_ended(training.end_epoch(steps // per_epoch))
@@ -141,11 +117,8 @@ def fit(
     return training.sessions
 
 
-def _step(training: "_Training", batch: Batch, loss: CompoundLoss, precision: str) -> None:
-    image = batch.image.contiguous(memory_format=torch.channels_last)
-    with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-        logits = training.model(image)
-    total, parts = loss.forward_parts(logits.float(), batch.target, batch.mask)
+def _step(training: "_Training", precision: str) -> None:
+    total, parts = training.objective.losses(training.model, training.source.next(), precision)
     training.optimizer.zero_grad(set_to_none=True)
     total.backward()  # type: ignore[no-untyped-call]
     training.optimizer.step()
@@ -159,10 +132,12 @@ class _Training:
         self,
         model: nn.Module,
         source: BatchSource,
+        objective: Objective,
         optimizer: torch.optim.Optimizer,
         schedule: torch.optim.lr_scheduler.LambdaLR,
     ) -> None:
-        self.model, self.source, self.optimizer, self.schedule = model, source, optimizer, schedule
+        self.model, self.source, self.objective = model, source, objective
+        self.optimizer, self.schedule = optimizer, schedule
         self.steps = 0
         self.reports: list[EpochReport] = []
         self._lr = 0.0
@@ -209,6 +184,7 @@ class _Training:
                 "optimizer": self.optimizer.state_dict(),
                 "schedule": self.schedule.state_dict(),
                 "source": self.source.state(),
+                "objective": self.objective.state(),
                 "random": _random_state(),
                 "reports": [asdict(report) for report in self.reports],
                 "losses": losses,
@@ -224,6 +200,7 @@ class _Training:
         self.optimizer.load_state_dict(rest["optimizer"])
         self.schedule.load_state_dict(rest["schedule"])
         self.source.load_state(rest["source"])
+        self.objective.load_state(rest.get("objective", {}))  # {}: checkpoints of earlier versions
         self.steps, self._names = rest["steps"], rest["names"]
         self._first, self._earlier = self.steps, [Session(**session) for session in rest["sessions"]]
         self.reports = [EpochReport(**report) for report in rest["reports"]]
