@@ -136,7 +136,15 @@ class LogitSums(torch.autograd.Function):
         if cross_entropy_grad is not None:
             grad.addcmul_(gap, _over_pixels(cross_entropy_grad.unsqueeze(1), gap))
         del gap
-        return (torch.cat((-grad, grad), 1) if ctx.channels == 2 else grad), None, None, None
+        return (_both_classes(grad) if ctx.channels == 2 else grad), None, None, None
+
+
+def _both_classes(grad: Tensor) -> Tensor:
+    """Gradient of both logits (B, 2, ...) from the foreground's (B, 1, ...), which is that of their difference."""
+    both = grad.new_empty((grad.shape[0], 2, *grad.shape[2:]))
+    both[:, 1:] = grad
+    torch.neg(grad, out=both[:, :1])
+    return both
 
 
 def _softmax(logits: Tensor, label: Tensor, cross_entropy: bool) -> tuple[Tensor, Tensor | None]:
