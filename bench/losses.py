@@ -1,9 +1,9 @@
 """Time and memory of region loss + cross-entropy, forward and backward, soft labels, float32 on the CPU.
 
 Every row computes 0.25 cross-entropy + 0.75 Dice loss over the batch for the same logits and labels. The rows of one
-size take turns in one process. Times are the least of all repeats, since whatever else a machine does only adds to them,
-and "x" is the ratio to the first row. Peak memory is what the allocator hands out at most beyond the inputs, in units of the
-gradient, in eager mode. A goal of this project is in brackets where there is one.
+size take turns in one process. Times are the least of all repeats, since whatever else a machine does only adds to
+them, and "x" is the ratio to the first row. Peak memory is what the allocator hands out at most beyond the inputs, in
+units of the gradient, in eager mode. A goal of this project is in brackets where there is one.
 
 The C library is told to keep memory that it was given once. By default it hands large arrays back after each use, and
 on some machines mapping their pages anew takes several times as long as any of these losses. Run it with

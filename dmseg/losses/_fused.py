@@ -141,9 +141,8 @@ class LogitSums(torch.autograd.Function):
 
 def _both_classes(grad: Tensor) -> Tensor:
     """Gradient of both logits (B, 2, ...) from the foreground's (B, 1, ...), which is that of their difference."""
-    both = grad.new_empty((grad.shape[0], 2, *grad.shape[2:]))
-    both[:, 1:] = grad
-    torch.neg(grad, out=both[:, :1])
+    both = torch.cat((grad, grad), 1)
+    both[:, :1].neg_()
     return both
 
 
