@@ -196,8 +196,7 @@ class TablePlanner:
         key = data, prepared.task.name, variant
         if key not in self._experiments:
             taught = any(item.startswith("distill=") for item in variant)
-            chosen = (*variant, *(self._request.distill if taught else ()), f"task={prepared.task.name}")
-            settings = self._base(data).settings(chosen)
+            settings = self._base(data).settings((*variant, *(self._request.distill if taught else ())))
             folds = [settings.fold] if self._one_fold else None
             self._experiments[key] = plan_folds(settings, prepared, folds)
         return self._experiments[key]
