@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -98,12 +99,19 @@ def _model(settings: ModelSettings) -> dict[str, Any]:
 
 def _file_digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        status = path.stat()
+        return _digest_of_version(path, status.st_size, status.st_mtime_ns)
     except OSError as error:
         raise UserError(
             f"model.weights={path} cannot be read ({error.strerror}); it may be null, imagenet or the path of a file"
         ) from None
+
+
+@lru_cache(maxsize=64)
+def _digest_of_version(path: Path, size: int, mtime_ns: int) -> str:
+    """Digest of a file, computed once for all runs that are planned with it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _without_names(node: dict[str, Any]) -> dict[str, Any]:
