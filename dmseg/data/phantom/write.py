@@ -1,25 +1,18 @@
 """Writes the phantom to disk in QUBIQ's own layout."""
 
-import gzip
-import json
-import math
-import os
-import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import numpy.typing as npt
 
 from dmseg.data.phantom.cases import COHORTS, PhantomCase
+from dmseg.data.phantom.folder import check_scale, check_seed, read_marker, write_folder, write_nifti
 from dmseg.errors import UserError
 
 REVISION = 1
 """Raised when a change of the generator gives other files for the same settings."""
-MARKER = "phantom.json"
 SMALLEST_WIDTH = 16
 """No image is made narrower than this, in pixels."""
 MISSING = {("prostate", 9): (3,)}
@@ -59,17 +52,15 @@ def write_qubiq(root: Path, *, seed: int = 0, cases: Mapping[str, int] | None = 
     Raises:
         UserError: if a setting is out of range, or `root` holds something else than a phantom.
     """
-    root, settings = Path(root), _settings(seed, cases, scale)
-    _refuse_foreign(root)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as scratch:
-        folder = Path(scratch) / "new"
+    settings = _settings(seed, cases, scale)
+
+    def fill(folder: Path) -> None:
         for cohort, count in settings["cases"].items():
             for number in range(1, count + 1):
                 case_folder = folder / cohort / "Training" / f"case{number:02d}"
                 _write_case(case_folder, cohort, number, PhantomCase(seed, cohort, number, scale))
-        (folder / MARKER).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-        _swap(folder, root, Path(scratch) / "old")
+
+    write_folder(Path(root), settings, fill)
 
 
 def ensure_qubiq(root: Path, *, seed: int = 0, cases: Mapping[str, int] | None = None, scale: float = 1.0) -> bool:
@@ -81,7 +72,7 @@ def ensure_qubiq(root: Path, *, seed: int = 0, cases: Mapping[str, int] | None =
     Raises:
         UserError: as `write_qubiq`.
     """
-    if _read_marker(Path(root)) == _settings(seed, cases, scale):
+    if read_marker(Path(root)) == _settings(seed, cases, scale):
         return False
     write_qubiq(root, seed=seed, cases=cases, scale=scale)
     return True
@@ -89,17 +80,10 @@ def ensure_qubiq(root: Path, *, seed: int = 0, cases: Mapping[str, int] | None =
 
 def _settings(seed: int, cases: Mapping[str, int] | None, scale: float) -> dict[str, Any]:
     """The marker's content; refuses settings out of range."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise UserError(f"the phantom's seed is {seed!r}; set it to a whole number, 0 or more")
-    if not (isinstance(scale, int | float) and math.isfinite(scale) and scale > 0):
-        raise UserError(f"the phantom's scale is {scale!r}; set it above 0 (1 for the native image sizes)")
+    check_seed(seed)
     counts = _counts(cases)
     for cohort in counts:
-        if round(COHORTS[cohort].width * scale) < SMALLEST_WIDTH:
-            raise UserError(
-                f"the phantom's scale is {scale:g}: {cohort} images would be less than {SMALLEST_WIDTH} "
-                f"pixels wide; set it to at least {SMALLEST_WIDTH / COHORTS[cohort].width:.2g}"
-            )
+        check_scale(scale, COHORTS[cohort].width, SMALLEST_WIDTH, cohort)
     return {"phantom": "qubiq", "revision": REVISION, "seed": seed, "cases": counts, "scale": float(scale)}
 
 
@@ -118,48 +102,17 @@ def _counts(cases: Mapping[str, int] | None) -> dict[str, int]:
     return counts
 
 
-def _read_marker(root: Path) -> object:
-    """What the marker says; None where there is none or it cannot be read."""
-    try:
-        return json.loads((root / MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
-def _refuse_foreign(root: Path) -> None:
-    """Refuses to replace anything that is not a phantom."""
-    if (root.exists() and not root.is_dir()) or root.is_symlink():
-        raise UserError(f"{root} is not a plain folder; name another place for the phantom")
-    if root.is_dir() and any(root.iterdir()) and not (root / MARKER).is_file():
-        raise UserError(f"{root} holds files but no {MARKER}, so it is not a phantom; name another place for one")
-
-
-def _swap(folder: Path, root: Path, retired: Path) -> None:
-    """Puts the finished folder in place, unless another process was first with the same phantom."""
-    with suppress(FileNotFoundError):
-        os.rename(root, retired)
-    try:
-        os.rename(folder, root)
-    except OSError:
-        if _read_marker(root) == _read_marker(folder):
-            return
-        if retired.exists() and not root.exists():
-            os.rename(retired, root)
-        raise
-
-
 def _write_case(folder: Path, cohort: str, number: int, case: PhantomCase) -> None:
     """Writes the image, all annotations and the probabilities of one case."""
-    folder.mkdir(parents=True)
     affine = _affine(case)
-    _write_nifti(folder / "image.nii.gz", _as_filed(case.image().astype(IMAGE_TYPES[cohort]), cohort), affine)
+    write_nifti(folder / "image.nii.gz", _as_filed(case.image().astype(IMAGE_TYPES[cohort]), cohort), affine)
     for task in range(1, len(case.cohort.models) + 1):
         chance = _as_filed(case.probability(task)[None], cohort)
-        _write_nifti(folder / f"task{task:02d}_probability.nii.gz", chance, affine)
+        write_nifti(folder / f"task{task:02d}_probability.nii.gz", chance, affine)
         for rater, mask in enumerate(case.annotations(task), start=1):
             if rater not in MISSING.get((cohort, number), ()):
                 filed = _as_filed(mask.astype(MASK_TYPES[cohort])[None], cohort)
-                _write_nifti(folder / f"task{task:02d}_seg{rater:02d}.nii.gz", filed, affine)
+                write_nifti(folder / f"task{task:02d}_seg{rater:02d}.nii.gz", filed, affine)
 
 
 def _as_filed(values: npt.NDArray[Any], cohort: str) -> npt.NDArray[Any]:
@@ -177,9 +130,3 @@ def _affine(case: PhantomCase) -> npt.NDArray[np.float64]:
     affine[:2, 3] = edge * (width - 1) / 2, edge * (height - 1) / 2
     affine[2, 2], affine[3, 3] = 3.0, 1.0
     return affine
-
-
-def _write_nifti(path: Path, values: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> None:
-    """Writes ``.nii.gz``, without a time stamp so that equal arrays give equal files."""
-    image = nibabel.Nifti1Image(np.asfortranarray(values), affine)
-    path.write_bytes(gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))
