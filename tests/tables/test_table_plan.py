@@ -23,6 +23,9 @@ from dmseg.tables.spec import Block, Column, TableSpec, read_spec
         ([], {"qubiq": "qubiq", "lits": "lits", "kits": "kits"}),
         (["data=lidc"], {"qubiq": "lidc"}),
         (["data=phantom"], {"qubiq": "phantom", "lits": "phantom_lits", "kits": "phantom_kits"}),
+        (["data=lidc,decathlon"], {"qubiq": "lidc", "lits": "decathlon", "kits": "decathlon"}),
+        (["data=lits"], {"lits": "lits"}),
+        (["data=phantom_kits"], {"kits": "phantom_kits"}),
     ],
 )
 def test_which_data_set_stands_for_which(overrides, data):
