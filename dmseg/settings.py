@@ -134,6 +134,7 @@ class TrainSettings:
         batch_size: slices in a batch; the last incomplete batch of an epoch is dropped.
         scale: smallest and largest isotropic scale of the augmentation.
         flip: probability of a left-right flip.
+        crop: edge of the random crop as a share of the slice's; 1 takes crops of the slice's own size.
     """
 
     epochs: int
@@ -141,6 +142,7 @@ class TrainSettings:
     batch_size: int
     scale: list[float]
     flip: float
+    crop: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,7 @@ class EvaluateSettings:
         bins: number of confidence bins of the ECE.
         batch_size: slices in a batch.
         save_predictions: whether foreground probabilities are kept.
+        crop: edge of the centre crop that is scored, as a share of the slice's; what lies outside is never looked at.
     """
 
     reference: dict[str, Any]
@@ -175,6 +178,7 @@ class EvaluateSettings:
     bins: int
     batch_size: int
     save_predictions: bool
+    crop: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,15 @@ Everything is one resampling of the source at transformed positions, so it runs 
 """
 
 from dataclasses import dataclass
+from typing import TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+Value = TypeVar("Value", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,22 @@ class Views:
     flip: Tensor
 
 
+CROP_MULTIPLE = 16
+"""Edges of crops that are smaller than the slice are multiples of it, as networks need."""
+
+
+def crop_edge(extent: int, share: float) -> int:
+    """Edge in pixels of a crop that has a share of a slice's edge: 384 of 512 for 0.75."""
+    return extent if share == 1.0 else max(1, int(extent * share) // CROP_MULTIPLE) * CROP_MULTIPLE
+
+
+def centre_crop(values: npt.NDArray[Value], share: float) -> npt.NDArray[Value]:
+    """The middle (..., h, w) of arrays (..., H, W), each edge cut down to a share."""
+    height, width = (crop_edge(extent, share) for extent in values.shape[-2:])
+    top, left = (values.shape[-2] - height) // 2, (values.shape[-1] - width) // 2
+    return values[..., top : top + height, left : left + width]
+
+
 def draw_views(n: int, scale: tuple[float, float], flip: float, generator: torch.Generator) -> Views:
     """Draws views.
 
@@ -39,27 +60,31 @@ def draw_views(n: int, scale: tuple[float, float], flip: float, generator: torch
     return Views(scale[0] + (scale[1] - scale[0]) * drawn[:, 0], drawn[:, 1:3], drawn[:, 3] < flip)
 
 
-def sampling_grid(views: Views, shape: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Positions in the source slice that a crop of the same shape looks at.
+def sampling_grid(
+    views: Views, shape: tuple[int, int], device: torch.device, share: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Positions in the source slice that a crop looks at.
 
     Args:
         views: how to look.
-        shape: (H, W) of the slices and of the crops.
+        shape: (H, W) of the slices.
         device: where to compute.
+        share: edge of the crops as a share of the slices' (`crop_edge`).
 
     Returns:
-        Grid (B, H, W, 2) as `torch.nn.functional.grid_sample` takes it (x, y in -1..1, pixel edges at the ends), and
-        the mask (B, H, W) of pixels that lie inside the slice.
+        Grid (B, h, w, 2) as `torch.nn.functional.grid_sample` takes it (x, y in -1..1, pixel edges at the ends), and
+        the mask (B, h, w) of pixels that lie inside the slice.
     """
     scale = views.scale.to(device)
     axes = []
     for axis, extent in enumerate(shape):
-        pixel = torch.arange(extent, device=device, dtype=torch.float32) + 0.5
-        start = views.offset[:, axis].to(device) * (scale - 1.0) * extent
+        edge = crop_edge(extent, share)
+        pixel = torch.arange(edge, device=device, dtype=torch.float32) + 0.5
+        start = views.offset[:, axis].to(device) * (scale - edge / extent) * extent
         axes.append((pixel + start[:, None]) / (scale[:, None] * extent) * 2.0 - 1.0)
     y, x = axes
     x = torch.where(views.flip.to(device)[:, None], -x, x)
-    shape_of_grid = (len(scale), *shape)
+    shape_of_grid = (len(scale), y.shape[1], x.shape[1])
     grid = torch.stack([x[:, None, :].expand(shape_of_grid), y[:, :, None].expand(shape_of_grid)], dim=-1)
     return grid, (grid.abs() <= 1.0).all(dim=-1)
 

@@ -224,7 +224,7 @@ class BatchSource:
         views = draw_views(len(chosen), (train.scale[0], train.scale[1]), train.flip, self._augmentation)
         chosen, candidate = chosen.to(device), candidate.to(device)
         image, label = self._data.images[chosen], self._data.labels[chosen, candidate].unsqueeze(1)
-        grid, mask = sampling_grid(views, (image.shape[2], image.shape[3]), device)
+        grid, mask = sampling_grid(views, (image.shape[2], image.shape[3]), device, train.crop)
         sampled = resample(image.float(), grid, linear=True) * mask.unsqueeze(1)
         foreground = resample(label.float(), grid, linear=self._labels.soft) * mask.unsqueeze(1)
         target = torch.cat([1.0 - foreground, foreground], dim=1)

@@ -36,6 +36,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "train.min_steps": (0, 1_000_000_000),
     "train.batch_size": (2, 4096),
     "train.flip": (0, 1),
+    "train.crop": (0.05, 1),
+    "evaluate.crop": (0.05, 1),
     "evaluate.bins": (1, 1000),
     "evaluate.batch_size": (1, 4096),
     "labels.smoothing.epsilon": (0, 1),
@@ -119,7 +121,7 @@ def to_settings(plain: Mapping[str, Any]) -> Settings:
     """
     node = dict(plain)
     node["protocol"], node["profile"] = node["protocol"]["name"], node["profile"]["name"]
-    node["data"] = _gather(node["data"], "data", drop=("epochs", "scale", "tables"))
+    node["data"] = _gather(node["data"], "data", drop=("epochs", "scale", "crop", "tables"))
     node["labels"] = _gather(node["labels"], "labels", drop=("targets",))
     settings: Settings = _typed(Settings, node, "")
     _check_values(dataclasses.asdict(settings))

@@ -17,9 +17,12 @@ REVISIONS = {"labels": 1, "model": 1, "loss": 1, "training": 1}
 EVALUATION_REVISION = 1
 """The same for the scores of a trained network."""
 
-IDENTITY_DEFAULTS: dict[str, Any] = {}
+IDENTITY_DEFAULTS: dict[str, Any] = {"train.crop": 1.0}
 """Keys that joined the schema later, each with the value that stands for how things were before it existed. A key equal
 to its value here is left out of the identity, so that earlier ids stay valid. Entries are never changed."""
+
+EVALUATION_DEFAULTS: dict[str, Any] = {"crop": 1.0}
+"""The same for evaluations."""
 
 
 def run_identity(settings: Settings, precision: str, data_digest: str, split: Split) -> dict[str, Any]:
@@ -51,13 +54,13 @@ def run_identity(settings: Settings, precision: str, data_digest: str, split: Sp
         "train": asdict(settings.train),
         "revisions": REVISIONS,
     }
-    return _without_defaults(identity)
+    return _without_defaults(identity, IDENTITY_DEFAULTS)
 
 
 def evaluation_identity(settings: EvaluateSettings) -> dict[str, Any]:
     """What the scores of a trained network depend on beside the network."""
-    chosen = {"reference": settings.reference, "empty": settings.empty, "bins": settings.bins}
-    return chosen | {"revision": EVALUATION_REVISION}
+    chosen = {"reference": settings.reference, "empty": settings.empty, "bins": settings.bins, "crop": settings.crop}
+    return _without_defaults(chosen, EVALUATION_DEFAULTS) | {"revision": EVALUATION_REVISION}
 
 
 def experiment_identity(identity: dict[str, Any]) -> dict[str, Any]:
@@ -118,9 +121,9 @@ def _without_names(node: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in node.items() if key != "name"}
 
 
-def _without_defaults(identity: dict[str, Any]) -> dict[str, Any]:
+def _without_defaults(identity: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
     """Drops later keys that have their frozen default."""
-    for key, default in IDENTITY_DEFAULTS.items():
+    for key, default in defaults.items():
         *groups, name = key.split(".")
         node = identity
         for group in groups:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
+from dmseg.data.augment import centre_crop
 from dmseg.data.batches import Fusion, fuse_cases, network_input, select_cases
 from dmseg.data.prepared import PreparedCase, PreparedTask
 from dmseg.labels.fusion import majority
@@ -67,7 +68,7 @@ def evaluate(
     """
     rows = []
     for group in _groups(select_cases(prepared, ids), settings.batch_size):
-        images = np.concatenate([prepared.images[case.span] for case in group])
+        images = np.concatenate([centre_crop(prepared.images[case.span], settings.crop) for case in group])
         probability = predict(predictor, images, device, settings.batch_size)
         rows += _score(probability, prepared, group, reference, settings)
         if keep is not None:
@@ -96,8 +97,8 @@ def _score(
     index = np.repeat(np.arange(len(group)), [case.n_slices for case in group])
     counts = count_batch(
         torch.from_numpy(probability),
-        torch.from_numpy(_labels(prepared, group, majority)),
-        torch.from_numpy(_labels(prepared, group, reference).astype(np.float32)),
+        torch.from_numpy(_labels(prepared, group, majority, settings.crop)),
+        torch.from_numpy(_labels(prepared, group, reference, settings.crop).astype(np.float32)),
         torch.from_numpy(index),
         len(group),
         levels=BDICE_LEVELS,
@@ -114,9 +115,11 @@ def _score(
     ]
 
 
-def _labels(prepared: PreparedTask, group: Sequence[PreparedCase], fusion: Fusion) -> npt.NDArray[np.generic]:
-    """Fused label of each slice, (N, H, W)."""
-    return np.concatenate([label[0] for label in fuse_cases(prepared, group, fusion)])
+def _labels(
+    prepared: PreparedTask, group: Sequence[PreparedCase], fusion: Fusion, crop: float
+) -> npt.NDArray[np.generic]:
+    """Fused label of each slice, (N, H, W); fused on the whole case, then cropped."""
+    return np.concatenate([centre_crop(label[0], crop) for label in fuse_cases(prepared, group, fusion)])
 
 
 def _by_case(values: Array, group: Sequence[PreparedCase]) -> list[Array]:

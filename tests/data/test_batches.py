@@ -6,7 +6,7 @@ import torch
 
 from dmseg.data.adapters.lidc import LidcAdapter
 from dmseg.data.adapters.qubiq import QubiqAdapter
-from dmseg.data.augment import Views, draw_views, resample, sampling_grid
+from dmseg.data.augment import Views, centre_crop, crop_edge, draw_views, resample, sampling_grid
 from dmseg.data.batches import BatchSource, batches_per_epoch, load_training, network_input
 from dmseg.data.prepared import PreparedTask, prepare
 from dmseg.errors import UserError
@@ -156,3 +156,27 @@ def test_too_few_slices_for_a_batch():
         UserError, match=r"this fold has 7 training slices, fewer than one batch; lower train\.batch_size=8"
     ):
         batches_per_epoch(7, 8)
+
+
+@pytest.mark.parametrize(
+    ("extent", "share", "edge"), [(512, 0.75, 384), (512, 1.0, 512), (50, 1.0, 50), (48, 0.75, 32)]
+)
+def test_edges_of_crops(extent, share, edge):
+    assert crop_edge(extent, share) == edge
+    values = np.arange(extent * extent).reshape(1, extent, extent)
+    start = (extent - edge) // 2
+    assert np.array_equal(centre_crop(values, share), values[:, start : start + edge, start : start + edge])
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_a_smaller_crop_is_the_same_part_of_the_scaled_slice(scale):
+    """A crop is cut out of the slice as it is at that scale, anywhere in it."""
+    image = torch.rand(1, 1, 64, 64)
+    for offset, place in (((0.0, 0.0), (0, 0)), ((1.0, 0.5), (1.0, 0.5))):
+        grid, mask = sampling_grid(views(scale, offset), (64, 64), CPU, 0.75)
+        found = resample(image, grid, linear=True)
+        assert found.shape == (1, 1, 48, 48)
+        assert mask.all()
+        whole = torch.nn.functional.interpolate(image, scale_factor=scale, mode="bilinear", align_corners=False)
+        top, left = (round(share * (64 * scale - 48)) for share in place)
+        assert torch.allclose(found, whole[..., top : top + 48, left : left + 48], atol=1e-5)

@@ -44,6 +44,7 @@ def run_id(*overrides, digest="0" * 64, split=SPLIT, precision="fp32"):
         "train.batch_size=4",
         "train.scale=[1,1]",
         "train.flip=0",
+        "train.crop=0.75",
         "data.size=128",
     ],
 )
@@ -136,6 +137,7 @@ def test_evaluations_have_ids_of_their_own():
     base = evaluation()
     assert evaluation("evaluate.empty=one") != base
     assert evaluation("evaluate.bins=15") != base
+    assert evaluation("evaluate.crop=0.75") != base
     assert evaluation("evaluate.reference._target_=dmseg.labels.fusion.weighted") != base
     assert evaluation("evaluate.save_predictions=true", "evaluate.batch_size=2") == base
 
