@@ -7,17 +7,20 @@ import contextlib
 import itertools
 import json
 import os
+import pickle
 import random
 import signal
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
-from driver import plan
-
+from dmseg.experiments.compose import compose_settings
 from dmseg.experiments.launch import launch
+from dmseg.experiments.plan import plan_folds
+from dmseg.experiments.sources import prepare_task
 from dmseg.experiments.store import RunStore
 from dmseg.files import checksum
 from dmseg.report.observers import quiet
@@ -25,7 +28,7 @@ from dmseg.settings import LauncherSettings
 
 HERE = Path(__file__).parent
 KILLS = int(os.environ.get("CHAOS_KILLS", "4"))
-EPOCHS = 20 if KILLS <= 4 else 150
+EPOCHS = 12 if KILLS <= 4 else 150
 WORKERS = 2
 POINTS = (
     ("before DONE", "after rename of checkpoint"),
@@ -40,9 +43,11 @@ TIMED = (("worker", "group"), ("worker", "worker", "parent"))
 class Launched:
     """The driver as a process group of its own."""
 
-    def __init__(self, listed, marks, points=()):
-        self.marks = marks
+    def __init__(self, runs, marks, points=()):
+        self.marks, self.wanted = marks, points
         marks.mkdir()
+        listed = marks.with_suffix(".runs")
+        listed.write_bytes(pickle.dumps(runs))
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(HERE / "site"), str(HERE.parents[1])]),
@@ -62,6 +67,12 @@ class Launched:
     def points(self):
         """The points at which a process died."""
         return [path.name for path in self.marks.iterdir()]
+
+    def wait_for_points(self):
+        """Waits until a process has died at each of the points."""
+        deadline = time.monotonic() + 60
+        while len(self.points) < len(self.wanted) and not self.over and time.monotonic() < deadline:
+            time.sleep(0.02)
 
     def finish(self):
         out, err = self.process.communicate(timeout=300)
@@ -117,20 +128,19 @@ class Watcher(threading.Thread):
         self.look()
 
 
-def listed_runs(small_run, tmp_path, results):
-    """Twelve runs of some forty steps, a checkpoint every fifth."""
-    common = [
-        *small_run,
-        f"paths.results='{tmp_path / results}'",
-        "device=cpu",
-        "checkpoint.steps=5",
-        f"train.epochs={EPOCHS}",
-    ]
-    labels, folds = ("majority", "random", "uniform", "weighted"), (0, 1, 2)
-    listed = [[*common, f"labels={label}", f"fold={fold}"] for label, fold in itertools.product(labels, folds)]
-    path = tmp_path / f"{results}.json"
-    path.write_text(json.dumps(listed))
-    return path, plan(listed)
+def twelve_runs(small_run):
+    """Twelve runs of some dozen steps, a checkpoint every third."""
+    mine = [*small_run, "device=cpu", "checkpoint.steps=3", f"train.epochs={EPOCHS}"]
+    runs = []
+    for label in ("majority", "random", "uniform", "weighted"):
+        settings = compose_settings([*mine, f"labels={label}"])
+        runs += plan_folds(settings, prepare_task(settings.data, settings.paths, settings.task), (0, 1, 2))
+    return runs
+
+
+def moved(run, results):
+    """The same run in another results folder."""
+    return replace(run, settings=replace(run.settings, paths=replace(run.settings.paths, results=str(results))))
 
 
 def working(store):
@@ -146,6 +156,8 @@ def working(store):
 
 def kill_at_random(launched, victim, store, rng):
     """Waits until somebody trains, then a random while, and kills; returns whether a checkpoint was there, or None."""
+    if victim == "group":
+        launched.wait_for_points()
     deadline = time.monotonic() + 120
     while not working(store) and not launched.over and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -161,10 +173,10 @@ def kill_at_random(launched, victim, store, rng):
 
 def test_killed_runs_end_in_the_same_numbers(small_run, tmp_path):
     rng = random.Random(0)
-    _, reference = listed_runs(small_run, tmp_path, "reference")
+    planned = twelve_runs(small_run)
+    reference, runs = ([moved(run, tmp_path / name) for run in planned] for name in ("reference", "chaos"))
     assert {outcome.kind for outcome in launch(reference, LauncherSettings("inline"), quiet)} == {"done"}
 
-    chaos_list, runs = listed_runs(small_run, tmp_path, "chaos")
     store = RunStore(tmp_path / "chaos")
     watcher = Watcher(store)
     watcher.start()
@@ -173,11 +185,11 @@ def test_killed_runs_end_in_the_same_numbers(small_run, tmp_path):
     for number, points, victims in rounds:
         if len(kills) >= KILLS or number > KILLS:
             break
-        launched = Launched(chaos_list, tmp_path / f"marks-{number}", points)
+        launched = Launched(runs, tmp_path / f"marks-{number}", points)
         kills += [had for victim in victims if (had := kill_at_random(launched, victim, store, rng)) is not None]
         launched.finish()
         kills += ["checkpoint" in point or "DONE" in point for point in launched.points]
-    status, out, err = Launched(chaos_list, tmp_path / "marks-last").finish()
+    status, out, err = Launched(runs, tmp_path / "marks-last").finish()
     watcher.end()
     print(f"{len(kills)} kills, {sum(kills)} of them of runs with a checkpoint")
     assert status == 0, out + err
