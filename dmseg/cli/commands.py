@@ -82,16 +82,15 @@ def carry_out(runs: Sequence[PlannedRun], settings: Settings) -> int:
     say(f"{len(runs)} runs, {len(runs) - len(missing)} done before, {len(missing)} to do")
     here = is_inline(settings.launcher)
     progress = ManyProgress(err, len(missing), bar=not here)
-    statuses = [0]
+    statuses: list[int] = []
     with progress.shown():
         for outcome in launch(missing, settings.launcher, talkative if here else quiet):
             _report_failure(outcome)
             statuses.append(outcome.status)
             progress.advance(outcome.run.title)
-    failed = sum(status > 0 for status in statuses)
-    if failed:
-        say(f"{failed} of {len(missing)} runs failed; what is finished is kept, call again to go on")
-    return max(statuses)
+    if left := len(missing) - statuses.count(0):
+        say(f"{left} of {len(missing)} runs are not done; what is finished is kept, call again to go on")
+    return max(statuses, default=0)
 
 
 def _set_damaged_aside(runs: Sequence[PlannedRun]) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -134,11 +135,13 @@ def _renew(path: Path, token: str, seconds: float, over: threading.Event) -> Non
 
 
 def _server_time(folder: Path) -> float:
-    """The file server's clock, which gives files their times."""
+    """The file server's clock, which gives files their times; our own where nothing can be written."""
     probe = folder / f".time.{uuid.uuid4().hex}"
-    probe.touch()
     try:
+        probe.touch()
         return probe.stat().st_mtime
+    except OSError:
+        return time.time()
     finally:
         probe.unlink(missing_ok=True)
 

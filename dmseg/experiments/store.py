@@ -13,6 +13,7 @@ Beside ``runs`` lie ``checkpoints`` and ``leases`` of runs that are being comput
 that failed, and ``damaged`` with entries that were set aside.
 """
 
+import errno
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -34,11 +35,18 @@ SMALL_FILES = ("config.json", "manifest.json", "history.csv", "cases.csv", "eval
 """What is checked whenever a run is relied on; weights and predictions are checked when they are read."""
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Errors of a disk, not of one file."""
+
 ADVICE = "'dmseg runs verify' lists what is damaged, 'dmseg reproduce' sets it aside and runs it again"
 
 
 class DamagedError(UserError):
     """A stored file is missing, or is not what was stored."""
+
+
+class UnwritableError(UserError):
+    """The results folder cannot be written to: no run can be stored."""
 
 
 class RunStore:
@@ -82,14 +90,15 @@ class RunStore:
 
         Raises:
             Held: if another one does.
-            UserError: if the store cannot be written to.
+            UnwritableError: if the store cannot be written to.
         """
         with ExitStack() as stack:
             try:
                 self.runs.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(lease(self.lease_file(run_id), patience))
             except OSError as error:
-                raise UserError(f"results folder {self.results} cannot be written to: {error.strerror}") from None
+                said = f"results folder {self.results} cannot be written to: {error.strerror}"
+                raise UnwritableError(said) from None
             remove_scratch(self.folder(run_id))
             yield
 
@@ -101,7 +110,8 @@ class RunStore:
             fill: called with an empty folder.
 
         Raises:
-            UserError: if the disk is full or the store cannot be written to.
+            UnwritableError: if the disk is full or read-only.
+            UserError: if a file cannot be written for another reason.
         """
         place = self.folder(run_id)
         try:
@@ -112,7 +122,8 @@ class RunStore:
                     shutil.rmtree(place, ignore_errors=True)
                     publish(scratch, place)
         except OSError as error:
-            raise UserError(f"run {run_id} could not be stored in {self.runs}: {error.strerror or error}") from error
+            said = f"run {run_id} could not be stored in {self.runs}: {error.strerror or error}"
+            raise (UnwritableError if error.errno in FULL else UserError)(said) from error
         return place
 
     def add(self, run_id: str, name: str, fill: Callable[[Path], None]) -> None:
@@ -124,7 +135,8 @@ class RunStore:
             fill: called with an empty folder.
 
         Raises:
-            UserError: if the disk is full or the store cannot be written to.
+            UnwritableError: if the disk is full or read-only.
+            UserError: if a file cannot be written for another reason.
         """
         place = self.folder(run_id) / name
         try:
@@ -134,7 +146,8 @@ class RunStore:
                 shutil.rmtree(place, ignore_errors=True)
                 publish(scratch, place)
         except OSError as error:
-            raise UserError(f"{place} could not be written: {error.strerror or error}") from error
+            said = f"{place} could not be written: {error.strerror or error}"
+            raise (UnwritableError if error.errno in FULL else UserError)(said) from error
 
     def damage(self, run_id: str, every_file: bool = False) -> list[str]:
         """What is wrong with a finished run: one line for each file that is missing or not what was stored.

@@ -12,13 +12,21 @@ from typing import Literal
 from dmseg.errors import UserError
 from dmseg.experiments.lease import Held
 from dmseg.experiments.plan import PlannedRun
-from dmseg.experiments.store import RunStore
+from dmseg.experiments.store import RunStore, UnwritableError
 from dmseg.files import write_whole
 from dmseg.training.observers import Observer
 
 MakeObservers = Callable[[PlannedRun], list[Observer]]
-Kind = Literal["done", "misused", "failed", "blocked", "held", "stopped"]
-STATUS: dict[Kind, int] = {"done": 0, "failed": 1, "misused": 2, "blocked": 1, "held": 1, "stopped": 130}
+Kind = Literal["done", "misused", "failed", "blocked", "held", "stopped", "unwritable"]
+STATUS: dict[Kind, int] = {
+    "done": 0,
+    "failed": 1,
+    "blocked": 1,
+    "held": 1,
+    "misused": 2,
+    "unwritable": 2,
+    "stopped": 130,
+}
 
 LOG_LINES = 5
 """How many lines of a failed run's log are shown."""
@@ -31,7 +39,8 @@ class Outcome:
     Attributes:
         run: the run.
         kind: ``done``; ``misused`` for a mistake of the user's; ``failed`` for anything else; ``blocked`` where its
-            teacher is missing; ``held`` by another process; ``stopped`` on request, its state kept.
+            teacher is missing; ``held`` by another process; ``stopped`` on request, its state kept; ``unwritable``
+            where the results folder is at fault, for this run and all others.
         error: one or a few lines where it is not done.
         log: file with all that the run said where it failed.
     """
@@ -68,6 +77,8 @@ def attempt(run: PlannedRun, observers: MakeObservers) -> Outcome:
         return Outcome(run, "held", str(held))
     except Interrupted as interrupted:
         return Outcome(run, "stopped", str(interrupted))
+    except UnwritableError as error:
+        return Outcome(run, "unwritable", str(error))
     except UserError as error:
         return Outcome(run, "misused", str(error))
     except Exception as error:

@@ -36,18 +36,20 @@ class Executor(Protocol):
 def carry_out_all(runs: Sequence[PlannedRun], executor: Executor) -> Iterator[Outcome]:
     """Carries out runs and yields each one's outcome as soon as it is known.
 
+    Once a run finds that the results folder cannot be written to, no further one begins, and it is said once.
+
     Args:
         runs: the runs, each once; a teacher that is not done yet must be among them.
         executor: carries them out.
     """
     queue = _Queue(runs)
     running: set[str] = set()
-    told = False
-    while running or (queue and not should_stop()):
+    told = unwritable = False
+    while running or (queue and not should_stop() and not unwritable):
         if should_stop() and not told:
             told = True
             executor.ask_to_stop()
-        if not told:
+        if not told and not unwritable:
             yield from queue.blocked()
             ready = queue.take(executor.room())
             executor.begin(ready)
@@ -57,8 +59,9 @@ def carry_out_all(runs: Sequence[PlannedRun], executor: Executor) -> Iterator[Ou
             continue
         for outcome in executor.ended(POLL):
             running.remove(outcome.run.run_id)
-            if queue.note(outcome):
+            if queue.note(outcome) and not (unwritable and outcome.kind == "unwritable"):
                 yield outcome
+            unwritable |= outcome.kind == "unwritable"
 
 
 class _Queue:

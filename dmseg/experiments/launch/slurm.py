@@ -283,6 +283,8 @@ def _submit(executor: Any, batches: Sequence[Batch]) -> list[str]:  # noqa: ANN4
     try:
         with executor.batch():
             jobs = [executor.submit(batch) for batch in batches]
+    except OSError as error:
+        raise UserError(f"{executor.folder} cannot be written to: {error.strerror}") from None
     except (FailedJobError, FailedSubmissionError) as error:
         lines = [line for line in str(error).splitlines() if "sbatch: " in line] or str(error).splitlines()
         raise UserError(f"Slurm takes no jobs with these settings (launcher.job): {' '.join(lines[-2:])}") from None
