@@ -1,6 +1,7 @@
 """What a run records of the software and hardware that it ran on."""
 
 import datetime
+import functools
 import os
 import platform
 import resource
@@ -26,8 +27,12 @@ PACKAGES = (
 )
 
 
+@functools.cache
 def describe_versions() -> dict[str, str | None]:
-    """Versions of Python, of dmseg, of the packages that numbers depend on, and the git commit of a checkout."""
+    """Versions of Python, of dmseg, of the packages that numbers depend on, and the git commit of a checkout.
+
+    Looked up once in a process, as what is imported stays as it was.
+    """
     found: dict[str, str | None] = {
         "python": platform.python_version(),
         "dmseg": dmseg.__version__,

@@ -1,0 +1,89 @@
+"""What the launcher costs: runs that train nothing are planned, launched in worker processes and recorded.
+
+A run here does all that a real one does except for data, network, training and scoring: lease, log, scratch folder,
+files, checksums, provenance, rename. Workers are started before the clock is. Run it with
+
+    python bench/launch.py --workers 2
+
+The goal is at most 30 ms a run.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pandas as pd
+
+from dmseg.experiments.compose import compose_settings
+from dmseg.experiments.launch import Outcome, launch
+from dmseg.experiments.launch.outcome import MakeObservers, attempt
+from dmseg.experiments.plan import PlannedRun, plan_folds
+from dmseg.experiments.sources import prepare_task
+from dmseg.report.observers import quiet
+from dmseg.settings import LauncherSettings, Settings
+
+GOAL_MS = 30.0
+
+
+def record_nothing(run: PlannedRun, observers: MakeObservers) -> Outcome:
+    """Carries out a run whose training takes no time."""
+    import torch
+
+    from dmseg.experiments import run as module
+    from dmseg.experiments.store import save_weights, write_json
+
+    def train_and_score(run: PlannedRun, device: torch.device, *rest: object) -> None:
+        folder = rest[-1]
+        assert isinstance(folder, Path)
+        write_json(folder / "config.json", {"identity": run.identity, "settings": asdict(run.settings)})
+        save_weights(folder / "weights.safetensors", torch.nn.Linear(2, 2))
+        cases = pd.DataFrame({"case": list(run.split.validation), "dice": 0.5, "bdice": 0.5, "ece": 0.5})
+        module._write_evaluation(run, cases, folder)
+        write_json(folder / "manifest.json", module._manifest(run, device, {"seconds": 0.0}))
+
+    module._train_and_score = train_and_score  # type: ignore[assignment]
+    return attempt(run, observers)
+
+
+def plan(settings: Settings, count: int) -> list[PlannedRun]:
+    """Plans that many runs, five folds of each seed."""
+    prepared = prepare_task(settings.data, settings.paths, settings.task)
+    seeds = range(-(-count // settings.folds.count))
+    return [run for seed in seeds for run in plan_folds(replace(settings, seed=seed), prepared)][:count]
+
+
+def measure(runs: Sequence[PlannedRun], workers: int) -> tuple[float, float]:
+    """Seconds until the workers have each done a first run, and from then to the end."""
+    start = first = time.perf_counter()
+    for number, outcome in enumerate(launch(runs, LauncherSettings("local", workers), quiet, record_nothing), 1):
+        assert outcome.kind == "done", outcome.error
+        if number == 2 * workers:
+            first = time.perf_counter()
+    return first - start, time.perf_counter() - first
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--workers", type=int, default=2)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [f"paths.{name}='{folder}/{name}'" for name in ("data", "prepared", "results")]
+        settings = compose_settings(["data=phantom", "task=kidney-1", "profile=demo", "device=cpu", *paths])
+        plan(settings, 1)  # makes the phantom
+        start = time.perf_counter()
+        runs = plan(settings, arguments.runs + 2 * arguments.workers)
+        planned = 1000 * (time.perf_counter() - start) / len(runs)
+        start_up, seconds = measure(runs, arguments.workers)
+        launched = 1000 * seconds / arguments.runs
+    total = planned + launched
+    print(f"{arguments.runs} runs, {arguments.workers} workers; start-up {start_up:.1f} s")
+    print(f"planned {planned:.1f} ms, launched and recorded {launched:.1f} ms, together {total:.1f} ms a run")
+    print(f"goal {GOAL_MS:.0f} ms: {'met' if total <= GOAL_MS else 'MISSED'}")
+
+
+if __name__ == "__main__":
+    main()
