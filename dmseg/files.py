@@ -6,6 +6,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -44,9 +45,10 @@ def publish(scratch: Path, place: Path) -> None:
     Raises:
         OSError: if there is something already, or the disk is full or failing.
     """
-    for folder, _, names in os.walk(scratch, topdown=False):
-        for name in names:
-            _sync(Path(folder) / name)
+    folders = list(os.walk(scratch, topdown=False))
+    with ThreadPoolExecutor() as pool:  # a file system commits what is synced at the same time together
+        list(pool.map(_sync, [Path(folder) / name for folder, _, names in folders for name in names]))
+    for folder, _, _ in folders:
         _sync(Path(folder))
     scratch.rename(place)
     _sync(place.parent)
