@@ -10,7 +10,20 @@ import dmseg
 ROOT = Path(dmseg.__file__).parent
 FLOORS = {
     **dict.fromkeys(
-        ("errors", "components", "resources", "settings", "files", "losses", "labels", "metrics", "stats", "models"), 0
+        (
+            "errors",
+            "components",
+            "resources",
+            "settings",
+            "files",
+            "losses",
+            "labels",
+            "calibration",
+            "metrics",
+            "stats",
+            "models",
+        ),
+        0,
     ),
     "data": 1,
     "training": 2,

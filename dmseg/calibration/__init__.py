@@ -1,0 +1,25 @@
+"""Calibration of probabilities after training: kernel estimate of E[y | f] and temperature scaling.
+
+Both are fitted on predictions with known classes and then map other predictions: ``fit(...).transform(...)``. They need
+nothing but PyTorch.
+"""
+
+from dmseg.calibration.calibrator import KernelCalibrator
+from dmseg.calibration.kernel import BANDWIDTHS, Keys, choose_bandwidth, kernel_estimate
+from dmseg.calibration.pixels import PixelKernel, draw_keys, recalibrate
+from dmseg.calibration.table import BetaTable
+from dmseg.calibration.temperature import TemperatureScaling, fit_temperature
+
+__all__ = [
+    "BANDWIDTHS",
+    "BetaTable",
+    "KernelCalibrator",
+    "Keys",
+    "PixelKernel",
+    "TemperatureScaling",
+    "choose_bandwidth",
+    "draw_keys",
+    "fit_temperature",
+    "kernel_estimate",
+    "recalibrate",
+]

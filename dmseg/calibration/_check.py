@@ -1,0 +1,60 @@
+"""Checks of what a calibrator is called with."""
+
+import math
+
+import torch
+from torch import Tensor
+
+_TOLERANCE = {torch.float16: 2e-2, torch.bfloat16: 2e-2}
+"""How far a row may be from summing to 1; 1e-3 in other precisions."""
+
+
+def check_bandwidth(bandwidth: float) -> float:
+    """Returns the bandwidth.
+
+    Raises:
+        ValueError: if it is not a number above 0.
+    """
+    if not (math.isfinite(bandwidth) and bandwidth > 0):
+        raise ValueError(f"bandwidth is {bandwidth}; it must be a number above 0")
+    return float(bandwidth)
+
+
+def checked(prob: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns predictions as `checked_prob` and integer labels as int64.
+
+    Raises:
+        TypeError: if a dtype does not fit.
+        ValueError: if a shape or a value does not fit, or there is no row.
+    """
+    prob = checked_prob(prob)
+    if label.is_floating_point() or label.is_complex():
+        raise TypeError(f"label is {label.dtype}; give integer classes")
+    if label.shape != prob.shape[:1] or not len(label):
+        raise ValueError(f"label has shape {tuple(label.shape)} for prob {tuple(prob.shape)}; give (N,), N at least 1")
+    if label.min() < 0 or label.max() >= prob.shape[1]:
+        raise ValueError(f"label has classes {int(label.min())} to {int(label.max())}; give 0 to {prob.shape[1] - 1}")
+    return prob, label.long()
+
+
+def checked_prob(prob: Tensor) -> Tensor:
+    """Returns predictions (N, C) whose rows sum to 1 up to their last digits, in float32 or more.
+
+    Raises:
+        TypeError: if they are not floating point.
+        ValueError: if the shape is another, a value is negative or no number, or a row does not sum to 1.
+    """
+    if not prob.is_floating_point():
+        raise TypeError(f"prob is {prob.dtype}; give floating-point probabilities")
+    if prob.ndim != 2 or prob.shape[1] < 2:
+        raise ValueError(f"prob has shape {tuple(prob.shape)}; give (N, C) with at least two classes")
+    tolerance = _TOLERANCE.get(prob.dtype, 1e-3)
+    prob = prob.detach().to(torch.promote_types(prob.dtype, torch.float32))
+    total = prob.sum(1, keepdim=True)
+    if not bool((prob >= 0).all()):
+        raise ValueError("prob has values that are negative or not a number; give probabilities")
+    if not bool(((total - 1).abs() <= tolerance).all()):
+        raise ValueError(
+            f"prob has rows that sum to {float(total.min()):g} or {float(total.max()):g}; give rows of sum 1"
+        )
+    return prob / total

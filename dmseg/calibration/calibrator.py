@@ -1,0 +1,74 @@
+"""The kernel estimate as a calibrator: fit on some predictions, transform others."""
+
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dmseg.calibration._check import check_bandwidth, checked, checked_prob
+from dmseg.calibration.kernel import Keys, choose_bandwidth, kernel_estimate
+from dmseg.calibration.table import BetaTable, n_nodes
+
+
+class KernelCalibrator:
+    """Recalibrates predictions by the kernel estimate of E[y | f] from predictions with known classes.
+
+    Example:
+        >>> calibrated = KernelCalibrator(bandwidth=1e-3).fit(prob, label).transform(other_prob)
+
+    Args:
+        bandwidth: h: the greater, the smoother. None chooses it in `fit`, by `choose_bandwidth`.
+        exact: for two classes, estimates each prediction by itself. By default many predictions are read off a table,
+            which is up to 3e-4 away and hundreds of times faster.
+
+    Raises:
+        ValueError: if the bandwidth is not a number above 0.
+    """
+
+    def __init__(self, bandwidth: float | None = 1e-3, *, exact: bool = False) -> None:
+        self.bandwidth = None if bandwidth is None else check_bandwidth(bandwidth)
+        self.exact = exact
+        self.keys: Keys | None = None
+        self.fitted_bandwidth: float | None = None
+
+    def fit(self, prob: Tensor, label: Tensor) -> Self:
+        """Takes keys.
+
+        Args:
+            prob: (N, C) predictions, at least one, rows summing to 1; a thousand are enough as a rule.
+            label: (N,) integer classes from 0. A class that none has gets probability 0.
+
+        Raises:
+            TypeError: if a dtype does not fit.
+            ValueError: if a shape or a value does not fit.
+        """
+        prob, label = checked(prob, label)
+        self.keys = Keys(prob, functional.one_hot(label, prob.shape[1]).double())
+        self.fitted_bandwidth = self.bandwidth or choose_bandwidth(prob, label)
+        return self
+
+    def transform(self, prob: Tensor, *, leave_one_out: bool = False) -> Tensor:
+        """Returns the estimate at predictions, (N, C), in float32 or more: finite, in [0, 1], rows summing to 1.
+
+        Args:
+            prob: (N, C) predictions, rows summing to 1.
+            leave_one_out: they are the ones of `fit`, in their order, and each is estimated from the others.
+
+        Raises:
+            RuntimeError: if `fit` was not called.
+            TypeError: if the dtype does not fit.
+            ValueError: if a shape or a value does not fit.
+        """
+        if self.keys is None or self.fitted_bandwidth is None:
+            raise RuntimeError("call fit(prob, label) before transform")
+        prob = checked_prob(prob)
+        if prob.shape[1] != self.keys.prob.shape[1]:
+            raise ValueError(f"prob has {prob.shape[1]} classes, those of fit {self.keys.prob.shape[1]}")
+        if leave_one_out:
+            if len(prob) != len(self.keys.prob):
+                raise ValueError(f"leave_one_out takes the {len(self.keys.prob)} predictions of fit, not {len(prob)}")
+            return kernel_estimate(prob, self.keys, self.fitted_bandwidth, torch.arange(len(prob), device=prob.device))
+        if self.exact or prob.shape[1] != 2 or len(prob) <= n_nodes(self.fitted_bandwidth):
+            return kernel_estimate(prob, self.keys, self.fitted_bandwidth)
+        return BetaTable(self.keys, self.fitted_bandwidth).estimate(prob)

@@ -1,0 +1,66 @@
+"""Temperature scaling: one number that makes a network's probabilities more or less sharp (Guo et al. 2017)."""
+
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+RANGE = (0.01, 100.0)
+"""Least and greatest temperature."""
+_STEPS = 50
+
+
+def fit_temperature(logits: Tensor, target: Tensor) -> float:
+    """The temperature of the least negative log-likelihood of the targets.
+
+    The likelihood is concave in 1 / T, so bisection finds it. Where the logits separate the classes the likelihood
+    grows to the end of `RANGE`, which is then returned; so it is where they are no better than chance.
+
+    Args:
+        logits: (N, C), N at least 1.
+        target: (N,) integer classes, or (N, C) distributions.
+
+    Raises:
+        ValueError: if a shape does not fit, or a logit is not finite.
+    """
+    if logits.ndim != 2 or not len(logits) or target.shape not in (logits.shape, logits.shape[:1]):
+        raise ValueError(f"logits have shape {tuple(logits.shape)}, target {tuple(target.shape)}; give (N, C) and (N,)")
+    if not bool(logits.isfinite().all()):
+        raise ValueError("logits have values that are not finite")
+    logits = logits.detach().double()
+    label = target.double() if target.shape == logits.shape else functional.one_hot(target.long(), logits.shape[1])
+    wanted = (label * logits).sum() / len(logits)
+    low, high = (torch.tensor(edge, dtype=torch.float64).log() for edge in RANGE)
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        expected = (torch.softmax(logits / middle.exp(), 1) * logits).sum(1).mean()
+        # the mean logit under the scaled probabilities falls as they grow softer; at the optimum it is the targets'
+        low, high = (middle, high) if expected > wanted else (low, middle)
+    return float(((low + high) / 2).exp())
+
+
+class TemperatureScaling:
+    """Temperature scaling fitted by the negative log-likelihood.
+
+    Example:
+        >>> prob = TemperatureScaling().fit(logits, label).transform(other_logits)
+    """
+
+    def __init__(self) -> None:
+        self.temperature: float | None = None
+
+    def fit(self, logits: Tensor, target: Tensor) -> Self:
+        """Finds the temperature; arguments and errors as of `fit_temperature`."""
+        self.temperature = fit_temperature(logits, target)
+        return self
+
+    def transform(self, logits: Tensor) -> Tensor:
+        """Returns probabilities (N, C) of logits (N, C).
+
+        Raises:
+            RuntimeError: if `fit` was not called.
+        """
+        if self.temperature is None:
+            raise RuntimeError("call fit(logits, target) before transform")
+        return torch.softmax(logits.float() / self.temperature, 1)

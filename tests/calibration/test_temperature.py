@@ -1,0 +1,54 @@
+"""Temperature scaling: the known temperature is found, and it is the optimum."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from dmseg.calibration import TemperatureScaling, fit_temperature
+
+
+def sampled(temperature, n=20000, n_classes=3):
+    """Logits, and labels drawn from their softmax at a temperature."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(n, n_classes, generator=generator)
+    label = torch.multinomial((logits / temperature).softmax(1), 1, generator=generator).squeeze(1)
+    return logits, label
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
+def test_the_temperature_that_labels_were_drawn_with(temperature):
+    logits, label = sampled(temperature)
+    found = fit_temperature(logits, label)
+    assert found == pytest.approx(temperature, rel=0.05)
+
+    def loss(value):
+        return float(functional.cross_entropy(logits.double() / value, label))
+
+    assert loss(found) <= min(loss(1.01 * found), loss(found / 1.01))
+
+
+def test_soft_targets_are_the_mean_of_their_labels():
+    logits, label = sampled(2.0, n=500)
+    assert fit_temperature(logits, functional.one_hot(label, 3).float()) == pytest.approx(
+        fit_temperature(logits, label)
+    )
+    soft = (logits.double() / 1.7).softmax(1)
+    assert fit_temperature(logits, soft) == pytest.approx(1.7, rel=1e-6)
+
+
+def test_ends_of_the_range():
+    logits = torch.tensor([[4.0, -4.0], [-4.0, 4.0]])
+    assert fit_temperature(logits, torch.tensor([0, 1])) == pytest.approx(0.01)
+    assert fit_temperature(logits, torch.tensor([1, 0])) == pytest.approx(100)
+
+
+def test_fit_and_transform():
+    logits, label = sampled(2.0, n=2000)
+    scaling = TemperatureScaling().fit(logits, label)
+    torch.testing.assert_close(scaling.transform(logits), (logits / scaling.temperature).softmax(1))
+    with pytest.raises(RuntimeError, match="call fit"):
+        TemperatureScaling().transform(logits)
+    with pytest.raises(ValueError, match="shape"):
+        fit_temperature(logits, label[:5])
+    with pytest.raises(ValueError, match="not finite"):
+        fit_temperature(logits / 0, label)
