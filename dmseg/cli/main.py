@@ -15,6 +15,7 @@ commands
   table table=N      write a table from what is there
   plan table=N       what a table takes: experiments and runs, done, running, failed and missing, hours left
                      these three take several tables at once: tables=2,4,6 or tables=all
+  runs               list the runs of a store, by status=, task=, labels=, ...; runs show ID, runs verify, runs prune
 
 Keys are Hydra overrides; configs/config.yaml lists them. The most used:
   data=qubiq|lidc|phantom   data.root=FOLDER   data.size=256   task=prostate-1
@@ -39,6 +40,7 @@ COMMANDS = {
     "reproduce": "dmseg.cli.tables:reproduce",
     "table": "dmseg.cli.tables:table",
     "plan": "dmseg.cli.tables:plan",
+    "runs": "dmseg.cli.runs:runs",
 }
 """Each command's function, by module: it takes the words after the command's name and returns an exit status."""
 

@@ -238,8 +238,10 @@ class RunStore:
         Raises:
             DamagedError: if it is missing or damaged.
         """
-        known = _read_seal(path.parent / DONE).get(path.name)
-        if (wrong := _differs(path, known)) or not path.is_file():
+        seal = _read_seal(path.parent / DONE)
+        if seal and path.name not in seal:
+            raise DamagedError(f"{path.parent / DONE} has no checksum of {path.name}; {ADVICE}")
+        if (wrong := _differs(path, seal.get(path.name))) or not path.is_file():
             raise DamagedError(f"{wrong[0] if wrong else f'{path} is missing'}; {ADVICE}")
         return path
 

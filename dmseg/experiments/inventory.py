@@ -1,0 +1,222 @@
+"""What lies in a run store, read from its files alone: no configuration is composed, no data are needed."""
+
+import csv
+import math
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dmseg.errors import UserError
+from dmseg.experiments.lease import is_held
+from dmseg.experiments.store import DamagedError, RunStore
+
+SCORES = ("dice", "bdice", "ece")
+FIELDS = ("status", "data", "task", "labels", "model", "fold", "seed", "experiment")
+"""What runs can be chosen by, beside their ids."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run as its store shows it.
+
+    Attributes:
+        store: the store.
+        run_id: id of the run.
+        status: ``done``, ``damaged``, ``running`` or ``failed``.
+        title: words for people; empty where nothing is known but the id.
+        fields: values of `FIELDS`, as text.
+        scores: means over the validation cases, fractions.
+        seconds: time it took, NaN where unknown.
+    """
+
+    store: RunStore
+    run_id: str
+    status: str
+    title: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    scores: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = math.nan
+
+
+def entries(stores: Iterable[RunStore]) -> list[Entry]:
+    """All runs of some stores: finished ones first, then those that are being computed or that failed."""
+    return [entry for store in stores for entry in _entries(store)]
+
+
+def _entries(store: RunStore) -> Iterator[Entry]:
+    done = store.run_ids()
+    for run_id in done:
+        yield _finished(store, run_id)
+    known = set(done)
+    for path in sorted((store.results / "leases").glob("*.json")):
+        if path.stem not in known and is_held(path):
+            known.add(path.stem)
+            yield Entry(store, path.stem, "running", fields={"status": "running"})
+    for path in sorted((store.results / "failed").glob("*.log")):
+        if path.stem not in known:
+            yield Entry(store, path.stem, "failed", fields={"status": "failed"})
+
+
+def _finished(store: RunStore, run_id: str) -> Entry:
+    if store.damage(run_id):
+        return Entry(store, run_id, "damaged", fields={"status": "damaged"})
+    settings = store.read_json(run_id, "config.json")["settings"]
+    manifest = store.read_json(run_id, "manifest.json")
+    chosen = {
+        "status": "done",
+        "data": settings["data"]["name"],
+        "task": settings["task"],
+        "labels": settings["labels"]["name"],
+        "model": settings["model"]["name"],
+        "fold": settings["fold"],
+        "seed": settings["seed"],
+        "experiment": manifest["experiment_id"],
+    }
+    return Entry(
+        store,
+        run_id,
+        "done",
+        manifest["title"] + (" (PHANTOM data)" if manifest["phantom"] else ""),
+        {name: str(value) for name, value in chosen.items()},
+        _means(store.folder(run_id) / "cases.csv"),
+        float(manifest["seconds"]),
+    )
+
+
+def _means(path: Path) -> dict[str, float]:
+    """Mean of each score over the cases that have one."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    values = {name: [float(row[name]) for row in rows if row.get(name)] for name in SCORES}
+    return {name: sum(found) / len(found) if found else math.nan for name, found in values.items()}
+
+
+def choose(found: Sequence[Entry], words: Sequence[str]) -> list[Entry]:
+    """Runs that fit all of some words: beginnings of ids, or ``field=value`` with several values by commas.
+
+    Raises:
+        UserError: if a field is unknown, or no run has such an id.
+    """
+    chosen = list(found)
+    ids = [word for word in words if "=" not in word]
+    for word in ids:
+        if not any(entry.run_id.startswith(word) for entry in found):
+            raise UserError(f"there is no run '{word}' in {_places(found)}; 'dmseg runs list' shows all")
+    if ids:
+        chosen = [entry for entry in chosen if entry.run_id.startswith(tuple(ids))]
+    for word in (word for word in words if "=" in word):
+        name, _, value = word.partition("=")
+        if name not in FIELDS:
+            raise UserError(f"runs cannot be chosen by '{name}'; choose by {', '.join(FIELDS)}, or by id")
+        chosen = [entry for entry in chosen if entry.fields.get(name) in value.split(",")]
+    return chosen
+
+
+def _places(found: Sequence[Entry]) -> str:
+    return ", ".join(dict.fromkeys(str(entry.store.results) for entry in found)) or "this store, which is empty"
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Runs that a run stands on, and that stand on it.
+
+    Attributes:
+        teachers: ids of runs that its identity names.
+        students: ids of runs whose identity names it.
+    """
+
+    teachers: tuple[str, ...]
+    students: tuple[str, ...]
+
+
+def lineage(entry: Entry, found: Sequence[Entry]) -> Lineage:
+    """Which runs taught a run, and which it taught, as their identities say."""
+    own = set(_texts(_identity(entry)))
+    others = [other for other in found if other.status == "done" and other.run_id != entry.run_id]
+    return Lineage(
+        tuple(other.run_id for other in others if other.run_id in own),
+        tuple(other.run_id for other in others if entry.run_id in set(_texts(_identity(other)))),
+    )
+
+
+def _identity(entry: Entry) -> Any:  # noqa: ANN401
+    return entry.store.read_json(entry.run_id, "config.json")["identity"]
+
+
+def _texts(node: Any) -> Iterator[str]:  # noqa: ANN401
+    """All texts in nested containers."""
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, Mapping):
+        for value in node.values():
+            yield from _texts(value)
+    elif isinstance(node, Sequence):
+        for value in node:
+            yield from _texts(value)
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something that may be removed.
+
+    Attributes:
+        path: file or folder.
+        why: what it is.
+        size: bytes.
+    """
+
+    path: Path
+    why: str
+    size: int
+
+    def remove(self) -> None:
+        """Removes it."""
+        if self.path.is_dir():
+            shutil.rmtree(self.path)
+        else:
+            self.path.unlink(missing_ok=True)
+
+
+def leftovers(store: RunStore) -> list[Leftover]:
+    """What no run needs any more: scratch of dead processes, checkpoints and logs of finished runs, damaged runs."""
+    done = set(store.run_ids())
+    found = [
+        _leftover(path, "scratch of a dead process") for path in store.runs.glob(".*") if not _is_in_work(store, path)
+    ]
+    for run_id in sorted(done):
+        for path, why in (
+            (store.checkpoints(run_id), "checkpoint of a finished run"),
+            (store.log(run_id), "log of a failure, finished since"),
+        ):
+            if path.exists():
+                found.append(_leftover(path, why))
+    found += [_leftover(path, "damaged run, set aside") for path in sorted((store.results / "damaged").glob("*"))]
+    return found
+
+
+def whole_runs(chosen: Sequence[Entry]) -> list[Leftover]:
+    """The folders of some finished or damaged runs, to be removed."""
+    return [
+        _leftover(entry.store.folder(entry.run_id), f"{entry.status} run {entry.title}")
+        for entry in chosen
+        if entry.status in ("done", "damaged")
+    ]
+
+
+def _is_in_work(store: RunStore, scratch: Path) -> bool:
+    return is_held(store.lease_file(scratch.name.removeprefix(".").partition(".")[0]))
+
+
+def _leftover(path: Path, why: str) -> Leftover:
+    files = [item for item in path.rglob("*") if item.is_file()] if path.is_dir() else [path]
+    return Leftover(path, why, sum(item.stat().st_size for item in files))
+
+
+def damage(entry: Entry) -> list[str]:
+    """Every file of a finished run that is not what was stored, one line each."""
+    try:
+        return entry.store.damage(entry.run_id, every_file=True)
+    except DamagedError as error:
+        return [str(error)]

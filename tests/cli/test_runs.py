@@ -1,0 +1,180 @@
+"""The run store from the command line: what is there, whether it is sound, what may go."""
+
+import json
+import shutil
+import time
+
+import pytest
+
+from dmseg.cli.main import main
+from dmseg.experiments.inventory import entries, lineage
+from dmseg.experiments.lease import lease
+from dmseg.experiments.store import RunStore
+from dmseg.files import write_whole
+
+KINDS = (
+    "DONE", "config.json", "manifest.json", "history.csv", "cases.csv", "evaluation.json", "weights.safetensors",
+    "predictions/*.npy", "evaluations/*/cases.csv", "evaluations/*/evaluation.json",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A store with two folds of one configuration, predictions kept, one of them scored in two ways."""
+    import numpy as np
+    from conftest import write_lidc
+
+    place = tmp_path_factory.mktemp("runs")
+    tree = write_lidc(place / "lidc", 12, np.random.default_rng(1))
+    words = [
+        "data=lidc", f"data.root='{tree}'", "data.size=32", "model=unet_tiny", "train.epochs=1", "train.batch_size=4",
+        "threads=1", f"paths.prepared='{place / 'prepared'}'", f"paths.results='{place / 'results'}'",
+        "evaluate.save_predictions=true",
+    ]  # fmt: skip
+    for more in (["fold=0"], ["fold=1"], ["fold=0", "evaluate.empty=one"]):
+        assert main(["train", *words, *more]) == 0
+    return place / "results", words
+
+
+@pytest.fixture
+def store(trained, tmp_path):
+    """A copy elsewhere, as on another machine."""
+    shutil.copytree(trained[0], tmp_path / "copy")
+    return RunStore(tmp_path / "copy")
+
+
+def runs(store, *words):
+    return main(["runs", *words, f"paths.results={store.results}"])
+
+
+def test_list_and_filters(store, capfd):
+    write_whole(store.log("f" * 16), "Traceback\nValueError: oh\n")
+    with lease(store.lease_file("e" * 16)):
+        assert runs(store) == 0
+    listed = capfd.readouterr().out
+    first, second = store.run_ids()
+    assert all(word in listed for word in (first, second, "f" * 16, "e" * 16, "running", "failed", "4 runs"))
+    assert runs(store, "list", "fold=1", "labels=majority,uniform") == 0
+    assert "1 runs" in capfd.readouterr().out
+    assert runs(store, "status=done", "task=nope") == 0
+    assert "0 runs" in capfd.readouterr().out
+
+
+def test_show_one_run(store, capfd):
+    run_id = store.run_ids()[0]
+    assert runs(store, "show", run_id[:6]) == 0
+    shown = json.loads(capfd.readouterr().out)
+    manifest = store.read_json(run_id, "manifest.json")
+    assert shown["run_id"] == run_id
+    assert shown["versions"] == manifest["versions"]
+    assert shown["settings"]["data"]["size"] == 32
+    assert {"seconds", "peak_memory_mib", "machine", "sessions", "ended"} <= set(shown)
+    assert {"python", "torch", "timm", "git", "dmseg"} <= set(shown["versions"])
+    assert {"threads", "device", "processor", "cores"} <= set(shown["machine"])
+
+
+def test_lineage_follows_identities(store):
+    teacher, student = store.run_ids()
+    config = store.folder(student) / "config.json"
+    node = json.loads(config.read_text())
+    node["identity"]["distill"] = {"teacher": teacher}
+    rewrite(store, student, config, json.dumps(node).encode())
+    found = {entry.run_id: entry for entry in entries([store])}
+    assert lineage(found[student], list(found.values())).teachers == (teacher,)
+    assert lineage(found[teacher], list(found.values())).students == (student,)
+
+
+def rewrite(store, run_id, path, content):
+    """Changes a stored file and its checksum with it."""
+    from dmseg.files import checksums
+
+    path.write_bytes(content)
+    seal = store.folder(run_id) / "DONE"
+    known = json.loads(seal.read_text())
+    sums = checksums(store.folder(run_id))
+    seal.write_text(json.dumps({name: sums[name] for name in known}))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("harm", ["byte", "cut", "gone"])
+def test_damage_of_any_file_is_found(store, kind, harm, capfd):
+    run_id = next(name for name in store.run_ids() if list(store.folder(name).glob("evaluations/*/DONE")))
+    path = sorted(store.folder(run_id).glob(kind))[0]
+    content = bytearray(path.read_bytes())
+    if harm == "gone":
+        path.unlink()
+    elif harm == "cut":
+        path.write_bytes(content[:-3])
+    else:
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    if (kind, harm) == ("DONE", "gone"):
+        assert not store.is_done(run_id), "counts as missing"
+        return
+    assert runs(store, "verify") == 1
+    said = capfd.readouterr().out
+    assert run_id in said
+    assert path.name in said or kind == "DONE", "a damaged checksum may look like a damaged file"
+    assert runs(store, "verify", "aside=true") == 1
+    assert runs(store, "verify") == 0
+    assert not store.is_done(run_id)
+    assert (store.results / "damaged" / f"{run_id}-1").is_dir()
+
+
+def test_a_sound_store_verifies(store, capfd):
+    assert runs(store, "verify") == 0
+    assert "2 runs verified: all files are what was stored" in capfd.readouterr().out
+
+
+def test_prune_shows_first_and_removes_on_request(store, capfd):
+    first, second = store.run_ids()
+    write_whole(store.log(first), "old trouble")
+    write_whole(store.checkpoints(first) / "000000001" / "rest.pt", "x")
+    write_whole(store.runs / f".{'a' * 16}.12345678" / "cases.csv", "half")
+    working = store.runs / f".{'b' * 16}.12345678"
+    write_whole(working / "cases.csv", "half")
+    with lease(store.lease_file("b" * 16)):
+        assert runs(store, "prune") == 0
+        assert "3 items" in capfd.readouterr().out
+        assert store.log(first).is_file()
+        assert runs(store, "prune", "confirm=true") == 0
+        assert working.is_dir()
+    assert not store.log(first).is_file()
+    assert not store.checkpoints(first).exists()
+    assert store.run_ids() == [first, second]
+    capfd.readouterr()
+    assert runs(store, "prune", "fold=1", "confirm=true") == 0
+    assert len(store.run_ids()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["nope"], "nope"),
+        (["list", "colour=red"], "colour"),
+        (["show"], "2 fit"),
+        (["show", "0000nothing"], "0000nothing"),
+        (["list", "paths.results=/nowhere"], "/nowhere"),
+    ],
+)
+def test_errors_of_use(store, words, named, capfd):
+    assert runs(store, *words) == 2
+    assert named in capfd.readouterr().err
+
+
+def test_listing_many_runs_is_fast_and_needs_no_torch(store):
+    import subprocess
+    import sys
+
+    run_id = store.run_ids()[0]
+    for number in range(200):
+        shutil.copytree(store.folder(run_id), store.runs / f"{number:016x}")
+    code = (
+        "import sys; from dmseg.cli.main import main; main(['runs', f'paths.results={sys.argv[1]}'])\n"
+        "assert 'torch' not in sys.modules and 'hydra' not in sys.modules"
+    )
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code, store.results], capture_output=True, text=True, check=False)
+    print(f"{time.monotonic() - start:.2f} s for 202 runs")
+    assert done.returncode == 0, done.stderr
+    assert "202 runs" in done.stdout
