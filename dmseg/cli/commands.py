@@ -78,7 +78,7 @@ def cv(words: Sequence[str]) -> int:
 def carry_out(runs: Sequence[PlannedRun], settings: Settings) -> int:
     """Carries out what is missing of some runs, and reports each that fails; returns the exit status."""
     _set_damaged_aside(runs)
-    missing = [run for run in runs if not is_complete(run)]
+    missing = [run for run in runs if not _is_over(run)]
     say(f"{len(runs)} runs, {len(runs) - len(missing)} done before, {len(missing)} to do")
     here = is_inline(settings.launcher)
     progress = ManyProgress(err, len(missing), bar=not here)
@@ -91,6 +91,14 @@ def carry_out(runs: Sequence[PlannedRun], settings: Settings) -> int:
     if left := len(missing) - statuses.count(0):
         say(f"{left} of {len(missing)} runs are not done; what is finished is kept, call again to go on")
     return max(statuses, default=0)
+
+
+def _is_over(run: PlannedRun) -> bool:
+    """Whether a run is complete; then nothing of its training is left lying about either."""
+    if not is_complete(run):
+        return False
+    RunStore(run.results).tidy(run.run_id)
+    return True
 
 
 def _set_damaged_aside(runs: Sequence[PlannedRun]) -> None:

@@ -67,6 +67,7 @@ def execute(run: PlannedRun, observers: Callable[[PlannedRun], list[Observer]] =
     """
     store = RunStore(Path(run.settings.paths.results))
     if _is_complete(run, store):
+        store.tidy(run.run_id)
         return False
     with store.working_on(run.run_id):
         if _is_complete(run, store):

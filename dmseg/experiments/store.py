@@ -17,14 +17,14 @@ import errno
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from dmseg.errors import UserError
-from dmseg.experiments.lease import PATIENCE, lease
+from dmseg.experiments.lease import PATIENCE, is_held, lease
 from dmseg.files import checksum, checksums, publish, remove_scratch, scratch_folder
 
 if TYPE_CHECKING:
@@ -101,6 +101,15 @@ class RunStore:
                 raise UnwritableError(said) from None
             remove_scratch(self.folder(run_id))
             yield
+
+    def tidy(self, run_id: str) -> None:
+        """Removes what a process left that was killed just after it had finished a run: lease, checkpoints, log."""
+        if is_held(self.lease_file(run_id)):
+            return
+        shutil.rmtree(self.checkpoints(run_id), ignore_errors=True)
+        with suppress(OSError):
+            self.lease_file(run_id).unlink(missing_ok=True)
+            self.log(run_id).unlink(missing_ok=True)
 
     def write(self, run_id: str, fill: Callable[[Path], None]) -> Path:
         """Lets `fill` write a run's files and publishes them as finished; what is finished already stays.

@@ -157,6 +157,26 @@ def test_the_next_call_retries_what_failed_and_nothing_else(small_run, monkeypat
     assert not store_of(runs[1]).log(runs[1].run_id).exists()
 
 
+def test_what_a_process_left_that_died_when_its_run_was_done_goes_with_the_next_call(small_run):
+    (run,) = folds([*small_run, "train.epochs=1"], 0)
+    store = store_of(run)
+    execute(run, nothing)
+    left = [
+        store.checkpoints(run.run_id) / "000000002" / "rest.pt",
+        store.lease_file(run.run_id),
+        store.log(run.run_id),
+    ]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('{"host": "gone", "pid": 1, "started": "1", "token": "x"}')
+        os.utime(path, (0, 0))
+    with store.working_on("another"):
+        assert not execute(run, nothing)
+        assert store.lease_file("another").exists()
+    assert not any(path.exists() for path in left)
+    assert not store.checkpoints(run.run_id).exists()
+
+
 def test_a_run_that_another_process_has_waits_while_the_others_go_on(small_run, monkeypatch):
     monkeypatch.setattr("dmseg.experiments.launch.schedule.POLL", 0.05)
     held, free = folds([*small_run, "train.epochs=1"], 0, 1)
