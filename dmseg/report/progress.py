@@ -87,12 +87,12 @@ class ManyProgress:
         self._bar: Progress | None = None
 
     def advance(self, title: str) -> None:
-        """One run is done."""
+        """One run has ended, well or not."""
         self._done += 1
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], advance=1, description=title)
         elif self._done % max(1, self._total // PLAIN_LINES) == 0 or self._done == self._total:
-            self._console.print(f"  {self._done}/{self._total} runs done ({title})", highlight=False)
+            self._console.print(f"  {self._done}/{self._total} runs ended ({title})", highlight=False)
 
     @contextmanager
     def shown(self) -> Iterator["ManyProgress"]:

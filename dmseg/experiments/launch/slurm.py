@@ -151,9 +151,13 @@ def _handing_warnings_on() -> Iterator[None]:
         told.append(number)
         ask_to_stop()
 
-    requeue = signal.signal(warning, on_signal)
-    signal.signal(signal.SIGTERM, on_signal)
-    yield
+    before = {number: signal.signal(number, on_signal) for number in (warning, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    requeue = before[warning]
     if told and callable(requeue) and (warning in told or _is_preempted(os.environ["SLURM_JOB_ID"])):
         requeue(warning, None)
 
