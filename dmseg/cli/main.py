@@ -16,6 +16,8 @@ commands
   plan table=N       what a table takes: experiments and runs, done, running, failed and missing, hours left
                      these three take several tables at once: tables=2,4,6 or tables=all
   runs               list the runs of a store, by status=, task=, labels=, ...; runs show ID, runs verify, runs prune
+  export-results     to=FOLDER tables=2: scores, configurations and manifests, for 'dmseg table table=2 from=FOLDER' and
+  import-results     from=FOLDER paths.results=FOLDER elsewhere; weights=true exports weights and predictions too
 
 Keys are Hydra overrides; configs/config.yaml lists them. The most used:
   data=qubiq|lidc|phantom   data.root=FOLDER   data.size=256   task=prostate-1
@@ -41,6 +43,8 @@ COMMANDS = {
     "table": "dmseg.cli.tables:table",
     "plan": "dmseg.cli.tables:plan",
     "runs": "dmseg.cli.runs:runs",
+    "export-results": "dmseg.cli.exchange:export_results",
+    "import-results": "dmseg.cli.exchange:import_results",
 }
 """Each command's function, by module: it takes the words after the command's name and returns an exit status."""
 

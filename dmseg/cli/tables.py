@@ -15,6 +15,7 @@ from dmseg.experiments.plan import distinct
 from dmseg.experiments.sources import prepare_task, task_names
 from dmseg.experiments.status import Summary, summarise
 from dmseg.settings import Settings
+from dmseg.tables.exchange import plan_from_text
 from dmseg.tables.plan import PlannedTable, TablePlanner, parse_request
 from dmseg.tables.spec import TableSpec, read_spec, table_numbers
 
@@ -27,7 +28,7 @@ def reproduce(words: Sequence[str]) -> int:
     if any(word.startswith("figure=") for word in words):
         return _figure(words)
     specs, overrides = split_tables(words)
-    plans = _plans(specs, overrides)
+    plans = plan_all(specs, overrides)
     status = 0
     if plans:
         runs = distinct(run for plan in plans.values() for run in plan.runs)
@@ -37,16 +38,23 @@ def reproduce(words: Sequence[str]) -> int:
 
 
 def table(words: Sequence[str]) -> int:
-    """Writes some tables from what is there."""
+    """Writes some tables from what is there, or from what was exported elsewhere (``from=FOLDER``)."""
     specs, overrides = split_tables(words)
-    _write_all(specs, _plans(specs, overrides), overrides)
+    exported = [word.removeprefix("from=") for word in overrides if word.startswith("from=")]
+    if not exported:
+        _write_all(specs, plan_all(specs, overrides), overrides)
+        return 0
+    if len(overrides) > 1:
+        raise UserError("from=FOLDER takes the settings from there too; leave the other overrides out")
+    for spec in specs:
+        _write_comparison(plan_from_text(Path(exported[0]), spec.number))
     return 0
 
 
 def plan(words: Sequence[str]) -> int:
     """Prints what some tables take, and how much of it is there."""
     specs, overrides = split_tables(words)
-    plans = _plans(specs, overrides)
+    plans = plan_all(specs, overrides)
     shown = Table("table", "experiments", "runs", "done", "running", "failed", "missing", "hours left", box=None)
     for number, planned in plans.items():
         shown.add_row(str(number), *_summary_row(summarise(planned.runs)))
@@ -72,8 +80,8 @@ def split_tables(words: Sequence[str]) -> tuple[list[TableSpec], list[str]]:
     return specs, [word for word in words if word not in named]
 
 
-def _plans(specs: Sequence[TableSpec], overrides: Sequence[str]) -> dict[int, PlannedTable]:
-    """Plans those of the tables that need trainings."""
+def plan_all(specs: Sequence[TableSpec], overrides: Sequence[str]) -> dict[int, PlannedTable]:
+    """Plans those of some tables that need trainings, by their numbers."""
     set_up_logging()
     comparisons = [spec for spec in specs if spec.kind == "comparison"]
     return {planned.spec.number: planned for planned in TablePlanner(overrides, comparisons, say).plan()}

@@ -6,6 +6,7 @@ import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from hydra import compose, initialize_config_dir
@@ -126,6 +127,20 @@ def to_settings(plain: Mapping[str, Any]) -> Settings:
     settings: Settings = _typed(Settings, node, "")
     _check_values(dataclasses.asdict(settings))
     return settings
+
+
+def restore_settings(node: Mapping[str, Any], results: Path) -> Settings:
+    """Settings from the plain form that `dataclasses.asdict` gives and a run's ``config.json`` holds.
+
+    Args:
+        node: the plain form.
+        results: the results folder to read from now.
+
+    Raises:
+        UserError: if a key is unknown or missing, or a value of the wrong type.
+    """
+    settings: Settings = _typed(Settings, node, "")
+    return dataclasses.replace(settings, paths=dataclasses.replace(settings.paths, results=str(results)))
 
 
 @contextmanager

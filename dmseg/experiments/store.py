@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import torch
 
 DONE = "DONE"
+WEIGHTS = "weights.safetensors"
 SMALL_FILES = ("config.json", "manifest.json", "history.csv", "cases.csv", "evaluation.json")
 """What is checked whenever a run is relied on; weights and predictions are checked when they are read."""
 
@@ -203,11 +204,21 @@ class RunStore:
         """Reads a run's final weights.
 
         Raises:
-            UserError: if the file is missing or damaged.
+            UserError: if the run was imported without them, or the file is missing or damaged.
         """
         from safetensors.torch import load_file
 
-        return load_file(self._sound(self.folder(run_id) / "weights.safetensors"))
+        if not self.has_weights(run_id):
+            raise UserError(
+                f"run {run_id} was imported without its weights: it can neither be scored anew nor teach\n"
+                f"export it with weights=true, or remove it (dmseg runs prune {run_id} confirm=true) and train it here"
+            )
+        return load_file(self._sound(self.folder(run_id) / WEIGHTS))
+
+    def has_weights(self, run_id: str) -> bool:
+        """Whether a finished run has weights; one that was imported may have none."""
+        seal = _read_seal(self.folder(run_id) / DONE)
+        return not seal or WEIGHTS in seal
 
     def evaluation_folder(self, run_id: str, evaluation_id: str) -> Path:
         """Where the scores of one evaluation of a run lie: the first one in the run's own folder."""

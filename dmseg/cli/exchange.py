@@ -1,0 +1,89 @@
+"""The commands ``export-results`` and ``import-results``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dmseg.cli.commands import say, set_up_logging
+from dmseg.cli.tables import plan_all, split_tables
+from dmseg.errors import UserError
+from dmseg.experiments.exchange import export_runs, import_runs, tidy_scores
+from dmseg.experiments.plan import distinct
+from dmseg.experiments.store import RunStore
+from dmseg.files import write_whole
+from dmseg.tables.exchange import plan_file, plan_to_text
+
+READ_ME = """\
+# Exported results
+
+- `results.csv`: one row a run and validation case (fractions), of all runs here
+- `runs/<run id>/`: `config.json`, `manifest.json`, `history.csv`, `cases.csv` and checksums (`DONE`) of each run
+- `plans/tableN.json`: which runs stand behind which cell
+
+A table without data and training: `dmseg table table=N from=THIS_FOLDER`. Into a store of runs:
+`dmseg import-results from=THIS_FOLDER paths.results=FOLDER`.
+"""
+
+
+def export_results(words: Sequence[str]) -> int:
+    """Exports the finished runs of some tables, or of a whole store."""
+    set_up_logging()
+    rest, named = _split(words, ("to", "weights"))
+    if "to" not in named:
+        raise UserError("name the folder to export to: to=FOLDER")
+    folder, weights = Path(named["to"]), named.get("weights") == "true"
+    if any(word.startswith(("table=", "tables=")) for word in rest):
+        gained = _export_tables(rest, folder, weights)
+    else:
+        gained = _export_store(rest, folder, weights)
+    exported = RunStore(folder)
+    write_whole(folder / "results.csv", tidy_scores(exported).to_csv(index=False))
+    write_whole(folder / "README.md", READ_ME)
+    print(f"{folder}: {len(exported.run_ids())} runs, {gained} of them new")
+    return 0
+
+
+def _export_tables(words: Sequence[str], folder: Path, weights: bool) -> int:
+    plans = plan_all(*split_tables(words))
+    runs = distinct(run for plan in plans.values() for run in plan.runs)
+    done = [run for run in runs if RunStore(run.results).has_evaluation(run.run_id, run.evaluation_id)]
+    if len(done) < len(runs):
+        say(f"{len(runs) - len(done)} of {len(runs)} runs are not finished and stay out")
+    gained = export_runs([(RunStore(run.results), run.run_id) for run in done], folder, weights)
+    for number, plan in plans.items():
+        write_whole(plan_file(folder, number), plan_to_text(plan))
+    return gained
+
+
+def _export_store(words: Sequence[str], folder: Path, weights: bool) -> int:
+    rest, named = _split(words, ("paths.results",))
+    if rest or "paths.results" not in named:
+        raise UserError("name what to export: tables=2 with its overrides, or paths.results=FOLDER for a whole store")
+    store = RunStore(Path(named["paths.results"]))
+    if not store.run_ids():
+        raise UserError(f"there are no finished runs in {store.runs}")
+    return export_runs([(store, run_id) for run_id in store.run_ids()], folder, weights)
+
+
+def import_results(words: Sequence[str]) -> int:
+    """Imports the runs of an export into a store."""
+    rest, named = _split(words, ("from", "paths.results"))
+    if rest or set(named) != {"from", "paths.results"}:
+        raise UserError(
+            "import-results takes from=FOLDER (an export) and paths.results=FOLDER (the store), nothing else"
+        )
+    new, total = import_runs(Path(named["from"]), RunStore(Path(named["paths.results"])))
+    print(f"{named['paths.results']}: {new} of {total} runs are new, the others were there")
+    return 0
+
+
+def _split(words: Sequence[str], keys: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Takes some keys out of a command's words."""
+    named = {}
+    rest = []
+    for word in words:
+        key, _, value = word.partition("=")
+        if key in keys:
+            named[key] = value.strip("'\"")
+        else:
+            rest.append(word)
+    return rest, named

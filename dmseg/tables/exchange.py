@@ -1,0 +1,98 @@
+"""The plan of a table as text, so that an export can be made a table of where the data are not."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dmseg.data.case import Task
+from dmseg.data.folds import Split
+from dmseg.errors import UserError
+from dmseg.experiments.compose import restore_settings
+from dmseg.experiments.plan import PlannedRun
+from dmseg.tables.plan import PlannedRow, PlannedTable
+from dmseg.tables.spec import Block, Column, TableSpec
+
+
+def plan_file(folder: Path, number: int) -> Path:
+    """Where an export keeps the plan of a table."""
+    return folder / "plans" / f"table{number}.json"
+
+
+def plan_to_text(plan: PlannedTable) -> str:
+    """Writes a plan as JSON. Paths of this machine are left out; a teacher is named by its id, in the identity."""
+    rows = [
+        {**{name: value for name, value in vars(row).items() if name in ("paper_model", "data", "stands_for")},
+         "block": asdict(row.block),
+         "task": asdict(row.task),
+         "settings": asdict(row.settings),
+         "cells": {method: [_run_to_node(run) for run in runs] for method, runs in row.cells.items()}}
+        for row in plan.rows
+    ]  # fmt: skip
+    return json.dumps({"spec": asdict(plan.spec), "rows": rows}, indent=1)
+
+
+def _run_to_node(run: PlannedRun) -> dict[str, Any]:
+    names = ("precision", "identity", "run_id", "experiment_id", "evaluation_id")
+    chosen = {name: getattr(run, name) for name in names}
+    return {**chosen, "settings": asdict(run.settings), "task": asdict(run.task), "split": asdict(run.split)}
+
+
+def plan_from_text(folder: Path, number: int) -> PlannedTable:
+    """Reads the plan of a table from an export, whose runs are then read from there.
+
+    Args:
+        folder: of the export.
+        number: of the table.
+
+    Raises:
+        UserError: if the export does not hold this table, or is damaged.
+    """
+    path = plan_file(folder, number)
+    try:
+        node = json.loads(path.read_text(encoding="utf-8"))
+        rows = tuple(_row(item, folder) for item in node["rows"])
+        return PlannedTable(_spec(node["spec"]), rows)
+    except FileNotFoundError:
+        there = sorted(item.stem.removeprefix("table") for item in path.parent.glob("table*.json"))
+        raise UserError(f"{folder} has no table {number}; it has: {', '.join(there) or 'none'}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}); export anew") from None
+
+
+def _spec(node: dict[str, Any]) -> TableSpec:
+    columns = tuple(Column(**item) for item in node.pop("columns"))
+    return TableSpec(columns=columns, blocks=tuple(_block(item) for item in node.pop("blocks")), **node)
+
+
+def _block(node: dict[str, Any]) -> Block:
+    cells = {column: tuple(overrides) for column, overrides in node.pop("cells").items()}
+    return Block(metrics=tuple(node.pop("metrics")), cells=cells, **node)
+
+
+def _row(node: dict[str, Any], folder: Path) -> PlannedRow:
+    return PlannedRow(
+        _block(node["block"]),
+        node["paper_model"],
+        node["data"],
+        tuple(node["stands_for"]),
+        _task(node["task"]),
+        restore_settings(node["settings"], folder),
+        {method: [_run(item, folder) for item in runs] for method, runs in node["cells"].items()},
+    )
+
+
+def _run(node: dict[str, Any], folder: Path) -> PlannedRun:
+    split = Split(tuple(node["split"]["train"]), tuple(node["split"]["validation"]))
+    names = ("precision", "identity", "run_id", "experiment_id", "evaluation_id")
+    return PlannedRun(
+        settings=restore_settings(node["settings"], folder),
+        task=_task(node["task"]),
+        store=folder / "prepared",  # not part of an export
+        split=split,
+        **{name: node[name] for name in names},
+    )
+
+
+def _task(node: dict[str, Any]) -> Task:
+    return Task(**{**node, "raters": tuple(node["raters"])})
