@@ -15,12 +15,14 @@ commands
   table table=N      write a table from what is there
   plan table=N       what a table takes: experiments and runs, done, running, failed and missing, hours left
                      these three take several tables at once: tables=2,4,6 or tables=all
+  data status        what is there of each data set, what is missing, and under which licence it is
   runs               list the runs of a store, by status=, task=, labels=, ...; runs show ID, runs verify, runs prune
   export-results     to=FOLDER tables=2: scores, configurations and manifests, for 'dmseg table table=2 from=FOLDER' and
   import-results     from=FOLDER paths.results=FOLDER elsewhere; weights=true exports weights and predictions too
 
 Keys are Hydra overrides; configs/config.yaml lists them. The most used:
-  data=qubiq|lidc|phantom   data.root=FOLDER   data.size=256   task=prostate-1
+  data=qubiq|lits|kits|lidc|decathlon   data=phantom|phantom_lits|phantom_kits|phantom_decathlon   data.root=FOLDER
+  data.size=256   task=prostate-1   data.labels_only=true   data.slices_per_case=8
   labels=majority|random|uniform|weighted|smoothing
   model=unet_resnet50|unet_resnet18|unet_efficientnet_b0|unet_mobilenetv2|deeplabv3plus_resnet18
   model.weights=null|imagenet|FILE   fold=0   seed=0   train.epochs=150   precision=fp32|bf16|auto
@@ -45,6 +47,7 @@ COMMANDS = {
     "runs": "dmseg.cli.runs:runs",
     "export-results": "dmseg.cli.exchange:export_results",
     "import-results": "dmseg.cli.exchange:import_results",
+    "data": "dmseg.cli.data:data",
 }
 """Each command's function, by module: it takes the words after the command's name and returns an exit status."""
 

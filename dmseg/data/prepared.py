@@ -324,9 +324,13 @@ def _linear_positions(extent: int, size: int) -> tuple[npt.NDArray[np.int64], np
 def quantise(image: npt.NDArray[np.float32], window: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
     """Maps each channel's window to 0..255, clipping beyond; a channel without any range becomes 0."""
     low, high = (window[:, index, None, None].astype(np.float32) for index in (0, 1))
-    extent = np.where(high > low, high - low, np.float32(1.0))
-    scaled = np.where(high > low, (image - low) / extent, np.float32(0.0))
-    return np.asarray(np.rint(np.clip(scaled, 0, 1) * 255), dtype=np.uint8)
+    scaled = image - low
+    scaled /= np.where(high > low, high - low, np.float32(1.0))
+    scaled *= high > low
+    np.clip(scaled, 0, 1, out=scaled)
+    scaled *= 255
+    levels: npt.NDArray[np.uint8] = np.rint(scaled, out=scaled).astype(np.uint8)
+    return levels
 
 
 def _describe_sources(files: list[CaseFiles], parts: list[Part]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from nibabel.spatialimages import HeaderDataError
 from dmseg.data.readers import readable
 from dmseg.errors import UserError
 
-GATHERED_BYTES = 192 * 2**20
+GATHERED_BYTES = 320 * 2**20
 """At most so much is held of a volume whose slices do not lie one after another in the file."""
 SAMPLED_VOXELS = 2**22
 """At most so many voxels a channel are looked at for percentiles."""
@@ -78,30 +78,33 @@ class Volume:
                 pass
 
     def slices(self, axis: int, indices: Sequence[int]) -> Iterator[Array]:
-        """Yields slices across one of the file's axes.
+        """Yields slices across one of the file's axes, as what the stored values stand for: `stored`, `scaled`."""
+        return map(self.scaled, self.stored(axis, indices))
+
+    def stored(self, axis: int, indices: Sequence[int]) -> Iterator[Raw]:
+        """Yields the stored values of slices across one of the file's axes.
 
         Args:
             axis: 0, 1 or 2.
             indices: which slices, rising.
 
         Yields:
-            (C, H, W) float32, the two other axes in the file's order, scaled.
+            (C, H, W), the two other axes in the file's order.
 
         Raises:
-            UserError: if the file is damaged, or a slice holds NaN or infinite values.
+            UserError: if the file is damaged.
         """
         if axis == 2 and self.n_channels == 1:
             wanted = set(indices)
             for index, plane in enumerate(self.planes()):
                 if index in wanted:
-                    yield self.scaled(plane)[np.newaxis]
+                    yield plane[np.newaxis]
             return
         extent = math.prod(self.shape) // self.shape[axis] * self.n_channels * self.dtype.itemsize
         step = max(1, GATHERED_BYTES // extent)
         for start in range(0, len(indices), step):
-            gathered = self._gather(axis, indices[start : start + step])
-            for item in np.moveaxis(gathered, axis, 0):
-                yield self.scaled(np.moveaxis(item, -1, 0))
+            for item in self._gather(axis, indices[start : start + step]):
+                yield item.copy()  # so that whoever keeps it does not keep all of them
 
     def scaled(self, values: Raw) -> Array:
         """Stored values as what they stand for, float32.
@@ -146,18 +149,18 @@ class Volume:
         return np.percentile(channels, levels, axis=1).T.astype(np.float64)
 
     def _gather(self, axis: int, indices: Sequence[int]) -> Raw:
-        """Stored values of some slices, (X, Y, Z, C) with one axis cut down to them."""
+        """Stored values of some slices, (n, C, H, W); in memory the rows of the file stay together."""
         chosen = np.asarray(indices)
-        extents = [len(chosen) if place == axis else extent for place, extent in enumerate(self.shape)]
-        gathered = np.empty((*extents, self.n_channels), dtype=self.dtype, order="F")
+        width, height = (extent for place, extent in reversed(list(enumerate(self.shape))) if place != axis)
+        gathered = np.empty((len(chosen), self.n_channels, width, height), dtype=self.dtype)
         place = {int(index): position for position, index in enumerate(chosen)}
         for number, plane in enumerate(self.planes()):
             channel, index = divmod(number, self.shape[2])
             if axis != 2:
-                gathered[:, :, index, channel] = plane.take(chosen, axis)
+                gathered[:, channel, index] = np.moveaxis(plane.take(chosen, axis), axis, 0)
             elif index in place:
-                gathered[:, :, place[index], channel] = plane
-        return gathered
+                gathered[place[index], channel] = plane.T
+        return gathered.swapaxes(-1, -2)
 
 
 def open_volume(path: Path) -> Volume:

@@ -202,8 +202,9 @@ class VolumeAdapter(Adapter):
         indices = kept.tolist()
         if not indices:
             return
-        pairs = zip(image.slices(orientation.axis, indices), label.slices(orientation.axis, indices), strict=True)
-        for values, labels in pairs:
+        pairs = zip(image.slices(orientation.axis, indices), label.stored(orientation.axis, indices), strict=True)
+        for values, stored in pairs:
+            labels = label.values(stored)
             yield Slice(orientation.turn(values), orientation.turn(self.is_target(labels)).astype(np.uint8))
 
 

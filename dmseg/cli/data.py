@@ -1,0 +1,75 @@
+"""The command ``dmseg data status``: what is there of each data set, what is missing, and under which licence it is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dmseg.components import bind, resolve
+from dmseg.data.case import About, Adapter
+from dmseg.errors import UserError
+from dmseg.experiments.compose import compose_settings
+from dmseg.settings import DataSettings
+
+DATA_SETS = ("qubiq", "lits", "kits", "lidc", "decathlon")
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is there of one data set.
+
+    Attributes:
+        name: the data set.
+        root: its folder.
+        about: number of cases, licence and source.
+        cases: number of whole cases.
+        missing: what is missing, one line each.
+    """
+
+    name: str
+    root: str
+    about: About
+    cases: int
+    missing: tuple[str, ...]
+
+
+def data(words: Sequence[str]) -> int:
+    """Prints the status of all data sets, or of the one that ``data=`` names."""
+    if not words or words[0] != "status":
+        raise UserError("dmseg data knows one word: dmseg data status [data=kits] [paths.data=FOLDER]")
+    named = [word.removeprefix("data=") for word in words if word.startswith("data=")]
+    overrides = [word for word in words[1:] if not word.startswith("data=")]
+    for name in named or DATA_SETS:
+        _print(status(compose_settings([f"data={name}", *overrides]).data))
+    return 0
+
+
+def status(data: DataSettings) -> Status:
+    """Looks at the folders of a data set; reads no image and makes no phantom."""
+    about: About = resolve(data.target).about  # type: ignore[attr-defined]
+    try:
+        adapter: Adapter = bind(data.target, data.options, where="data")(data.root)
+    except UserError as error:
+        return Status(data.name, data.root, about, 0, (str(error).splitlines()[0],))
+    whole: set[tuple[str, str]] = set()
+    missing: dict[str, None] = {}
+    for task in adapter.tasks.values():
+        try:
+            listed = adapter.list_cases(task.name)
+        except UserError as error:
+            missing[str(error).splitlines()[0]] = None
+            continue
+        for case in listed:
+            absent = [path for path in case.files if not path.is_file()]
+            missing |= dict.fromkeys(f"{path} is missing" for path in absent)
+            if not absent:
+                whole.add((task.cohort, case.case))
+    return Status(data.name, data.root, about, len(whole), tuple(missing))
+
+
+def _print(found: Status, shown: int = 3) -> None:
+    expected = "" if found.about.cases is None else f" of {found.about.cases}"
+    print(f"{found.name}: {found.cases}{expected} cases in {found.root}")
+    for line in found.missing[:shown]:
+        print(f"  {line}")
+    if len(found.missing) > shown:
+        print(f"  ... and {len(found.missing) - shown} more")
+    print(f"  licence: {found.about.licence}; source: {found.about.source}")
