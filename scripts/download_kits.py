@@ -1,7 +1,8 @@
 """Downloads KiTS19: segmentations from its GitHub repository, images from its Hugging Face repository.
 
-Run ``python scripts/download_kits.py data/kits``. ``--labels-only`` gets the segmentations alone, which is all that ``dmseg prepare data=kits data.labels_only=true`` needs. Stopped and called again it goes on where it
-was. The data are under CC BY-NC-SA 4.0.
+Run ``python scripts/download_kits.py data/kits``. ``--labels-only`` gets the segmentations alone, which is all that
+``dmseg prepare data=kits data.labels_only=true`` needs. Stopped and called again it goes on where it was. The data are
+under CC BY-NC-SA 4.0.
 """
 
 import argparse
