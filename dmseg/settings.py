@@ -102,6 +102,90 @@ class LossSettings:
 
 
 @dataclass(frozen=True)
+class TeacherSettings:
+    """What a teacher has of its own; the rest it shares with its student.
+
+    Attributes:
+        model: its network.
+        labels: its labels.
+        loss: its loss.
+    """
+
+    model: ModelSettings
+    labels: LabelSettings
+    loss: LossSettings
+
+
+@dataclass(frozen=True)
+class KdeSettings:
+    """Recalibration of a teacher by the kernel estimate of Appendix E.
+
+    Attributes:
+        bandwidth: h; 0 for no recalibration.
+        n_key: key pixels of a batch or an image.
+        keys: drawn from each ``batch`` or each ``image``.
+        balanced: as many keys of each class that is present.
+        leave_one_out: a key is estimated from the other keys only.
+        boundary: odd edge of the neighbourhood that makes a boundary pixel.
+    """
+
+    bandwidth: float
+    n_key: int
+    keys: str
+    balanced: bool
+    leave_one_out: bool
+    boundary: int
+
+
+@dataclass(frozen=True)
+class DistillSettings:
+    """Knowledge distillation: which terms there are beside the loss against the label.
+
+    Attributes:
+        name: short name, for titles only.
+        teacher: network, labels and loss of the teacher.
+        label_weight: weight of the terms against the label.
+        teacher_weight: weight of the terms against the teacher.
+        label_ce: whether there is a cross-entropy against the label.
+        label_region: the same of the region loss.
+        teacher_ce: whether there is a cross-entropy against the teacher.
+        teacher_region: the same of the region loss.
+        renormalise: whether the terms that are left share the weight of those that are off.
+        classes: classes of the region loss against the teacher.
+        temperature: of teacher and student in the cross-entropy against the teacher, of the teacher in the region loss.
+        calibrate: on what the teacher's own temperature is fitted: None for no such, ``inner`` or ``train``.
+        kde: recalibration of the teacher, or None.
+    """
+
+    name: str
+    teacher: TeacherSettings
+    label_weight: float
+    teacher_weight: float
+    label_ce: bool
+    label_region: bool
+    teacher_ce: bool
+    teacher_region: bool
+    renormalise: bool
+    classes: str
+    temperature: float
+    calibrate: str | None = None
+    kde: KdeSettings | None = None
+
+    def weights(self, loss: LossSettings) -> dict[str, float]:
+        """Weights of the terms that are on, by name: that of the side times that of the loss."""
+        sides = {"label": self.label_weight, "teacher": self.teacher_weight}
+        kinds = {"ce": loss.ce_weight, "region": loss.region_weight}
+        every = {f"{side}_{kind}": sides[side] * kinds[kind] for side in sides for kind in kinds}
+        kept = {name: weight for name, weight in every.items() if getattr(self, name) and weight}
+        share = sum(every.values()) / sum(kept.values()) if self.renormalise and kept else 1.0
+        return {name: weight * share for name, weight in kept.items()}
+
+    def needs_teacher(self, loss: LossSettings) -> bool:
+        """Whether any term against the teacher is on."""
+        return any(name.startswith("teacher") for name in self.weights(loss))
+
+
+@dataclass(frozen=True)
 class OptimSettings:
     """Stochastic gradient descent with a poly schedule.
 
@@ -309,3 +393,4 @@ class Settings:
     agreement: AgreementSettings
     paths: PathSettings
     wandb: TrackerSettings
+    distill: DistillSettings | None = None

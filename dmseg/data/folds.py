@@ -27,6 +27,24 @@ class Split:
     validation: tuple[str, ...]
 
 
+HELD_OUT = 0.2
+"""Share of a fold's training cases that an inner split holds out."""
+
+
+def inner_split(split: Split, seed: int, fold: int) -> Split:
+    """Splits the training cases of a fold again; the fold's validation cases are in neither part.
+
+    Args:
+        split: the fold's cases, at least two to train on.
+        seed: seed of the run.
+        fold: number of the fold.
+    """
+    order = np.random.default_rng((seed, fold)).permutation(len(split.train))
+    held = set(order[: max(1, round(HELD_OUT * len(order)))].tolist())
+    parts = ([case for k, case in enumerate(split.train) if (k in held) is inside] for inside in (False, True))
+    return Split(*map(tuple, parts))
+
+
 def contiguous_folds(cases: Sequence[str], count: int) -> list[list[str]]:
     """Blocks of the sorted ids, each of N // count cases, the last with the rest (as in JDTLosses)."""
     ordered = sorted(cases, key=natural_key)

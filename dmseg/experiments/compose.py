@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dmseg.errors import UserError
+from dmseg.experiments.teacher_config import resolve_teacher
 from dmseg.resources import resource
 from dmseg.settings import Settings
 
@@ -30,6 +31,9 @@ CHOICES = {
     "launcher.kind": ("auto", "inline", "local", "slurm"),
     "folds.kind": ("contiguous", "shuffled"),
     "labels.smoothing.kind": ("boundary", "uniform"),
+    "distill.calibrate": ("inner", "train"),
+    "distill.classes": ("all", "present", "foreground"),
+    "distill.kde.keys": ("batch", "image"),
 }
 RANGES: dict[str, tuple[float, float]] = {
     "data.size": (8, 4096),
@@ -42,6 +46,11 @@ RANGES: dict[str, tuple[float, float]] = {
     "evaluate.bins": (1, 1000),
     "evaluate.batch_size": (1, 4096),
     "labels.smoothing.epsilon": (0, 1),
+    "distill.label_weight": (0, 100),
+    "distill.teacher_weight": (0, 100),
+    "distill.temperature": (0.01, 100),
+    "distill.kde.bandwidth": (0, 10),
+    "distill.kde.n_key": (1, 1_000_000),
     "optim.lr": (0, 100),
     "optim.decoder_lr_factor": (0, 10_000),
     "optim.momentum": (0, 1),
@@ -89,7 +98,14 @@ def compose_config(overrides: Sequence[str], config: str = "config") -> DictConf
         UserError: if an override is malformed or a key unknown.
     """
     with _hydra_initialised(), _in_plain_words(overrides):
-        return compose(config, overrides=list(overrides))
+        return compose(config, overrides=_without_null(overrides))
+
+
+def _without_null(overrides: Sequence[str], word: str = "distill=null") -> list[str]:
+    """Says ``distill=null`` in Hydra's way, which knows no group of this value: by choosing none up to there."""
+    last = max((index for index, item in enumerate(overrides) if item == word), default=-1)
+    group = word.partition("=")[0] + "="
+    return [item for index, item in enumerate(overrides) if index > last or not item.startswith(group)]
 
 
 def resolve_config(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
@@ -103,7 +119,10 @@ def resolve_config(config: DictConfig, overrides: Sequence[str]) -> dict[str, An
         UserError: if a value refers to a key that does not exist.
     """
     with _in_plain_words(overrides):
-        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        if plain.get("distill"):  # type: ignore[union-attr]
+            plain["distill"]["teacher"] = resolve_teacher(config)  # type: ignore[index,call-overload]
+    return plain  # type: ignore[return-value]
 
 
 @contextmanager
@@ -124,6 +143,10 @@ def to_settings(plain: Mapping[str, Any]) -> Settings:
     node["protocol"], node["profile"] = node["protocol"]["name"], node["profile"]["name"]
     node["data"] = _gather(node["data"], "data", drop=("epochs", "scale", "crop", "tables"))
     node["labels"] = _gather(node["labels"], "labels", drop=("targets",))
+    if node.get("distill"):
+        teacher = node["distill"]["teacher"]
+        labels = _gather(teacher["labels"], "labels", drop=("targets",))
+        node["distill"] = node["distill"] | {"teacher": teacher | {"labels": labels}}
     settings: Settings = _typed(Settings, node, "")
     _check_values(dataclasses.asdict(settings))
     return settings
@@ -222,6 +245,9 @@ def _check_values(node: Mapping[str, Any]) -> None:
     scale = node["train"]["scale"]
     if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
         raise UserError(f"train.scale is {scale}, but must be [smallest, largest], both above 0")
+    kde = (node["distill"] or {}).get("kde")
+    if kde and (kde["boundary"] < 1 or kde["boundary"] % 2 == 0):
+        raise UserError(f"distill.kde.boundary is {kde['boundary']}, but must be odd")
     smoothing = node["labels"]["smoothing"]
     if smoothing and smoothing["kind"] == "boundary" and (not smoothing["kernel"] or smoothing["kernel"] % 2 == 0):
         raise UserError(f"labels.smoothing.kernel is {smoothing['kernel']}, but must be odd")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -9,15 +10,21 @@ from typing import Any
 
 from dmseg.data.folds import Split
 from dmseg.errors import UserError
-from dmseg.settings import EvaluateSettings, LabelSettings, LossSettings, ModelSettings, Settings
+from dmseg.settings import DistillSettings, EvaluateSettings, LabelSettings, LossSettings, ModelSettings, Settings
 
 REVISIONS = {"labels": 1, "model": 1, "loss": 1, "training": 1}
 """Raised when a fix changes the numbers of a component, so that its earlier runs are not taken for new ones."""
 
+DISTILL_REVISION = 1
+"""The same for distillation."""
+
+FOLD_OF_TEACHER = ("teacher", "calibrator")
+"""Keys of distillation with the ids of other runs of the same fold."""
+
 EVALUATION_REVISION = 1
 """The same for the scores of a trained network."""
 
-IDENTITY_DEFAULTS: dict[str, Any] = {"train.crop": 1.0}
+IDENTITY_DEFAULTS: dict[str, Any] = {"train.crop": 1.0, "distill": None, "held_out": None}
 """Keys that joined the schema later, each with the value that stands for how things were before it existed. A key equal
 to its value here is left out of the identity, so that earlier ids stay valid. Entries are never changed."""
 
@@ -25,7 +32,14 @@ EVALUATION_DEFAULTS: dict[str, Any] = {"crop": 1.0}
 """The same for evaluations."""
 
 
-def run_identity(settings: Settings, precision: str, data_digest: str, split: Split) -> dict[str, Any]:
+def run_identity(
+    settings: Settings,
+    precision: str,
+    data_digest: str,
+    split: Split,
+    teachers: Mapping[str, str] | None = None,
+    held_out: float | None = None,
+) -> dict[str, Any]:
     """The scientific settings of a run, plain and canonical.
 
     Titles, paths, devices, workers, trackers, and the names of profile, protocol and groups are not in it; neither are
@@ -36,6 +50,8 @@ def run_identity(settings: Settings, precision: str, data_digest: str, split: Sp
         precision: resolved precision, ``fp32`` or ``bf16``.
         data_digest: digest of the prepared arrays.
         split: the fold's cases.
+        teachers: run and experiment id of the teacher and of what calibrates it, by the keys that they stand under.
+        held_out: share of the fold's training cases that a run which calibrates a teacher leaves out; else None.
 
     Raises:
         UserError: if the weights file cannot be read.
@@ -50,6 +66,8 @@ def run_identity(settings: Settings, precision: str, data_digest: str, split: Sp
         "labels": _labels(settings.labels),
         "model": _model(settings.model),
         "loss": _loss(settings.loss),
+        "distill": None if settings.distill is None else _distill(settings.distill, settings.loss, teachers or {}),
+        "held_out": held_out,
         "optim": asdict(settings.optim),
         "train": asdict(settings.train),
         "revisions": REVISIONS,
@@ -65,7 +83,10 @@ def evaluation_identity(settings: EvaluateSettings) -> dict[str, Any]:
 
 def experiment_identity(identity: dict[str, Any]) -> dict[str, Any]:
     """The part of a run's identity that the folds of one configuration share."""
-    return {key: value for key, value in identity.items() if key not in ("fold", "split")}
+    shared = {key: value for key, value in identity.items() if key not in ("fold", "split")}
+    if "distill" in shared:
+        shared["distill"] = {key: value for key, value in shared["distill"].items() if key not in FOLD_OF_TEACHER}
+    return shared
 
 
 def identifier(identity: dict[str, Any]) -> str:
@@ -89,6 +110,22 @@ def _loss(settings: LossSettings) -> dict[str, Any]:
         del node["region"]
     if not settings.ce_weight:
         del node["kl"]
+    return node
+
+
+def _distill(settings: DistillSettings, loss: LossSettings, teachers: Mapping[str, str]) -> dict[str, Any]:
+    """The terms' weights, the teacher's id, and what is done with its predictions; what has no effect is left out."""
+    weights = settings.weights(loss)
+    node: dict[str, Any] = {"weights": weights, "revision": DISTILL_REVISION}
+    if not settings.needs_teacher(loss):
+        return node
+    node |= {**teachers, "temperature": settings.temperature}
+    if "teacher_region" in weights:
+        node["classes"] = settings.classes
+    if settings.calibrate is not None:
+        node["calibrate"] = settings.calibrate
+    if settings.kde is not None and settings.kde.bandwidth:
+        node["kde"] = asdict(settings.kde)
     return node
 
 

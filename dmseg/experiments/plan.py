@@ -1,13 +1,13 @@
 """From settings to runs with ids. Nothing here trains, and nothing imports torch unless precision=auto asks for it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dmseg.components import bind
 from dmseg.data.case import Task
-from dmseg.data.folds import Split
+from dmseg.data.folds import HELD_OUT, Split, inner_split
 from dmseg.data.prepared import PreparedTask
 from dmseg.experiments.identity import evaluation_identity, experiment_identity, identifier, run_identity
 from dmseg.experiments.sources import fold_split
@@ -28,7 +28,8 @@ class PlannedRun:
         run_id: id of the run.
         experiment_id: id shared with the other folds.
         evaluation_id: id of the evaluation that the settings ask for.
-        teacher: the run that must be finished before this one, or None.
+        teacher: the run that must be finished before this one, or None: of a distilled run its teacher, or the run that
+            calibrates the teacher, whose own `teacher` is the teacher then.
     """
 
     settings: Settings
@@ -63,21 +64,42 @@ class PlannedRun:
     def title(self) -> str:
         """Words for people."""
         settings = self.settings
-        return (
-            f"{settings.data.name}/{self.task.name} {settings.labels.name} {settings.model.name} fold {settings.fold}"
-        )
+        taught = "" if settings.distill is None else f"+{settings.distill.name}"
+        what = f"{settings.labels.name}{taught} {settings.model.name}"
+        return f"{settings.data.name}/{self.task.name} {what} fold {settings.fold}"
 
 
 def plan_run(settings: Settings, prepared: PreparedTask) -> PlannedRun:
-    """Plans one run on a prepared task.
+    """Plans one run on a prepared task, and the teacher of one that is distilled.
 
     Raises:
         UserError: if the fold does not exist, an option does not fit, or the weights file cannot be read.
     """
+    split = fold_split(prepared, settings.folds, settings.fold)
+    distill = settings.distill
+    if distill is None or not distill.needs_teacher(settings.loss):
+        return _planned(settings, prepared, split)
+    own = replace(settings, distill=None, **vars(distill.teacher))
+    teacher = _planned(own, prepared, split)
+    ids = {"teacher": teacher.run_id, "teacher_experiment": teacher.experiment_id}
+    if distill.calibrate == "inner":
+        inner = inner_split(split, settings.seed, settings.fold)
+        teacher = replace(_planned(own, prepared, inner, held_out=HELD_OUT), teacher=teacher)
+        ids |= {"calibrator": teacher.run_id, "calibrator_experiment": teacher.experiment_id}
+    return replace(_planned(settings, prepared, split, ids), teacher=teacher)
+
+
+def _planned(
+    settings: Settings,
+    prepared: PreparedTask,
+    split: Split,
+    teachers: Mapping[str, str] | None = None,
+    held_out: float | None = None,
+) -> PlannedRun:
+    """One run by itself."""
     settings = replace(settings, task=prepared.task.name)
     precision = _resolve_precision(settings)
-    split = fold_split(prepared, settings.folds, settings.fold)
-    identity = run_identity(settings, precision, prepared.digest, split)
+    identity = run_identity(settings, precision, prepared.digest, split, teachers, held_out)
     run = PlannedRun(
         settings,
         precision,

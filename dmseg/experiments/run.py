@@ -14,6 +14,7 @@ from torch import nn
 
 from dmseg.data.batches import BatchSource, load_training
 from dmseg.data.prepared import PreparedTask
+from dmseg.experiments.distill import distill_objective
 from dmseg.experiments.identity import evaluation_identity
 from dmseg.experiments.plan import PlannedRun
 from dmseg.experiments.provenance import describe_machine, describe_usage, describe_versions
@@ -23,7 +24,7 @@ from dmseg.models.build import build_model
 from dmseg.training.checkpoint import Checkpoints
 from dmseg.training.evaluate import evaluate, save_predictions
 from dmseg.training.fit import fit, resolve_device
-from dmseg.training.objective import LabelObjective, build_loss
+from dmseg.training.objective import LabelObjective, Objective, build_loss
 from dmseg.training.observers import EpochReport, Observer, Observers, RunInfo
 from dmseg.training.predictor import Predictor
 from dmseg.training.streams import stream, stream_seed
@@ -121,7 +122,7 @@ def _train_and_score(
     write_json(folder / "config.json", config)
     model = initial_model(run, prepared.n_channels).to(device)
     torch.manual_seed(stream_seed(settings.seed, settings.fold, "dropout"))
-    objective = LabelObjective(build_loss(settings.loss))
+    objective = _objective(run, prepared, device)
     sessions = fit(model, source, objective, settings.optim, run.precision, told, checkpoints)
     history.write(folder / "history.csv")
     save_weights(folder / "weights.safetensors", model)
@@ -137,6 +138,14 @@ def _train_and_score(
     }
     write_json(folder / "manifest.json", _manifest(run, device, timing))
     told.evaluated({name: float(np.nanmean(cases[name])) if cases[name].notna().any() else np.nan for name in SCORES})
+
+
+def _objective(run: PlannedRun, prepared: PreparedTask, device: torch.device) -> Objective:
+    """What is minimised: the loss against the label, or with a teacher's."""
+    settings = run.settings
+    if settings.distill is None:
+        return LabelObjective(build_loss(settings.loss))
+    return distill_objective(run, settings.distill, prepared, device, partial(stream, settings.seed, settings.fold))
 
 
 def initial_model(run: PlannedRun, n_channels: int) -> nn.Module:

@@ -1,0 +1,136 @@
+"""Distillation: a teacher's predictions as a second label."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dmseg.calibration import PixelKernel, fit_temperature, recalibrate
+from dmseg.data.batches import Batch, TrainingData, network_input
+from dmseg.errors import UserError
+from dmseg.losses import CompoundLoss
+from dmseg.settings import DistillSettings, KdeSettings, LossSettings
+from dmseg.training.objective import Objective, build_loss, forward
+
+MAX_SLICES = 256
+"""At most so many slices, evenly spread, are looked at to fit a temperature."""
+MAX_PIXELS = 2**20
+"""At most so many of their pixels, evenly spread."""
+
+
+class Teacher:
+    """A trained network that is only asked: in evaluation mode, in float32, without gradients.
+
+    Args:
+        network: trained, on the device of the batches; it is not changed.
+        temperature: its logits are divided by it.
+        kernel: how its probabilities are recalibrated after that, or None.
+        keys: stream of the key pixels.
+    """
+
+    def __init__(
+        self, network: nn.Module, temperature: float, kernel: PixelKernel | None, keys: torch.Generator
+    ) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.temperature = temperature
+        self.kernel = kernel
+        self.keys = keys
+
+    @torch.no_grad()
+    def target(self, batch: Batch) -> Tensor:
+        """Its probabilities on a batch, (B, 2, H, W) float32."""
+        prob = torch.softmax(forward(self.network, batch.image, "fp32").float() / self.temperature, dim=1)
+        if self.kernel is None:
+            return prob
+        return recalibrate(prob, batch.target, batch.mask, self.kernel, self.keys)
+
+
+class DistillObjective(Objective):
+    """Terms against the label and terms against a teacher, with the weights of `DistillSettings.weights`.
+
+    Args:
+        settings: which terms, and their temperature.
+        loss: cross-entropy and region loss, and their weights on each side.
+        teacher: None if no term is against a teacher.
+
+    Raises:
+        UserError: if no term is left, or an option does not fit the region loss.
+    """
+
+    def __init__(self, settings: DistillSettings, loss: LossSettings, teacher: Teacher | None) -> None:
+        weights = settings.weights(loss)
+        if not weights:
+            raise UserError("no term of the loss is left: all of distill's are off or have weight 0")
+        against_teacher = replace(loss, region=loss.region | {"classes": settings.classes})
+        temperature = settings.temperature
+        softened = weights.get("teacher_ce", 0.0) * temperature**2
+        self._label = _terms(loss, weights.get("label_ce", 0.0), weights.get("label_region", 0.0))
+        self._soft = _terms(against_teacher, softened, 0.0)
+        self._sharp = _terms(against_teacher, 0.0, weights.get("teacher_region", 0.0))
+        if temperature == 1:  # both share a softmax
+            self._soft, self._sharp = None, _terms(against_teacher, softened, weights.get("teacher_region", 0.0))
+        self._temperature = temperature
+        self._teacher = teacher
+
+    def losses(self, network: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum of all terms, in which a cross-entropy at temperature T counts T squared times, and each."""
+        logits = forward(network, batch.image, precision).float()
+        sides = [("label", self._label, logits, batch.target)]
+        if self._teacher is not None:
+            target = self._teacher.target(batch)
+            sides += [("teacher", self._soft, logits / self._temperature, target)]
+            sides += [("teacher", self._sharp, logits, target)]
+        totals: list[Tensor] = []
+        parts: dict[str, Tensor] = {}
+        for side, loss, given, wanted in sides:
+            if loss is not None:
+                total, terms = loss.forward_parts(given, wanted, batch.mask)
+                totals.append(total)
+                parts |= {f"{side}_{name}": value for name, value in terms.items()}
+        return torch.stack(totals).sum(), parts
+
+    def state(self) -> dict[str, Any]:
+        """Where the stream of the key pixels stands."""
+        return {} if self._teacher is None else {"keys": self._teacher.keys.get_state()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from there."""
+        if self._teacher is not None:
+            self._teacher.keys.set_state(state["keys"])
+
+
+def _terms(loss: LossSettings, ce_weight: float, region_weight: float) -> CompoundLoss | None:
+    if not ce_weight and not region_weight:
+        return None
+    return build_loss(replace(loss, ce_weight=ce_weight, region_weight=region_weight))
+
+
+def pixel_kernel(settings: KdeSettings | None) -> PixelKernel | None:
+    """The kernel of some settings; None where they switch it off."""
+    if settings is None or not settings.bandwidth:
+        return None
+    return PixelKernel(**vars(settings))
+
+
+@torch.no_grad()
+def teacher_temperature(network: nn.Module, data: TrainingData, batch_size: int) -> float:
+    """The temperature of the least negative log-likelihood of some cases' labels, on whole slices as they are.
+
+    Args:
+        network: trained.
+        data: the cases; of several candidates for a label the first is taken.
+        batch_size: slices at a time.
+    """
+    network.eval()
+    count = min(MAX_SLICES, len(data))
+    chosen = torch.linspace(0, len(data) - 1, count, device=data.images.device).round().long()
+    step = max(1, count * data.images[0, 0].numel() // MAX_PIXELS)
+    logits, labels = [], []
+    for part in chosen.split(batch_size):  # type: ignore[no-untyped-call]
+        found = forward(network, network_input(data.images[part]), "fp32").float()
+        logits.append(found.movedim(1, -1).reshape(-1, found.shape[1])[::step])
+        foreground = data.labels[part, 0].float().flatten()[::step]
+        labels.append(torch.stack([1 - foreground, foreground], 1))
+    return fit_temperature(torch.cat(logits), torch.cat(labels))
