@@ -84,7 +84,7 @@ def newcomer(store, known):
 
 
 def test_jobs_of_a_table_are_disturbed_and_end_in_the_same_numbers(slurm, small_run, tmp_path, capfd):
-    table = ["table=2", "fold=0", *small_run, "device=cpu", "train.epochs=600", "checkpoint.steps=20"]
+    table = ["table=2", "fold=0", *small_run, "device=cpu", "train.epochs=400", "checkpoint.steps=20"]
     jobs_wanted = ["launcher=slurm", "launcher.job.gpus=0", "launcher.job.cpus=1", "launcher.job.memory_gb=null"]
     results, reference = tmp_path / "results of slurm", tmp_path / "reference"
     words = [sys.executable, "-m", "dmseg", "reproduce", *table, *jobs_wanted, f"paths.results='{results}'"]

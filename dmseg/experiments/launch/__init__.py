@@ -5,6 +5,7 @@ One run that fails does not stop the others; a launcher only says where runs are
 
 from collections.abc import Iterator, Sequence
 
+from dmseg.errors import UserError
 from dmseg.experiments.launch.local import Inline, Local
 from dmseg.experiments.launch.outcome import CarryOut, MakeObservers, Outcome, attempt
 from dmseg.experiments.launch.schedule import Executor, carry_out_all
@@ -54,8 +55,10 @@ def _executor(
 ) -> Executor:
     if is_inline(launcher):
         return Inline(observers, carry_out)
-    if launcher.job is None:
+    if launcher.kind != "slurm":
         return Local(runs, launcher.workers, observers, carry_out)
+    if launcher.job is None:
+        raise UserError("launcher.kind is slurm, but nothing is said of its jobs; write launcher=slurm")
     from dmseg.experiments.launch.slurm import Slurm
 
     return Slurm(launcher.job, runs[0].results / "slurm", observers, carry_out)
