@@ -132,7 +132,7 @@ def test_jobs_of_a_table_are_disturbed_and_end_in_the_same_numbers(slurm, small_
     sessions = {run_id: len(store.read_json(run_id, "manifest.json")["sessions"]) for run_id in store.run_ids()}
     say("sessions of each run:", sessions)
     assert all(sessions[where[name][1]] > 1 for name in [cancelled, requeued, warned, *preempted])
-    assert main(["reproduce", *table, f"paths.results='{reference}'"]) == 0
+    assert main(["reproduce", *table, "workers=2", f"paths.results='{reference}'"]) == 0
     undisturbed = RunStore(reference)
     for run_id in undisturbed.run_ids():
         for name in ("cases.csv", "weights.safetensors"):
