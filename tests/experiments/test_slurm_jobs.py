@@ -119,12 +119,17 @@ def test_jobs_that_vanish_are_told_by_what_slurm_says_and_by_the_store(on_cluste
 
 
 @pytest.mark.parametrize(
-    ("number", "preempted", "requeued"),
-    [(signal.SIGUSR2, False, True), (signal.SIGTERM, True, True), (signal.SIGTERM, False, False)],
-    ids=["time limit", "pre-emption", "scancel"],
+    ("number", "preempted", "ends", "requeued"),
+    [
+        (signal.SIGUSR2, False, "stopped", True),
+        (signal.SIGTERM, True, "stopped", True),
+        (signal.SIGTERM, False, "stopped", False),
+        (signal.SIGUSR2, False, "done", False),
+    ],
+    ids=["time limit", "pre-emption", "scancel", "time limit at the very end"],
 )
 def test_a_warning_reaches_submitit_once_the_run_has_stopped(
-    small_run, tmp_path, monkeypatch, number, preempted, requeued
+    small_run, tmp_path, monkeypatch, number, preempted, ends, requeued
 ):
     events = []
 
@@ -132,10 +137,11 @@ def test_a_warning_reaches_submitit_once_the_run_has_stopped(
         events.append(f"begins {run.settings.fold}")
         os.kill(os.getpid(), number)
         events.append("keeps its state")
-        return Outcome(run, "stopped", "a checkpoint is kept")
+        return Outcome(run, ends)
 
     settings = compose_settings(small_run)
-    runs = plan_folds(settings, prepare_task(settings.data, settings.paths, settings.task), (0, 1))
+    folds = (0, 1) if ends == "stopped" else (0,)
+    runs = plan_folds(settings, prepare_task(settings.data, settings.paths, settings.task), folds)
     when = "2026-01-01T00:00:00" if preempted else "None"
     monkeypatch.setattr(slurm, "_show", lambda job: f"JobState=RUNNING PreemptTime={when}")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
@@ -147,5 +153,5 @@ def test_a_warning_reaches_submitit_once_the_run_has_stopped(
     finally:
         signal.signal(signal.SIGUSR2, before)
     assert events == ["begins 0", "keeps its state", *(["requeued"] if requeued else [])]
-    assert not (tmp_path / "outcomes").exists(), "a job that is requeued has not said its last word"
+    assert (tmp_path / "outcomes").exists() == (ends == "done"), "a job that is requeued has not said its last word"
     assert batch.checkpoint().function is batch

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,7 +115,7 @@ class Batch:
 
     def __call__(self) -> None:
         """Carries out the runs that have no outcome yet; a stopped one has none, as it may be requeued."""
-        with _handing_warnings_on():
+        with _handing_warnings_on(lambda: not all(self.file(run).exists() for run in self.runs)):
             for run in self.runs:
                 if should_stop():
                     return
@@ -136,7 +136,7 @@ class Batch:
 
 
 @contextmanager
-def _handing_warnings_on() -> Iterator[None]:
+def _handing_warnings_on(is_unfinished: Callable[[], bool]) -> Iterator[None]:
     """Keeps submitit's answer to Slurm's warning (requeue, exit) back until the run under way has kept its state.
 
     The warning is a signal of its own at the time limit, SIGTERM on pre-emption. SIGTERM on ``scancel``, or where Slurm
@@ -158,7 +158,9 @@ def _handing_warnings_on() -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
     requeue = before[warning]
-    if told and callable(requeue) and (warning in told or _is_preempted(os.environ["SLURM_JOB_ID"])):
+    if not told or not is_unfinished() or not callable(requeue):
+        return
+    if warning in told or _is_preempted(os.environ["SLURM_JOB_ID"]):
         requeue(warning, None)
 
 
@@ -270,7 +272,7 @@ def _submitit_executor(settings: JobSettings, folder: Path) -> Any:  # noqa: ANN
         "account": settings.account,
         "qos": settings.qos,
         "setup": settings.setup or None,
-        "additional_parameters": settings.parameters or None,
+        "additional_parameters": {"requeue": True, **settings.parameters},
     }
     executor.update_parameters(**{key: value for key, value in wanted.items() if value is not None})
     return executor
@@ -291,5 +293,5 @@ def _submit(executor: Any, batches: Sequence[Batch]) -> list[str]:  # noqa: ANN4
         raise UserError(f"{executor.folder} cannot be written to: {error.strerror}") from None
     except (FailedJobError, FailedSubmissionError) as error:
         lines = [line for line in str(error).splitlines() if "sbatch: " in line] or str(error).splitlines()
-        raise UserError(f"Slurm takes no jobs with these settings (launcher.job): {' '.join(lines[-2:])}") from None
+        raise UserError(f"Slurm refuses the jobs (launcher.job says what is asked for): {lines[-1]}") from None
     return [str(job.job_id) for job in jobs]
