@@ -103,8 +103,8 @@ class Volume:
         extent = math.prod(self.shape) // self.shape[axis] * self.n_channels * self.dtype.itemsize
         step = max(1, GATHERED_BYTES // extent)
         for start in range(0, len(indices), step):
-            for item in self._gather(axis, indices[start : start + step]):
-                yield item.copy()  # so that whoever keeps it does not keep all of them
+            # copies: whoever keeps one slice must not keep all of them while the next ones are gathered
+            yield from map(np.copy, self._gather(axis, indices[start : start + step]))
 
     def scaled(self, values: Raw) -> Array:
         """Stored values as what they stand for, float32.

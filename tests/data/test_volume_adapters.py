@@ -13,6 +13,7 @@ from dmseg.data.adapters.kits import KitsAdapter
 from dmseg.data.adapters.lits import LitsAdapter
 from dmseg.data.phantom import ensure_decathlon, ensure_kits, ensure_lits
 from dmseg.data.prepared import PreparedTask, prepare, quantise, resize_image
+from dmseg.data.volumes import open_volume
 from dmseg.errors import UserError
 from dmseg.experiments.sources import count_target_slices, fold_split
 from dmseg.settings import DataSettings, FoldSettings
@@ -338,3 +339,38 @@ def test_real_hippocampi(real_data, tmp_path):
         assert case.window == pytest.approx(np.percentile(image.astype(np.float32), (0.5, 99.5)).reshape(1, 2))
         every = [np.array_equal(slices[0].annotations[0], label[:, :, k] > 0) for k in range(label.shape[2])]
         assert any(every)
+
+
+def test_an_interrupted_prepare_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    """Killed between two cases and while one is written; the arrays are those of an undisturbed one."""
+    root = write_kits(tmp_path / "kits", range(6), np.random.default_rng(0))
+    original, done = KitsAdapter.read_case, []
+
+    def read_case(self, task, files):
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(files.case)
+        return original(self, task, files)
+
+    monkeypatch.setattr(KitsAdapter, "read_case", read_case)
+    with pytest.raises(KeyboardInterrupt):
+        store(KitsAdapter(root), tmp_path / "store", workers=1)
+    (half,) = (path for path in (tmp_path / ".store.parts").iterdir() if "case_00001" in _case_of(path))
+    (half / "images").write_bytes(b"torn")
+    monkeypatch.setattr(
+        KitsAdapter, "read_case", lambda self, *rest: done.append(rest[1].case) or original(self, *rest)
+    )
+    done.clear()
+    prepared = store(KitsAdapter(root), tmp_path / "store", workers=1)
+    assert done == ["case_00001", "case_00003", "case_00004", "case_00005"]
+    assert prepared.digest == store(KitsAdapter(root), tmp_path / "whole").digest
+
+
+def _case_of(part):
+    return json.loads((part / "case.json").read_text())["case"] if part.is_dir() else ""
+
+
+def test_slices_of_a_pass_over_the_file_do_not_hold_the_pass(tmp_path):
+    root = write_kits(tmp_path / "kits", [0], np.random.default_rng(0))
+    volume = open_volume(root / "case_00000/imaging.nii.gz")
+    assert all(item.base is None for item in volume.stored(0, range(8)))
