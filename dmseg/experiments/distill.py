@@ -1,5 +1,6 @@
 """From a planned run to what it is trained on: its own labels, or those and a teacher's predictions."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -14,6 +15,8 @@ from dmseg.experiments.store import RunStore
 from dmseg.models.build import build_model
 from dmseg.settings import DistillSettings
 from dmseg.training.distill import DistillObjective, Teacher, pixel_kernel, teacher_temperature
+
+log = logging.getLogger(__name__)
 
 Stream = Callable[[str], torch.Generator]
 
@@ -42,6 +45,7 @@ def distill_objective(
         data = load_training(prepared, cases, run.fusion, run.settings.labels.soft, device)
         network = trained_network(calibrator, prepared, device)
         scale = teacher_temperature(network, data, run.settings.evaluate.batch_size)
+        log.info("temperature of the teacher, fitted on %d cases: %.3f", len(cases), scale)
     network = trained_network(teacher, prepared, device)
     kernel = pixel_kernel(distill.kde)
     taught_by = Teacher(network, scale * distill.temperature, kernel, stream("KDE keys"))
