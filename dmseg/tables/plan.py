@@ -195,11 +195,16 @@ class TablePlanner:
     def _experiment(self, data: str, prepared: PreparedTask, variant: tuple[str, ...]) -> list[PlannedRun]:
         key = data, prepared.task.name, variant
         if key not in self._experiments:
-            taught = any(item.startswith("distill=") for item in variant)
-            settings = self._base(data).settings((*variant, *(self._request.distill if taught else ())))
+            settings = self._base(data).settings((*variant, *self._more(variant, prepared)))
             folds = [settings.fold] if self._one_fold else None
             self._experiments[key] = plan_folds(settings, prepared, folds)
         return self._experiments[key]
+
+    def _more(self, variant: tuple[str, ...], prepared: PreparedTask) -> tuple[str, ...]:
+        """What a cell's overrides call for: options of distillation; the task, where a method's labels depend on it."""
+        groups = {item.partition("=")[0] for item in variant}
+        distill = self._request.distill if "distill" in groups else ()
+        return (*distill, f"task={prepared.task.name}") if "method" in groups else distill
 
     def _paper_model(self, spec: TableSpec, block: Block, model: str) -> str:
         """The paper's network that a row may be set beside."""
