@@ -121,7 +121,7 @@ def _has_networks(table: TableData) -> bool:
 def _grid_down(table: TableData, cell: Cell) -> tuple[list[str], list[list[str]]]:
     """Data sets and tasks below each other."""
     networks = ["Network"] if _has_networks(table) else []
-    header = ["Dataset", *networks, "Metric", *(column.title for column in table.spec.columns)]
+    header = ["Dataset", *networks, "Metric", *(column.title for column in table.spec.shown)]
     rows = []
     for _, block in table.cells.groupby(["data_set", "model", "task"], sort=False):
         first = block.iloc[0]
@@ -135,7 +135,7 @@ def _grid_down(table: TableData, cell: Cell) -> tuple[list[str], list[list[str]]
 def _grid_across(table: TableData, cell: Cell) -> tuple[list[str], list[list[str]]]:
     """Networks below each other, data sets side by side, as in the paper's Table 4."""
     sets = table.cells[["data_set", "task", "task_title"]].drop_duplicates()
-    columns = [f"{title}: {column.title}" for title in sets["task_title"] for column in table.spec.columns]
+    columns = [f"{title}: {column.title}" for title in sets["task_title"] for column in table.spec.shown]
     rows = []
     for _, block in table.cells.groupby("model", sort=False):
         network, _, backbone = str(block["model_title"].iloc[0]).partition(" ")
@@ -153,7 +153,7 @@ def _grid_across(table: TableData, cell: Cell) -> tuple[list[str], list[list[str
 def _values(table: TableData, chosen: pd.DataFrame, cell: Cell) -> list[str]:
     """The numbers of one row, one for each method; a dash where a method has no cell."""
     by_method = {str(row["method"]): row for _, row in chosen.iterrows()}
-    return [cell(by_method[column.key]) if column.key in by_method else NO_CELL for column in table.spec.columns]
+    return [cell(by_method[column.key]) if column.key in by_method else NO_CELL for column in table.spec.shown]
 
 
 def _agreement_grid(table: TableData, cell: Cell) -> tuple[list[str], list[list[str]]]:

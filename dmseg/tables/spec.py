@@ -18,10 +18,12 @@ class Column:
     Attributes:
         key: its name in files.
         title: what is printed.
+        shown: whether it is printed; a reference of the tests need not be.
     """
 
     key: str
     title: str
+    shown: bool = True
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,11 @@ class TableSpec:
     blocks: tuple[Block, ...] = field(default=())
 
     @property
+    def shown(self) -> list[Column]:
+        """The columns that are printed."""
+        return [column for column in self.columns if column.shown]
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """All scores that are shown."""
         return tuple(dict.fromkeys(metric for block in self.blocks for metric in block.metrics))
@@ -95,7 +102,7 @@ def read_spec(number: str | int) -> TableSpec:
     common = {key: tuple(value.get("overrides", ())) for key, value in columns.items()}
     return TableSpec(
         number=int(number),
-        columns=tuple(Column(key, value["title"]) for key, value in columns.items()),
+        columns=tuple(Column(key, value["title"], value.get("shown", True)) for key, value in columns.items()),
         blocks=tuple(block for item in node.pop("blocks", ()) for block in _blocks(item, common)),
         **node,
     )
