@@ -6,7 +6,7 @@ composed anew, so that a variant always equals what Hydra makes of variant and b
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -62,9 +62,10 @@ class Base:
             self._made[key] = self._make(key)
         return self._made[key]
 
-    def node(self, key: str) -> Any:  # noqa: ANN401
-        """One node of the base, resolved to plain containers."""
-        return resolve_config(self._config, self._overrides)[key]
+    @cached_property
+    def plain(self) -> dict[str, Any]:
+        """The base itself, resolved to plain containers."""
+        return resolve_config(self._config, self._overrides)
 
     def _make(self, variant: tuple[str, ...]) -> Settings:
         changes = [_simple_change(override) for override in variant]

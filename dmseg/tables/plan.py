@@ -157,7 +157,7 @@ class TablePlanner:
         """Networks in a block's rows: the user's, or the one that the profile takes for the paper's, or that one."""
         if self._request.models:
             return self._request.models
-        stand_ins = self._base(self._request.data[block.data]).node("profile").get("models") or {}
+        stand_ins = self._base(self._request.data[block.data]).plain["profile"].get("models") or {}
         model = stand_ins.get(block.model, block.model)
         return () if model is None else (model,)
 

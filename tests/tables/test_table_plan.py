@@ -14,7 +14,7 @@ from dmseg.experiments.store import RunStore, write_json, write_scores
 from dmseg.files import write_whole
 from dmseg.tables.build import lines
 from dmseg.tables.plan import TablePlanner, parse_request
-from dmseg.tables.spec import Block, Column, TableSpec, read_spec
+from dmseg.tables.spec import Block, Column, TableSpec, read_spec, table_numbers
 
 
 @pytest.mark.parametrize(
@@ -77,6 +77,41 @@ def test_several_networks_and_a_pooled_row(small_run):
     assert len(planned.runs) == 10
     one = TablePlanner([*small_run, "fold=3"], [spec]).plan()[0]
     assert [run.settings.fold for run in one.runs] == [3]
+
+
+def test_the_papers_study_has_as_many_runs_as_the_paper(tmp_path):
+    """Counted from the paper's tables: facts about distinct work, runs that tables share counted once."""
+    numbers = [number for number in table_numbers() if number > 1]
+    small = ["data=phantom", "data.size=16", "profile.phantom_scale=0.2", *paths(tmp_path)]
+    plans = {plan.spec.number: plan for plan in TablePlanner(small, [read_spec(n) for n in numbers]).plan()}
+    more = {}
+    seen: set[str] = set()
+    for number, plan in plans.items():
+        experiments = {run.experiment_id for run in plan.runs}
+        more[number] = len(experiments - seen)
+        seen |= experiments
+    expected = {2: 35, 3: 28, 4: 28, 5: 9, 6: 20, 7: 2, 8: 10}
+    assert more == {number: expected[number] for number in numbers}
+    runs = distinct(run for plan in plans.values() for run in plan.runs)
+    assert len(runs) == 5 * sum(more.values())
+    position = {run.run_id: index for index, run in enumerate(runs)}
+    students = [run for run in runs if run.teacher is not None]
+    assert students
+    assert all(position[run.teacher.run_id] < position[run.run_id] for run in students)
+    # Table 8's 0 is Table 7's DML and Table 6's DML1; Table 8's 1e-3 is Table 7's KDE and Table 4's KD of UNet-ResNet18
+    ids = {(number, row.block.data, row.model, column): [run.run_id for run in runs] for number, plan in plans.items()
+           for row in plan.rows for column, runs in row.cells.items()}  # fmt: skip
+    for data in ("lits", "kits"):
+        key = (data, "unet_resnet18")
+        assert ids[8, *key, "0"] == ids[7, *key, "dml"] == ids[6, *key, "dml1"]
+        assert ids[8, *key, "1e-3"] == ids[7, *key, "kde"] == ids[4, *key, "kd"]
+    assert (4, "lits", "unet_resnet50", "kd") not in ids
+    teachers = {run.teacher.run_id for run in students}
+    assert teachers == {name for data in ("lits", "kits") for name in ids[4, data, "unet_resnet50", "hard"]}
+
+
+def paths(tmp_path):
+    return [f"paths.{name}='{tmp_path / name}'" for name in ("data", "prepared", "results")]
 
 
 def test_teachers_come_first_and_once(small_run):
