@@ -85,7 +85,8 @@ def _log_odds(nodes: Tensor, keys: Keys, bandwidth: float) -> Tensor:
     """Log-odds of the estimate at log-odds (N,), (N,) float64; infinite where a class has no key."""
     log_prob = torch.stack([-functional.softplus(nodes), -functional.softplus(-nodes)], 1)
     log_weight = log_kernel(log_prob, keys, bandwidth)
-    # exp of float64 neither underflows nor slows down above -700, so both classes are told apart down to exp(-700)
-    weight = (log_weight - log_weight.amax(1, keepdim=True)).clamp_min_(-700).exp_()
-    share = (weight @ keys.label.double()).log()
+    # Logarithms need float64, their differences do not. Far from the least float32, near which exp is slow, and far
+    # enough beyond `LARGEST` for exp(20) keys.
+    weight = log_weight.sub_(log_weight.amax(1, keepdim=True)).float().clamp_min_(-LARGEST - 20).exp_()
+    share = (weight @ keys.label.float()).double().log()
     return torch.where(share.isnan().any(1), nodes, share[:, 1] - share[:, 0])
