@@ -19,7 +19,7 @@ READY := $(VENV)/.ready
 OVERRIDES = $(if $(DATA),data=$(DATA)) profile=$(PROFILE) $(if $(DATA_ROOT),'data.root="$(DATA_ROOT)"') $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos test-slurm lint format build clean reproduce-figure1 reproduce-tables
+.PHONY: help setup demo demo-all test chaos test-slurm lint format build clean reproduce-figure1 reproduce-tables
 
 help: ## show this
 	@grep -E '^[a-z0-9%-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
@@ -40,6 +40,10 @@ endif
 demo: $(READY) ## Table 2 on generated data: 175 short trainings
 	$(BIN)/dmseg reproduce table=2 data=phantom profile=demo paths.results=results/demo $(ARGS)
 	$(BIN)/python scripts/check_demo.py results/demo/tables/table2.csv
+
+demo-all: $(READY) ## all tables on generated data
+	$(BIN)/dmseg reproduce tables=all data=phantom profile=demo paths.results=results/demo $(ARGS)
+	$(BIN)/python scripts/check_demo.py results/demo/tables/table*[0-9].csv
 
 test: $(READY) ## the test suite
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2
