@@ -86,6 +86,11 @@ def _run(command: str, words: list[str]) -> int:
         lines = str(error).splitlines()[:3]
         print("\n".join([f"dmseg: {lines[0]}", *lines[1:]]), file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"dmseg: {error.filename}: {error.strerror}; what is finished is kept, call again", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("dmseg: interrupted; finished runs are kept, call again to go on", file=sys.stderr)
         return 130

@@ -10,6 +10,7 @@ import pandas as pd
 
 from dmseg.data.prepared import PreparedTask
 from dmseg.experiments.store import RunStore
+from dmseg.files import write_whole
 from dmseg.labels.fusion import majority
 from dmseg.metrics.agreement import rater_dice
 from dmseg.settings import ModelSettings
@@ -285,5 +286,5 @@ def _with_paper(cells: pd.DataFrame, number: int) -> pd.DataFrame:
 def write_cases(cases: pd.DataFrame, folder: Path, number: int) -> Path:
     """Writes the tidy per-case frame that a table was computed from."""
     path = folder / f"table{number}_cases.csv"
-    cases.to_csv(path, index=False)
+    write_whole(path, cases.to_csv(index=False))
     return path

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from dmseg.files import write_whole
 from dmseg.tables.build import TableData
 from dmseg.tables.spec import TableSpec
 
@@ -54,11 +55,10 @@ def write_table(table: TableData, folder: Path, notes: tuple[str, ...] = ()) -> 
     Returns:
         The files.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     base = folder / f"table{table.spec.number}"
     files = {".md": to_markdown(table, notes), ".tex": to_latex(table, notes), ".csv": to_csv(table)}
     for suffix, text in files.items():
-        base.with_suffix(suffix).write_text(text, encoding="utf-8")
+        write_whole(base.with_suffix(suffix), text)
     return [base.with_suffix(suffix) for suffix in files]
 
 

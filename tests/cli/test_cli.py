@@ -160,3 +160,13 @@ def leveldb_records(data, start, block=32768):
         if kind in (1, 4):  # whole, or the last part
             yield parts
             parts = b""
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_line(small_run, tmp_path, capfd):
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file where the folder should be")
+    words = [word for word in small_run if not word.startswith("paths.results")]
+    assert main(["table", "table=1", *words, f"paths.results='{blocked}'"]) == 1
+    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("dmseg: ")]
+    assert len(said) == 1
+    assert str(blocked) in said[0]
