@@ -46,10 +46,10 @@ def entries(stores: Iterable[RunStore]) -> list[Entry]:
 
 
 def _entries(store: RunStore) -> Iterator[Entry]:
-    done = store.run_ids()
-    for run_id in done:
+    stored = sorted(path.name for path in store.runs.glob("[!.]*") if path.is_dir())
+    for run_id in stored:
         yield _finished(store, run_id)
-    known = set(done)
+    known = set(stored)
     for path in sorted((store.results / "leases").glob("*.json")):
         if path.stem not in known and is_held(path):
             known.add(path.stem)

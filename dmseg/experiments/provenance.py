@@ -29,7 +29,7 @@ PACKAGES = (
 
 @functools.cache
 def describe_versions() -> dict[str, str | None]:
-    """Versions of Python, of dmseg, of the packages that numbers depend on, and the git commit of a checkout.
+    """Versions of Python, of dmseg, of CUDA, the packages that numbers depend on, and the git commit.
 
     Looked up once in a process, as what is imported stays as it was.
     """
@@ -37,6 +37,7 @@ def describe_versions() -> dict[str, str | None]:
         "python": platform.python_version(),
         "dmseg": dmseg.__version__,
         "git": git_state(),
+        "cuda": torch.version.cuda,
     }
     for package in PACKAGES:
         try:
@@ -69,8 +70,14 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
     }
 
 
+def begin_usage(device: torch.device) -> None:
+    """Forgets the device memory that earlier runs of this process have held."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def describe_usage(device: torch.device) -> dict[str, Any]:
-    """When the run ended and the most memory this process has held, in MiB."""
+    """When the run ended and the most memory held, in MiB: by this process, and on a device since `begin_usage`."""
     unit = 1 if sys.platform == "darwin" else 1024
     usage: dict[str, Any] = {
         "ended": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -17,7 +17,7 @@ from dmseg.data.prepared import PreparedTask
 from dmseg.experiments.distill import distill_objective
 from dmseg.experiments.identity import evaluation_identity
 from dmseg.experiments.plan import PlannedRun
-from dmseg.experiments.provenance import describe_machine, describe_usage, describe_versions
+from dmseg.experiments.provenance import begin_usage, describe_machine, describe_usage, describe_versions
 from dmseg.experiments.stopping import should_stop
 from dmseg.experiments.store import RunStore, save_weights, write_json, write_scores
 from dmseg.models.build import build_model
@@ -115,6 +115,7 @@ def _train_and_score(
     """Fills a run's folder."""
     settings = run.settings
     start = time.monotonic()
+    begin_usage(device)
     prepared = PreparedTask(run.store)
     source = _batch_source(run, prepared, device)
     config = {"identity": run.identity, "settings": asdict(settings)}

@@ -21,13 +21,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from dmseg.errors import UserError
 from dmseg.experiments.lease import PATIENCE, is_held, lease
 from dmseg.files import checksum, checksums, publish, remove_scratch, scratch_folder
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # 'dmseg runs' needs neither
+    import pandas as pd
     import torch
 
 DONE = "DONE"
@@ -39,7 +38,7 @@ SMALL_FILES = ("config.json", "manifest.json", "history.csv", "cases.csv", "eval
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Errors of a disk, not of one file."""
 
-ADVICE = "'dmseg runs verify' lists what is damaged, 'dmseg reproduce' sets it aside and runs it again"
+ADVICE = "'dmseg runs verify aside=true' sets what is damaged aside; then the same command computes it anew"
 
 
 class DamagedError(UserError):
@@ -166,17 +165,27 @@ class RunStore:
             run_id: id of the run.
             every_file: weights and predictions too; by default only what is small.
         """
-        folder = self.folder(run_id)
+        try:
+            folders = [self.folder(run_id), *self._additions(run_id)]
+            seals = {folder: _read_seal(folder / DONE) for folder in folders}
+        except DamagedError as error:
+            return [str(error)]
         found = []
-        for seal in (folder / DONE, *folder.glob(f"*/{DONE}"), *folder.glob(f"evaluations/*/{DONE}")):
-            try:
-                known = _read_seal(seal)
-            except DamagedError as error:
-                return [str(error)]
+        for folder, known in seals.items():
+            unknown = [name for name in SMALL_FILES if name not in known and (folder / name).exists()]
+            found += [f"{folder / DONE} has no checksum of {name}" for name in unknown]
             for name in known:
                 if every_file or Path(name).name in SMALL_FILES:
-                    found += _differs(seal.parent / name, known[name])
+                    found += _differs(folder / name, known[name])
         return found
+
+    def _additions(self, run_id: str) -> list[Path]:
+        """Folders of a run that have checksums of their own: later evaluations, and predictions kept later."""
+        folder = self.folder(run_id)
+        later = sorted(folder.glob("evaluations/[!.]*"))
+        predictions = folder / "predictions"
+        with_run = any(name.startswith("predictions/") for name in _read_seal(folder / DONE))
+        return later if with_run or not predictions.is_dir() else [*later, predictions]
 
     def set_aside(self, run_id: str) -> Path:
         """Moves a damaged run out of the way, so that it counts as missing; returns where it lies."""
@@ -217,14 +226,16 @@ class RunStore:
 
     def has_weights(self, run_id: str) -> bool:
         """Whether a finished run has weights; one that was imported may have none."""
-        seal = _read_seal(self.folder(run_id) / DONE)
-        return not seal or WEIGHTS in seal
+        return WEIGHTS in _read_seal(self.folder(run_id) / DONE)
 
     def evaluation_folder(self, run_id: str, evaluation_id: str) -> Path:
-        """Where the scores of one evaluation of a run lie: the first one in the run's own folder."""
+        """Where the scores of one evaluation of a finished run lie: the first one in the run's own folder.
+
+        Raises:
+            DamagedError: if the file that says so is missing or damaged.
+        """
         folder = self.folder(run_id)
-        first = folder / "evaluation.json"
-        if first.is_file() and read_json(first)["id"] == evaluation_id:
+        if read_json(self._sound(folder / "evaluation.json"))["id"] == evaluation_id:
             return folder
         return folder / "evaluations" / evaluation_id
 
@@ -240,12 +251,14 @@ class RunStore:
         """Whether a run is trained, scored this way, and its predictions are kept if they are wanted."""
         return self.has_evaluation(run_id, evaluation_id) and (not predictions or self.has_predictions(run_id))
 
-    def read_cases(self, run_id: str, evaluation_id: str) -> pd.DataFrame:
+    def read_cases(self, run_id: str, evaluation_id: str) -> "pd.DataFrame":
         """Reads the scores of a run's validation cases.
 
         Raises:
             UserError: if the file is missing or damaged.
         """
+        import pandas as pd
+
         path = self._sound(self.evaluation_folder(run_id, evaluation_id) / "cases.csv")
         try:
             return pd.read_csv(path, dtype={"case": str})
@@ -259,14 +272,14 @@ class RunStore:
             DamagedError: if it is missing or damaged.
         """
         seal = _read_seal(path.parent / DONE)
-        if seal and path.name not in seal:
+        if path.name not in seal:
             raise DamagedError(f"{path.parent / DONE} has no checksum of {path.name}; {ADVICE}")
-        if (wrong := _differs(path, seal.get(path.name))) or not path.is_file():
-            raise DamagedError(f"{wrong[0] if wrong else f'{path} is missing'}; {ADVICE}")
+        if wrong := _differs(path, seal[path.name]):
+            raise DamagedError(f"{wrong[0]}; {ADVICE}")
         return path
 
 
-def write_scores(folder: Path, cases: pd.DataFrame, evaluation_id: str, evaluation: dict[str, Any]) -> None:
+def write_scores(folder: Path, cases: "pd.DataFrame", evaluation_id: str, evaluation: dict[str, Any]) -> None:
     """Writes ``cases.csv`` and ``evaluation.json``; numbers with all their digits."""
     write_json(folder / "evaluation.json", {"id": evaluation_id, "settings": evaluation})
     cases.to_csv(folder / "cases.csv", index=False)
@@ -291,9 +304,14 @@ def read_json(path: Path) -> dict[str, Any]:
         DamagedError: if it is missing or damaged.
     """
     try:
-        return json.loads(path.read_text())  # type: ignore[no-any-return]
+        node = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise DamagedError(f"{path} is missing; {ADVICE}") from None
     except (OSError, ValueError) as error:
         raise DamagedError(f"{path} is damaged ({error}); {ADVICE}") from None
+    if not isinstance(node, dict):
+        raise DamagedError(f"{path} is damaged (it holds no keys); {ADVICE}")
+    return node
 
 
 def _seal(folder: Path) -> None:
@@ -302,13 +320,17 @@ def _seal(folder: Path) -> None:
 
 
 def _read_seal(path: Path) -> dict[str, str]:
-    """Checksums by file name; none for a run that was stored before there were any."""
-    return read_json(path) if path.is_file() and path.stat().st_size else {}
+    """Checksums by file name.
+
+    Raises:
+        DamagedError: if they are missing or damaged; then nothing that they are about can be trusted.
+    """
+    return read_json(path)
 
 
-def _differs(path: Path, known: str | None) -> list[str]:
+def _differs(path: Path, known: str) -> list[str]:
     """Says what is wrong with a stored file, in no or one line."""
     try:
-        return [] if known is None or checksum(path) == known else [f"{path} is damaged: its checksum differs"]
+        return [] if checksum(path) == known else [f"{path} is damaged: its checksum differs"]
     except OSError as error:
         return [f"{path} cannot be read: {error.strerror}"]

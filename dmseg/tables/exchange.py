@@ -1,5 +1,6 @@
 """The plan of a table as text, so that an export can be made a table of where the data are not."""
 
+import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +21,7 @@ def plan_file(folder: Path, number: int) -> Path:
 
 
 def plan_to_text(plan: PlannedTable) -> str:
-    """Writes a plan as JSON. Paths of this machine are left out; a teacher is named by its id, in the identity."""
+    """Writes a plan as JSON, with a checksum. A teacher is named by its id, in the identity."""
     rows = [
         {**{name: value for name, value in vars(row).items() if name in ("paper_model", "data", "stands_for")},
          "block": asdict(row.block),
@@ -29,7 +30,12 @@ def plan_to_text(plan: PlannedTable) -> str:
          "cells": {method: [_run_to_node(run) for run in runs] for method, runs in row.cells.items()}}
         for row in plan.rows
     ]  # fmt: skip
-    return json.dumps({"spec": asdict(plan.spec), "rows": rows}, indent=1)
+    node = {"spec": asdict(plan.spec), "rows": rows}
+    return json.dumps({"sha256": _checksum(node), **node}, indent=1)
+
+
+def _checksum(node: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(node, sort_keys=True).encode()).hexdigest()
 
 
 def _run_to_node(run: PlannedRun) -> dict[str, Any]:
@@ -51,6 +57,9 @@ def plan_from_text(folder: Path, number: int) -> PlannedTable:
     path = plan_file(folder, number)
     try:
         node = json.loads(path.read_text(encoding="utf-8"))
+        known = node.pop("sha256")
+        if _checksum(node) != known:
+            raise ValueError("its checksum differs")
         rows = tuple(_row(item, folder) for item in node["rows"])
         return PlannedTable(_spec(node["spec"]), rows)
     except FileNotFoundError:

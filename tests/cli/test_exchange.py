@@ -81,6 +81,13 @@ def test_damage_is_found_before_it_is_imported(exported, tmp_path, capfd):
     assert "checksum differs" in capfd.readouterr().err
 
 
+def test_a_damaged_plan_is_not_used(exported, capfd):
+    path = exported / "plans" / "table2.json"
+    path.write_text(path.read_text().replace("Weighted", "Weightef", 1))
+    assert main(["table", "table=2", f"from={exported}"]) == 2
+    assert "table2.json is damaged (its checksum differs)" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [

@@ -3,18 +3,20 @@
 import json
 import shutil
 import time
+from contextlib import suppress
 
+import pandas as pd
 import pytest
 
 from dmseg.cli.main import main
 from dmseg.experiments.inventory import entries, lineage
 from dmseg.experiments.lease import lease
-from dmseg.experiments.store import RunStore
+from dmseg.experiments.store import DamagedError, RunStore
 from dmseg.files import write_whole
 
 KINDS = (
     "DONE", "config.json", "manifest.json", "history.csv", "cases.csv", "evaluation.json", "weights.safetensors",
-    "predictions/*.npy", "evaluations/*/cases.csv", "evaluations/*/evaluation.json",
+    "predictions/*.npy", "evaluations/*/cases.csv", "evaluations/*/evaluation.json", "evaluations/*/DONE",
 )  # fmt: skip
 
 
@@ -95,26 +97,75 @@ def rewrite(store, run_id, path, content):
     seal.write_text(json.dumps({name: sums[name] for name in known}))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("harm", ["byte", "cut", "gone"])
-def test_damage_of_any_file_is_found(store, kind, harm, capfd):
-    run_id = next(name for name in store.run_ids() if list(store.folder(name).glob("evaluations/*/DONE")))
+HARMS = {
+    "byte": lambda content: (
+        bytes([*content[: len(content) // 2], content[len(content) // 2] ^ 1]) + content[len(content) // 2 + 1 :]
+    ),
+    "cut": lambda content: content[:-3],
+    "empty": lambda content: b"",
+    "gone": None,
+}
+
+
+def scored_twice(store):
+    """Id of the run that has a second evaluation."""
+    return next(name for name in store.run_ids() if list(store.folder(name).glob("evaluations/*")))
+
+
+def do_harm(store, run_id, kind, harm):
     path = sorted(store.folder(run_id).glob(kind))[0]
-    content = bytearray(path.read_bytes())
-    if harm == "gone":
+    if HARMS[harm] is None:
         path.unlink()
-    elif harm == "cut":
-        path.write_bytes(content[:-3])
     else:
-        content[len(content) // 2] ^= 1
-        path.write_bytes(content)
-    if (kind, harm) == ("DONE", "gone"):
-        assert not store.is_done(run_id), "counts as missing"
-        return
+        path.write_bytes(HARMS[harm](path.read_bytes()))
+    return path
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "DONE" in kind or "json" in kind or "csv" in kind])
+@pytest.mark.parametrize("harm", HARMS)
+def test_scores_of_a_damaged_run_are_never_read_silently(store, kind, harm):
+    run_id = scored_twice(store)
+    second = next(store.folder(run_id).glob("evaluations/*")).name
+    first = store.read_json(run_id, "evaluation.json")["id"]
+    sound = {name: store.read_cases(run_id, name) for name in (first, second)}
+    do_harm(store, run_id, kind, harm)
+    assert store.damage(run_id), "reproduce sets it aside"
+    for name in (first, second):
+        with suppress(DamagedError):
+            pd.testing.assert_frame_equal(store.read_cases(run_id, name), sound[name])
+
+
+@pytest.mark.parametrize("harm", ["empty", "gone"])
+@pytest.mark.parametrize("kind", ["DONE", "evaluations/*/DONE"])
+def test_scores_without_their_checksums_are_not_used(store, kind, harm):
+    run_id = scored_twice(store)
+    folder = do_harm(store, run_id, kind, harm).parent
+    name = json.loads((folder / "evaluation.json").read_text())["id"]
+    with pytest.raises(DamagedError, match="DONE"):
+        store.read_cases(run_id, name)
+
+
+def test_damaged_weights_are_mended_as_the_message_says(trained, store, capfd):
+    words = [*trained[1][:-2], f"paths.results='{store.results}'", "evaluate.bins=15", "fold=0"]
+    run_id = scored_twice(store)
+    sound = (store.folder(run_id) / "weights.safetensors").read_bytes()
+    do_harm(store, run_id, "weights.safetensors", "byte")
+    assert main(["train", *words]) == 2
+    assert "runs verify aside=true" in capfd.readouterr().err
+    assert runs(store, "verify", "aside=true") == 1
+    assert main(["train", *words]) == 0
+    assert (store.folder(run_id) / "weights.safetensors").read_bytes() == sound
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("harm", HARMS)
+def test_damage_of_any_file_is_found(store, kind, harm, capfd):
+    run_id = scored_twice(store)
+    path = do_harm(store, run_id, kind, harm)
     assert runs(store, "verify") == 1
     said = capfd.readouterr().out
     assert run_id in said
-    assert path.name in said or kind == "DONE", "a damaged checksum may look like a damaged file"
+    assert path.name in said or path.name == "DONE", "a damaged checksum may look like a damaged file"
     assert runs(store, "verify", "aside=true") == 1
     assert runs(store, "verify") == 0
     assert not store.is_done(run_id)
@@ -171,7 +222,7 @@ def test_listing_many_runs_is_fast_and_needs_no_torch(store):
         shutil.copytree(store.folder(run_id), store.runs / f"{number:016x}")
     code = (
         "import sys; from dmseg.cli.main import main; main(['runs', f'paths.results={sys.argv[1]}'])\n"
-        "assert 'torch' not in sys.modules and 'hydra' not in sys.modules"
+        "assert not {'torch', 'hydra', 'pandas'} & set(sys.modules)"
     )
     start = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code, store.results], capture_output=True, text=True, check=False)
