@@ -72,19 +72,21 @@ def sum_pixels(values: Tensor) -> Tensor:
     return values.sum(tuple(range(2, values.ndim)))
 
 
-def gap_sums(prob: Tensor, label: Tensor, wanted: Wanted) -> GapSums:
+def gap_sums(gap: Tensor, prob: Tensor, label: Tensor, wanted: Wanted) -> GapSums:
     """Sums p - y and what is wanted of abs(p - y), (p - y)^2 and p y over pixels; differentiable by autograd.
 
     Args:
+        gap: (B, C, ...) p - y.
         prob: (B, C, ...) probabilities p, 0 where masked out.
         label: (B, C, ...) labels y, 0 where masked out.
         wanted: the sums to compute.
     """
-    gap = prob - label
-    signed = sum_pixels(gap)
-    squared = sum_pixels(gap.square()) if wanted.squared else None
-    absolute = sum_pixels(gap.abs() if gap.requires_grad else gap.abs_()) if wanted.absolute else None
-    return GapSums(signed, absolute, squared, sum_pixels(prob * label) if wanted.product else None)
+    return GapSums(
+        sum_pixels(gap),
+        sum_pixels(gap.abs()) if wanted.absolute else None,
+        sum_pixels(gap.square()) if wanted.squared else None,
+        sum_pixels(prob * label) if wanted.product else None,
+    )
 
 
 class LogitSums(torch.autograd.Function):
@@ -101,7 +103,7 @@ class LogitSums(torch.autograd.Function):
         """Computes the sums.
 
         Args:
-            ctx: keeps probabilities and labels for `backward`.
+            ctx: keeps probabilities and p - y for `backward`.
             logits: (B, C, ...) float32 or float64; C = 1 sigmoid, else softmax.
             label: (B, C, ...) labels of the same dtype, 0 where masked out; (B, 1, ...), the foreground, for C = 2.
             mask: (B, 1, ...) bool, False where masked out, or None.
@@ -115,27 +117,27 @@ class LogitSums(torch.autograd.Function):
         if mask is not None:
             prob = torch.where(mask, prob, 0)
             cross_entropy = None if cross_entropy is None else torch.where(mask, cross_entropy, 0)
-        ctx.save_for_backward(prob, label)
-        ctx.channels = logits.shape[1]
         total = None if cross_entropy is None else sum_pixels(cross_entropy).sum(1)
-        return *gap_sums(prob, label, wanted), total
+        del cross_entropy
+        gap = prob - label
+        ctx.save_for_backward(prob, gap, label if wanted.product else None)
+        ctx.channels = logits.shape[1]
+        return *gap_sums(gap, prob, label, wanted), total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         """Returns the gradient of the logits, and None for the other arguments of `forward`."""
-        prob, label = ctx.saved_tensors
+        prob, gap, label = ctx.saved_tensors
         *gap_grads, cross_entropy_grad = grads
-        gap = prob - label
         slope = _slope(gap, label, GapSums(*gap_grads))  # type: ignore[arg-type]
-        if label.shape[1] == 1:
+        if prob.shape[1] == 1:
             grad = torch.ops.aten.sigmoid_backward(slope, prob)
         else:
             grad = torch.ops.aten._softmax_backward_data(slope, prob, 1, prob.dtype)
         del slope
         if cross_entropy_grad is not None:
             grad.addcmul_(gap, _over_pixels(cross_entropy_grad.unsqueeze(1), gap))
-        del gap
         return (_both_classes(grad) if ctx.channels == 2 else grad), None, None, None
 
 
@@ -167,13 +169,13 @@ def _sigmoid(logits: Tensor, label: Tensor, cross_entropy: bool) -> tuple[Tensor
     return prob, loss.sub_((1 - prob).clamp_(min=prob).log_())
 
 
-def _slope(gap: Tensor, label: Tensor, grads: GapSums) -> Tensor:
+def _slope(gap: Tensor, label: Tensor | None, grads: GapSums) -> Tensor:
     """Returns the derivative by the probabilities (B, C, ...) from the gradients of their sums (B, C)."""
     absolute = 0 if grads.absolute is None else _over_pixels(grads.absolute, gap)
     slope = gap.sign().mul_(absolute).add_(_over_pixels(grads.signed, gap))
     if grads.squared is not None:
         slope.addcmul_(gap, _over_pixels(grads.squared, gap), value=2)
-    if grads.product is not None:
+    if grads.product is not None and label is not None:
         slope.addcmul_(label, _over_pixels(grads.product, gap))
     return slope
 

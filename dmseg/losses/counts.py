@@ -85,7 +85,7 @@ def plain_sums(prob: Tensor, label: Tensor, wanted: Wanted, keep: Tensor | None 
         wanted: the sums to compute; cross-entropy takes logits and is not among them.
         keep: (B, 1, ...) bool, the kept pixels; None for all.
     """
-    return _with_label_sums(gap_sums(prob, label, wanted), None, label, prob.shape[1], keep, wanted)
+    return _with_label_sums(gap_sums(prob - label, prob, label, wanted), None, label, prob.shape[1], keep, wanted)
 
 
 def prepare(
