@@ -27,6 +27,7 @@ FLOORS = {
     ),
     "data": 1,
     "training": 2,
+    "methods": 2,
     "experiments": 3,
     "tables": 4,
     "report": 5,

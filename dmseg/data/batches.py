@@ -32,11 +32,26 @@ class Batch:
         image: (B, C, H, W) float32 in [-1, 1]; padding is -1.
         target: (B, 2, H, W) float32, background and foreground, summing to 1.
         mask: (B, H, W) bool, False in the padding.
+        raters: (B, R, H, W) float32, each rater's own annotation, 0 or 1; only for methods that ask for it.
+        present: (B, R) bool, which raters annotated the case; likewise.
     """
 
     image: Tensor
     target: Tensor
     mask: Tensor
+    raters: Tensor | None = None
+    present: Tensor | None = None
+
+    @property
+    def annotations(self) -> tuple[Tensor, Tensor]:
+        """`raters` and `present`, for methods that need them.
+
+        Raises:
+            ValueError: if the batch does not carry them.
+        """
+        if self.raters is None or self.present is None:
+            raise ValueError("this batch carries no annotations of single raters; load them with raters=True")
+        return self.raters, self.present
 
 
 @dataclass(frozen=True)
@@ -48,12 +63,16 @@ class TrainingData:
         labels: (N, V, H, W), V candidates a slice; uint8 for hard labels, float32 for soft ones.
         case_index: (N,) position of each slice's case.
         n_candidates: (cases,) how many of the V candidates each case has.
+        raters: (N, R, H, W) uint8, all raters' annotations, blank for absent ones; None unless asked for.
+        present: (N, R) bool, which raters annotated the slice's case; likewise.
     """
 
     images: Tensor
     labels: Tensor
     case_index: Tensor
     n_candidates: Tensor
+    raters: Tensor | None = None
+    present: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -96,7 +115,12 @@ def fuse_cases(prepared: PreparedTask, cases: Sequence[PreparedCase], fusion: Fu
 
 
 def load_training(
-    prepared: PreparedTask, ids: Sequence[str], fusion: Fusion, soft: bool, device: torch.device
+    prepared: PreparedTask,
+    ids: Sequence[str],
+    fusion: Fusion,
+    soft: bool,
+    device: torch.device,
+    raters: bool = False,
 ) -> TrainingData:
     """Loads the training cases of a fold and fuses their annotations; no other case is read.
 
@@ -106,6 +130,7 @@ def load_training(
         fusion: fusion strategy with its options bound.
         soft: whether its labels lie between 0 and 1.
         device: where training runs.
+        raters: whether each rater's own annotations are loaded too.
     """
     cases = select_cases(prepared, ids)
     fused = fuse_cases(prepared, cases, fusion)
@@ -123,7 +148,19 @@ def load_training(
         torch.from_numpy(labels).to(device),
         torch.repeat_interleave(torch.arange(len(cases)), counts),
         torch.tensor([len(label) for label in fused]),
+        *(_annotations(prepared, cases, device) if raters else ()),
     )
+
+
+def _annotations(prepared: PreparedTask, cases: Sequence[PreparedCase], device: torch.device) -> tuple[Tensor, Tensor]:
+    """All raters' annotations of the cases' slices, and which raters annotated them."""
+    masks = np.concatenate([prepared.annotation_arrays[case.span] for case in cases])
+    present = np.zeros(masks.shape[:2], dtype=bool)
+    position = 0
+    for case in cases:
+        present[position : position + case.n_slices, list(case.raters)] = True
+        position += case.n_slices
+    return torch.from_numpy(masks).to(device), torch.from_numpy(present).to(device)
 
 
 def batches_per_epoch(n_slices: int, batch_size: int) -> int:
@@ -230,4 +267,11 @@ class BatchSource:
         target = torch.cat([1.0 - foreground, foreground], dim=1)
         if self._labels.smoothing is not None:
             target = smooth(target, mask, self._labels.smoothing)
-        return Batch(network_input(sampled), target, mask)
+        return Batch(network_input(sampled), target, mask, *self._annotations(chosen, grid, mask))
+
+    def _annotations(self, chosen: Tensor, grid: Tensor, mask: Tensor) -> tuple[Tensor, Tensor] | tuple[()]:
+        """The single raters' annotations in the same views, where they are loaded."""
+        if self._data.raters is None or self._data.present is None:
+            return ()
+        masks = resample(self._data.raters[chosen].float(), grid, linear=False) * mask.unsqueeze(1)
+        return masks, self._data.present[chosen]

@@ -21,7 +21,7 @@ from dmseg.resources import resource
 from dmseg.settings import Settings
 
 HYDRA_VERSION_BASE = "1.3"
-OPEN_NODES = {"data": "options", "labels": "options"}
+OPEN_NODES = {"data": "options", "labels": "options", "method": "options"}
 """Nodes whose further keys are options of their component, and the field that gathers them."""
 
 CHOICES = {
@@ -98,7 +98,7 @@ def compose_config(overrides: Sequence[str], config: str = "config") -> DictConf
         UserError: if an override is malformed or a key unknown.
     """
     with _hydra_initialised(), _in_plain_words(overrides):
-        return compose(config, overrides=_without_null(overrides))
+        return compose(config, overrides=_without_null([*method_labels(overrides), *overrides]))
 
 
 def _without_null(overrides: Sequence[str], word: str = "distill=null") -> list[str]:
@@ -106,6 +106,20 @@ def _without_null(overrides: Sequence[str], word: str = "distill=null") -> list[
     last = max((index for index, item in enumerate(overrides) if item == word), default=-1)
     group = word.partition("=")[0] + "="
     return [item for index, item in enumerate(overrides) if index > last or not item.startswith(group)]
+
+
+def method_labels(overrides: Sequence[str]) -> list[str]:
+    """The labels that a method asks for where the user names none: as an override, or none at all.
+
+    A method's file may carry ``labels``, a map from a task, or ``default``, to a file of ``configs/labels``.
+    """
+    named = dict(item.split("=", 1) for item in overrides if "=" in item)
+    path = resource("configs") / "method" / f"{named.get('method')}.yaml"
+    if "labels" in named or not path.is_file():
+        return []
+    by_task = OmegaConf.to_container(OmegaConf.load(path)).get("labels") or {}  # type: ignore[union-attr]
+    chosen = by_task.get(named.get("task"), by_task.get("default"))
+    return [] if chosen is None else [f"labels={chosen}"]
 
 
 def resolve_config(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
@@ -147,6 +161,7 @@ def to_settings(plain: Mapping[str, Any]) -> Settings:
         teacher = node["distill"]["teacher"]
         labels = _gather(teacher["labels"], "labels", drop=("targets",))
         node["distill"] = node["distill"] | {"teacher": teacher | {"labels": labels}}
+    node["method"] = _gather(node["method"], "method", drop=("labels",))
     settings: Settings = _typed(Settings, node, "")
     _check_values(dataclasses.asdict(settings))
     return settings

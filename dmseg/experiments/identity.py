@@ -10,7 +10,15 @@ from typing import Any
 
 from dmseg.data.folds import Split
 from dmseg.errors import UserError
-from dmseg.settings import DistillSettings, EvaluateSettings, LabelSettings, LossSettings, ModelSettings, Settings
+from dmseg.settings import (
+    DistillSettings,
+    EvaluateSettings,
+    LabelSettings,
+    LossSettings,
+    MethodSettings,
+    ModelSettings,
+    Settings,
+)
 
 REVISIONS = {"labels": 1, "model": 1, "loss": 1, "training": 1}
 """Raised when a fix changes the numbers of a component, so that its earlier runs are not taken for new ones."""
@@ -21,10 +29,16 @@ DISTILL_REVISION = 1
 FOLD_OF_TEACHER = ("teacher", "calibrator")
 """Keys of distillation with the ids of other runs of the same fold."""
 
+METHOD_REVISION = 1
+"""The same for the methods that plain training is compared with."""
+
+PLAIN = "dmseg.methods.base.Method"
+"""Plain training, which was all there was before there were methods."""
+
 EVALUATION_REVISION = 1
 """The same for the scores of a trained network."""
 
-IDENTITY_DEFAULTS: dict[str, Any] = {"train.crop": 1.0, "distill": None, "held_out": None}
+IDENTITY_DEFAULTS: dict[str, Any] = {"train.crop": 1.0, "distill": None, "held_out": None, "method": None}
 """Keys that joined the schema later, each with the value that stands for how things were before it existed. A key equal
 to its value here is left out of the identity, so that earlier ids stay valid. Entries are never changed."""
 
@@ -63,6 +77,7 @@ def run_identity(
         "fold": settings.fold,
         "seed": settings.seed,
         "precision": precision,
+        "method": _method(settings.method),
         "labels": _labels(settings.labels),
         "model": _model(settings.model),
         "loss": _loss(settings.loss),
@@ -72,6 +87,8 @@ def run_identity(
         "train": asdict(settings.train),
         "revisions": REVISIONS,
     }
+    for group in settings.method.unused:
+        del identity[group]
     return _without_defaults(identity, IDENTITY_DEFAULTS)
 
 
@@ -127,6 +144,13 @@ def _distill(settings: DistillSettings, loss: LossSettings, teachers: Mapping[st
     if settings.kde is not None and settings.kde.bandwidth:
         node["kde"] = asdict(settings.kde)
     return node
+
+
+def _method(settings: MethodSettings) -> dict[str, Any] | None:
+    """A method that is not plain training; None is that."""
+    if settings.target == PLAIN:
+        return None
+    return {"target": settings.target, "options": settings.options, "revision": METHOD_REVISION}
 
 
 def _model(settings: ModelSettings) -> dict[str, Any]:

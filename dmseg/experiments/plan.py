@@ -3,15 +3,20 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dmseg.components import bind
 from dmseg.data.case import Task
 from dmseg.data.folds import HELD_OUT, Split, inner_split
 from dmseg.data.prepared import PreparedTask
-from dmseg.experiments.identity import evaluation_identity, experiment_identity, identifier, run_identity
+from dmseg.errors import UserError
+from dmseg.experiments.identity import PLAIN, evaluation_identity, experiment_identity, identifier, run_identity
 from dmseg.experiments.sources import fold_split
+from dmseg.methods.raters import check_raters
 from dmseg.settings import Settings
+
+if TYPE_CHECKING:
+    from dmseg.methods.base import Method
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,13 @@ class PlannedRun:
         return bind(options.pop("_target_"), options, where="evaluate.reference")
 
     @property
+    def method(self) -> "Method":
+        """How the network is made, trained and asked; imports torch."""
+        chosen = self.settings.method
+        method: Method = bind(chosen.target, chosen.options, where="method", n_positional=0)()
+        return method
+
+    @property
     def results(self) -> Path:
         """Folder of the store that it belongs to."""
         return Path(self.settings.paths.results)
@@ -64,9 +76,11 @@ class PlannedRun:
     def title(self) -> str:
         """Words for people."""
         settings = self.settings
+        used = "" if "labels" in settings.method.unused else settings.labels.name
         taught = "" if settings.distill is None else f"+{settings.distill.name}"
-        what = f"{settings.labels.name}{taught} {settings.model.name}"
-        return f"{settings.data.name}/{self.task.name} {what} fold {settings.fold}"
+        method = "" if settings.method.target == PLAIN else settings.method.name
+        words = [f"{settings.data.name}/{self.task.name}", method, f"{used}{taught}", settings.model.name]
+        return " ".join([*filter(None, words), f"fold {settings.fold}"])
 
 
 def plan_run(settings: Settings, prepared: PreparedTask) -> PlannedRun:
@@ -112,7 +126,17 @@ def _planned(
         evaluation_id=identifier(evaluation_identity(settings.evaluate)),
     )
     _ = run.fusion, run.reference  # an option that does not fit is an error before anything starts
+    _check_method(settings, prepared.task)
     return run
+
+
+def _check_method(settings: Settings, task: Task) -> None:
+    """Refuses what a method cannot do; its further options are checked when it is made, as that needs torch."""
+    method = settings.method
+    if "anonymous_raters" in method.options:
+        check_raters(task, str(method.options["anonymous_raters"]))
+    if settings.distill is not None and method.target != PLAIN:
+        raise UserError(f"method={method.name} cannot be distilled; set distill=null, or method=plain")
 
 
 def plan_folds(settings: Settings, prepared: PreparedTask, folds: Iterable[int] | None = None) -> list[PlannedRun]:

@@ -20,13 +20,12 @@ from dmseg.experiments.plan import PlannedRun
 from dmseg.experiments.provenance import begin_usage, describe_machine, describe_usage, describe_versions
 from dmseg.experiments.stopping import should_stop
 from dmseg.experiments.store import RunStore, save_weights, write_json, write_scores
-from dmseg.models.build import build_model
-from dmseg.training.checkpoint import Checkpoints
+from dmseg.methods.base import Streams
+from dmseg.training.checkpoint import Checkpoints, Session
 from dmseg.training.evaluate import evaluate, save_predictions
 from dmseg.training.fit import fit, resolve_device
-from dmseg.training.objective import LabelObjective, Objective, build_loss
+from dmseg.training.objective import Objective
 from dmseg.training.observers import EpochReport, Observer, Observers, RunInfo
-from dmseg.training.predictor import Predictor
 from dmseg.training.streams import stream, stream_seed
 
 SCORES = ("dice", "bdice", "ece")
@@ -123,8 +122,7 @@ def _train_and_score(
     write_json(folder / "config.json", config)
     model = initial_model(run, prepared.n_channels).to(device)
     torch.manual_seed(stream_seed(settings.seed, settings.fold, "dropout"))
-    objective = _objective(run, prepared, device)
-    sessions = fit(model, source, objective, settings.optim, run.precision, told, checkpoints)
+    sessions = _fit(run, model, source, _objective(run, prepared, device), told, checkpoints)
     history.write(folder / "history.csv")
     save_weights(folder / "weights.safetensors", model)
     predictions = folder / "predictions" if settings.evaluate.save_predictions else None
@@ -142,25 +140,42 @@ def _train_and_score(
 
 
 def _objective(run: PlannedRun, prepared: PreparedTask, device: torch.device) -> Objective:
-    """What is minimised: the loss against the label, or with a teacher's."""
+    """What is minimised: what the method says, or a loss against the label and a teacher."""
     settings = run.settings
     if settings.distill is None:
-        return LabelObjective(build_loss(settings.loss))
-    return distill_objective(run, settings.distill, prepared, device, partial(stream, settings.seed, settings.fold))
+        return run.method.objective(settings.loss, _streams(run))
+    return distill_objective(run, settings.distill, prepared, device, _streams(run))
 
 
 def initial_model(run: PlannedRun, n_channels: int) -> nn.Module:
     """The untrained network of a run: the same for all label strategies."""
     torch.manual_seed(stream_seed(run.settings.seed, run.settings.fold, "initialisation"))
-    return build_model(run.settings.model, n_channels)
+    return run.method.network(run.settings.model, n_channels, run.task)
+
+
+def _fit(
+    run: PlannedRun,
+    model: nn.Module,
+    source: BatchSource,
+    objective: Objective,
+    told: Observers,
+    checkpoints: Checkpoints,
+) -> list[Session]:
+    method, optim = run.method, run.settings.optim
+    optimizer = method.optimizer(model, optim)
+    schedule = method.schedule(optimizer, optim, source.steps_per_epoch * source.epochs)
+    return fit(model, source, objective, optimizer, schedule, run.precision, told, checkpoints)
+
+
+def _streams(run: PlannedRun) -> Streams:
+    return partial(stream, run.settings.seed, run.settings.fold)
 
 
 def _batch_source(run: PlannedRun, prepared: PreparedTask, device: torch.device) -> BatchSource:
     settings = run.settings
-    data = load_training(prepared, run.split.train, run.fusion, settings.labels.soft, device)
-    order, rater, augmentation = (
-        stream(settings.seed, settings.fold, name) for name in ("order", "rater", "augmentation")
-    )
+    raters = run.method.uses_raters
+    data = load_training(prepared, run.split.train, run.fusion, settings.labels.soft, device, raters)
+    order, rater, augmentation = map(_streams(run), ("order", "rater", "augmentation"))
     return BatchSource(data, settings.labels, settings.train, order, rater, augmentation)
 
 
@@ -168,15 +183,14 @@ def _score(
     run: PlannedRun, model: nn.Module, prepared: PreparedTask, device: torch.device, predictions: Path | None
 ) -> pd.DataFrame:
     keep = None if predictions is None else save_predictions(predictions)
-    return evaluate(
-        Predictor(model), prepared, run.split.validation, run.reference, run.settings.evaluate, device, keep
-    )
+    predictor = run.method.predictor(model, _streams(run))
+    return evaluate(predictor, prepared, run.split.validation, run.reference, run.settings.evaluate, device, keep)
 
 
 def _score_again(run: PlannedRun, store: RunStore, device: torch.device) -> None:
     """Re-evaluates saved weights: new evaluation settings, or predictions that were not kept."""
     prepared = PreparedTask(run.store)
-    model = build_model(replace(run.settings.model, weights=None), prepared.n_channels)
+    model = run.method.network(replace(run.settings.model, weights=None), prepared.n_channels, run.task)
     model.load_state_dict(store.load_weights(run.run_id))
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     scored: list[pd.DataFrame] = []

@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dmseg.experiments.compose import compose_config, compose_settings, resolve_config, to_settings
+from dmseg.experiments.compose import compose_config, compose_settings, method_labels, resolve_config, to_settings
 from dmseg.resources import resource
 from dmseg.settings import Settings
 
@@ -68,6 +68,7 @@ class Base:
         return resolve_config(self._config, self._overrides)
 
     def _make(self, variant: tuple[str, ...]) -> Settings:
+        variant = (*method_labels((*variant, *self._overrides)), *variant)
         changes = [_simple_change(override) for override in variant]
         if None in changes or any(change.group in self._own_groups for change in changes if change):
             return compose_settings([*variant, *self._overrides])

@@ -22,15 +22,16 @@ HUB = "imagenet"
 log = logging.getLogger(__name__)
 
 
-def build_model(settings: ModelSettings, in_channels: int) -> nn.Module:
+def build_model(settings: ModelSettings, in_channels: int, classes: int = N_CLASSES) -> nn.Module:
     """Builds a network and loads its encoder's weights. Draws from torch's global random numbers.
 
     Args:
         settings: architecture, encoder, weights and options.
         in_channels: image channels, 1 to 4; ImageNet stems are adapted (summed or repeated) as timm does.
+        classes: channels of the output.
 
     Returns:
-        A network from (B, in_channels, H, W) to logits (B, 2, H, W).
+        A network from (B, in_channels, H, W) to logits (B, classes, H, W).
 
     Raises:
         UserError: if the architecture or encoder is unknown, an option does not fit, or weights cannot be had.
@@ -43,7 +44,7 @@ def build_model(settings: ModelSettings, in_channels: int) -> nn.Module:
             encoder_name=f"tu-{settings.encoder}",
             encoder_weights=HUB if settings.weights == HUB else None,
             in_channels=in_channels,
-            classes=N_CLASSES,
+            classes=classes,
             **{name: value for name, value in settings.options.items() if value is not None},
             **settings.encoder_options,
         )

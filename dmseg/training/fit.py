@@ -13,11 +13,9 @@ from torch import Tensor, nn
 
 from dmseg.data.batches import BatchSource
 from dmseg.errors import UserError
-from dmseg.settings import OptimSettings
 from dmseg.training.checkpoint import Session, State
 from dmseg.training.objective import Objective
 from dmseg.training.observers import EpochReport, Observers
-from dmseg.training.schedule import build_optimizer, build_schedule
 
 PRECISIONS = ("fp32", "bf16", "auto")
 
@@ -72,7 +70,8 @@ def fit(
     model: nn.Module,
     source: BatchSource,
     objective: Objective,
-    settings: OptimSettings,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LambdaLR,
     precision: str,
     observers: Observers,
     keeper: Keeper | None = None,
@@ -85,7 +84,8 @@ def fit(
         model: network on the device of the data.
         source: batches of the training cases.
         objective: the loss of one step.
-        settings: optimiser and schedule.
+        optimizer: of the network's parameters.
+        schedule: its learning rates, stepped once an iteration.
         precision: ``fp32`` or ``bf16``.
         observers: told of every step and epoch.
         keeper: keeps the state now and then, and gives back an earlier one to go on from.
@@ -98,8 +98,6 @@ def fit(
     """
     per_epoch = source.steps_per_epoch
     total = per_epoch * source.epochs
-    optimizer = build_optimizer(model, settings)
-    schedule = build_schedule(optimizer, settings, total)
     model.train()
     model.to(memory_format=torch.channels_last)
     training = _Training(model, source, objective, optimizer, schedule)

@@ -81,7 +81,9 @@ def network():
 
 def train(keeper=None, model=None):
     model = network() if model is None else model
-    fit(model, Source(), Noisy(), SETTINGS.optim, "fp32", Observers(), keeper)
+    optimizer = build_optimizer(model, SETTINGS.optim)
+    schedule = build_schedule(optimizer, SETTINGS.optim, Source.steps_per_epoch * Source.epochs)
+    fit(model, Source(), Noisy(), optimizer, schedule, "fp32", Observers(), keeper)
     return model.state_dict()
 
 

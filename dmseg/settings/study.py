@@ -1,4 +1,4 @@
-"""The typed form of one configuration: what `configs/` composes to, checked. Standard library only."""
+"""Settings that numbers depend on: data, labels, network, loss, training, evaluation."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,6 +59,23 @@ class LabelSettings:
     options: dict[str, Any]
     soft: bool
     smoothing: SmoothingSettings | None = None
+
+
+@dataclass(frozen=True)
+class MethodSettings:
+    """How a network is made, trained and asked for predictions.
+
+    Attributes:
+        name: short name, for titles only.
+        target: dotted name of the method.
+        options: its options.
+        unused: groups of settings that it does not read; they are no part of its runs' ids.
+    """
+
+    name: str
+    target: str
+    options: dict[str, Any]
+    unused: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -266,68 +283,6 @@ class EvaluateSettings:
 
 
 @dataclass(frozen=True)
-class CheckpointSettings:
-    """How often the state of a training is kept, so that a killed one goes on from there.
-
-    Attributes:
-        minutes: at least so many minutes apart; None for never by time.
-        steps: every so many steps; None for never by steps.
-    """
-
-    minutes: float | None
-    steps: int | None
-
-
-@dataclass(frozen=True)
-class JobSettings:
-    """Jobs of a cluster.
-
-    Attributes:
-        runs: runs of one job, one after another.
-        minutes: time limit of a job.
-        requeues: how many time limits a job may meet before it gives up; it goes on from its last checkpoint each time.
-        parallel: jobs of one array that run side by side.
-        cpus: cores of a job.
-        gpus: GPUs of a job.
-        memory_gb: memory of a job, None for the cluster's default.
-        partition: partition, None for the default.
-        account: account, None for the default.
-        qos: quality of service, None for the default.
-        setup: shell commands before each job.
-        parameters: further parameters of sbatch.
-    """
-
-    runs: int
-    minutes: int
-    requeues: int
-    parallel: int
-    cpus: int
-    gpus: int
-    memory_gb: float | None
-    partition: str | None
-    account: str | None
-    qos: str | None
-    setup: list[str]
-    parameters: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class LauncherSettings:
-    """Where many runs are carried out; nothing here changes a number.
-
-    Attributes:
-        kind: ``inline`` (this process), ``local`` (worker processes), ``slurm``, or ``auto``: inline for one worker,
-            local for more.
-        workers: worker processes of ``local``.
-        job: jobs of ``slurm``.
-    """
-
-    kind: str
-    workers: int = 1
-    job: JobSettings | None = None
-
-
-@dataclass(frozen=True)
 class AgreementSettings:
     """How raters are compared with the majority in Table 1.
 
@@ -336,61 +291,3 @@ class AgreementSettings:
     """
 
     disjoint: float
-
-
-@dataclass(frozen=True)
-class PathSettings:
-    """Folders.
-
-    Attributes:
-        data: where raw data and phantoms lie by default.
-        prepared: where prepared stores are written.
-        results: where runs and tables are written.
-    """
-
-    data: str
-    prepared: str
-    results: str
-
-
-@dataclass(frozen=True)
-class TrackerSettings:
-    """Weights & Biases.
-
-    Attributes:
-        project: project name.
-        entity: user or team, None for the default.
-    """
-
-    project: str
-    entity: str | None = None
-
-
-@dataclass(frozen=True)
-class Settings:
-    """One run, whole: everything that a training and its evaluation need to know."""
-
-    task: str | None
-    fold: int
-    seed: int
-    precision: str
-    device: str
-    threads: int | None
-    workers: int
-    profile: str
-    protocol: str
-    tracker: str
-    data: DataSettings
-    labels: LabelSettings
-    model: ModelSettings
-    loss: LossSettings
-    optim: OptimSettings
-    train: TrainSettings
-    folds: FoldSettings
-    evaluate: EvaluateSettings
-    checkpoint: CheckpointSettings
-    launcher: LauncherSettings
-    agreement: AgreementSettings
-    paths: PathSettings
-    wandb: TrackerSettings
-    distill: DistillSettings | None = None

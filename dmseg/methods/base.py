@@ -1,0 +1,76 @@
+"""A method: its network, its objective, its optimiser and its predictions. The base class is plain training."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn, optim
+
+from dmseg.data.case import Task
+from dmseg.models.build import build_model
+from dmseg.settings import LossSettings, ModelSettings, OptimSettings
+from dmseg.training.objective import LabelObjective, Objective, build_loss
+from dmseg.training.predictor import Predictor
+from dmseg.training.schedule import build_optimizer, build_schedule
+
+Streams = Callable[[str], torch.Generator]
+"""Gives a run's stream of random numbers by its name."""
+
+
+class Method:
+    """Plain training: one network, the configured loss of the fused label, SGD, and the softmax as prediction.
+
+    Attributes:
+        uses_raters: whether batches must carry each rater's own annotation.
+    """
+
+    uses_raters = False
+
+    def network(self, model: ModelSettings, n_channels: int, task: Task) -> nn.Module:
+        """Builds the untrained network; draws from torch's global random numbers.
+
+        Args:
+            model: architecture, encoder, weights and options.
+            n_channels: image channels.
+            task: the task.
+
+        Raises:
+            UserError: if the settings do not fit.
+        """
+        return build_model(model, n_channels)
+
+    def objective(self, loss: LossSettings, streams: Streams) -> Objective:
+        """The loss of one step.
+
+        Args:
+            loss: the configured loss.
+            streams: for what the objective draws itself.
+
+        Raises:
+            UserError: if the settings do not fit.
+        """
+        return LabelObjective(build_loss(loss))
+
+    def optimizer(self, network: nn.Module, settings: OptimSettings) -> optim.Optimizer:
+        """The optimiser of the network's parameters."""
+        return build_optimizer(network, settings)
+
+    def schedule(self, optimizer: optim.Optimizer, settings: OptimSettings, total: int) -> optim.lr_scheduler.LambdaLR:
+        """The learning rates of a training of so many steps."""
+        return build_schedule(optimizer, settings, total)
+
+    def predictor(self, network: nn.Module, streams: Streams) -> Predictor:
+        """Predictions of the trained network."""
+        return Predictor(network)
+
+
+class RaterMethod(Method):
+    """A method that tells the raters of a task apart; `dmseg.methods.raters.check_raters` says which tasks allow it.
+
+    Args:
+        anonymous_raters: see there; planning has asked.
+    """
+
+    uses_raters = True
+
+    def __init__(self, anonymous_raters: str = "error") -> None:
+        self.anonymous_raters = anonymous_raters

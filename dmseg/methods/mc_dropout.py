@@ -1,0 +1,81 @@
+"""Monte-Carlo dropout: dropout stays on at test, and many passes are averaged (Gal and Ghahramani, ICML 2016)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dmseg.data.case import Task
+from dmseg.errors import UserError
+from dmseg.methods.base import Method, Streams
+from dmseg.models.build import build_model, foreground_probability
+from dmseg.models.dropout import ChannelDropout, insert_dropout
+from dmseg.settings import ModelSettings
+from dmseg.training.predictor import Predictor
+
+
+class MCDropout(Method):
+    """Plain training of a network with dropout; the prediction is the mean softmax of several thinned networks.
+
+    Args:
+        sites: where dropout goes, see `insert_dropout`.
+        rate: share of channels that are dropped, in [0, 1).
+        passes: number of thinned networks.
+
+    Raises:
+        UserError: if an option lies outside its range.
+    """
+
+    def __init__(self, sites: Sequence[str], rate: float, passes: int) -> None:
+        if not 0 <= rate < 1:
+            raise UserError(f"method.rate is {rate}, but must lie in [0, 1)")
+        if passes < 1:
+            raise UserError(f"method.passes is {passes}, but must be at least 1")
+        self._sites, self._rate, self._passes = sites, rate, passes
+
+    def network(self, model: ModelSettings, n_channels: int, task: Task) -> nn.Module:
+        """The plain network with dropout in it; its parameters have the same names."""
+        network = build_model(model, n_channels)
+        insert_dropout(network, self._sites, self._rate)
+        return network
+
+    def predictor(self, network: nn.Module, streams: Streams) -> Predictor:
+        """The mean of the passes, their masks from the stream ``mc_dropout``."""
+        seeds = torch.randint(2**62, (self._passes,), generator=streams("mc_dropout"))
+        return DropoutPredictor(network, seeds.tolist())
+
+
+class DropoutPredictor(Predictor):
+    """Mean softmax of thinned networks, the same ones for every image: batches do not change a prediction.
+
+    Args:
+        network: with `ChannelDropout` in it.
+        seeds: of each thinned network's masks.
+    """
+
+    def __init__(self, network: nn.Module, seeds: Sequence[int]) -> None:
+        super().__init__(network)
+        self._seeds = seeds
+        self._dropouts = [module for module in network.modules() if isinstance(module, ChannelDropout)]
+
+    def probability(self, image: Tensor) -> Tensor:
+        """Mean over the passes, (B, H, W)."""
+        total = self._pass(image, self._seeds[0])
+        for seed in self._seeds[1:]:
+            total = total + self._pass(image, seed)
+        return total / len(self._seeds)
+
+    def samples(self, image: Tensor) -> Tensor:
+        """The masks of the passes, (B, S, H, W) bool."""
+        return torch.stack([self._pass(image, seed) >= 0.5 for seed in self._seeds], dim=1)
+
+    def _pass(self, image: Tensor, seed: int) -> Tensor:
+        """Foreground probability of one thinned network."""
+        stream = torch.Generator().manual_seed(seed)
+        try:
+            for dropout in self._dropouts:
+                dropout.stream = stream
+            return foreground_probability(self.network(image))
+        finally:
+            for dropout in self._dropouts:
+                dropout.stream = None

@@ -1,0 +1,89 @@
+"""Multi-head: one head for each rater on a shared encoder and decoder (Guan et al., AAAI 2018)."""
+
+import torch
+from torch import Tensor, nn
+
+from dmseg.data.batches import Batch
+from dmseg.data.case import Task
+from dmseg.losses import CompoundLoss
+from dmseg.methods.base import RaterMethod, Streams
+from dmseg.models.build import N_CLASSES, build_model, foreground_probability
+from dmseg.settings import LossSettings, ModelSettings
+from dmseg.training.objective import Objective, build_loss, forward
+from dmseg.training.predictor import Predictor
+
+
+class MultiHead(RaterMethod):
+    """Each head learns from its own rater; the prediction is the mean of the heads.
+
+    The heads are groups of channels of the architecture's own last convolution, so every architecture has them.
+
+    Args:
+        anonymous_raters: see `RaterMethod`.
+    """
+
+    def network(self, model: ModelSettings, n_channels: int, task: Task) -> nn.Module:
+        """A network to (B, 2 R, H, W): background and foreground of the first rater, of the second, and so on."""
+        return build_model(model, n_channels, N_CLASSES * len(task.raters))
+
+    def objective(self, loss: LossSettings, streams: Streams) -> Objective:
+        """The mean over the raters of the configured loss."""
+        return HeadsObjective(build_loss(loss))
+
+    def predictor(self, network: nn.Module, streams: Streams) -> Predictor:
+        """The mean of the heads."""
+        return HeadsPredictor(network)
+
+
+class HeadsObjective(Objective):
+    """Mean, over the raters who annotated a case of the batch, of each head's loss on its own rater's annotations.
+
+    A head learns nothing from a case that its rater did not annotate.
+
+    Args:
+        loss: compound loss of logits, target and mask.
+    """
+
+    def __init__(self, loss: CompoundLoss) -> None:
+        self._loss = loss
+
+    def losses(self, network: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean loss and its terms."""
+        raters, present = batch.annotations
+        heads = split_heads(forward(network, batch.image, precision).float())
+        found = present.any(dim=0).float()
+        total, parts = heads.new_zeros(()), dict[str, Tensor]()
+        for rater, share in enumerate(found / found.sum().clamp_min(1.0)):
+            foreground = raters[:, rater : rater + 1]
+            mask = batch.mask & present[:, rater, None, None]
+            value, terms = self._loss.forward_parts(heads[:, rater], _one_hot(foreground), mask)
+            total = total + share * value
+            parts = {name: parts.get(name, 0.0) + share * term for name, term in terms.items()}
+        return total, parts
+
+
+class HeadsPredictor(Predictor):
+    """Mean of the heads' softmax; each head's mask is a sample."""
+
+    def probability(self, image: Tensor) -> Tensor:
+        """Foreground probability (B, H, W)."""
+        return self._heads(image).mean(dim=1)
+
+    def samples(self, image: Tensor) -> Tensor:
+        """The masks of the R heads, (B, R, H, W) bool."""
+        return self._heads(image) >= 0.5
+
+    def _heads(self, image: Tensor) -> Tensor:
+        """Foreground probability of each head, (B, R, H, W)."""
+        heads = split_heads(self.network(image))
+        foreground = foreground_probability(heads.flatten(0, 1))
+        return foreground.reshape(*heads.shape[:2], *foreground.shape[1:])
+
+
+def split_heads(logits: Tensor) -> Tensor:
+    """Logits (B, 2 R, H, W) as (B, R, 2, H, W)."""
+    return logits.reshape(logits.shape[0], -1, N_CLASSES, *logits.shape[2:])
+
+
+def _one_hot(foreground: Tensor) -> Tensor:
+    return torch.cat([1.0 - foreground, foreground], dim=1)

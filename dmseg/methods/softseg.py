@@ -1,0 +1,90 @@
+"""SoftSeg: soft labels, a normalised ReLU and the adaptive wing loss (Gros et al., MedIA 2021; code: ivadomed)."""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from dmseg.data.batches import Batch
+from dmseg.data.case import Task
+from dmseg.errors import UserError
+from dmseg.losses.adaptive_wing import AdaptiveWingLoss
+from dmseg.methods.base import Method, Streams
+from dmseg.models.activation import normalized_relu
+from dmseg.models.build import build_model
+from dmseg.settings import LossSettings, ModelSettings
+from dmseg.training.objective import Objective, forward
+from dmseg.training.predictor import Predictor
+
+
+class SoftSeg(Method):
+    """One output channel; its activation is the soft prediction, at test always normalised for each image alone.
+
+    Args:
+        maximum: what the activation is divided by the maximum of in training: ``image`` or ``batch``.
+        theta: see `AdaptiveWingLoss`, as the next three.
+        alpha: power.
+        omega: height.
+        epsilon: width.
+        reduction: ``mean`` or ``sum`` over pixels.
+
+    Raises:
+        UserError: if an option lies outside its range.
+    """
+
+    def __init__(
+        self,
+        maximum: str,
+        theta: float,
+        alpha: float,
+        omega: float,
+        epsilon: float,
+        reduction: Literal["mean", "sum"],
+    ) -> None:
+        if maximum not in ("image", "batch"):
+            raise UserError(f"method.maximum is '{maximum}', but may be image or batch")
+        try:
+            self._loss = AdaptiveWingLoss(
+                theta, alpha, omega, epsilon, reduction=reduction, from_logits=False, check_values=False
+            )
+        except ValueError as error:
+            raise UserError(f"method: {error}") from None
+        self._per_image = maximum == "image"
+
+    def network(self, model: ModelSettings, n_channels: int, task: Task) -> nn.Module:
+        """A network to (B, 1, H, W)."""
+        return build_model(model, n_channels, 1)
+
+    def objective(self, loss: LossSettings, streams: Streams) -> Objective:
+        """The adaptive wing loss of the activation; the configured loss is not used."""
+        return WingObjective(self._loss, self._per_image)
+
+    def predictor(self, network: nn.Module, streams: Streams) -> Predictor:
+        """The activation."""
+        return SoftPredictor(network)
+
+
+class WingObjective(Objective):
+    """Adaptive wing loss between the normalised ReLU and the foreground label.
+
+    Args:
+        loss: of probabilities (B, 1, H, W).
+        per_image: see `normalized_relu`.
+    """
+
+    def __init__(self, loss: AdaptiveWingLoss, per_image: bool) -> None:
+        self._loss, self._per_image = loss, per_image
+
+    def losses(self, network: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, which has no parts; padding does not enter the maximum."""
+        logits = forward(network, batch.image, precision).float()
+        kept = logits.masked_fill(~batch.mask.unsqueeze(1), 0.0)
+        value = self._loss(normalized_relu(kept, self._per_image), batch.target[:, 1:], batch.mask)
+        return value, {}
+
+
+class SoftPredictor(Predictor):
+    """The normalised ReLU of each image."""
+
+    def probability(self, image: Tensor) -> Tensor:
+        """Soft prediction (B, H, W) in [0, 1]."""
+        return normalized_relu(self.network(image).float())[:, 0]

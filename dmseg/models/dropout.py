@@ -1,0 +1,90 @@
+"""Dropout of channels that can be kept on at test, with masks that are drawn once for all images."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dmseg.errors import UserError
+
+SITES = ("bottleneck", "decoder", "head")
+
+
+class ChannelDropout(nn.Module):
+    """Drops whole channels in training (torch's own random numbers), and at test if it is given a stream.
+
+    Args:
+        rate: share of channels that are dropped, in [0, 1).
+
+    Attributes:
+        stream: CPU generator that masks are drawn from in evaluation mode, or None for no dropout there.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+        self.stream: torch.Generator | None = None
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Drops channels of (B, C, H, W); at test the same ones for all B, so that a mask is one thinned network."""
+        if self.training:
+            return functional.dropout2d(values, self.rate)
+        if self.stream is None:
+            return values
+        kept = torch.rand(values.shape[1], generator=self.stream) >= self.rate
+        scale = kept.to(values.device, values.dtype) / (1.0 - self.rate)
+        return values * scale[None, :, None, None]
+
+
+def insert_dropout(network: nn.Module, sites: Sequence[str], rate: float) -> list[ChannelDropout]:
+    """Puts dropout into a network of segmentation-models-pytorch; its parameters and their names stay.
+
+    Args:
+        network: with ``encoder``, ``decoder`` and ``segmentation_head``.
+        sites: ``bottleneck`` (the encoder's last feature map), ``decoder`` (after each of its blocks), ``head`` (before
+            the last convolution).
+        rate: share of channels that are dropped.
+
+    Returns:
+        The dropout modules, in the order of the sites.
+
+    Raises:
+        UserError: if a site is unknown, or the architecture does not have it.
+    """
+    found = [dropout for site in sites for dropout in _insert(network, site, rate)]
+    network.dropouts = nn.ModuleList(found)
+    return found
+
+
+def _insert(network: nn.Module, site: str, rate: float) -> list[ChannelDropout]:
+    if site == "bottleneck":
+        return [_after(network.encoder, rate, last=True)]  # type: ignore[arg-type]
+    if site == "head":
+        return [_after(network.decoder, rate)]  # type: ignore[arg-type]
+    if site != "decoder":
+        raise UserError(f"method.sites has '{site}', but may have {', '.join(SITES)}")
+    blocks = getattr(network.decoder, "blocks", None)
+    if not isinstance(blocks, nn.ModuleList | nn.ModuleDict):
+        raise UserError(
+            f"method.sites has 'decoder', but the decoder of {type(network).__name__} is not made of blocks; "
+            "leave it out: method.sites=[bottleneck,head]"
+        )
+    return [_after(block, rate) for block in (blocks.values() if isinstance(blocks, nn.ModuleDict) else blocks)]
+
+
+def _after(module: nn.Module, rate: float, last: bool = False) -> ChannelDropout:
+    """Dropout of a module's output, or of the last of its outputs."""
+    dropout = ChannelDropout(rate)
+    module.register_forward_hook(partial(_drop_last if last else _drop, dropout))
+    return dropout
+
+
+def _drop(dropout: ChannelDropout, module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+    dropped: Tensor = dropout(output)
+    return dropped
+
+
+def _drop_last(dropout: ChannelDropout, module: nn.Module, inputs: object, outputs: Sequence[Tensor]) -> list[Tensor]:
+    return [*outputs[:-1], dropout(outputs[-1])]
