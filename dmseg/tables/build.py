@@ -228,6 +228,14 @@ def _ids(line: Line, method: str) -> dict[str, str]:
     return {"experiment_id": runs[0].experiment_id, "runs": " ".join(run.run_id for run in runs)}
 
 
+def _told_apart(cells: pd.DataFrame) -> pd.DataFrame:
+    """Adds the names of networks whose titles are the same."""
+    same = cells.groupby("model_title")["model"].transform("nunique") > 1
+    return cells.assign(
+        model_title=cells["model_title"].where(~same, cells["model_title"] + " (" + cells["model"] + ")")
+    )
+
+
 def network_title(model: ModelSettings) -> str:
     """A network as people call it: ``UNet resnet18``."""
     return f"{ARCHITECTURES.get(model.architecture, model.architecture)} {model.encoder}"
