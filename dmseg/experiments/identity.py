@@ -29,7 +29,7 @@ DISTILL_REVISION = 1
 FOLD_OF_TEACHER = ("teacher", "calibrator")
 """Keys of distillation with the ids of other runs of the same fold."""
 
-METHOD_REVISION = 1
+METHOD_REVISION = 2
 """The same for the methods that plain training is compared with."""
 
 PLAIN = "dmseg.methods.base.Method"

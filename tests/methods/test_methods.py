@@ -133,7 +133,15 @@ def test_normalised_relu_without_any_positive_logit():
     torch.testing.assert_close(value[1, 0], torch.tensor([[0.25, 0.0], [1.0, 0.5]]))
     value.sum().backward()
     assert logits.grad.isfinite().all()
-    assert logits.grad[0].eq(0).all()
+    assert logits.grad[0].eq(1).all(), "that of the identity"
+
+
+def test_softseg_that_predicts_nothing_learns_where_it_should():
+    logits = torch.full((1, 1, 2, 2), -1.0, requires_grad=True)
+    label = torch.tensor([[[[0.0, 1.0], [0.5, 0.0]]]])
+    AdaptiveWingLoss(from_logits=False)(normalized_relu(logits), label).backward()
+    assert logits.grad.lt(0).tolist() == label.gt(0).tolist()
+    assert logits.grad[label == 0].eq(0).all()
 
 
 def test_softseg_is_the_adaptive_wing_loss_of_the_activation(run_of):
