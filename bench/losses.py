@@ -6,8 +6,8 @@ them, and "x" is the ratio to the first row. Peak memory is what the allocator h
 units of the gradient, in eager mode. A goal of this project is in brackets where there is one.
 
 By default the C library hands large arrays back after each use, and on some machines mapping their pages anew takes
-longer than the arithmetic; that is how users meet these losses, so it is how they are timed. With --keep-memory it keeps
-what it was given once, so that arithmetic alone is compared. Run it with
+longer than the arithmetic; that is how users meet these losses, so it is how they are timed. With --keep-memory it
+keeps what it was given once, so that arithmetic alone is compared. Run it with
 
     python bench/losses.py --threads 2
 """
