@@ -1,5 +1,6 @@
 """Small trees in the data sets' own layouts, and the place of the real data."""
 
+import json
 import os
 from pathlib import Path
 
@@ -19,6 +20,16 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real test data are absent ({folder}); set DMSEG_TEST_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def golden(real_data):
+    """Cases and arrays of the reference implementation's inputs and outputs; skips where they are absent."""
+    folder = real_data.parent / "golden"
+    if not folder.is_dir():
+        pytest.skip("the reference values are absent (folder golden beside the test data)")
+    cases = json.loads((folder / "reference_values.json").read_text())
+    return cases, np.load(folder / "reference_values.npz")
 
 
 def disc(size, centre, radius):

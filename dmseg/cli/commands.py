@@ -3,7 +3,6 @@
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
@@ -11,16 +10,14 @@ from rich.logging import RichHandler
 
 from dmseg.cli.sweep import is_sweep, sweep
 from dmseg.experiments.compose import compose_settings
-from dmseg.experiments.launch import Outcome, attempt, is_inline, launch
+from dmseg.experiments.launch import Outcome, attempt_with_teachers, is_inline, launch
 from dmseg.experiments.plan import PlannedRun, distinct, plan_folds, plan_run
 from dmseg.experiments.sources import count_target_slices, prepare_task, task_names
 from dmseg.experiments.status import is_complete
-from dmseg.experiments.store import RunStore
+from dmseg.experiments.store import SCORES, RunStore
 from dmseg.report.observers import quiet, talkative
 from dmseg.report.progress import ManyProgress
 from dmseg.settings import Settings
-
-SCORES = ("dice", "bdice", "ece")
 
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -55,13 +52,11 @@ def train(words: Sequence[str]) -> int:
         return sweep(words)
     settings = compose_settings(words)
     run = plan_run(settings, prepare_task(settings.data, settings.paths, settings.task, say))
-    for item in distinct([run]):
-        outcome = attempt(item, talkative)
-        _report_failure(outcome)
-        if outcome.error is not None:
-            return outcome.status
-    _print_scores([run])
-    return 0
+    outcome = attempt_with_teachers(run, talkative)
+    _report_failure(outcome)
+    if outcome.error is None:
+        _print_scores([run])
+    return outcome.status
 
 
 def cv(words: Sequence[str]) -> int:
@@ -119,7 +114,7 @@ def _report_failure(outcome: Outcome) -> None:
 
 def _print_scores(runs: Sequence[PlannedRun]) -> None:
     """Prints the means over the cases of some runs, pooled."""
-    store = RunStore(Path(runs[0].settings.paths.results))
+    store = RunStore(runs[0].results)
     cases = pd.concat([store.read_cases(run.run_id, run.evaluation_id) for run in runs])
     phantom = " (PHANTOM data)" if runs[0].settings.data.phantom is not None else ""
     for run in runs:

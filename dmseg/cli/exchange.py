@@ -15,7 +15,7 @@ from dmseg.tables.exchange import plan_file, plan_to_text
 READ_ME = """\
 # Exported results
 
-- `results.csv`: one row a run and validation case (fractions), of all runs here
+- `results.csv`: one row a run and validation case (fractions), of all runs here, under each run's first evaluation
 - `runs/<run id>/`: `config.json`, `manifest.json`, `history.csv`, `cases.csv` and checksums (`DONE`) of each run
 - `plans/tableN.json`: which runs stand behind which cell
 

@@ -10,7 +10,6 @@ from rich.table import Table
 
 from dmseg.errors import UserError
 from dmseg.experiments.inventory import (
-    SCORES,
     Entry,
     Leftover,
     choose,
@@ -20,7 +19,7 @@ from dmseg.experiments.inventory import (
     lineage,
     whole_runs,
 )
-from dmseg.experiments.store import RunStore
+from dmseg.experiments.store import SCORES, RunStore
 
 SWITCHES = ("confirm", "aside")
 ACTIONS = ("list", "show", "verify", "prune")

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
 from dmseg.errors import UserError
-from dmseg.experiments.compose import HYDRA_VERSION_BASE, compose_settings, to_settings
-from dmseg.experiments.launch import attempt
+from dmseg.experiments.compose import HYDRA_VERSION_BASE, compose_settings
+from dmseg.experiments.launch import attempt_with_teachers
 from dmseg.experiments.plan import PlannedRun, plan_run
 from dmseg.experiments.sources import prepare_task
 from dmseg.experiments.store import RunStore
@@ -39,7 +40,9 @@ def sweep(words: Sequence[str]) -> int:
     Raises:
         UserError: if any combination is wrong.
     """
-    overrides = [word for word in words if word not in FLAGS]
+    overrides = [word for word in words if word not in (*FLAGS, "distill=null")]  # the default, unknown to Hydra
+    if any(word.startswith("distill=") and "null" in word for word in overrides):
+        raise UserError("a sweep cannot run over distill=null; sweep over the others, and leave distill out for null")
     fixed, combinations = expand(overrides)
     runs = [_plan(compose_settings([*fixed, *combination])) for combination in combinations]
     _print_runs(combinations, runs)
@@ -77,7 +80,7 @@ def _run_under_hydra(overrides: Sequence[str]) -> None:
 
     @hydra.main(version_base=HYDRA_VERSION_BASE, config_path=str(resource("configs").absolute()), config_name="config")
     def job(config: DictConfig) -> None:
-        run_job(config)
+        run_job(HydraConfig.get().overrides.task)
 
     before = sys.argv
     sys.argv = ["dmseg train", "--multirun", *overrides]
@@ -87,10 +90,9 @@ def _run_under_hydra(overrides: Sequence[str]) -> None:
         sys.argv = before
 
 
-def run_job(config: DictConfig) -> None:
-    """One job of a sweep: carried out, and reported at once if it fails."""
-    settings = to_settings(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
-    outcome = attempt(_plan(settings), talkative)
+def run_job(overrides: Sequence[str]) -> None:
+    """One job of a sweep: composed as it was planned, carried out, and reported at once if it fails."""
+    outcome = attempt_with_teachers(_plan(compose_settings(list(overrides))), talkative)
     if outcome.error is not None:
         print(
             f"dmseg: {outcome.run.title} ({outcome.run.run_id}) failed: {outcome.error}",

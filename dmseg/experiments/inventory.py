@@ -10,9 +10,8 @@ from typing import Any
 
 from dmseg.errors import UserError
 from dmseg.experiments.lease import is_held
-from dmseg.experiments.store import DamagedError, RunStore
+from dmseg.experiments.store import SCORES, DamagedError, RunStore
 
-SCORES = ("dice", "bdice", "ece")
 FIELDS = ("status", "data", "task", "labels", "model", "fold", "seed", "experiment")
 """What runs can be chosen by, beside their ids."""
 

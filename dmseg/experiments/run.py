@@ -18,8 +18,9 @@ from dmseg.experiments.distill import distill_objective
 from dmseg.experiments.identity import evaluation_identity
 from dmseg.experiments.plan import PlannedRun
 from dmseg.experiments.provenance import begin_usage, describe_machine, describe_usage, describe_versions
+from dmseg.experiments.status import is_complete
 from dmseg.experiments.stopping import should_stop
-from dmseg.experiments.store import RunStore, save_weights, write_json, write_scores
+from dmseg.experiments.store import SCORES, RunStore, save_weights, write_json, write_scores
 from dmseg.methods.base import Streams
 from dmseg.training.checkpoint import Checkpoints, Session
 from dmseg.training.evaluate import evaluate, save_predictions
@@ -27,8 +28,6 @@ from dmseg.training.fit import fit, resolve_device
 from dmseg.training.objective import Objective
 from dmseg.training.observers import EpochReport, Observer, Observers, RunInfo
 from dmseg.training.streams import stream, stream_seed
-
-SCORES = ("dice", "bdice", "ece")
 
 
 class _History:
@@ -65,19 +64,15 @@ def execute(run: PlannedRun, observers: Callable[[PlannedRun], list[Observer]] =
         Interrupted: if this process was asked to stop; the state is kept.
         UserError: if the data, the settings or the store are at fault.
     """
-    store = RunStore(Path(run.settings.paths.results))
-    if _is_complete(run, store):
+    store = RunStore(run.results)
+    if is_complete(run):
         store.tidy(run.run_id)
         return False
     with store.working_on(run.run_id):
-        if _is_complete(run, store):
+        if is_complete(run):
             return False
         _do_what_is_missing(run, store, observers)
     return True
-
-
-def _is_complete(run: PlannedRun, store: RunStore) -> bool:
-    return store.is_complete(run.run_id, run.evaluation_id, run.settings.evaluate.save_predictions)
 
 
 def _do_what_is_missing(run: PlannedRun, store: RunStore, observers: Callable[[PlannedRun], list[Observer]]) -> None:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:  # 'dmseg runs' needs neither
     import pandas as pd
     import torch
 
+SCORES = ("dice", "bdice", "ece")
+"""The scores that every evaluation has, columns of ``cases.csv``."""
 DONE = "DONE"
 WEIGHTS = "weights.safetensors"
 SMALL_FILES = ("config.json", "manifest.json", "history.csv", "cases.csv", "evaluation.json")

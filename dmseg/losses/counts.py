@@ -4,6 +4,7 @@
 negatives. For hard predictions and labels all four definitions of the counts agree with counting pixels.
 """
 
+from abc import ABC, abstractmethod
 from typing import Literal, NamedTuple
 
 import torch
@@ -263,7 +264,7 @@ def mean_pixels(values: Tensor, keep: Tensor | None) -> Tensor:
     return torch.where(keep, values, 0).sum() / keep.sum().clamp_min(1)
 
 
-class PixelSumLoss(nn.Module):
+class PixelSumLoss(nn.Module, ABC):
     """A loss that is a function of `PixelSums`, so that several of them can share one pass over the pixels.
 
     Attributes:
@@ -278,9 +279,9 @@ class PixelSumLoss(nn.Module):
         self.from_logits = from_logits
         self.check_values = check_values
 
+    @abstractmethod
     def from_sums(self, sums: PixelSums) -> Tensor:
         """Returns the loss, a scalar, from sums that hold at least `wanted`."""
-        raise NotImplementedError
 
     def forward(self, input: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """Returns the loss, a scalar in float32 or more; arguments and errors as of `pixel_sums`."""

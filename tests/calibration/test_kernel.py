@@ -1,6 +1,5 @@
 """The kernel estimate: recorded values, scipy's densities, and a distribution whatever comes."""
 
-import json
 import math
 
 import numpy as np
@@ -32,12 +31,9 @@ def plain(query, prob, label, bandwidth, left_out=False):
     return out / out.sum(1, keepdims=True)
 
 
-def test_recorded_values(real_data):
-    folder = real_data.parent / "golden"
-    if not folder.is_dir():
-        pytest.skip("the reference values are absent (folder golden beside the test data)")
-    cases = [c for c in json.loads((folder / "reference_values.json").read_text()) if c["kind"] == "kde"]
-    arrays = np.load(folder / "reference_values.npz")
+def test_recorded_values(golden):
+    every, arrays = golden
+    cases = [case for case in every if case["kind"] == "kde"]
     assert len(cases) == 3
     for case in cases:
         prob, index, label, out = (

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from dmseg.cli.main import main
+from dmseg.experiments.store import RunStore
 
 
 def dmseg(*words, **options):
@@ -48,6 +49,7 @@ def test_help_is_quick_and_needs_no_torch():
         (["train", "train.batch_size=64"], "train.batch_size=64"),
         (["train", "data.root=/nowhere"], "/nowhere"),
         (["train", "-m", "labels=majority,nope"], "nope"),
+        (["train", "-m", "distill=null,kd"], "distill=null"),
         (["cv", "folds.count=50"], "50"),
         (["reproduce"], "table=1"),
         (["table", "table=99"], "99"),
@@ -170,3 +172,14 @@ def test_a_folder_that_cannot_be_written_to_is_one_line(small_run, tmp_path, cap
     said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("dmseg: ")]
     assert len(said) == 1
     assert str(blocked) in said[0]
+
+
+def test_a_sweep_trains_the_teachers_of_its_students(small_run, tmp_path, capfd):
+    words = [*small_run, "distill=kd", "distill.teacher.model=unet_tiny", "distill.temperature=1,2"]
+    assert main(["train", "-m", *words]) == 0, capfd.readouterr().err
+    assert len(RunStore(tmp_path / "results").run_ids()) == 3
+
+
+def test_a_sweep_over_methods_trains_what_it_planned(small_run, capfd):
+    assert main(["train", "-m", *small_run, "method=ours,softseg"]) == 0, capfd.readouterr().err
+    assert "2 of 2 runs done" in capfd.readouterr().out

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 
 from dmseg.errors import UserError
 from dmseg.experiments.launch.local import Inline, Local
-from dmseg.experiments.launch.outcome import CarryOut, MakeObservers, Outcome, attempt
+from dmseg.experiments.launch.outcome import CarryOut, MakeObservers, Outcome, attempt, attempt_with_teachers
 from dmseg.experiments.launch.schedule import Executor, carry_out_all
 from dmseg.experiments.plan import PlannedRun
 from dmseg.experiments.stopping import stopping_gently
 from dmseg.settings import LauncherSettings
 
-__all__ = ["Outcome", "attempt", "is_inline", "launch"]
+__all__ = ["Outcome", "attempt", "attempt_with_teachers", "is_inline", "launch"]
 
 
 def launch(

@@ -11,7 +11,7 @@ from typing import Literal
 
 from dmseg.errors import UserError
 from dmseg.experiments.lease import Held
-from dmseg.experiments.plan import PlannedRun
+from dmseg.experiments.plan import PlannedRun, distinct
 from dmseg.experiments.store import RunStore, UnwritableError
 from dmseg.files import write_whole
 from dmseg.training.observers import Observer
@@ -85,6 +85,12 @@ def attempt(run: PlannedRun, observers: MakeObservers) -> Outcome:
         said = str(error).splitlines()[0] if str(error) else ""
         return Outcome(run, "failed", f"{type(error).__name__}: {said}", write_log(run, traceback.format_exc()))
     return Outcome(run)
+
+
+def attempt_with_teachers(run: PlannedRun, observers: MakeObservers) -> Outcome:
+    """Carries out one run, those that teach it first; the outcome of the first that is not done, or the run's own."""
+    outcomes = (attempt(item, observers) for item in distinct([run]))
+    return next((outcome for outcome in outcomes if outcome.kind != "done"), Outcome(run))
 
 
 def attempt_apart(run: PlannedRun, observers: MakeObservers, carry_out: CarryOut = attempt) -> Outcome:

@@ -24,6 +24,7 @@ from dmseg.errors import UserError
 from dmseg.experiments.launch.local import usable_cores, with_threads
 from dmseg.experiments.launch.outcome import CarryOut, MakeObservers, Outcome, attempt_apart, write_log
 from dmseg.experiments.plan import PlannedRun
+from dmseg.experiments.status import is_complete
 from dmseg.experiments.stopping import ask_to_stop, should_stop
 from dmseg.experiments.store import RunStore
 from dmseg.files import write_whole
@@ -205,7 +206,7 @@ class _Job:
 
 def _gone(run: PlannedRun, job: str, state: str, log: Path) -> Outcome:
     store = RunStore(run.results)
-    if store.is_complete(run.run_id, run.evaluation_id, run.settings.evaluate.save_predictions):
+    if is_complete(run):
         return Outcome(run)
     if state in ("CANCELLED", "PREEMPTED", "COMPLETED"):
         kept = any(store.checkpoints(run.run_id).glob("[0-9]*"))
