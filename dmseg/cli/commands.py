@@ -14,7 +14,7 @@ from dmseg.experiments.launch import Outcome, attempt_with_teachers, is_inline, 
 from dmseg.experiments.plan import PlannedRun, distinct, plan_folds, plan_run
 from dmseg.experiments.sources import count_target_slices, prepare_task, task_names
 from dmseg.experiments.status import is_complete
-from dmseg.experiments.store import SCORES, RunStore
+from dmseg.experiments.store import RunStore, mean_scores
 from dmseg.report.observers import quiet, talkative
 from dmseg.report.progress import ManyProgress
 from dmseg.settings import Settings
@@ -119,7 +119,7 @@ def _print_scores(runs: Sequence[PlannedRun]) -> None:
     phantom = " (PHANTOM data)" if runs[0].settings.data.phantom is not None else ""
     for run in runs:
         print(f"{run.run_id}  {run.title}{phantom}  {store.folder(run.run_id)}")
-    shown = "  ".join(f"{name} {100 * cases[name].mean():.2f} %" for name in SCORES)
+    shown = "  ".join(f"{name} {100 * mean:.2f} %" for name, mean in mean_scores(cases).items())
     print(f"mean over {len(cases)} cases: {shown}")
 
 

@@ -42,7 +42,7 @@ IDENTITY_DEFAULTS: dict[str, Any] = {"train.crop": 1.0, "distill": None, "held_o
 """Keys that joined the schema later, each with the value that stands for how things were before it existed. A key equal
 to its value here is left out of the identity, so that earlier ids stay valid. Entries are never changed."""
 
-EVALUATION_DEFAULTS: dict[str, Any] = {"crop": 1.0}
+EVALUATION_DEFAULTS: dict[str, Any] = {"crop": 1.0, "ged": False}
 """The same for evaluations."""
 
 
@@ -94,7 +94,8 @@ def run_identity(
 
 def evaluation_identity(settings: EvaluateSettings) -> dict[str, Any]:
     """What the scores of a trained network depend on beside the network."""
-    chosen = {"reference": settings.reference, "empty": settings.empty, "bins": settings.bins, "crop": settings.crop}
+    names = ("reference", "empty", "bins", "crop", "ged")
+    chosen = {name: getattr(settings, name) for name in names}
     return _without_defaults(chosen, EVALUATION_DEFAULTS) | {"revision": EVALUATION_REVISION}
 
 

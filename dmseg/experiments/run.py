@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -20,7 +19,7 @@ from dmseg.experiments.plan import PlannedRun
 from dmseg.experiments.provenance import begin_usage, describe_machine, describe_usage, describe_versions
 from dmseg.experiments.status import is_complete
 from dmseg.experiments.stopping import should_stop
-from dmseg.experiments.store import SCORES, RunStore, save_weights, write_json, write_scores
+from dmseg.experiments.store import RunStore, mean_scores, save_weights, write_json, write_scores
 from dmseg.methods.base import Streams
 from dmseg.training.checkpoint import Checkpoints, Session
 from dmseg.training.evaluate import evaluate, save_predictions
@@ -131,7 +130,7 @@ def _train_and_score(
         "sessions": [asdict(session) for session in sessions],
     }
     write_json(folder / "manifest.json", _manifest(run, device, timing))
-    told.evaluated({name: float(np.nanmean(cases[name])) if cases[name].notna().any() else np.nan for name in SCORES})
+    told.evaluated(mean_scores(cases))
 
 
 def _objective(run: PlannedRun, prepared: PreparedTask, device: torch.device) -> Objective:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:  # 'dmseg runs' needs neither
 
 SCORES = ("dice", "bdice", "ece")
 """The scores that every evaluation has, columns of ``cases.csv``."""
+OPTIONAL_SCORES = ("ged",)
+"""Those that an evaluation has only if it is asked for them."""
 DONE = "DONE"
 WEIGHTS = "weights.safetensors"
 SMALL_FILES = ("config.json", "manifest.json", "history.csv", "cases.csv", "evaluation.json")
@@ -285,6 +287,11 @@ def write_scores(folder: Path, cases: "pd.DataFrame", evaluation_id: str, evalua
     """Writes ``cases.csv`` and ``evaluation.json``; numbers with all their digits."""
     write_json(folder / "evaluation.json", {"id": evaluation_id, "settings": evaluation})
     cases.to_csv(folder / "cases.csv", index=False)
+
+
+def mean_scores(cases: "pd.DataFrame") -> dict[str, float]:
+    """Mean of each score that there is over the cases that have one; not a number where none has."""
+    return {name: float(cases[name].mean()) for name in (*SCORES, *OPTIONAL_SCORES) if name in cases}
 
 
 def save_weights(path: Path, model: "torch.nn.Module") -> None:

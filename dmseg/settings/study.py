@@ -272,6 +272,7 @@ class EvaluateSettings:
         batch_size: slices in a batch.
         save_predictions: whether foreground probabilities are kept.
         crop: edge of the centre crop that is scored, as a share of the slice's; what lies outside is never looked at.
+        ged: whether the generalised energy distance of the predictor's samples to the raters is computed too.
     """
 
     reference: dict[str, Any]
@@ -280,6 +281,7 @@ class EvaluateSettings:
     batch_size: int
     save_predictions: bool
     crop: float = 1.0
+    ged: bool = False
 
 
 @dataclass(frozen=True)

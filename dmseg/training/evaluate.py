@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from torch import Tensor
 
 from dmseg.data.augment import centre_crop
 from dmseg.data.batches import Fusion, fuse_cases, network_input, select_cases
 from dmseg.data.prepared import PreparedCase, PreparedTask
 from dmseg.labels.fusion import majority
+from dmseg.metrics.ged import shared_pixels, squared_ged
 from dmseg.metrics.histogram import BDICE_LEVELS, count_batch
 from dmseg.metrics.scores import EmptyRule, case_scores
 from dmseg.settings import EvaluateSettings
@@ -34,13 +36,53 @@ def predict(predictor: Predictor, images: npt.NDArray[np.uint8], device: torch.d
     Returns:
         (N, H, W) float32 in [0, 1].
     """
-    parts = []
+    return np.concatenate([part.cpu().numpy() for part in _ask(predictor.probability, images, device, batch_size)])
+
+
+def _ask(
+    question: Callable[[Tensor], Tensor], images: npt.NDArray[np.uint8], device: torch.device, batch_size: int
+) -> Iterator[Tensor]:
+    """What a predictor says of images, a batch at a time; float32 throughout."""
     for start in range(0, len(images), batch_size):
         chunk = torch.from_numpy(np.array(images[start : start + batch_size])).to(device)
         image = network_input(chunk).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, enabled=False):
-            parts.append(predictor.probability(image).cpu().numpy())
-    return np.concatenate(parts)
+            yield question(image)
+
+
+@torch.inference_mode()
+def energy_distances(
+    predictor: Predictor,
+    images: npt.NDArray[np.uint8],
+    prepared: PreparedTask,
+    group: Sequence[PreparedCase],
+    settings: EvaluateSettings,
+    device: torch.device,
+) -> list[float]:
+    """Squared generalised energy distance of each case's samples to the annotations of those who annotated it.
+
+    Args:
+        predictor: gives the samples.
+        images: (N, C, H, W) uint8, all slices of the cases, cropped.
+        prepared: the store.
+        group: the cases.
+        settings: crop and batch size.
+        device: where the network is.
+
+    Returns:
+        One distance in [0, 2] for each case.
+    """
+    raters = np.concatenate([centre_crop(prepared.annotation_arrays[case.span], settings.crop) for case in group])
+    counts, n_samples, start = [], 0, 0
+    for samples in _ask(predictor.samples, images, device, settings.batch_size):
+        own = torch.from_numpy(raters[start : start + len(samples)]).to(device) != 0
+        counts.append(shared_pixels(torch.cat([samples, own], dim=1)).cpu().numpy())
+        n_samples, start = samples.shape[1], start + len(samples)
+    found = []
+    for case, shared in zip(group, _by_case(np.concatenate(counts), group), strict=True):
+        present = [*range(n_samples), *(n_samples + rater for rater in case.raters)]
+        found.append(squared_ged(shared.sum(axis=0)[np.ix_(present, present)], n_samples))
+    return found
 
 
 def evaluate(
@@ -59,18 +101,22 @@ def evaluate(
         prepared: the store.
         ids: validation cases.
         reference: fusion that BDice compares with.
-        settings: empty-mask rule, bins, batch size.
+        settings: empty-mask rule, bins, crop, batch size, whether the energy distance is wanted.
         device: where its network is.
         keep: called with each case's id and probabilities, (H, W) for one slice and (slices, H, W) for more.
 
     Returns:
-        One row a case: ``case, dice, bdice, ece, ...``, fractions.
+        One row a case: ``case, dice, bdice, ece, ...``, fractions; with `settings.ged` also ``ged``, in [0, 2].
     """
     rows = []
     for group in _groups(select_cases(prepared, ids), settings.batch_size):
         images = np.concatenate([centre_crop(prepared.images[case.span], settings.crop) for case in group])
         probability = predict(predictor, images, device, settings.batch_size)
-        rows += _score(probability, prepared, group, reference, settings)
+        scores = _score(probability, prepared, group, reference, settings)
+        if settings.ged:
+            distances = energy_distances(predictor, images, prepared, group, settings, device)
+            scores = [row | {"ged": value} for row, value in zip(scores, distances, strict=True)]
+        rows += scores
         if keep is not None:
             for case, values in zip(group, _by_case(probability, group), strict=True):
                 keep(case.case, values[0] if case.n_slices == 1 else values)
@@ -122,7 +168,7 @@ def _labels(
     return np.concatenate([centre_crop(label[0], crop) for label in fuse_cases(prepared, group, fusion)])
 
 
-def _by_case(values: Array, group: Sequence[PreparedCase]) -> list[Array]:
+def _by_case(values: npt.NDArray[Any], group: Sequence[PreparedCase]) -> list[npt.NDArray[Any]]:
     return np.split(values, np.cumsum([case.n_slices for case in group])[:-1])
 
 

@@ -65,6 +65,7 @@ def test_scientific_values_change_the_id(override):
         "device=cpu",
         "evaluate.empty=one",
         "evaluate.bins=15",
+        "evaluate.ged=true",
         "evaluate.save_predictions=true",
         "data=phantom",
         "labels.name=other",
@@ -138,6 +139,8 @@ def test_evaluations_have_ids_of_their_own():
     assert evaluation("evaluate.empty=one") != base
     assert evaluation("evaluate.bins=15") != base
     assert evaluation("evaluate.crop=0.75") != base
+    assert evaluation("evaluate.ged=true") != base
+    assert evaluation("evaluate.ged=false") == base == "0523e65267513b4a", "stored scores would be out of reach"
     assert evaluation("evaluate.reference._target_=dmseg.labels.fusion.weighted") != base
     assert evaluation("evaluate.save_predictions=true", "evaluate.batch_size=2") == base
 

@@ -140,6 +140,20 @@ def test_another_evaluation_scores_saved_weights_without_training(small_run, mon
     assert len(list((folder(run) / "predictions").glob("*.npy"))) == len(run.split.validation)
 
 
+def test_the_energy_distance_is_scored_from_saved_weights_without_training(small_run, monkeypatch):
+    run = planned(small_run)
+    execute(run, nothing)
+    monkeypatch.setattr("dmseg.experiments.run.fit", None)  # training again would fail
+    other = planned([*small_run, "evaluate.ged=true"])
+    assert other.run_id == run.run_id
+    assert execute(other, nothing)
+    assert not execute(other, nothing)
+    store = RunStore(results(run))
+    first, second = (store.read_cases(run.run_id, item.evaluation_id) for item in (run, other))
+    assert second["ged"].between(0, 2).all()
+    pd.testing.assert_frame_equal(second.drop(columns="ged"), first)
+
+
 def test_smoothed_and_soft_labels_train(small_run):
     losses = {}
     for labels in ("majority", "random", "uniform", "weighted", "smoothing"):
