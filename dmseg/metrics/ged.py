@@ -39,7 +39,7 @@ def _products(masks: Tensor) -> Tensor:
 
 
 def squared_ged(shared: npt.NDArray[np.int64], n_samples: int) -> float:
-    """Squared generalised energy distance (Kohl et al., NeurIPS 2018, eq. 5; Szekely and Rizzo, JSPI 2013).
+    """Squared generalised energy distance (Kohl et al., NeurIPS 2018; Szekely and Rizzo, JSPI 2013).
 
     2 E d(S, Y) - E d(S, S') - E d(Y, Y') for samples S of the prediction and annotations Y, where d = 1 - IoU is 0 for
     two empty masks. As in the code of that paper, the expectations are means over all ordered pairs, those of a mask
