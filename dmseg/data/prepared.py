@@ -310,6 +310,8 @@ def resize_image(image: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.fl
 
 def resize_mask(masks: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
     """Resizes (R, H, W) to (R, size, size), each pixel from the nearest one (pixel centres aligned)."""
+    if masks.shape[1:] == (size, size):
+        return np.ascontiguousarray(masks)
     rows, columns = (np.floor((np.arange(size) + 0.5) * extent / size).astype(int) for extent in masks.shape[1:])
     return np.ascontiguousarray(masks[:, rows[:, None], columns])
 

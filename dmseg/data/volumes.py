@@ -79,7 +79,7 @@ class Volume:
 
     def slices(self, axis: int, indices: Sequence[int]) -> Iterator[Array]:
         """Yields slices across one of the file's axes, as what the stored values stand for: `stored`, `scaled`."""
-        return map(self.scaled, self.stored(axis, indices))
+        return map(self.scaled, self._views(axis, indices))
 
     def stored(self, axis: int, indices: Sequence[int]) -> Iterator[Raw]:
         """Yields the stored values of slices across one of the file's axes.
@@ -94,17 +94,8 @@ class Volume:
         Raises:
             UserError: if the file is damaged.
         """
-        if axis == 2 and self.n_channels == 1:
-            wanted = set(indices)
-            for index, plane in enumerate(self.planes()):
-                if index in wanted:
-                    yield plane[np.newaxis]
-            return
-        extent = math.prod(self.shape) // self.shape[axis] * self.n_channels * self.dtype.itemsize
-        step = max(1, GATHERED_BYTES // extent)
-        for start in range(0, len(indices), step):
-            # copies: whoever keeps one slice must not keep all of them while the next ones are gathered
-            yield from map(np.copy, self._gather(axis, indices[start : start + step]))
+        # copies: whoever keeps one slice must not keep all of them while the next ones are gathered
+        return map(np.copy, self._views(axis, indices))
 
     def scaled(self, values: Raw) -> Array:
         """Stored values as what they stand for, float32.
@@ -148,19 +139,46 @@ class Volume:
         channels = np.concatenate(sampled).reshape(self.n_channels, -1)
         return np.percentile(channels, levels, axis=1).T.astype(np.float64)
 
+    def _views(self, axis: int, indices: Sequence[int]) -> Iterator[Raw]:
+        """Yields slices as `stored` does, as parts of an array of many of them."""
+        if axis == 2 and self.n_channels == 1:
+            yield from (plane[np.newaxis] for plane in self._kept(axis, indices))
+            return
+        extent = math.prod(self.shape) // self.shape[axis] * self.n_channels * self.dtype.itemsize
+        step = max(1, GATHERED_BYTES // extent)
+        for start in range(0, len(indices), step):
+            yield from self._gather(axis, indices[start : start + step])
+
     def _gather(self, axis: int, indices: Sequence[int]) -> Raw:
-        """Stored values of some slices, (n, C, H, W); in memory the rows of the file stay together."""
-        chosen = np.asarray(indices)
-        width, height = (extent for place, extent in reversed(list(enumerate(self.shape))) if place != axis)
-        gathered = np.empty((len(chosen), self.n_channels, width, height), dtype=self.dtype)
-        place = {int(index): position for position, index in enumerate(chosen)}
+        """Stored values of some slices, (n, C, H, W).
+
+        All that is kept of a plane lies together in memory. If its rows went to their slices at once, they would lie
+        powers of two apart and push each other out of the cache.
+        """
+        width, height, depth = (len(indices) if place == axis else size for place, size in enumerate(self.shape))
+        if axis == 0:
+            gathered = np.empty((self.n_channels, depth, width, height), self.dtype)
+        else:
+            gathered = np.empty((self.n_channels, depth, height, width), self.dtype).swapaxes(2, 3)
+        for place, part in enumerate(self._kept(axis, indices)):
+            gathered[divmod(place, depth)] = part
+        return np.moveaxis(np.moveaxis(gathered, 1, 3), axis + 1, 0)
+
+    def _kept(self, axis: int, indices: Sequence[int]) -> Iterator[Raw]:
+        """Yields what some slices hold of each plane that they meet."""
+        chosen, wanted = _selection(indices), set(indices)
         for number, plane in enumerate(self.planes()):
-            channel, index = divmod(number, self.shape[2])
-            if axis != 2:
-                gathered[:, channel, index] = np.moveaxis(plane.take(chosen, axis), axis, 0)
-            elif index in place:
-                gathered[place[index], channel] = plane.T
-        return gathered.swapaxes(-1, -2)
+            if axis < 2:
+                yield plane[chosen] if axis == 0 else plane[:, chosen]
+            elif number % self.shape[2] in wanted:
+                yield plane
+
+
+def _selection(indices: Sequence[int]) -> slice | list[int]:
+    """Rising indices into an array; a slice, which needs no copy, where they have no gap."""
+    if len(indices) > 0 and indices[-1] - indices[0] == len(indices) - 1:
+        return slice(indices[0], indices[-1] + 1)
+    return list(indices)
 
 
 def open_volume(path: Path) -> Volume:

@@ -126,7 +126,7 @@ def test_a_damaged_manifest_is_named(tmp_path, lidc_tree):
     assert json.loads((tmp_path / "store/manifest.json").read_text())["size"] == 32
 
 
-@pytest.mark.parametrize(("shape", "size"), [((40, 56), 32), ((17, 64), 64), ((100, 33), 48)])
+@pytest.mark.parametrize(("shape", "size"), [((40, 56), 32), ((17, 64), 64), ((64, 64), 64), ((100, 33), 48)])
 def test_resizing_is_torchs(shape, size):
     rng = np.random.default_rng(0)
     image = rng.normal(size=(2, *shape)).astype(np.float32)
