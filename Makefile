@@ -19,7 +19,7 @@ READY := $(VENV)/.ready
 OVERRIDES = $(if $(DATA),data=$(DATA)) profile=$(PROFILE) $(if $(DATA_ROOT),'data.root="$(DATA_ROOT)"') $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-all test chaos test-slurm lint format build clean reproduce-figure1 reproduce-tables
+.PHONY: help setup demo demo-all test chaos test-slurm lint format build clean reproduce-figure1 reproduce-methods reproduce-tables
 
 help: ## show this
 	@grep -E '^[a-z0-9%-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
@@ -69,6 +69,9 @@ build: $(READY) ## the wheel
 # Each table of the paper: see configs/table. DATA empty: the paper's own data sets, below data/.
 reproduce-table%: $(READY) ## table N of the paper: reproduce-table2
 	$(BIN)/dmseg reproduce table=$* $(OVERRIDES)
+
+reproduce-methods: $(READY) ## beyond the paper: the methods of table 3 by Dice, BDice, ECE and distance to the raters
+	$(BIN)/dmseg reproduce table=methods $(OVERRIDES)
 
 reproduce-tables: $(READY) ## all tables
 	$(BIN)/dmseg reproduce tables=all $(OVERRIDES)

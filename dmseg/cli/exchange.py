@@ -49,8 +49,8 @@ def _export_tables(words: Sequence[str], folder: Path, weights: bool) -> int:
     if len(done) < len(runs):
         say(f"{len(runs) - len(done)} of {len(runs)} runs are not finished and stay out")
     gained = export_runs([(RunStore(run.results), run.run_id) for run in done], folder, weights)
-    for number, plan in plans.items():
-        write_whole(plan_file(folder, number), plan_to_text(plan))
+    for plan in plans.values():
+        write_whole(plan_file(folder, plan.spec), plan_to_text(plan))
     return gained
 
 

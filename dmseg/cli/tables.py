@@ -47,7 +47,7 @@ def table(words: Sequence[str]) -> int:
     if len(overrides) > 1:
         raise UserError("from=FOLDER takes the settings from there too; leave the other overrides out")
     for spec in specs:
-        _write_comparison(plan_from_text(Path(exported[0]), spec.number))
+        _write_comparison(plan_from_text(Path(exported[0]), spec))
     return 0
 
 
@@ -56,8 +56,8 @@ def plan(words: Sequence[str]) -> int:
     specs, overrides = split_tables(words)
     plans = plan_all(specs, overrides)
     shown = Table("table", "experiments", "runs", "done", "running", "failed", "missing", "hours left", box=None)
-    for number, planned in plans.items():
-        shown.add_row(str(number), *_summary_row(summarise(planned.runs)))
+    for name, planned in plans.items():
+        shown.add_row(name, *_summary_row(summarise(planned.runs)))
     if len(plans) > 1:
         everything = summarise(run for planned in plans.values() for run in planned.runs)
         shown.add_row("all, each run once", *_summary_row(everything))
@@ -66,25 +66,25 @@ def plan(words: Sequence[str]) -> int:
 
 
 def split_tables(words: Sequence[str]) -> tuple[list[TableSpec], list[str]]:
-    """Takes ``table=N``, ``tables=N,M`` or ``tables=all`` out of the overrides.
+    """Takes ``table=N``, ``tables=N,NAME`` or ``tables=all`` (the paper's) out of the overrides.
 
     Raises:
-        UserError: if no table is named, or there is none of that number.
+        UserError: if no table is named, or there is none of that name.
     """
     named = [word for word in words if word.startswith(("table=", "tables="))]
     if len(named) != 1:
         raise UserError("name one table or several: table=1, tables=2,4,6 or tables=all")
     value = named[0].partition("=")[2].strip("[]")
-    numbers = [str(number) for number in table_numbers()] if value == "all" else value.split(",")
-    specs = [read_spec(number.strip()) for number in dict.fromkeys(numbers)]
+    names = [str(number) for number in table_numbers()] if value == "all" else value.split(",")
+    specs = [read_spec(name.strip()) for name in dict.fromkeys(names)]
     return specs, [word for word in words if word not in named]
 
 
-def plan_all(specs: Sequence[TableSpec], overrides: Sequence[str]) -> dict[int, PlannedTable]:
-    """Plans those of some tables that need trainings, by their numbers."""
+def plan_all(specs: Sequence[TableSpec], overrides: Sequence[str]) -> dict[str, PlannedTable]:
+    """Plans those of some tables that need trainings, by their names."""
     set_up_logging()
     comparisons = [spec for spec in specs if spec.kind == "comparison"]
-    return {planned.spec.number: planned for planned in TablePlanner(overrides, comparisons, say).plan()}
+    return {planned.spec.name: planned for planned in TablePlanner(overrides, comparisons, say).plan()}
 
 
 def _summary_row(summary: Summary) -> list[str]:
@@ -93,12 +93,12 @@ def _summary_row(summary: Summary) -> list[str]:
     return [str(summary.experiments), str(summary.runs), *counts, hours]
 
 
-def _write_all(specs: Sequence[TableSpec], plans: dict[int, PlannedTable], overrides: Sequence[str]) -> None:
+def _write_all(specs: Sequence[TableSpec], plans: dict[str, PlannedTable], overrides: Sequence[str]) -> None:
     for spec in specs:
         if spec.kind == "agreement":
             _write_agreement(spec, overrides)
         else:
-            _write_comparison(plans[spec.number])
+            _write_comparison(plans[spec.name])
 
 
 def _write_comparison(planned: PlannedTable) -> None:
@@ -117,7 +117,7 @@ def _write_comparison(planned: PlannedTable) -> None:
     )
     folder = _common_folder(planned)
     _write(made, folder, _notes(planned))
-    write_cases(cases, folder, planned.spec.number)
+    write_cases(cases, folder, planned.spec)
 
 
 def _common_folder(planned: PlannedTable) -> Path:
@@ -147,7 +147,7 @@ def _write_agreement(spec: TableSpec, overrides: Sequence[str]) -> None:
 
     request = parse_request(overrides, ["qubiq"])
     if (data := request.data.get("qubiq")) is None:
-        raise UserError(f"table {spec.number} needs a data set with several raters: data=qubiq, lidc or phantom")
+        raise UserError(f"table {spec.name} needs a data set with several raters: data=qubiq, lidc or phantom")
     settings = compose_settings(request.overrides_of(data))
     stores = [
         prepare_task(settings.data, settings.paths, name, say) for name in task_names(settings.data, settings.task)

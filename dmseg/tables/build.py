@@ -20,7 +20,7 @@ from dmseg.tables.plan import PAPER_DATA, PlannedRow, PlannedTable
 from dmseg.tables.spec import TableSpec
 
 ALL = "all"
-LOWER_IS_BETTER = ("ece",)
+LOWER_IS_BETTER = ("ece", "ged")
 KEYS = ("data", "model", "task", "method")
 """What names a cell in the frame of per-case scores."""
 ARCHITECTURES = {"Unet": "UNet", "DeepLabV3Plus": "DeepLabV3+"}
@@ -101,7 +101,7 @@ def comparison_cells(plan: PlannedTable, cases: pd.DataFrame) -> pd.DataFrame:
     ]
     cells = pd.DataFrame(rows)
     cells = cells.assign(p_holm=cells.groupby("metric")["p_value"].transform(_holm), mark=_marks(cells, plan.spec))
-    return _with_paper(cells, plan.spec.number)
+    return _with_paper(cells, plan.spec.paper)
 
 
 @dataclass(frozen=True)
@@ -283,16 +283,16 @@ def _holm(values: "pd.Series[float]") -> npt.NDArray[np.float64]:
     return holm(values.to_numpy(dtype=float))
 
 
-def _with_paper(cells: pd.DataFrame, number: int) -> pd.DataFrame:
-    """Adds the paper's number beside each cell that has one."""
-    paper = paper_table(number).fillna("")
-    known = {(row.task, row.backbone, row.method, row.metric): float(str(row.value)) for row in paper.itertuples()}
+def _with_paper(cells: pd.DataFrame, number: int | None) -> pd.DataFrame:
+    """Adds the number of a table of the paper beside each cell that has one there."""
+    paper = [] if number is None else paper_table(number).itertuples()
+    known = {(row.task, row.backbone, row.method, row.metric): float(str(row.value)) for row in paper}
     keys = zip(cells["paper_task"], cells["paper_model"], cells["method"], cells["metric"], strict=True)
     return cells.assign(paper=[known.get(key, np.nan) for key in keys]).drop(columns=["paper_task", "paper_model"])
 
 
-def write_cases(cases: pd.DataFrame, folder: Path, number: int) -> Path:
+def write_cases(cases: pd.DataFrame, folder: Path, spec: TableSpec) -> Path:
     """Writes the tidy per-case frame that a table was computed from."""
-    path = folder / f"table{number}_cases.csv"
+    path = folder / f"{spec.stem}_cases.csv"
     write_whole(path, cases.to_csv(index=False))
     return path

@@ -15,9 +15,9 @@ from dmseg.tables.plan import PlannedRow, PlannedTable
 from dmseg.tables.spec import Block, Column, TableSpec
 
 
-def plan_file(folder: Path, number: int) -> Path:
+def plan_file(folder: Path, spec: TableSpec) -> Path:
     """Where an export keeps the plan of a table."""
-    return folder / "plans" / f"table{number}.json"
+    return folder / "plans" / f"{spec.stem}.json"
 
 
 def plan_to_text(plan: PlannedTable) -> str:
@@ -44,17 +44,17 @@ def _run_to_node(run: PlannedRun) -> dict[str, Any]:
     return {**chosen, "settings": asdict(run.settings), "task": asdict(run.task), "split": asdict(run.split)}
 
 
-def plan_from_text(folder: Path, number: int) -> PlannedTable:
+def plan_from_text(folder: Path, spec: TableSpec) -> PlannedTable:
     """Reads the plan of a table from an export, whose runs are then read from there.
 
     Args:
         folder: of the export.
-        number: of the table.
+        spec: of the table as it is here; the export has its own.
 
     Raises:
         UserError: if the export does not hold this table, or is damaged.
     """
-    path = plan_file(folder, number)
+    path = plan_file(folder, spec)
     try:
         node = json.loads(path.read_text(encoding="utf-8"))
         known = node.pop("sha256")
@@ -63,8 +63,9 @@ def plan_from_text(folder: Path, number: int) -> PlannedTable:
         rows = tuple(_row(item, folder) for item in node["rows"])
         return PlannedTable(_spec(node["spec"]), rows)
     except FileNotFoundError:
-        there = sorted(item.stem.removeprefix("table") for item in path.parent.glob("table*.json"))
-        raise UserError(f"{folder} has no table {number}; it has: {', '.join(there) or 'none'}") from None
+        stems = sorted(item.stem.removeprefix("table") for item in path.parent.glob("table*.json"))
+        there = [stem.removeprefix("-") for stem in stems]
+        raise UserError(f"{folder} has no table {spec.name}; it has: {', '.join(there) or 'none'}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}); export anew") from None
 

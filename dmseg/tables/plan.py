@@ -150,7 +150,7 @@ class TablePlanner:
                 rows.setdefault(row.key, row)
         if not rows:
             needs = " and ".join(dict.fromkeys(PAPER_DATA[block.data] for block in spec.blocks))
-            raise UserError(f"the data set that you name gives no row of table {spec.number}, which is about {needs}")
+            raise UserError(f"the data set that you name gives no row of table {spec.name}, which is about {needs}")
         return PlannedTable(spec, tuple(rows.values()))
 
     def _models(self, block: Block) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from dmseg.files import write_whole
 from dmseg.tables.build import TableData
 from dmseg.tables.spec import TableSpec
 
-METRICS = {"dice": "Dice (%)", "bdice": "BDice (%)", "ece": "ECE (%)", "raters": "# Raters"}
+METRICS = {"dice": "Dice (%)", "bdice": "BDice (%)", "ece": "ECE (%)", "ged": "GED (%)", "raters": "# Raters"}
 MISSING = "–"
 NO_CELL = "-"
 MARKS_MARKDOWN = {"": "{}", "better": "**{}**", "worse": "{}†"}
@@ -28,6 +28,8 @@ METRIC_NOTES = {
     "dice": "Dice is against the majority vote.",
     "bdice": "BDice is the mean over the levels 0.1 to 0.9 against the reference below.",
     "ece": "ECE is against the majority vote: top label, equal bins, all pixels of a case, then mean over cases.",
+    "ged": "GED is the squared generalised energy distance of a method's samples (docs/methods.md) to the raters' own "
+    "annotations, d = 1 - IoU, times 100: between 0 and 200, lower is better.",
 }
 CELL_NOTE = "Each cell is the mean over all n cases, each validated once in one of the folds by the final checkpoint."
 POOLED_NOTE = (
@@ -45,7 +47,7 @@ TEST_NOTE = (
 
 
 def write_table(table: TableData, folder: Path, notes: tuple[str, ...] = ()) -> list[Path]:
-    """Writes ``tableN.md``, ``tableN.csv`` and ``tableN.tex``.
+    """Writes ``tableN.md``, ``tableN.csv`` and ``tableN.tex``, or ``table-NAME.md`` and so on.
 
     Args:
         table: the numbers.
@@ -55,7 +57,7 @@ def write_table(table: TableData, folder: Path, notes: tuple[str, ...] = ()) -> 
     Returns:
         The files.
     """
-    base = folder / f"table{table.spec.number}"
+    base = folder / table.spec.stem
     files = {".md": to_markdown(table, notes), ".tex": to_latex(table, notes), ".csv": to_csv(table)}
     for suffix, text in files.items():
         write_whole(base.with_suffix(suffix), text)
@@ -64,14 +66,14 @@ def write_table(table: TableData, folder: Path, notes: tuple[str, ...] = ()) -> 
 
 def to_csv(table: TableData) -> str:
     """One row a cell, numbers with all their digits, what the table ran on beside each."""
-    cells = table.cells.assign(table=table.spec.number, data=table.data, phantom=table.phantom)
+    cells = table.cells.assign(table=table.spec.name, data=table.data, phantom=table.phantom)
     return str(cells.assign(profile=table.profile, protocol=table.protocol).to_csv(index=False))
 
 
 def to_markdown(table: TableData, notes: tuple[str, ...] = ()) -> str:
     """The table in Markdown, our number first and the paper's in brackets where it has one."""
     header, rows = _grid(table, _cell_markdown)
-    lines = [f"# Table {table.spec.number}. {table.spec.title}", "", f"_{_context(table)}_", ""]
+    lines = [f"# {table.spec.heading}", "", f"_{_context(table)}_", ""]
     lines += _pipe_table(header, rows, _n_labels(table))
     for note in _notes(table, notes, mark="bold"):
         lines += ["", note]
@@ -84,7 +86,7 @@ def to_latex(table: TableData, notes: tuple[str, ...] = ()) -> str:
     labels = _n_labels(table)
     body = [" & ".join(row) + r" \\" for row in ([_escape(item) for item in header[:1]] + header[1:], *rows)]
     lines = [
-        f"% Table {table.spec.number}. {_context(table)}",
+        f"% {table.spec.heading}. {_context(table)}",
         *(f"% {note}" for note in _notes(table, notes, mark="red")),
         r"\begin{tabular}{" + "l" * labels + "r" * (len(header) - labels) + "}",
         r"\toprule",

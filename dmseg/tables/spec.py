@@ -47,10 +47,10 @@ class Block:
 
 @dataclass(frozen=True)
 class TableSpec:
-    """A table of the paper.
+    """A table of the paper, or one beyond it.
 
     Attributes:
-        number: its number.
+        name: its number in the paper, or another name.
         title: what it shows.
         kind: ``agreement`` (of raters, nothing is trained) or ``comparison`` (of methods).
         reference: key of the column of the tests: each other column is tested against it.
@@ -58,19 +58,31 @@ class TableSpec:
             not where the column is better than it.
         across: data sets stand side by side, networks below each other.
         without_own_teacher: a network that is the teacher is not taught by itself, where there are several networks.
+        paper: number of the paper's table whose numbers stand beside; None for no such.
         columns: the methods.
         blocks: the rows.
     """
 
-    number: int
+    name: str
     title: str
     kind: str
     reference: str = ""
     reference_is_ours: bool = False
     across: bool = False
     without_own_teacher: bool = False
+    paper: int | None = None
     columns: tuple[Column, ...] = field(default=())
     blocks: tuple[Block, ...] = field(default=())
+
+    @property
+    def stem(self) -> str:
+        """Its name in files: ``table2``, ``table-methods``."""
+        return f"table{self.name}" if self.name.isdecimal() else f"table-{self.name}"
+
+    @property
+    def heading(self) -> str:
+        """What stands above it: the number, where it has one, and the title."""
+        return f"Table {self.name}. {self.title}" if self.name.isdecimal() else self.title
 
     @property
     def shown(self) -> list[Column]:
@@ -83,25 +95,35 @@ class TableSpec:
         return tuple(dict.fromkeys(metric for block in self.blocks for metric in block.metrics))
 
 
+def table_names() -> list[str]:
+    """Names of all tables that there is a specification of: the paper's by number, then the others."""
+    names = [path.stem for path in (resource("configs") / "table").glob("*.yaml")]
+    return sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
+
+
 def table_numbers() -> list[int]:
-    """Numbers of all tables that there is a specification of."""
-    return sorted(int(path.stem) for path in (resource("configs") / "table").glob("*.yaml"))
+    """Numbers of those that are the paper's."""
+    return [int(name) for name in table_names() if name.isdecimal()]
 
 
-def read_spec(number: str | int) -> TableSpec:
+def read_spec(name: str | int) -> TableSpec:
     """Reads the specification of a table.
+
+    Args:
+        name: the number of a table of the paper, or the name of another one.
 
     Raises:
         UserError: if there is no such table.
     """
-    path = resource("configs") / "table" / f"{number}.yaml"
+    path = resource("configs") / "table" / f"{name}.yaml"
     if not path.is_file():
-        raise UserError(f"there is no table '{number}'; choose from {', '.join(map(str, table_numbers()))}")
+        raise UserError(f"there is no table '{name}'; choose from {', '.join(table_names())}")
     node: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(path))  # type: ignore[assignment]
     columns = node.pop("columns", {})
     common = {key: tuple(value.get("overrides", ())) for key, value in columns.items()}
     return TableSpec(
-        number=int(number),
+        name=path.stem,
+        paper=node.pop("paper", int(path.stem) if path.stem.isdecimal() else None),
         columns=tuple(Column(key, value["title"], value.get("shown", True)) for key, value in columns.items()),
         blocks=tuple(block for item in node.pop("blocks", ()) for block in _blocks(item, common)),
         **node,

@@ -8,12 +8,12 @@ from dmseg.errors import UserError
 from dmseg.experiments import variants
 from dmseg.experiments.compose import compose_settings
 from dmseg.experiments.variants import Base
-from dmseg.tables.spec import read_spec, table_numbers
+from dmseg.tables.spec import read_spec, table_names
 
 COLUMNS = [
     (f"model={block.model}", *overrides)
-    for number in table_numbers()
-    for block in read_spec(number).blocks
+    for name in table_names()
+    for block in read_spec(name).blocks
     for overrides in block.cells.values()
 ]
 USERS = (

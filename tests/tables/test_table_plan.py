@@ -59,7 +59,7 @@ def test_only_what_the_tables_are_about_is_read():
 
 
 def test_rows_of_a_table_about_other_data(small_run):
-    spec = TableSpec(7, "none", "comparison", blocks=(Block("lits", "unet_tiny", ("dice",), True, {"hard": ()}),))
+    spec = TableSpec("7", "none", "comparison", blocks=(Block("lits", "unet_tiny", ("dice",), True, {"hard": ()}),))
     with pytest.raises(UserError, match="gives no row of table 7, which is about LiTS"):
         TablePlanner(small_run, [spec]).plan()[0]
 
@@ -83,7 +83,7 @@ def test_the_papers_study_has_as_many_runs_as_the_paper(tmp_path):
     """Counted from the paper's tables: facts about distinct work, runs that tables share counted once."""
     numbers = [number for number in table_numbers() if number > 1]
     small = ["data=phantom", "data.size=16", "profile.phantom_scale=0.2", *paths(tmp_path)]
-    plans = {plan.spec.number: plan for plan in TablePlanner(small, [read_spec(n) for n in numbers]).plan()}
+    plans = {int(plan.spec.name): plan for plan in TablePlanner(small, [read_spec(n) for n in numbers]).plan()}
     more = {}
     seen: set[str] = set()
     for number, plan in plans.items():
