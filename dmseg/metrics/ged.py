@@ -2,15 +2,12 @@
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-PIXELS = 2**16
-"""Pixels that are multiplied at once: they stay in the cache, and their float32 sums are exact (up to 2^24)."""
+WORD = 64
+"""Pixels in a word: masks are packed into bits, and sixty-four of them are compared at once."""
 
 
-@torch.no_grad()
-def shared_pixels(masks: Tensor) -> Tensor:
+def shared_pixels(masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     """Counts the pixels that each two masks of a slice share.
 
     The counts add up over slices; those of a volume are the sum over its slices.
@@ -19,23 +16,27 @@ def shared_pixels(masks: Tensor) -> Tensor:
         masks: (B, M, H, W) bool.
 
     Returns:
-        (B, M, M) int64 on the device where the masks are; a mask's own size is on the diagonal.
+        (B, M, M) int64; a mask's own size is on the diagonal.
 
     Raises:
         ValueError: if shape or dtype do not fit.
     """
-    if masks.ndim != 4 or masks.dtype != torch.bool:
-        raise ValueError(f"masks are {tuple(masks.shape)} {masks.dtype}, but must be (B, M, H, W) bool")
-    return torch.stack([_products(mask.flatten(1)) for mask in masks])
+    if masks.ndim != 4 or masks.dtype != np.bool_:
+        raise ValueError(f"masks are {masks.shape} {masks.dtype}, but must be (B, M, H, W) bool")
+    shared = np.empty((*masks.shape[:2], masks.shape[1]), dtype=np.int64)
+    for counts, words in zip(shared, map(_packed, masks), strict=True):
+        for mask in range(len(words)):
+            both = np.bitwise_count(words[mask:] & words[mask]).sum(axis=1, dtype=np.int64)
+            counts[mask, mask:] = counts[mask:, mask] = both
+    return shared
 
 
-def _products(masks: Tensor) -> Tensor:
-    """Scalar product of each two rows of (M, pixels)."""
-    total = torch.zeros(len(masks), len(masks), dtype=torch.int64, device=masks.device)
-    for part in torch.split(masks, PIXELS, dim=1):
-        rows = part.to(torch.float32)
-        total += (rows @ rows.T).to(torch.int64)
-    return total
+def _packed(masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
+    """Masks (M, H, W) as words of bits, (M, number of words); the last one is filled up with zeros."""
+    packed = np.packbits(masks.reshape(len(masks), -1), axis=1)
+    words = np.zeros((len(masks), -(-masks[0].size // WORD)), dtype=np.uint64)
+    words.view(np.uint8)[:, : packed.shape[1]] = packed
+    return words
 
 
 def squared_ged(shared: npt.NDArray[np.int64], n_samples: int) -> float:

@@ -75,8 +75,8 @@ def energy_distances(
     raters = np.concatenate([centre_crop(prepared.annotation_arrays[case.span], settings.crop) for case in group])
     counts, n_samples, start = [], 0, 0
     for samples in _ask(predictor.samples, images, device, settings.batch_size):
-        own = torch.from_numpy(raters[start : start + len(samples)]).to(device) != 0
-        counts.append(shared_pixels(torch.cat([samples, own], dim=1)).cpu().numpy())
+        own = raters[start : start + len(samples)] != 0
+        counts.append(shared_pixels(np.concatenate([samples.cpu().numpy(), own], axis=1)))
         n_samples, start = samples.shape[1], start + len(samples)
     found = []
     for case, shared in zip(group, _by_case(np.concatenate(counts), group), strict=True):
