@@ -14,7 +14,8 @@ commands
   reproduce table=N  run what is missing of a table of the paper, then write it; figure=1 or soft-labels draws a figure
   table table=N      write a table from what is there
   plan table=N       what a table takes: experiments and runs, done, running, failed and missing, hours left
-                     these three take several tables at once: tables=2,4,6 or tables=all
+                     these three take several tables at once: tables=2,4,6 or tables=all; table=methods is one beyond
+                     the paper: methods for several raters, by the distance of their samples to the raters too
   data status        what is there of each data set, what is missing, and under which licence it is
   runs               list the runs of a store, by status=, task=, labels=, ...; runs show ID, runs verify, runs prune
   export-results     to=FOLDER tables=2: scores, configurations and manifests, for 'dmseg table table=2 from=FOLDER' and
