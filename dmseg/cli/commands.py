@@ -51,7 +51,7 @@ def train(words: Sequence[str]) -> int:
     if is_sweep(words):
         return sweep(words)
     settings = compose_settings(words)
-    run = plan_run(settings, prepare_task(settings.data, settings.paths, settings.task, say))
+    run = plan_run(settings, prepare_task(settings.data, settings.paths, settings.task, say, settings.workers))
     outcome = attempt_with_teachers(run, talkative)
     _report_failure(outcome)
     if outcome.error is None:
@@ -63,7 +63,7 @@ def cv(words: Sequence[str]) -> int:
     """Trains all folds of one configuration and prints their pooled scores."""
     set_up_logging()
     settings = compose_settings(words)
-    runs = plan_folds(settings, prepare_task(settings.data, settings.paths, settings.task, say))
+    runs = plan_folds(settings, prepare_task(settings.data, settings.paths, settings.task, say, settings.workers))
     status = carry_out(distinct(runs), settings)
     if status == 0:
         _print_scores(runs)

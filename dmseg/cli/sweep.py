@@ -102,7 +102,7 @@ def run_job(overrides: Sequence[str]) -> None:
 
 
 def _plan(settings: Settings) -> PlannedRun:
-    return plan_run(settings, prepare_task(settings.data, settings.paths, settings.task))
+    return plan_run(settings, prepare_task(settings.data, settings.paths, settings.task, workers=settings.workers))
 
 
 def _is_done(run: PlannedRun) -> bool:

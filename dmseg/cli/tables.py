@@ -150,7 +150,8 @@ def _write_agreement(spec: TableSpec, overrides: Sequence[str]) -> None:
         raise UserError(f"table {spec.name} needs a data set with several raters: data=qubiq, lidc or phantom")
     settings = compose_settings(request.overrides_of(data))
     stores = [
-        prepare_task(settings.data, settings.paths, name, say) for name in task_names(settings.data, settings.task)
+        prepare_task(settings.data, settings.paths, name, say, settings.workers)
+        for name in task_names(settings.data, settings.task)
     ]
     cells = agreement_cells(stores, settings.agreement.disjoint)
     phantom = settings.data.phantom is not None

@@ -39,16 +39,16 @@ def distill_objective(
     if run.teacher is None:
         return DistillObjective(distill, run.settings.loss, None)
     calibrator, teacher = run.teacher, run.teacher.teacher or run.teacher
-    scale = 1.0
+    fitted = None
     if distill.calibrate is not None:
         cases = calibrator.split.validation if distill.calibrate == "inner" else teacher.split.train
         data = load_training(prepared, cases, run.fusion, run.settings.labels.soft, device)
         network = trained_network(calibrator, prepared, device)
-        scale = teacher_temperature(network, data, run.settings.evaluate.batch_size)
-        log.info("temperature of the teacher, fitted on %d cases: %.3f", len(cases), scale)
+        fitted = teacher_temperature(network, data, run.settings.evaluate.batch_size)
+        log.info("temperature of the teacher, fitted on %d cases: %.3f", len(cases), fitted)
     network = trained_network(teacher, prepared, device)
     kernel = pixel_kernel(distill.kde)
-    taught_by = Teacher(network, scale * distill.temperature, kernel, stream("KDE keys"))
+    taught_by = Teacher(network, distill.temperature, kernel, stream("KDE keys"), fitted)
     return DistillObjective(distill, run.settings.loss, taught_by)
 
 

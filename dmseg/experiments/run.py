@@ -116,20 +116,22 @@ def _train_and_score(
     write_json(folder / "config.json", config)
     model = initial_model(run, prepared.n_channels).to(device)
     torch.manual_seed(stream_seed(settings.seed, settings.fold, "dropout"))
-    sessions = _fit(run, model, source, _objective(run, prepared, device), told, checkpoints)
+    objective = _objective(run, prepared, device)
+    sessions = _fit(run, model, source, objective, told, checkpoints)
     history.write(folder / "history.csv")
     save_weights(folder / "weights.safetensors", model)
     predictions = folder / "predictions" if settings.evaluate.save_predictions else None
     cases = _score(run, model, prepared, device, predictions)
     _write_evaluation(run, cases, folder)
     trained = sum(session.seconds for session in sessions)
-    timing = {
+    course = {
         "train_seconds": trained,
         "seconds": trained + time.monotonic() - start - sessions[-1].seconds,
         "steps": source.steps_per_epoch * source.epochs,
         "sessions": [asdict(session) for session in sessions],
+        **objective.facts(),
     }
-    write_json(folder / "manifest.json", _manifest(run, device, timing))
+    write_json(folder / "manifest.json", _manifest(run, device, course))
     told.evaluated(mean_scores(cases))
 
 
@@ -203,7 +205,7 @@ def _write_evaluation(run: PlannedRun, cases: pd.DataFrame, folder: Path) -> Non
     write_scores(folder, cases, run.evaluation_id, evaluation_identity(run.settings.evaluate))
 
 
-def _manifest(run: PlannedRun, device: torch.device, timing: dict[str, Any]) -> dict[str, Any]:
+def _manifest(run: PlannedRun, device: torch.device, course: dict[str, Any]) -> dict[str, Any]:
     return {
         "run_id": run.run_id,
         "experiment_id": run.experiment_id,
@@ -212,6 +214,6 @@ def _manifest(run: PlannedRun, device: torch.device, timing: dict[str, Any]) -> 
         "split": {"train": list(run.split.train), "validation": list(run.split.validation)},
         "versions": describe_versions(),
         "machine": describe_machine(device),
-        **timing,
+        **course,
         **describe_usage(device),
     }

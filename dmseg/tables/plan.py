@@ -171,7 +171,9 @@ class TablePlanner:
         if data not in self._tasks:
             settings = self._base(data).settings()
             names = task_names(settings.data, settings.task)
-            self._tasks[data] = [prepare_task(settings.data, settings.paths, name, self._notify) for name in names]
+            self._tasks[data] = [
+                prepare_task(settings.data, settings.paths, name, self._notify, settings.workers) for name in names
+            ]
         return self._tasks[data]
 
     def _row(self, spec: TableSpec, block: Block, model: str, prepared: PreparedTask, without_own: bool) -> PlannedRow:

@@ -28,13 +28,20 @@ class Teacher:
         temperature: its logits are divided by it.
         kernel: how its probabilities are recalibrated after that, or None.
         keys: stream of the key pixels.
+        fitted: a temperature of its own (`teacher_temperature`) that they are divided by too; None for no such.
     """
 
     def __init__(
-        self, network: nn.Module, temperature: float, kernel: PixelKernel | None, keys: torch.Generator
+        self,
+        network: nn.Module,
+        temperature: float,
+        kernel: PixelKernel | None,
+        keys: torch.Generator,
+        fitted: float | None = None,
     ) -> None:
         self.network = network.eval().requires_grad_(False)
-        self.temperature = temperature
+        self.temperature = temperature if fitted is None else fitted * temperature
+        self.fitted = fitted
         self.kernel = kernel
         self.keys = keys
 
@@ -90,6 +97,11 @@ class DistillObjective(Objective):
                 totals.append(total)
                 parts |= {f"{side}_{name}": value for name, value in terms.items()}
         return torch.stack(totals).sum(), parts
+
+    def facts(self) -> dict[str, Any]:
+        """The temperature that was fitted for the teacher, if one was."""
+        fitted = None if self._teacher is None else self._teacher.fitted
+        return {} if fitted is None else {"teacher_temperature": fitted}
 
     def state(self) -> dict[str, Any]:
         """Where the stream of the key pixels stands."""

@@ -34,6 +34,10 @@ class Objective(ABC):
             The loss, a scalar to differentiate, and its parts by name, detached scalars for the history.
         """
 
+    def facts(self) -> dict[str, Any]:
+        """What was found out before the first step, by name, for the run's manifest; empty for most objectives."""
+        return {}
+
     def state(self) -> dict[str, Any]:
         """Plain containers and tensors, for `load_state`; empty for most objectives."""
         return {}

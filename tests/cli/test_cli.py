@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from dmseg.cli.main import main
+from dmseg.errors import UserError
 from dmseg.experiments.store import RunStore
 
 
@@ -183,3 +184,19 @@ def test_a_sweep_trains_the_teachers_of_its_students(small_run, tmp_path, capfd)
 def test_a_sweep_over_methods_trains_what_it_planned(small_run, capfd):
     assert main(["train", "-m", *small_run, "method=ours,softseg"]) == 0, capfd.readouterr().err
     assert "2 of 2 runs done" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words", [["prepare"], ["train"], ["train", "-m"], ["cv"], ["reproduce", "table=1"], ["reproduce", "table=2"]]
+)
+def test_as_many_cases_are_prepared_at_a_time_as_there_are_workers(words, small_run, monkeypatch, capfd):
+    asked = []
+
+    def prepare(adapter, task, folder, size, options, workers):
+        asked.append(workers)
+        raise UserError("stop here")
+
+    monkeypatch.setattr("dmseg.experiments.sources.prepare", prepare)
+    assert main([*words, *small_run, "workers=3"]) != 0
+    assert "stop here" in capfd.readouterr().err
+    assert asked == [3]

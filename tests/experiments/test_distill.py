@@ -1,16 +1,21 @@
 """Distilled runs: what they are named by, that the teacher comes first, and that validation labels reach nothing."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import save_png
+from torch.nn import functional
 
 from dmseg.data.folds import Split, inner_split
+from dmseg.data.prepared import PreparedTask
 from dmseg.errors import UserError
 from dmseg.experiments.compose import compose_settings
+from dmseg.experiments.distill import trained_network
 from dmseg.experiments.launch import attempt
 from dmseg.experiments.plan import distinct, plan_folds, plan_run
 from dmseg.experiments.run import execute
@@ -35,6 +40,10 @@ def carry_out(run):
     for item in distinct([run]):
         execute(item)
     return run
+
+
+def manifest(run):
+    return json.loads((folder(run) / "manifest.json").read_text())
 
 
 def content(run):
@@ -185,8 +194,26 @@ def test_calibration_changes_the_student(small_kd, calibrate):
         carry_out(planned([*small_kd, f"distill.calibrate={kind}", "train.epochs=1"])) for kind in ("null", calibrate)
     )
     assert content(plain) != content(calibrated)
+    assert "teacher_temperature" in manifest(calibrated).keys() - manifest(plain).keys()
     kernel = carry_out(planned([*small_kd, "distill.kde=null", "train.epochs=1"]))
     assert content(plain) != content(kernel)
+
+
+def test_the_manifest_keeps_the_temperature_that_was_fitted(small_kd):
+    """The likelihood of the training labels is greatest there; `distill.temperature` is no part of it."""
+    more = ["distill.temperature=2", "distill.calibrate=train", "train.epochs=20", "optim.decoder_lr_factor=10"]
+    run = carry_out(planned([*small_kd, *more]))
+    prepared = PreparedTask(run.store)
+    cases = [case for case in prepared.cases if case.case in run.split.train]
+    images = np.concatenate([prepared.images[case.span] for case in cases])
+    votes = np.concatenate([prepared.annotations(case).mean(axis=0) for case in cases])
+    with torch.no_grad():
+        teacher = trained_network(run.teacher, prepared, torch.device("cpu")).eval()
+        logits = teacher(torch.from_numpy(images / np.float32(127.5) - 1)).double()
+    target = torch.from_numpy(votes > 0.5).long()
+    fitted = manifest(run)["teacher_temperature"]
+    likelihoods = [-functional.cross_entropy(logits / (fitted * by), target).item() for by in (0.99, 1, 1.01)]
+    assert max(likelihoods) == likelihoods[1]
 
 
 @pytest.mark.parametrize("keys", ["batch", "image"])
