@@ -59,7 +59,7 @@ class TrainingData:
     """Slices and fused labels of the training cases.
 
     Attributes:
-        images: (N, C, H, W) uint8.
+        images: (N, C, H, W) uint8 or int16, as prepared.
         labels: (N, V, H, W), V candidates a slice; uint8 for hard labels, float32 for soft ones.
         case_index: (N,) position of each slice's case.
         n_candidates: (cases,) how many of the V candidates each case has.
@@ -78,9 +78,9 @@ class TrainingData:
         return len(self.images)
 
 
-def network_input(images: Tensor) -> Tensor:
-    """Maps prepared uint8 intensities to float32 in [-1, 1]."""
-    return images.float() / 127.5 - 1.0
+def network_input(images: Tensor, stored: torch.dtype) -> Tensor:
+    """Maps prepared intensities, from 0 to the largest value of the type they are stored as, to float32 in [-1, 1]."""
+    return images.float() / (torch.iinfo(stored).max / 2) - 1.0
 
 
 def select_cases(prepared: PreparedTask, ids: Sequence[str]) -> list[PreparedCase]:
@@ -267,7 +267,8 @@ class BatchSource:
         target = torch.cat([1.0 - foreground, foreground], dim=1)
         if self._labels.smoothing is not None:
             target = smooth(target, mask, self._labels.smoothing)
-        return Batch(network_input(sampled), target, mask, *self._annotations(chosen, grid, mask))
+        image = network_input(sampled, self._data.images.dtype)
+        return Batch(image, target, mask, *self._annotations(chosen, grid, mask))
 
     def _annotations(self, chosen: Tensor, grid: Tensor, mask: Tensor) -> tuple[Tensor, Tensor] | tuple[()]:
         """The single raters' annotations in the same views, where they are loaded."""

@@ -68,14 +68,17 @@ class Case:
     Attributes:
         case: id.
         raters: positions, in `Task.raters`, of those who annotated this case.
-        window: (C, 2), the intensities of each channel that are mapped to 0 and 255; values beyond are clipped.
+        window: (C, 2), the intensities of each channel that are mapped to 0 and to the largest value of `dtype`; values
+            beyond are clipped.
         slices: the slices, possibly read one by one.
+        dtype: what intensities are stored as: ``uint8``, or in finer steps ``int16``.
     """
 
     case: str
     raters: tuple[int, ...]
     window: npt.NDArray[np.float64]
     slices: Iterable[Slice]
+    dtype: str = "uint8"
 
 
 @dataclass(frozen=True)

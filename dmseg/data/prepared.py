@@ -1,7 +1,7 @@
 """The prepared store of one task: memory-mapped arrays, a list of cases and a manifest.
 
-A store is a folder with ``images.npy`` (N, C, S, S) uint8, ``annotations.npy`` (N, R, S, S) uint8 with values 0 and 1,
-and ``manifest.json`` (cases with their slices and raters, options, checksums of the sources, digest of the arrays).
+A store is a folder with ``images.npy`` (N, C, S, S) uint8 or int16, ``annotations.npy`` (N, R, S, S) uint8, 0 or 1, and
+``manifest.json`` (cases with their slices and raters, options, checksums of the sources, digest of the arrays).
 It is written beside its final place and renamed when whole.
 """
 
@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from dmseg import __version__
 from dmseg.data.case import Adapter, Case, CaseFiles, Task
-from dmseg.data.parts import Part, fingerprints, part_folder, paths, read_part, unchanged, write_part
+from dmseg.data.parts import Levels, Part, fingerprints, part_folder, paths, read_part, unchanged, write_part
 from dmseg.errors import UserError
 from dmseg.files import exclusive, scratch_folder
 
@@ -93,8 +93,8 @@ class PreparedTask:
         return Task(row["name"], row["title"], row["cohort"], tuple(row["raters"]), row["anonymous_raters"])
 
     @cached_property
-    def images(self) -> npt.NDArray[np.uint8]:
-        """(N, C, S, S) uint8, memory-mapped; 0 and 255 are the ends of the case's intensity window."""
+    def images(self) -> Levels:
+        """(N, C, S, S), memory-mapped; 0 and the type's largest value are the ends of the case's intensity window."""
         return np.load(self.folder / "images.npy", mmap_mode="r")  # type: ignore[no-any-return]
 
     @cached_property
@@ -257,8 +257,8 @@ def _assemble(parts: list[Part], task: Task, size: int, work: Path, folder: Path
         raise UserError(f"case {odd.case} has {odd.n_channels} channels, the cases before {kept[0].n_channels}")
     total, digest, first, rows = sum(part.n_slices for part in kept), hashlib.sha256(), 0, []
     with (
-        _array_file(folder / "images.npy", (total, kept[0].n_channels, size, size)) as images,
-        _array_file(folder / "annotations.npy", (total, len(task.raters), size, size)) as annotations,
+        _array_file(folder / "images.npy", (total, kept[0].n_channels, size, size), kept[0].dtype) as images,
+        _array_file(folder / "annotations.npy", (total, len(task.raters), size, size), "uint8") as annotations,
     ):
         for part in kept:
             for image, masks in part.chunks(part_folder(work, part.case)):
@@ -274,10 +274,10 @@ def _assemble(parts: list[Part], task: Task, size: int, work: Path, folder: Path
     return {"cases": rows, "task": asdict(task), "size": size, "digest": digest.hexdigest()}
 
 
-def _array_file(path: Path, shape: tuple[int, ...]) -> BinaryIO:
-    """Opens a ``.npy`` file of uint8 whose values are still to be written, one after another."""
+def _array_file(path: Path, shape: tuple[int, ...], dtype: str) -> BinaryIO:
+    """Opens a ``.npy`` file whose values are still to be written, one after another."""
     file = path.open("wb")
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
     return file
 
@@ -291,9 +291,9 @@ def _all_raters(masks: npt.NDArray[np.uint8], raters: tuple[int, ...], count: in
     return spread
 
 
-def _prepared_slices(case: Case, size: int) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]:
+def _prepared_slices(case: Case, size: int) -> Iterator[tuple[Levels, npt.NDArray[np.uint8]]]:
     for item in case.slices:
-        image = quantise(resize_image(item.image, size), case.window)
+        image = quantise(resize_image(item.image, size), case.window, case.dtype)
         yield np.ascontiguousarray(image), resize_mask(item.annotations, size)
 
 
@@ -323,15 +323,15 @@ def _linear_positions(extent: int, size: int) -> tuple[npt.NDArray[np.int64], np
     return left, (position - left).astype(np.float32)
 
 
-def quantise(image: npt.NDArray[np.float32], window: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
-    """Maps each channel's window to 0..255, clipping beyond; a channel without any range becomes 0."""
+def quantise(image: npt.NDArray[np.float32], window: npt.NDArray[np.float64], dtype: str = "uint8") -> Levels:
+    """Maps each channel's window to 0 and the type's largest value, clipping beyond; without any range it becomes 0."""
     low, high = (window[:, index, None, None].astype(np.float32) for index in (0, 1))
     scaled = image - low
     scaled /= np.where(high > low, high - low, np.float32(1.0))
     scaled *= high > low
     np.clip(scaled, 0, 1, out=scaled)
-    scaled *= 255
-    levels: npt.NDArray[np.uint8] = np.rint(scaled, out=scaled).astype(np.uint8)
+    scaled *= np.iinfo(dtype).max
+    levels: Levels = np.rint(scaled, out=scaled).astype(dtype)
     return levels
 
 

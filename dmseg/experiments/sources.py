@@ -16,6 +16,10 @@ from dmseg.settings import DataSettings, FoldSettings, PathSettings, Settings
 
 Notify = Callable[[str], None]
 
+STORE_DEFAULTS = {"dtype": "uint8"}
+"""Options of data that joined later, with the value that stands for the behaviour before: as such they are no part of
+what a store is named by, so that earlier ones are found."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -68,7 +72,8 @@ def prepare_task(
         raise UserError("data.labels_only=true counts slices (dmseg prepare) and trains nothing; set it to false")
     adapter = open_adapter(data)
     task = find_task(adapter.tasks, name, data.name)
-    options = json.loads(json.dumps({"adapter": data.target, "size": data.size, **data.options}))
+    chosen = dict(item for item in data.options.items() if item not in STORE_DEFAULTS.items())
+    options = json.loads(json.dumps({"adapter": data.target, "size": data.size, **chosen}))
     folder = store_folder(Path(paths.prepared), data.name, task, data.root, data.size, options)
     if prepare(adapter, task, folder, data.size, options, workers):
         notify(f"prepared {data.name}/{task.name} in {folder}")

@@ -141,7 +141,7 @@ def teacher_temperature(network: nn.Module, data: TrainingData, batch_size: int)
     step = max(1, count * data.images[0, 0].numel() // MAX_PIXELS)
     logits, labels = [], []
     for part in chosen.split(batch_size):  # type: ignore[no-untyped-call]
-        found = forward(network, network_input(data.images[part]), "fp32").float()
+        found = forward(network, network_input(data.images[part], data.images.dtype), "fp32").float()
         logits.append(found.movedim(1, -1).reshape(-1, found.shape[1])[::step])
         foreground = data.labels[part, 0].float().flatten()[::step]
         labels.append(torch.stack([1 - foreground, foreground], 1))

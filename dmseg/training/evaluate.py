@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dmseg.data.augment import centre_crop
 from dmseg.data.batches import Fusion, fuse_cases, network_input, select_cases
+from dmseg.data.parts import Levels
 from dmseg.data.prepared import PreparedCase, PreparedTask
 from dmseg.labels.fusion import majority
 from dmseg.metrics.ged import shared_pixels, squared_ged
@@ -24,12 +25,12 @@ Array = npt.NDArray[np.float32]
 
 
 @torch.inference_mode()
-def predict(predictor: Predictor, images: npt.NDArray[np.uint8], device: torch.device, batch_size: int) -> Array:
+def predict(predictor: Predictor, images: Levels, device: torch.device, batch_size: int) -> Array:
     """Foreground probabilities, float32 throughout.
 
     Args:
         predictor: makes the predictions.
-        images: (N, C, H, W) uint8, prepared.
+        images: (N, C, H, W), as prepared.
         device: where its network is.
         batch_size: slices at a time.
 
@@ -40,12 +41,12 @@ def predict(predictor: Predictor, images: npt.NDArray[np.uint8], device: torch.d
 
 
 def _ask(
-    question: Callable[[Tensor], Tensor], images: npt.NDArray[np.uint8], device: torch.device, batch_size: int
+    question: Callable[[Tensor], Tensor], images: Levels, device: torch.device, batch_size: int
 ) -> Iterator[Tensor]:
     """What a predictor says of images, a batch at a time; float32 throughout."""
     for start in range(0, len(images), batch_size):
         chunk = torch.from_numpy(np.array(images[start : start + batch_size])).to(device)
-        image = network_input(chunk).contiguous(memory_format=torch.channels_last)
+        image = network_input(chunk, chunk.dtype).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, enabled=False):
             yield question(image)
 
@@ -53,7 +54,7 @@ def _ask(
 @torch.inference_mode()
 def energy_distances(
     predictor: Predictor,
-    images: npt.NDArray[np.uint8],
+    images: Levels,
     prepared: PreparedTask,
     group: Sequence[PreparedCase],
     settings: EvaluateSettings,
@@ -63,7 +64,7 @@ def energy_distances(
 
     Args:
         predictor: gives the samples.
-        images: (N, C, H, W) uint8, all slices of the cases, cropped.
+        images: (N, C, H, W), all slices of the cases, cropped.
         prepared: the store.
         group: the cases.
         settings: crop and batch size.

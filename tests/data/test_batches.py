@@ -7,7 +7,7 @@ import torch
 from dmseg.data.adapters.lidc import LidcAdapter
 from dmseg.data.adapters.qubiq import QubiqAdapter
 from dmseg.data.augment import Views, centre_crop, crop_edge, draw_views, resample, sampling_grid
-from dmseg.data.batches import BatchSource, batches_per_epoch, load_training, network_input
+from dmseg.data.batches import BatchSource, TrainingData, batches_per_epoch, load_training, network_input
 from dmseg.data.prepared import PreparedTask, prepare
 from dmseg.errors import UserError
 from dmseg.labels.fusion import each_rater, majority, uniform
@@ -134,7 +134,7 @@ def test_a_rater_is_drawn_anew_for_each_case_and_epoch(tmp_path, qubiq_tree):
             for image, target in zip(batch.image, batch.target, strict=True):
                 flat = image[0], target[1]
                 for index, case in enumerate(store.cases):
-                    own = network_input(torch.from_numpy(np.array(store.images[case.span])))[0, 0]
+                    own = network_input(torch.from_numpy(np.array(store.images[case.span])), torch.uint8)[0, 0]
                     for mirrored in (own, own.flip(-1)):
                         if torch.allclose(mirrored, flat[0], atol=1e-4):
                             masks = store.annotations(case)[:, 0]
@@ -180,3 +180,23 @@ def test_a_smaller_crop_is_the_same_part_of_the_scaled_slice(scale):
         whole = torch.nn.functional.interpolate(image, scale_factor=scale, mode="bilinear", align_corners=False)
         top, left = (round(share * (64 * scale - 48)) for share in place)
         assert torch.allclose(found, whole[..., top : top + 48, left : left + 48], atol=1e-5)
+
+
+def test_intensities_of_int16_are_augmented_like_those_of_uint8():
+    levels = torch.randint(0, 256, (4, 1, 16, 16), dtype=torch.uint8)
+    blank = torch.zeros(4, 1, 16, 16, dtype=torch.uint8)
+    fine = (levels.double() / 255 * 32767).round().to(torch.int16)
+    train = TrainSettings(1, 0, 4, [0.5, 2.0], 0.5)
+    coarse_batch, fine_batch = (
+        BatchSource(
+            TrainingData(images, blank, torch.zeros(4, dtype=torch.long), torch.ones(1)),
+            LabelSettings("majority", "", {}, soft=False),
+            train,
+            *(stream(0, 0, name) for name in ("order", "rater", "augmentation")),
+        ).next()
+        for images in (levels, fine)
+    )
+    assert torch.equal(coarse_batch.mask, fine_batch.mask)
+    assert not fine_batch.mask.all()
+    assert torch.all(fine_batch.image[~fine_batch.mask.unsqueeze(1)] == -1)
+    assert torch.allclose(coarse_batch.image, fine_batch.image, rtol=0, atol=1e-4)

@@ -6,17 +6,19 @@ import logging
 import nibabel
 import numpy as np
 import pytest
+import torch
 from conftest import save_nifti
 
 from dmseg.data.adapters.decathlon import DecathlonAdapter
 from dmseg.data.adapters.kits import KitsAdapter
 from dmseg.data.adapters.lits import LitsAdapter
+from dmseg.data.batches import network_input
 from dmseg.data.phantom import ensure_decathlon, ensure_kits, ensure_lits
 from dmseg.data.prepared import PreparedTask, prepare, quantise, resize_image
 from dmseg.data.volumes import open_volume
 from dmseg.errors import UserError
-from dmseg.experiments.sources import count_target_slices, fold_split
-from dmseg.settings import DataSettings, FoldSettings
+from dmseg.experiments.sources import count_target_slices, fold_split, prepare_task
+from dmseg.settings import DataSettings, FoldSettings, PathSettings
 
 
 def labels(rng, shape=(12, 10, 8), tumour=True):
@@ -170,6 +172,7 @@ def test_wrong_options_and_labels(tmp_path):
         ({"slices_per_case": 0}, r"data\.slices_per_case is 0"),
         ({"window": [3, 1]}, r"data\.window is \[3, 1\]"),
         ({"axis": 3}, r"data\.axis is 3"),
+        ({"dtype": "int8"}, r"data\.dtype is 'int8', but may be uint8 or int16"),
     ):
         with pytest.raises(UserError, match=message):
             LitsAdapter(root, **wrong)
@@ -374,3 +377,59 @@ def test_slices_of_a_pass_over_the_file_do_not_hold_the_pass(tmp_path):
     root = write_kits(tmp_path / "kits", [0], np.random.default_rng(0))
     volume = open_volume(root / "case_00000/imaging.nii.gz")
     assert all(item.base is None for item in volume.stored(0, range(8)))
+
+
+@pytest.mark.parametrize("window", [[-60, 140], None])
+def test_a_window_in_int16_has_finer_steps(tmp_path, window):
+    root = write_kits(tmp_path / "kits", range(3), np.random.default_rng(0))
+    fine = store(KitsAdapter(root, window=window, dtype="int16"), tmp_path / "fine", size=12)
+    coarse = store(KitsAdapter(root, window=window), tmp_path / "coarse", size=12)
+    assert (fine.images.dtype, coarse.images.dtype) == (np.int16, np.uint8)
+    assert fine.digest != coarse.digest
+    assert np.array_equal(fine.annotation_arrays, coarse.annotation_arrays)
+    for case in fine.cases:
+        image = nibabel.load(root / case.case / "imaging.nii.gz").get_fdata()
+        low, high = np.percentile(image, (0.5, 99.5)) if window is None else window
+        resized = resize_image(image[3:6].astype(np.float32), 12)
+        expected = np.clip((resized - low) / (high - low), 0, 1) * 2 - 1
+        for prepared, steps in ((fine, 32767), (coarse, 255)):
+            stored = torch.from_numpy(np.array(prepared.images[case.span][:, 0]))
+            assert network_input(stored, stored.dtype).numpy() == pytest.approx(expected, abs=1.001 / steps + 2e-6)
+    assert fine.images.min() >= 0
+    assert len(np.unique(fine.images)) > 256
+
+
+def test_an_interrupted_int16_prepare_goes_on(tmp_path):
+    root = write_kits(tmp_path / "kits", range(3), np.random.default_rng(0))
+    damaged = root / "case_00002/imaging.nii.gz"
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:99])
+    adapter = KitsAdapter(root, dtype="int16")
+    with pytest.raises(UserError, match="case_00002"):
+        store(adapter, tmp_path / "store")
+    damaged.write_bytes(whole)
+    done = []
+    read_case = adapter.read_case
+    adapter.read_case = lambda task, files: done.append(files.case) or read_case(task, files)
+    assert store(adapter, tmp_path / "store").digest == store(adapter, tmp_path / "other").digest
+    assert done[0] == "case_00002"
+    assert len(done) == 1 + 3
+
+
+def test_stores_of_before_there_was_a_dtype_are_found(tmp_path):
+    root = write_kits(tmp_path / "kits", range(3), np.random.default_rng(0))
+    paths = PathSettings("", str(tmp_path / "prepared"), "")
+
+    def prepared(**options):
+        target = "dmseg.data.adapters.kits.KitsAdapter"
+        data = DataSettings("kits", target, str(root), 16, {"slices_per_case": None, **options})
+        return prepare_task(data, paths, None)
+
+    before, now, fine = prepared(), prepared(dtype="uint8"), prepared(dtype="int16")
+    assert before.folder == now.folder != fine.folder
+    assert before.manifest["options"] == {
+        "adapter": "dmseg.data.adapters.kits.KitsAdapter",
+        "size": 16,
+        "slices_per_case": None,
+    }
+    assert fine.manifest["options"] == {**before.manifest["options"], "dtype": "int16"}

@@ -20,11 +20,11 @@ class Brightness(torch.nn.Module):
         return torch.cat([-2.0 * image, 3.0 * image], dim=1)
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
+@pytest.fixture(scope="module", params=["uint8", "int16"])
+def prepared(tmp_path_factory, request):
     folder = tmp_path_factory.mktemp("lits")
     ensure_lits(folder / "raw", cases=6, scale=0.13)
-    adapter = LitsAdapter(folder / "raw", structure="organ", window=[-60, 140])
+    adapter = LitsAdapter(folder / "raw", structure="organ", window=[-60, 140], dtype=request.param)
     prepare(adapter, adapter.tasks["organ"], folder / "store", 48, {})
     return PreparedTask(folder / "store")
 
@@ -38,7 +38,8 @@ def test_a_volumes_scores_are_those_of_all_its_slices(prepared, batch_size, crop
     assert len(scores) == 6
     for case in prepared.cases:
         assert case.n_slices > 4
-        image = prepared.images[case.span][:, 0, inside, inside].astype(np.float32) / 127.5 - 1
+        stored = prepared.images[case.span][:, 0, inside, inside]
+        image = stored.astype(np.float32) / {"uint8": 127.5, "int16": 16383.5}[stored.dtype.name] - 1
         truth = prepared.annotations(case)[0][:, inside, inside] > 0
         probability = 1 / (1 + np.exp(-5 * image))
         found = probability >= 0.5

@@ -30,6 +30,7 @@ class DecathlonAdapter(VolumeAdapter):
         orientation: see there.
         faulty_cases: see there.
         axis: axis that slices are cut across.
+        dtype: see there.
 
     Raises:
         UserError: if an option has an unknown value.
@@ -47,8 +48,9 @@ class DecathlonAdapter(VolumeAdapter):
         orientation: str = "file",
         faulty_cases: str = "error",
         axis: int = 2,
+        dtype: str = "uint8",
     ) -> None:
-        super().__init__(root, "organ", slices, slices_per_case, window, orientation, faulty_cases, axis)
+        super().__init__(root, "organ", slices, slices_per_case, window, orientation, faulty_cases, axis, dtype)
         self.folder = _task_folder(self.root)
         self.dataset = _read_dataset(self.folder / "dataset.json")
         self.name = self.title = str(self.dataset.get("name") or self.folder.name)

@@ -28,6 +28,7 @@ CHOICES = {
     "slices": ("target", "all"),
     "orientation": ("file", "canonical"),
     "faulty_cases": ("error", "skip"),
+    "dtype": ("uint8", "int16"),
 }
 
 Mask = npt.NDArray[np.bool_]
@@ -86,6 +87,7 @@ class VolumeAdapter(Adapter):
         orientation: ``file``: array order, headers ignored; ``canonical``: turned to RAS+ by the image's affine.
         faulty_cases: what a missing or damaged file means: ``error``, or ``skip`` (the case is left out).
         axis: axis that slices are cut across; None: the data set's own in the file, and 2 (axial) in canonical order.
+        dtype: what the window is stored as: ``uint8``, in steps of 1/255 of it, or ``int16``, in steps of 1/32767.
 
     Raises:
         UserError: if an option has an unknown value.
@@ -106,8 +108,15 @@ class VolumeAdapter(Adapter):
         orientation: str = "file",
         faulty_cases: str = "error",
         axis: int | None = None,
+        dtype: str = "uint8",
     ) -> None:
-        given = {"structure": structure, "slices": slices, "orientation": orientation, "faulty_cases": faulty_cases}
+        given = {
+            "structure": structure,
+            "slices": slices,
+            "orientation": orientation,
+            "faulty_cases": faulty_cases,
+            "dtype": dtype,
+        }
         for option, value in given.items():
             if value not in CHOICES[option]:
                 raise UserError(f"data.{option} is '{value}', but may be {' or '.join(CHOICES[option])}")
@@ -115,6 +124,7 @@ class VolumeAdapter(Adapter):
         self.root = Path(root)
         self.structure, self.kept, self.per_case, self.orientation = structure, slices, slices_per_case, orientation
         self.window = None if window is None else np.array([window], dtype=np.float64)
+        self.dtype = dtype
         self.skips_faulty = faulty_cases == "skip"
         own = type(self).axis if orientation == "file" else 2
         self.axis = own if axis is None else axis
@@ -149,7 +159,7 @@ class VolumeAdapter(Adapter):
         orientation = self._orientation(image)
         kept = self._choose(self._count(label, orientation.axis))
         window = np.zeros((image.n_channels, 2)) if len(kept) == 0 else self._window(image)
-        return Case(files.case, (0,), window, self._slices(image, label, orientation, kept))
+        return Case(files.case, (0,), window, self._slices(image, label, orientation, kept), self.dtype)
 
     def count_slices(self, files: CaseFiles) -> SliceCount:
         """Counts the slices of a case from its label alone.
