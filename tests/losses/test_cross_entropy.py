@@ -56,6 +56,15 @@ def test_cross_entropy_of_sure_predictions_is_linear(logit, channels):
         assert float(value) == pytest.approx(expected, rel=1e-6, abs=math.log(channels) + 1e-6)
 
 
+@pytest.mark.parametrize("pixels", [1, 31, 32, 33, 1000])
+def test_cross_entropy_of_undecided_predictions_is_that_of_torch(pixels):
+    generator = torch.Generator().manual_seed(0)
+    logits = 0.01 * torch.randn(2, 2, pixels, generator=generator)
+    soft = torch.randn(2, 2, pixels, generator=generator).softmax(1)
+    expected = float(F.cross_entropy(logits.double(), soft.double()))
+    assert float(SoftCrossEntropyLoss()(logits, soft)) == pytest.approx(expected, rel=3e-7)
+
+
 @pytest.mark.parametrize("gamma", [1.0, 2.0, 3.5])
 def test_focal_cross_entropy_is_that_of_monai(gamma):
     logits, _, hard, _ = batch(3)
