@@ -87,8 +87,8 @@ def run_identity(
         "train": asdict(settings.train),
         "revisions": REVISIONS,
     }
-    for group in settings.method.unused:
-        del identity[group]
+    for key in settings.method.unused:
+        _drop(identity, key)
     return _without_defaults(identity, IDENTITY_DEFAULTS)
 
 
@@ -177,6 +177,15 @@ def _digest_of_version(path: Path, size: int, mtime_ns: int) -> str:
     """Digest of a file, computed once for all runs that are planned with it."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _drop(node: dict[str, Any], key: str) -> None:
+    """Removes a dotted key."""
+    group, _, rest = key.partition(".")
+    if rest:
+        _drop(node[group], rest)
+    else:
+        del node[group]
 
 
 def _without_names(node: dict[str, Any]) -> dict[str, Any]:

@@ -93,13 +93,13 @@ def _simple_change(override: str) -> _Change | None:
     key, value = parsed.get_key_element(), parsed.value()
     if not (resource("configs") / key).is_dir():
         return _Change(key, value)
-    node = None if value is None else _group_file(key, str(value))
+    node = None if value is None else group_file(key, str(value))
     return None if value is not None and node is None else _Change(key, node)
 
 
 @lru_cache(maxsize=256)
-def _group_file(group: str, option: str) -> DictConfig | None:
-    """The content of one file of a group; None where it is missing, or has a header or a defaults list of its own."""
+def group_file(group: str, option: str) -> DictConfig | None:
+    """The content of one file of a group of ``configs``; None where it is missing, or has a header or a defaults list of its own."""
     path = resource("configs") / group / f"{option}.yaml"
     if not path.is_file() or "# @package" in path.read_text(encoding="utf-8"):
         return None

@@ -1,8 +1,9 @@
 """SoftSeg: soft labels, a normalised ReLU and the adaptive wing loss (Gros et al., MedIA 2021; code: ivadomed)."""
 
+from collections.abc import Mapping
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor, nn, optim
 
 from dmseg.data.batches import Batch
 from dmseg.data.case import Task
@@ -11,9 +12,10 @@ from dmseg.losses.adaptive_wing import AdaptiveWingLoss
 from dmseg.methods.base import Method, Streams
 from dmseg.models.activation import normalized_relu
 from dmseg.models.build import build_model
-from dmseg.settings import LossSettings, ModelSettings
+from dmseg.settings import LossSettings, ModelSettings, OptimSettings
 from dmseg.training.objective import Objective, forward
 from dmseg.training.predictor import Predictor
+from dmseg.training.schedule import build_adam
 
 
 class SoftSeg(Method):
@@ -26,6 +28,7 @@ class SoftSeg(Method):
         omega: height.
         epsilon: width.
         reduction: ``mean`` or ``sum`` over pixels.
+        adam: ``lr`` and ``weight_decay`` of Adam, which takes SGD's place.
 
     Raises:
         UserError: if an option lies outside its range.
@@ -39,6 +42,7 @@ class SoftSeg(Method):
         omega: float,
         epsilon: float,
         reduction: Literal["mean", "sum"],
+        adam: Mapping[str, float],
     ) -> None:
         if maximum not in ("image", "batch"):
             raise UserError(f"method.maximum is '{maximum}', but may be image or batch")
@@ -48,7 +52,7 @@ class SoftSeg(Method):
             )
         except ValueError as error:
             raise UserError(f"method: {error}") from None
-        self._per_image = maximum == "image"
+        self._per_image, self._adam = maximum == "image", adam
 
     def network(self, model: ModelSettings, n_channels: int, task: Task) -> nn.Module:
         """A network to (B, 1, H, W)."""
@@ -57,6 +61,10 @@ class SoftSeg(Method):
     def objective(self, loss: LossSettings, streams: Streams) -> Objective:
         """The adaptive wing loss of the activation; the configured loss is not used."""
         return WingObjective(self._loss, self._per_image)
+
+    def optimizer(self, network: nn.Module, settings: OptimSettings) -> optim.Optimizer:
+        """Adam."""
+        return build_adam(network, self._adam)
 
     def predictor(self, network: nn.Module, streams: Streams) -> Predictor:
         """The activation."""

@@ -69,7 +69,7 @@ class MethodSettings:
         name: short name, for titles only.
         target: dotted name of the method.
         options: its options.
-        unused: groups of settings that it does not read; they are no part of its runs' ids.
+        unused: groups and dotted keys of settings that it does not read; they are no part of its runs' ids.
     """
 
     name: str

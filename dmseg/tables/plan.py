@@ -12,7 +12,7 @@ from dmseg.data.prepared import PreparedTask
 from dmseg.errors import UserError
 from dmseg.experiments.plan import PlannedRun, distinct, plan_folds
 from dmseg.experiments.sources import Notify, prepare_task, task_names
-from dmseg.experiments.variants import Base
+from dmseg.experiments.variants import Base, group_file
 from dmseg.resources import resource
 from dmseg.settings import Settings
 from dmseg.tables.spec import Block, TableSpec
@@ -93,6 +93,7 @@ class Request:
         models: networks in place of the specification's; empty for those.
         overrides: of every data set.
         distill: options of distillation, which only the cells that are distilled have.
+        method: options of methods, each for the cells whose method has it.
         own: of one data set, by its name.
     """
 
@@ -100,6 +101,7 @@ class Request:
     models: tuple[str, ...]
     overrides: tuple[str, ...]
     distill: tuple[str, ...]
+    method: tuple[str, ...]
     own: Mapping[str, tuple[str, ...]]
 
     def overrides_of(self, data: str) -> tuple[str, ...]:
@@ -124,6 +126,7 @@ class TablePlanner:
         self, overrides: Sequence[str], specs: Sequence[TableSpec], notify: Notify = lambda text: None
     ) -> None:
         self._request = parse_request(overrides, [block.data for spec in specs for block in spec.blocks])
+        _check_method_options(self._request.method, specs)
         self._specs = specs
         self._one_fold = any(item.startswith("fold=") for item in overrides)
         self._notify = notify
@@ -203,10 +206,14 @@ class TablePlanner:
         return self._experiments[key]
 
     def _more(self, variant: tuple[str, ...], prepared: PreparedTask) -> tuple[str, ...]:
-        """What a cell's overrides call for: options of distillation; the task, where a method's labels depend on it."""
-        groups = {item.partition("=")[0] for item in variant}
+        """What a cell's overrides call for: options of distillation; the method's own, and the task, which its labels
+        may depend on."""
+        groups = dict(item.partition("=")[::2] for item in variant)
         distill = self._request.distill if "distill" in groups else ()
-        return (*distill, f"task={prepared.task.name}") if "method" in groups else distill
+        if "method" not in groups:
+            return distill
+        own = (item for item in self._request.method if _option(item) in _method_options(groups["method"]))
+        return (*distill, *own, f"task={prepared.task.name}")
 
     def _paper_model(self, spec: TableSpec, block: Block, model: str) -> str:
         """The paper's network that a row may be set beside."""
@@ -214,6 +221,26 @@ class TablePlanner:
         if model in known:
             return model
         return "" if self._request.models and len(known) > 1 else block.model
+
+
+def _option(override: str) -> str:
+    """The option of a method that an override sets: lr is within adam in method.adam.lr=1e-3."""
+    return override.partition("=")[0].split(".")[1]
+
+
+def _method_options(name: str) -> set[str]:
+    """Names of a method's options."""
+    return {str(key) for key in group_file("method", name) or ()}
+
+
+def _check_method_options(overrides: Sequence[str], specs: Sequence[TableSpec]) -> None:
+    """Refuses an option that no method of the tables has."""
+    cells = (cell for spec in specs for block in spec.blocks for cell in block.cells.values())
+    named = {item.removeprefix("method=") for cell in cells for item in cell if item.startswith("method=")}
+    known = set().union(*map(_method_options, named))
+    for item in overrides:
+        if _option(item) not in known:
+            raise UserError(f"'{item}' sets an option that no method of the tables has")
 
 
 def _is_own_teacher(run: PlannedRun) -> bool:
@@ -236,13 +263,16 @@ def parse_request(overrides: Sequence[str], needed: Collection[str] = tuple(PAPE
     data = _data_of([name.strip() for name in chosen[-1]]) if chosen else {name: name for name in PAPER_DATA}
     data = {paper: read for paper, read in data.items() if paper in needed}
     common: list[str] = []
-    distill: list[str] = []
+    of_cells: dict[str, list[str]] = {"distill": [], "method": []}
+    if any(item.startswith("method=") for item in overrides):
+        of_cells.pop("method")  # one method for all cells
     own: dict[str, tuple[str, ...]] = {}
     for item in overrides:
         if found := _OF_ONE.match(item):
             own[found[1]] = (*own.get(found[1], ()), found[2])
         elif not item.startswith(("data=", "model=")):
-            (distill if item.startswith("distill.") else common).append(item)
+            group, dot, _ = item.partition("=")[0].partition(".")
+            (of_cells.get(group, common) if dot else common).append(item)
     read = list(dict.fromkeys(data.values()))
     for name in own:
         if name not in read:
@@ -252,7 +282,8 @@ def parse_request(overrides: Sequence[str], needed: Collection[str] = tuple(PAPE
             f"data.root names one folder, but several data sets are read: {', '.join(read)}\n"
             f"write {read[0]}:data.root=FOLDER for each, or put them under one folder and set paths.data to it"
         )
-    return Request(data, tuple(models[-1]) if models else (), tuple(common), tuple(distill), own)
+    distill, method = (tuple(of_cells.get(group, ())) for group in ("distill", "method"))
+    return Request(data, tuple(models[-1]) if models else (), tuple(common), distill, method, own)
 
 
 def _data_of(names: Sequence[str]) -> dict[str, str]:

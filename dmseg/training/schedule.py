@@ -1,7 +1,10 @@
-"""Optimiser and learning-rate schedule."""
+"""Optimisers and learning-rate schedule."""
+
+from collections.abc import Mapping
 
 from torch import nn, optim
 
+from dmseg.errors import UserError
 from dmseg.models.build import split_parameters
 from dmseg.settings import OptimSettings
 
@@ -31,6 +34,23 @@ def build_optimizer(model: nn.Module, settings: OptimSettings) -> optim.SGD:
             if values:
                 groups.append({"params": values, "lr": lr, "weight_decay": settings.weight_decay if decayed else 0.0})
     return optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
+
+
+def build_adam(model: nn.Module, options: Mapping[str, float]) -> optim.Adam:
+    """Adam, for methods that were published with it; one learning rate for all parameters.
+
+    Args:
+        model: the network.
+        options: ``lr`` above 0 and ``weight_decay`` (L2) of at least 0.
+
+    Raises:
+        UserError: if the options are others, or lie outside their range.
+    """
+    if set(options) != {"lr", "weight_decay"}:
+        raise UserError(f"method.adam has {', '.join(options) or 'nothing'}, but must have lr and weight_decay")
+    if not (options["lr"] > 0 and options["weight_decay"] >= 0):
+        raise UserError(f"method.adam is {dict(options)}; lr must be above 0 and weight_decay not below it")
+    return optim.Adam(model.parameters(), lr=options["lr"], weight_decay=options["weight_decay"])
 
 
 def build_schedule(optimizer: optim.Optimizer, settings: OptimSettings, total: int) -> optim.lr_scheduler.LambdaLR:

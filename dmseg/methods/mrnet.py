@@ -1,0 +1,166 @@
+"""MRNet: conditions that say how far each rater is followed, and three modules (Ji et al., CVPR 2021)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn, optim
+from torch.nn import functional
+
+from dmseg.data.batches import Batch
+from dmseg.data.case import Task
+from dmseg.errors import UserError
+from dmseg.methods.base import RaterMethod, Streams
+from dmseg.models.build import build_model
+from dmseg.models.mrnet import BLOCKS, Answer, MRNet, Widths
+from dmseg.settings import LossSettings, ModelSettings, OptimSettings
+from dmseg.training.objective import Objective, autocast
+from dmseg.training.predictor import Predictor
+from dmseg.training.schedule import build_adam
+
+CONDITIONS = {"mean": 3 / 6, "mixed": 2 / 6, "single": 1 / 6}
+"""The conditions of a step, and what each one's loss weighs: all raters alike, random weights, one random rater."""
+
+
+class MRNetMethod(RaterMethod):
+    """The configured network as host of the three modules; the prediction is that under equal weights of all raters.
+
+    Args:
+        anonymous_raters: see `RaterMethod`.
+        adam: ``lr`` and ``weight_decay`` of Adam, which takes SGD's place.
+        consistency: share of the consistency loss in that of the host, in [0, 1).
+        widths: see `Widths`.
+
+    Raises:
+        UserError: if an option lies outside its range.
+    """
+
+    def __init__(
+        self, anonymous_raters: str, adam: Mapping[str, float], consistency: float, widths: Mapping[str, Any]
+    ) -> None:
+        super().__init__(anonymous_raters)
+        if not 0 <= consistency < 1:
+            raise UserError(f"method.consistency is {consistency}, but must lie in [0, 1)")
+        self._adam, self._consistency, self._widths = adam, consistency, _widths(widths)
+
+    def network(self, model: ModelSettings, n_channels: int, task: Task) -> nn.Module:
+        """The three modules around the configured network."""
+        return MRNet(build_model(model, n_channels, 1), n_channels, len(task.raters), self._widths)
+
+    def objective(self, loss: LossSettings, streams: Streams) -> Objective:
+        """The losses of the three modules; the configured loss is not used."""
+        return MRNetObjective(self._consistency, streams("conditions"))
+
+    def optimizer(self, network: nn.Module, settings: OptimSettings) -> optim.Optimizer:
+        """One Adam, which equals one for each module as none sends gradients into another."""
+        return build_adam(network, self._adam)
+
+    def predictor(self, network: nn.Module, streams: Streams) -> Predictor:
+        """The final prediction."""
+        return MRNetPredictor(network)
+
+
+class MRNetObjective(Objective):
+    """Binary cross-entropy of all three modules under three conditions, and the consistency loss.
+
+    Weights of raters are spread over those who annotated the case; the label is the raters' mean with these weights.
+
+    Args:
+        consistency: share of the consistency loss in that of the host.
+        stream: that conditions are drawn from.
+    """
+
+    def __init__(self, consistency: float, stream: torch.Generator) -> None:
+        self._consistency, self._stream = consistency, stream
+
+    def losses(self, network: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, dict[str, Tensor]]:
+        """The sum of the three modules' losses, and each: ``coarse, consistency, raters, final``."""
+        masks, present = batch.annotations
+        keep = batch.mask.unsqueeze(1)
+        conditions = draw_conditions(present, self._stream)
+        targets = [torch.einsum("br,brhw->bhw", weights, masks).unsqueeze(1) for weights in conditions]
+        image = batch.image.contiguous(memory_format=torch.channels_last)
+        with autocast(image.device, precision):
+            answers: list[Answer] = network(image, conditions)
+            consistency = self._distance(network, image, answers[0], targets[0], keep)
+        shares = CONDITIONS.values()
+        parts = {
+            "coarse": _weighted(shares, [_entropy(a.coarse, t, keep) for a, t in zip(answers, targets, strict=True)]),
+            "consistency": consistency,
+            "raters": torch.stack(
+                [_entropy(a.raters, masks, keep & present[:, :, None, None]) for a in answers]
+            ).mean(),
+            "final": _weighted(shares, [_entropy(a.final, t, keep) for a, t in zip(answers, targets, strict=True)]),
+        }
+        host = (1.0 - self._consistency) * parts["coarse"] + self._consistency * consistency
+        total = host + parts["raters"] + parts["final"]
+        return total, {name: value.detach() for name, value in parts.items()}
+
+    def _distance(self, network: nn.Module, image: Tensor, answer: Answer, target: Tensor, keep: Tensor) -> Tensor:
+        """The consistency loss under equal weights; 0 where it has no share."""
+        if not self._consistency:
+            return image.new_zeros(())
+        prediction = torch.sigmoid(answer.coarse) * keep
+        distance: Tensor = network.reconstruction.distance(image, prediction, target)  # type: ignore[operator,union-attr]
+        return distance
+
+    def state(self) -> dict[str, Any]:
+        """Where the stream stands."""
+        return {"conditions": self._stream.get_state()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from there."""
+        self._stream.set_state(state["conditions"])
+
+
+class MRNetPredictor(Predictor):
+    """The final prediction under equal weights; a sample is the mask under one rater alone."""
+
+    def probability(self, image: Tensor) -> Tensor:
+        """Foreground probability (B, H, W)."""
+        n_raters: int = self.network.reconstruction.heads.out_channels  # type: ignore[union-attr,assignment]
+        (answer,) = self.network(image, [image.new_full((len(image), n_raters), 1.0 / n_raters)])
+        return torch.sigmoid(answer.final.float())[:, 0]
+
+    def samples(self, image: Tensor) -> Tensor:
+        """The masks under each rater, (B, R, H, W) bool."""
+        n_raters: int = self.network.reconstruction.heads.out_channels  # type: ignore[union-attr,assignment]
+        single = torch.eye(n_raters, device=image.device).unsqueeze(1).expand(-1, len(image), -1)
+        answers = self.network(image, list(single))
+        return torch.cat([answer.final >= 0.0 for answer in answers], dim=1)
+
+
+def draw_conditions(present: Tensor, stream: torch.Generator) -> list[Tensor]:
+    """Weights of the raters under each of the `CONDITIONS`, (B, R) each, that sum to 1 over those present.
+
+    Args:
+        present: (B, R) bool, which raters annotated the case.
+        stream: CPU generator of the random numbers: the mixed weights are whole numbers from 1 to 10, normalised.
+    """
+    mixed = torch.randint(1, 11, present.shape, generator=stream).to(present.device, non_blocking=True)
+    ranks = torch.rand(present.shape, generator=stream).to(present.device, non_blocking=True)
+    single = functional.one_hot(ranks.masked_fill(~present, -1.0).argmax(dim=1), present.shape[1])
+    return [weights / weights.sum(dim=1, keepdim=True).clamp_min(1) for weights in (present, mixed * present, single)]
+
+
+def _entropy(logits: Tensor, target: Tensor, keep: Tensor) -> Tensor:
+    """Binary cross-entropy, the mean over the kept pixels."""
+    kept = keep.expand_as(target).float()
+    total = functional.binary_cross_entropy_with_logits(logits.float(), target, weight=kept, reduction="sum")
+    return total / kept.sum().clamp_min(1.0)
+
+
+def _weighted(shares: Sequence[float], losses: Sequence[Tensor]) -> Tensor:
+    return torch.stack([share * loss for share, loss in zip(shares, losses, strict=True)]).sum()
+
+
+def _widths(options: Mapping[str, Any]) -> Widths:
+    """Checked numbers of channels."""
+    try:
+        widths = Widths(**{**options, "encoder": tuple(options["encoder"])})
+    except (KeyError, TypeError):
+        names = ", ".join(Widths.__annotations__)
+        raise UserError(f"method.widths has {', '.join(map(str, options))}, but must have {names}") from None
+    if len(widths.encoder) != len(BLOCKS):
+        raise UserError(f"method.widths.encoder has {len(widths.encoder)} numbers, but there are {len(BLOCKS)} blocks")
+    return widths
