@@ -99,7 +99,7 @@ def _simple_change(override: str) -> _Change | None:
 
 @lru_cache(maxsize=256)
 def group_file(group: str, option: str) -> DictConfig | None:
-    """The content of one file of a group of ``configs``; None where it is missing, or has a header or a defaults list of its own."""
+    """The content of a file of ``configs``; None where it is missing, or has a header or a defaults list of its own."""
     path = resource("configs") / group / f"{option}.yaml"
     if not path.is_file() or "# @package" in path.read_text(encoding="utf-8"):
         return None

@@ -1,6 +1,6 @@
 """MRNet: conditions that say how far each rater is followed, and three modules (Ji et al., CVPR 2021)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -83,14 +83,13 @@ class MRNetObjective(Objective):
         with autocast(image.device, precision):
             answers: list[Answer] = network(image, conditions)
             consistency = self._distance(network, image, answers[0], targets[0], keep)
-        shares = CONDITIONS.values()
+        annotated = keep & present[:, :, None, None]
+        asked = list(zip(CONDITIONS.values(), answers, targets, strict=True))
         parts = {
-            "coarse": _weighted(shares, [_entropy(a.coarse, t, keep) for a, t in zip(answers, targets, strict=True)]),
+            "coarse": _sum(share * _entropy(answer.coarse, target, keep) for share, answer, target in asked),
             "consistency": consistency,
-            "raters": torch.stack(
-                [_entropy(a.raters, masks, keep & present[:, :, None, None]) for a in answers]
-            ).mean(),
-            "final": _weighted(shares, [_entropy(a.final, t, keep) for a, t in zip(answers, targets, strict=True)]),
+            "raters": _sum(_entropy(answer.raters, masks, annotated) for answer in answers) / len(answers),
+            "final": _sum(share * _entropy(answer.final, target, keep) for share, answer, target in asked),
         }
         host = (1.0 - self._consistency) * parts["coarse"] + self._consistency * consistency
         total = host + parts["raters"] + parts["final"]
@@ -150,8 +149,8 @@ def _entropy(logits: Tensor, target: Tensor, keep: Tensor) -> Tensor:
     return total / kept.sum().clamp_min(1.0)
 
 
-def _weighted(shares: Sequence[float], losses: Sequence[Tensor]) -> Tensor:
-    return torch.stack([share * loss for share, loss in zip(shares, losses, strict=True)]).sum()
+def _sum(losses: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(losses)).sum()
 
 
 def _widths(options: Mapping[str, Any]) -> Widths:

@@ -75,7 +75,7 @@ class MRNet(nn.Module):
         super().__init__()
         self.host = host
         bottleneck: int = host.encoder.out_channels[-1]  # type: ignore[union-attr,index,assignment]
-        decoded: int = host.segmentation_head[0].in_channels  # type: ignore[index,assignment]
+        decoded: int = host.segmentation_head[0].in_channels  # type: ignore[index,union-attr]
         self.expertise = ConditionedStep(n_raters, bottleneck, widths.bottleneck)
         self.reconstruction = Reconstruction(n_channels, n_raters, widths)
         self.perception = Perception(decoded, widths.perception)
@@ -260,7 +260,8 @@ class Blur(nn.Module):
         height, width = values.shape[2:]
         size = (height + edge - 1, width + edge - 1)
         spectrum = torch.fft.rfft2(values.float(), s=size) * torch.fft.rfft2(self.weight.float(), s=size).conj()
-        return torch.fft.irfft2(spectrum, s=size).roll((edge // 2, edge // 2), dims=(2, 3))[..., :height, :width]
+        blurred: Tensor = torch.fft.irfft2(spectrum, s=size).roll((edge // 2, edge // 2), dims=(2, 3))
+        return blurred[..., :height, :width]
 
 
 def gaussian_kernel(edge: int, reach: float = 4.0) -> Tensor:

@@ -206,8 +206,7 @@ class TablePlanner:
         return self._experiments[key]
 
     def _more(self, variant: tuple[str, ...], prepared: PreparedTask) -> tuple[str, ...]:
-        """What a cell's overrides call for: options of distillation; the method's own, and the task, which its labels
-        may depend on."""
+        """What a cell calls for: options of distillation or of its method, and the task, which its labels may need."""
         groups = dict(item.partition("=")[::2] for item in variant)
         distill = self._request.distill if "distill" in groups else ()
         if "method" not in groups:

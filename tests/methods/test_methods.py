@@ -18,7 +18,11 @@ from dmseg.losses import AdaptiveWingLoss
 from dmseg.models.activation import normalized_relu
 from dmseg.training.checkpoint import Interrupted
 
-METHODS = ("mc_dropout", "multi_head", "softseg")
+METHODS = ("mc_dropout", "multi_head", "mrnet", "softseg")
+POSITION = "method.anonymous_raters=position"
+WIDTHS = {"bottleneck": 16, "encoder": "[4,8,12,16,16]", "context": 12, "detail": 4, "perception": 4}
+SMALL = [f"method.widths.{name}={value}" for name, value in WIDTHS.items()]
+OPTIONS = {"multi_head": [POSITION], "mrnet": [POSITION, *SMALL, "method.adam.lr=0.005"]}
 
 
 def planned(overrides):
@@ -96,11 +100,12 @@ def test_multi_head_predicts_the_mean_of_its_heads(run_of):
         assert predictor.samples(image).shape == (2, 4, 32, 32)
 
 
-def test_anonymous_raters_are_an_error_that_explains(small_run):
+@pytest.mark.parametrize("method", ["multi_head", "mrnet"])
+def test_anonymous_raters_are_an_error_that_explains(method, small_run):
     with pytest.raises(
         UserError, match=r"raters of task 'nodule' are anonymous[\s\S]*method.anonymous_raters=position"
     ):
-        planned([*small_run, "method=multi_head"])
+        planned([*small_run, f"method={method}"])
 
 
 def test_dropout_passes_differ_and_rate_0_does_not(run_of):
@@ -176,6 +181,16 @@ def test_ours_is_table_2_and_fixed_for_each_task(small_run):
     assert compose_settings(["method=ours", "labels=majority", "task=brain-tumor-1"]).labels.name == "majority"
 
 
+def test_sgds_options_do_not_name_runs_that_adam_trains(small_run):
+    def ids(method, *more):
+        return planned([*small_run, f"method={method}", *more]).run_id
+
+    assert ids("softseg") == ids("softseg", "optim.lr=0.5", "optim.decoder_lr_factor=10")
+    assert ids("softseg") != ids("softseg", "optim.poly_power=1")
+    assert ids("softseg") != ids("softseg", "method.adam.lr=0.5")
+    assert ids("plain") != ids("plain", "optim.lr=0.5")
+
+
 def test_a_method_is_not_distilled(small_run):
     with pytest.raises(UserError, match="method=softseg cannot be distilled"):
         planned([*small_run, "method=softseg", "distill=kd", "distill.teacher.model=unet_tiny"])
@@ -183,9 +198,7 @@ def test_a_method_is_not_distilled(small_run):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_an_interrupted_method_ends_in_the_same_weights(method, small_run, tmp_path, monkeypatch):
-    more = [f"method={method}", "device=cpu", "train.epochs=3"]
-    if method == "multi_head":
-        more.append("method.anonymous_raters=position")
+    more = [f"method={method}", "device=cpu", "train.epochs=3", *OPTIONS.get(method, [])]
     whole, halved = (planned([*small_run, *more, f"paths.results='{tmp_path / name}'"]) for name in ("whole", "halved"))
     execute(whole)
     asked = iter([False, False, True])
@@ -200,8 +213,12 @@ def test_an_interrupted_method_ends_in_the_same_weights(method, small_run, tmp_p
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_learns_discs(method, small_run):
-    more = ["method.anonymous_raters=position"] if method == "multi_head" else []
-    run = planned([*small_run, f"method={method}", "train.min_steps=150", "optim.decoder_lr_factor=10", *more])
+    more = [
+        f"train.min_steps={80 if method == 'mrnet' else 150}",
+        "optim.decoder_lr_factor=10",
+        *OPTIONS.get(method, []),
+    ]
+    run = planned([*small_run, f"method={method}", *more])
     execute(run)
     cases = pd.read_csv(RunStore(run.results).folder(run.run_id) / "cases.csv")
     assert cases["dice"].mean() > 0.6

@@ -114,6 +114,21 @@ def paths(tmp_path):
     return [f"paths.{name}='{tmp_path / name}'" for name in ("data", "prepared", "results")]
 
 
+def test_options_of_methods_reach_the_cells_that_have_them(small_run):
+    more = ["method.anonymous_raters=position", "method.passes=3", "method.adam.lr=0.5"]
+    row = TablePlanner([*small_run, "fold=0", *more], [read_spec(3)]).plan()[0].rows[0]
+    options = {column: runs[0].settings.method.options for column, runs in row.cells.items()}
+    assert {column for column, items in options.items() if items.get("anonymous_raters")} == {"multi_head", "mrnet"}
+    assert options["multi_head"]["anonymous_raters"] == options["mrnet"]["anonymous_raters"] == "position"
+    assert options["mc_dropout"]["passes"] == 3
+    assert options["mrnet"]["adam"]["lr"] == options["softseg"]["adam"]["lr"] == 0.5
+    assert row.cells["ours"][0].settings.labels.name == "weighted"
+    own = TablePlanner([*small_run, "fold=0", "method=mc_dropout", "method.passes=3"], [read_spec(2)]).plan()[0].rows[0]
+    assert {runs[0].settings.method.options["passes"] for runs in own.cells.values()} == {3}
+    with pytest.raises(UserError, match=r"'method.passes=3' sets an option that no method of the tables has"):
+        TablePlanner([*small_run, "method.passes=3"], [read_spec(2)])
+
+
 def test_teachers_come_first_and_once(small_run):
     runs = TablePlanner(small_run, [read_spec("2")]).plan()[0].runs
     teacher, students = runs[0], [dataclasses.replace(run, teacher=runs[0]) for run in runs[1:3]]
