@@ -1,8 +1,9 @@
 """Time and memory of reading and preparing a CT volume, as ratios to ``nibabel``'s ``get_fdata``.
 
 Run ``python bench/volumes.py [slices]``. A 512 x 512 x 600 int16 volume and its label are generated as ``.nii.gz``, in
-LiTS's order of axes and in KiTS's. Each row is measured in a process of its own, one after another, the least of three
-rounds. Reading (all slices as float32) may take at most 0.3 of the time of `get_fdata` on the same file.
+LiTS's order of axes and in KiTS's. Each row is measured in a process of its own, one after another, in rounds, so that
+a busy spell of the machine meets all rows; the least counts. Reading (all slices as float32) may take at most 0.3 of
+the time of `get_fdata` on the same file.
 """
 
 import multiprocessing
@@ -11,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -23,7 +25,7 @@ from dmseg.data.prepared import prepare
 from dmseg.data.volumes import open_volume
 
 SIZE = 512
-ROUNDS = 3
+ROUNDS = 5
 WINDOW = (-200.0, 300.0)
 
 
@@ -74,14 +76,9 @@ def prepare_cases(paths: tuple[Path, Path], axis: int, slices: str, cases: int =
 
 
 def measure(work: Callable[..., None], *arguments: object) -> tuple[float, float]:
-    """Least seconds and greatest peak memory in MiB over the rounds, each in a new process."""
-    seconds, peaks = [], []
-    for _ in range(ROUNDS):
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            one, peak = pool.apply(_timed, (work, *arguments))
-        seconds.append(one)
-        peaks.append(peak)
-    return min(seconds), max(peaks)
+    """Seconds and peak memory in MiB of some work in a new process."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_timed, (work, *arguments))
 
 
 def _timed(work: Callable[..., None], *arguments: object) -> tuple[float, float]:
@@ -102,17 +99,19 @@ def main() -> None:
     for axis, name in ((2, "LiTS, slices along the last axis"), (0, "KiTS, slices along the first axis")):
         with tempfile.TemporaryDirectory() as scratch:
             paths = generate(Path(scratch), n_slices, axis)
-            plain = measure(get_fdata, paths[0])
-            rows = {
-                "get_fdata": plain,
-                "read every slice": measure(read, paths[0], axis),
-                "prepare, slices with tumour": measure(prepare_cases, paths, axis, "target"),
-                "prepare, all slices": measure(prepare_cases, paths, axis, "all"),
-                "prepare two cases at once, all slices": measure(prepare_cases, paths, axis, "all", 2),
+            work: dict[str, tuple[Any, ...]] = {
+                "get_fdata": (get_fdata, paths[0]),
+                "read every slice": (read, paths[0], axis),
+                "prepare, slices with tumour": (prepare_cases, paths, axis, "target"),
+                "prepare, all slices": (prepare_cases, paths, axis, "all"),
+                "prepare two cases at once, all slices": (prepare_cases, paths, axis, "all", 2),
             }
+            rounds = [{what: measure(*row) for what, row in work.items()} for _ in range(ROUNDS)]
+        plain = min(one["get_fdata"][0] for one in rounds)
         print(f"\n{name}")
-        for what, (seconds, peak) in rows.items():
-            print(f"  {what:40} {seconds:7.2f} s  x{seconds / plain[0]:5.2f}  {peak:6.0f} MiB")
+        for what in work:
+            seconds, peak = min(one[what][0] for one in rounds), max(one[what][1] for one in rounds)
+            print(f"  {what:40} {seconds:7.2f} s  x{seconds / plain:5.2f}  {peak:6.0f} MiB")
 
 
 if __name__ == "__main__":
