@@ -11,7 +11,7 @@ from rich.table import Table
 from dmseg.cli.commands import carry_out, say, set_up_logging
 from dmseg.errors import UserError
 from dmseg.experiments.compose import compose_settings
-from dmseg.experiments.plan import distinct
+from dmseg.experiments.plan import waves
 from dmseg.experiments.sources import prepare_task, task_names
 from dmseg.experiments.status import Summary, summarise
 from dmseg.settings import Settings
@@ -30,9 +30,9 @@ def reproduce(words: Sequence[str]) -> int:
     specs, overrides = split_tables(words)
     plans = plan_all(specs, overrides)
     status = 0
-    if plans:
-        runs = distinct(run for plan in plans.values() for run in plan.runs)
-        status = carry_out(runs, next(iter(plans.values())).settings)
+    for wave in waves(run for plan in plans.values() for run in plan.runs):
+        if status == 0:
+            status = carry_out(wave, next(iter(plans.values())).settings)
     _write_all(specs, plans, overrides)
     return status
 

@@ -157,6 +157,16 @@ def distinct(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
     return list(found.values())
 
 
+def waves(runs: Iterable[PlannedRun]) -> list[list[PlannedRun]]:
+    """The distinct runs; then those of them that are to be scored in another way too; and so on."""
+    left, found = list(runs), []
+    while left:
+        found.append(distinct(left))
+        scored = {(run.run_id, run.evaluation_id) for run in found[-1]}
+        left = [run for run in left if (run.run_id, run.evaluation_id) not in scored]
+    return found
+
+
 def _resolve_precision(settings: Settings) -> str:
     if settings.precision != "auto":
         return settings.precision

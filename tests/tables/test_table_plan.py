@@ -8,7 +8,7 @@ import pytest
 
 from dmseg.errors import UserError
 from dmseg.experiments.lease import lease
-from dmseg.experiments.plan import distinct
+from dmseg.experiments.plan import distinct, waves
 from dmseg.experiments.status import run_status, summarise
 from dmseg.experiments.store import RunStore, write_json, write_scores
 from dmseg.files import write_whole
@@ -135,6 +135,13 @@ def test_teachers_come_first_and_once(small_run):
     assert distinct(students) == [teacher, *students]
     grandchild = dataclasses.replace(runs[3], teacher=students[1])
     assert distinct([grandchild, *students]) == [teacher, students[1], grandchild, students[0]]
+
+
+def test_runs_that_tables_score_differently_come_again_after_all_others(small_run):
+    runs = TablePlanner(small_run, [read_spec("2")]).plan()[0].runs
+    again = [dataclasses.replace(run, evaluation_id="other") for run in runs[:2]]
+    assert waves([*runs, *again, *runs, *again]) == [runs, again]
+    assert waves([]) == []
 
 
 def test_status_and_estimate(small_run):
