@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 
 import torch
+from memory import peak_bytes
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 from dmseg.calibration import BetaTable, Keys, PixelKernel, draw_keys, kernel_estimate, recalibrate
 
@@ -38,23 +38,6 @@ def plain(prob: Tensor, keys: Keys) -> Tensor:
         kernel = (part.log() @ (alpha - 1).T + constant).exp()
         parts.append(kernel @ keys.label.to(prob.dtype) / kernel.sum(1, keepdim=True).clamp_min(1e-10))
     return torch.cat(parts)
-
-
-def peak(function: Callable[[], object], device: str) -> float:
-    """Most memory in use beyond the inputs, MiB."""
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        function()
-        return (torch.cuda.max_memory_allocated() - before) / MIB
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        function()
-    used = most = 0
-    for event in profiler.profiler.kineto_results.events():  # type: ignore[union-attr]
-        if event.name() == "[memory]":
-            used += event.nbytes()
-            most = max(most, used)
-    return most / MIB
 
 
 def measure(functions: dict[str, Callable[[], object]], repeats: int, device: str) -> dict[str, float]:
@@ -103,7 +86,9 @@ def main() -> None:
     first = times["plain, all pixels"]
     print(f"{args.size} x {args.size}, {len(keys.prob)} keys, h = {BANDWIDTH}, {args.threads} threads, {args.device}")
     for name, function in functions.items():
-        print(f"{name:30} {times[name]:9.2f} ms  1/{first / times[name]:<7.0f} {peak(function, args.device):8.1f} MiB")
+        print(
+            f"{name:30} {times[name]:9.2f} ms  1/{first / times[name]:<7.0f} {peak_bytes(function, args.device) / MIB:8.1f} MiB"
+        )
     exact = kernel_estimate(prob.double(), keys, BANDWIDTH)
     error = float((BetaTable(keys, BANDWIDTH).estimate(prob) - exact).abs().max())
     print(f"largest error of the table against float64: {error:.1e}")

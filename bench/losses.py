@@ -17,13 +17,14 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import segmentation_models_pytorch as smp
 import torch
+from memory import peak_bytes
 from monai.losses import DiceLoss
 from torch import Tensor
 from torch.nn import functional as F
-from torch.profiler import ProfilerActivity, profile
 
 from dmseg.losses import CompoundLoss, DiceSemimetricLoss, SoftCrossEntropyLoss
 
@@ -94,18 +95,6 @@ def times(losses: dict[str, Loss], logits: Tensor, target: Tensor, repeats: int)
     return seconds
 
 
-def peak_bytes(loss: Loss, logits: Tensor, target: Tensor) -> int:
-    """The most memory that a step holds at once beyond what was there before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        step(loss, logits, target)
-    held = peak = 0
-    for event in profiler.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            peak = max(peak, held)
-    return peak
-
-
 def goal(goals: dict[tuple[int, int], dict[str, float]], classes: int, size: int, name: str) -> str:
     """A goal in brackets, or nothing."""
     value = goals.get((classes, size), {}).get(name)
@@ -123,7 +112,7 @@ def compare(classes: int, size: int, compiled: bool, repeats: int) -> None:
         ratio_text = f"{min(taken) / min(seconds['plain']):.2f}{goal(GOALS, classes, size, name)}"
         line = f"{name:18} {min(taken) * 1e3:8.1f}  {ratio_text:12}"
         if "compiled" not in name:
-            memory = peak_bytes(losses[name], logits, target) / (logits.numel() * logits.element_size())
+            memory = peak_bytes(partial(step, losses[name], logits, target)) / (logits.numel() * logits.element_size())
             line += f" {memory:.1f}{goal(MEMORY_GOALS, classes, size, name)}"
         print(line)
 

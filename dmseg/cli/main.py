@@ -27,7 +27,7 @@ Keys are Hydra overrides; configs/config.yaml lists them. The most used:
   labels=majority|random|uniform|weighted|smoothing
   model=unet_resnet50|unet_resnet18|unet_efficientnet_b0|unet_mobilenetv2|deeplabv3plus_resnet18
   model.weights=null|imagenet|FILE   fold=0   seed=0   train.epochs=150   precision=fp32|bf16|auto
-  method=plain|ours|mc_dropout|multi_head|softseg   loss=ce_dml1|ce_dml2|ce_sdl|ce   distill=null|kd
+  method=plain|ours|mc_dropout|multi_head|mrnet|softseg   loss=ce_dml1|ce_dml2|ce_sdl|ce   distill=null|kd
   profile=paper|demo   protocol=paper|release   workers=2   tracker=disabled|offline|online
   paths.prepared=FOLDER   paths.results=FOLDER   evaluate.save_predictions=true
 
