@@ -86,9 +86,8 @@ def main() -> None:
     first = times["plain, all pixels"]
     print(f"{args.size} x {args.size}, {len(keys.prob)} keys, h = {BANDWIDTH}, {args.threads} threads, {args.device}")
     for name, function in functions.items():
-        print(
-            f"{name:30} {times[name]:9.2f} ms  1/{first / times[name]:<7.0f} {peak_bytes(function, args.device) / MIB:8.1f} MiB"
-        )
+        memory = peak_bytes(function, args.device) / MIB
+        print(f"{name:30} {times[name]:9.2f} ms  1/{first / times[name]:<7.0f} {memory:8.1f} MiB")
     exact = kernel_estimate(prob.double(), keys, BANDWIDTH)
     error = float((BetaTable(keys, BANDWIDTH).estimate(prob) - exact).abs().max())
     print(f"largest error of the table against float64: {error:.1e}")
