@@ -1,6 +1,7 @@
 """Monte-Carlo dropout: dropout stays on at test, and many passes are averaged (Gal and Ghahramani, ICML 2016)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +49,8 @@ class MCDropout(Method):
 class DropoutPredictor(Predictor):
     """Mean softmax of thinned networks, the same ones for every image: batches do not change a prediction.
 
+    The encoder, in which nothing is dropped, runs once for all of them.
+
     Args:
         network: with `ChannelDropout` in it.
         seeds: of each thinned network's masks.
@@ -60,22 +63,33 @@ class DropoutPredictor(Predictor):
 
     def probability(self, image: Tensor) -> Tensor:
         """Mean over the passes, (B, H, W)."""
-        total = self._pass(image, self._seeds[0])
-        for seed in self._seeds[1:]:
-            total = total + self._pass(image, seed)
+        passes = self._passes(image)
+        total = next(passes)
+        for values in passes:
+            total = total + values
         return total / len(self._seeds)
 
     def samples(self, image: Tensor) -> Tensor:
         """The masks of the passes, (B, S, H, W) bool."""
-        return torch.stack([self._pass(image, seed) >= 0.5 for seed in self._seeds], dim=1)
+        return torch.stack([values >= 0.5 for values in self._passes(image)], dim=1)
 
-    def _pass(self, image: Tensor, seed: int) -> Tensor:
-        """Foreground probability of one thinned network."""
+    def _passes(self, image: Tensor) -> Iterator[Tensor]:
+        """Foreground probability of each thinned network."""
+        network = self.network
+        network.check_input_shape(image)  # type: ignore[operator]
+        features = network.encoder(image)  # type: ignore[operator]
+        for seed in self._seeds:
+            with self._thinned(seed):
+                logits = network.segmentation_head(network.decoder(features))  # type: ignore[operator]
+            yield foreground_probability(logits)
+
+    @contextmanager
+    def _thinned(self, seed: int) -> Iterator[None]:
         stream = torch.Generator().manual_seed(seed)
         try:
             for dropout in self._dropouts:
                 dropout.stream = stream
-            return foreground_probability(self.network(image))
+            yield
         finally:
             for dropout in self._dropouts:
                 dropout.stream = None

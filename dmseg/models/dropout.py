@@ -60,7 +60,7 @@ def insert_dropout(network: nn.Module, sites: Sequence[str], rate: float) -> lis
 
 def _insert(network: nn.Module, site: str, rate: float) -> list[ChannelDropout]:
     if site == "bottleneck":
-        return [_after(network.encoder, rate, last=True)]  # type: ignore[arg-type]
+        return [_before(network.decoder, rate)]  # type: ignore[arg-type]
     if site == "head":
         return [_after(network.decoder, rate)]  # type: ignore[arg-type]
     if site != "decoder":
@@ -74,10 +74,17 @@ def _insert(network: nn.Module, site: str, rate: float) -> list[ChannelDropout]:
     return [_after(block, rate) for block in (blocks.values() if isinstance(blocks, nn.ModuleDict) else blocks)]
 
 
-def _after(module: nn.Module, rate: float, last: bool = False) -> ChannelDropout:
-    """Dropout of a module's output, or of the last of its outputs."""
+def _after(module: nn.Module, rate: float) -> ChannelDropout:
+    """Dropout of a module's output."""
     dropout = ChannelDropout(rate)
-    module.register_forward_hook(partial(_drop_last if last else _drop, dropout))
+    module.register_forward_hook(partial(_drop, dropout))
+    return dropout
+
+
+def _before(decoder: nn.Module, rate: float) -> ChannelDropout:
+    """Dropout of the last of the feature maps that a decoder is given."""
+    dropout = ChannelDropout(rate)
+    decoder.register_forward_pre_hook(partial(_drop_last, dropout))
     return dropout
 
 
@@ -86,5 +93,6 @@ def _drop(dropout: ChannelDropout, module: nn.Module, inputs: object, output: Te
     return dropped
 
 
-def _drop_last(dropout: ChannelDropout, module: nn.Module, inputs: object, outputs: Sequence[Tensor]) -> list[Tensor]:
-    return [*outputs[:-1], dropout(outputs[-1])]
+def _drop_last(dropout: ChannelDropout, module: nn.Module, inputs: tuple[Sequence[Tensor]]) -> tuple[list[Tensor]]:
+    (features,) = inputs
+    return ([*features[:-1], dropout(features[-1])],)

@@ -126,8 +126,14 @@ def test_dropout_is_the_mean_of_its_passes(run_of):
     predictor = run.method.predictor(made(run), streams)
     image = batch().image
     with torch.inference_mode():
-        passes = torch.stack([predictor._pass(image, seed) for seed in predictor._seeds])
+        passes = torch.stack(list(predictor._passes(image)))
         torch.testing.assert_close(predictor.probability(image), passes.mean(0))
+        assert torch.equal(predictor.samples(image), (passes >= 0.5).movedim(0, 1))
+        for values, seed in zip(passes, predictor._seeds, strict=True):
+            stream = torch.Generator().manual_seed(seed)
+            for dropout in predictor._dropouts:
+                dropout.stream = stream
+            torch.testing.assert_close(predictor.network(image).softmax(1)[:, 1], values)
     assert passes.var(0).max() > 0
 
 
@@ -189,6 +195,21 @@ def test_sgds_options_do_not_name_runs_that_adam_trains(small_run):
     assert ids("softseg") != ids("softseg", "optim.poly_power=1")
     assert ids("softseg") != ids("softseg", "method.adam.lr=0.5")
     assert ids("plain") != ids("plain", "optim.lr=0.5")
+
+
+@pytest.mark.parametrize(
+    ("method", "kind", "rates"),
+    [
+        ("multi_head", torch.optim.SGD, (0.01, 0.0005)),
+        ("softseg", torch.optim.Adam, (0.001, 0.0)),
+        ("mrnet", torch.optim.Adam, (0.0001, 0.0005)),
+    ],
+)
+def test_who_trains_with_which_optimiser(method, kind, rates, run_of):
+    run = run_of(method, *(item for item in OPTIONS.get(method, []) if "adam" not in item))
+    optimizer = run.method.optimizer(made(run), run.settings.optim)
+    assert type(optimizer) is kind
+    assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["weight_decay"]) == rates
 
 
 def test_a_method_is_not_distilled(small_run):
