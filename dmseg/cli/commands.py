@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pandas as pd
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.logging import RichHandler
 from dmseg.cli.sweep import is_sweep, sweep
 from dmseg.experiments.compose import compose_settings
 from dmseg.experiments.launch import Outcome, attempt_with_teachers, is_inline, launch
+from dmseg.experiments.lease import Held
 from dmseg.experiments.plan import PlannedRun, distinct, plan_folds, plan_run
 from dmseg.experiments.sources import count_target_slices, prepare_task, task_names
 from dmseg.experiments.status import is_complete
@@ -97,10 +99,19 @@ def _is_over(run: PlannedRun) -> bool:
 
 
 def _set_damaged_aside(runs: Sequence[PlannedRun]) -> None:
+    """Moves damaged runs out of the way; one that another process works on is left to it."""
     for run in runs:
         store = RunStore(run.results)
-        if store.is_done(run.run_id) and (damage := store.damage(run.run_id)):
-            say("\n".join([*damage, f"{run.title} ({run.run_id}) is set aside in {store.set_aside(run.run_id)}"]))
+        if not _is_damaged(store, run):
+            continue
+        with suppress(Held), store.working_on(run.run_id):
+            if _is_damaged(store, run):  # still: nobody else has just mended it
+                damage, place = store.damage(run.run_id), store.set_aside(run.run_id)
+                say("\n".join([*damage, f"{run.title} ({run.run_id}) is set aside in {place}"]))
+
+
+def _is_damaged(store: RunStore, run: PlannedRun) -> bool:
+    return store.is_done(run.run_id) and bool(store.damage(run.run_id))
 
 
 def _report_failure(outcome: Outcome) -> None:

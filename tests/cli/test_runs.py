@@ -8,9 +8,13 @@ from contextlib import suppress
 import pandas as pd
 import pytest
 
+from dmseg.cli.commands import _set_damaged_aside
 from dmseg.cli.main import main
+from dmseg.experiments.compose import compose_settings
 from dmseg.experiments.inventory import entries, lineage
 from dmseg.experiments.lease import lease
+from dmseg.experiments.plan import plan_run
+from dmseg.experiments.sources import prepare_task
 from dmseg.experiments.store import DamagedError, RunStore
 from dmseg.files import write_whole
 
@@ -143,6 +147,24 @@ def test_scores_without_their_checksums_are_not_used(store, kind, harm):
     name = json.loads((folder / "evaluation.json").read_text())["id"]
     with pytest.raises(DamagedError, match="DONE"):
         store.read_cases(run_id, name)
+
+
+def test_a_damaged_run_that_somebody_works_on_is_left_to_them(trained, store, capfd):
+    words = [*trained[1][:-2], f"paths.results='{store.results}'", "evaluate.bins=15", "fold=0", "workers=1"]
+    run_id = scored_twice(store)
+    do_harm(store, run_id, "cases.csv", "byte")
+    with lease(store.lease_file(run_id)):
+        set_damaged_aside(words)
+        assert store.folder(run_id).is_dir()
+    set_damaged_aside(words)
+    assert not store.folder(run_id).is_dir()
+    assert f"{run_id}) is set aside in" in capfd.readouterr().err
+
+
+def set_damaged_aside(words):
+    """What cv and reproduce do first."""
+    settings = compose_settings(words)
+    _set_damaged_aside([plan_run(settings, prepare_task(settings.data, settings.paths, settings.task))])
 
 
 def test_damaged_weights_are_mended_as_the_message_says(trained, store, capfd):
