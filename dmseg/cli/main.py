@@ -1,6 +1,7 @@
 """The command ``dmseg``: looks at the first word only, so that help needs no heavy import."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -83,7 +84,12 @@ def _run(command: str, words: list[str]) -> int:
 
     module, _, function = COMMANDS[command].partition(":")
     try:
-        return int(getattr(importlib.import_module(module), function)(words))
+        status = int(getattr(importlib.import_module(module), function)(words))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever read the output has stopped (dmseg runs | head); nothing is left to be said
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except UserError as error:
         lines = str(error).splitlines()[:3]
         print("\n".join([f"dmseg: {lines[0]}", *lines[1:]]), file=sys.stderr)

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -30,6 +31,23 @@ def test_help_is_quick_and_needs_no_torch():
     code = "import sys; from dmseg.cli.main import main; main(['--help']); assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
     assert time.monotonic() - start < 30
+
+
+def test_a_reader_that_stops_is_no_error_to_speak_of():
+    code = "from dmseg.cli import main; main.COMMANDS['plan'] = 'test_cli:wordy'; raise SystemExit(main.main(['plan']))"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parent
+    ) as process:
+        process.stdout.close()
+        said = process.stderr.read()
+    assert (process.returncode, said) == (1, b"")
+
+
+def wordy(words):
+    """A command that prints more than a pipe holds."""
+    print("word " * 100_000)
+    return 0
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,10 @@ def _counts(cases: Mapping[str, int] | None) -> dict[str, int]:
     """Number of cases of each data set that is to be written, in the order of the tables."""
     if cases is None:
         return {cohort: about.cases for cohort, about in COHORTS.items()}
+    if not isinstance(cases, Mapping):
+        raise UserError(
+            f"data.phantom.cases is {cases!r}; name each data set: data.phantom.cases={{prostate:10,kidney:5}}"
+        )
     for cohort, count in cases.items():
         if cohort not in COHORTS:
             raise UserError(f"the phantom has no data set '{cohort}'; it has {', '.join(COHORTS)}")
