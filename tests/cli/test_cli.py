@@ -35,10 +35,8 @@ def test_help_is_quick_and_needs_no_torch():
 
 def test_a_reader_that_stops_is_no_error_to_speak_of():
     code = "from dmseg.cli import main; main.COMMANDS['plan'] = 'test_cli:wordy'; raise SystemExit(main.main(['plan']))"
-    command = [sys.executable, "-c", code]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parent
-    ) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": Path(__file__).parent}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as process:
         process.stdout.close()
         said = process.stderr.read()
     assert (process.returncode, said) == (1, b"")
