@@ -7,9 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
+from scipy.special import expit, logit
 from scipy.stats import beta, dirichlet
 
 from dmseg.calibration import BANDWIDTHS, BetaTable, KernelCalibrator, Keys, choose_bandwidth, kernel_estimate
+from dmseg.data.phantom.cases import PhantomCase
 
 
 def predictions(n, n_classes, seed=0, spread=2.0):
@@ -193,6 +196,25 @@ def test_theorem_4(sharpness):
     left_error = float((truth - calibrated).abs().mean())
     assert left_bias <= left_error < error / 2
     assert left_bias < bias
+
+
+@pytest.mark.parametrize("sharpness", [0.4, 3.0])
+def test_theorem_4_on_phantoms(sharpness):
+    """The same where a phantom's own probability is the truth, its raters draw the labels, and predictions blur it."""
+    cases = [PhantomCase(0, "prostate", number, 0.2) for number in range(1, 7)]
+    truth = np.concatenate([case.probability(1).ravel() for case in cases]).astype(float)
+    label = np.concatenate([next(case.annotations(1)).ravel() for case in cases])
+    blurred = np.concatenate([gaussian_filter(case.probability(1), 1.5).ravel() for case in cases])
+    predicted = expit(sharpness * logit(blurred.clip(0.02, 0.98)) + 0.5).round(2).clip(0.01, 0.99)
+    values, group = np.unique(predicted, return_inverse=True)
+    expected = (np.bincount(group, truth) / np.bincount(group))[group]  # E[y | f]
+    bias, error = abs((truth - predicted).mean()), np.abs(expected - predicted).mean()
+    assert 0.005 < bias <= error
+    prob = torch.from_numpy(np.stack([1 - predicted, predicted], 1))
+    calibrator = KernelCalibrator(1e-3).fit(prob[::7], torch.from_numpy(label[::7]).long())
+    calibrated = calibrator.transform(torch.from_numpy(np.stack([1 - values, values], 1)))[:, 1].numpy()[group]
+    left_bias, left_error = abs((truth - calibrated).mean()), np.abs(expected - calibrated).mean()
+    assert left_bias <= left_error < error / 2
 
 
 @pytest.mark.parametrize(
