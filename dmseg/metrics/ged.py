@@ -7,6 +7,25 @@ WORD = 64
 """Pixels in a word: masks are packed into bits, and sixty-four of them are compared at once."""
 
 
+def generalised_energy_distance(samples: npt.NDArray[np.bool_], annotations: npt.NDArray[np.bool_]) -> float:
+    """Squared generalised energy distance between two sets of masks of one case (`squared_ged`).
+
+    Args:
+        samples: (S, ...) bool, predicted masks of an image or a volume.
+        annotations: (R, ...) bool, of the same pixels.
+
+    Returns:
+        Distance in [0, 2]; lower is better.
+
+    Raises:
+        ValueError: if shapes or dtypes do not fit, or a set is empty.
+    """
+    if samples.shape[1:] != annotations.shape[1:]:
+        raise ValueError(f"samples are {samples.shape}, annotations {annotations.shape}: their pixels differ")
+    masks = np.concatenate([item.reshape(len(item), 1, -1) for item in (samples, annotations)])
+    return squared_ged(shared_pixels(masks[np.newaxis])[0], len(samples))
+
+
 def shared_pixels(masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     """Counts the pixels that each two masks of a slice share.
 

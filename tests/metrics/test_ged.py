@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dmseg.metrics.ged import shared_pixels, squared_ged
+from dmseg.metrics.ged import generalised_energy_distance, shared_pixels, squared_ged
 
 
 def draw(n, shape=(1, 6, 7), seed=0, density=0.4):
@@ -33,6 +33,18 @@ def plain(samples, raters):
 def test_against_a_plain_double_loop(n_samples, n_raters, density):
     samples, raters = draw(n_samples, (3, 6, 7), 1, density), draw(n_raters, (3, 6, 7), 2, density)
     assert found(samples, raters) == pytest.approx(plain(samples, raters), abs=1e-12)
+    assert generalised_energy_distance(samples, raters) == found(samples, raters)
+    image = generalised_energy_distance(samples[:, 0], raters[:, 0])
+    assert image == pytest.approx(plain(samples[:, 0], raters[:, 0]), abs=1e-12)
+
+
+def test_sets_that_cannot_be_compared_are_refused():
+    with pytest.raises(ValueError, match="their pixels differ"):
+        generalised_energy_distance(draw(2), draw(2, (1, 6, 8)))
+    with pytest.raises(ValueError, match="there must be samples and annotations"):
+        generalised_energy_distance(draw(2), draw(0))
+    with pytest.raises(ValueError, match="bool"):
+        generalised_energy_distance(draw(2).astype(float), draw(2))
 
 
 def test_by_hand():
