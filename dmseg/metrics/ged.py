@@ -22,8 +22,8 @@ def generalised_energy_distance(samples: npt.NDArray[np.bool_], annotations: npt
     """
     if samples.shape[1:] != annotations.shape[1:]:
         raise ValueError(f"samples are {samples.shape}, annotations {annotations.shape}: their pixels differ")
-    masks = np.concatenate([item.reshape(len(item), 1, -1) for item in (samples, annotations)])
-    return squared_ged(shared_pixels(masks[np.newaxis])[0], len(samples))
+    masks = np.concatenate([samples, annotations])
+    return squared_ged(shared_pixels(masks.reshape(1, len(masks), 1, -1))[0], len(samples))
 
 
 def shared_pixels(masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
