@@ -117,16 +117,22 @@ class MRNetPredictor(Predictor):
 
     def probability(self, image: Tensor) -> Tensor:
         """Foreground probability (B, H, W)."""
-        n_raters: int = self.network.reconstruction.heads.out_channels  # type: ignore[union-attr,assignment]
-        (answer,) = self.network(image, [image.new_full((len(image), n_raters), 1.0 / n_raters)])
-        return torch.sigmoid(answer.final.float())[:, 0]
+        (logits,) = self._final(image, [self._single().mean(dim=0)])
+        return torch.sigmoid(logits)
 
     def samples(self, image: Tensor) -> Tensor:
         """The masks under each rater, (B, R, H, W) bool."""
+        return torch.stack(self._final(image, self._single()), dim=1) >= 0.0
+
+    def _single(self) -> Tensor:
+        """The conditions that follow one rater alone, (R, R)."""
         n_raters: int = self.network.reconstruction.heads.out_channels  # type: ignore[union-attr,assignment]
-        single = torch.eye(n_raters, device=image.device).unsqueeze(1).expand(-1, len(image), -1)
-        answers = self.network(image, list(single))
-        return torch.cat([answer.final >= 0.0 for answer in answers], dim=1)
+        return torch.eye(n_raters)
+
+    def _final(self, image: Tensor, conditions: Iterable[Tensor]) -> list[Tensor]:
+        """Logits (B, H, W) of the prediction under each condition (R,)."""
+        everywhere = [condition.to(image.device).expand(len(image), -1) for condition in conditions]
+        return [answer.final[:, 0].float() for answer in self.network(image, everywhere)]
 
 
 def draw_conditions(present: Tensor, stream: torch.Generator) -> list[Tensor]:
