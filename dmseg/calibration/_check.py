@@ -28,13 +28,23 @@ def checked(prob: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         ValueError: if a shape or a value does not fit, or there is no row.
     """
     prob = checked_prob(prob)
-    if label.is_floating_point() or label.is_complex():
-        raise TypeError(f"label is {label.dtype}; give integer classes")
     if label.shape != prob.shape[:1] or not len(label):
         raise ValueError(f"label has shape {tuple(label.shape)} for prob {tuple(prob.shape)}; give (N,), N at least 1")
-    if label.min() < 0 or label.max() >= prob.shape[1]:
-        raise ValueError(f"label has classes {int(label.min())} to {int(label.max())}; give 0 to {prob.shape[1] - 1}")
-    return prob, label.long()
+    return prob, checked_label(label, prob.shape[1])
+
+
+def checked_label(label: Tensor, n_classes: int) -> Tensor:
+    """Returns integer labels (N,), N at least 1, as int64.
+
+    Raises:
+        TypeError: if they are not integers.
+        ValueError: if one is out of range.
+    """
+    if label.is_floating_point() or label.is_complex():
+        raise TypeError(f"label is {label.dtype}; give integer classes")
+    if label.min() < 0 or label.max() >= n_classes:
+        raise ValueError(f"label has classes {int(label.min())} to {int(label.max())}; give 0 to {n_classes - 1}")
+    return label.long()
 
 
 def checked_prob(prob: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from dmseg.calibration._check import check_bandwidth, checked, checked_prob
 from dmseg.calibration.kernel import Keys, choose_bandwidth, kernel_estimate
-from dmseg.calibration.table import BetaTable, n_nodes
+from dmseg.calibration.table import BetaTable, n_estimated
 
 
 class KernelCalibrator:
@@ -20,7 +20,7 @@ class KernelCalibrator:
     Args:
         bandwidth: h: the greater, the smoother. None chooses it in `fit`, by `choose_bandwidth`.
         exact: for two classes, estimates each prediction by itself. By default many predictions are read off a table,
-            which is up to 3e-4 away and hundreds of times faster.
+            which is up to 3e-4 away (bandwidths of 4e-5 or more) and a hundred times faster.
 
     Raises:
         ValueError: if the bandwidth is not a number above 0.
@@ -69,6 +69,6 @@ class KernelCalibrator:
             if len(prob) != len(self.keys.prob):
                 raise ValueError(f"leave_one_out takes the {len(self.keys.prob)} predictions of fit, not {len(prob)}")
             return kernel_estimate(prob, self.keys, self.fitted_bandwidth, torch.arange(len(prob), device=prob.device))
-        if self.exact or prob.shape[1] != 2 or len(prob) <= n_nodes(self.fitted_bandwidth):
+        if self.exact or prob.shape[1] != 2 or len(prob) <= n_estimated(self.fitted_bandwidth):
             return kernel_estimate(prob, self.keys, self.fitted_bandwidth)
         return BetaTable(self.keys, self.fitted_bandwidth).estimate(prob)

@@ -13,11 +13,24 @@ TAIL = 0.002
 """Weight of the log-odds in the coordinate of the table, see `_position`."""
 LARGEST = 60.0
 """Log-odds are kept within this of 0: the rest is certain to 26 digits."""
+FINE = 3
+"""How many nodes an interval gets on average."""
+EVEN = 0.25
+"""Share of the nodes that is spread evenly, the others going where the estimate bends."""
+START = TAIL * LOG_TINY
+"""Where the coordinate begins."""
+REACH = math.pi / 2 - 2 * START
+"""Length of the coordinate."""
 
 
-def n_nodes(bandwidth: float) -> int:
-    """Length of the table, 3072 for 1e-3: its step is a 25th of the kernel's width, up to 16384 nodes."""
-    return min(16384, max(2048, math.ceil(3072 * math.sqrt(1e-3 / bandwidth))))
+def n_intervals(bandwidth: float) -> int:
+    """How many intervals a table has, 768 for 1e-3: their length is a sixth of the kernel's width, up to 4096."""
+    return min(4096, max(384, math.ceil(768 * math.sqrt(1e-3 / bandwidth))))
+
+
+def n_estimated(bandwidth: float) -> int:
+    """How many predictions are estimated to make a table."""
+    return (1 + FINE) * n_intervals(bandwidth) + 2
 
 
 class BetaTable:
@@ -25,8 +38,9 @@ class BetaTable:
 
     The coordinate is asin(sqrt p), in which the Beta kernel has the same width everywhere, plus a little of the
     log-odds of p, so that the many predictions near 0 and 1 of a confident network are told apart too. Tabulated are
-    the log-odds of the estimate, which stay smooth where no key is near. The error is at most 3e-4 for a bandwidth of
-    4e-5 or more; no key that counts makes it the identity.
+    the log-odds of the estimate, which stay smooth where no key is near. Half-way between keys that are far apart the
+    estimate changes more abruptly than the kernel is wide; so it is made at equal steps first, and at more nodes where
+    it bends. The error is at most 3e-4 for a bandwidth of 4e-5 or more; no key that counts makes it the identity.
 
     Args:
         keys: keys of two classes.
@@ -34,28 +48,27 @@ class BetaTable:
     """
 
     def __init__(self, keys: Keys, bandwidth: float) -> None:
-        device = keys.prob.device
-        nodes = _nodes(n_nodes(bandwidth), str(device))
-        step = max(1, BLOCK // max(1, len(keys.prob)))
-        odds = torch.cat([_log_odds(part, keys, bandwidth) for part in torch.split(nodes, step)])
-        self._values = odds.clamp_(-LARGEST, LARGEST).float()
-
-    def log_odds(self, log_odds: Tensor) -> Tensor:
-        """Returns the log-odds of the estimate, float32, at predictions given by their log-odds, infinite ones too."""
-        last = len(self._values) - 1
-        first, length = -_edge(), 2 * _edge() + math.pi / 2
-        x = _position(log_odds.float().clamp(LOG_TINY, -LOG_TINY)).sub_(first).mul_(last / length)
-        below = x.floor().clamp_(0, last - 1)
-        share = x.sub_(below)
-        index = below.int()
-        return torch.lerp(self._values[index], self._values[index + 1], share)
+        edges = _edges(n_intervals(bandwidth), str(keys.prob.device))
+        self._first = _spread(_bend(_log_odds(edges, keys, bandwidth)))
+        nodes = _inverse(_places(self._first), edges)
+        self._values = _log_odds(nodes, keys, bandwidth).float()
 
     def estimate(self, prob: Tensor) -> Tensor:
         """Returns the estimate at predictions (N, 2), distributions in float32 or more."""
-        log = prob.float().log().clamp_min_(LOG_TINY)
-        odds = self.log_odds(log[:, 1] - log[:, 0])
+        odds = self._read(prob)
         found = torch.sigmoid(torch.stack([-odds, odds], 1))
         return found.to(torch.promote_types(prob.dtype, torch.float32))
+
+    def _read(self, prob: Tensor) -> Tensor:
+        """Log-odds of the estimate at predictions (N, 2), (N,) float32."""
+        log = prob.float().log().clamp_min_(LOG_TINY)
+        root = prob.double().sqrt()
+        place = torch.atan2(root[:, 1], root[:, 0]).add_(log[:, 1] - log[:, 0], alpha=TAIL)
+        place = place.sub_(START).mul_((len(self._first) - 1) / REACH)
+        interval = place.floor().clamp_(0, len(self._first) - 2).int()
+        node = torch.lerp(self._first[interval], self._first[interval + 1], place.sub_(interval))
+        below = node.floor().clamp_(0, len(self._values) - 2).int()
+        return torch.lerp(self._values[below], self._values[below + 1], node.sub_(below).float())
 
 
 def _position(log_odds: Tensor) -> Tensor:
@@ -63,16 +76,11 @@ def _position(log_odds: Tensor) -> Tensor:
     return (log_odds / 2).exp_().atan_().add_(log_odds, alpha=TAIL)
 
 
-def _edge() -> float:
-    """How far the coordinate reaches below 0 and above pi / 2."""
-    return -TAIL * LOG_TINY
-
-
 @cache
-def _nodes(n: int, device: str) -> Tensor:
-    """Log-odds of equally spaced coordinates, by bisection, (n,) float64."""
+def _edges(n: int, device: str) -> Tensor:
+    """Log-odds of n + 1 equally spaced coordinates, by bisection, float64."""
     with torch.inference_mode(False):
-        wanted = torch.linspace(-_edge(), math.pi / 2 + _edge(), n, dtype=torch.float64, device=device)
+        wanted = START + REACH * torch.linspace(0, 1, n + 1, dtype=torch.float64, device=device)
         low, high = torch.full_like(wanted, LOG_TINY), torch.full_like(wanted, -LOG_TINY)
         for _ in range(60):
             middle = (low + high) / 2
@@ -81,8 +89,57 @@ def _nodes(n: int, device: str) -> Tensor:
         return (low + high) / 2
 
 
+def _inverse(places: Tensor, edges: Tensor) -> Tensor:
+    """Log-odds of coordinates counted in intervals, by Newton's method from a chord of the interval."""
+    wanted = START + REACH / (len(edges) - 1) * places
+    interval = places.floor().clamp_max_(len(edges) - 2).long()
+    odds = torch.lerp(edges[interval], edges[interval + 1], places - interval)
+    for _ in range(3):
+        slope = 0.25 / torch.cosh(odds / 2) + TAIL
+        odds = odds - (_position(odds) - wanted) / slope
+    return odds
+
+
+def _bend(log_odds: Tensor) -> Tensor:
+    """How far the estimate is from linear in each interval, (n,), of its log-odds at the n + 1 edges."""
+    prob = torch.sigmoid(log_odds)
+    spread = prob * (1 - prob)
+    bend = torch.maximum(
+        prob.diff(n=2).abs(),
+        log_odds.diff(n=2).abs().mul(functional.max_pool1d(spread[None], 3, 1)[0]).clamp_max(1.0),
+    )
+    return functional.max_pool1d(functional.pad(bend, (1, 1))[None], 2, 1)[0]
+
+
+def _spread(bend: Tensor) -> Tensor:
+    """Number of the node at each of the n + 1 edges, (n + 1,) float64, rising by 1 at least and `FINE` on average.
+
+    The error of an interval falls with the square of its number of nodes, so the number grows as the root of the bend.
+    """
+    n = len(bend)
+    root = bend.sqrt()
+    share = (1 - EVEN) * root / root.sum().clamp_min(1e-12) + EVEN / n
+    rising = functional.pad(share.cumsum(0), (1, 0))
+    return (rising * ((FINE - 1) * n / rising[-1])).round() + torch.arange(n + 1, device=bend.device)
+
+
+def _places(first: Tensor) -> Tensor:
+    """Coordinate of each node, counted in intervals, (FINE n + 1,) float64."""
+    n = len(first) - 1
+    node = torch.arange(FINE * n + 1, dtype=first.dtype, device=first.device)
+    interval = (torch.searchsorted(first, node, right=True) - 1).clamp_max_(n - 1)
+    return interval + (node - first[interval]) / (first[interval + 1] - first[interval])
+
+
 def _log_odds(nodes: Tensor, keys: Keys, bandwidth: float) -> Tensor:
-    """Log-odds of the estimate at log-odds (N,), (N,) float64; infinite where a class has no key."""
+    """Log-odds of the estimate at log-odds (N,), (N,) float64 within `LARGEST` of 0."""
+    step = max(1, BLOCK // max(1, len(keys.prob)))
+    parts = [_log_odds_at_once(part, keys, bandwidth) for part in torch.split(nodes, step)]
+    return torch.cat(parts).clamp_(-LARGEST, LARGEST)
+
+
+def _log_odds_at_once(nodes: Tensor, keys: Keys, bandwidth: float) -> Tensor:
+    """The same in one block, not limited; infinite where a class has no key."""
     log_prob = torch.stack([-functional.softplus(nodes), -functional.softplus(-nodes)], 1)
     log_weight = log_kernel(log_prob, keys, bandwidth)
     # Logarithms need float64, their differences do not. Far from the least float32, near which exp is slow, and far

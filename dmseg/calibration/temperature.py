@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dmseg.calibration._check import checked_label
+
 RANGE = (0.01, 100.0)
 """Least and greatest temperature."""
 _STEPS = 50
@@ -22,14 +24,16 @@ def fit_temperature(logits: Tensor, target: Tensor) -> float:
         target: (N,) integer classes, or (N, C) distributions.
 
     Raises:
-        ValueError: if a shape does not fit, or a logit is not finite.
+        TypeError: if (N,) targets are not integers.
+        ValueError: if a shape does not fit, a value is not finite, or a class is out of range.
     """
     if logits.ndim != 2 or not len(logits) or target.shape not in (logits.shape, logits.shape[:1]):
         raise ValueError(f"logits have shape {tuple(logits.shape)}, target {tuple(target.shape)}; give (N, C) and (N,)")
-    if not bool(logits.isfinite().all()):
-        raise ValueError("logits have values that are not finite")
-    logits = logits.detach().double()
-    label = target.double() if target.shape == logits.shape else functional.one_hot(target.long(), logits.shape[1])
+    if not bool(logits.isfinite().all() and target.isfinite().all()):
+        raise ValueError("logits or targets have values that are not finite")
+    logits, label = logits.detach().double(), target.double()
+    if target.shape != logits.shape:
+        label = functional.one_hot(checked_label(target, logits.shape[1]), logits.shape[1])
     wanted = (label * logits).sum() / len(logits)
     low, high = (torch.tensor(edge, dtype=torch.float64).log() for edge in RANGE)
     for _ in range(_STEPS):

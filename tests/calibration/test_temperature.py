@@ -52,3 +52,9 @@ def test_fit_and_transform():
         fit_temperature(logits, label[:5])
     with pytest.raises(ValueError, match="not finite"):
         fit_temperature(logits / 0, label)
+    with pytest.raises(ValueError, match="not finite"):
+        fit_temperature(logits, logits / 0)
+    with pytest.raises(ValueError, match=r"classes 1 to 3; give 0 to 2"):
+        fit_temperature(logits, label % 2 * 2 + 1)
+    with pytest.raises(TypeError, match="integer classes"):
+        fit_temperature(logits, label.float())
