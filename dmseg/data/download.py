@@ -105,7 +105,7 @@ def _collect(url: str, place: Path, attempts: int, timeout: float) -> str | None
 
 
 def _continue(url: str, place: Path, timeout: float) -> str | None:
-    """One connection: what is missing of the part, to its end."""
+    """One connection: what is missing of the part, to its end; nothing may be (the server answers 416)."""
     part, redirects = _part(place), _Redirects()
     request = urllib.request.Request(url, headers=_headers(place))
     try:
@@ -119,6 +119,8 @@ def _continue(url: str, place: Path, timeout: float) -> str | None:
             return _linked(redirects.linked or answer.headers.get("X-Linked-Etag"))
     except urllib.error.HTTPError as error:
         if error.code == 416:
+            if error.headers.get("Content-Range", "").endswith(f"*/{_size(part)}"):
+                return _linked(redirects.linked or error.headers.get("X-Linked-Etag"))
             _discard(place)
         elif error.code not in RETRIED:
             raise UserError(f"{url} is refused ({error.code} {error.reason}); check the address") from None

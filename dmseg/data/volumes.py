@@ -25,6 +25,8 @@ GATHERED_BYTES = 320 * 2**20
 SAMPLED_VOXELS = 2**22
 """At most so many voxels a channel are looked at for percentiles."""
 DRAIN_BYTES = 2**20
+MOST_INFLATED = 1032
+"""A gzip file inflates to at most so many times its length."""
 
 Array = npt.NDArray[np.float32]
 Raw = npt.NDArray[Any]
@@ -122,7 +124,7 @@ class Volume:
         return counts
 
     def values(self, plane: Raw) -> Array | Raw:
-        """A plane of labels: as stored where no scaling is needed, which is cheaper than `scaled`."""
+        """A plane of labels: as stored where they are whole numbers, which is cheaper than `scaled`."""
         return plane if self.scaling is None and plane.dtype.kind in "iu" else self.scaled(plane)
 
     def percentiles(self, levels: tuple[float, float]) -> npt.NDArray[np.float64]:
@@ -199,18 +201,20 @@ def open_volume(path: Path) -> Volume:
             raise UserError(f"{path} is a pointer of Git LFS, not the data; get the file itself")
         header = _header(block)
         volume = _read_whole(path) if header is None else _from_header(path, header)
-    if volume.dtype.kind not in "iuf" or min(volume.shape) < 1:
-        raise UserError(
-            f"{path} holds {volume.dtype} values of shape {volume.shape}; expected a volume of real numbers"
-        )
+    shape = (*volume.shape, volume.n_channels)
+    if volume.dtype.kind not in "iuf" or min(shape) < 1:
+        raise UserError(f"{path} holds {volume.dtype} values of shape {shape}; expected a volume of real numbers")
     return volume
 
 
 def _open(path: Path) -> IO[bytes]:
-    with path.open("rb") as file:
-        compressed = file.read(2) == b"\x1f\x8b"
-    opened: IO[bytes] = igzip.open(path, "rb") if compressed else path.open("rb")
+    opened: IO[bytes] = igzip.open(path, "rb") if _is_compressed(path) else path.open("rb")
     return opened
+
+
+def _is_compressed(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
 
 
 def _header(block: bytes) -> Any:  # noqa: ANN401
@@ -226,7 +230,14 @@ def _header(block: bytes) -> Any:  # noqa: ANN401
 
 
 def _from_header(path: Path, header: Any) -> Volume:  # noqa: ANN401
+    try:
+        dtype = header.get_data_dtype()
+    except KeyError as error:
+        raise HeaderDataError(f"its header names an unknown data type, {error}") from None
     extents = [int(extent) for extent in header.get_data_shape()]
+    # a damaged header may ask for more than any memory holds
+    if math.prod(extents) * dtype.itemsize > path.stat().st_size * (MOST_INFLATED if _is_compressed(path) else 1):
+        raise EOFError(f"it is too short for the {tuple(extents)} voxels of its header")
     shape, channels = (*extents, 1, 1, 1)[:3], math.prod(extents[3:])
     slope, intercept = header.get_slope_inter()
     scaling = None if slope is None or (slope, intercept) == (1.0, 0.0) else (float(slope), float(intercept or 0.0))
@@ -235,7 +246,7 @@ def _from_header(path: Path, header: Any) -> Volume:  # noqa: ANN401
         path,
         (shape[0], shape[1], shape[2]),
         channels,
-        header.get_data_dtype(),
+        dtype,
         _affine(header),
         max(int(header["vox_offset"]), smallest),
         scaling,

@@ -49,7 +49,10 @@ class Handler(BaseHTTPRequestHandler):
         if wanted and site.ranges and self.headers.get("If-Range") in (None, site.tag):
             start = int(wanted.removeprefix("bytes=").rstrip("-"))
             if start >= len(content):
-                self.send_error(416)
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(content)}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
                 return
             self.send_response(206)
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
@@ -164,6 +167,14 @@ def test_a_damaged_part_is_found_by_the_checksum(tmp_path, site):
     assert get(site, tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert starts(site) == [1000, 0]
+
+
+@pytest.mark.parametrize("surplus", [0, 5])
+def test_a_part_that_is_whole_is_not_got_again_and_a_longer_one_is(tmp_path, site, surplus):
+    (tmp_path / "file.part").write_bytes(CONTENT + bytes(surplus))
+    assert get(site, tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert starts(site) == [300_000] if surplus == 0 else [300_005, 0]
 
 
 def test_the_checksum_that_comes_with_a_redirect_is_checked(tmp_path, site):

@@ -186,6 +186,20 @@ def test_wrong_options_and_labels(tmp_path):
     assert len(read(LitsAdapter(root))[1]) == 3, "whole numbers may be stored as floats"
 
 
+@pytest.mark.parametrize("stored", [255, 127])
+@pytest.mark.parametrize("structure", ["tumour", "organ"])
+def test_labels_may_be_stored_scaled(tmp_path, stored, structure):
+    root = write_lits(tmp_path, [0], np.random.default_rng(0))
+    expected = read(LitsAdapter(root, structure))[1]
+    steps = np.rint(labels(None) * (stored / 2)).astype(np.uint8)
+    image = nibabel.Nifti1Image(steps, np.eye(4))
+    image.header.set_slope_inter(2 / stored, 0)
+    nibabel.save(image, root / "Training Batch 1/segmentation-0.nii.gz")
+    found = read(LitsAdapter(root, structure))[1]
+    assert len(found) == len(expected) > 0
+    assert all(np.array_equal(one.annotations, other.annotations) for one, other in zip(found, expected, strict=True))
+
+
 def test_kits_slices_lie_along_the_first_axis(tmp_path):
     root = write_kits(tmp_path / "kits", [0, 1, 2, 209], np.random.default_rng(0))
     save_nifti(root / "case_00210/imaging.nii.gz", np.zeros((2, 3, 4)))

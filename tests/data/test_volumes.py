@@ -158,3 +158,23 @@ def test_truncated_plain_files_missing_ones_and_nan(tmp_path):
     coloured = np.zeros((2, 2, 2), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
     with pytest.raises(UserError, match="real numbers"):
         open_volume(save(tmp_path / "rgb.nii", coloured))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("dim", [4, 4, 5, 6, 30_000, 1, 1, 1], "too short for the .* voxels"),
+        ("dim", [7, 4, 5, 6, 9_000, 9_000, 9_000, 9_000], "too short for the .* voxels"),
+        ("dim", [4, 4, 5, 6, 0, 1, 1, 1], r"shape \(4, 5, 6, 0\)"),
+        ("datatype", 777, "unknown data type, 777"),
+    ],
+)
+@pytest.mark.parametrize("name", ["v.nii", "v.nii.gz"])
+def test_headers_that_cannot_be_are_refused_before_anything_is_read(tmp_path, name, field, value, message):
+    image = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.uint8), np.eye(4))
+    image.header["magic"], image.header["vox_offset"] = b"n+1", 352
+    image.header[field] = value
+    raw = image.header.binaryblock + bytes(4 + 120)
+    (tmp_path / name).write_bytes(gzip.compress(raw) if name.endswith("gz") else raw)
+    with pytest.raises(UserError, match=message):
+        open_volume(tmp_path / name)

@@ -23,6 +23,8 @@ PERCENTILES = (0.5, 99.5)
 """Mapped to the full range where no window is given, as for QUBIQ."""
 AFFINE_TOLERANCE = 1e-2
 """Affines of image and label that differ by more, in mm, are worth a warning."""
+LABEL_TOLERANCE = 1e-2
+"""Labels this near to a whole number are it: some tools store labels scaled, in 8-bit shares of the largest."""
 CHOICES = {
     "structure": ("tumour", "organ"),
     "slices": ("target", "all"),
@@ -185,15 +187,22 @@ class VolumeAdapter(Adapter):
         """Target voxels of each slice; checks every label on the way."""
         if label.n_channels > 1:
             raise UserError(f"{label.path} has {label.n_channels} channels; expected one label volume")
-        return label.count(axis, lambda values: self.is_target(self._checked(values, label.path)))
+        return label.count(axis, lambda values: self.is_target(self._whole(values, label.path)))
 
-    def _checked(self, values: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
-        low, high = values.min(), values.max()
-        whole = values.dtype.kind in "iu" or np.array_equal(values, np.rint(values))
-        if low < 0 or high > self.largest_label or not whole:
-            odd = high if high > self.largest_label else low if low < 0 else values[values != np.rint(values)][0]
-            raise UserError(f"{path} holds the label {odd:g}; expected whole numbers from 0 to {self.largest_label}")
-        return values
+    def _whole(self, values: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
+        """Labels as whole numbers.
+
+        Raises:
+            UserError: if they are not, or out of range.
+        """
+        whole = values if values.dtype.kind in "iu" else np.rint(values)
+        is_near = whole is values or np.abs(values - whole).max() <= LABEL_TOLERANCE
+        if not is_near or whole.min() < 0 or whole.max() > self.largest_label:
+            odd = (np.abs(values - whole) > LABEL_TOLERANCE) | (whole < 0) | (whole > self.largest_label)
+            raise UserError(
+                f"{path} holds the label {values[odd][0]:g}; expected whole numbers from 0 to {self.largest_label}"
+            )
+        return whole
 
     def _choose(self, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
         """Positions of the slices that count, rising."""
@@ -214,7 +223,7 @@ class VolumeAdapter(Adapter):
             return
         pairs = zip(image.slices(orientation.axis, indices), label.stored(orientation.axis, indices), strict=True)
         for values, stored in pairs:
-            labels = label.values(stored)
+            labels = self._whole(label.values(stored), label.path)
             yield Slice(orientation.turn(values), orientation.turn(self.is_target(labels)).astype(np.uint8))
 
 
