@@ -49,9 +49,12 @@ class BetaTable:
 
     def __init__(self, keys: Keys, bandwidth: float) -> None:
         edges = _edges(n_intervals(bandwidth), str(keys.prob.device))
-        self._first = _spread(_bend(_log_odds(edges, keys, bandwidth)))
-        nodes = _inverse(_places(self._first), edges)
-        self._values = _log_odds(nodes, keys, bandwidth).float()
+        first = _spread(_bend(_log_odds(edges, keys, bandwidth)))
+        odds = _log_odds(_inverse(_places(first), edges), keys, bandwidth).float()
+        interval = torch.arange(len(first) - 1, device=first.device)
+        # two lines, each (value at 0, slope): in an interval the number of the node, between two nodes the log-odds
+        self._nodes = first[:-1] - interval * first.diff(), first.diff()
+        self._odds = odds[:-1].contiguous(), odds.diff()
 
     def estimate(self, prob: Tensor) -> Tensor:
         """Returns the estimate at predictions (N, 2), distributions in float32 or more."""
@@ -61,14 +64,19 @@ class BetaTable:
 
     def _read(self, prob: Tensor) -> Tensor:
         """Log-odds of the estimate at predictions (N, 2), (N,) float32."""
-        log = prob.float().log().clamp_min_(LOG_TINY)
-        root = prob.double().sqrt()
-        place = torch.atan2(root[:, 1], root[:, 0]).add_(log[:, 1] - log[:, 0], alpha=TAIL)
-        place = place.sub_(START).mul_((len(self._first) - 1) / REACH)
-        interval = place.floor().clamp_(0, len(self._first) - 2).int()
-        node = torch.lerp(self._first[interval], self._first[interval + 1], place.sub_(interval))
-        below = node.floor().clamp_(0, len(self._values) - 2).int()
-        return torch.lerp(self._values[below], self._values[below + 1], node.sub_(below).float())
+        ratio = prob[:, 1].double() / prob[:, 0].double()
+        tail = ratio.float().log().clamp_(LOG_TINY, -LOG_TINY)
+        place = ratio.sqrt_().atan_().add_(tail, alpha=TAIL).sub_(START).mul_(len(self._nodes[0]) / REACH)
+        node = _on_line(self._nodes, place.floor(), place)
+        below = node.floor().clamp_(0, len(self._odds[0]) - 1)
+        return _on_line(self._odds, below, node.sub_(below).float())
+
+
+def _on_line(lines: tuple[Tensor, Tensor], number: Tensor, x: Tensor) -> Tensor:
+    """Value at x of the line of a number, or of the nearest number that has one, (N,)."""
+    at_zero, slope = lines
+    index = number.clamp(0, len(slope) - 1).int()
+    return torch.addcmul(at_zero.index_select(0, index), x, slope.index_select(0, index))
 
 
 def _position(log_odds: Tensor) -> Tensor:
