@@ -26,6 +26,9 @@ REVISIONS = {"labels": 1, "model": 1, "loss": 1, "training": 1}
 DISTILL_REVISION = 1
 """The same for distillation."""
 
+KDE_REVISION = 2
+"""The same for the kernel estimate of the teacher's calibration."""
+
 FOLD_OF_TEACHER = ("teacher", "calibrator")
 """Keys of distillation with the ids of other runs of the same fold."""
 
@@ -143,7 +146,7 @@ def _distill(settings: DistillSettings, loss: LossSettings, teachers: Mapping[st
     if settings.calibrate is not None:
         node["calibrate"] = settings.calibrate
     if settings.kde is not None and settings.kde.bandwidth:
-        node["kde"] = asdict(settings.kde)
+        node["kde"] = asdict(settings.kde) | {"revision": KDE_REVISION}
     return node
 
 
