@@ -20,7 +20,7 @@ class KernelCalibrator:
     Args:
         bandwidth: h: the greater, the smoother. None chooses it in `fit`, by `choose_bandwidth`.
         exact: for two classes, estimates each prediction by itself. By default many predictions are read off a table,
-            which is up to 3e-4 away (bandwidths of 4e-5 or more) and a hundred times faster.
+            which is up to 3e-4 away (bandwidths of 3e-6 or more) and a hundred times faster.
 
     Raises:
         ValueError: if the bandwidth is not a number above 0.

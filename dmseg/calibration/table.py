@@ -24,8 +24,8 @@ REACH = math.pi / 2 - 2 * START
 
 
 def n_intervals(bandwidth: float) -> int:
-    """How many intervals a table has, 768 for 1e-3: their length is a sixth of the kernel's width, up to 4096."""
-    return min(4096, max(384, math.ceil(768 * math.sqrt(1e-3 / bandwidth))))
+    """How many intervals a table has, 768 for 1e-3: their length is a sixth of the kernel's width, up to 16384."""
+    return min(16384, max(384, math.ceil(768 * math.sqrt(1e-3 / bandwidth))))
 
 
 def n_estimated(bandwidth: float) -> int:
@@ -40,7 +40,7 @@ class BetaTable:
     log-odds of p, so that the many predictions near 0 and 1 of a confident network are told apart too. Tabulated are
     the log-odds of the estimate, which stay smooth where no key is near. Half-way between keys that are far apart the
     estimate changes more abruptly than the kernel is wide; so it is made at equal steps first, and at more nodes where
-    it bends. The error is at most 3e-4 for a bandwidth of 4e-5 or more; no key that counts makes it the identity.
+    it bends. The error is at most 3e-4 for a bandwidth of 3e-6 or more; no key that counts makes it the identity.
 
     Args:
         keys: keys of two classes.
