@@ -109,7 +109,11 @@ def _inverse(places: Tensor, edges: Tensor) -> Tensor:
 
 
 def _bend(log_odds: Tensor) -> Tensor:
-    """How far the estimate is from linear in each interval, (n,), of its log-odds at the n + 1 edges."""
+    """How far the estimate is from linear in each interval, (n,), from its log-odds at the n + 1 edges.
+
+    The greater of two: how its log-odds bend, which is what is interpolated, and how itself bends, which alone shows
+    where it jumps from one certainty to the other.
+    """
     prob = torch.sigmoid(log_odds)
     spread = prob * (1 - prob)
     bend = torch.maximum(

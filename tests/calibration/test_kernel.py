@@ -156,6 +156,26 @@ def test_the_table_is_close_between_heaps_of_keys_too(bandwidth, dtype):
         assert float((BetaTable(keys, bandwidth).estimate(query) - exact).abs().max()) < 3e-4, seed
 
 
+@pytest.mark.parametrize("bandwidth", [1e-2, 1e-4, 3e-6])
+def test_the_table_is_close_where_one_class_takes_over_from_the_other(bandwidth):
+    """From 0 to 1 where two keys weigh the same, found by bisection; certain on both sides, but not everywhere."""
+    for first in torch.linspace(0.0, 0.5, 30).tolist():
+        foreground = torch.tensor([first, 0.8, 0.95, 0.95], dtype=torch.float64)
+        keys = Keys(torch.stack([1 - foreground, foreground], 1), torch.eye(2)[[0, 1, 0, 1]])
+
+        def estimate(position, keys=keys):
+            return kernel_estimate(torch.stack([1 - position, position], 1), keys, bandwidth)
+
+        low, high = foreground[:1], foreground[1:2]
+        for _ in range(50):
+            middle = (low + high) / 2
+            low, high = (low, middle) if float(estimate(middle)[0, 1]) > 0.5 else (middle, high)
+        near = low + torch.linspace(-20, 20, 1001, dtype=torch.float64) * bandwidth
+        found = BetaTable(keys, bandwidth).estimate(torch.stack([1 - near, near], 1))
+        assert 0.4 < float(found[:, 1].mean()) < 0.6
+        assert float((found - estimate(near)).abs().max()) < 3e-4, first
+
+
 def test_keys_that_do_not_count_change_nothing():
     prob, label = predictions(50, 2)
     one_hot, counted = torch.nn.functional.one_hot(label, 2), torch.arange(50) < 30
