@@ -209,6 +209,8 @@ class TablePlanner:
         """What a cell calls for: options of distillation or of its method, and the task, which its labels may need."""
         groups = dict(item.partition("=")[::2] for item in variant)
         distill = self._request.distill if "distill" in groups else ()
+        if groups.get("distill.kde") == "null":
+            distill = tuple(item for item in distill if not item.startswith("distill.kde."))
         if "method" not in groups:
             return distill
         own = (item for item in self._request.method if _option(item) in _method_options(groups["method"]))

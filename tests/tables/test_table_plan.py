@@ -129,6 +129,16 @@ def test_options_of_methods_reach_the_cells_that_have_them(small_run):
         TablePlanner([*small_run, "method.passes=3"], [read_spec(2)])
 
 
+def test_options_of_the_kernel_estimate_reach_the_cells_that_have_one(tmp_path):
+    more = ["distill.kde.balanced=false", "distill.temperature=2", "fold=0"]
+    small = ["data=phantom_lits", "data.size=16", "profile.phantom_scale=0.2", *paths(tmp_path)]
+    row = TablePlanner([*small, *more], [read_spec(7)]).plan()[0].rows[0]
+    settings = {column: runs[0].settings.distill for column, runs in row.cells.items()}
+    assert settings["hard"] is settings["ce"].kde is settings["dml"].kde is None
+    assert not settings["kde"].kde.balanced
+    assert {settings[column].temperature for column in ("ce", "dml", "kde")} == {2}
+
+
 def test_teachers_come_first_and_once(small_run):
     runs = TablePlanner(small_run, [read_spec("2")]).plan()[0].runs
     teacher, students = runs[0], [dataclasses.replace(run, teacher=runs[0]) for run in runs[1:3]]
