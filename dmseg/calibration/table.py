@@ -38,9 +38,10 @@ class BetaTable:
 
     The coordinate is asin(sqrt p), in which the Beta kernel has the same width everywhere, plus a little of the
     log-odds of p, so that the many predictions near 0 and 1 of a confident network are told apart too. Tabulated are
-    the log-odds of the estimate, which stay smooth where no key is near. Half-way between keys that are far apart the
-    estimate changes more abruptly than the kernel is wide; so it is made at equal steps first, and at more nodes where
-    it bends. The error is at most 3e-4 for a bandwidth of 3e-6 or more; no key that counts makes it the identity.
+    the log-odds of the estimate, which stay smooth where no key is near. Somewhere between keys that are far apart the
+    estimate changes more abruptly than the kernel is wide; so it is made at equal steps first, and then at nodes that
+    are dense where it bends. The error is at most 3e-4 for a bandwidth of 3e-6 or more; no key that counts makes it
+    the identity.
 
     Args:
         keys: keys of two classes.
@@ -112,13 +113,13 @@ def _bend(log_odds: Tensor) -> Tensor:
     """How far the estimate is from linear in each interval, (n,), from its log-odds at the n + 1 edges.
 
     The greater of two: how its log-odds bend, which is what is interpolated, and how itself bends, which alone shows
-    where it jumps from one certainty to the other.
+    where it jumps from one certainty to the other. Without the first the error is twice as large.
     """
     prob = torch.sigmoid(log_odds)
-    spread = prob * (1 - prob)
+    variance = prob * (1 - prob)
     bend = torch.maximum(
         prob.diff(n=2).abs(),
-        log_odds.diff(n=2).abs().mul(functional.max_pool1d(spread[None], 3, 1)[0]).clamp_max(1.0),
+        log_odds.diff(n=2).abs().mul(functional.max_pool1d(variance[None], 3, 1)[0]).clamp_max(1.0),
     )
     return functional.max_pool1d(functional.pad(bend, (1, 1))[None], 2, 1)[0]
 

@@ -31,9 +31,9 @@ def fit_temperature(logits: Tensor, target: Tensor) -> float:
         raise ValueError(f"logits have shape {tuple(logits.shape)}, target {tuple(target.shape)}; give (N, C) and (N,)")
     if not bool(logits.isfinite().all() and target.isfinite().all()):
         raise ValueError("logits or targets have values that are not finite")
-    logits, label = logits.detach().double(), target.double()
-    if target.shape != logits.shape:
-        label = functional.one_hot(checked_label(target, logits.shape[1]), logits.shape[1])
+    n_classes = logits.shape[1]
+    label = functional.one_hot(checked_label(target, n_classes), n_classes) if target.ndim == 1 else target
+    logits, label = logits.detach().double(), label.double()
     wanted = (label * logits).sum() / len(logits)
     low, high = (torch.tensor(edge, dtype=torch.float64).log() for edge in RANGE)
     for _ in range(_STEPS):
