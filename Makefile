@@ -16,7 +16,7 @@ ARGS ?=
 UV_VERSION := 0.13.9
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-OVERRIDES = $(if $(DATA),data=$(DATA)) profile=$(PROFILE) $(if $(DATA_ROOT),'data.root="$(DATA_ROOT)"') $(ARGS)
+OVERRIDES = $(if $(DATA),data=$(DATA)) profile=$(PROFILE) $(if $(DATA_ROOT),'data.root=$(subst ','\'',$(DATA_ROOT))') $(ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-all test chaos test-slurm lint format build clean reproduce-figure1 reproduce-methods reproduce-tables

@@ -1,5 +1,6 @@
 """The commands ``export-results`` and ``import-results``."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def _split(words: Sequence[str], keys: Sequence[str]) -> tuple[list[str], dict[s
     for word in words:
         key, _, value = word.partition("=")
         if key in keys:
-            named[key] = value.strip("'\"")
+            named[key] = os.path.expanduser(value.strip("'\""))
         else:
             rest.append(word)
     return rest, named

@@ -50,7 +50,7 @@ def _stores(named: Sequence[str]) -> list[RunStore]:
     Raises:
         UserError: if there is none.
     """
-    folders = [Path(name.strip("'\"")) for name in named] or sorted(
+    folders = [Path(name.strip("'\"")).expanduser() for name in named] or sorted(
         path.parent for path in Path("results").glob("*/runs")
     )
     for folder in folders:

@@ -16,7 +16,8 @@ from dmseg.experiments.sources import prepare_task, task_names
 from dmseg.experiments.status import Summary, summarise
 from dmseg.settings import Settings
 from dmseg.tables.exchange import plan_from_text
-from dmseg.tables.plan import PlannedTable, TablePlanner, parse_request
+from dmseg.tables.plan import PlannedTable, TablePlanner
+from dmseg.tables.request import parse_request
 from dmseg.tables.spec import TableSpec, read_spec, table_numbers
 
 if TYPE_CHECKING:
@@ -40,14 +41,14 @@ def reproduce(words: Sequence[str]) -> int:
 def table(words: Sequence[str]) -> int:
     """Writes some tables from what is there, or from what was exported elsewhere (``from=FOLDER``)."""
     specs, overrides = split_tables(words)
-    exported = [word.removeprefix("from=") for word in overrides if word.startswith("from=")]
+    exported = [word.removeprefix("from=").strip("'\"") for word in overrides if word.startswith("from=")]
     if not exported:
         _write_all(specs, plan_all(specs, overrides), overrides)
         return 0
     if len(overrides) > 1:
         raise UserError("from=FOLDER takes the settings from there too; leave the other overrides out")
     for spec in specs:
-        _write_comparison(plan_from_text(Path(exported[0]), spec))
+        _write_comparison(plan_from_text(Path(exported[0]).expanduser(), spec))
     return 0
 
 

@@ -1,5 +1,6 @@
 """Overrides of the command line to typed settings, with Hydra; a mistake becomes one plain message."""
 
+import copy
 import dataclasses
 import difflib
 import re
@@ -11,11 +12,13 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dmseg.errors import UserError
+from dmseg.experiments.overrides import chosen_option, expand_paths, parse_override, quote_path
 from dmseg.experiments.teacher_config import resolve_teacher
 from dmseg.resources import resource
 from dmseg.settings import Settings
@@ -36,6 +39,9 @@ CHOICES = {
     "distill.kde.keys": ("batch", "image"),
 }
 RANGES: dict[str, tuple[float, float]] = {
+    "fold": (0, 1_000_000),
+    "seed": (0, 2**63 - 1),
+    "folds.seed": (0, 2**63 - 1),
     "data.size": (8, 4096),
     "train.epochs": (1, 1_000_000),
     "train.min_steps": (0, 1_000_000_000),
@@ -98,27 +104,33 @@ def compose_config(overrides: Sequence[str], config: str = "config") -> DictConf
         UserError: if an override is malformed or a key unknown.
     """
     with _hydra_initialised(), _in_plain_words(overrides):
-        return compose(config, overrides=_without_null([*method_labels(overrides), *overrides]))
+        words = [*method_labels(overrides), *map(quote_path, overrides)]
+        return compose(config, overrides=_without_null(words))
 
 
-def _without_null(overrides: Sequence[str], word: str = "distill=null") -> list[str]:
-    """Says ``distill=null`` in Hydra's way, which knows no group of this value: by choosing none up to there."""
-    last = max((index for index, item in enumerate(overrides) if item == word), default=-1)
-    group = word.partition("=")[0] + "="
-    return [item for index, item in enumerate(overrides) if index > last or not item.startswith(group)]
+def _without_null(overrides: Sequence[str], group: str = "distill") -> list[str]:
+    """Drops ``distill=null`` and the choices before it: the default is no file, and Hydra has no word for that."""
+
+    def is_null(item: Override) -> bool:
+        return item.key_or_group == group and item.type is OverrideType.CHANGE and item.value() is None
+
+    parsed = [parse_override(item) for item in overrides]
+    last = max((index for index, item in enumerate(parsed) if is_null(item)), default=-1)
+    kept = [index > last or item.key_or_group != group for index, item in enumerate(parsed)]
+    return [item for item, keep in zip(overrides, kept, strict=True) if keep]
 
 
 def method_labels(overrides: Sequence[str]) -> list[str]:
-    """The labels that a method asks for where the user names none: as an override, or none at all.
+    """The labels that a method brings where the overrides choose none: as an override, or none at all.
 
     A method's file may carry ``labels``, a map from a task, or ``default``, to a file of ``configs/labels``.
     """
-    named = dict(item.split("=", 1) for item in overrides if "=" in item)
-    path = resource("configs") / "method" / f"{named.get('method')}.yaml"
-    if "labels" in named or not path.is_file():
+    path = resource("configs") / "method" / f"{chosen_option(overrides, 'method')}.yaml"
+    if chosen_option(overrides, "labels") is not None or not path.is_file():
         return []
     by_task = OmegaConf.to_container(OmegaConf.load(path)).get("labels") or {}  # type: ignore[union-attr]
-    chosen = by_task.get(named.get("task"), by_task.get("default"))
+    task = (chosen_option(overrides, "task") or "").rpartition("/")[2]  # as data.case.find_task reads it
+    chosen = by_task.get(task, by_task.get("default"))
     return [] if chosen is None else [f"labels={chosen}"]
 
 
@@ -153,7 +165,8 @@ def to_settings(plain: Mapping[str, Any]) -> Settings:
     Raises:
         UserError: if a key is unknown or missing, or a value of the wrong type or out of range.
     """
-    node = dict(plain)
+    node = copy.deepcopy(dict(plain))
+    expand_paths(node)
     node["protocol"], node["profile"] = node["protocol"]["name"], node["profile"]["name"]
     node["data"] = _gather(node["data"], "data", drop=("epochs", "scale", "crop", "tables"))
     node["labels"] = _gather(node["labels"], "labels", drop=("targets",))
@@ -256,7 +269,7 @@ def _check_values(node: Mapping[str, Any]) -> None:
     for key, (low, high) in RANGES.items():
         value = _lookup(node, key)
         if value is not None and not low <= value <= high:
-            raise UserError(f"{key} is {value}, but must lie between {low:g} and {high:g}")
+            raise UserError(f"{key} is {value}, but must lie between {low} and {high}")
     scale = node["train"]["scale"]
     if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
         raise UserError(f"train.scale is {scale}, but must be [smallest, largest], both above 0")

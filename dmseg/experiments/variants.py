@@ -9,23 +9,29 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import OverrideType
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dmseg.experiments.compose import compose_config, compose_settings, method_labels, resolve_config, to_settings
+from dmseg.experiments.compose import compose_config, method_labels, resolve_config, to_settings
+from dmseg.experiments.overrides import dotted, is_group, parse_override
 from dmseg.resources import resource
 from dmseg.settings import Settings
 
 
 @dataclass(frozen=True)
 class _Change:
-    """One override of a variant: a dotted key and its value, or a whole group."""
+    """One override of a variant.
+
+    Attributes:
+        key: dotted key, or a config group.
+        value: the value, or the content of the group's file.
+        merge: whether a mapping is merged into what is there, as Hydra does with all but the files of groups.
+    """
 
     key: str
     value: Any
+    merge: bool
 
     @property
     def group(self) -> str:
@@ -45,7 +51,7 @@ class Base:
     def __init__(self, overrides: Sequence[str]) -> None:
         self._overrides = tuple(overrides)
         self._config = compose_config(overrides)
-        self._own_groups = {override.lstrip("+~").partition("=")[0].partition(".")[0] for override in overrides}
+        self._own_groups = {_group(override) for override in overrides}
         self._made: dict[tuple[str, ...], Settings] = {}
 
     def settings(self, variant: Sequence[str] = ()) -> Settings:
@@ -59,42 +65,51 @@ class Base:
         """
         key = tuple(variant)
         if key not in self._made:
-            self._made[key] = self._make(key)
+            self._made[key] = to_settings(resolve_config(self._variant(key), (*key, *self._overrides)))
         return self._made[key]
+
+    def has(self, key: str, variant: Sequence[str] = ()) -> bool:
+        """Whether the configuration of base and variant has a dotted key, be its value null."""
+        *groups, name = key.split(".")
+        node: Any = self._variant(tuple(variant))
+        for group in groups:
+            node = node.get(group) if isinstance(node, DictConfig) and group in node else None
+        return isinstance(node, DictConfig) and name in node
 
     @cached_property
     def plain(self) -> dict[str, Any]:
         """The base itself, resolved to plain containers."""
         return resolve_config(self._config, self._overrides)
 
-    def _make(self, variant: tuple[str, ...]) -> Settings:
+    def _variant(self, variant: tuple[str, ...]) -> DictConfig:
         variant = (*method_labels((*variant, *self._overrides)), *variant)
         changes = [_simple_change(override) for override in variant]
         if None in changes or any(change.group in self._own_groups for change in changes if change):
-            return compose_settings([*variant, *self._overrides])
+            return compose_config([*variant, *self._overrides])
         config = self._config.copy()
         try:
-            for change in changes:
-                OmegaConf.update(config, change.key, change.value, merge=False)  # type: ignore[union-attr]
+            for change in filter(None, changes):
+                OmegaConf.update(config, change.key, change.value, merge=change.merge)
         except OmegaConfBaseException:
-            return compose_settings([*variant, *self._overrides])  # says what is wrong
-        return to_settings(resolve_config(config, variant))
+            return compose_config([*variant, *self._overrides])  # says what is wrong
+        return config
+
+
+def _group(override: str) -> str:
+    return dotted(parse_override(override).key_or_group).partition(".")[0]
 
 
 @lru_cache(maxsize=1024)
 def _simple_change(override: str) -> _Change | None:
     """What an override changes, or None where only Hydra can tell."""
-    try:
-        parsed = OverridesParser.create().parse_override(override)
-    except HydraException:
-        return None
+    parsed = parse_override(override)
     if parsed.type is not OverrideType.CHANGE or parsed.is_sweep_override() or parsed.package is not None:
         return None
-    key, value = parsed.get_key_element(), parsed.value()
-    if not (resource("configs") / key).is_dir():
-        return _Change(key, value)
+    key, value = parsed.key_or_group, parsed.value()
+    if not is_group(key) or isinstance(value, dict):
+        return _Change(key, value, merge=True)
     node = None if value is None else group_file(key, str(value))
-    return None if value is not None and node is None else _Change(key, node)
+    return None if value is not None and node is None else _Change(key, node, merge=False)
 
 
 @lru_cache(maxsize=256)

@@ -16,7 +16,8 @@ from dmseg.metrics.agreement import rater_dice
 from dmseg.settings import ModelSettings
 from dmseg.stats.paired import PairedResult, compare, holm
 from dmseg.tables.paper import paper_table
-from dmseg.tables.plan import PAPER_DATA, PlannedRow, PlannedTable
+from dmseg.tables.plan import PlannedRow, PlannedTable
+from dmseg.tables.request import PAPER_DATA
 from dmseg.tables.spec import TableSpec
 
 ALL = "all"

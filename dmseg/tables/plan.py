@@ -1,26 +1,17 @@
 """From a table to its runs: which data sets, networks and methods, and the experiments behind each cell."""
 
-import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
-
-from omegaconf import OmegaConf
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from dmseg.data.case import Task
 from dmseg.data.prepared import PreparedTask
 from dmseg.errors import UserError
-from dmseg.experiments.plan import PlannedRun, distinct, plan_folds
+from dmseg.experiments.plan import PlannedRun, distinct, plan_folds, plan_run
 from dmseg.experiments.sources import Notify, prepare_task, task_names
-from dmseg.experiments.variants import Base, group_file
-from dmseg.resources import resource
+from dmseg.experiments.variants import Base
 from dmseg.settings import Settings
+from dmseg.tables.request import PAPER_DATA, Compared, compared, option_key, parse_request
 from dmseg.tables.spec import Block, TableSpec
-
-PAPER_DATA = {"qubiq": "QUBIQ", "lits": "LiTS", "kits": "KiTS"}
-"""The paper's data sets, as tables print them."""
-
-_OF_ONE = re.compile(r"^(\w+):(.+)$")
 
 
 @dataclass(frozen=True)
@@ -84,37 +75,13 @@ class PlannedTable:
         return self.settings.data.phantom is not None
 
 
-@dataclass(frozen=True)
-class Request:
-    """What a user asks of tables, taken apart.
-
-    Attributes:
-        data: the data set that is read for each of the paper's.
-        models: networks in place of the specification's; empty for those.
-        overrides: of every data set.
-        distill: options of distillation, which only the cells that are distilled have.
-        method: options of methods, each for the cells whose method has it.
-        own: of one data set, by its name.
-    """
-
-    data: Mapping[str, str]
-    models: tuple[str, ...]
-    overrides: tuple[str, ...]
-    distill: tuple[str, ...]
-    method: tuple[str, ...]
-    own: Mapping[str, tuple[str, ...]]
-
-    def overrides_of(self, data: str) -> tuple[str, ...]:
-        """All overrides of one data set."""
-        return (f"data={data}", *self.overrides, *self.own.get(data, ()))
-
-
 class TablePlanner:
     """Plans tables of the same data and settings; what they share is prepared, composed and planned once.
 
     Args:
         overrides: the user's. Beside Hydra's grammar, ``data=`` and ``model=`` may list several names, and
-            ``NAME:key=value`` holds for one data set only. ``task=`` limits the rows, ``fold=`` the folds.
+            ``NAME:key=value`` holds for one data set only. ``task=`` limits the rows, ``fold=`` the folds. Keys that
+            cells set are refused; further keys of a group that they choose reach the cells that have them.
         specs: the tables that are to be planned.
         notify: told what is being prepared.
 
@@ -125,10 +92,14 @@ class TablePlanner:
     def __init__(
         self, overrides: Sequence[str], specs: Sequence[TableSpec], notify: Notify = lambda text: None
     ) -> None:
-        self._request = parse_request(overrides, [block.data for spec in specs for block in spec.blocks])
-        _check_method_options(self._request.method, specs)
+        request = parse_request(overrides, [block.data for spec in specs for block in spec.blocks])
+        self._compared = compared(specs)
+        for item in (*request.overrides, *(item for items in request.own.values() for item in items)):
+            self._compared.check(item)
+        own = {name: _without_options(items, self._compared) for name, items in request.own.items()}
+        self._asked = request
+        self._request = replace(request, overrides=_without_options(request.overrides, self._compared), own=own)
         self._specs = specs
-        self._one_fold = any(item.startswith("fold=") for item in overrides)
         self._notify = notify
         self._bases: dict[str, Base] = {}
         self._tasks: dict[str, list[PreparedTask]] = {}
@@ -140,7 +111,29 @@ class TablePlanner:
         Raises:
             UserError: if an override does not fit, or data are missing or damaged.
         """
+        self._check_options()
         return [self._table(spec) for spec in self._specs]
+
+    def _options(self, data: str) -> list[str]:
+        """Overrides of a data set that only some cells take."""
+        return [item.lstrip("+") for item in self._asked.overrides_of(data) if self._compared.is_option(item)]
+
+    def _check_options(self) -> None:
+        """Refuses an option that no cell has."""
+        cells = {
+            (self._request.data[block.data], (f"model={model}", *cell))
+            for spec in self._specs
+            for block in spec.blocks
+            if block.data in self._request.data
+            for model in self._models(block)
+            for cell in block.cells.values()
+        }
+        taken = {item for data, cell in cells for item in _accepted(self._base(data), cell, self._options(data))}
+        names = ", ".join(spec.name for spec in self._specs)
+        for data in self._request.data.values():
+            for item in self._options(data):
+                if item not in taken:
+                    raise UserError(f"'{item}' sets a key that no cell of table {names} has")
 
     def _table(self, spec: TableSpec) -> PlannedTable:
         blocks = [block for block in spec.blocks if block.data in self._request.data]
@@ -158,9 +151,10 @@ class TablePlanner:
 
     def _models(self, block: Block) -> tuple[str, ...]:
         """Networks in a block's rows: the user's, or the one that the profile takes for the paper's, or that one."""
-        if self._request.models:
-            return self._request.models
-        stand_ins = self._base(self._request.data[block.data]).plain["profile"].get("models") or {}
+        data = self._request.data[block.data]
+        if named := self._request.models_of(data):
+            return named
+        stand_ins = self._base(data).plain["profile"].get("models") or {}
         model = stand_ins.get(block.model, block.model)
         return () if model is None else (model,)
 
@@ -186,6 +180,7 @@ class TablePlanner:
             runs = self._experiment(data, prepared, (f"model={model}", *overrides))
             if not (without_own and _is_own_teacher(runs[0])):
                 cells[column] = runs
+        self._refuse_equal_cells(spec, block, model, prepared, cells)
         settings = next(iter(cells.values()))[0].settings
         return PlannedRow(
             block,
@@ -200,110 +195,73 @@ class TablePlanner:
     def _experiment(self, data: str, prepared: PreparedTask, variant: tuple[str, ...]) -> list[PlannedRun]:
         key = data, prepared.task.name, variant
         if key not in self._experiments:
-            settings = self._base(data).settings((*variant, *self._more(variant, prepared)))
-            folds = [settings.fold] if self._one_fold else None
-            self._experiments[key] = plan_folds(settings, prepared, folds)
+            base = self._base(data)
+            settings = base.settings((*variant, *self._more(base, data, variant, prepared.task)))
+            one_fold = any(option_key(item) == "fold" for item in self._request.overrides_of(data))
+            self._experiments[key] = plan_folds(settings, prepared, [settings.fold] if one_fold else None)
         return self._experiments[key]
 
-    def _more(self, variant: tuple[str, ...], prepared: PreparedTask) -> tuple[str, ...]:
-        """What a cell calls for: options of distillation or of its method, and the task, which its labels may need."""
-        groups = dict(item.partition("=")[::2] for item in variant)
-        distill = self._request.distill if "distill" in groups else ()
-        if groups.get("distill.kde") == "null":
-            distill = tuple(item for item in distill if not item.startswith("distill.kde."))
-        if "method" not in groups:
-            return distill
-        own = (item for item in self._request.method if _option(item) in _method_options(groups["method"]))
-        return (*distill, *own, f"task={prepared.task.name}")
+    def _more(self, base: Base, data: str, variant: tuple[str, ...], task: Task) -> tuple[str, ...]:
+        """The user's options that a cell has; and the task, on which the labels of a method may depend."""
+        names_method = any(option_key(item) == "method" for item in (*variant, *self._request.overrides_of(data)))
+        own = _accepted(base, variant, self._options(data))
+        return (*own, *([f"task={task.name}"] if names_method else []))
+
+    def _refuse_equal_cells(
+        self, spec: TableSpec, block: Block, model: str, prepared: PreparedTask, cells: Mapping[str, list[PlannedRun]]
+    ) -> None:
+        """Refuses overrides under which two columns are the same experiment."""
+        seen: dict[str, str] = {}
+        for column, runs in cells.items():
+            other = seen.setdefault(runs[0].experiment_id, column)
+            if other != column:
+                pair = [(f"model={model}", *block.cells[name]) for name in (other, column)]
+                culprits = list(self._reasons(self._request.data[block.data], prepared, pair, runs[0].settings.fold))
+                raise UserError(
+                    f"{' '.join(culprits)} makes the columns {other} and {column} of table {spec.name} the same "
+                    "experiment, so there is nothing to compare; leave it out"
+                )
+
+    def _reasons(self, data: str, prepared: PreparedTask, pair: Sequence[tuple[str, ...]], fold: int) -> Iterator[str]:
+        """The overrides without which two cells differ; all of them where no single one is to blame."""
+        asked = self._asked.overrides_of(data)[1:]
+        found = False
+        for dropped in asked:
+            rest = [item for item in asked if item != dropped]
+            try:
+                base = Base((f"data={data}", *_without_options(rest, self._compared)))
+                options = [item.lstrip("+") for item in rest if self._compared.is_option(item)]
+                cells = [base.settings((*cell, *_accepted(base, cell, options))) for cell in pair]
+                ids = {plan_run(replace(settings, fold=fold), prepared).experiment_id for settings in cells}
+            except UserError:
+                continue
+            if len(ids) > 1:
+                found = True
+                yield f"'{dropped}'"
+        if not found:
+            yield from (f"'{item}'" for item in asked)
 
     def _paper_model(self, spec: TableSpec, block: Block, model: str) -> str:
         """The paper's network that a row may be set beside."""
         known = {item.model for item in spec.blocks if item.data == block.data}
         if model in known:
             return model
-        return "" if self._request.models and len(known) > 1 else block.model
+        named = self._request.models_of(self._request.data[block.data])
+        return "" if named and len(known) > 1 else block.model
 
 
-def _option(override: str) -> str:
-    """The option of a method that an override sets: lr is within adam in method.adam.lr=1e-3."""
-    return override.partition("=")[0].split(".")[1]
+def _accepted(base: Base, variant: tuple[str, ...], options: Sequence[str]) -> list[str]:
+    """Those of some options whose key a cell has; one of them may give it the key of the next."""
+    taken: list[str] = []
+    for item in options:
+        if base.has(option_key(item), (*variant, *taken)):
+            taken.append(item)
+    return taken
 
 
-def _method_options(name: str) -> set[str]:
-    """Names of a method's options."""
-    return {str(key) for key in group_file("method", name) or ()}
-
-
-def _check_method_options(overrides: Sequence[str], specs: Sequence[TableSpec]) -> None:
-    """Refuses an option that no method of the tables has."""
-    cells = (cell for spec in specs for block in spec.blocks for cell in block.cells.values())
-    named = {item.removeprefix("method=") for cell in cells for item in cell if item.startswith("method=")}
-    known = set().union(*map(_method_options, named))
-    for item in overrides:
-        if _option(item) not in known:
-            raise UserError(f"'{item}' sets an option that no method of the tables has")
+def _without_options(items: Sequence[str], fixed: Compared) -> tuple[str, ...]:
+    return tuple(item for item in items if not fixed.is_option(item))
 
 
 def _is_own_teacher(run: PlannedRun) -> bool:
     return run.teacher is not None and run.teacher.settings.model.name == run.settings.model.name
-
-
-def parse_request(overrides: Sequence[str], needed: Collection[str] = tuple(PAPER_DATA)) -> Request:
-    """Takes apart what concerns tables as a whole.
-
-    Args:
-        overrides: the user's.
-        needed: the paper's data sets that the tables are about.
-
-    Raises:
-        UserError: if a data set is unknown, an override concerns a data set that is not read, phantoms and real data
-            would be mixed, or one root is given for several data sets.
-    """
-    chosen = [item.removeprefix("data=").split(",") for item in overrides if item.startswith("data=")]
-    models = [item.removeprefix("model=").split(",") for item in overrides if item.startswith("model=")]
-    data = _data_of([name.strip() for name in chosen[-1]]) if chosen else {name: name for name in PAPER_DATA}
-    data = {paper: read for paper, read in data.items() if paper in needed}
-    common: list[str] = []
-    of_cells: dict[str, list[str]] = {"distill": [], "method": []}
-    if any(item.startswith("method=") for item in overrides):
-        of_cells.pop("method")  # one method for all cells
-    own: dict[str, tuple[str, ...]] = {}
-    for item in overrides:
-        if found := _OF_ONE.match(item):
-            own[found[1]] = (*own.get(found[1], ()), found[2])
-        elif not item.startswith(("data=", "model=")):
-            group, dot, _ = item.partition("=")[0].partition(".")
-            (of_cells.get(group, common) if dot else common).append(item)
-    read = list(dict.fromkeys(data.values()))
-    for name in own:
-        if name not in read:
-            raise UserError(f"'{name}:...' concerns a data set that is not read here; these are: {', '.join(read)}")
-    if len(read) > 1 and any(item.startswith("data.root=") for item in common):
-        raise UserError(
-            f"data.root names one folder, but several data sets are read: {', '.join(read)}\n"
-            f"write {read[0]}:data.root=FOLDER for each, or put them under one folder and set paths.data to it"
-        )
-    distill, method = (tuple(of_cells.get(group, ())) for group in ("distill", "method"))
-    return Request(data, tuple(models[-1]) if models else (), tuple(common), distill, method, own)
-
-
-def _data_of(names: Sequence[str]) -> dict[str, str]:
-    """The data set that is read for each of the paper's, from the names that a user gives."""
-    nodes = {name: _data_file(name) for name in names}
-    kinds = {node.get("phantom") is not None for node in nodes.values()}
-    if len(kinds) > 1:
-        raise UserError(f"data={','.join(names)} mixes phantoms with real data; a table holds one or the other")
-    found: dict[str, str] = {}
-    for name, node in nodes.items():
-        for paper, reads in (node.get("tables") or {"qubiq": name}).items():
-            found.setdefault(paper, reads)
-    return {name: found[name] for name in PAPER_DATA if name in found}
-
-
-def _data_file(name: str) -> Mapping[str, Any]:
-    folder = resource("configs") / "data"
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(item.stem for item in folder.glob("*.yaml")))
-        raise UserError(f"data='{name}' does not exist; choose from {known}")
-    return OmegaConf.to_container(OmegaConf.load(path), resolve=False)  # type: ignore[return-value]

@@ -40,7 +40,7 @@ def test_every_cell_of_every_table_is_what_hydra_composes(user):
 
 def test_shipped_columns_are_merged_not_composed(monkeypatch):
     base = Base(["data=phantom", "profile=demo"])
-    monkeypatch.setattr(variants, "compose_settings", lambda overrides: pytest.fail(f"composed: {overrides}"))
+    monkeypatch.setattr(variants, "compose_config", lambda overrides: pytest.fail(f"composed: {overrides}"))
     for column in dict.fromkeys(COLUMNS):
         base.settings(column)
 
@@ -58,3 +58,16 @@ def test_values_keep_their_types():
     pairs = itertools.product(("optim.lr=1e-3", "train.scale=[0.5,2]", "evaluate.save_predictions=true"), ("seed=1",))
     for variant in pairs:
         assert Base(["data=qubiq"]).settings(variant) == compose_settings([*variant, "data=qubiq"])
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        "loss.region={_target_: dmseg.losses.SoftDiceLoss}",
+        "loss.region={smooth: 2}",
+        "labels={name: mine}",
+        "train={flip: 0}",
+    ],
+)
+def test_mappings_are_merged_as_hydra_merges_them(variant):
+    assert Base(["data=qubiq"]).settings([variant]) == compose_settings([variant, "data=qubiq"])

@@ -13,7 +13,8 @@ from dmseg.experiments.status import run_status, summarise
 from dmseg.experiments.store import RunStore, write_json, write_scores
 from dmseg.files import write_whole
 from dmseg.tables.build import lines
-from dmseg.tables.plan import TablePlanner, parse_request
+from dmseg.tables.plan import TablePlanner
+from dmseg.tables.request import parse_request
 from dmseg.tables.spec import Block, Column, TableSpec, read_spec, table_numbers
 
 
@@ -125,8 +126,10 @@ def test_options_of_methods_reach_the_cells_that_have_them(small_run):
     assert row.cells["ours"][0].settings.labels.name == "weighted"
     own = TablePlanner([*small_run, "fold=0", "method=mc_dropout", "method.passes=3"], [read_spec(2)]).plan()[0].rows[0]
     assert {runs[0].settings.method.options["passes"] for runs in own.cells.values()} == {3}
-    with pytest.raises(UserError, match=r"'method.passes=3' sets an option that no method of the tables has"):
-        TablePlanner([*small_run, "method.passes=3"], [read_spec(2)])
+    with pytest.raises(UserError, match=r"unknown key 'method.passes'"):
+        TablePlanner([*small_run, "method.passes=3"], [read_spec(2)]).plan()
+    with pytest.raises(UserError, match=r"'method.passses=3' sets a key that no cell of table 3 has"):
+        TablePlanner([*small_run, "method.passses=3"], [read_spec(3)]).plan()
 
 
 def test_options_of_the_kernel_estimate_reach_the_cells_that_have_one(tmp_path):

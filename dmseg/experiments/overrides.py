@@ -1,0 +1,96 @@
+"""Overrides of the command line, read with Hydra's own parser; paths may be written as a shell gives them."""
+
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException
+
+from dmseg.errors import UserError
+from dmseg.resources import resource
+
+PATH_KEYS = (
+    "data.root",
+    "distill.teacher.model.weights",
+    "distill.teacher.weights",
+    "folds.file",
+    "folds.groups",
+    "model.weights",
+    "paths.data",
+    "paths.prepared",
+    "paths.results",
+)
+"""Keys whose value is a path; ``~`` is expanded in them."""
+
+
+@lru_cache(maxsize=4096)
+def parse_override(text: str) -> Override:
+    """Parses one override.
+
+    Raises:
+        UserError: if it is malformed.
+    """
+    try:
+        return OverridesParser.create().parse_override(quote_path(text))
+    except HydraException as error:
+        if "=" not in text and not text.startswith("~"):
+            raise UserError(f"'{text}' is not an override; write key=value") from None
+        said = str(error).splitlines()[0]
+        raise UserError(f"'{text}' cannot be parsed ({said}); put the value in quotes: key='\"value\"'") from None
+
+
+def dotted(name: str) -> str:
+    """The key or config group that an override names, with dots: ``hydra/launcher`` is ``hydra.launcher``."""
+    return name.strip("/").replace("/", ".")
+
+
+def is_group(key: str) -> bool:
+    """Whether a dotted key is a group of ``configs``."""
+    return (resource("configs") / key.replace(".", "/")).is_dir()
+
+
+def chosen_option(overrides: Sequence[str], group: str) -> str | None:
+    """The file of a config group that some overrides choose; the last one counts, None if there is no such."""
+    found = [
+        item.value()
+        for item in map(parse_override, overrides)
+        if dotted(item.key_or_group) == group and item.type is not OverrideType.DEL
+    ]
+    names = [value for value in found if isinstance(value, str)]
+    return names[-1] if names else None
+
+
+def quote_path(text: str) -> str:
+    """Quotes the value of a key that is a path, so that it may hold any character: spaces, commas, brackets, ``=``.
+
+    A value that is quoted already, or ``null``, stays as it is.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or key.lstrip("+") not in PATH_KEYS or value in ("", "null") or _is_quoted(value):
+        return text
+    return f"{key}={quoted(value)}"
+
+
+def quoted(value: str) -> str:
+    """A text in Hydra's single quotes."""
+    pieces = value.split("'")
+    escaped = [piece + "\\" * (len(piece) - len(piece.rstrip("\\"))) for piece in pieces]  # those before a quote double
+    return "'" + "\\'".join(escaped) + "'"
+
+
+def _is_quoted(value: str) -> bool:
+    return len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+
+
+def expand_paths(node: dict[str, Any]) -> None:
+    """Expands ``~`` in the paths of a composed configuration, in place."""
+    for key in PATH_KEYS:
+        *groups, name = key.split(".")
+        inner: Any = node
+        for group in groups:
+            inner = inner.get(group) if isinstance(inner, dict) else None
+        if isinstance(inner, dict) and isinstance(inner.get(name), str):
+            inner[name] = os.path.expanduser(inner[name])

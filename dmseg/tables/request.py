@@ -1,0 +1,179 @@
+"""The overrides of a table command: data sets and networks of the rows, and what may be set beside the comparison."""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.override_parser.types import Override, OverrideType
+from omegaconf import OmegaConf
+
+from dmseg.errors import UserError
+from dmseg.experiments.overrides import dotted, is_group, parse_override
+from dmseg.resources import resource
+from dmseg.tables.spec import TableSpec
+
+PAPER_DATA = {"qubiq": "QUBIQ", "lits": "LiTS", "kits": "KiTS"}
+"""The paper's data sets, as tables print them."""
+
+_OF_ONE = re.compile(r"^(\w+):(.+)$", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Request:
+    """The overrides of a table command, taken apart.
+
+    Attributes:
+        data: the data set that is read for each of the paper's.
+        models: networks in place of the specification's, by data set; ``""`` holds for every data set.
+        overrides: overrides of every data set.
+        own: overrides of one data set, by its name.
+    """
+
+    data: Mapping[str, str]
+    models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    overrides: tuple[str, ...] = ()
+    own: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def overrides_of(self, data: str) -> tuple[str, ...]:
+        """All overrides of one data set."""
+        return (f"data={data}", *self.overrides, *self.own.get(data, ()))
+
+    def models_of(self, data: str) -> tuple[str, ...]:
+        """Networks that are named for a data set; empty for the specification's."""
+        return self.models.get(data, self.models.get("", ()))
+
+
+def parse_request(overrides: Sequence[str], needed: Collection[str] = tuple(PAPER_DATA)) -> Request:
+    """Takes the overrides of a table command apart.
+
+    Args:
+        overrides: in Hydra's grammar, and ``data=A,B``, ``model=A,B``, ``NAME:key=value``.
+        needed: the paper's data sets that the tables are about.
+
+    Raises:
+        UserError: if a data set is unknown, an override is of a data set that is not read, phantoms and real data
+            would be mixed, or one root is given for several data sets.
+    """
+    chosen: list[str] = []
+    models: dict[str, tuple[str, ...]] = {}
+    common: list[str] = []
+    own: dict[str, list[str]] = {}
+    for item in overrides:
+        found = _OF_ONE.match(item)
+        name, text = (found[1], found[2]) if found else ("", item)
+        key, _, value = text.partition("=")
+        if key == "data":
+            if name:
+                raise UserError(f"'{item}': data names the data sets, so it cannot be set for one of them")
+            chosen = _names(value)
+        elif key == "model":
+            models[name] = tuple(_names(value))
+        elif name:
+            own.setdefault(name, []).append(text)
+        else:
+            common.append(text)
+    data = _data_of(chosen) if chosen else {name: name for name in PAPER_DATA}
+    data = {paper: read for paper, read in data.items() if paper in needed}
+    _check_names(list(dict.fromkeys(data.values())), (*own, *filter(None, models)), common)
+    return Request(data, models, tuple(common), {name: tuple(items) for name, items in own.items()})
+
+
+def _names(value: str) -> list[str]:
+    return [name.strip() for name in value.strip("[]").split(",")]
+
+
+def _check_names(read: Sequence[str], named: Sequence[str], common: Sequence[str]) -> None:
+    for name in named:
+        if name not in read:
+            raise UserError(f"'{name}:...' concerns a data set that is not read here; these are: {', '.join(read)}")
+    if len(read) > 1 and any(item.lstrip("+").startswith("data.root=") for item in common):
+        raise UserError(
+            f"data.root names one folder, but several data sets are read: {', '.join(read)}\n"
+            f"write {read[0]}:data.root=FOLDER for each, or put them under one folder and set paths.data to it"
+        )
+
+
+def _data_of(names: Sequence[str]) -> dict[str, str]:
+    """The data set that is read for each of the paper's, from the names that a user gives."""
+    nodes = {name: _data_file(name) for name in names}
+    kinds = {node.get("phantom") is not None for node in nodes.values()}
+    if len(kinds) > 1:
+        raise UserError(f"data={','.join(names)} mixes phantoms with real data; a table holds one or the other")
+    found: dict[str, str] = {}
+    for name, node in nodes.items():
+        for paper, reads in (node.get("tables") or {"qubiq": name}).items():
+            found.setdefault(paper, reads)
+    return {name: found[name] for name in PAPER_DATA if name in found}
+
+
+def _data_file(name: str) -> Mapping[str, Any]:
+    folder = resource("configs") / "data"
+    known = sorted(item.stem for item in folder.glob("*.yaml"))
+    if name not in known:
+        raise UserError(f"data='{name}' does not exist; choose from {', '.join(known)}")
+    return OmegaConf.to_container(OmegaConf.load(folder / f"{name}.yaml"), resolve=False)  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What the cells of some tables set, so that nobody else may.
+
+    Attributes:
+        keys: each dotted key or config group that a cell sets, with the name of the first table that does.
+    """
+
+    keys: Mapping[str, str]
+
+    @property
+    def groups(self) -> set[str]:
+        """Config groups whose file the cells choose."""
+        return {key for key in self.keys if is_group(key)}
+
+    def check(self, text: str) -> None:
+        """Refuses an override of something that is compared.
+
+        Args:
+            text: the override, without the name of a data set.
+
+        Raises:
+            UserError: if it chooses a group or sets a key that a cell sets, in any form of Hydra's grammar.
+        """
+        parsed = parse_override(text)
+        for name in map(dotted, filter(None, (parsed.key_or_group, parsed.package))):
+            for key, table in sorted(self.keys.items(), key=lambda item: item[0] != name):  # itself before its group
+                if self._touches(name, key, parsed):
+                    raise UserError(
+                        f"'{text}' sets {key}, which the cells of table {table} set themselves; leave it out\n"
+                        "a configuration of your own is trained by 'dmseg cv', or compared by 'dmseg cv -m'"
+                    )
+
+    def _touches(self, name: str, key: str, override: Override) -> bool:
+        """Whether an override of `name` changes what a cell chooses by setting `key`."""
+        if name == key or key.startswith(f"{name}.") or name == "_global_":
+            return True
+        if not name.startswith(f"{key}."):
+            return False
+        of_choice = is_group(key) and name.removeprefix(f"{key}.") in ("_target_", "name")
+        return of_choice or override.type is OverrideType.DEL or override.package is not None
+
+    def is_option(self, text: str) -> bool:
+        """Whether an override sets a further key of a group that the cells choose: then only some cells may have it."""
+        key = option_key(text)
+        return any(key.startswith(f"{group}.") for group in self.groups)
+
+
+def option_key(text: str) -> str:
+    """The dotted key that an override sets."""
+    return dotted(parse_override(text).key_or_group)
+
+
+def compared(specs: Sequence[TableSpec]) -> Compared:
+    """What the cells of some tables set. A method brings its labels, so these count as set beside it."""
+    found: dict[str, str] = {}
+    for spec in specs:
+        cells = [cell for block in spec.blocks for cell in block.cells.values()]
+        keys = [option_key(item) for cell in cells for item in cell]
+        for key in (*keys, *(["labels"] if "method" in keys else [])):
+            found.setdefault(key, spec.name)
+    return Compared(found)

@@ -1,0 +1,164 @@
+"""What a table compares cannot be overridden, in any form; other settings reach the cells that have them."""
+
+import pytest
+
+from dmseg.cli.main import main
+from dmseg.errors import UserError
+from dmseg.experiments.compose import compose_settings
+from dmseg.tables.plan import TablePlanner
+from dmseg.tables.request import compared, parse_request
+from dmseg.tables.spec import read_spec, table_names
+
+TABLES = [name for name in table_names() if name != "1"]
+VALUES = {
+    "labels": "uniform",
+    "loss": "ce",
+    "method": "softseg",
+    "distill": "kd",
+    "distill.kde": "null",
+    "distill.kde.bandwidth": "1e-3",
+    "distill.teacher_region": "true",
+    "evaluate.ged": "false",
+}
+EXPECTED = {
+    "2": {"labels"},
+    "3": {"labels", "method"},
+    "4": {"labels", "distill"},
+    "5": {"labels", "loss"},
+    "6": {"labels", "distill", "distill.kde", "loss"},
+    "7": {"labels", "distill", "distill.kde", "distill.teacher_region"},
+    "8": {"labels", "distill", "distill.kde", "distill.kde.bandwidth"},
+    "methods": {"labels", "method", "evaluate.ged"},
+}
+
+
+def refused(name, overrides):
+    """The message of a refusal, before anything is read: the data sets do not exist here."""
+    with pytest.raises(UserError) as caught:
+        TablePlanner(overrides, [read_spec(name)])
+    assert len(str(caught.value).splitlines()) <= 3
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_what_a_table_compares(name):
+    assert set(compared([read_spec(name)]).keys) == EXPECTED[name]
+
+
+FORMS = ("{}", "+{}", "++{}", "~{}", "qubiq:{}", "lits:{}", "qubiq:++{}")
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        (name, form)
+        for name in TABLES
+        for form in FORMS
+        if ":" not in form or form.partition(":")[0] in {block.data for block in read_spec(name).blocks}
+    ],
+)
+def test_compared_keys_are_refused_in_every_form(name, form):
+    for key in EXPECTED[name]:
+        text = form.format(f"{key}={VALUES[key]}")
+        assert f"sets {key}, which the cells of table {name} set themselves" in refused(name, [text])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "key"),
+    [
+        ("2", "labels={name: mine}", "labels"),
+        ("2", "labels._target_=dmseg.labels.fusion.uniform", "labels"),
+        ("2", "labels.name=mine", "labels"),
+        ("2", "~labels", "labels"),
+        ("2", "~labels.smoothing", "labels"),
+        ("2", "labels=majority,uniform", "labels"),
+        ("2", "+loss@labels=ce", "labels"),
+        ("2", "+loss@labels.smoothing=ce", "labels"),
+        ("2", "labels@_global_=uniform", "labels"),
+        ("2", "+profile@_global_=demo", "labels"),
+        ("6", "loss={ce_weight: 1}", "loss"),
+        ("8", "distill.kde={bandwidth: 0.1}", "distill.kde"),
+        ("8", "distill.kde=null", "distill.kde"),
+        ("methods", "evaluate={ged: false}", "evaluate.ged"),
+        ("methods", "evaluate={bins: 20}", "evaluate.ged"),
+    ],
+)
+def test_whole_mappings_packages_and_deletions_are_refused(name, text, key):
+    assert f"'{text}' sets {key}, which the cells of table {name} set" in refused(name, [text])
+
+
+def test_the_command_line_exits_with_2_and_names_the_key(capsys):
+    assert main(["plan", "tables=2,5", "data=phantom", "loss=ce"]) == 2
+    assert "'loss=ce' sets loss, which the cells of table 5 set themselves" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text", ["seed=3", "fold=1", "loss=ce", "distill=kd", "evaluate.ged=true", "method=mc_dropout"]
+)
+def test_what_table_2_does_not_compare_stays_free(small_run, text):
+    row = TablePlanner([*small_run, "fold=0", text], [read_spec(2)]).plan()[0].rows[0]
+    assert len({runs[0].experiment_id for runs in row.cells.values()}) == 5
+
+
+def cells_of(small_run, name, *more):
+    row = TablePlanner([*small_run, "fold=0", *more], [read_spec(name)]).plan()[0].rows[0]
+    return {column: runs[0].settings for column, runs in row.cells.items()}
+
+
+def test_options_of_a_compared_group_reach_the_cells_that_have_them(small_run):
+    plain = cells_of(small_run, 2)
+    found = cells_of(small_run, 2, "labels.smoothing.epsilon=0.3", "++labels.disjoint_weight=1")
+    assert found["smoothing"].labels.smoothing.epsilon == 0.3
+    assert found["weighted"].labels.options == {"disjoint_weight": 1}
+    for column in ("majority", "random", "uniform"):
+        assert found[column] == plain[column]
+
+
+def test_options_of_one_data_set_stay_with_it(small_run):
+    assert cells_of(small_run, 2, "lidc:labels.smoothing.epsilon=0.3")["smoothing"].labels.smoothing.epsilon == 0.3
+    assert cells_of(small_run, 2, "lidc:fold=3")["smoothing"].fold == 3
+
+
+@pytest.mark.parametrize("text", ["labels.smoothing.epsilom=0.3", "+labels.typo=1", "labels.smoothing.a.b=1"])
+def test_an_option_that_no_cell_has_is_refused(small_run, text):
+    with pytest.raises(UserError, match=rf"'{text.lstrip('+')}' sets a key that no cell of table 2 has"):
+        cells_of(small_run, 2, text)
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "culprit"),
+    [
+        (2, ["method=mrnet", "method.anonymous_raters=position"], "'method=mrnet'"),
+        (2, ["+method.unused=[labels]"], r"'\+method.unused=\[labels\]'"),
+        (2, ["labels.smoothing=null"], "'labels.smoothing=null'"),
+        (2, ["labels.smoothing.epsilon=0.3", "labels.smoothing={kind: uniform, epsilon: 0.1}"], "'labels.smoothing={"),
+        (6, ["loss.region.variant=2"], "'loss.region.variant=2'"),
+    ],
+)
+def test_columns_that_become_the_same_experiment_are_refused(small_run, name, more, culprit):
+    with pytest.raises(UserError, match=rf"{culprit}.* makes the columns \w+ and \w+ of table {name} the same experi"):
+        cells_of(small_run, name, *more)
+
+
+def test_a_mapping_means_the_same_in_a_cell_as_in_train(small_run):
+    texts = ["loss.region={smooth: 2}", "evaluate={bins: 20}", "+model={encoder_options: {pad_type: same}}"]
+    cell = cells_of(small_run, 2, *texts)["uniform"]
+    alone = compose_settings([*small_run, "labels=uniform", *texts])
+    for part in ("loss", "labels", "evaluate", "model"):
+        assert getattr(cell, part) == getattr(alone, part)
+    assert cell.loss.region["variant"] == 1  # merged, as Hydra does
+
+
+def test_networks_of_one_data_set():
+    request = parse_request(["data=phantom", "phantom:model=unet_tiny,unet_slim", "model=unet_resnet18"])
+    assert request.models_of("phantom") == ("unet_tiny", "unet_slim")
+    assert request.models_of("phantom_lits") == ("unet_resnet18",)
+    with pytest.raises(UserError, match="cannot be set for one of them"):
+        parse_request(["data=phantom", "phantom:data=lidc"])
+
+
+@pytest.mark.parametrize("task", ["brain-tumor-2", "qubiq/brain-tumor-2"])
+def test_labels_of_a_method_follow_the_task_however_it_is_written(task):
+    assert compose_settings(["method=ours", f"task={task}"]).labels.name == "uniform"
+    assert compose_settings(["method=ours", f"++task='{task}'"]).labels.name == "uniform"
+    assert compose_settings(["method=ours", "task=qubiq/kidney-1"]).labels.name == "weighted"
