@@ -227,7 +227,8 @@ class TablePlanner:
         asked = self._asked.overrides_of(data)[1:]
         found = False
         for dropped in asked:
-            rest = [item for item in asked if item != dropped]
+            key = option_key(dropped)
+            rest = [item for item in asked if item != dropped and not option_key(item).startswith(f"{key}.")]
             try:
                 base = Base((f"data={data}", *_without_options(rest, self._compared)))
                 options = [item.lstrip("+") for item in rest if self._compared.is_option(item)]
@@ -239,7 +240,7 @@ class TablePlanner:
                 found = True
                 yield f"'{dropped}'"
         if not found:
-            yield from (f"'{item}'" for item in asked)
+            yield from (f"'{item}'" for item in asked if not option_key(item).startswith("paths."))
 
     def _paper_model(self, spec: TableSpec, block: Block, model: str) -> str:
         """The paper's network that a row may be set beside."""
