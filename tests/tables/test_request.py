@@ -131,12 +131,18 @@ def test_an_option_that_no_cell_has_is_refused(small_run, text):
         (2, ["method=mrnet", "method.anonymous_raters=position"], "'method=mrnet'"),
         (2, ["+method.unused=[labels]"], r"'\+method.unused=\[labels\]'"),
         (2, ["labels.smoothing=null"], "'labels.smoothing=null'"),
-        (2, ["labels.smoothing.epsilon=0.3", "labels.smoothing={kind: uniform, epsilon: 0.1}"], r"'labels.smoothing={kind: uniform, epsilon: 0.1}'"),
+        (
+            2,
+            ["labels.smoothing.epsilon=0.3", "labels.smoothing={kind: uniform, epsilon: 0.1}"],
+            r"'labels.smoothing={kind: uniform, epsilon: 0.1}'",
+        ),
         (6, ["loss.region.variant=2"], "'loss.region.variant=2'"),
     ],
 )
 def test_columns_that_become_the_same_experiment_are_refused(small_run, name, more, culprit):
-    with pytest.raises(UserError, match=rf"^{culprit}[^']* makes the columns \w+ and \w+ of table {name} the same experi"):
+    with pytest.raises(
+        UserError, match=rf"^{culprit}[^']* makes the columns \w+ and \w+ of table {name} the same experi"
+    ):
         cells_of(small_run, name, *more)
 
 
