@@ -1,34 +1,89 @@
-"""Components named in a configuration by their dotted name: found and checked against their signature."""
+"""Components named in a configuration by their dotted name: what each may be, and how it is found."""
 
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from dmseg.errors import UserError
 
-ALLOWED = ("dmseg.", "torch.", "timm.", "segmentation_models_pytorch.")
+
+@dataclass(frozen=True)
+class Kind:
+    """What the component of one configuration node may be.
+
+    Attributes:
+        what: a word for messages.
+        packages: where components of ours and of the libraries are defined.
+        base: dotted name of the class that it must be derived from; empty for a function.
+    """
+
+    what: str
+    packages: tuple[str, ...]
+    base: str = ""
 
 
-def resolve(target: str) -> Callable[..., Any]:
+_FUSION = Kind("a fusion function", ("dmseg.labels.fusion",))
+KINDS: Mapping[str, Kind] = {
+    "data": Kind("an adapter", ("dmseg.data.adapters",), "dmseg.data.case.Adapter"),
+    "data.phantom": Kind("a function that writes a phantom", ("dmseg.data.phantom",)),
+    "labels": _FUSION,
+    "evaluate.reference": _FUSION,
+    "method": Kind("a method", ("dmseg.methods",), "dmseg.methods.base.Method"),
+    "loss.region": Kind(
+        "a loss", ("dmseg.losses", "torch.nn", "timm", "segmentation_models_pytorch"), "torch.nn.modules.module.Module"
+    ),
+}
+"""What may stand under ``_target_``, by configuration node."""
+
+MODULES: set[str] = set()
+"""Modules from outside the package whose components are allowed too."""
+
+
+def check_target(target: object, where: str) -> str:
+    """Checks by its name alone that a component may stand at a configuration node; imports nothing.
+
+    Args:
+        target: the dotted name.
+        where: the configuration node, a key of `KINDS`.
+
+    Returns:
+        The dotted name.
+
+    Raises:
+        UserError: if it is no name, or lies elsewhere.
+    """
+    kind = KINDS[where]
+    if not isinstance(target, str) or not all(part.isidentifier() for part in target.split(".")):
+        raise UserError(f"{where}._target_ is {target!r}, but must be the dotted name of {kind.what}")
+    if not any(target.startswith(f"{package}.") for package in (*kind.packages, *MODULES)):
+        raise UserError(
+            f"{where}._target_={target} is not allowed: {kind.what} of {_or(kind.packages)} is needed there"
+        )
+    if any(part.startswith("_") for part in target.split(".")):
+        raise UserError(f"{where}._target_={target} is not allowed: names that begin with '_' are private")
+    return target
+
+
+def resolve(target: str, where: str) -> Callable[..., Any]:
     """Returns the function or class that a dotted name stands for.
 
     Args:
         target: for example ``dmseg.labels.fusion.weighted``.
+        where: the configuration node, which decides what it may be (`KINDS`).
 
     Raises:
-        UserError: if the name lies outside `ALLOWED`, or there is no such module or attribute.
+        UserError: if it may not stand there, or there is no such module or attribute.
     """
-    if not target.startswith(ALLOWED):
-        raise UserError(f"'{target}' is not allowed as a component: it must start with one of {', '.join(ALLOWED)}")
-    module_name, _, attribute = target.rpartition(".")
+    module_name, _, attribute = check_target(target, where).rpartition(".")
     try:
         found = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"there is no component '{target}' ({error}); check the configuration's _target_") from None
-    if not callable(found):
-        raise UserError(f"component '{target}' is not a function or a class")
+        raise UserError(f"there is no component '{target}' ({error}); check {where}._target_") from None
+    if not _is_of_kind(found, KINDS[where]):
+        raise UserError(f"{where}._target_={target} is not {KINDS[where].what}")
     return found  # type: ignore[no-any-return]
 
 
@@ -38,16 +93,16 @@ def bind(target: str, options: Mapping[str, Any], *, where: str, n_positional: i
     Args:
         target: the component's dotted name.
         options: keyword arguments, as configured.
-        where: the configuration node, for messages (``labels``).
+        where: the configuration node (``labels``).
         n_positional: how many arguments the software itself will supply, before the options.
 
     Returns:
         The component with its options, still to be called with the software's own arguments.
 
     Raises:
-        UserError: if an option is unknown to the component, or one that it needs is missing.
+        UserError: if the component may not stand there, an option is unknown to it, or one that it needs is missing.
     """
-    component = resolve(target)
+    component = resolve(target, where)
     try:
         inspect.signature(component).bind(*[None] * n_positional, **options)
     except TypeError as error:
@@ -55,3 +110,19 @@ def bind(target: str, options: Mapping[str, Any], *, where: str, n_positional: i
         takes = f"it takes {', '.join(known)}" if known else "it takes none"
         raise UserError(f"the options of '{where}' do not fit {target}: {error}; {takes}") from None
     return partial(component, **options)
+
+
+def _is_of_kind(found: object, kind: Kind) -> bool:
+    """Whether a component is what it must be, and is defined where it may be, not only imported there."""
+    module = str(getattr(found, "__module__", "")) + "."
+    if not any(module.startswith(f"{package}.") for package in (*kind.packages, *MODULES)):
+        return False
+    if not kind.base:
+        return inspect.isfunction(found)
+    package, _, name = kind.base.rpartition(".")
+    base = getattr(importlib.import_module(package), name)
+    return inspect.isclass(found) and issubclass(found, base) and not inspect.isabstract(found)
+
+
+def _or(names: tuple[str, ...]) -> str:
+    return " or ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]

@@ -44,7 +44,7 @@ def data(words: Sequence[str]) -> int:
 
 def status(data: DataSettings) -> Status:
     """Looks at the folders of a data set; reads no image and makes no phantom."""
-    about: About = resolve(data.target).about  # type: ignore[attr-defined]
+    about: About = resolve(data.target, "data").about  # type: ignore[attr-defined]
     try:
         adapter: Adapter = bind(data.target, data.options, where="data")(data.root)
     except UserError as error:

@@ -17,8 +17,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dmseg.components import check_target
 from dmseg.errors import UserError
-from dmseg.experiments.overrides import chosen_option, expand_paths, parse_override, quote_path
+from dmseg.experiments.interpolation import check_interpolations
+from dmseg.experiments.overrides import chosen_option, expand_paths, parse_override, quote_path, refuse_reserved
 from dmseg.experiments.teacher_config import resolve_teacher
 from dmseg.resources import resource
 from dmseg.settings import Settings
@@ -103,6 +105,8 @@ def compose_config(overrides: Sequence[str], config: str = "config") -> DictConf
     Raises:
         UserError: if an override is malformed or a key unknown.
     """
+    for item in overrides:
+        refuse_reserved(item)
     with _hydra_initialised(), _in_plain_words(overrides):
         words = [*method_labels(overrides), *map(quote_path, overrides)]
         return compose(config, overrides=_without_null(words))
@@ -145,6 +149,7 @@ def resolve_config(config: DictConfig, overrides: Sequence[str]) -> dict[str, An
         UserError: if a value refers to a key that does not exist.
     """
     with _in_plain_words(overrides):
+        check_interpolations(config)
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         if plain.get("distill"):  # type: ignore[union-attr]
             plain["distill"]["teacher"] = resolve_teacher(config)  # type: ignore[index,call-overload]
@@ -177,7 +182,31 @@ def to_settings(plain: Mapping[str, Any]) -> Settings:
     node["method"] = _gather(node["method"], "method", drop=("labels",))
     settings: Settings = _typed(Settings, node, "")
     _check_values(dataclasses.asdict(settings))
+    check_components(settings)
     return settings
+
+
+def check_components(settings: Settings) -> None:
+    """Checks by name what the settings call.
+
+    Raises:
+        UserError: if a component may not stand where it does.
+    """
+    named = {
+        "data": settings.data.target,
+        "method": settings.method.target,
+        "labels": settings.labels.target,
+        "loss.region": settings.loss.region.get("_target_"),
+        "evaluate.reference": settings.evaluate.reference.get("_target_"),
+    }
+    if settings.data.phantom is not None:
+        named["data.phantom"] = settings.data.phantom.get("_target_")
+    for where, target in named.items():
+        check_target(target, where)
+    if settings.distill is not None:
+        teacher = settings.distill.teacher
+        check_target(teacher.labels.target, "labels")
+        check_target(teacher.loss.region.get("_target_"), "loss.region")
 
 
 def restore_settings(node: Mapping[str, Any], results: Path) -> Settings:
@@ -188,9 +217,10 @@ def restore_settings(node: Mapping[str, Any], results: Path) -> Settings:
         results: the results folder to read from now.
 
     Raises:
-        UserError: if a key is unknown or missing, or a value of the wrong type.
+        UserError: if a key is unknown or missing, a value has the wrong type, or a component may not stand there.
     """
     settings: Settings = _typed(Settings, node, "")
+    check_components(settings)
     return dataclasses.replace(settings, paths=dataclasses.replace(settings.paths, results=str(results)))
 
 

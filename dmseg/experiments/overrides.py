@@ -52,6 +52,21 @@ def is_group(key: str) -> bool:
     return (resource("configs") / key.replace(".", "/")).is_dir()
 
 
+def refuse_reserved(text: str) -> None:
+    """Refuses an override of Hydra's own configuration, which could run code, or of what a method says of itself.
+
+    Raises:
+        UserError: if it is one.
+    """
+    parsed = parse_override(text)
+    key, value = dotted(parsed.key_or_group), parsed.value()
+    if any(dotted(name).partition(".")[0] == "hydra" for name in (key, parsed.package or "")):
+        advice = "workers= and launcher= say where runs are trained"
+        raise UserError(f"'{text}' configures Hydra, which only composes settings here; {advice}")
+    if key == "method.unused" or (key == "method" and isinstance(value, dict) and "unused" in value):
+        raise UserError(f"'{text}': which settings a method does not use is said by its file in configs/method")
+
+
 def chosen_option(overrides: Sequence[str], group: str) -> str | None:
     """The file of a config group that some overrides choose; the last one counts, None if there is no such."""
     found = [

@@ -20,9 +20,15 @@ GROUPS = {
 @pytest.mark.parametrize("choice", [f"{group}={name}" for group, names in GROUPS.items() for name in names])
 def test_every_choice_composes_and_its_components_exist(choice):
     settings = compose_settings([choice])
-    for target in (settings.data.target, settings.labels.target, settings.evaluate.reference["_target_"]):
-        assert callable(resolve(target))
-    assert callable(resolve(settings.loss.region["_target_"]))
+    named = {
+        "data": settings.data.target,
+        "labels": settings.labels.target,
+        "method": settings.method.target,
+        "evaluate.reference": settings.evaluate.reference["_target_"],
+        "loss.region": settings.loss.region["_target_"],
+    }
+    for where, target in named.items():
+        assert callable(resolve(target, where))
 
 
 def test_combinations_of_profile_protocol_and_data():

@@ -129,7 +129,6 @@ def test_an_option_that_no_cell_has_is_refused(small_run, text):
     ("name", "more", "culprit"),
     [
         (2, ["method=mrnet", "method.anonymous_raters=position"], "'method=mrnet'"),
-        (2, ["+method.unused=[labels]"], r"'\+method.unused=\[labels\]'"),
         (2, ["labels.smoothing=null"], "'labels.smoothing=null'"),
         (
             2,
