@@ -16,26 +16,36 @@ ARGS ?=
 UV_VERSION := 0.13.9
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+INSTALL = $(if $(filter uv,$(INSTALLER)),VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode,$(BIN)/python -m pip install --quiet --disable-pip-version-check)
 OVERRIDES = $(if $(DATA),data=$(DATA)) profile=$(PROFILE) $(if $(DATA_ROOT),'data.root=$(subst ','\'',$(DATA_ROOT))') $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-all test chaos test-slurm lint format build clean reproduce-figure1 reproduce-methods reproduce-tables
+.PHONY: help setup lock demo demo-all test chaos test-slurm lint format build clean reproduce-figure1 reproduce-methods reproduce-tables
 
 help: ## show this
 	@grep -E '^[a-z0-9%-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
 
 setup: $(READY) ## make the environment
 
+# Every package is checked against the hash in requirements.txt, but where TORCH_BACKEND takes another build of torch.
 $(READY): pyproject.toml requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] < (3, 14) else "dmseg needs Python 3.11, 3.12 or 3.13; set PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 ifeq ($(INSTALLER),uv)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode $(if $(TORCH_BACKEND),--torch-backend $(TORCH_BACKEND)) -c requirements.txt -e '.[dev]'
+endif
+ifneq ($(TORCH_BACKEND),)
+	sed -e 's/ *\\$$//' -e '/--hash/d' requirements.txt > $(VENV)/versions.txt
+	$(INSTALL) --torch-backend $(TORCH_BACKEND) -c $(VENV)/versions.txt -e '.[dev]'
 else
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.txt -e '.[dev]'
+	$(INSTALL) --require-hashes -r requirements.txt
+	$(INSTALL) --no-deps --no-build-isolation -e .
 endif
 	touch $(READY)
+
+lock: $(READY) ## write requirements.txt anew: versions and hashes of all packages
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra slurm --universal --python-version 3.11 --generate-hashes \
+	    --no-header --no-annotate --no-emit-index-url --output-file requirements.txt
 
 demo: $(READY) ## Table 2 on generated data: 175 short trainings
 	$(BIN)/dmseg reproduce table=2 data=phantom profile=demo paths.results=results/demo $(ARGS)
