@@ -74,7 +74,8 @@ def expand(overrides: Sequence[str]) -> Grid:
         UserError: if a sweep is malformed, has no values or too many, or a swept key is given twice.
     """
     parsed = [_parse(word) for word in overrides]
-    choices, keys = [], {}
+    choices: list[tuple[str, ...]] = []
+    keys: dict[str, int] = {}
     for place, (word, item) in enumerate(zip(overrides, parsed, strict=True)):
         swept = item is not None and (item.is_sweep_override() or _holds_sweep(item.value()))
         if item is None or not swept:
@@ -158,7 +159,7 @@ def _check_given_once(item: Override, parsed: Sequence[Override | None], words: 
 
 def _values(word: str, item: Override) -> list[str]:
     """The values of a sweep, as overrides write them."""
-    value = item.value()
+    value: Any = item.value()
     if isinstance(value, Glob):
         return _matching(word, item.key_or_group, value)
     try:

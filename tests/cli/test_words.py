@@ -1,11 +1,15 @@
 """Words that are no overrides, and values in Python's form."""
 
+import re
+from pathlib import Path
+
 import pytest
+import yaml
 
 from dmseg.cli.main import COMMANDS, main
 from dmseg.cli.words import checked, from_python
 from dmseg.errors import UserError
-from dmseg.experiments.compose import compose_plain
+from dmseg.experiments.compose import compose_plain, compose_settings
 
 
 @pytest.mark.parametrize(
@@ -81,3 +85,20 @@ def test_hydras_own_form_stays(word):
 def test_a_flag_is_never_taken_for_a_value():
     with pytest.raises(UserError, match="no option '--'"):
         checked("train", ["--"])
+
+
+def test_the_documented_agent_calls_train_with_words_that_are_composed():
+    utils = pytest.importorskip("wandb.sdk.launch.sweeps.utils")
+    page = (Path(__file__).parents[2] / "docs" / "sweeps.md").read_text()
+    sweep = yaml.safe_load(re.search(r"```yaml\n(.*?)```", page, re.DOTALL)[1])
+    assert sweep["command"][:2] == ["dmseg", "train"]
+    assert sweep["command"][-1] == "${args_no_hyphens}"
+    values = {name: node["values"] for name, node in sweep["parameters"].items() if "values" in node}
+    for index in range(3):
+        args = {name: {"value": choice[index % len(choice)]} for name, choice in values.items()}
+        made = utils.create_sweep_command_args({"args": args | {"optim.lr": {"value": 0.0031}}})["args_no_hyphens"]
+        settings = compose_settings(checked("train", [*sweep["command"][2:-1], *made]))
+        assert settings.optim.lr == 0.0031
+        assert settings.labels.name == values["labels"][index]
+        assert settings.model.weights == values["model.weights"][index % 2]
+        assert settings.train.scale == values["train.scale"][index % 2]
