@@ -59,9 +59,17 @@ class Grid:
 
     def _combination(self, overrides: tuple[str, ...]) -> Combination:
         values = {key: _shown(overrides[place]) for key, place in self.keys.items()}
+        if "data" in values:
+            overrides = self._of_one(overrides, values["data"])
         if values.get("distill") == "null":  # the options of distillation hold where there is one, as in tables
             overrides = tuple(word for word in overrides if not word.lstrip("+~").startswith("distill."))
         return Combination(overrides, values)
+
+    def _of_one(self, overrides: tuple[str, ...], data: str) -> tuple[str, ...]:
+        """Those that hold for a data set; ``NAME:key=value`` holds for the one of that name, as in tables."""
+        others = {_shown(word) for word in self.choices[self.keys["data"]]} - {data}
+        own = [word.removeprefix(f"{data}:") for word in overrides]
+        return tuple(word for word in own if word.partition(":")[0] not in others)
 
 
 def expand(overrides: Sequence[str]) -> Grid:

@@ -140,6 +140,14 @@ def test_options_of_distillation_hold_where_there_is_one():
     ]
 
 
+def test_an_override_may_be_of_one_data_set():
+    grid = expand(["data=phantom,lidc", "phantom:task=kidney-1", "lidc:data.root=/a-b", "fold=0", "other:x=1"])
+    assert [item.overrides for item in grid.combinations()] == [
+        ("data=phantom", "task=kidney-1", "fold=0", "other:x=1"),
+        ("data=lidc", "data.root=/a-b", "fold=0", "other:x=1"),
+    ]
+
+
 def test_what_is_not_swept_stays_as_typed():
     words = ["data.root=~/x", "data.root='a,b'", "train.scale=[1,2]", "labels=uniform", "~evaluate.ged", "a=", "x"]
     (only,) = expand(words).combinations()

@@ -213,9 +213,9 @@ def test_phantoms_are_marked_among_real_data(small_run, tmp_path, monkeypatch, c
     )
     said = capfd.readouterr()
     rows = table(tmp_path / "results")
-    assert [(row["data"], row["phantom"]) for row in rows] == [("lidc", "false"), ("phantom_lits", "true")]
+    assert [(row["data"], row["phantom"]) for row in rows] == [("lidc", "false"), ("phantom", "true")]
     assert [line.endswith("(PHANTOM data)") for line in said.out.splitlines()[:4]] == [False, False, False, True]
-    assert main(["train", "-m", *words, "data=phantom_lits", "profile=demo", "name=t"]) == 0
+    assert main(["train", "-m", *words, "data=phantom", "task=kidney-1", "profile=demo", "name=t"]) == 0
     assert capfd.readouterr().out.startswith("sweep t (PHANTOM data)\n")
 
 
