@@ -208,7 +208,7 @@ def test_phantoms_are_marked_among_real_data(small_run, tmp_path, monkeypatch, c
     (tmp_path / "data").mkdir()
     (tmp_path / "lidc").rename(tmp_path / "data" / "lidc")
     words = [word for word in small_run if not word.startswith(("data=", "data.root", "paths.results"))]
-    assert main(["train", "-m", *words, "data=lidc,phantom_lits", "profile=demo", "name=t"]) == 0, (
+    assert main(["train", "-m", *words, "data=lidc,phantom", "phantom:task=kidney-1", "profile=demo", "name=t"]) == 0, (
         capfd.readouterr().err
     )
     said = capfd.readouterr()
