@@ -38,6 +38,8 @@ def checked(command: str, words: Sequence[str]) -> list[str]:
     for word in words:
         if word.startswith("-"):
             _check_flag(command, word)
+        if word.startswith("name=") and command in ("train", "cv") and not set(MULTIRUN) & set(words):
+            raise UserError(f"'{word}' names the table of a sweep, and needs -m")
         key = word.lstrip("+~").partition("=")[0]
         if key == "hydra" or key.startswith(("hydra.", "hydra/", "hydra@")) or "@hydra" in key:
             part = key.replace("/", ".").partition(".")[2].partition(".")[0]

@@ -51,6 +51,11 @@ def test_only_train_and_cv_sweep(command, capfd):
     assert capfd.readouterr().err == f"dmseg: -m is for train and cv; '{command}' has no sweeps\n"
 
 
+def test_a_name_needs_a_sweep(capfd):
+    assert main(["train", "name=x"]) == 2
+    assert capfd.readouterr().err == "dmseg: 'name=x' names the table of a sweep, and needs -m\n"
+
+
 def test_overrides_pass():
     words = ["-m", "labels=a,b", "+hydrant.x=1", "~x", "data.root=/a-b/--c", "runs=hydra"]
     assert checked("train", words) == words
