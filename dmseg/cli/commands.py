@@ -9,7 +9,6 @@ import pandas as pd
 from rich.console import Console
 from rich.logging import RichHandler
 
-from dmseg.cli.sweep import is_sweep, sweep
 from dmseg.experiments.compose import compose_settings
 from dmseg.experiments.launch import Outcome, attempt_with_teachers, is_inline, launch
 from dmseg.experiments.lease import Held
@@ -48,10 +47,8 @@ def _count_slices(settings: Settings) -> int:
 
 
 def train(words: Sequence[str]) -> int:
-    """Trains one run, or a sweep with ``-m``."""
+    """Trains one run."""
     set_up_logging()
-    if is_sweep(words):
-        return sweep(words)
     settings = compose_settings(words)
     run = plan_run(settings, prepare_task(settings.data, settings.paths, settings.task, say, settings.workers))
     outcome = attempt_with_teachers(run, talkative)

@@ -10,8 +10,8 @@ usage: dmseg COMMAND [key=value ...]
 
 commands
   prepare            make phantoms where needed and write the prepared store of one task, or of all
-  train              train and score one run; with -m a sweep over values: labels=majority,uniform fold=0,1
-  cv                 all folds of one configuration, and their pooled scores
+  train              train and score one run; with -m a sweep: a run for each combination of labels=a,b fold=0,1
+  cv                 all folds of one configuration, and their pooled scores; with -m a sweep
   reproduce table=N  run what is missing of a table of the paper, then write it; figure=1 or soft-labels draws a figure
   table table=N      write a table from what is there
   plan table=N       what a table takes: experiments and runs, done, running, failed and missing, hours left
@@ -35,7 +35,7 @@ Keys are Hydra overrides; configs/config.yaml lists them. The most used:
 examples
   dmseg reproduce table=2 data=phantom profile=demo
   dmseg train data=lidc data.root=lidc labels=uniform model=unet_mobilenetv2 fold=0
-  dmseg train -m labels=majority,uniform,weighted fold=0,1 data=phantom task=kidney-1 profile=demo
+  dmseg train -m labels=majority,uniform,weighted fold=0,1 data=phantom task=kidney-1 profile=demo name=labels
 
 status: 0 done, 1 a run failed, 2 an error of use
 """
@@ -53,6 +53,9 @@ COMMANDS = {
     "data": "dmseg.cli.data:data",
 }
 """Each command's function, by module: it takes the words after the command's name and returns an exit status."""
+
+SWEEPS = {"train": "dmseg.cli.sweep:train", "cv": "dmseg.cli.sweep:cv"}
+"""The same of the commands that sweep over values with ``-m``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,10 +83,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(command: str, words: list[str]) -> int:
+    from dmseg.cli.words import MULTIRUN, checked
     from dmseg.errors import UserError
 
-    module, _, function = COMMANDS[command].partition(":")
     try:
+        words = checked(command, words)
+        functions = SWEEPS if set(MULTIRUN) & set(words) else COMMANDS
+        module, _, function = functions[command].partition(":")
         status = int(getattr(importlib.import_module(module), function)(words))
         sys.stdout.flush()
         return status

@@ -1,117 +1,148 @@
-"""Free sweeps: ``dmseg train -m``, every combination of values, through Hydra's launchers."""
+"""Free sweeps: ``dmseg train -m`` and ``dmseg cv -m``, every combination of the values that are given for some keys."""
 
-import itertools
-import sys
-from collections.abc import Sequence
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-from omegaconf import DictConfig
-from rich.console import Console
-from rich.table import Table
-
+from dmseg.cli.commands import carry_out, say, set_up_logging
+from dmseg.cli.expand import Combination, Grid, expand
+from dmseg.cli.sweep_table import Experiment, make_rows, print_rows, to_csv
+from dmseg.cli.words import MULTIRUN
+from dmseg.data.prepared import PreparedTask
 from dmseg.errors import UserError
-from dmseg.experiments.compose import HYDRA_VERSION_BASE, compose_settings
-from dmseg.experiments.launch import attempt_with_teachers
-from dmseg.experiments.plan import PlannedRun, plan_run
+from dmseg.experiments.compose import compose_settings
+from dmseg.experiments.plan import PlannedRun, plan_folds, plan_run, waves
 from dmseg.experiments.sources import prepare_task
 from dmseg.experiments.store import RunStore
-from dmseg.report.observers import talkative
-from dmseg.resources import resource
+from dmseg.files import write_whole
 from dmseg.settings import Settings
 
-FLAGS = ("-m", "--multirun")
+Plan = Callable[[Settings, PreparedTask], Sequence[PlannedRun]]
+
+MANY = 1000
+"""From so many combinations on it is said that planning them takes time."""
+STOPPED = 128
+"""Exit statuses above are those of a signal."""
 
 
-def is_sweep(words: Sequence[str]) -> bool:
-    """Whether a sweep is asked for."""
-    return any(word in FLAGS for word in words)
+def train(words: Sequence[str]) -> int:
+    """Trains one run for each combination, and prints and writes their scores."""
+    return _sweep("train", words, lambda settings, prepared: [plan_run(settings, prepared)])
 
 
-def sweep(words: Sequence[str]) -> int:
-    """Plans every combination before the first one starts, runs them, and prints overrides, ids and what is done.
+def cv(words: Sequence[str]) -> int:
+    """Trains all folds of each combination, and prints and writes their pooled scores."""
+    return _sweep("cv", words, plan_folds)
+
+
+def _sweep(command: str, words: Sequence[str], plan: Plan) -> int:
+    """Plans every combination before the first run starts, carries out what is missing, and reports.
 
     Returns:
-        Exit status: 0 if all are done, 1 if one failed.
+        Exit status: 0 if all runs are done, else as ``cv``.
 
     Raises:
         UserError: if any combination is wrong.
     """
-    overrides = [word for word in words if word not in (*FLAGS, "distill=null")]  # the default, unknown to Hydra
-    if any(word.startswith("distill=") and "null" in word for word in overrides):
-        raise UserError("a sweep cannot run over distill=null; sweep over the others, and leave distill out for null")
-    fixed, combinations = expand(overrides)
-    runs = [_plan(compose_settings([*fixed, *combination])) for combination in combinations]
-    _print_runs(combinations, runs)
-    _run_under_hydra(overrides)
-    failed = [run for run in runs if not _is_done(run)]
-    for run in failed:
-        print(f"dmseg: {run.title} ({run.run_id}) is not done", file=sys.stderr)
-    print(
-        f"{len(runs) - len(failed)} of {len(runs)} runs done, in {RunStore(Path(runs[0].settings.paths.results)).runs}"
-    )
-    return 1 if failed else 0
+    set_up_logging()
+    name, overrides = _take_name([word for word in words if word not in MULTIRUN])
+    grid = expand(overrides)
+    if command == "cv" and "fold" in grid.keys:
+        raise UserError("cv trains all folds of each combination; leave fold out, or use train -m")
+    name = name or _digest(command, grid)
+    _announce(grid)
+    experiments = _plan_all(grid, plan)
+    status = _carry_out(experiments)
+    rows = make_rows(experiments)
+    print_rows(rows, command, name)
+    path = _folder(experiments) / "sweeps" / f"{name}.csv"
+    write_whole(path, to_csv(rows, command))
+    say(f"written: {path}")
+    return status
 
 
-def expand(overrides: Sequence[str]) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Splits overrides into those with one value and all combinations of the others.
+def _take_name(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Takes ``name=NAME`` out of the words.
 
     Raises:
-        UserError: if an override is malformed.
+        UserError: if it is given twice, or is more than a name.
     """
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        raise UserError(f"{str(error).splitlines()[0]} (in: {' '.join(overrides)})") from None
-    fixed = [item.input_line or "" for item in parsed if not item.is_sweep_override()]
-    swept = [
-        [f"{item.get_key_element()}={value}" for value in item.sweep_string_iterator()]
-        for item in parsed
-        if item.is_sweep_override()
-    ]
-    return fixed, list(itertools.product(*swept))
+    names = [word.removeprefix("name=") for word in words if word.startswith("name=")]
+    if len(names) > 1:
+        raise UserError(f"name is given twice: {' and '.join(names)}")
+    if names and not re.fullmatch(r"\w[\w.-]{0,99}", names[0], re.ASCII):
+        raise UserError(f"name is '{names[0]}', but must be up to 100 letters, digits, '-', '_' or '.', and no path")
+    return (names[0] if names else None), [word for word in words if not word.startswith("name=")]
 
 
-def _run_under_hydra(overrides: Sequence[str]) -> None:
-    """Hands the sweep to Hydra, so that its launchers and sweepers work; a failing job does not stop the others."""
-
-    @hydra.main(version_base=HYDRA_VERSION_BASE, config_path=str(resource("configs").absolute()), config_name="config")
-    def job(config: DictConfig) -> None:
-        run_job(HydraConfig.get().overrides.task)
-
-    before = sys.argv
-    sys.argv = ["dmseg train", "--multirun", *overrides]
-    try:
-        job()
-    finally:
-        sys.argv = before
+def _digest(command: str, grid: Grid) -> str:
+    """A short name for a sweep: the same in whatever order its overrides and values stand, and wherever it is run."""
+    choices = sorted(sorted(choice) for choice in grid.choices)
+    where = ("workers=", "launcher=", "launcher.", "threads=", "device=")
+    chosen = [choice for choice in choices if not choice[0].lstrip("+").startswith(where)]
+    return hashlib.sha256(json.dumps([command, chosen]).encode()).hexdigest()[:8]
 
 
-def run_job(overrides: Sequence[str]) -> None:
-    """One job of a sweep: composed as it was planned, carried out, and reported at once if it fails."""
-    outcome = attempt_with_teachers(_plan(compose_settings(list(overrides))), talkative)
-    if outcome.error is not None:
-        print(
-            f"dmseg: {outcome.run.title} ({outcome.run.run_id}) failed: {outcome.error}",
-            file=sys.stderr,
-            flush=True,
-        )
+def _announce(grid: Grid) -> None:
+    """Says how many combinations there are, before any is planned."""
+    if not grid.keys:
+        say("no key has several values: this is a single combination")
+        return
+    counts = " x ".join(f"{len(grid.choices[place])} {key}" for key, place in grid.keys.items())
+    patience = "; planning them takes minutes" if len(grid) > MANY else ""
+    say(f"combinations: {len(grid)} ({counts}){patience}")
 
 
-def _plan(settings: Settings) -> PlannedRun:
-    return plan_run(settings, prepare_task(settings.data, settings.paths, settings.task, workers=settings.workers))
+def _plan_all(grid: Grid, plan: Plan) -> list[Experiment]:
+    """Composes and plans all combinations; data that several share are prepared once.
+
+    Raises:
+        UserError: if a combination is wrong, or they cannot be carried out together.
+    """
+    prepared: dict[str, PreparedTask] = {}
+    experiments = []
+    for combination in grid.combinations():
+        try:
+            settings = compose_settings(combination.overrides)
+            source = repr((settings.data, settings.paths, settings.task))
+            if source not in prepared:
+                prepared[source] = prepare_task(settings.data, settings.paths, settings.task, say, settings.workers)
+            experiments.append(Experiment(combination.values, tuple(plan(settings, prepared[source]))))
+        except UserError as error:
+            raise UserError(f"{error}{_where(combination)}") from None
+    first = experiments[0].settings.launcher
+    if any(experiment.settings.launcher != first for experiment in experiments):
+        raise UserError("all runs of a sweep share one launcher; give workers and launcher one value each")
+    return experiments
 
 
-def _is_done(run: PlannedRun) -> bool:
-    store = RunStore(Path(run.settings.paths.results))
-    return store.is_complete(run.run_id, run.evaluation_id, run.settings.evaluate.save_predictions)
+def _where(combination: Combination) -> str:
+    values = " ".join(f"{key}={value}" for key, value in combination.values.items())
+    return f"\nin the combination {values}" if values else ""
 
 
-def _print_runs(combinations: Sequence[tuple[str, ...]], runs: Sequence[PlannedRun]) -> None:
-    shown = Table("overrides", "run id", "experiment", box=None)
-    for combination, run in zip(combinations, runs, strict=True):
-        shown.add_row(" ".join(combination) or "(none)", run.run_id, run.experiment_id)
-    Console().print(shown)
+def _carry_out(experiments: Sequence[Experiment]) -> int:
+    """Carries out what is missing; runs that are scored in several ways are trained first, then scored again."""
+    runs = [run for experiment in experiments for run in experiment.runs]
+    keeping_first = sorted(runs, key=lambda run: not run.settings.evaluate.save_predictions)
+    status = 0
+    for number, wave in enumerate(waves(keeping_first)):
+        trained = wave if number == 0 else [run for run in wave if RunStore(run.results).is_done(run.run_id)]
+        if trained and status < STOPPED:
+            status = max(status, carry_out(trained, experiments[0].settings))
+    return status
+
+
+def _folder(experiments: Sequence[Experiment]) -> Path:
+    """The results folder, or what several of them have in common."""
+    folders = list(dict.fromkeys(experiment.settings.paths.results for experiment in experiments))
+    if len(folders) == 1:
+        return Path(folders[0])
+    common = os.path.commonpath([os.path.abspath(folder) for folder in folders])
+    chosen = Path(common if any(map(os.path.isabs, folders)) else os.path.relpath(common))
+    chosen = Path(folders[0]) if common == os.path.sep else chosen
+    say(f"results lie in {', '.join(folders)}; the table of the sweep goes to {chosen}")
+    return chosen

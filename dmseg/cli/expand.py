@@ -1,0 +1,250 @@
+"""Sweeps as they are typed: every form of Hydra's grammar becomes combinations of plain overrides."""
+
+import inspect
+import itertools
+import math
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cache
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser, create_functions
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, Quote, QuotedString, Sweep
+from hydra.errors import HydraException
+
+from dmseg.errors import UserError
+from dmseg.resources import resource
+
+LIMIT = 100_000
+"""Most combinations of a sweep."""
+
+_BARE = re.compile(r"[A-Za-z_][\w./-]*", re.ASCII)
+_WORDS_WITH_A_TYPE = {"null", "true", "false", "inf", "nan"}
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One point of a sweep.
+
+    Attributes:
+        overrides: all of its overrides, in the order in which they were typed.
+        values: the value of each swept key, as it is shown.
+    """
+
+    overrides: tuple[str, ...]
+    values: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A whole sweep.
+
+    Attributes:
+        choices: for each override that was typed, the overrides that it stands for; one where nothing is swept.
+        keys: the swept keys, each with its place among the overrides.
+    """
+
+    choices: tuple[tuple[str, ...], ...]
+    keys: Mapping[str, int]
+
+    def __len__(self) -> int:
+        return math.prod(len(choice) for choice in self.choices)
+
+    def combinations(self) -> list[Combination]:
+        """All combinations; the last key changes fastest."""
+        return [self._combination(overrides) for overrides in itertools.product(*self.choices)]
+
+    def _combination(self, overrides: tuple[str, ...]) -> Combination:
+        values = {key: _shown(overrides[place]) for key, place in self.keys.items()}
+        if "data" in values:
+            overrides = self._of_one(overrides, values["data"])
+        if values.get("distill") == "null":  # the options of distillation hold where there is one, as in tables
+            overrides = tuple(word for word in overrides if not word.lstrip("+~").startswith("distill."))
+        return Combination(overrides, values)
+
+    def _of_one(self, overrides: tuple[str, ...], data: str) -> tuple[str, ...]:
+        """Those that hold for a data set; ``NAME:key=value`` holds for the one of that name, as in tables."""
+        others = {_shown(word) for word in self.choices[self.keys["data"]]} - {data}
+        own = [word.removeprefix(f"{data}:") for word in overrides]
+        return tuple(word for word in own if word.partition(":")[0] not in others)
+
+
+def expand(overrides: Sequence[str]) -> Grid:
+    """Finds the values that each override stands for: ``a,b``, ``choice``, ``range``, ``glob``, ``sort``, ``shuffle``.
+
+    Args:
+        overrides: in Hydra's grammar. One that cannot be read, and has no comma, is kept for the composer to judge.
+
+    Raises:
+        UserError: if a sweep is malformed, has no values or too many, or a swept key is given twice.
+    """
+    parsed = [_parse(word) for word in overrides]
+    choices: list[tuple[str, ...]] = []
+    keys: dict[str, int] = {}
+    for place, (word, item) in enumerate(zip(overrides, parsed, strict=True)):
+        swept = item is not None and (item.is_sweep_override() or _holds_sweep(item.value()))
+        if item is None or not swept:
+            choices.append((word,))
+            continue
+        _check_given_once(item, parsed, overrides)
+        key = item.get_key_element()
+        choices.append(tuple(f"{key}={text}" for text in _values(word, item)))
+        keys[key.lstrip("+")] = place
+    grid = Grid(tuple(choices), keys)
+    if len(grid) > LIMIT:
+        raise UserError(f"these are {len(grid)} combinations, but a sweep may have {LIMIT} at most")
+    return grid
+
+
+def written(value: Any) -> str:  # noqa: ANN401
+    """A value in Hydra's grammar, of which Hydra reads the same value again.
+
+    Raises:
+        TypeError: if there is no way to write it.
+    """
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, QuotedString | str):
+        text = value.text if isinstance(value, QuotedString) else value
+        is_bare = _BARE.fullmatch(text) and text.lower() not in _WORDS_WITH_A_TYPE
+        return text if is_bare else QuotedString(text, Quote.single).with_quotes()
+    if isinstance(value, list):
+        return f"[{','.join(map(written, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{_written_key(key)}:{written(item)}' for key, item in value.items())}}}"
+    raise TypeError(f"{type(value).__name__} cannot be written as a value")
+
+
+def _written_key(key: Any) -> str:  # noqa: ANN401
+    """A key of a mapping; Hydra allows no quotes there."""
+    return re.sub(r"[\\()\[\]{}:=, \t]", r"\\\g<0>", key) if isinstance(key, str) else written(key)
+
+
+def _shown(word: str) -> str:
+    """The value of an override for people: a text without its quotes."""
+    item = _parse(word)
+    value = None if item is None else item.value()
+    return value if isinstance(value, str) else word.partition("=")[2]
+
+
+def _parse(word: str) -> Override | None:
+    """One override, None where it is not in Hydra's grammar.
+
+    Raises:
+        UserError: if a function in it is used wrongly, or it looks like a list of values and cannot be read.
+    """
+    try:
+        return _parser().parse_override(word)
+    except HydraException as error:
+        cause = error.__cause__
+        if isinstance(
+            cause, ValueError | TypeError | HydraException | AssertionError
+        ):  # of a function, not of the grammar
+            raise UserError(f"'{word}': {str(cause).splitlines()[0]}") from None
+        key, _, value = word.partition("=")
+        if "," in value:
+            raise UserError(
+                f"'{word}' cannot be read as values; put those with special characters in quotes: "
+                f"""{key}='"first","second"'"""
+            ) from None
+        return None
+
+
+def _check_given_once(item: Override, parsed: Sequence[Override | None], words: Sequence[str]) -> None:
+    same = [
+        word
+        for other, word in zip(parsed, words, strict=True)
+        if other is not None and (other.key_or_group, other.package) == (item.key_or_group, item.package)
+    ]
+    if len(same) > 1:
+        raise UserError(f"{item.key_or_group} is given twice: {' and '.join(same)}; write all its values in one list")
+
+
+def _values(word: str, item: Override) -> list[str]:
+    """The values of a sweep, as overrides write them."""
+    value: Any = item.value()
+    if isinstance(value, Glob):
+        return _matching(word, item.key_or_group, value)
+    try:
+        texts = [written(element) for element in value.list] if isinstance(value, ChoiceSweep) else []
+    except TypeError:
+        texts = []
+    if not texts:
+        raise UserError(
+            f"'{word}': a list, a mapping or another sweep cannot hold a sweep; write all values in one list"
+        )
+    return texts
+
+
+def _matching(word: str, group: str, glob: Glob) -> list[str]:
+    """The files of a config group that a glob chooses."""
+    options = sorted(path.stem for path in (resource("configs") / group).glob("*.yaml"))
+    if not options:
+        raise UserError(
+            f"'{word}': glob() chooses among the files of a config group (labels, loss, ...); list the values"
+        )
+    if not (found := glob.filter(options)):
+        raise UserError(f"'{word}' matches none of {', '.join(options)}")
+    return found
+
+
+def _holds_sweep(value: Any) -> bool:  # noqa: ANN401
+    if isinstance(value, list | dict):
+        return any(map(_holds_sweep, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, Sweep | Glob)
+
+
+@cache
+def _parser() -> OverridesParser:
+    """Hydra's parser with functions that give exact, ordered and finite values."""
+    functions = create_functions()
+    own: dict[str, Callable[..., Any]] = {
+        "choice": _choice,
+        "range": _range,
+        "shuffle": _shuffle,
+        "interval": _refuse("interval() has no list of values; write them, or range(start,stop,step)"),
+        "tag": _refuse("tags are for optimisers, which dmseg has none of; leave tag() out"),
+    }
+    functions.functions |= own
+    functions.definitions |= {name: inspect.signature(function) for name, function in own.items()}
+    return OverridesParser(functions)
+
+
+def _choice(*args: Any) -> ChoiceSweep:  # noqa: ANN401
+    if len(args) == 1 and isinstance(args[0], ChoiceSweep):
+        return ChoiceSweep(list=args[0].list)
+    if not args:
+        raise ValueError("choice() has no values")
+    return ChoiceSweep(list=list(args))
+
+
+def _shuffle(*args: Any) -> ChoiceSweep:  # noqa: ANN401
+    """The same values in another order, which is the same each time."""
+    values = list(_choice(*args).list)
+    random.Random(0).shuffle(values)
+    return ChoiceSweep(list=values)
+
+
+def _range(start: int | float, stop: int | float | None = None, step: int | float = 1) -> ChoiceSweep:
+    """Numbers from start up to stop, which is left out; with a fraction among them, all are floats."""
+    first, last = (0, start) if stop is None else (start, stop)
+    if not all(math.isfinite(number) for number in (first, last, step)) or not step:
+        raise ValueError("start, stop and step must be finite, and step not 0")
+    exact = [Decimal(repr(number)) for number in (first, last, step)]
+    count = max(0, math.ceil((exact[1] - exact[0]) / exact[2]))
+    if not 0 < count <= LIMIT:
+        raise ValueError(f"this range has {count or 'no'} values, but may have 1 to {LIMIT}")
+    kind = int if all(isinstance(number, int) for number in (first, last, step)) else float
+    return ChoiceSweep(list=[kind(exact[0] + index * exact[2]) for index in range(count)])
+
+
+def _refuse(reason: str) -> Callable[..., Any]:
+    def function(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        raise ValueError(reason)
+
+    return function

@@ -1,0 +1,147 @@
+"""The table of a sweep: a row for each combination, with what was swept, the id, and the scores."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from dmseg.errors import UserError
+from dmseg.experiments.plan import PlannedRun
+from dmseg.experiments.status import run_status
+from dmseg.experiments.store import OPTIONAL_SCORES, SCORES, RunStore
+from dmseg.settings import Settings
+
+IDS = {"train": "run", "cv": "experiment"}
+"""What the rows of a command's table are."""
+PERCENT = SCORES
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A combination and its runs.
+
+    Attributes:
+        values: the value of each swept key.
+        runs: its runs: one, or one for each fold.
+    """
+
+    values: Mapping[str, str]
+    runs: tuple[PlannedRun, ...]
+
+    @property
+    def settings(self) -> Settings:
+        """Settings of its first run."""
+        return self.runs[0].settings
+
+    @property
+    def key(self) -> tuple[tuple[str, str], ...]:
+        """What is computed and how it is scored; combinations with the same key are the same experiment."""
+        return tuple((run.run_id, run.evaluation_id) for run in self.runs)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table.
+
+    Attributes:
+        experiment: what it shows.
+        status: ``done``, ``failed``, ``running``, ``not done`` or ``damaged``; of several folds also how many are done.
+        same_as: number of the earlier row, from 1, that is the same experiment; None if there is none.
+        cases: number of cases that were scored, over all folds; 0 where not all runs are done.
+        scores: mean of each score that there is, a fraction, and the number of cases that have it.
+    """
+
+    experiment: Experiment
+    status: str
+    same_as: int | None
+    cases: int
+    scores: Mapping[str, tuple[float, int]]
+
+
+def make_rows(experiments: Sequence[Experiment]) -> list[Row]:
+    """Looks up what is there of each experiment; the same one is looked up once."""
+    rows: list[Row] = []
+    first: dict[tuple[tuple[str, str], ...], int] = {}
+    for experiment in experiments:
+        number = first.setdefault(experiment.key, len(rows))
+        if number < len(rows):
+            known = rows[number]
+            rows.append(Row(experiment, known.status, number + 1, known.cases, known.scores))
+        else:
+            rows.append(_row(experiment))
+    return rows
+
+
+def _row(experiment: Experiment) -> Row:
+    try:
+        status = _status(experiment.runs)
+        if status != "done":
+            return Row(experiment, status, None, 0, {})
+        cases = pd.concat([RunStore(run.results).read_cases(run.run_id, run.evaluation_id) for run in experiment.runs])
+    except UserError:  # damaged since it was computed; the next command sets it aside
+        return Row(experiment, "damaged", None, 0, {})
+    names = [name for name in (*SCORES, *OPTIONAL_SCORES) if name in cases]
+    scores = {name: (float(cases[name].mean()), int(cases[name].count())) for name in names}
+    return Row(experiment, "done", None, len(cases), scores)
+
+
+def _status(runs: Sequence[PlannedRun]) -> str:
+    found = ["not done" if (status := run_status(run)) == "missing" else status for run in runs]
+    if len(set(found)) == 1:
+        return found[0]
+    worst = next(status for status in ("running", "failed", "not done") if status in found)
+    return f"{worst}, {found.count('done')} of {len(found)} folds done"
+
+
+def print_rows(rows: Sequence[Row], command: str, name: str) -> None:
+    """Prints the table, scores in percent, and how much of it is done."""
+    phantom = [row.experiment.settings.data.phantom is not None for row in rows]
+    print(f"sweep {name}{' (PHANTOM data)' if all(phantom) else ''}")
+    names = [score for score in (*SCORES, *OPTIONAL_SCORES) if any(score in row.scores for row in rows)]
+    keys = list(rows[0].experiment.values)
+    titles = [f"{score} %" if score in PERCENT else score for score in names]
+    lines = [["row", *keys, IDS[command], "n", *titles, "status"]]
+    for number, row in enumerate(rows, 1):
+        remark = " (PHANTOM data)" if phantom[number - 1] and not all(phantom) else ""
+        same = f"same as row {row.same_as}" if row.same_as else row.status
+        values = [row.experiment.values[key] for key in keys]
+        scores = [_score(row, score) for score in names]
+        lines.append([str(number), *values, _id(row, command), str(row.cases or "-"), *scores, same + remark])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    own = [row for row in rows if row.same_as is None]
+    print(f"{sum(row.status == 'done' for row in own)} of {len(own)} {IDS[command]}s done")
+
+
+def _score(row: Row, name: str) -> str:
+    """A mean as it is printed, with its own n where fewer cases have the score."""
+    if name not in row.scores:
+        return "-"
+    mean, count = row.scores[name]
+    shown = f"{100 * mean:.2f}" if name in PERCENT else f"{mean:.4f}"
+    return shown if count == row.cases else f"{shown} (n {count})"
+
+
+def _id(row: Row, command: str) -> str:
+    run = row.experiment.runs[0]
+    return run.run_id if command == "train" else run.experiment_id
+
+
+def to_csv(rows: Sequence[Row], command: str) -> str:
+    """The table with all digits, scores as fractions; columns of what is not there are empty."""
+    keys = list(rows[0].experiment.values)
+    names = [*SCORES, *(score for score in OPTIONAL_SCORES if any(score in row.scores for row in rows))]
+    per_score = [column for name in names for column in (name, f"{name}_n")]
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*keys, f"{IDS[command]}_id", "evaluation_id", "status", "same_as_row", "phantom", "n", *per_score])
+    for row in rows:
+        run = row.experiment.runs[0]
+        scores = [item for name in names for item in row.scores.get(name, ("", ""))]
+        phantom = str(run.settings.data.phantom is not None).lower()
+        fixed = [_id(row, command), run.evaluation_id, row.status, row.same_as or "", phantom, row.cases or ""]
+        writer.writerow([*(row.experiment.values[key] for key in keys), *fixed, *scores])
+    return file.getvalue()

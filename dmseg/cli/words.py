@@ -1,0 +1,79 @@
+"""What the words after a command may be: overrides in Hydra's grammar, and ``-m`` where there are sweeps."""
+
+import ast
+from collections.abc import Sequence
+
+from dmseg.errors import UserError
+
+MULTIRUN = ("-m", "--multirun")
+
+_CONFIG = "dmseg reads its own configuration; choose a file of a group (profile=demo) or set a key (train.epochs=2)"
+_SHOW = "the settings of a run are in config.json of its folder ('dmseg runs show ID' names it)"
+_HYDRA_FLAGS = {
+    **dict.fromkeys(("--config-name", "-cn", "--config-path", "-cp", "--config-dir", "-cd"), _CONFIG),
+    **dict.fromkeys(("--cfg", "-c", "--resolve", "--package", "-p", "--info", "-i"), _SHOW),
+    **dict.fromkeys(("--run", "-r"), "without -m a command does one run; leave it out"),
+    **dict.fromkeys(("--shell-completion", "-sc"), "there is no shell completion"),
+    "--experimental-rerun": "rerun the same command to resume",
+    "--hydra-help": "see 'dmseg --help'",
+}
+_HYDRA_KEYS = {
+    "launcher": "say where runs are trained with workers=4 or launcher=slurm",
+    "sweeper": "write the values of each key (labels=majority,uniform), or let a wandb agent choose (docs/sweeps.md)",
+    "sweep": "paths.results=FOLDER is where runs go, and name=NAME names the table of a sweep",
+    "run": "paths.results=FOLDER is where runs go",
+}
+
+
+def checked(command: str, words: Sequence[str]) -> list[str]:
+    """Checks the words after a command, and writes values that are in Python's form in Hydra's.
+
+    Args:
+        command: name of the command.
+        words: the words after it.
+
+    Raises:
+        UserError: if one is a flag that the command does not have, or sets something of Hydra's own.
+    """
+    for word in words:
+        if word.startswith("-"):
+            _check_flag(command, word)
+        if word.startswith("name=") and command in ("train", "cv") and not set(MULTIRUN) & set(words):
+            raise UserError(f"'{word}' names the table of a sweep, and needs -m")
+        key = word.lstrip("+~").partition("=")[0]
+        if key == "hydra" or key.startswith(("hydra.", "hydra/", "hydra@")) or "@hydra" in key:
+            part = key.replace("/", ".").partition(".")[2].partition(".")[0]
+            advice = _HYDRA_KEYS.get(part, "leave it out")
+            raise UserError(f"'{word}': dmseg uses Hydra to read settings only; {advice}")
+    return [from_python(word) for word in words]
+
+
+def _check_flag(command: str, word: str) -> None:
+    flag, equals, value = word.partition("=")
+    if word in MULTIRUN:
+        if command in ("train", "cv"):
+            return
+        raise UserError(f"{word} is for train and cv; '{command}' has no sweeps")
+    if flag in _HYDRA_FLAGS:
+        raise UserError(f"'{word}' is not an option of dmseg: {_HYDRA_FLAGS[flag]}")
+    if equals:
+        raise UserError(f"'{word}': keys have no hyphens before them; write {flag.lstrip('-')}={value}")
+    raise UserError(f"there is no option '{word}'; settings are written key=value, see 'dmseg --help'")
+
+
+def from_python(word: str) -> str:
+    """An override in Hydra's form whose value may be written in Python's, as a wandb agent writes it.
+
+    ``None`` is null; a list or mapping may hold ``None`` and quoted keys: ``optim={'lr': 0.003}``.
+    """
+    key, _, value = word.partition("=")
+    if value == "None":
+        return f"{key}=null"
+    if not value.startswith(("[", "{")) or "\\" in value:
+        return word
+    from dmseg.cli.expand import written
+
+    try:
+        return f"{key}={written(ast.literal_eval(value))}"
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # not Python's form
+        return word
