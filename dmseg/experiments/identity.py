@@ -10,6 +10,7 @@ from typing import Any
 
 from dmseg.data.folds import Split
 from dmseg.errors import UserError
+from dmseg.experiments.label_config import fused_kind
 from dmseg.settings import (
     DistillSettings,
     EvaluateSettings,
@@ -44,6 +45,9 @@ EVALUATION_REVISION = 1
 IDENTITY_DEFAULTS: dict[str, Any] = {"train.crop": 1.0, "distill": None, "held_out": None, "method": None}
 """Keys that joined the schema later, each with the value that stands for how things were before it existed. A key equal
 to its value here is left out of the identity, so that earlier ids stay valid. Entries are never changed."""
+
+INTERPOLATION_DEFAULTS = {"hard": "nearest", "soft": "linear"}
+"""The same for `labels.interpolation`, by the kind of label that the fusion returns."""
 
 EVALUATION_DEFAULTS: dict[str, Any] = {"crop": 1.0, "ged": False}
 """The same for evaluations."""
@@ -116,7 +120,12 @@ def identifier(identity: dict[str, Any]) -> str:
 
 
 def _labels(settings: LabelSettings) -> dict[str, Any]:
+    """An interpolation that is not the default of the label's kind is named by a key that no earlier identity has."""
     node = _without_names(asdict(settings))
+    kind = fused_kind(settings)
+    node["soft"] = kind == "soft"
+    if settings.interpolation == INTERPOLATION_DEFAULTS[kind]:
+        del node["interpolation"]
     if settings.smoothing is None:
         del node["smoothing"]
     elif settings.smoothing.kind == "uniform":

@@ -12,6 +12,7 @@ from dmseg.data.prepared import PreparedTask
 from dmseg.errors import UserError
 from dmseg.experiments.identity import PLAIN, evaluation_identity, experiment_identity, identifier, run_identity
 from dmseg.experiments.sources import fold_split
+from dmseg.labels.fusion import Annotations, Votes, declared_votes
 from dmseg.methods.raters import check_raters
 from dmseg.settings import Settings
 
@@ -53,6 +54,11 @@ class PlannedRun:
         """The fusion strategy whose labels are trained on."""
         labels = self.settings.labels
         return bind(labels.target, labels.options, where="labels")
+
+    @property
+    def votes(self) -> Callable[[Annotations], Votes] | None:
+        """The raters' weights of a case, where each rater's mask is resampled; else None."""
+        return declared_votes(self.fusion) if self.settings.labels.interpolation == "rater" else None
 
     @property
     def reference(self) -> Callable[..., Any]:

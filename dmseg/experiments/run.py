@@ -170,7 +170,7 @@ def _streams(run: PlannedRun) -> Streams:
 def _batch_source(run: PlannedRun, prepared: PreparedTask, device: torch.device) -> BatchSource:
     settings = run.settings
     raters = run.method.uses_raters
-    data = load_training(prepared, run.split.train, run.fusion, settings.labels.soft, device, raters)
+    data = load_training(prepared, run.split.train, run.fusion, device, raters, run.votes)
     order, rater, augmentation = map(_streams(run), ("order", "rater", "augmentation"))
     return BatchSource(data, settings.labels, settings.train, order, rater, augmentation)
 

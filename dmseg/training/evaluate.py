@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from dmseg.data.augment import centre_crop
-from dmseg.data.batches import Fusion, fuse_cases, network_input, select_cases
+from dmseg.data.batches import network_input
+from dmseg.data.labels import fuse_cases, select_cases
 from dmseg.data.parts import Levels
 from dmseg.data.prepared import PreparedCase, PreparedTask
-from dmseg.labels.fusion import majority
+from dmseg.labels.fusion import Fusion, majority
 from dmseg.metrics.ged import shared_pixels, squared_ged
 from dmseg.metrics.histogram import BDICE_LEVELS, count_batch
 from dmseg.metrics.scores import EmptyRule, case_scores
