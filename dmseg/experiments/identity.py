@@ -68,7 +68,7 @@ def run_identity(
 
     Args:
         settings: the run's settings.
-        precision: resolved precision, ``fp32`` or ``bf16``.
+        precision: resolved precision, ``fp32``, ``tf32`` or ``bf16``.
         data_digest: digest of the prepared arrays.
         split: the fold's cases.
         teachers: run and experiment id of the teacher and of what calibrates it, by the keys that they stand under.

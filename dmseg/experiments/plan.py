@@ -26,7 +26,7 @@ class PlannedRun:
 
     Attributes:
         settings: its settings, task resolved.
-        precision: resolved precision.
+        precision: resolved precision: ``fp32``, ``tf32`` or ``bf16``.
         task: the task.
         store: folder of the prepared store.
         split: the fold's cases.
@@ -174,6 +174,17 @@ def waves(runs: Iterable[PlannedRun]) -> list[list[PlannedRun]]:
 
 
 def _resolve_precision(settings: Settings) -> str:
+    """The precision by its own name.
+
+    Raises:
+        UserError: if it cannot be used with the device, or would be found out on another machine than the run's.
+    """
+    if settings.precision == "tf32" and settings.device.startswith("cpu"):
+        raise UserError(f"precision=tf32 needs a CUDA device, but device is {settings.device}; set precision=fp32")
+    if settings.precision == "auto" and settings.launcher.kind == "slurm":
+        raise UserError(
+            "precision=auto depends on this machine, not on those of Slurm's jobs; set precision=fp32 or precision=bf16"
+        )
     if settings.precision != "auto":
         return settings.precision
     from dmseg.training.fit import resolve_precision
