@@ -77,14 +77,26 @@ def resolve(target: str, where: str) -> Callable[..., Any]:
     Raises:
         UserError: if it may not stand there, or there is no such module or attribute.
     """
-    module_name, _, attribute = check_target(target, where).rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"there is no component '{target}' ({error}); check {where}._target_") from None
+    found = load(check_target(target, where))
     if not _is_of_kind(found, KINDS[where]):
         raise UserError(f"{where}._target_={target} is not {KINDS[where].what}")
-    return found  # type: ignore[no-any-return]
+    return found
+
+
+def load(target: str) -> Callable[..., Any]:
+    """Imports what a dotted name stands for, if it may stand anywhere at all.
+
+    Raises:
+        UserError: if it may not, or there is no such module or attribute.
+    """
+    known = (*(package for kind in KINDS.values() for package in kind.packages), *MODULES)
+    if not target.startswith(tuple(f"{package}." for package in known)):
+        raise UserError(f"'{target}' is not allowed as a component")
+    module_name, _, attribute = target.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module_name), attribute)  # type: ignore[no-any-return]
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"there is no component '{target}' ({error}); check the configuration's _target_") from None
 
 
 def bind(target: str, options: Mapping[str, Any], *, where: str, n_positional: int = 1) -> Callable[..., Any]:

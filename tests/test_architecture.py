@@ -13,6 +13,7 @@ FLOORS = {
         (
             "errors",
             "components",
+            "code_version",
             "resources",
             "settings",
             "files",

@@ -93,3 +93,22 @@ def resample(values: Tensor, grid: Tensor, linear: bool) -> Tensor:
     """Samples (B, C, H, W) at the grid's positions, bilinearly or from the nearest pixel; the border is repeated."""
     mode = "bilinear" if linear else "nearest"
     return functional.grid_sample(values, grid, mode=mode, padding_mode="border", align_corners=False)
+
+
+def fuse_resampled(masks: Tensor, grid: Tensor, weights: Tensor, threshold: Tensor | None) -> Tensor:
+    """Samples each rater's mask bilinearly, cuts it at 0.5, and fuses the masks (`dmseg.labels.fusion.Votes`).
+
+    Args:
+        masks: (B, R, H, W), 0 or 1; those of absent raters count for nothing.
+        grid: (B, h, w, 2) positions.
+        weights: (B, R) float64, 0 for absent raters.
+        threshold: (B,) float64 for a hard label; None for a soft one.
+
+    Returns:
+        (B, 1, h, w) float32 in [0, 1].
+    """
+    cut = resample(masks.float(), grid, linear=True) >= 0.5
+    votes = (weights[:, :, None, None] * cut).sum(dim=1, keepdim=True)
+    if threshold is None:
+        return (votes / weights.sum(dim=1)[:, None, None, None]).float()
+    return (votes >= threshold[:, None, None, None]).float()

@@ -1,8 +1,6 @@
 """Training and evaluation data of one fold as tensors, and batches of them."""
 
-import logging
 import math
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,16 +10,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dmseg.data.augment import draw_views, resample, sampling_grid
+from dmseg.data.augment import draw_views, fuse_resampled, resample, sampling_grid
+from dmseg.data.labels import case_votes, fuse_cases, select_cases
 from dmseg.data.prepared import PreparedCase, PreparedTask
 from dmseg.errors import UserError
-from dmseg.labels.fusion import FusionWarning
+from dmseg.labels.fusion import Annotations, Fusion, Votes, gives_soft_labels, is_soft
 from dmseg.labels.smoothing import smooth
 from dmseg.settings import LabelSettings, TrainSettings
-
-Fusion = Callable[[npt.NDArray[np.uint8]], npt.NDArray[Any]]
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,8 +58,12 @@ class TrainingData:
         labels: (N, V, H, W), V candidates a slice; uint8 for hard labels, float32 for soft ones.
         case_index: (N,) position of each slice's case.
         n_candidates: (cases,) how many of the V candidates each case has.
-        raters: (N, R, H, W) uint8, all raters' annotations, blank for absent ones; None unless asked for.
-        present: (N, R) bool, which raters annotated the slice's case; likewise.
+        raters: (N, R, H, W) uint8, all raters' annotations, blank for absent ones; None unless a method asks for them
+            or labels are interpolated rater by rater.
+        present: (N, R) bool, which raters annotated the slice's case; None unless a method asks for it.
+        weights: (N, R) float64, each rater's weight in the label, 0 for absent ones; None unless labels are
+            interpolated rater by rater.
+        threshold: (N,) float64, least sum of weights of a foreground pixel; None for soft labels, and likewise.
     """
 
     images: Tensor
@@ -73,6 +72,8 @@ class TrainingData:
     n_candidates: Tensor
     raters: Tensor | None = None
     present: Tensor | None = None
+    weights: Tensor | None = None
+    threshold: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -83,44 +84,13 @@ def network_input(images: Tensor, stored: torch.dtype) -> Tensor:
     return images.float() / (torch.iinfo(stored).max / 2) - 1.0
 
 
-def select_cases(prepared: PreparedTask, ids: Sequence[str]) -> list[PreparedCase]:
-    """Returns the cases with these ids, in their order."""
-    by_id = {case.case: case for case in prepared.cases}
-    return [by_id[case] for case in ids]
-
-
-def fuse_cases(prepared: PreparedTask, cases: Sequence[PreparedCase], fusion: Fusion) -> list[npt.NDArray[Any]]:
-    """Fuses the annotations of each whole case.
-
-    Returns:
-        One array (V, n_slices, H, W) for each case, V candidates.
-    """
-    fused, noted = [], []
-    for case in cases:
-        annotations = prepared.annotations(case)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", FusionWarning)
-            label = fusion(annotations)
-        noted += [(case.case, str(warning.message)) for warning in caught]
-        fused.append(label if label.ndim == annotations.ndim else label[np.newaxis])
-    if noted:
-        log.info(
-            "%d of %d cases: %s (%s)",
-            len(noted),
-            len(cases),
-            noted[0][1],
-            ", ".join(case for case, _ in noted),
-        )
-    return fused
-
-
 def load_training(
     prepared: PreparedTask,
     ids: Sequence[str],
     fusion: Fusion,
-    soft: bool,
     device: torch.device,
     raters: bool = False,
+    votes: Callable[[Annotations], Votes] | None = None,
 ) -> TrainingData:
     """Loads the training cases of a fold and fuses their annotations; no other case is read.
 
@@ -128,15 +98,20 @@ def load_training(
         prepared: the store.
         ids: training cases.
         fusion: fusion strategy with its options bound.
-        soft: whether its labels lie between 0 and 1.
         device: where training runs.
         raters: whether each rater's own annotations are loaded too.
+        votes: the fusion's `Votes`, to interpolate labels rater by rater; None to interpolate fused labels.
+
+    Raises:
+        UserError: if the fusion does not return labels, or its votes are not those of its labels.
     """
     cases = select_cases(prepared, ids)
     fused = fuse_cases(prepared, cases, fusion)
+    if is_soft(fused[0]) != gives_soft_labels(fusion):
+        kind = "soft" if is_soft(fused[0]) else "hard"
+        raise UserError(f"case {cases[0].case}: the fusion returns a {kind} label, but another kind on small masks")
     n_slices = sum(case.n_slices for case in cases)
-    dtype = np.float32 if soft else np.uint8
-    labels = np.zeros((n_slices, max(map(len, fused)), *fused[0].shape[2:]), dtype=dtype)
+    labels = np.zeros((n_slices, max(map(len, fused)), *fused[0].shape[2:]), dtype=fused[0].dtype)
     position = 0
     for label in fused:
         labels[position : position + label.shape[1], : len(label)] = np.moveaxis(label, 0, 1)
@@ -148,19 +123,46 @@ def load_training(
         torch.from_numpy(labels).to(device),
         torch.repeat_interleave(torch.arange(len(cases)), counts),
         torch.tensor([len(label) for label in fused]),
-        *(_annotations(prepared, cases, device) if raters else ()),
+        raters=_masks(prepared, cases, device) if raters or votes is not None else None,
+        present=_present(prepared, cases, device) if raters else None,
+        **_weights(prepared, cases, fused, votes, device),
     )
 
 
-def _annotations(prepared: PreparedTask, cases: Sequence[PreparedCase], device: torch.device) -> tuple[Tensor, Tensor]:
-    """All raters' annotations of the cases' slices, and which raters annotated them."""
+def _masks(prepared: PreparedTask, cases: Sequence[PreparedCase], device: torch.device) -> Tensor:
+    """All raters' annotations of the cases' slices."""
     masks = np.concatenate([prepared.annotation_arrays[case.span] for case in cases])
-    present = np.zeros(masks.shape[:2], dtype=bool)
-    position = 0
-    for case in cases:
-        present[position : position + case.n_slices, list(case.raters)] = True
-        position += case.n_slices
-    return torch.from_numpy(masks).to(device), torch.from_numpy(present).to(device)
+    return torch.from_numpy(masks).to(device)
+
+
+def _present(prepared: PreparedTask, cases: Sequence[PreparedCase], device: torch.device) -> Tensor:
+    """Which raters annotated the cases' slices."""
+    present = np.zeros((len(cases), len(prepared.task.raters)), dtype=bool)
+    for row, case in zip(present, cases, strict=True):
+        row[list(case.raters)] = True
+    counts = [case.n_slices for case in cases]
+    return torch.from_numpy(np.repeat(present, counts, axis=0)).to(device)
+
+
+def _weights(
+    prepared: PreparedTask,
+    cases: Sequence[PreparedCase],
+    fused: Sequence[npt.NDArray[Any]],
+    votes: Callable[[Annotations], Votes] | None,
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """`TrainingData.weights` and `TrainingData.threshold`, where labels are interpolated rater by rater."""
+    if votes is None:
+        return {}
+    weights = np.zeros((len(cases), len(prepared.task.raters)))
+    found = case_votes(prepared, cases, fused, votes)
+    for row, case, own in zip(weights, cases, found, strict=True):
+        row[list(case.raters)] = own.weights
+    arrays = {"weights": weights}
+    if thresholds := [own.threshold for own in found if own.threshold is not None]:
+        arrays["threshold"] = np.array(thresholds, dtype=np.float64)
+    counts = [case.n_slices for case in cases]
+    return {name: torch.from_numpy(np.repeat(each, counts, axis=0)).to(device) for name, each in arrays.items()}
 
 
 def batches_per_epoch(n_slices: int, batch_size: int) -> int:
@@ -260,15 +262,26 @@ class BatchSource:
         device, train = self._data.images.device, self._train
         views = draw_views(len(chosen), (train.scale[0], train.scale[1]), train.flip, self._augmentation)
         chosen, candidate = chosen.to(device), candidate.to(device)
-        image, label = self._data.images[chosen], self._data.labels[chosen, candidate].unsqueeze(1)
+        image = self._data.images[chosen]
         grid, mask = sampling_grid(views, (image.shape[2], image.shape[3]), device, train.crop)
         sampled = resample(image.float(), grid, linear=True) * mask.unsqueeze(1)
-        foreground = resample(label.float(), grid, linear=self._labels.soft) * mask.unsqueeze(1)
+        foreground = self._label(chosen, candidate, grid) * mask.unsqueeze(1)
         target = torch.cat([1.0 - foreground, foreground], dim=1)
         if self._labels.smoothing is not None:
             target = smooth(target, mask, self._labels.smoothing)
         image = network_input(sampled, self._data.images.dtype)
         return Batch(image, target, mask, *self._annotations(chosen, grid, mask))
+
+    def _label(self, chosen: Tensor, candidate: Tensor, grid: Tensor) -> Tensor:
+        """The foreground label at the grid's positions, (B, 1, h, w)."""
+        data = self._data
+        if self._labels.interpolation != "rater":
+            label = data.labels[chosen, candidate].unsqueeze(1).float()
+            return resample(label, grid, linear=self._labels.interpolation == "linear")
+        if data.raters is None or data.weights is None:
+            raise ValueError("the training data carry no weights of raters; load them with votes")
+        threshold = None if data.threshold is None else data.threshold[chosen]
+        return fuse_resampled(data.raters[chosen], grid, data.weights[chosen], threshold)
 
     def _annotations(self, chosen: Tensor, grid: Tensor, mask: Tensor) -> tuple[Tensor, Tensor] | tuple[()]:
         """The single raters' annotations in the same views, where they are loaded."""

@@ -20,6 +20,13 @@ from omegaconf.errors import OmegaConfBaseException
 from dmseg.components import check_target
 from dmseg.errors import UserError
 from dmseg.experiments.interpolation import check_interpolations
+from dmseg.experiments.label_config import (
+    AUTO,
+    refuse_retired_keys,
+    refuse_retired_overrides,
+    settle_labels,
+    translate_labels,
+)
 from dmseg.experiments.overrides import chosen_option, expand_paths, parse_override, quote_path, refuse_reserved
 from dmseg.experiments.teacher_config import resolve_teacher
 from dmseg.resources import resource
@@ -31,10 +38,11 @@ OPEN_NODES = {"data": "options", "labels": "options", "method": "options"}
 
 CHOICES = {
     "tracker": ("disabled", "offline", "online"),
-    "precision": ("fp32", "bf16", "auto"),
+    "precision": ("fp32", "tf32", "bf16", "auto"),
     "evaluate.empty": ("skip", "one", "zero"),
     "launcher.kind": ("auto", "inline", "local", "slurm"),
     "folds.kind": ("contiguous", "shuffled"),
+    "labels.interpolation": ("nearest", "linear", "rater"),
     "labels.smoothing.kind": ("boundary", "uniform"),
     "distill.calibrate": ("inner", "train"),
     "distill.classes": ("all", "present", "foreground"),
@@ -107,6 +115,7 @@ def compose_config(overrides: Sequence[str], config: str = "config") -> DictConf
     """
     for item in overrides:
         refuse_reserved(item)
+    refuse_retired_overrides(overrides)
     with _hydra_initialised(), _in_plain_words(overrides):
         words = [*method_labels(overrides), *map(quote_path, overrides)]
         return compose(config, overrides=_without_null(words))
@@ -174,15 +183,18 @@ def to_settings(plain: Mapping[str, Any]) -> Settings:
     expand_paths(node)
     node["protocol"], node["profile"] = node["protocol"]["name"], node["profile"]["name"]
     node["data"] = _gather(node["data"], "data", drop=("epochs", "scale", "crop", "tables"))
-    node["labels"] = _gather(node["labels"], "labels", drop=("targets",))
+    node["labels"] = _gather_labels(node["labels"])
     if node.get("distill"):
         teacher = node["distill"]["teacher"]
-        labels = _gather(teacher["labels"], "labels", drop=("targets",))
-        node["distill"] = node["distill"] | {"teacher": teacher | {"labels": labels}}
+        node["distill"] = node["distill"] | {"teacher": teacher | {"labels": _gather_labels(teacher["labels"])}}
     node["method"] = _gather(node["method"], "method", drop=("labels",))
     settings: Settings = _typed(Settings, node, "")
-    _check_values(dataclasses.asdict(settings))
     check_components(settings)
+    settings = settle_labels(settings, plain["protocol"])
+    if settings.distill is not None:
+        teacher = settle_labels(settings.distill.teacher, plain["protocol"])
+        settings = dataclasses.replace(settings, distill=dataclasses.replace(settings.distill, teacher=teacher))
+    _check_values(dataclasses.asdict(settings))
     return settings
 
 
@@ -219,6 +231,11 @@ def restore_settings(node: Mapping[str, Any], results: Path) -> Settings:
     Raises:
         UserError: if a key is unknown or missing, a value has the wrong type, or a component may not stand there.
     """
+    node = dict(node) | {"labels": translate_labels(node["labels"])}
+    if node.get("distill"):
+        teacher = node["distill"]["teacher"]
+        teacher = teacher | {"labels": translate_labels(teacher["labels"])}
+        node["distill"] = node["distill"] | {"teacher": teacher}
     settings: Settings = _typed(Settings, node, "")
     check_components(settings)
     return dataclasses.replace(settings, paths=dataclasses.replace(settings.paths, results=str(results)))
@@ -245,6 +262,12 @@ def _gather(node: Any, name: str, drop: tuple[str, ...] = ()) -> dict[str, Any]:
     target = rest.pop("_target_", None)
     own = {key: rest.pop(key) for key in list(rest) if key in fields}
     return own | {"target": target, OPEN_NODES[name]: rest}
+
+
+def _gather_labels(node: Any) -> dict[str, Any]:  # noqa: ANN401
+    gathered = _gather(node, "labels")
+    refuse_retired_keys(node)
+    return {"interpolation": AUTO} | gathered
 
 
 def _typed(kind: Any, value: Any, key: str) -> Any:  # noqa: ANN401

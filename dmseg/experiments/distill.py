@@ -42,7 +42,7 @@ def distill_objective(
     fitted = None
     if distill.calibrate is not None:
         cases = calibrator.split.validation if distill.calibrate == "inner" else teacher.split.train
-        data = load_training(prepared, cases, run.fusion, run.settings.labels.soft, device)
+        data = load_training(prepared, cases, run.fusion, device)
         network = trained_network(calibrator, prepared, device)
         fitted = teacher_temperature(network, data, run.settings.evaluate.batch_size)
         log.info("temperature of the teacher, fitted on %d cases: %.3f", len(cases), fitted)

@@ -8,8 +8,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from dmseg.code_version import code_version
 from dmseg.data.folds import Split
 from dmseg.errors import UserError
+from dmseg.experiments.label_config import fused_kind
 from dmseg.settings import (
     DistillSettings,
     EvaluateSettings,
@@ -20,8 +22,12 @@ from dmseg.settings import (
     Settings,
 )
 
+NETWORK = "dmseg.models.build.build_model"
+"""What builds the networks of all methods."""
+
 REVISIONS = {"labels": 1, "model": 1, "loss": 1, "training": 1}
-"""Raised when a fix changes the numbers of a component, so that its earlier runs are not taken for new ones."""
+"""Raised when a fix changes the numbers of all runs, so that earlier ones are not taken for new ones; a component that
+settings name has a revision of its own (`dmseg.code_version`)."""
 
 DISTILL_REVISION = 1
 """The same for distillation."""
@@ -41,11 +47,14 @@ PLAIN = "dmseg.methods.base.Method"
 EVALUATION_REVISION = 1
 """The same for the scores of a trained network."""
 
-IDENTITY_DEFAULTS: dict[str, Any] = {"train.crop": 1.0, "distill": None, "held_out": None, "method": None}
+IDENTITY_DEFAULTS: dict[str, Any] = {"train.crop": 1.0, "distill": None, "held_out": None, "method": None, "code": {}}
 """Keys that joined the schema later, each with the value that stands for how things were before it existed. A key equal
 to its value here is left out of the identity, so that earlier ids stay valid. Entries are never changed."""
 
-EVALUATION_DEFAULTS: dict[str, Any] = {"crop": 1.0, "ged": False}
+INTERPOLATION_DEFAULTS = {"hard": "nearest", "soft": "linear"}
+"""The same for `labels.interpolation`, by the kind of label that the fusion returns."""
+
+EVALUATION_DEFAULTS: dict[str, Any] = {"crop": 1.0, "ged": False, "code": 1}
 """The same for evaluations."""
 
 
@@ -64,7 +73,7 @@ def run_identity(
 
     Args:
         settings: the run's settings.
-        precision: resolved precision, ``fp32`` or ``bf16``.
+        precision: resolved precision, ``fp32``, ``tf32`` or ``bf16``.
         data_digest: digest of the prepared arrays.
         split: the fold's cases.
         teachers: run and experiment id of the teacher and of what calibrates it, by the keys that they stand under.
@@ -89,6 +98,7 @@ def run_identity(
         "optim": asdict(settings.optim),
         "train": asdict(settings.train),
         "revisions": REVISIONS,
+        "code": _code(settings),
     }
     for key in settings.method.unused:
         _drop(identity, key)
@@ -99,6 +109,7 @@ def evaluation_identity(settings: EvaluateSettings) -> dict[str, Any]:
     """What the scores of a trained network depend on beside the network."""
     names = ("reference", "empty", "bins", "crop", "ged")
     chosen = {name: getattr(settings, name) for name in names}
+    chosen["code"] = code_version(settings.reference["_target_"])
     return _without_defaults(chosen, EVALUATION_DEFAULTS) | {"revision": EVALUATION_REVISION}
 
 
@@ -115,8 +126,24 @@ def identifier(identity: dict[str, Any]) -> str:
     return _digest(identity)[:16]
 
 
+def _code(settings: Settings) -> dict[str, int | str]:
+    """Code of the components that a training uses; revision 1, the first one, is left out."""
+    targets = {"method": settings.method.target, "network": NETWORK}
+    if "labels" not in settings.method.unused:
+        targets["labels"] = settings.labels.target
+    if "loss" not in settings.method.unused and settings.loss.region_weight:
+        targets["loss"] = str(settings.loss.region["_target_"])
+    versions = {name: code_version(target) for name, target in targets.items()}
+    return {name: version for name, version in versions.items() if version != 1}
+
+
 def _labels(settings: LabelSettings) -> dict[str, Any]:
+    """An interpolation that is not the default of the label's kind is named by a key that no earlier identity has."""
     node = _without_names(asdict(settings))
+    kind = fused_kind(settings)
+    node["soft"] = kind == "soft"
+    if settings.interpolation == INTERPOLATION_DEFAULTS[kind]:
+        del node["interpolation"]
     if settings.smoothing is None:
         del node["smoothing"]
     elif settings.smoothing.kind == "uniform":

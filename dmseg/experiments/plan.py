@@ -12,6 +12,7 @@ from dmseg.data.prepared import PreparedTask
 from dmseg.errors import UserError
 from dmseg.experiments.identity import PLAIN, evaluation_identity, experiment_identity, identifier, run_identity
 from dmseg.experiments.sources import fold_split
+from dmseg.labels.fusion import Annotations, Votes, declared_votes
 from dmseg.methods.raters import check_raters
 from dmseg.settings import Settings
 
@@ -25,7 +26,7 @@ class PlannedRun:
 
     Attributes:
         settings: its settings, task resolved.
-        precision: resolved precision.
+        precision: resolved precision: ``fp32``, ``tf32`` or ``bf16``.
         task: the task.
         store: folder of the prepared store.
         split: the fold's cases.
@@ -53,6 +54,11 @@ class PlannedRun:
         """The fusion strategy whose labels are trained on."""
         labels = self.settings.labels
         return bind(labels.target, labels.options, where="labels")
+
+    @property
+    def votes(self) -> Callable[[Annotations], Votes] | None:
+        """The raters' weights of a case, where each rater's mask is resampled; else None."""
+        return declared_votes(self.fusion) if self.settings.labels.interpolation == "rater" else None
 
     @property
     def reference(self) -> Callable[..., Any]:
@@ -168,6 +174,17 @@ def waves(runs: Iterable[PlannedRun]) -> list[list[PlannedRun]]:
 
 
 def _resolve_precision(settings: Settings) -> str:
+    """The precision by its own name.
+
+    Raises:
+        UserError: if it cannot be used with the device, or would be found out on another machine than the run's.
+    """
+    if settings.precision == "tf32" and settings.device.startswith("cpu"):
+        raise UserError(f"precision=tf32 needs a CUDA device, but device is {settings.device}; set precision=fp32")
+    if settings.precision == "auto" and settings.launcher.kind == "slurm":
+        raise UserError(
+            "precision=auto depends on this machine, not on those of Slurm's jobs; set precision=fp32 or precision=bf16"
+        )
     if settings.precision != "auto":
         return settings.precision
     from dmseg.training.fit import resolve_precision

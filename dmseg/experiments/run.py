@@ -26,6 +26,7 @@ from dmseg.training.evaluate import evaluate, save_predictions
 from dmseg.training.fit import fit, resolve_device
 from dmseg.training.objective import Objective
 from dmseg.training.observers import EpochReport, Observer, Observers, RunInfo
+from dmseg.training.precision import check_precision, describe_precision
 from dmseg.training.streams import stream, stream_seed
 
 
@@ -81,6 +82,7 @@ def _do_what_is_missing(run: PlannedRun, store: RunStore, observers: Callable[[P
     if store.is_done(run.run_id):
         _score_again(run, store, device)
         return
+    check_precision(run.precision, device)
     history = _History()
     told = Observers([history, *observers(run)])
     kept = run.settings.checkpoint
@@ -170,7 +172,7 @@ def _streams(run: PlannedRun) -> Streams:
 def _batch_source(run: PlannedRun, prepared: PreparedTask, device: torch.device) -> BatchSource:
     settings = run.settings
     raters = run.method.uses_raters
-    data = load_training(prepared, run.split.train, run.fusion, settings.labels.soft, device, raters)
+    data = load_training(prepared, run.split.train, run.fusion, device, raters, run.votes)
     order, rater, augmentation = map(_streams(run), ("order", "rater", "augmentation"))
     return BatchSource(data, settings.labels, settings.train, order, rater, augmentation)
 
@@ -214,6 +216,7 @@ def _manifest(run: PlannedRun, device: torch.device, course: dict[str, Any]) -> 
         "split": {"train": list(run.split.train), "validation": list(run.split.validation)},
         "versions": describe_versions(),
         "machine": describe_machine(device),
+        "precision": describe_precision(run.precision),
         **course,
         **describe_usage(device),
     }

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from dmseg.code_version import code_version
 from dmseg.components import bind
 from dmseg.data.adapters.volumes import SliceCount, VolumeAdapter
 from dmseg.data.case import Adapter, find_task
@@ -75,6 +76,8 @@ def prepare_task(
     chosen = dict(item for item in data.options.items() if item not in STORE_DEFAULTS.items())
     options = json.loads(json.dumps({"adapter": data.target, "size": data.size, **chosen}))
     folder = store_folder(Path(paths.prepared), data.name, task, data.root, data.size, options)
+    if (code := code_version(data.target)) != 1:  # not in the folder's name: a store takes the place of an older one
+        options["code"] = code
     if prepare(adapter, task, folder, data.size, options, workers):
         notify(f"prepared {data.name}/{task.name} in {folder}")
     return PreparedTask(folder)

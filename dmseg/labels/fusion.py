@@ -2,11 +2,17 @@
 
 A strategy is a function of the annotations, shaped (R, *spatial) with values 0 and 1, where R counts the raters who
 annotated this case and the spatial axes hold the whole case (all its slices). It returns the fused label (*spatial),
-or a stack (V, *spatial) of candidates, of which the training draws one each time that the case is seen.
-To add a strategy, write such a function and name it in one file of ``configs/labels``.
+or a stack (V, *spatial) of candidates, of which the training draws one each time that the case is seen. The dtype says
+which kind of label it is: integers and booleans (0 or 1) are hard labels, floats (in [0, 1]) soft ones.
+To add a strategy, write such a function and name it in one file of ``configs/labels``. One that gives each rater a
+weight can declare it with `with_votes`; ``labels.interpolation=rater`` needs that.
 """
 
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +20,122 @@ import numpy.typing as npt
 from dmseg.metrics.agreement import rater_dice
 
 Annotations = npt.NDArray[np.uint8] | npt.NDArray[np.bool_]
+Fusion = Callable[[npt.NDArray[np.uint8]], npt.NDArray[Any]]
+Decorated = TypeVar("Decorated", bound=Callable[..., npt.NDArray[Any]])
+
+MAX_RATERS = 16
+"""Fusions are tried with up to so many raters to find out which kind of label they return."""
 
 
 class FusionWarning(UserWarning):
     """A strategy could not do with one case what its name says, and did something else."""
 
 
+@dataclass(frozen=True)
+class Votes:
+    """A fusion written as weights of the raters, the same for all pixels of a case.
+
+    Attributes:
+        weights: (R,), finite and at least 0, not all 0.
+        threshold: None for a soft label, the weighted mean ``sum(w * m) / sum(w)`` of the masks m; for a hard label the
+            least ``sum(w * m)`` of a foreground pixel.
+    """
+
+    weights: npt.NDArray[np.float64]
+    threshold: float | None = None
+
+    def fit(self, annotations: Annotations) -> bool:
+        """Whether the weights are as they must be for annotations (R, *spatial)."""
+        weights = np.asarray(self.weights)
+        valid = weights.shape == (len(annotations),) and weights.dtype.kind in "iuf"
+        return valid and bool(np.isfinite(weights).all() and (weights >= 0).all() and weights.any())
+
+    def fuse(self, annotations: Annotations) -> npt.NDArray[Any]:
+        """The label (*spatial) of annotations (R, *spatial): float64 if soft, bool if hard."""
+        weights = self.weights / self.weights.sum() if self.threshold is None else self.weights
+        votes = np.tensordot(weights, np.asarray(annotations, dtype=np.float64), axes=1)
+        return np.asarray(votes if self.threshold is None else votes >= self.threshold)
+
+
+def with_votes(votes: Callable[..., Votes]) -> Callable[[Decorated], Decorated]:
+    """Declares the `Votes` behind a fusion.
+
+    Args:
+        votes: takes what the fusion takes, annotations (R, *spatial) and options, and returns the case's `Votes`;
+            fusing with them must give the fusion's own label.
+    """
+
+    def declare(fusion: Decorated) -> Decorated:
+        fusion.votes = votes  # type: ignore[attr-defined]
+        return fusion
+
+    return declare
+
+
+def declared_votes(fusion: Callable[..., Any]) -> Callable[[Annotations], Votes] | None:
+    """The `Votes` that a fusion declares, as a function of the annotations with the options bound; None for none."""
+    function, options = (fusion.func, fusion.keywords) if isinstance(fusion, partial) else (fusion, {})
+    votes = getattr(function, "votes", None)
+    return None if votes is None else partial(votes, **options)
+
+
+def is_soft(label: npt.NDArray[Any]) -> bool:
+    """Whether a fused label is soft, by its dtype: floats are, integers and booleans are not.
+
+    Raises:
+        ValueError: if it is of another dtype.
+    """
+    if label.dtype.kind not in "biuf":
+        raise ValueError(f"it returns values of type {label.dtype}, but must return integers, booleans or floats")
+    return label.dtype.kind == "f"
+
+
+def gives_soft_labels(fusion: Fusion) -> bool:
+    """Whether a fusion returns soft labels, found out by fusing a few small masks.
+
+    A fusion may be meant for a certain number of raters: the first number that it accepts counts.
+
+    Args:
+        fusion: the fusion with its options bound.
+
+    Raises:
+        ValueError: if it accepts no number of raters up to `MAX_RATERS`, or returns another dtype.
+    """
+    edge = np.arange(8)
+    refusals: list[Exception] = []
+    for n_raters in (3, *range(1, MAX_RATERS + 1)):
+        extents = 3 + np.arange(n_raters) % 3
+        masks = np.array([np.multiply.outer(edge < extent, edge > 1)[np.newaxis] for extent in extents], dtype=np.uint8)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                label = np.asarray(fusion(masks))
+            except Exception as error:
+                refusals.append(error)
+                continue
+        return is_soft(label)
+    said = " ".join(str(refusals[0]).splitlines()[:1])
+    raise ValueError(f"it fails on small masks of 1 to {MAX_RATERS} raters ({type(refusals[0]).__name__}: {said})")
+
+
+def _majority_votes(annotations: Annotations) -> Votes:
+    return Votes(np.ones(len(annotations)), len(annotations) // 2 + 1)
+
+
+def _equal_votes(annotations: Annotations) -> Votes:
+    return Votes(np.ones(len(annotations)))
+
+
+def _dice_votes(annotations: Annotations, disjoint_weight: float = 0.0) -> Votes:
+    """Each rater's Dice score with the majority; equal weights where all are zero."""
+    weights = rater_dice(annotations, majority(annotations), disjoint=disjoint_weight)
+    if weights.any():
+        return Votes(weights)
+    warnings.warn("no rater overlaps with the majority: uniform weights", FusionWarning, stacklevel=3)
+    return _equal_votes(annotations)
+
+
+@with_votes(_majority_votes)
 def majority(annotations: Annotations) -> npt.NDArray[np.uint8]:
     """Majority vote: foreground where at least R // 2 + 1 of R raters marked it (a tie is background).
 
@@ -45,6 +161,7 @@ def each_rater(annotations: Annotations) -> npt.NDArray[np.uint8]:
     return np.asarray(annotations, dtype=np.uint8)
 
 
+@with_votes(_equal_votes)
 def uniform(annotations: Annotations) -> npt.NDArray[np.float32]:
     """Uniform average of the raters.
 
@@ -58,6 +175,7 @@ def uniform(annotations: Annotations) -> npt.NDArray[np.float32]:
     return np.asarray(votes / np.float64(len(annotations)), dtype=np.float32)
 
 
+@with_votes(_dice_votes)
 def weighted(annotations: Annotations, disjoint_weight: float = 0.0) -> npt.NDArray[np.float32]:
     """Average of the raters, each weighted by the Dice score of its annotation with the majority (paper, section 3.4).
 
@@ -72,9 +190,5 @@ def weighted(annotations: Annotations, disjoint_weight: float = 0.0) -> npt.NDAr
     Returns:
         Soft label (*spatial) in [0, 1].
     """
-    weights = rater_dice(annotations, majority(annotations), disjoint=disjoint_weight)
-    if not weights.any():
-        warnings.warn("no rater overlaps with the majority: uniform weights", FusionWarning, stacklevel=2)
-        return uniform(annotations)
-    label = np.tensordot(weights / weights.sum(), np.asarray(annotations, dtype=np.float64), axes=1)
-    return np.clip(label, 0.0, 1.0).astype(np.float32)
+    label = _dice_votes(annotations, disjoint_weight).fuse(annotations)
+    return np.asarray(np.clip(label, 0.0, 1.0), dtype=np.float32)

@@ -50,14 +50,15 @@ class LabelSettings:
         name: short name, for titles only.
         target: dotted name of the fusion function.
         options: its options.
-        soft: whether its labels lie between 0 and 1 (then augmentation interpolates them linearly).
+        interpolation: how augmentation resamples labels: ``nearest`` (the fused label's nearest pixel), ``linear`` (the
+            fused label, bilinearly) or ``rater`` (each rater's mask bilinearly, cut at 0.5, then fused).
         smoothing: label smoothing, or None.
     """
 
     name: str
     target: str
     options: dict[str, Any]
-    soft: bool
+    interpolation: str
     smoothing: SmoothingSettings | None = None
 
 

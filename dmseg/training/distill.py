@@ -13,6 +13,7 @@ from dmseg.errors import UserError
 from dmseg.losses import CompoundLoss
 from dmseg.settings import DistillSettings, KdeSettings, LossSettings
 from dmseg.training.objective import Objective, build_loss, forward
+from dmseg.training.precision import float32_math
 
 MAX_SLICES = 256
 """At most so many slices, evenly spread, are looked at to fit a temperature."""
@@ -21,7 +22,7 @@ MAX_PIXELS = 2**20
 
 
 class Teacher:
-    """A trained network that is only asked: in evaluation mode, in float32, without gradients.
+    """A trained network that is only asked: in evaluation mode, in float32 without TF32, without gradients.
 
     Args:
         network: trained, on the device of the batches; it is not changed.
@@ -45,6 +46,7 @@ class Teacher:
         self.kernel = kernel
         self.keys = keys
 
+    @float32_math(tf32=False)
     @torch.no_grad()
     def target(self, batch: Batch) -> Tensor:
         """Its probabilities on a batch, (B, 2, H, W) float32."""
@@ -126,6 +128,7 @@ def pixel_kernel(settings: KdeSettings | None) -> PixelKernel | None:
     return PixelKernel(**vars(settings))
 
 
+@float32_math(tf32=False)
 @torch.no_grad()
 def teacher_temperature(network: nn.Module, data: TrainingData, batch_size: int) -> float:
     """The temperature of the least negative log-likelihood of some cases' labels, on whole slices as they are.

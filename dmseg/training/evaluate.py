@@ -11,22 +11,25 @@ import torch
 from torch import Tensor
 
 from dmseg.data.augment import centre_crop
-from dmseg.data.batches import Fusion, fuse_cases, network_input, select_cases
+from dmseg.data.batches import network_input
+from dmseg.data.labels import fuse_cases, select_cases
 from dmseg.data.parts import Levels
 from dmseg.data.prepared import PreparedCase, PreparedTask
-from dmseg.labels.fusion import majority
+from dmseg.labels.fusion import Fusion, majority
 from dmseg.metrics.ged import shared_pixels, squared_ged
 from dmseg.metrics.histogram import BDICE_LEVELS, count_batch
 from dmseg.metrics.scores import EmptyRule, case_scores
 from dmseg.settings import EvaluateSettings
+from dmseg.training.precision import float32_math
 from dmseg.training.predictor import Predictor
 
 Array = npt.NDArray[np.float32]
 
 
+@float32_math(tf32=False)
 @torch.inference_mode()
 def predict(predictor: Predictor, images: Levels, device: torch.device, batch_size: int) -> Array:
-    """Foreground probabilities, float32 throughout.
+    """Foreground probabilities, float32 throughout, without TF32.
 
     Args:
         predictor: makes the predictions.
@@ -51,6 +54,7 @@ def _ask(
             yield question(image)
 
 
+@float32_math(tf32=False)
 @torch.inference_mode()
 def energy_distances(
     predictor: Predictor,

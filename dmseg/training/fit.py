@@ -16,8 +16,9 @@ from dmseg.errors import UserError
 from dmseg.training.checkpoint import Session, State
 from dmseg.training.objective import Objective
 from dmseg.training.observers import EpochReport, Observers
+from dmseg.training.precision import float32_math
 
-PRECISIONS = ("fp32", "bf16", "auto")
+PRECISIONS = ("fp32", "tf32", "bf16", "auto")
 
 
 def resolve_device(name: str) -> torch.device:
@@ -86,7 +87,7 @@ def fit(
         objective: the loss of one step.
         optimizer: of the network's parameters.
         schedule: its learning rates, stepped once an iteration.
-        precision: ``fp32`` or ``bf16``.
+        precision: ``fp32``, ``tf32`` or ``bf16``.
         observers: told of every step and epoch.
         keeper: keeps the state now and then, and gives back an earlier one to go on from.
 
@@ -116,10 +117,11 @@ def fit(
 
 
 def _step(training: "_Training", precision: str) -> None:
-    total, parts = training.objective.losses(training.model, training.source.next(), precision)
-    training.optimizer.zero_grad(set_to_none=True)
-    total.backward()  # type: ignore[no-untyped-call]
-    training.optimizer.step()
+    with float32_math(tf32=precision == "tf32"):
+        total, parts = training.objective.losses(training.model, training.source.next(), precision)
+        training.optimizer.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        training.optimizer.step()
     training.advance({"loss": total.detach(), **parts})
 
 

@@ -28,7 +28,7 @@ class Objective(ABC):
         Args:
             network: in training mode, on the device of the batch.
             batch: what to train on.
-            precision: ``fp32`` or ``bf16``, of the network; losses are computed in float32.
+            precision: ``fp32``, ``tf32`` or ``bf16``, of the network; losses are computed in float32.
 
         Returns:
             The loss, a scalar to differentiate, and its parts by name, detached scalars for the history.

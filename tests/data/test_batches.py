@@ -10,7 +10,7 @@ from dmseg.data.augment import Views, centre_crop, crop_edge, draw_views, resamp
 from dmseg.data.batches import BatchSource, TrainingData, batches_per_epoch, load_training, network_input
 from dmseg.data.prepared import PreparedTask, prepare
 from dmseg.errors import UserError
-from dmseg.labels.fusion import each_rater, majority, uniform
+from dmseg.labels.fusion import declared_votes, each_rater, majority, uniform
 from dmseg.settings import LabelSettings, SmoothingSettings, TrainSettings
 from dmseg.training.streams import stream, stream_seed
 
@@ -78,26 +78,23 @@ def lidc_store(tmp_path, lidc_tree):
     return PreparedTask(tmp_path / "store")
 
 
-def source(store, fusion, soft, smoothing=None, scale=(0.5, 2.0), seed=0):
-    data = load_training(store, [case.case for case in store.cases], fusion, soft, CPU)
-    labels = LabelSettings("x", "y", {}, soft, smoothing)
+def source(store, fusion, interpolation="nearest", smoothing=None, scale=(0.5, 2.0), seed=0):
+    votes = declared_votes(fusion) if interpolation == "rater" else None
+    data = load_training(store, [case.case for case in store.cases], fusion, CPU, votes=votes)
+    labels = LabelSettings("x", "y", {}, interpolation, smoothing)
     streams = [stream(seed, 0, name) for name in ("order", "rater", "augmentation")]
     return BatchSource(data, labels, TrainSettings(1, 0, 4, list(scale), 0.5), *streams)
 
 
 def test_soft_labels_stay_soft_and_hard_ones_hard(lidc_store):
-    (first, *_) = source(lidc_store, uniform, soft=True).epoch()
+    (first, *_) = source(lidc_store, uniform, "linear").epoch()
     assert ((first.target > 0.01) & (first.target < 0.99)).any()
-    assert set(
-        torch.unique(torch.cat([b.target for b in source(lidc_store, majority, soft=False).epoch()])).tolist()
-    ) == {0, 1}
-    assert set(
-        torch.unique(torch.cat([b.target for b in source(lidc_store, each_rater, soft=False).epoch()])).tolist()
-    ) == {0, 1}
+    assert set(torch.unique(torch.cat([b.target for b in source(lidc_store, majority).epoch()])).tolist()) == {0, 1}
+    assert set(torch.unique(torch.cat([b.target for b in source(lidc_store, each_rater).epoch()])).tolist()) == {0, 1}
 
 
 def test_targets_sum_to_one_and_padding_is_masked_background(lidc_store):
-    for batch in source(lidc_store, uniform, soft=True, scale=(0.5, 0.6)).epoch():
+    for batch in source(lidc_store, uniform, "linear", scale=(0.5, 0.6)).epoch():
         assert torch.allclose(batch.target.sum(dim=1), torch.ones(4, 32, 32))
         assert 0.2 < batch.mask.float().mean() < 0.4
         padding = ~batch.mask
@@ -108,26 +105,24 @@ def test_targets_sum_to_one_and_padding_is_masked_background(lidc_store):
 
 
 def test_smoothing_happens_on_the_augmented_crop(lidc_store):
-    smoothed = source(lidc_store, majority, soft=False, smoothing=SmoothingSettings("boundary", 0.5, 3)).epoch()
-    hard = source(lidc_store, majority, soft=False).epoch()
+    smoothed = source(lidc_store, majority, smoothing=SmoothingSettings("boundary", 0.5, 3)).epoch()
+    hard = source(lidc_store, majority).epoch()
     for one, other in zip(smoothed, hard, strict=True):
         assert set(torch.unique(one.target).tolist()) == {0, 0.25, 0.75, 1}
         assert torch.equal(one.target[:, 1] >= 0.5, other.target[:, 1] >= 0.5)
 
 
 def test_order_and_augmentation_are_the_same_for_all_strategies(lidc_store):
-    for one, other in zip(
-        source(lidc_store, majority, False).epoch(), source(lidc_store, each_rater, False).epoch(), strict=True
-    ):
+    for one, other in zip(source(lidc_store, majority).epoch(), source(lidc_store, each_rater).epoch(), strict=True):
         assert torch.equal(one.image, other.image)
-    assert not torch.equal(next(source(lidc_store, majority, False, seed=1).epoch()).image, one.image)
+    assert not torch.equal(next(source(lidc_store, majority, seed=1).epoch()).image, one.image)
 
 
 def test_a_rater_is_drawn_anew_for_each_case_and_epoch(tmp_path, qubiq_tree):
     adapter = QubiqAdapter(qubiq_tree)
     prepare(adapter, adapter.tasks["prostate-1"], tmp_path / "store", 40, {})
     store = PreparedTask(tmp_path / "store")
-    drawn = source(store, each_rater, soft=False, scale=(1.0, 1.0))
+    drawn = source(store, each_rater, scale=(1.0, 1.0))
     seen: dict[int, set[int]] = {}
     for _ in range(60):
         for batch in drawn.epoch():
@@ -190,7 +185,7 @@ def test_intensities_of_int16_are_augmented_like_those_of_uint8():
     coarse_batch, fine_batch = (
         BatchSource(
             TrainingData(images, blank, torch.zeros(4, dtype=torch.long), torch.ones(1)),
-            LabelSettings("majority", "", {}, soft=False),
+            LabelSettings("majority", "", {}, "nearest"),
             train,
             *(stream(0, 0, name) for name in ("order", "rater", "augmentation")),
         ).next()

@@ -1,0 +1,106 @@
+"""Fused labels of prepared cases, checked: what a fusion returns is looked at before anything is trained or scored."""
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dmseg.data.prepared import PreparedCase, PreparedTask
+from dmseg.errors import UserError
+from dmseg.labels.fusion import Annotations, Fusion, FusionWarning, Votes, is_soft
+
+log = logging.getLogger(__name__)
+
+
+def select_cases(prepared: PreparedTask, ids: Sequence[str]) -> list[PreparedCase]:
+    """Returns the cases with these ids, in their order."""
+    by_id = {case.case: case for case in prepared.cases}
+    return [by_id[case] for case in ids]
+
+
+def fuse_cases(prepared: PreparedTask, cases: Sequence[PreparedCase], fusion: Fusion) -> list[npt.NDArray[Any]]:
+    """Fuses the annotations of each whole case.
+
+    Returns:
+        One array (V, n_slices, H, W) for each case, V candidates: uint8 for hard labels, float32 for soft ones.
+
+    Raises:
+        UserError: if the fusion does not return labels, or hard ones for some cases and soft ones for others.
+    """
+    fused, noted = list[npt.NDArray[Any]](), []
+    for case in cases:
+        annotations = prepared.annotations(case)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", FusionWarning)
+            label = np.asarray(fusion(annotations))
+        noted += [(case.case, str(warning.message)) for warning in caught]
+        fused.append(_checked_label(label, annotations, case.case))
+        if fused[-1].dtype != fused[0].dtype:
+            first, now = ("soft" if is_soft(item) else "hard" for item in (fused[0], fused[-1]))
+            raise UserError(
+                f"case {case.case}: the fusion returns a {now} label, but a {first} one for {cases[0].case}"
+            )
+    if noted:
+        log.info(
+            "%d of %d cases: %s (%s)",
+            len(noted),
+            len(cases),
+            noted[0][1],
+            ", ".join(case for case, _ in noted),
+        )
+    return fused
+
+
+def _checked_label(label: npt.NDArray[Any], annotations: Annotations, case: str) -> npt.NDArray[Any]:
+    """A fused label as candidates (V, n_slices, H, W), uint8 or float32.
+
+    Raises:
+        UserError: if it has another shape or dtype than a label, or values outside of its range.
+    """
+    spatial = annotations.shape[1:]
+    if label.shape != spatial and (label.ndim != annotations.ndim or label.shape[1:] != spatial or not len(label)):
+        raise UserError(
+            f"case {case}: the fusion returns shape {label.shape}, but must return {spatial} or a stack of it"
+        )
+    try:
+        soft = is_soft(label)
+    except ValueError as error:
+        raise UserError(f"case {case}: the fusion cannot be used: {error}") from None
+    low, high = label.min(), label.max()
+    if not (low >= 0 and high <= 1):  # NaN included
+        kind = "soft labels must lie in [0, 1]" if soft else "hard labels must be 0 or 1"
+        raise UserError(f"case {case}: the fusion returns values from {low} to {high}; {kind}")
+    return label.reshape(-1, *spatial).astype(np.float32 if soft else np.uint8, copy=False)
+
+
+def case_votes(
+    prepared: PreparedTask,
+    cases: Sequence[PreparedCase],
+    fused: Sequence[npt.NDArray[Any]],
+    votes: Callable[[Annotations], Votes],
+) -> list[Votes]:
+    """The votes of each case.
+
+    Args:
+        prepared: the store.
+        cases: the cases.
+        fused: their fused labels (`fuse_cases`).
+        votes: what the fusion declares (`declared_votes`).
+
+    Raises:
+        UserError: if fusing with them does not give the fused label.
+    """
+    found = []
+    for case, label in zip(cases, fused, strict=True):
+        annotations = prepared.annotations(case)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FusionWarning)  # fusing has reported it
+            own = votes(annotations)
+        same = len(label) == 1 and own.fit(annotations) and (own.threshold is None) == is_soft(label)
+        if not same or not np.allclose(own.fuse(annotations), label[0], rtol=0, atol=1e-5):
+            raise UserError(f"case {case.case}: the label is not the one that the fusion's declared votes give")
+        found.append(own)
+    return found

@@ -1,0 +1,80 @@
+"""How float32 is computed on CUDA: as IEEE float32, or with TensorFloat-32 where a training is set to ``tf32``.
+
+PyTorch's default has convolutions of Ampere and later GPUs round their inputs to TF32, which has 10 bits of mantissa.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import backends
+
+from dmseg.errors import UserError
+
+_cudnn: Any = backends.cudnn
+_matmuls: tuple[Any, Any] = backends.cuda.matmul, backends.mkldnn.matmul  # type: ignore[attr-defined]
+_SWITCHES = (_cudnn.conv, _cudnn.rnn, *_matmuls)
+
+
+@contextmanager
+def float32_math(*, tf32: bool) -> Iterator[None]:
+    """Computes float32 in one way within the block, and leaves PyTorch's settings as they were.
+
+    PyTorch has two sets of switches, and raises an error where they contradict each other, so both are set.
+
+    Args:
+        tf32: whether convolutions and recurrent layers may use TF32, as is PyTorch's default; matrix products never do.
+    """
+    before = [switch.fp32_precision for switch in _SWITCHES]
+    earlier = _earlier_switches()
+    _set_earlier_switches(tf32, "highest")
+    _cudnn.conv.fp32_precision = _cudnn.rnn.fp32_precision = "tf32" if tf32 else "ieee"
+    _matmuls[0].fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        if earlier is not None:
+            _set_earlier_switches(*earlier)
+        for switch, value in zip(_SWITCHES, before, strict=True):
+            switch.fp32_precision = value
+
+
+def _earlier_switches() -> tuple[bool, str] | None:
+    """The switches of before torch 2.9; None where they contradict the later ones and cannot be read."""
+    try:
+        return _cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return None
+
+
+def _set_earlier_switches(convolutions: bool, matmul: str) -> None:
+    _cudnn.allow_tf32 = convolutions
+    torch.set_float32_matmul_precision(matmul)
+
+
+def float32_modes() -> dict[str, str]:
+    """How float32 is computed now, by operation: ``ieee`` or ``tf32``."""
+    names = "convolution", "rnn", "matmul"
+    return {name: str(switch.fp32_precision) for name, switch in zip(names, _SWITCHES, strict=False)}
+
+
+def describe_precision(precision: str) -> dict[str, Any]:
+    """The precision of a run, and how training and scoring compute float32 on CUDA."""
+    described: dict[str, Any] = {"name": precision}
+    for stage, tf32 in (("training", precision == "tf32"), ("scoring", False)):
+        with float32_math(tf32=tf32):
+            described[stage] = float32_modes()
+    return described
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Refuses to train with TF32 where there is none.
+
+    Raises:
+        UserError: if the device cannot compute with it.
+    """
+    if precision == "tf32" and (device.type != "cuda" or not torch.cuda.is_tf32_supported()):
+        raise UserError(
+            f"precision=tf32 needs a CUDA device of compute capability 8, not '{device}'; set precision=fp32"
+        )
