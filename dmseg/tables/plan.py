@@ -1,17 +1,16 @@
 """From a table to its runs: which data sets, networks and methods, and the experiments behind each cell."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from dmseg.data.case import Task
-from dmseg.data.prepared import PreparedTask
 from dmseg.errors import UserError
 from dmseg.experiments.plan import PlannedRun, distinct, plan_folds
-from dmseg.experiments.sources import Notify, prepare_task, task_names
+from dmseg.experiments.sources import Notify, TaskData, prepare_tasks
 from dmseg.experiments.variants import Base, group_file
 from dmseg.resources import resource
 from dmseg.settings import Settings
@@ -19,6 +18,8 @@ from dmseg.tables.spec import Block, TableSpec
 
 PAPER_DATA = {"qubiq": "QUBIQ", "lits": "LiTS", "kits": "KiTS"}
 """The paper's data sets, as tables print them."""
+
+OpenTasks = Callable[[Settings, Notify], Iterable[TaskData]]
 
 _OF_ONE = re.compile(r"^(\w+):(.+)$")
 
@@ -79,6 +80,12 @@ class PlannedTable:
         return distinct(run for row in self.rows for runs in row.cells.values() for run in runs)
 
     @property
+    def unprepared(self) -> list[str]:
+        """Data sets of which tasks are not prepared; only `find_tasks` leaves such."""
+        rows = [row for row in self.rows for runs in row.cells.values() if not all(run.prepared for run in runs)]
+        return list(dict.fromkeys(row.data for row in rows))
+
+    @property
     def phantom(self) -> bool:
         """Whether the data are generated."""
         return self.settings.data.phantom is not None
@@ -117,25 +124,32 @@ class TablePlanner:
             ``NAME:key=value`` holds for one data set only. ``task=`` limits the rows, ``fold=`` the folds.
         specs: the tables that are to be planned.
         notify: told what is being prepared.
+        open_tasks: gives the tasks of a data set; `prepare_tasks` prepares them where they are not, `find_tasks` leaves
+            everything as it is.
 
     Raises:
         UserError: if an override is wrong.
     """
 
     def __init__(
-        self, overrides: Sequence[str], specs: Sequence[TableSpec], notify: Notify = lambda text: None
+        self,
+        overrides: Sequence[str],
+        specs: Sequence[TableSpec],
+        notify: Notify = lambda text: None,
+        open_tasks: OpenTasks = prepare_tasks,
     ) -> None:
         self._request = parse_request(overrides, [block.data for spec in specs for block in spec.blocks])
         _check_method_options(self._request.method, specs)
         self._specs = specs
         self._one_fold = any(item.startswith("fold=") for item in overrides)
         self._notify = notify
+        self._open_tasks = open_tasks
         self._bases: dict[str, Base] = {}
-        self._tasks: dict[str, list[PreparedTask]] = {}
+        self._tasks: dict[str, list[TaskData]] = {}
         self._experiments: dict[tuple[str, str, tuple[str, ...]], list[PlannedRun]] = {}
 
     def plan(self) -> list[PlannedTable]:
-        """Plans the tables, preparing data where they are missing.
+        """Plans the tables.
 
         Raises:
             UserError: if an override does not fit, or data are missing or damaged.
@@ -169,17 +183,13 @@ class TablePlanner:
             self._bases[data] = Base(self._request.overrides_of(data))
         return self._bases[data]
 
-    def _prepared(self, data: str) -> list[PreparedTask]:
-        """The prepared tasks of a data set: all, or the one that is asked for."""
+    def _prepared(self, data: str) -> list[TaskData]:
+        """The tasks of a data set: all, or the one that is asked for."""
         if data not in self._tasks:
-            settings = self._base(data).settings()
-            names = task_names(settings.data, settings.task)
-            self._tasks[data] = [
-                prepare_task(settings.data, settings.paths, name, self._notify, settings.workers) for name in names
-            ]
+            self._tasks[data] = list(self._open_tasks(self._base(data).settings(), self._notify))
         return self._tasks[data]
 
-    def _row(self, spec: TableSpec, block: Block, model: str, prepared: PreparedTask, without_own: bool) -> PlannedRow:
+    def _row(self, spec: TableSpec, block: Block, model: str, prepared: TaskData, without_own: bool) -> PlannedRow:
         data = self._request.data[block.data]
         cells = {}
         for column, overrides in block.cells.items():
@@ -197,7 +207,7 @@ class TablePlanner:
             cells,
         )
 
-    def _experiment(self, data: str, prepared: PreparedTask, variant: tuple[str, ...]) -> list[PlannedRun]:
+    def _experiment(self, data: str, prepared: TaskData, variant: tuple[str, ...]) -> list[PlannedRun]:
         key = data, prepared.task.name, variant
         if key not in self._experiments:
             settings = self._base(data).settings((*variant, *self._more(variant, prepared)))
@@ -205,7 +215,7 @@ class TablePlanner:
             self._experiments[key] = plan_folds(settings, prepared, folds)
         return self._experiments[key]
 
-    def _more(self, variant: tuple[str, ...], prepared: PreparedTask) -> tuple[str, ...]:
+    def _more(self, variant: tuple[str, ...], prepared: TaskData) -> tuple[str, ...]:
         """What a cell calls for: options of distillation or of its method, and the task, which its labels may need."""
         groups = dict(item.partition("=")[::2] for item in variant)
         distill = self._request.distill if "distill" in groups else ()
