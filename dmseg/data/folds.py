@@ -103,8 +103,10 @@ def fold_count(settings: FoldSettings) -> int:
     """Number of folds: that of ``folds.file``, or ``folds.count``, or 5.
 
     Raises:
-        UserError: if ``folds.file`` cannot be read, or has another number of folds than ``folds.count`` says.
+        UserError: if ``folds.count`` is below 2, or ``folds.file`` cannot be read or has another number of folds.
     """
+    if settings.count is not None and settings.count < 2:
+        raise UserError(f"folds.count is {settings.count}, but must be at least 2")
     if settings.file is None:
         return DEFAULT_COUNT if settings.count is None else settings.count
     count = len(read_splits(settings.file, None))
@@ -122,7 +124,7 @@ def make_folds(cases: Sequence[str], settings: FoldSettings) -> list[list[str]]:
         UserError: if there are fewer cases than folds, the kind is unknown, or ``folds.groups`` does not fit the cases.
     """
     count = fold_count(settings)
-    if not 2 <= count <= len(cases):
+    if count > len(cases):
         raise UserError(f"folds.count is {count}, but must lie between 2 and the number of cases, {len(cases)}")
     if settings.kind not in ("contiguous", "shuffled"):
         raise UserError(f"folds.kind is '{settings.kind}', but may be contiguous or shuffled")

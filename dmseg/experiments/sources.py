@@ -174,7 +174,7 @@ def _is_current(data: DataSettings, adapter: Adapter | None, store: PreparedTask
 
 
 def _without_raw_data(data: DataSettings, store: PreparedTask) -> str:
-    return f"{data.name}/{store.task.name}: raw data not found in {data.root}; using the prepared store {store.folder}"
+    return f"{data.name}/{store.task.name}: raw data not found; using the prepared store {store.folder}"
 
 
 def _phantom_changed(data: DataSettings) -> bool:
