@@ -4,7 +4,7 @@ import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +84,11 @@ def _read_rows(where: str, text: str) -> list[tuple[str, str]]:
         raise UserError(f"{where} is not valid CSV ({error}); expected the columns case,group") from None
     lines = [line for line in lines if any(line)]
     if not lines or not {"case", "group"} <= set(lines[0]):
-        raise UserError(f"{expected}, but is '{','.join(lines[0])[:80] if lines else ''}'")
+        raise UserError(f"{expected}, but is {_shown(','.join(lines[0]) if lines else '')}")
     case, group = lines[0].index("case"), lines[0].index("group")
     for line in lines[1:]:
         if len(line) != len(lines[0]) or not line[case] or not line[group]:
-            raise UserError(f"{where} has the row '{','.join(line)[:80]}'; every row needs a case and its group")
+            raise UserError(f"{where} has the row {_shown(','.join(line))}; every row needs a case and its group")
     return [(line[case], line[group]) for line in lines[1:]]
 
 
@@ -112,7 +112,7 @@ def _check_validation(where: str, folds: list[list[str]]) -> None:
         for case in fold:
             if case in first:
                 raise UserError(
-                    f"{where} validates on {case} in the folds {first[case]} and {number}; "
+                    f"{where} validates on {some([case])} in the folds {first[case]} and {number}; "
                     "every case must be in the val list of exactly one fold"
                 )
             first[case] = number
@@ -120,7 +120,7 @@ def _check_validation(where: str, folds: list[list[str]]) -> None:
 
 def _refuse_twice(where: str, ids: Iterable[str]) -> None:
     if twice := [case for case, times in Counter(ids).items() if times > 1]:
-        raise UserError(f"{where} lists {twice[0]} twice; list each case once")
+        raise UserError(f"{where} lists {some(twice[:1])} twice; list each case once")
 
 
 def _refuse_unknown(where: str, ids: Iterable[str], cases: Collection[str]) -> None:
@@ -130,7 +130,7 @@ def _refuse_unknown(where: str, ids: Iterable[str], cases: Collection[str]) -> N
         return
     stem = _FILE_NAME.sub("", re.split(r"[/\\]", unknown[0])[-1])
     if stem != unknown[0] and stem in known:
-        raise UserError(f"{where} names files, not cases: write '{stem}' instead of '{unknown[0]}'")
+        raise UserError(f"{where} names files, not cases: write '{stem}' instead of {_shown(unknown[0])}")
     example = min(known, key=natural_key, default="none")
     raise UserError(f"{where} lists {some(unknown)}, not in the data set; its cases are named like '{example}'")
 
@@ -153,7 +153,12 @@ def _read_text(file: str, where: str) -> str:
         raise UserError(f"{where} cannot be read ({getattr(error, 'strerror', None) or error})") from None
 
 
-def some(cases: list[str], shown: int = 3) -> str:
+def some(cases: Sequence[str], shown: int = 3) -> str:
     """Names the first few of some cases."""
     more = f" and {len(cases) - shown} more" if len(cases) > shown else ""
-    return f"{', '.join(cases[:shown])}{more}"
+    return ", ".join(case if len(case) < 80 and case.isprintable() else _shown(case) for case in cases[:shown]) + more
+
+
+def _shown(text: str) -> str:
+    """Text of a file in quotes: shortened, and with nothing in it that a terminal would obey."""
+    return repr(text if len(text) < 80 else f"{text[:76]}...")

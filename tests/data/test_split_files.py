@@ -24,6 +24,7 @@ def changed(fold, name, ids):
             "validates on case_001 in the folds 0 and 4",
         ),
         (changed(2, "train", [*FOLDS[2]["train"], "case_003"]), "fold 2 trains and validates on case_003"),
+        (changed(2, "train", ["\x1b[31m" + 99 * "a"]), r"lists '\\x1b\[31ma{71}\.\.\.', not in the data set"),
         (changed(2, "train", [*FOLDS[2]["train"], "case_099"]), r"lists case_099, not in the data set.*'case_001'"),
         (changed(2, "val", ["case_003"]), "validates on no fold case_008"),
         (FOLDS[:2], "validates on no fold case_003, case_004, case_005 and 3 more"),
