@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from dmseg.data.folds import fold_count
 from dmseg.experiments.compose import compose_settings
 from dmseg.experiments.launch import Outcome, launch
 from dmseg.experiments.launch.outcome import MakeObservers, attempt
@@ -51,7 +52,7 @@ def record_nothing(run: PlannedRun, observers: MakeObservers) -> Outcome:
 def plan(settings: Settings, count: int) -> list[PlannedRun]:
     """Plans that many runs, five folds of each seed."""
     prepared = prepare_task(settings.data, settings.paths, settings.task)
-    seeds = range(-(-count // settings.folds.count))
+    seeds = range(-(-count // fold_count(settings.folds)))
     return [run for seed in seeds for run in plan_folds(replace(settings, seed=seed), prepared)][:count]
 
 

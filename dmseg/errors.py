@@ -7,3 +7,7 @@ class UserError(Exception):
     The message names the file, case or key and the value, and says what to do. The command line prints it
     without a traceback and exits with status 2; a library user may catch it.
     """
+
+
+class MissingDataError(UserError):
+    """The raw data of a data set are not where they should be; a store that was prepared from them may still serve."""

@@ -1,6 +1,7 @@
 """The commands: each takes the words after its name and returns an exit status."""
 
 import logging
+import math
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,7 +14,7 @@ from dmseg.experiments.compose import compose_settings
 from dmseg.experiments.launch import Outcome, attempt_with_teachers, is_inline, launch
 from dmseg.experiments.lease import Held
 from dmseg.experiments.plan import PlannedRun, distinct, plan_folds, plan_run
-from dmseg.experiments.sources import count_target_slices, prepare_task, task_names
+from dmseg.experiments.sources import count_target_slices, prepare_task, prepare_tasks
 from dmseg.experiments.status import is_complete
 from dmseg.experiments.store import RunStore, mean_scores
 from dmseg.report.observers import quiet, talkative
@@ -29,10 +30,9 @@ def prepare(words: Sequence[str]) -> int:
     settings = compose_settings(words)
     if settings.data.labels_only:
         return _count_slices(settings)
-    for name in task_names(settings.data, settings.task):
-        prepared = prepare_task(settings.data, settings.paths, name, say, settings.workers)
+    for prepared in prepare_tasks(settings, say):
         counts = f"{len(prepared.cases)} cases, {len(prepared.images)} slices"
-        print(f"{settings.data.name}/{name}: {counts}, {prepared.folder}")
+        print(f"{settings.data.name}/{prepared.task.name}: {counts}, {prepared.folder}")
     return 0
 
 
@@ -127,8 +127,13 @@ def _print_scores(runs: Sequence[PlannedRun]) -> None:
     phantom = " (PHANTOM data)" if runs[0].settings.data.phantom is not None else ""
     for run in runs:
         print(f"{run.run_id}  {run.title}{phantom}  {store.folder(run.run_id)}")
-    shown = "  ".join(f"{name} {100 * mean:.2f} %" for name, mean in mean_scores(cases).items())
+    shown = "  ".join(f"{name} {_percent(mean)}" for name, mean in mean_scores(cases).items())
     print(f"mean over {len(cases)} cases: {shown}")
+
+
+def _percent(mean: float) -> str:
+    """A mean score, which there is none of where every case is left out (both masks empty)."""
+    return "undefined (no case has a score)" if math.isnan(mean) else f"{100 * mean:.2f} %"
 
 
 def set_up_logging() -> None:

@@ -30,6 +30,7 @@ Keys are Hydra overrides; configs/config.yaml lists them. The most used:
   model.weights=null|imagenet|FILE   fold=0   seed=0   train.epochs=150   precision=fp32|bf16|auto
   method=plain|ours|mc_dropout|multi_head|mrnet|softseg   loss=ce_dml1|ce_dml2|ce_sdl|ce   distill=null|kd
   profile=paper|demo   protocol=paper|release   workers=2   tracker=disabled|offline|online
+  folds.kind=contiguous|shuffled   folds.groups=FILE   folds.file=FILE
   paths.prepared=FOLDER   paths.results=FOLDER   evaluate.save_predictions=true
 
 examples

@@ -1,7 +1,8 @@
 """The commands about tables and figures: plan, reproduce, table."""
 
 import os
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +13,11 @@ from dmseg.cli.commands import carry_out, say, set_up_logging
 from dmseg.errors import UserError
 from dmseg.experiments.compose import compose_settings
 from dmseg.experiments.plan import waves
-from dmseg.experiments.sources import prepare_task, task_names
-from dmseg.experiments.status import Summary, summarise
+from dmseg.experiments.sources import find_tasks, prepare_tasks
+from dmseg.experiments.status import Status, Summary, summarise
 from dmseg.settings import Settings
 from dmseg.tables.exchange import plan_from_text
-from dmseg.tables.plan import PlannedTable, TablePlanner
+from dmseg.tables.plan import OpenTasks, PlannedTable, TablePlanner
 from dmseg.tables.request import parse_request
 from dmseg.tables.spec import TableSpec, read_spec, table_numbers
 
@@ -55,7 +56,7 @@ def table(words: Sequence[str]) -> int:
 def plan(words: Sequence[str]) -> int:
     """Prints what some tables take, and how much of it is there."""
     specs, overrides = split_tables(words)
-    plans = plan_all(specs, overrides)
+    plans = plan_all(specs, overrides, find_tasks)
     shown = Table("table", "experiments", "runs", "done", "running", "failed", "missing", "hours left", box=None)
     for name, planned in plans.items():
         shown.add_row(name, *_summary_row(summarise(planned.runs)))
@@ -63,7 +64,19 @@ def plan(words: Sequence[str]) -> int:
         everything = summarise(run for planned in plans.values() for run in planned.runs)
         shown.add_row("all, each run once", *_summary_row(everything))
     Console(width=120).print(shown)
+    _name_unprepared(plans, overrides)
     return 0
+
+
+def _name_unprepared(plans: Mapping[str, PlannedTable], overrides: Sequence[str]) -> None:
+    """Says how to prepare data sets whose runs are only counted."""
+    names = dict.fromkeys(name for planned in plans.values() for name in planned.unprepared)
+    if not names:
+        return
+    request = parse_request(overrides, [block.data for planned in plans.values() for block in planned.spec.blocks])
+    for name in names:
+        command = shlex.join(["dmseg", "prepare", *request.overrides_of(name)])
+        print(f"{name}: not all is prepared; what is done is unknown until you run: {command}")
 
 
 def split_tables(words: Sequence[str]) -> tuple[list[TableSpec], list[str]]:
@@ -81,15 +94,22 @@ def split_tables(words: Sequence[str]) -> tuple[list[TableSpec], list[str]]:
     return specs, [word for word in words if word not in named]
 
 
-def plan_all(specs: Sequence[TableSpec], overrides: Sequence[str]) -> dict[str, PlannedTable]:
+def plan_all(
+    specs: Sequence[TableSpec], overrides: Sequence[str], open_tasks: OpenTasks = prepare_tasks
+) -> dict[str, PlannedTable]:
     """Plans those of some tables that need trainings, by their names."""
     set_up_logging()
     comparisons = [spec for spec in specs if spec.kind == "comparison"]
-    return {planned.spec.name: planned for planned in TablePlanner(overrides, comparisons, say).plan()}
+    return {planned.spec.name: planned for planned in TablePlanner(overrides, comparisons, say, open_tasks).plan()}
 
 
 def _summary_row(summary: Summary) -> list[str]:
-    counts = [str(summary.counts[name]) for name in ("done", "running", "failed", "missing")]
+    names: list[Status] = ["done", "running", "failed", "missing"]
+    counts = [str(summary.counts[name]) for name in names]
+    if unknown := summary.counts["unknown"]:
+        counts = (
+            ["unknown", "", "", ""] if unknown == summary.runs else [f"{counts[0]} + {unknown} unknown", *counts[1:]]
+        )
     hours = "no run to go by" if summary.hours is None else f"{summary.hours:.2f}"
     return [str(summary.experiments), str(summary.runs), *counts, hours]
 
@@ -150,11 +170,7 @@ def _write_agreement(spec: TableSpec, overrides: Sequence[str]) -> None:
     if (data := request.data.get("qubiq")) is None:
         raise UserError(f"table {spec.name} needs a data set with several raters: data=qubiq, lidc or phantom")
     settings = compose_settings(request.overrides_of(data))
-    stores = [
-        prepare_task(settings.data, settings.paths, name, say, settings.workers)
-        for name in task_names(settings.data, settings.task)
-    ]
-    cells = agreement_cells(stores, settings.agreement.disjoint)
+    cells = agreement_cells(list(prepare_tasks(settings, say)), settings.agreement.disjoint)
     phantom = settings.data.phantom is not None
     made = TableData(spec, cells, settings.data.name, phantom, settings.profile, settings.protocol)
     _write(made, Path(settings.paths.results) / "tables", ())

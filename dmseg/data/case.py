@@ -102,9 +102,12 @@ class Adapter(ABC):
     Attributes:
         about: the data set, for people.
         skips_faulty: whether cases with missing or damaged files are left out, not an error.
+        unread_task: for data sets that name their one task in their own files: what stands for it while these are
+            missing, so that runs can be counted. The others know their tasks without data.
     """
 
     about: ClassVar[About]
+    unread_task: ClassVar[Task | None] = None
     skips_faulty: bool = False
 
     @property
@@ -117,6 +120,7 @@ class Adapter(ABC):
         """Lists the cases of a task without reading them.
 
         Raises:
+            MissingDataError: if there is nothing where the data set should be.
             UserError: if files are missing or out of place.
         """
 

@@ -5,6 +5,7 @@ A store is a folder with ``images.npy`` (N, C, S, S) uint8 or int16, ``annotatio
 It is written beside its final place and renamed when whole.
 """
 
+import glob
 import hashlib
 import json
 import logging
@@ -363,9 +364,16 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _swap(scratch: Path, folder: Path) -> None:
-    """Puts a whole store in place of an outdated one; another process that was first with the same is fine."""
+    """Puts a whole store in place of an outdated one, whose splits it takes over.
+
+    A process that is killed in between leaves the outdated store beside its place, where the next one finds it.
+    """
+    outdated = list(folder.parent.glob(f".{glob.escape(folder.name)}.old.*"))
     if folder.exists():
-        retired = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-        os.rename(folder, retired / "store")
-        shutil.rmtree(retired, ignore_errors=True)
+        outdated = [Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))]
+        os.rename(folder, outdated[0] / "store")
+    for path in (path for place in outdated for path in place.glob("store/folds-*.json")):
+        shutil.copy2(path, scratch)
     os.rename(scratch, folder)
+    for place in outdated:
+        shutil.rmtree(place, ignore_errors=True)

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from dmseg.components import bind
 from dmseg.data.case import Task
-from dmseg.data.folds import HELD_OUT, Split, inner_split
-from dmseg.data.prepared import PreparedTask
+from dmseg.data.folds import HELD_OUT, Split, fold_count, inner_split
 from dmseg.errors import UserError
 from dmseg.experiments.identity import PLAIN, evaluation_identity, experiment_identity, identifier, run_identity
-from dmseg.experiments.sources import fold_split
+from dmseg.experiments.sources import FoundTask, TaskData, fold_split
 from dmseg.labels.fusion import Annotations, Votes, declared_votes
 from dmseg.methods.raters import check_raters
 from dmseg.settings import Settings
@@ -36,6 +35,7 @@ class PlannedRun:
         evaluation_id: id of the evaluation that the settings ask for.
         teacher: the run that must be finished before this one, or None: of a distilled run its teacher, or the run that
             calibrates the teacher, whose own `teacher` is the teacher then.
+        prepared: whether its data are prepared. If not, its cases are not known and its ids only tell it from others.
     """
 
     settings: Settings
@@ -48,6 +48,7 @@ class PlannedRun:
     experiment_id: str
     evaluation_id: str
     teacher: "PlannedRun | None" = None
+    prepared: bool = True
 
     @property
     def fusion(self) -> Callable[..., Any]:
@@ -89,50 +90,51 @@ class PlannedRun:
         return " ".join([*filter(None, words), f"fold {settings.fold}"])
 
 
-def plan_run(settings: Settings, prepared: PreparedTask) -> PlannedRun:
-    """Plans one run on a prepared task, and the teacher of one that is distilled.
+def plan_run(settings: Settings, data: TaskData) -> PlannedRun:
+    """Plans one run on a task, and the teacher of one that is distilled.
 
     Raises:
         UserError: if the fold does not exist, an option does not fit, or the weights file cannot be read.
     """
-    split = fold_split(prepared, settings.folds, settings.fold)
+    split = fold_split(data, settings.folds, settings.fold)
     distill = settings.distill
     if distill is None or not distill.needs_teacher(settings.loss):
-        return _planned(settings, prepared, split)
+        return _planned(settings, data, split)
     own = replace(settings, distill=None, **vars(distill.teacher))
-    teacher = _planned(own, prepared, split)
+    teacher = _planned(own, data, split)
     ids = {"teacher": teacher.run_id, "teacher_experiment": teacher.experiment_id}
     if distill.calibrate == "inner":
         inner = inner_split(split, settings.seed, settings.fold)
-        teacher = replace(_planned(own, prepared, inner, held_out=HELD_OUT), teacher=teacher)
+        teacher = replace(_planned(own, data, inner, held_out=HELD_OUT), teacher=teacher)
         ids |= {"calibrator": teacher.run_id, "calibrator_experiment": teacher.experiment_id}
-    return replace(_planned(settings, prepared, split, ids), teacher=teacher)
+    return replace(_planned(settings, data, split, ids), teacher=teacher)
 
 
 def _planned(
     settings: Settings,
-    prepared: PreparedTask,
+    data: TaskData,
     split: Split,
     teachers: Mapping[str, str] | None = None,
     held_out: float | None = None,
 ) -> PlannedRun:
     """One run by itself."""
-    settings = replace(settings, task=prepared.task.name)
+    settings = replace(settings, task=data.task.name)
     precision = _resolve_precision(settings)
-    identity = run_identity(settings, precision, prepared.digest, split, teachers, held_out)
+    identity = run_identity(settings, precision, data.digest, split, teachers, held_out)
     run = PlannedRun(
         settings,
         precision,
-        prepared.task,
-        prepared.folder,
+        data.task,
+        data.folder,
         split,
         identity,
         run_id=identifier(identity),
         experiment_id=identifier(experiment_identity(identity)),
         evaluation_id=identifier(evaluation_identity(settings.evaluate)),
+        prepared=not isinstance(data, FoundTask) or data.store is not None,
     )
     _ = run.fusion, run.reference  # an option that does not fit is an error before anything starts
-    _check_method(settings, prepared.task)
+    _check_method(settings, data.task)
     return run
 
 
@@ -145,10 +147,10 @@ def _check_method(settings: Settings, task: Task) -> None:
         raise UserError(f"method={method.name} cannot be distilled; set distill=null, or method=plain")
 
 
-def plan_folds(settings: Settings, prepared: PreparedTask, folds: Iterable[int] | None = None) -> list[PlannedRun]:
+def plan_folds(settings: Settings, data: TaskData, folds: Iterable[int] | None = None) -> list[PlannedRun]:
     """Plans the runs of one experiment: all folds, or those named."""
-    chosen = range(settings.folds.count) if folds is None else folds
-    return [plan_run(replace(settings, fold=fold), prepared) for fold in chosen]
+    chosen = range(fold_count(settings.folds)) if folds is None else folds
+    return [plan_run(replace(settings, fold=fold), data) for fold in chosen]
 
 
 def distinct(runs: Iterable[PlannedRun]) -> list[PlannedRun]:

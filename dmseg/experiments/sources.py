@@ -1,18 +1,23 @@
-"""From data settings to a prepared store: phantom made, raw data prepared, folds written, each only where missing."""
+"""From data settings to a prepared store: phantom made, raw data prepared, folds written, each only where missing.
+
+`find_tasks` looks for the same stores and makes nothing.
+"""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from dmseg.code_version import code_version
-from dmseg.components import bind
+from dmseg.components import bind, resolve
 from dmseg.data.adapters.volumes import SliceCount, VolumeAdapter
-from dmseg.data.case import Adapter, find_task
-from dmseg.data.folds import Split, load_folds, make_folds, split
-from dmseg.data.prepared import PreparedTask, prepare, store_folder
-from dmseg.errors import UserError
+from dmseg.data.case import Adapter, Task, find_task
+from dmseg.data.folds import Split, find_split, fold_count, load_splits, make_splits
+from dmseg.data.prepared import REVISION, PreparedTask, is_current, prepare, store_folder
+from dmseg.errors import MissingDataError, UserError
 from dmseg.settings import DataSettings, FoldSettings, PathSettings, Settings
 
 Notify = Callable[[str], None]
@@ -37,6 +42,31 @@ class Source:
     split: Split
 
 
+@dataclass(frozen=True)
+class FoundTask:
+    """A task as it is found without preparing anything: enough to plan its runs.
+
+    Attributes:
+        task: the task.
+        folder: place of its prepared store.
+        store: the store; None where there is none, or an outdated one. Runs can be counted then, but their ids depend
+            on the prepared arrays and are not known.
+    """
+
+    task: Task
+    folder: Path
+    store: PreparedTask | None
+
+    @property
+    def digest(self) -> str:
+        """That of the store, or words that no store's digest can be and that tell this task from others."""
+        return f"not prepared: {self.folder}" if self.store is None else self.store.digest
+
+
+TaskData = PreparedTask | FoundTask
+"""What runs are planned on."""
+
+
 def open_adapter(data: DataSettings) -> Adapter:
     """Builds the adapter of a data set, making its phantom first where that is what the settings ask for.
 
@@ -46,8 +76,20 @@ def open_adapter(data: DataSettings) -> Adapter:
     if data.phantom is not None:
         options = dict(data.phantom)
         bind(options.pop("_target_"), options, where="data.phantom")(Path(data.root))
-    adapter: Adapter = bind(data.target, data.options, where="data")(data.root)
-    return adapter
+    return _adapter(data)
+
+
+def prepare_tasks(settings: Settings, notify: Notify = lambda text: None) -> Iterator[PreparedTask]:
+    """Prepares the task that the settings name, or one after another all of the data set, as `prepare_task` does."""
+    data, paths = settings.data, settings.paths
+    try:
+        tasks = open_adapter(data).tasks
+    except MissingDataError:
+        tasks = {name: store.task for name, store in _stores_of_real_data(data, paths).items()}
+        if not tasks:
+            raise
+    for task in _chosen(tasks, settings):
+        yield prepare_task(data, paths, task.name, notify, settings.workers)
 
 
 def prepare_task(
@@ -59,6 +101,8 @@ def prepare_task(
 ) -> PreparedTask:
     """Prepares one task, unless that is done, and opens its store.
 
+    Where the raw data are gone, a store that was prepared from them is used as it is; `notify` is told.
+
     Args:
         data: the data set.
         paths: where stores go.
@@ -69,28 +113,140 @@ def prepare_task(
     Raises:
         UserError: if the task is unknown, the raw data are missing or damaged, or only labels were asked for.
     """
-    if data.labels_only:
-        raise UserError("data.labels_only=true counts slices (dmseg prepare) and trains nothing; set it to false")
-    adapter = open_adapter(data)
-    task = find_task(adapter.tasks, name, data.name)
-    chosen = dict(item for item in data.options.items() if item not in STORE_DEFAULTS.items())
-    options = json.loads(json.dumps({"adapter": data.target, "size": data.size, **chosen}))
-    folder = store_folder(Path(paths.prepared), data.name, task, data.root, data.size, options)
-    if (code := code_version(data.target)) != 1:  # not in the folder's name: a store takes the place of an older one
-        options["code"] = code
-    if prepare(adapter, task, folder, data.size, options, workers):
-        notify(f"prepared {data.name}/{task.name} in {folder}")
-    return PreparedTask(folder)
+    _refuse_labels_only(data)
+    try:
+        adapter = open_adapter(data)
+        task = find_task(adapter.tasks, name, data.name)
+        folder, options = _place(data, paths, task)
+        if prepare(adapter, task, folder, data.size, options, workers):
+            notify(f"prepared {data.name}/{task.name} in {folder}")
+        return PreparedTask(folder)
+    except MissingDataError:
+        stores = _stores_of_real_data(data, paths)
+        store = stores.get(name.rpartition("/")[2]) if name else next(iter(stores.values()), None)
+        if store is None:
+            raise
+        notify(_without_raw_data(data, store))
+        return store
 
 
-def task_names(data: DataSettings, wanted: str | None = None) -> list[str]:
-    """All tasks of a data set, or the one that is wanted.
+def find_tasks(settings: Settings, notify: Notify = lambda text: None) -> list[FoundTask]:
+    """Looks up the prepared stores of the task that the settings name, or of all; makes and writes nothing.
+
+    Args:
+        settings: with the data set and, perhaps, the task.
+        notify: told where raw data are missing.
 
     Raises:
-        UserError: if there is no such task.
+        UserError: if the task is unknown, an option does not fit, the raw data of a store are damaged, or only labels
+            were asked for.
     """
-    tasks = open_adapter(data).tasks
-    return list(tasks) if wanted is None else [find_task(tasks, wanted, data.name).name]
+    data = settings.data
+    _refuse_labels_only(data)
+    changed = _phantom_changed(data)
+    stores = {} if changed else _stores(data, settings.paths)
+    adapter = None
+    try:
+        adapter = _adapter(data)
+        tasks = adapter.tasks
+    except MissingDataError:
+        tasks = {name: store.task for name, store in stores.items()} or _unread_tasks(data, settings.task)
+        if not tasks:
+            raise
+    found = []
+    for task in _chosen(tasks, settings):
+        store = stores.get(task.name)
+        if store is not None and not _is_current(data, adapter, store, notify):
+            store = None
+        found.append(FoundTask(task, _place(data, settings.paths, task)[0], store))
+    return found
+
+
+def _is_current(data: DataSettings, adapter: Adapter | None, store: PreparedTask, notify: Notify) -> bool:
+    """Whether a store is of the raw data as they are; where they are gone, it is taken as it is."""
+    try:
+        if adapter is not None:
+            return is_current(store.folder, adapter.list_cases(store.task.name), _store_options(data))
+    except MissingDataError:
+        pass
+    if data.phantom is None:
+        notify(_without_raw_data(data, store))
+    return True
+
+
+def _without_raw_data(data: DataSettings, store: PreparedTask) -> str:
+    return f"{data.name}/{store.task.name}: raw data not found; using the prepared store {store.folder}"
+
+
+def _phantom_changed(data: DataSettings) -> bool:
+    """Whether there is a phantom of other settings than these, which will be made anew."""
+    if data.phantom is None:
+        return False
+    options = {**data.phantom, "write": False}
+    outdated = bind(options.pop("_target_"), options, where="data.phantom")(Path(data.root))
+    return bool(outdated) and Path(data.root).exists()
+
+
+def _adapter(data: DataSettings) -> Adapter:
+    adapter: Adapter = bind(data.target, data.options, where="data")(data.root)
+    return adapter
+
+
+def _unread_tasks(data: DataSettings, wanted: str | None) -> dict[str, Task]:
+    """What stands for the task of a data set whose files are missing and name it; empty where there is no such."""
+    task: Task | None = getattr(resolve(data.target, "data"), "unread_task", None)
+    if task is None:
+        return {}
+    name = (wanted or task.name).rpartition("/")[2]
+    return {name: replace(task, name=name)}
+
+
+def _chosen(tasks: Mapping[str, Task], settings: Settings) -> list[Task]:
+    """All tasks of a data set, or the one that the settings name."""
+    if settings.task is None:
+        return list(tasks.values())
+    return [find_task(tasks, settings.task, settings.data.name)]
+
+
+def _refuse_labels_only(data: DataSettings) -> None:
+    if data.labels_only:
+        raise UserError("data.labels_only=true counts slices (dmseg prepare) and trains nothing; set it to false")
+
+
+def _named_options(data: DataSettings) -> dict[str, Any]:
+    """The options of the data set that a store's folder is named by."""
+    chosen = dict(item for item in data.options.items() if item not in STORE_DEFAULTS.items())
+    options: dict[str, Any] = json.loads(json.dumps({"adapter": data.target, "size": data.size, **chosen}))
+    return options
+
+
+def _store_options(data: DataSettings) -> dict[str, Any]:
+    """What a store's arrays depend on beside the sources, as its manifest has it."""
+    code = code_version(data.target)  # not in the folder's name: a store takes the place of one of older code
+    return _named_options(data) | ({} if code == 1 else {"code": code})
+
+
+def _place(data: DataSettings, paths: PathSettings, task: Task) -> tuple[Path, dict[str, Any]]:
+    """A task's store folder and options."""
+    folder = store_folder(Path(paths.prepared), data.name, task, data.root, data.size, _named_options(data))
+    return folder, _store_options(data)
+
+
+def _stores(data: DataSettings, paths: PathSettings) -> dict[str, PreparedTask]:
+    """The stores that were prepared from the data set's folder with its options, by task, current or not."""
+    place, options = _place(data, paths, Task("*", "", "", ()))
+    found = {}
+    for folder in sorted(place.parent.glob(place.name)):
+        with suppress(UserError):
+            store = PreparedTask(folder)
+            if store.manifest["revision"] == REVISION and store.manifest["options"] == options:
+                found[store.task.name] = store
+    return found
+
+
+def _stores_of_real_data(data: DataSettings, paths: PathSettings) -> dict[str, PreparedTask]:
+    """`_stores`; none for a phantom, which can be made again."""
+    return {} if data.phantom is not None else _stores(data, paths)
 
 
 def count_target_slices(
@@ -111,22 +267,26 @@ def count_target_slices(
     with ThreadPoolExecutor(workers) as pool:
         counts = list(pool.map(adapter.count_slices, files))
     by_case = {count.case: count for count in counts}
-    return counts, [[by_case[case] for case in fold] for fold in make_folds(list(by_case), folds)]
+    return counts, [[by_case[case] for case in fold.validation] for fold in make_splits(list(by_case), folds)]
 
 
-def fold_split(prepared: PreparedTask, folds: FoldSettings, fold: int) -> Split:
-    """The cases of one fold of a prepared task. Cases without a slice count in the folds, and are then left out.
+def fold_split(data: TaskData, folds: FoldSettings, fold: int) -> Split:
+    """The cases of one fold of a task. Cases without a slice count in the folds, and are then left out.
+
+    The split of a prepared task is kept in its store from the first time on. The cases of a task that was found without
+    a store are not known; words stand for them.
 
     Raises:
         UserError: if there is no such fold, the split cannot be made, or the fold has no case to score or to train on.
     """
-    whole = split(load_folds(prepared.folder, prepared.listed, folds), fold)
-    there = {case.case for case in prepared.cases}
+    store = data.store if isinstance(data, FoundTask) else data
+    if store is None:
+        return find_split([Split(("others",), (f"fold {k}",)) for k in range(fold_count(folds))], fold)
+    whole = find_split(load_splits(store.folder, store.listed, folds, write=store is data), fold)
+    there = {case.case for case in store.cases}
     train, validation = (tuple(case for case in part if case in there) for part in (whole.train, whole.validation))
     if not train or not validation:
-        raise UserError(
-            f"fold {fold} of {prepared.folder} has {len(train)} cases to train on, {len(validation)} to score"
-        )
+        raise UserError(f"fold {fold} of {store.folder} has {len(train)} cases to train on, {len(validation)} to score")
     return Split(train, validation)
 
 

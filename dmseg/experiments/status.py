@@ -9,7 +9,7 @@ from dmseg.experiments.lease import is_held
 from dmseg.experiments.plan import PlannedRun
 from dmseg.experiments.store import RunStore
 
-Status = Literal["done", "running", "failed", "missing"]
+Status = Literal["done", "running", "failed", "missing", "unknown"]
 
 
 def is_complete(run: PlannedRun) -> bool:
@@ -19,7 +19,12 @@ def is_complete(run: PlannedRun) -> bool:
 
 
 def run_status(run: PlannedRun) -> Status:
-    """How far a run is. A run that failed and is tried again counts as running."""
+    """How far a run is. A run that failed and is tried again counts as running.
+
+    While its data are not prepared its id is not known, so neither is whether it is done.
+    """
+    if not run.prepared:
+        return "unknown"
     store = RunStore(run.results)
     if is_complete(run):
         return "done"
@@ -35,7 +40,7 @@ class Summary:
     Attributes:
         experiments: number of distinct configurations, folds apart.
         runs: number of distinct runs.
-        counts: how many of them are done, running, failed or missing.
+        counts: how many of them are done, running, failed, missing or unknown.
         hours: estimate for those that are not done, one after the other; None without any measured run to go by.
     """
 

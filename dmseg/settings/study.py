@@ -253,13 +253,18 @@ class FoldSettings:
 
     Attributes:
         kind: ``contiguous`` blocks of the sorted ids, or ``shuffled``.
-        count: number of folds.
+        count: number of folds; None for 5, or for as many as `file` has.
         seed: seed of the shuffled kind; None for contiguous.
+        file: JSON file with the training and validation cases of each fold, as nnU-Net's ``splits_final.json``;
+            then `kind` and `seed` have no effect.
+        groups: CSV file with the columns ``case`` and ``group``; the cases of a group stay in one fold.
     """
 
     kind: str
-    count: int
+    count: int | None
     seed: int | None = None
+    file: str | None = None
+    groups: str | None = None
 
 
 @dataclass(frozen=True)

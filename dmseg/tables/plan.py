@@ -1,17 +1,18 @@
 """From a table to its runs: which data sets, networks and methods, and the experiments behind each cell."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dmseg.data.case import Task
-from dmseg.data.prepared import PreparedTask
 from dmseg.errors import UserError
 from dmseg.experiments.plan import PlannedRun, distinct, plan_folds, plan_run
-from dmseg.experiments.sources import Notify, prepare_task, task_names
+from dmseg.experiments.sources import Notify, TaskData, prepare_tasks
 from dmseg.experiments.variants import Base
 from dmseg.settings import Settings
 from dmseg.tables.request import PAPER_DATA, Compared, compared, option_key, parse_request
 from dmseg.tables.spec import Block, TableSpec
+
+OpenTasks = Callable[[Settings, Notify], Iterable[TaskData]]
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,12 @@ class PlannedTable:
         return distinct(run for row in self.rows for runs in row.cells.values() for run in runs)
 
     @property
+    def unprepared(self) -> list[str]:
+        """Data sets of which tasks are not prepared; only `find_tasks` leaves such."""
+        rows = [row for row in self.rows for runs in row.cells.values() if not all(run.prepared for run in runs)]
+        return list(dict.fromkeys(row.data for row in rows))
+
+    @property
     def phantom(self) -> bool:
         """Whether the data are generated."""
         return self.settings.data.phantom is not None
@@ -84,13 +91,19 @@ class TablePlanner:
             cells set are refused; further keys of a group that they choose reach the cells that have them.
         specs: the tables that are to be planned.
         notify: told what is being prepared.
+        open_tasks: gives the tasks of a data set; `prepare_tasks` prepares them where they are not, `find_tasks` leaves
+            everything as it is.
 
     Raises:
         UserError: if an override is wrong.
     """
 
     def __init__(
-        self, overrides: Sequence[str], specs: Sequence[TableSpec], notify: Notify = lambda text: None
+        self,
+        overrides: Sequence[str],
+        specs: Sequence[TableSpec],
+        notify: Notify = lambda text: None,
+        open_tasks: OpenTasks = prepare_tasks,
     ) -> None:
         request = parse_request(overrides, [block.data for spec in specs for block in spec.blocks])
         self._compared = compared(specs)
@@ -101,12 +114,13 @@ class TablePlanner:
         self._request = replace(request, overrides=_without_options(request.overrides, self._compared), own=own)
         self._specs = specs
         self._notify = notify
+        self._open_tasks = open_tasks
         self._bases: dict[str, Base] = {}
-        self._tasks: dict[str, list[PreparedTask]] = {}
+        self._tasks: dict[str, list[TaskData]] = {}
         self._experiments: dict[tuple[str, str, tuple[str, ...]], list[PlannedRun]] = {}
 
     def plan(self) -> list[PlannedTable]:
-        """Plans the tables, preparing data where they are missing.
+        """Plans the tables.
 
         Raises:
             UserError: if an override does not fit, or data are missing or damaged.
@@ -163,17 +177,13 @@ class TablePlanner:
             self._bases[data] = Base(self._request.overrides_of(data))
         return self._bases[data]
 
-    def _prepared(self, data: str) -> list[PreparedTask]:
-        """The prepared tasks of a data set: all, or the one that is asked for."""
+    def _prepared(self, data: str) -> list[TaskData]:
+        """The tasks of a data set: all, or the one that is asked for."""
         if data not in self._tasks:
-            settings = self._base(data).settings()
-            names = task_names(settings.data, settings.task)
-            self._tasks[data] = [
-                prepare_task(settings.data, settings.paths, name, self._notify, settings.workers) for name in names
-            ]
+            self._tasks[data] = list(self._open_tasks(self._base(data).settings(), self._notify))
         return self._tasks[data]
 
-    def _row(self, spec: TableSpec, block: Block, model: str, prepared: PreparedTask, without_own: bool) -> PlannedRow:
+    def _row(self, spec: TableSpec, block: Block, model: str, prepared: TaskData, without_own: bool) -> PlannedRow:
         data = self._request.data[block.data]
         cells = {}
         for column, overrides in block.cells.items():
@@ -192,7 +202,7 @@ class TablePlanner:
             cells,
         )
 
-    def _experiment(self, data: str, prepared: PreparedTask, variant: tuple[str, ...]) -> list[PlannedRun]:
+    def _experiment(self, data: str, prepared: TaskData, variant: tuple[str, ...]) -> list[PlannedRun]:
         key = data, prepared.task.name, variant
         if key not in self._experiments:
             base = self._base(data)
@@ -208,7 +218,7 @@ class TablePlanner:
         return (*own, *([f"task={task.name}"] if names_method else []))
 
     def _refuse_equal_cells(
-        self, spec: TableSpec, block: Block, model: str, prepared: PreparedTask, cells: Mapping[str, list[PlannedRun]]
+        self, spec: TableSpec, block: Block, model: str, prepared: TaskData, cells: Mapping[str, list[PlannedRun]]
     ) -> None:
         """Refuses overrides under which two columns are the same experiment."""
         seen: dict[str, str] = {}
@@ -222,7 +232,7 @@ class TablePlanner:
                     "experiment, so there is nothing to compare; leave it out"
                 )
 
-    def _reasons(self, data: str, prepared: PreparedTask, pair: Sequence[tuple[str, ...]], fold: int) -> Iterator[str]:
+    def _reasons(self, data: str, prepared: TaskData, pair: Sequence[tuple[str, ...]], fold: int) -> Iterator[str]:
         """The overrides without which two cells differ; all of them where no single one is to blame."""
         asked = self._asked.overrides_of(data)[1:]
         found = False

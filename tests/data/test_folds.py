@@ -1,12 +1,25 @@
 """Folds: the released blocks, and that the file is obeyed."""
 
+import errno
 import json
+import os
+import threading
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmseg.data.folds import contiguous_folds, load_folds, make_folds, shuffled_folds, split
+from dmseg.data.folds import (
+    Split,
+    contiguous_folds,
+    fold_count,
+    load_folds,
+    load_splits,
+    make_folds,
+    make_splits,
+    shuffled_folds,
+    split,
+)
 from dmseg.errors import UserError
 from dmseg.settings import FoldSettings
 
@@ -60,15 +73,34 @@ def test_the_file_is_written_once_and_obeyed(tmp_path):
 def test_a_file_that_does_not_fit_is_an_error(tmp_path):
     cases = [f"p{number}" for number in range(10)]
     load_folds(tmp_path, cases, CONTIGUOUS)
-    with pytest.raises(UserError, match=r"folds-contiguous-5\.json does not split the cases of this store: p9"):
-        load_folds(tmp_path, cases[:-1], CONTIGUOUS)
     path = tmp_path / "folds-contiguous-5.json"
-    path.write_text(json.dumps([["p0", "p0"], *contiguous_folds(cases, 5)[1:]]))
-    with pytest.raises(UserError, match="does not split"):
-        load_folds(tmp_path, cases, CONTIGUOUS)
-    path.write_text("{")
+    with pytest.raises(UserError, match=r"folds-contiguous-5\.json does not split .*: p9 gone; p10, p11 new; delete"):
+        load_folds(tmp_path, [*cases[:-1], "p11", "p10"], CONTIGUOUS)
+    whole = contiguous_folds(cases, 5)
+    for content, words in (
+        ([["p0", "p1", "p1"], *whole[1:]], "p1 is there twice"),
+        ([["p0", "p1", "p2"], *whole[1:]], "p2 is there twice"),
+        ([whole[0] + whole[1], *whole[2:]], "has 4 folds instead of 5"),
+        ([[], whole[0] + whole[1], *whole[2:]], "is damaged .*none empty"),
+        ({"p0": 1}, "is damaged"),
+        ([1, 2], "is damaged"),
+        ([["p0", 1], *whole[1:]], "is damaged"),
+        (["p0"], "is damaged"),
+        (None, "is damaged"),
+    ):
+        path.write_text(json.dumps(content))
+        with pytest.raises(UserError, match=words) as caught:
+            load_folds(tmp_path, cases, CONTIGUOUS)
+        assert "\n" not in str(caught.value)
+    for text in ("{", "", "[" * 100_000):
+        path.write_text(text)
+        with pytest.raises(UserError, match="is damaged"):
+            load_folds(tmp_path, cases, CONTIGUOUS)
+    path.write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match="is damaged"):
         load_folds(tmp_path, cases, CONTIGUOUS)
+    path.unlink()
+    assert load_folds(tmp_path, cases, CONTIGUOUS) == whole
 
 
 def test_unknown_fold_and_too_few_cases():
@@ -78,3 +110,143 @@ def test_unknown_fold_and_too_few_cases():
             split(folds, fold)
     with pytest.raises(UserError, match=r"folds\.count is 5, but must lie between 2 and the number of cases, 4"):
         make_folds(["a", "b", "c", "d"], CONTIGUOUS)
+    for count in (1, 0, -3):
+        with pytest.raises(UserError, match=rf"folds\.count is {count}, but must be at least 2"):
+            fold_count(FoldSettings("contiguous", count))
+
+
+@given(st.integers(2, 60), st.integers(2, 9), st.integers(0, 3))
+def test_shuffled_folds_are_equally_large(n, count, seed):
+    if count > n:
+        return
+    sizes = [len(fold) for fold in shuffled_folds([f"p{number}" for number in range(n)], count, seed)]
+    assert sum(sizes) == n
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_shuffled_folds_of_before_are_kept(tmp_path):
+    cases = [f"p{number}" for number in range(9)]
+    before = [["p3"], ["p5"], ["p0"], ["p8"], ["p1", "p2", "p4", "p6", "p7"]]
+    (tmp_path / "folds-shuffled-5-seed0.json").write_text(json.dumps(before))
+    assert load_folds(tmp_path, cases, FoldSettings("shuffled", 5, 0)) == before
+    # where all folds were equally large, the split is what it was
+    folds = shuffled_folds([f"p{number}" for number in range(10)], 5, 1)
+    assert folds == [["p4", "p8"], ["p0", "p7"], ["p1", "p2"], ["p5", "p9"], ["p3", "p6"]]
+
+
+def test_a_fold_far_larger_than_the_others_is_said_once(tmp_path, caplog):
+    cases = [f"p{number}" for number in range(9)]
+    for _ in range(2):
+        load_folds(tmp_path, cases, CONTIGUOUS)
+    load_folds(tmp_path, cases, FoldSettings("shuffled", 5, 0))
+    load_folds(tmp_path, cases[:8], FoldSettings("contiguous", 2))
+    assert [record.getMessage() for record in caplog.records] == [
+        "folds-contiguous-5.json: folds of 1, 1, 1, 1, 5 cases; folds.kind=shuffled makes them equally large"
+    ]
+
+
+def test_looking_at_a_split_writes_nothing(tmp_path):
+    cases = [f"p{number}" for number in range(10)]
+    seen = load_splits(tmp_path, cases, FoldSettings("shuffled", 5, 3), write=False)
+    assert not list(tmp_path.iterdir())
+    assert load_splits(tmp_path, cases, FoldSettings("shuffled", 5, 3)) == seen
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("refusal", [None, errno.EPERM, errno.ENOTSUP, errno.EACCES])
+def test_of_two_writers_the_first_is_obeyed(tmp_path, monkeypatch, refusal):
+    """Also where the file system has no hard links; every reader sees one whole split."""
+    cases = [f"p{number}" for number in range(40)]
+    link, together = os.link, threading.Barrier(6)
+
+    def meet_and_link(source, target):
+        together.wait()
+        if refusal is not None:
+            raise OSError(refusal, os.strerror(refusal))
+        link(source, target)
+
+    def other_folds(cases, settings, writer):
+        return shuffled_folds(cases, 5, writer)
+
+    monkeypatch.setattr(os, "link", meet_and_link)
+    results = [None] * 6
+
+    def work(writer):
+        import dmseg.data.folds as module
+
+        local.writer = writer
+        results[writer] = module.load_folds(tmp_path, cases, CONTIGUOUS)
+
+    local = threading.local()
+    monkeypatch.setattr(
+        "dmseg.data.folds.make_folds", lambda cases, settings: other_folds(cases, settings, local.writer)
+    )
+    threads = [threading.Thread(target=work, args=(writer,)) for writer in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    first = json.loads((tmp_path / "folds-contiguous-5.json").read_text())
+    assert results == [first] * 6
+    assert [path.name for path in tmp_path.glob("*.json*")] == ["folds-contiguous-5.json"]
+
+
+def write_splits(path, folds):
+    path.write_text(json.dumps([{"train": train, "val": validation} for train, validation in folds]))
+    return FoldSettings("contiguous", None, 0, file=str(path))
+
+
+def test_a_split_of_ones_own(tmp_path):
+    """As nnU-Net's splits_final.json: as many folds as it lists, training lists as they are, in any order."""
+    settings = write_splits(
+        tmp_path / "splits.json", [(["p10", "p3"], ["p2", "p1"]), (["p1"], ["p10"]), (["p1", "p2"], ["p3"])]
+    )
+    found = make_splits(["p1", "p2", "p3", "p10"], settings)
+    assert found == [Split(("p3", "p10"), ("p1", "p2")), Split(("p1",), ("p10",)), Split(("p1", "p2"), ("p3",))]
+    assert fold_count(settings) == 3
+    store = tmp_path / "store"
+    store.mkdir()
+    assert load_splits(store, ["p1", "p2", "p3", "p10"], settings) == found
+    assert not list(store.iterdir())
+    with pytest.raises(UserError, match=r"has 3 folds, but folds\.count is 5"):
+        make_splits(["p1", "p2", "p3", "p10"], FoldSettings("contiguous", 5, file=settings.file))
+    with pytest.raises(UserError, match=r"folds\.groups has no effect on folds\.file"):
+        make_splits(["p1", "p2", "p3", "p10"], FoldSettings("contiguous", 3, file=settings.file, groups="g.csv"))
+
+
+def test_the_same_folds_from_a_file_are_the_same_split(tmp_path):
+    cases = [f"p{number}" for number in range(11)]
+    made = make_splits(cases, CONTIGUOUS)
+    settings = write_splits(tmp_path / "s.json", [(fold.train[::-1], fold.validation[::-1]) for fold in made])
+    assert make_splits(cases[::-1], settings) == made
+
+
+def test_home_folders_are_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_splits(tmp_path / "s.json", [(["a"], ["b"]), (["b"], ["a"])])
+    assert len(make_splits(["a", "b"], FoldSettings("contiguous", None, file="~/s.json"))) == 2
+    (tmp_path / "g.csv").write_text("case,group\na,1\nb,2\n")
+    assert make_folds(["a", "b"], FoldSettings("contiguous", 2, groups="~/g.csv")) == [["a"], ["b"]]
+
+
+@pytest.mark.parametrize("kind", ["contiguous", "shuffled"])
+def test_groups_are_part_of_what_a_split_is(tmp_path, kind):
+    """The file in the store is named by the grouping, not by how it is written."""
+    cases = [f"p{number}" for number in range(12)]
+    table = tmp_path / "groups.csv"
+
+    def folds(groups, **more):
+        table.write_text("case,group\n" + "".join(f"{case},{group}\n" for case, group in groups.items()))
+        return load_folds(tmp_path, cases, FoldSettings(kind, 3, 0, groups=str(table), **more))
+
+    pairs = {case: f"g{index // 2}" for index, case in enumerate(cases)}
+    first = folds(pairs)
+    assert [len(fold) for fold in first] == [4, 4, 4]
+    assert all({f"p{2 * k}", f"p{2 * k + 1}"} <= set(fold) or not {f"p{2 * k}", f"p{2 * k + 1}"} & set(fold)
+               for k in range(6) for fold in first)  # fmt: skip
+    assert folds(dict(reversed(pairs.items()))) == folds({case: f"other{g}" for case, g in pairs.items()}) == first
+    assert len(list(tmp_path.glob("folds-*.json"))) == 1
+    folds({case: f"g{index % 6}" for index, case in enumerate(cases)})
+    assert len(list(tmp_path.glob("folds-*.json"))) == 2
+    with pytest.raises(UserError, match="has 2 groups, too few for 3 folds"):
+        folds({case: index < 5 for index, case in enumerate(cases)})

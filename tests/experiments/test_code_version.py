@@ -195,6 +195,7 @@ def test_libraries_do_not_count_and_mistakes_are_named(outside):
         code_version("my_fusion.nope")
     with pytest.raises(UserError, match="is not allowed as a component"):
         code_version("os.system")
+    components.MODULES.add("my_made")
     sys.modules["my_made"] = type(sys)("my_made")
     sys.modules["my_made"].fusion = lambda annotations: annotations
     with pytest.raises(UserError, match=r"component 'my_made\.fusion' has no source file"):

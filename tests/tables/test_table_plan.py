@@ -1,11 +1,14 @@
 """From what a user asks to the runs of tables."""
 
 import dataclasses
+import os
+import shlex
 import subprocess
 import sys
 
 import pytest
 
+from dmseg.cli.main import main
 from dmseg.errors import UserError
 from dmseg.experiments.lease import lease
 from dmseg.experiments.plan import distinct, waves
@@ -178,12 +181,60 @@ def test_status_and_estimate(small_run):
     assert found.hours == pytest.approx(24 * 0.1)
 
 
-def test_planning_imports_no_torch(small_run):
+def plan_elsewhere(folder, *words):
+    """``dmseg plan`` in a process of its own, with an empty home; its output's words, line by line."""
     code = (
-        "import sys; from dmseg.cli.main import main; assert main(['plan', 'tables=2', *sys.argv[1:]]) == 0\n"
+        "import sys; from dmseg.cli.main import main; assert main(['plan', *sys.argv[1:]]) == 0\n"
         "assert 'torch' not in sys.modules, 'torch is imported'"
     )
-    done = subprocess.run([sys.executable, "-c", code, *small_run], capture_output=True, text=True, check=False)
+    home = folder / "home"
+    home.mkdir(exist_ok=True)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")} | {"HOME": str(home)}
+    command = [sys.executable, "-B", "-c", code, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=kept)
     assert done.returncode == 0, done.stderr
-    words = done.stdout.split()
-    assert words[words.index("2") :][:4] == ["2", "5", "25", "0"]
+    return [line.split() for line in done.stdout.splitlines()]
+
+
+def test_planning_imports_no_torch_and_writes_nothing(small_run, tmp_path):
+    assert main(["prepare", *small_run]) == 0
+    (tmp_path / "home").mkdir()
+    before = tree(tmp_path)
+    rows = plan_elsewhere(tmp_path, "tables=2", *small_run)
+    assert rows[1] == ["2", "5", "25", "0", "0", "0", "25", "no", "run", "to", "go", "by"]
+    assert len(rows) == 2
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("words", [["data=phantom"], ["data=qubiq,lits,kits"]])
+def test_the_papers_study_is_counted_without_data(tmp_path, words):
+    rows = plan_elsewhere(tmp_path, "tables=all", *words)
+    counts = {row[0]: row[1:4] for row in rows[1:8]}
+    experiments = {"2": 35, "3": 35, "4": 28, "5": 18, "6": 38, "7": 10, "8": 18}
+    assert counts == {table: [str(n), str(5 * n), "unknown"] for table, n in experiments.items()}
+    assert rows[8][4:7] == ["132", "660", "unknown"]
+    assert [row[0][:-1] for row in rows[9:]] == list(parse_request(words).data.values())
+    assert [row[-3:] for row in rows[9:]] == [["dmseg", "prepare", f"data={row[0][:-1]}"] for row in rows[9:]]
+    assert list(tmp_path.rglob("*")) == [tmp_path / "home"]
+
+
+def test_what_is_not_prepared_is_counted_beside_what_is(tmp_path, capsys):
+    """The command that the note names is one that can be typed."""
+    words = ["data.size=16", "profile.phantom_scale=0.2", "data.phantom.cases=10", *paths(tmp_path / "with space")]
+    assert main(["prepare", "data=phantom_lits", *words]) == 0
+    capsys.readouterr()
+    words = ["table=7", "data=phantom_lits,phantom_kits", *words]
+    assert main(["plan", *words]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert rows[1][:10] == ["7", "10", "50", "0", "+", "25", "unknown", "0", "0", "25"]
+    note = " ".join(rows[2])
+    assert note.startswith("phantom_kits: not all is prepared")
+    assert len(rows) == 3
+    assert main(shlex.split(note.partition("run: dmseg ")[2])) == 0
+    capsys.readouterr()
+    assert main(["plan", *words]) == 0
+    assert "unknown" not in capsys.readouterr().out
+
+
+def tree(folder):
+    return {path: path.is_file() and (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*")}

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from dmseg.data.adapters.volumes import Mask, VolumeAdapter
 from dmseg.data.case import About, CaseFiles, Task
 from dmseg.data.readers import natural_key
-from dmseg.errors import UserError
+from dmseg.errors import MissingDataError, UserError
 
 
 class DecathlonAdapter(VolumeAdapter):
@@ -37,6 +37,7 @@ class DecathlonAdapter(VolumeAdapter):
     """
 
     about = About(None, "CC BY-SA 4.0", "medicaldecathlon.com")
+    unread_task = Task("decathlon", "Decathlon", "decathlon", ("expert",))
 
     def __init__(
         self,
@@ -102,7 +103,8 @@ def _task_folder(root: Path) -> Path:
     if len(found) == 1:
         return found[0]
     where = f"it holds {', '.join(path.name for path in found)}" if found else "there is none in it"
-    raise UserError(f"data.root={root} must be the folder of one Decathlon task, with its dataset.json; {where}")
+    error = UserError if found else MissingDataError
+    raise error(f"data.root={root} must be the folder of one Decathlon task, with its dataset.json; {where}")
 
 
 def _read_dataset(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dmseg.data.adapters.volumes import VolumeAdapter
 from dmseg.data.case import About, CaseFiles
-from dmseg.errors import UserError
+from dmseg.errors import MissingDataError
 
 TRAINING_CASES = 210
 
@@ -25,14 +25,14 @@ class KitsAdapter(VolumeAdapter):
         """Lists the training cases by number.
 
         Raises:
-            UserError: if there is none.
+            MissingDataError: if there is none.
         """
         if not self.root.is_dir():
-            raise UserError(f"KiTS folder {self.root} does not exist; set data.root, or use data=phantom_kits")
+            raise MissingDataError(f"KiTS folder {self.root} does not exist; set data.root, or use data=phantom_kits")
         place = self.root / "data" if (self.root / "data").is_dir() else self.root
         folders = sorted(path for path in place.iterdir() if _is_training_case(path))
         if not folders:
-            raise UserError(f"no KiTS cases under {place}; expected case_00000/segmentation.nii.gz and so on")
+            raise MissingDataError(f"no KiTS cases under {place}; expected case_00000/segmentation.nii.gz and so on")
         return [
             CaseFiles(folder.name, None, (_file(folder, "imaging"), _file(folder, "segmentation")))
             for folder in folders

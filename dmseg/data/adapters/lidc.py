@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from dmseg.data.case import About, Adapter, Case, CaseFiles, Slice, Task
 from dmseg.data.readers import as_mask, natural_key, read_png
-from dmseg.errors import UserError
+from dmseg.errors import MissingDataError, UserError
 
 RATERS = ("mask-0", "mask-1", "mask-2", "mask-3")
 FOLDER = "LIDC-IDRI-slices"
@@ -60,11 +60,11 @@ class LidcAdapter(Adapter):
             UserError: if there are no patients, or a mask file is missing.
         """
         if not self.root.is_dir():
-            raise UserError(f"LIDC folder {self.root} does not exist; set data.root, or use data=phantom")
+            raise MissingDataError(f"LIDC folder {self.root} does not exist; set data.root, or use data=phantom")
         listed = [self._list_patient(patient) for patient in _folders(self.root)]
         cases = [files for files in listed if files.n_slices]
         if not cases:
-            raise UserError(f"no slices under {self.root}; expected <patient>/<nodule>/images/slice-N.png")
+            raise MissingDataError(f"no slices under {self.root}; expected <patient>/<nodule>/images/slice-N.png")
         return cases
 
     def read_case(self, task: str, files: CaseFiles) -> Case:

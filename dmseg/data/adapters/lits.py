@@ -11,7 +11,7 @@ from pathlib import Path
 from dmseg.data.adapters.volumes import VolumeAdapter
 from dmseg.data.case import About, CaseFiles
 from dmseg.data.readers import natural_key
-from dmseg.errors import UserError
+from dmseg.errors import MissingDataError, UserError
 
 
 class LitsAdapter(VolumeAdapter):
@@ -27,11 +27,11 @@ class LitsAdapter(VolumeAdapter):
             UserError: if there is none, or a file is there twice.
         """
         if not self.root.is_dir():
-            raise UserError(f"LiTS folder {self.root} does not exist; set data.root, or use data=phantom_lits")
+            raise MissingDataError(f"LiTS folder {self.root} does not exist; set data.root, or use data=phantom_lits")
         images, labels = self._find("volume"), self._find("segmentation")
         numbers = sorted({*images, *labels}, key=natural_key)
         if not numbers:
-            raise UserError(f"no LiTS cases under {self.root}; expected volume-N.nii and segmentation-N.nii")
+            raise MissingDataError(f"no LiTS cases under {self.root}; expected volume-N.nii and segmentation-N.nii")
         return [self._case(number, images, labels) for number in numbers]
 
     def _find(self, kind: str) -> dict[str, Path]:

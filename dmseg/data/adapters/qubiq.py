@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from dmseg.data.case import About, Adapter, Case, CaseFiles, Slice, Task
 from dmseg.data.readers import as_mask, natural_key, read_nifti
-from dmseg.errors import UserError
+from dmseg.errors import MissingDataError, UserError
 
 RELEASES = (
     "training_data_v2",
@@ -141,7 +141,7 @@ class QubiqAdapter(Adapter):
             where = ", ".join(str(path) for path in folders if path.name == twice[0])
             raise UserError(f"QUBIQ {cohort} {twice[0]} is there twice: {where}; set data.root to one release")
         if not folders:
-            raise UserError(
+            raise MissingDataError(
                 f"no QUBIQ {cohort} cases under {self.root}; expected {cohort}/caseNN/image.nii.gz\n"
                 "set data.root, or use data=phantom; data/README.md says where the data is to be had"
             )

@@ -25,7 +25,7 @@ HIPPOCAMPUS = (34, 50, 36)
 """Typical extents (z, y, x) of the Decathlon's hippocampus volumes."""
 
 
-def ensure_lits(root: Path, *, seed: int = 0, scale: float = 1.0, cases: int = 25) -> bool:
+def ensure_lits(root: Path, *, seed: int = 0, scale: float = 1.0, cases: int = 25, write: bool = True) -> bool:
     """Writes a phantom of LiTS unless `root` holds it already, with these settings.
 
     Files: ``Training Batch 1/{volume,segmentation}-N.nii`` and ``Training Batch 2/...-N.nii.gz``, arrays (x, y, z),
@@ -36,31 +36,32 @@ def ensure_lits(root: Path, *, seed: int = 0, scale: float = 1.0, cases: int = 2
         seed: seed of everything, not negative.
         scale: factor on the native size, `WIDTH` pixels and `DEPTH` slices.
         cases: number of cases.
+        write: False to check the settings and the folder only.
 
     Returns:
-        Whether anything was written.
+        Whether anything was written, or would be.
 
     Raises:
         UserError: if a setting is out of range, or `root` holds something else than a phantom.
     """
-    return _ensure(root, "lits", partial(_write_lits, seed, cases), seed, cases, scale)
+    return _ensure(root, "lits", partial(_write_lits, seed, cases), seed, cases, scale, write)
 
 
-def ensure_kits(root: Path, *, seed: int = 0, scale: float = 1.0, cases: int = 25) -> bool:
+def ensure_kits(root: Path, *, seed: int = 0, scale: float = 1.0, cases: int = 25, write: bool = True) -> bool:
     """Writes a phantom of KiTS19, as `ensure_lits`.
 
     Files: ``case_NNNNN/{imaging,segmentation}.nii.gz``, arrays (z, y, x), float64 and in turn uint8 or uint16; one case
     is wider than the others, like case 160 of the real data.
     """
-    return _ensure(root, "kits", partial(_write_kits, seed), seed, cases, scale)
+    return _ensure(root, "kits", partial(_write_kits, seed), seed, cases, scale, write)
 
 
-def ensure_decathlon(root: Path, *, seed: int = 0, cases: int = 25) -> bool:
+def ensure_decathlon(root: Path, *, seed: int = 0, cases: int = 25, write: bool = True) -> bool:
     """Writes a phantom of the Decathlon's hippocampus task, as `ensure_lits`, always in its native size.
 
     Files: ``dataset.json``, ``imagesTr`` and ``labelsTr``; float32 and uint8, of intensities that differ widely.
     """
-    return _ensure(root, "decathlon", partial(_write_hippocampus, seed), seed, cases, None)
+    return _ensure(root, "decathlon", partial(_write_hippocampus, seed), seed, cases, None, write)
 
 
 def _ensure(
@@ -70,6 +71,7 @@ def _ensure(
     seed: int,
     cases: int,
     scale: float | None,
+    write: bool,
 ) -> bool:
     check_seed(seed)
     if isinstance(cases, bool) or not isinstance(cases, int) or cases < 1:
@@ -79,6 +81,8 @@ def _ensure(
     settings = {"phantom": name, "revision": REVISION, "seed": seed, "cases": cases, "scale": scale}
     if read_marker(Path(root)) == settings:
         return False
+    if not write:
+        return True
     size = round(WIDTH * (scale or 1)), max(SMALLEST_DEPTH, round(DEPTH * (scale or 1)))
 
     def fill(folder: Path) -> None:

@@ -63,18 +63,33 @@ def write_qubiq(root: Path, *, seed: int = 0, cases: Mapping[str, int] | None = 
     write_folder(Path(root), settings, fill)
 
 
-def ensure_qubiq(root: Path, *, seed: int = 0, cases: Mapping[str, int] | None = None, scale: float = 1.0) -> bool:
+def ensure_qubiq(
+    root: Path,
+    *,
+    seed: int = 0,
+    cases: Mapping[str, int] | None = None,
+    scale: float = 1.0,
+    write: bool = True,
+) -> bool:
     """Writes the phantom (`write_qubiq`, same arguments) unless `root` holds it already, with these settings.
 
+    Args:
+        root: see `write_qubiq`, also for the settings.
+        seed: see there.
+        cases: see there.
+        scale: see there.
+        write: False to check the settings and the folder only.
+
     Returns:
-        Whether anything was written.
+        Whether anything was written, or would be.
 
     Raises:
         UserError: as `write_qubiq`.
     """
     if read_marker(Path(root)) == _settings(seed, cases, scale):
         return False
-    write_qubiq(root, seed=seed, cases=cases, scale=scale)
+    if write:
+        write_qubiq(root, seed=seed, cases=cases, scale=scale)
     return True
 
 
