@@ -16,6 +16,7 @@ FLOORS = {
             "resources",
             "settings",
             "files",
+            "limits",
             "losses",
             "labels",
             "calibration",

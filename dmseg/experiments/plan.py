@@ -12,6 +12,7 @@ from dmseg.data.prepared import PreparedTask
 from dmseg.errors import UserError
 from dmseg.experiments.identity import PLAIN, evaluation_identity, experiment_identity, identifier, run_identity
 from dmseg.experiments.sources import fold_split
+from dmseg.labels.fusion import try_fusion
 from dmseg.methods.raters import check_raters
 from dmseg.settings import Settings
 
@@ -125,7 +126,9 @@ def _planned(
         experiment_id=identifier(experiment_identity(identity)),
         evaluation_id=identifier(evaluation_identity(settings.evaluate)),
     )
-    _ = run.fusion, run.reference  # an option that does not fit is an error before anything starts
+    # an option that does not fit is an error before anything starts
+    try_fusion(run.fusion, "labels")
+    try_fusion(run.reference, "evaluate.reference", candidates=False)
     _check_method(settings, prepared.task)
     return run
 

@@ -7,10 +7,13 @@ To add a strategy, write such a function and name it in one file of ``configs/la
 """
 
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from dmseg.errors import UserError
 from dmseg.metrics.agreement import rater_dice
 
 Annotations = npt.NDArray[np.uint8] | npt.NDArray[np.bool_]
@@ -78,3 +81,29 @@ def weighted(annotations: Annotations, disjoint_weight: float = 0.0) -> npt.NDAr
         return uniform(annotations)
     label = np.tensordot(weights / weights.sum(), np.asarray(annotations, dtype=np.float64), axes=1)
     return np.clip(label, 0.0, 1.0).astype(np.float32)
+
+
+def try_fusion(fusion: Callable[[Annotations], npt.NDArray[Any]], where: str, *, candidates: bool = True) -> None:
+    """Applies a strategy with its options to a few pixels, so that a mistake shows before anything is trained.
+
+    Args:
+        fusion: with its options bound.
+        where: the configuration node, for messages.
+        candidates: whether it may return a stack of candidates; what is scored against is one label.
+
+    Raises:
+        UserError: if it fails, or returns something that is no label.
+    """
+    annotations = np.array([[[0, 0, 1, 1]], [[0, 1, 1, 1]], [[0, 0, 0, 1]]], dtype=np.uint8)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FusionWarning)
+            label = np.asarray(fusion(annotations))
+            fits = bool(np.all((label >= 0) & (label <= 1)))
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        raise UserError(f"{where} cannot fuse annotations with these options: {error}") from None
+    if label.shape != annotations.shape[1:] and not (candidates and label.shape[1:] == annotations.shape[1:]):
+        kind = "one label or a stack of candidates" if candidates else "one label"
+        raise UserError(f"{where} turns annotations {annotations.shape} into {label.shape}, but must make {kind}")
+    if not fits:
+        raise UserError(f"{where} makes labels from {label.min():g} to {label.max():g}, but they must lie in [0, 1]")
