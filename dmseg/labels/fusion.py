@@ -94,7 +94,7 @@ def try_fusion(fusion: Callable[[Annotations], npt.NDArray[Any]], where: str, *,
     Raises:
         UserError: if it fails, or returns something that is no label.
     """
-    annotations = np.array([[[0, 0, 1, 1]], [[0, 1, 1, 1]], [[0, 0, 0, 1]]], dtype=np.uint8)
+    annotations = np.array([[[0, 0, 1, 1]], [[0, 1, 1, 1]], [[1, 0, 0, 0]]], dtype=np.uint8)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FusionWarning)

@@ -8,7 +8,7 @@ from typing import Any
 from dmseg.errors import UserError
 from dmseg.limits import DROPOUT_SITES, MRNET_BLOCKS
 
-WIDTHS = ("bottleneck", "context", "detail", "encoder", "perception")
+WIDTHS = ("bottleneck", "encoder", "context", "detail", "perception")
 
 
 def check_options(target: str, options: Mapping[str, Any]) -> None:
@@ -77,7 +77,7 @@ def check_mrnet(
     check_adam(adam)
     if not 0 <= _number("method.consistency", consistency) < 1:
         raise UserError(f"method.consistency is {consistency}, but must lie in [0, 1)")
-    if not isinstance(widths, Mapping) or sorted(widths) != list(WIDTHS):
+    if not isinstance(widths, Mapping) or set(widths) != set(WIDTHS):
         found = ", ".join(map(str, widths)) if isinstance(widths, Mapping) else widths
         raise UserError(f"method.widths has {found}, but must have {', '.join(WIDTHS)}")
     encoder = widths["encoder"]
