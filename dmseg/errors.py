@@ -1,4 +1,4 @@
-"""The one exception that stands for a mistake of use."""
+"""The one exception that stands for a mistake of use, and words for messages."""
 
 
 class UserError(Exception):
@@ -11,3 +11,12 @@ class UserError(Exception):
 
 class MissingDataError(UserError):
     """The raw data of a data set are not where they should be; a store that was prepared from them may still serve."""
+
+
+def kind_of(value: object) -> str:
+    """Names the type of a value for a message, for example ``a list`` or ``a numpy.ndarray``."""
+    if value is None:
+        return "None"
+    kind = type(value)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"

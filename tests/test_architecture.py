@@ -17,6 +17,7 @@ FLOORS = {
             "resources",
             "settings",
             "files",
+            "limits",
             "losses",
             "labels",
             "calibration",

@@ -1,9 +1,15 @@
 """Checks of what a calibrator is called with."""
 
 import math
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from dmseg.errors import kind_of
+from dmseg.limits import LEAST_BANDWIDTH
 
 _TOLERANCE = {torch.float16: 2e-2, torch.bfloat16: 2e-2}
 """How far a row may be from summing to 1; 1e-3 in other precisions."""
@@ -13,11 +19,26 @@ def check_bandwidth(bandwidth: float) -> float:
     """Returns the bandwidth.
 
     Raises:
-        ValueError: if it is not a number above 0.
+        ValueError: if it is not a finite number of at least `LEAST_BANDWIDTH`.
     """
     if not (math.isfinite(bandwidth) and bandwidth > 0):
         raise ValueError(f"bandwidth is {bandwidth}; it must be a number above 0")
+    if bandwidth < LEAST_BANDWIDTH:
+        raise ValueError(f"bandwidth is {bandwidth:g}; the least that float64 can compute with is {LEAST_BANDWIDTH:g}")
     return float(bandwidth)
+
+
+def as_tensor(name: str, values: Tensor | npt.NDArray[Any]) -> Tensor:
+    """Takes a tensor as it is, and a numpy array as a tensor.
+
+    Raises:
+        TypeError: if it is neither.
+    """
+    if isinstance(values, Tensor):
+        return values
+    if isinstance(values, np.ndarray):
+        return torch.as_tensor(np.ascontiguousarray(values))
+    raise TypeError(f"{name} is {kind_of(values)}; give a tensor or a numpy array")
 
 
 def checked(prob: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
@@ -27,7 +48,7 @@ def checked(prob: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         TypeError: if a dtype does not fit.
         ValueError: if a shape or a value does not fit, or there is no row.
     """
-    prob = checked_prob(prob)
+    prob, label = checked_prob(prob), as_tensor("label", label)
     if label.shape != prob.shape[:1] or not len(label):
         raise ValueError(f"label has shape {tuple(label.shape)} for prob {tuple(prob.shape)}; give (N,), N at least 1")
     return prob, checked_label(label, prob.shape[1])
@@ -54,6 +75,7 @@ def checked_prob(prob: Tensor) -> Tensor:
         TypeError: if they are not floating point.
         ValueError: if the shape is another, a value is negative or no number, or a row does not sum to 1.
     """
+    prob = as_tensor("prob", prob)
     if not prob.is_floating_point():
         raise TypeError(f"prob is {prob.dtype}; give floating-point probabilities")
     if prob.ndim != 2 or prob.shape[1] < 2:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dmseg.calibration._check import checked_label
+from dmseg.calibration._check import as_tensor, checked_label
 
 RANGE = (0.01, 100.0)
 """Least and greatest temperature."""
@@ -24,9 +24,10 @@ def fit_temperature(logits: Tensor, target: Tensor) -> float:
         target: (N,) integer classes, or (N, C) distributions.
 
     Raises:
-        TypeError: if (N,) targets are not integers.
+        TypeError: if an argument is neither a tensor nor a numpy array, or (N,) targets are not integers.
         ValueError: if a shape does not fit, a value is not finite, or a class is out of range.
     """
+    logits, target = as_tensor("logits", logits), as_tensor("target", target)
     if logits.ndim != 2 or not len(logits) or target.shape not in (logits.shape, logits.shape[:1]):
         raise ValueError(f"logits have shape {tuple(logits.shape)}, target {tuple(target.shape)}; give (N, C) and (N,)")
     if not bool(logits.isfinite().all() and target.isfinite().all()):
@@ -67,4 +68,4 @@ class TemperatureScaling:
         """
         if self.temperature is None:
             raise RuntimeError("call fit(logits, target) before transform")
-        return torch.softmax(logits.float() / self.temperature, 1)
+        return torch.softmax(as_tensor("logits", logits).float() / self.temperature, 1)

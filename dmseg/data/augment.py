@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dmseg.limits import crop_edge
+
 Value = TypeVar("Value", bound=np.generic)
 
 
@@ -29,15 +31,6 @@ class Views:
     scale: Tensor
     offset: Tensor
     flip: Tensor
-
-
-CROP_MULTIPLE = 16
-"""Edges of crops that are smaller than the slice are multiples of it, as networks need."""
-
-
-def crop_edge(extent: int, share: float) -> int:
-    """Edge in pixels of a crop that has a share of a slice's edge: 384 of 512 for 0.75."""
-    return extent if share == 1.0 else max(1, int(extent * share) // CROP_MULTIPLE) * CROP_MULTIPLE
 
 
 def centre_crop(values: npt.NDArray[Value], share: float) -> npt.NDArray[Value]:

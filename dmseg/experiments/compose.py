@@ -27,8 +27,10 @@ from dmseg.experiments.label_config import (
     settle_labels,
     translate_labels,
 )
+from dmseg.experiments.limits import check_together
 from dmseg.experiments.overrides import chosen_option, expand_paths, parse_override, quote_path, refuse_reserved
 from dmseg.experiments.teacher_config import resolve_teacher
+from dmseg.limits import MAX_LEVELS
 from dmseg.resources import resource
 from dmseg.settings import Settings
 
@@ -59,18 +61,23 @@ RANGES: dict[str, tuple[float, float]] = {
     "train.flip": (0, 1),
     "train.crop": (0.05, 1),
     "evaluate.crop": (0.05, 1),
-    "evaluate.bins": (1, 1000),
+    "evaluate.bins": (1, MAX_LEVELS),
     "evaluate.batch_size": (1, 4096),
+    "agreement.disjoint": (0, 1),
     "labels.smoothing.epsilon": (0, 1),
+    "labels.smoothing.kernel": (1, 4095),
+    "labels.options.disjoint_weight": (0, 1),
     "distill.label_weight": (0, 100),
     "distill.teacher_weight": (0, 100),
     "distill.temperature": (0.01, 100),
     "distill.kde.bandwidth": (0, 10),
     "distill.kde.n_key": (1, 1_000_000),
+    "distill.kde.boundary": (1, 4095),
     "optim.lr": (0, 100),
     "optim.decoder_lr_factor": (0, 10_000),
     "optim.momentum": (0, 1),
     "optim.weight_decay": (0, 10),
+    "optim.poly_power": (0, 100),
     "optim.warmup": (0, 0.99),
     "checkpoint.minutes": (0, 1e6),
     "checkpoint.steps": (1, 1_000_000_000),
@@ -82,6 +89,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "launcher.job.parallel": (1, 10_000),
     "launcher.job.cpus": (1, 1024),
     "launcher.job.gpus": (0, 1024),
+    "launcher.job.memory_gb": (0.1, 1_000_000),
     "threads": (1, 1024),
 }
 
@@ -321,23 +329,18 @@ def _check_values(node: Mapping[str, Any]) -> None:
             raise UserError(f"{key} is '{value}', but may be {', '.join(choices)}")
     for key, (low, high) in RANGES.items():
         value = _lookup(node, key)
-        if value is not None and not low <= value <= high:
-            raise UserError(f"{key} is {value}, but must lie between {low} and {high}")
+        if value is not None and (not isinstance(value, int | float) or not low <= value <= high):
+            raise UserError(f"{key.replace('.options', '')} is {value}, but must lie between {low} and {high}")
     scale = node["train"]["scale"]
     if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
         raise UserError(f"train.scale is {scale}, but must be [smallest, largest], both above 0")
-    kde = (node["distill"] or {}).get("kde")
-    if kde and (kde["boundary"] < 1 or kde["boundary"] % 2 == 0):
-        raise UserError(f"distill.kde.boundary is {kde['boundary']}, but must be odd")
-    smoothing = node["labels"]["smoothing"]
-    if smoothing and smoothing["kind"] == "boundary" and (not smoothing["kernel"] or smoothing["kernel"] % 2 == 0):
-        raise UserError(f"labels.smoothing.kernel is {smoothing['kernel']}, but must be odd")
+    check_together(node)
 
 
 def _lookup(node: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401
     """Value of a dotted key, None where a group on the way is None."""
     group, _, rest = key.partition(".")
-    value = node[group]
+    value = node.get(group)
     return _lookup(value, rest) if rest and value is not None else value
 
 

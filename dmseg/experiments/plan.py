@@ -11,7 +11,7 @@ from dmseg.data.folds import HELD_OUT, Split, fold_count, inner_split
 from dmseg.errors import UserError
 from dmseg.experiments.identity import PLAIN, evaluation_identity, experiment_identity, identifier, run_identity
 from dmseg.experiments.sources import FoundTask, TaskData, fold_split
-from dmseg.labels.fusion import Annotations, Votes, declared_votes
+from dmseg.labels.fusion import Annotations, Votes, declared_votes, try_fusion
 from dmseg.methods.raters import check_raters
 from dmseg.settings import Settings
 
@@ -133,7 +133,10 @@ def _planned(
         evaluation_id=identifier(evaluation_identity(settings.evaluate)),
         prepared=not isinstance(data, FoundTask) or data.store is not None,
     )
-    _ = run.fusion, run.reference  # an option that does not fit is an error before anything starts
+    # an option that does not fit is an error before anything starts
+    n_raters = len(data.task.raters)
+    try_fusion(run.fusion, n_raters, "labels")
+    try_fusion(run.reference, n_raters, "evaluate.reference", candidates=False)
     _check_method(settings, data.task)
     return run
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from dmseg.errors import UserError
 from dmseg.metrics.agreement import rater_dice
 
 Annotations = npt.NDArray[np.uint8] | npt.NDArray[np.bool_]
@@ -192,3 +193,32 @@ def weighted(annotations: Annotations, disjoint_weight: float = 0.0) -> npt.NDAr
     """
     label = _dice_votes(annotations, disjoint_weight).fuse(annotations)
     return np.asarray(np.clip(label, 0.0, 1.0), dtype=np.float32)
+
+
+def try_fusion(fusion: Fusion, n_raters: int, where: str, *, candidates: bool = True) -> None:
+    """Fuses a few pixels, so that a mistake shows before anything is trained.
+
+    Args:
+        fusion: the fusion with its options bound.
+        n_raters: number of raters of the task; the last of them marks other pixels than the others.
+        where: the configuration node, for messages.
+        candidates: whether it may return a stack of candidates; what is scored against is one label.
+
+    Raises:
+        UserError: if it fails, or returns something that is no label.
+    """
+    annotations = np.zeros((n_raters, 1, 2, 4), dtype=np.uint8)
+    annotations[:-1, 0, 1, 2:] = 1
+    annotations[-1, 0, 0, 0] = 1
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            label = np.asarray(fusion(annotations))
+            fits = bool(np.all((label >= 0) & (label <= 1)))
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
+        raise UserError(f"{where} cannot fuse the masks of {n_raters} raters with these options: {error}") from None
+    if label.shape != annotations.shape[1:] and not (candidates and label.shape[1:] == annotations.shape[1:]):
+        kind = "one label or a stack of candidates" if candidates else "one label"
+        raise UserError(f"{where} turns annotations {annotations.shape} into {label.shape}, but must make {kind}")
+    if not fits:
+        raise UserError(f"{where} makes labels from {label.min():g} to {label.max():g}, but they must lie in [0, 1]")

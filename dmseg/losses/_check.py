@@ -1,19 +1,101 @@
-"""Checks of what a loss is called with: shapes and dtypes always, values on request."""
+"""Checks of what a loss is called with: types, shapes and dtypes always, values on request; and of its settings."""
+
+import math
+from collections.abc import Iterable, Mapping
+from operator import index
 
 import torch
 from torch import Tensor
 
+from dmseg.errors import kind_of
+
+ClassWeights = Iterable[float] | Mapping[int, float] | Tensor
+"""One number a class: in their order, or by class index."""
+
 _SUM_TOLERANCE = {torch.float16: 2e-2, torch.bfloat16: 2e-2}
 
 
-def check_at_least(name: str, value: float, least: float, *, strictly: bool = False) -> None:
+def check_at_least(name: str, value: float | Tensor, least: float, *, strictly: bool = False) -> float:
     """Checks a setting of a loss.
 
+    Args:
+        name: the setting, for messages.
+        value: a number, also as a tensor or an array with one element.
+        least: its lower bound.
+        strictly: whether the bound itself is excluded.
+
+    Returns:
+        The number.
+
     Raises:
-        ValueError: if `value` is less than `least` (or equal to it, with `strictly`), or is not a number.
+        TypeError: if `value` is not a number, or is a tensor that requires a gradient.
+        ValueError: if it is less than `least` (or equal to it, with `strictly`), infinite or NaN.
     """
-    if not (value > least if strictly else value >= least):
-        raise ValueError(f"{name} is {value}; it must be {'more than' if strictly else 'at least'} {least}")
+    if isinstance(value, Tensor) and value.requires_grad:
+        raise TypeError(f"{name} requires a gradient, but is a fixed number that is not learned: detach it")
+    number = _number(name, value)
+    if not (number > least if strictly else number >= least) or number == math.inf:
+        finite = "finite and " if number == math.inf else ""
+        raise ValueError(f"{name} is {number:g}; it must be {finite}{'more than' if strictly else 'at least'} {least}")
+    return number
+
+
+def _number(name: str, value: object) -> float:
+    """Converts a number, or a tensor or an array with one element."""
+    try:
+        if isinstance(value, str | bytes):
+            raise TypeError
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError):
+        shown = repr(value) if isinstance(value, str | bytes | complex | None) else kind_of(value)
+        raise TypeError(f"{name} is {shown}; give a number") from None
+
+
+def as_class_weights(weights: ClassWeights | None) -> tuple[float, ...] | None:
+    """Copies class weights from any list of numbers, or from a mapping that names every class by its index.
+
+    Args:
+        weights: a sequence, a one-dimensional tensor or array (values are copied, without a gradient), a mapping such
+            as ``{0: 0.5, 1: 2}``, or None.
+
+    Returns:
+        One finite number of at least 0 a class, not all of them 0; or None.
+
+    Raises:
+        TypeError: if it is none of these.
+        ValueError: if it is empty, a class is missing, or a number lies outside its range.
+    """
+    if weights is None:
+        return None
+    if isinstance(weights, Mapping):
+        weights = _by_index(weights)
+    if isinstance(weights, Tensor):
+        weights = weights.detach()
+    if isinstance(weights, str | bytes | set | frozenset) or getattr(weights, "ndim", 1) == 0:
+        raise TypeError(_class_weights_message(weights))
+    try:
+        numbers = tuple(check_at_least("a class weight", weight, 0) for weight in weights)
+    except TypeError as error:
+        raise TypeError(f"{_class_weights_message(weights)} ({error})") from None
+    if not any(numbers):
+        raise ValueError(f"class_weights is {list(numbers)}; give one number a channel, not all of them 0")
+    return numbers
+
+
+def _by_index(weights: Mapping[int, float]) -> list[float]:
+    """Values of a mapping in the order of the classes 0, 1, ..., which are its keys."""
+    try:
+        by_index = {index(key): weight for key, weight in weights.items()}
+    except TypeError:
+        raise TypeError(f"class_weights has the keys {list(weights)}; give class indices, 0 for the first") from None
+    if set(by_index) != set(range(len(weights))):
+        raise ValueError(f"class_weights has the keys {list(weights)}; name every class by its index: 0, 1, ...")
+    return [by_index[position] for position in range(len(weights))]
+
+
+def _class_weights_message(weights: object) -> str:
+    shown = repr(weights) if isinstance(weights, str | int | float | set) else kind_of(weights)
+    return f"class_weights is {shown}; give one number a channel, for example [0.5, 2]"
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -24,6 +106,28 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """
     if value not in choices:
         raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, choices))}")
+
+
+def check_types(input: object, target: object, mask: object) -> None:
+    """Checks that a loss is called with tensors.
+
+    Raises:
+        TypeError: if one is something else: a network's list or dictionary of outputs, a numpy array.
+    """
+    if not isinstance(input, Tensor):
+        advice = "give one tensor of logits or probabilities"
+        if isinstance(input, Mapping):
+            names = ", ".join(repr(name) for name in input)
+            advice = f"give one of its tensors ({names}), or call the loss on each"
+        elif isinstance(input, list | tuple):
+            advice = "give one tensor, or call the loss on each output and add up"
+        elif hasattr(input, "__array__"):
+            advice = "give a tensor: torch.from_numpy(input)"
+        raise TypeError(f"input is {kind_of(input)}; {advice}")
+    for name, value in (("target", target), ("mask", mask)):
+        if not isinstance(value, Tensor) and not (name == "mask" and value is None):
+            advice = f": torch.from_numpy({name})" if hasattr(value, "__array__") else ""
+            raise TypeError(f"{name} is {kind_of(value)}; give a tensor{advice}")
 
 
 def check_shapes(input: Tensor, target: Tensor, mask: Tensor | None = None) -> None:
@@ -122,11 +226,12 @@ def check_values(input: Tensor, target: Tensor, mask: Tensor | None = None, *, f
 
 
 def _check_range(name: str, values: Tensor, high: int, mask: Tensor | None, advice: str) -> None:
-    """Checks that the kept values lie in [0, high]; a NaN does not."""
+    """Checks that the kept values lie in [0, high], up to rounding; a NaN does not."""
     kept = values if mask is None else torch.where(mask, values, 0)
     low, top = (float(bound) for bound in torch.aminmax(kept if kept.is_floating_point() else kept.long()))
-    if not (low >= 0 and top <= high):
-        found = low if not low >= 0 else top
+    slack = max(4 * torch.finfo(kept.dtype).eps, 1e-6) if kept.is_floating_point() else 0
+    if not (low >= -slack and top <= high + slack):
+        found = low if not low >= -slack else top
         raise ValueError(f"{name} holds {found:g}, outside [0, {high}]: {advice}")
 
 

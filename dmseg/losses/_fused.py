@@ -18,16 +18,19 @@ cross-entropy  -sum_c y_c log p_c   by the logit of class c: p_c - y_c
 The first four make up ``slope = signed' + absolute' sign(p - y) + 2 squared' (p - y) + product' y``, the derivative
 by p. Softmax takes it to ``p_c (slope_c - sum_k p_k slope_k)``, sigmoid to ``p (1 - p) slope``.
 
+0 log 0 is 0: a class that an infinite logit switches off costs nothing where its label is 0, and infinitely much where
+it is not. Autograd may differentiate the gradient again, which takes more memory.
+
 Two things keep this small. Two classes are one: the softmax of (z_0, z_1) is the sigmoid of z_1 - z_0, so only the
 foreground's channel is computed. And a pixel that is masked out has p = y = 0, which takes it out of every sum and
 makes each of the gradients above 0, so that backward needs no mask.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 
 class Wanted(NamedTuple):
@@ -90,49 +93,104 @@ def gap_sums(gap: Tensor, prob: Tensor, label: Tensor, wanted: Wanted) -> GapSum
 
 
 class LogitSums(torch.autograd.Function):
-    """Sums over pixels from logits; see the top of this file for the formulas."""
+    """Sums over pixels from logits; see the top of this file for the formulas.
+
+    The probabilities are an output too, so that autograd can differentiate the gradient once more (`_plain_gradient`).
+    """
 
     @staticmethod
-    def forward(
-        ctx: Any,  # noqa: ANN401
-        logits: Tensor,
-        label: Tensor,
-        mask: Tensor | None,
-        wanted: Wanted,
-    ) -> tuple[Tensor | None, ...]:
+    def forward(logits: Tensor, label: Tensor, mask: Tensor | None, wanted: Wanted) -> tuple[Tensor | None, ...]:
         """Computes the sums.
 
         Args:
-            ctx: keeps probabilities and p - y for `backward`.
             logits: (B, C, ...) float32 or float64; C = 1 sigmoid, else softmax.
             label: (B, C, ...) labels of the same dtype, 0 where masked out; (B, 1, ...), the foreground, for C = 2.
             mask: (B, 1, ...) bool, False where masked out, or None.
             wanted: the sums to compute.
 
         Returns:
-            The fields of `GapSums` with as many channels as `label`, then the cross-entropy (B,) or None.
+            The fields of `GapSums` with as many channels as `label`; the cross-entropy (B,) or None; and p and p - y,
+            of the shape of `label`.
         """
         probabilities = _sigmoid if label.shape[1] == 1 else _softmax
         prob, cross_entropy = probabilities(logits, label, mask, wanted.cross_entropy)
         gap = prob - label
-        ctx.save_for_backward(prob, gap, label if wanted.product else None)
-        ctx.channels = logits.shape[1]
-        return *gap_sums(gap, prob, label, wanted), cross_entropy
+        sums = gap_sums(gap, prob, label, wanted)
+        if cross_entropy is not None:  # nansum leaves pixels out that are not a number, the sum of p - y does not
+            cross_entropy = cross_entropy + 0 * sums.signed.sum(1)
+        return *sums, cross_entropy, prob, gap
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:  # noqa: ANN401
+        """Keeps what `backward` needs."""
+        logits, label, _, wanted = inputs
+        *_, prob, gap = output
+        ctx.mark_non_differentiable(gap)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(prob, gap, label if wanted.product else None)
+        ctx.channels = logits.shape[1]
+
+    @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         """Returns the gradient of the logits, and None for the other arguments of `forward`."""
         prob, gap, label = ctx.saved_tensors
-        *gap_grads, cross_entropy_grad = grads
-        grad = _slope(gap, label, GapSums(*gap_grads))  # type: ignore[arg-type]
-        if prob.shape[1] == 1:
-            torch.ops.aten.sigmoid_backward.grad_input(grad, prob, grad_input=grad)
+        *sums, cross_entropy, by_prob, _ = grads
+        if torch.is_grad_enabled() or by_prob is not None:
+            grad = _plain_gradient(prob, gap, label, sums, cross_entropy, by_prob)
         else:
-            grad = torch.ops.aten._softmax_backward_data(grad, prob, 1, prob.dtype)
-        if cross_entropy_grad is not None:
-            grad.addcmul_(gap, _over_pixels(cross_entropy_grad.unsqueeze(1), gap))
+            grad = _gradient(prob, gap, label, sums, cross_entropy)
         return (_both_classes(grad) if ctx.channels == 2 else grad), None, None, None
+
+
+def _gradient(
+    prob: Tensor, gap: Tensor, label: Tensor | None, sums: Sequence[Tensor | None], cross_entropy: Tensor | None
+) -> Tensor:
+    """Returns the gradient of the logits, of the foreground's alone for two classes, computed in place.
+
+    Args:
+        prob: (B, C, ...) p.
+        gap: (B, C, ...) p - y.
+        label: (B, C, ...) y, or None where the sum of p y is not wanted.
+        sums: gradients (B, C) of the fields of `GapSums`, None for 0.
+        cross_entropy: gradient (B,) of the cross-entropy, None for 0.
+    """
+    if cross_entropy is not None and all(grad is None for grad in sums):
+        return gap * _over_pixels(cross_entropy.unsqueeze(1), gap)
+    grad = _slope(gap, label, *sums)
+    if prob.shape[1] == 1:
+        torch.ops.aten.sigmoid_backward.grad_input(grad, prob, grad_input=grad)
+    else:
+        grad = torch.ops.aten._softmax_backward_data(grad, prob, 1, prob.dtype)
+    if cross_entropy is not None:
+        grad.addcmul_(gap, _over_pixels(cross_entropy.unsqueeze(1), gap))
+    return grad
+
+
+def _plain_gradient(
+    prob: Tensor,
+    gap: Tensor,
+    label: Tensor | None,
+    sums: Sequence[Tensor | None],
+    cross_entropy: Tensor | None,
+    by_prob: Tensor | None,
+) -> Tensor:
+    """Returns the same gradient in operations that autograd differentiates: gradient penalties, `torch.func.grad`.
+
+    Args:
+        prob: as of `_gradient`, like all but the last.
+        gap: p - y.
+        label: y.
+        sums: gradients of the sums.
+        cross_entropy: gradient of the cross-entropy.
+        by_prob: (B, C, ...) gradient of the probabilities themselves, which arrives with the second derivative.
+    """
+    gap = gap + (prob - prob.detach())  # its value, now as a function of the probabilities
+    slope = torch.zeros_like(prob) if by_prob is None else by_prob
+    for grad, factor in zip(sums, (torch.ones_like(gap), gap.sign(), 2 * gap, label), strict=True):
+        if grad is not None and factor is not None:
+            slope = slope + _over_pixels(grad, gap) * factor
+    logits = prob * (slope - (prob * slope).sum(1, keepdim=True))  # of one channel: p (1 - p) slope
+    return logits if cross_entropy is None else logits + gap * _over_pixels(cross_entropy.unsqueeze(1), gap)
 
 
 def _both_classes(grad: Tensor) -> Tensor:
@@ -149,21 +207,21 @@ def _masked(logits: Tensor, mask: Tensor | None) -> Tensor:
 def _softmax(logits: Tensor, label: Tensor, mask: Tensor | None, cross_entropy: bool) -> tuple[Tensor, Tensor | None]:
     """Returns the probabilities (B, C, ...), 0 where masked out, and, on request, the cross-entropy (B,)."""
     log_prob = _masked(torch.log_softmax(logits, 1), mask)
-    loss = -sum_pixels((log_prob * label).sum(1, keepdim=True)).sum(1) if cross_entropy else None
+    loss = -sum_pixels((log_prob * label).nansum(1, keepdim=True)).sum(1) if cross_entropy else None
     return log_prob.exp_(), loss
 
 
 def _sigmoid(logits: Tensor, label: Tensor, mask: Tensor | None, cross_entropy: bool) -> tuple[Tensor, Tensor | None]:
     """Returns the foreground's probability (B, 1, ...), 0 where masked out, and, on request, the cross-entropy (B,).
 
-    With d the logit against the background's and p its sigmoid, the cross-entropy of a pixel is log(1 + exp(d)) - y d,
-    where log(1 + exp(d)) = max(d, 0) - log(max(p, 1 - p)) neither overflows nor takes the logarithm of 0.
+    With d the logit against the background's and p its sigmoid, the cross-entropy of a pixel is
+    d (round(p) - y) - log(max(p, 1 - p)), which neither overflows nor takes the logarithm of 0.
     """
     logit = _masked(logits[:, 1:] - logits[:, :1] if logits.shape[1] == 2 else logits, mask)
     prob = torch.sigmoid(logit)
     if not cross_entropy:
         return prob, None
-    linear = sum_pixels(logit.clamp_min(0).addcmul_(logit, label, value=-1))[:, 0]
+    linear = prob.round().sub_(label).mul_(logit).flatten(1).nansum(1)
     return prob, linear - _sum_logs((1 - prob).clamp_(min=prob).flatten(1))
 
 
@@ -177,14 +235,22 @@ def _sum_logs(values: Tensor) -> Tensor:
     return torch.cat((products, values[:, groups * 32 :]), 1).log_().sum(1)
 
 
-def _slope(gap: Tensor, label: Tensor | None, grads: GapSums) -> Tensor:
+def _slope(
+    gap: Tensor,
+    label: Tensor | None,
+    signed: Tensor | None,
+    absolute: Tensor | None,
+    squared: Tensor | None,
+    product: Tensor | None,
+) -> Tensor:
     """Returns the derivative by the probabilities (B, C, ...) from the gradients of their sums (B, C)."""
-    absolute = 0 if grads.absolute is None else _over_pixels(grads.absolute, gap)
-    slope = gap.sign().mul_(absolute).add_(_over_pixels(grads.signed, gap))
-    if grads.squared is not None:
-        slope.addcmul_(gap, _over_pixels(grads.squared, gap), value=2)
-    if grads.product is not None and label is not None:
-        slope.addcmul_(label, _over_pixels(grads.product, gap))
+    slope = gap.sign().mul_(0 if absolute is None else _over_pixels(absolute, gap))
+    if signed is not None:
+        slope.add_(_over_pixels(signed, gap))
+    if squared is not None:
+        slope.addcmul_(gap, _over_pixels(squared, gap), value=2)
+    if product is not None and label is not None:
+        slope.addcmul_(label, _over_pixels(product, gap))
     return slope
 
 

@@ -40,15 +40,11 @@ class AdaptiveWingLoss(nn.Module):
         check_values: bool | None = None,
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("theta", theta, 0),
-            ("alpha", alpha, 2),
-            ("omega", omega, 0),
-            ("epsilon", epsilon, 0),
-        ):
-            check_at_least(name, value, least, strictly=True)
         check_choice("reduction", reduction, ("mean", "sum"))
-        self.theta, self.alpha, self.omega, self.epsilon = theta, alpha, omega, epsilon
+        self.theta = check_at_least("theta", theta, 0, strictly=True)
+        self.alpha = check_at_least("alpha", alpha, 2, strictly=True)
+        self.omega = check_at_least("omega", omega, 0, strictly=True)
+        self.epsilon = check_at_least("epsilon", epsilon, 0, strictly=True)
         self.reduction = reduction
         self.from_logits = from_logits
         self.check_values = check_values

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from dmseg.errors import kind_of
 from dmseg.losses._check import check_at_least
 from dmseg.losses._fused import Wanted
 from dmseg.losses.counts import PixelSumLoss, PixelSums, pixel_sums
@@ -16,23 +17,29 @@ class CompoundLoss(nn.Module):
     ``CompoundLoss({"ce": (0.25, SoftCrossEntropyLoss()), "dml1": (0.75, DiceSemimetricLoss())})`` (Section 3.2).
 
     Args:
-        terms: name -> (weight, loss); weights are at least 0.
+        terms: name -> (weight, loss); weights are numbers of at least 0, not all of them 0.
 
     Raises:
-        ValueError: if there is no term, a weight is negative, or some terms take logits and others probabilities.
+        TypeError: if `terms` is no mapping, or a term is not a weight and a module.
+        ValueError: if there is no term, a weight is negative, all are 0, or some terms take logits and others
+            probabilities.
     """
 
     def __init__(self, terms: Mapping[str, tuple[float, nn.Module]]) -> None:
         super().__init__()
+        if not isinstance(terms, Mapping):
+            raise TypeError(f"terms is {kind_of(terms)}; give a mapping from names to (weight, loss)")
         if not terms:
             raise ValueError("a compound loss needs at least one term")
-        for name, (weight, _) in terms.items():
-            check_at_least(f"the weight of {name!r}", weight, 0)
-        self.weights = {name: float(weight) for name, (weight, _) in terms.items()}
-        self.losses = nn.ModuleDict({name: loss for name, (_, loss) in terms.items()})
-        takes_logits = {name: getattr(loss, "from_logits", True) for name, loss in self.losses.items()}
+        checked = {name: _checked_term(name, term) for name, term in terms.items()}
+        self.weights = {name: weight for name, (weight, _) in checked.items()}
+        if not any(self.weights.values()):
+            raise ValueError("all weights are 0; give at least one term a weight")
+        self.losses = nn.ModuleList([loss for _, loss in checked.values()])
+        takes_logits = {name: getattr(loss, "from_logits", True) for name, (_, loss) in checked.items()}
         if len(set(takes_logits.values())) > 1:
             raise ValueError(f"all terms get the same input, but from_logits differs: {takes_logits}")
+        self.from_logits = next(iter(takes_logits.values()))
 
     def forward(self, input: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """Returns the weighted sum, a scalar; arguments and errors as of the losses."""
@@ -59,14 +66,21 @@ class CompoundLoss(nn.Module):
 
     def _values(self, input: Tensor, target: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         """Returns the value of each term; those that are made of sums over pixels get them from one pass."""
-        shared = {name: loss for name, loss in self.losses.items() if isinstance(loss, PixelSumLoss)}
+        named = dict(zip(self.weights, self.losses, strict=True))
+        shared = {name: loss for name, loss in named.items() if isinstance(loss, PixelSumLoss)}
         values: dict[str, Tensor] = {}
         if shared:
             sums = _shared_sums(list(shared.values()), input, target, mask)
             values = {name: loss.from_sums(sums) for name, loss in shared.items()}
-        return {
-            name: values[name] if name in values else loss(input, target, mask) for name, loss in self.losses.items()
-        }
+        return {name: values[name] if name in values else loss(input, target, mask) for name, loss in named.items()}
+
+
+def _checked_term(name: str, term: object) -> tuple[float, nn.Module]:
+    """Returns weight and loss of a term."""
+    if not isinstance(term, Sequence) or len(term) != 2 or not isinstance(term[1], nn.Module):
+        shown = f"{kind_of(term)} of {', '.join(map(kind_of, term))}" if isinstance(term, tuple) else kind_of(term)
+        raise TypeError(f"term {name!r} is {shown}; give (weight, loss), the loss a torch.nn.Module")
+    return check_at_least(f"the weight of {name!r}", term[0], 0), term[1]
 
 
 def _shared_sums(losses: Sequence[PixelSumLoss], input: Tensor, target: Tensor, mask: Tensor | None) -> PixelSums:

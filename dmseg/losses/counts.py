@@ -67,7 +67,7 @@ def pixel_sums(
         check_values: whether values are checked too, which waits for the device; None does so on the CPU.
 
     Raises:
-        TypeError: if a dtype does not fit.
+        TypeError: if an argument is no tensor, or a dtype does not fit.
         ValueError: if a shape or a value does not fit, or the target of logits requires a gradient.
     """
     input, target, keep = prepare(input, target, mask, from_logits=from_logits, check_values=check_values)
@@ -105,6 +105,7 @@ def prepare(
         The input in float32 or more; the target as it is; the mask as (B, 1, ...) bool, or None. All are plain tensors:
         autograd functions do not know subclasses such as MONAI's MetaTensor.
     """
+    _check.check_types(input, target, mask)
     input, target = _plain(input), _plain(target)
     mask = None if mask is None else _plain(mask)
     _check.check_shapes(input, target, mask)
@@ -125,7 +126,7 @@ def _from_logits(logits: Tensor, target: Tensor, keep: Tensor | None, wanted: Wa
         raise ValueError("target requires a gradient, which losses of logits do not give it: pass target.detach()")
     channels = logits.shape[1]
     label = label_channels(target, channels, logits.dtype, keep, foreground=channels == 2)
-    *gap, cross_entropy = LogitSums.apply(logits, label, keep, wanted)
+    *gap, cross_entropy, _, _ = LogitSums.apply(logits, label, keep, wanted)
     sums = _with_label_sums(GapSums(*gap), cross_entropy, label, channels, keep, wanted)
     return _add_background(sums) if channels == 2 else sums
 
@@ -171,6 +172,7 @@ def _with_label_sums(
 
 def _entropy(label: Tensor) -> Tensor:
     """Returns -sum_c y_c log y_c over the pixels of each image (B,); one channel stands for two classes."""
+    label = label.clamp(0, 1)  # a label may be off by rounding, of which there is no logarithm
     surprise = torch.special.xlogy(label, label)
     if label.shape[1] == 1:
         surprise = surprise + torch.special.xlogy(1 - label, 1 - label)

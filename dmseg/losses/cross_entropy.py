@@ -9,10 +9,11 @@ from dmseg.losses.counts import PixelSumLoss, PixelSums, label_channels, mean_pi
 
 
 class SoftCrossEntropyLoss(PixelSumLoss):
-    """Cross-entropy, -sum_c y_c log p_c with p the softmax of the logits, meaned over all kept pixels of the batch.
+    """Cross-entropy, -sum_c y_c log p_c with p the softmax of the logits, averaged over all kept pixels of the batch.
 
     Call it with ``(input, target, mask=None)``: logits (B, C, ...) of at least two channels, a target as of
-    `dmseg.losses.counts.pixel_sums`. A batch without a kept pixel has loss 0.
+    `dmseg.losses.counts.pixel_sums`. A batch without a kept pixel has loss 0. A class whose logit is minus infinity
+    adds nothing where its label is 0, and makes the loss infinite where it is not.
 
     Args:
         kl: Kullback-Leibler divergence, sum_c y_c (log y_c - log p_c): less by the label's entropy, same gradient.
@@ -36,7 +37,7 @@ class SoftCrossEntropyLoss(PixelSumLoss):
 
 
 class FocalCrossEntropyLoss(nn.Module):
-    """Focal cross-entropy, -sum_c y_c (1 - p_c)^gamma log p_c, meaned over all kept pixels (Lin et al. 2017).
+    """Focal cross-entropy, -sum_c y_c (1 - p_c)^gamma log p_c, averaged over all kept pixels (Lin et al. 2017).
 
     Call it as `SoftCrossEntropyLoss`, which it is for gamma = 0. With gamma > 0 its minimum is not at a soft label.
 
@@ -45,13 +46,13 @@ class FocalCrossEntropyLoss(nn.Module):
         check_values: whether values are checked, None for on the CPU only.
 
     Raises:
-        ValueError: if gamma is negative.
+        TypeError: if gamma is not a number.
+        ValueError: if gamma is negative or not finite.
     """
 
     def __init__(self, gamma: float, *, check_values: bool | None = None) -> None:
         super().__init__()
-        check_at_least("gamma", gamma, 0)
-        self.gamma = gamma
+        self.gamma = check_at_least("gamma", gamma, 0)
         self.check_values = check_values
 
     def forward(self, input: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -69,6 +70,8 @@ class FocalCrossEntropyLoss(nn.Module):
         logits, target, keep = prepare(input, target, mask, from_logits=True, check_values=self.check_values)
         check_several_channels(logits.shape[1], type(self).__name__)
         label = label_channels(target, logits.shape[1], logits.dtype, keep)
-        log_prob = torch.log_softmax(logits, 1)
-        doubt = (-torch.expm1(log_prob)).clamp_min(torch.finfo(logits.dtype).tiny)
+        limits = torch.finfo(logits.dtype)
+        # 0 log 0 is 0: a class that an infinite logit switches off counts only where its label is not 0
+        log_prob = torch.where(label == 0, 0, torch.log_softmax(logits, 1))
+        doubt = (-torch.expm1(log_prob.clamp_min(limits.min))).clamp_min(limits.tiny)
         return mean_pixels(-(label * doubt**self.gamma * log_prob), keep)

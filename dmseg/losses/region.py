@@ -24,14 +24,13 @@ them wherever prediction or label is hard (Theorems 2 and 6) and are 0 exactly a
 """
 
 import inspect
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor
 
-from dmseg.losses._check import check_at_least, check_choice
+from dmseg.losses._check import ClassWeights, as_class_weights, check_at_least, check_choice
 from dmseg.losses._fused import Wanted
 from dmseg.losses.counts import OVERLAPS, Confusion, Overlap, PixelSumLoss, PixelSums, confusion, pixel_sums, sums_for
 
@@ -60,9 +59,11 @@ class RegionSetting:
         classes: ``all``; ``present``, those whose label exceeds `PRESENCE` in the pixels that are reduced over; or
             ``foreground``, all but the first (of one channel, that channel). The mean of no classes is 0.
         log_loss: -log(score) in the place of 1 - score.
-        class_weights: factors of the classes' losses, one a channel, at least 0, before the mean; None for 1.
+        class_weights: factors of the classes' losses before the mean, one a channel, at least 0; given as a sequence, a
+            tensor, an array, or a mapping from class indices. None for 1.
 
     Raises:
+        TypeError: if an attribute is of another type.
         ValueError: if an attribute lies outside its range.
     """
 
@@ -74,19 +75,21 @@ class RegionSetting:
     reduction: Reduction = "batch"
     classes: Classes = "all"
     log_loss: bool = False
-    class_weights: Sequence[float] | None = None
+    class_weights: ClassWeights | None = None
 
     def __post_init__(self) -> None:
-        """Checks the attributes."""
+        """Checks the attributes; numbers become floats, class weights a tuple of them."""
         check_choice("overlap", self.overlap, OVERLAPS)
         check_choice("reduction", self.reduction, ("batch", "image", "class"))
         check_choice("classes", self.classes, ("all", "present", "foreground"))
-        for name in ("alpha", "beta", "smooth"):
-            check_at_least(name, getattr(self, name), 0)
+        for name in ("alpha", "beta", "smooth", "gamma"):
+            number = check_at_least(name, getattr(self, name), 0, strictly=name == "gamma")
+            object.__setattr__(self, name, number)
         check_at_least("alpha + beta", self.alpha + self.beta, 0, strictly=True)
-        check_at_least("gamma", self.gamma, 0, strictly=True)
-        for weight in self.class_weights or ():
-            check_at_least("a class weight", weight, 0)
+        weights = as_class_weights(self.class_weights)
+        if weights is not None and self.classes == "foreground" and not any(weights[1:] or weights):
+            raise ValueError(f"class_weights is {list(weights)}, but only the foreground counts; give it a weight")
+        object.__setattr__(self, "class_weights", weights)
 
     @property
     def wanted(self) -> Wanted:
@@ -108,7 +111,7 @@ def loss_from_sums(sums: PixelSums, setting: RegionSetting) -> Tensor:
     if setting.reduction == "batch":
         counts = Confusion(*(count.sum(0, keepdim=True) for count in counts))
         peak = None if peak is None else peak.amax(0, keepdim=True)
-    losses = _weighted(class_losses(counts, setting), setting.class_weights)
+    losses = _weighted(class_losses(counts, setting), setting.class_weights)  # type: ignore[arg-type]
     active = torch.ones_like(losses, dtype=torch.bool) if peak is None else peak > PRESENCE
     if setting.classes == "foreground" and losses.shape[1] > 1:
         losses, active = losses[:, 1:], active[:, 1:]
@@ -141,7 +144,7 @@ def class_losses(counts: Confusion, setting: RegionSetting) -> Tensor:
     return torch.where(positive, torch.where(positive, losses, 1) ** setting.gamma, 0)
 
 
-def _weighted(losses: Tensor, weights: Sequence[float] | None) -> Tensor:
+def _weighted(losses: Tensor, weights: tuple[float, ...] | None) -> Tensor:
     """Multiplies losses (B, C) with the weights of their classes, which stay numbers: none is copied."""
     if weights is None:
         return losses
@@ -190,7 +193,7 @@ class FocalOptions(TypedDict, total=False):
     reduction: Reduction
     classes: Classes
     log_loss: bool
-    class_weights: Sequence[float] | None
+    class_weights: ClassWeights | None
     from_logits: bool
     check_values: bool | None
 
@@ -234,7 +237,7 @@ class RegionLoss(PixelSumLoss):
         reduction: Reduction = "batch",
         classes: Classes = "all",
         log_loss: bool = False,
-        class_weights: Sequence[float] | None = None,
+        class_weights: ClassWeights | None = None,
         from_logits: bool = True,
         check_values: bool | None = None,
     ) -> None:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from dmseg.data.case import Task
-from dmseg.errors import UserError
 from dmseg.methods.base import Method, Streams
+from dmseg.methods.options import check_dropout
 from dmseg.models.build import build_model, foreground_probability
 from dmseg.models.dropout import ChannelDropout, insert_dropout
 from dmseg.settings import ModelSettings
@@ -28,10 +28,7 @@ class MCDropout(Method):
     """
 
     def __init__(self, sites: Sequence[str], rate: float, passes: int) -> None:
-        if not 0 <= rate < 1:
-            raise UserError(f"method.rate is {rate}, but must lie in [0, 1)")
-        if passes < 1:
-            raise UserError(f"method.passes is {passes}, but must be at least 1")
+        check_dropout(sites, rate, passes)
         self._sites, self._rate, self._passes = sites, rate, passes
 
     def network(self, model: ModelSettings, n_channels: int, task: Task) -> nn.Module:

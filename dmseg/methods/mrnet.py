@@ -9,10 +9,10 @@ from torch.nn import functional
 
 from dmseg.data.batches import Batch
 from dmseg.data.case import Task
-from dmseg.errors import UserError
 from dmseg.methods.base import RaterMethod, Streams
+from dmseg.methods.options import check_mrnet
 from dmseg.models.build import build_model
-from dmseg.models.mrnet import BLOCKS, Answer, MRNet, Widths
+from dmseg.models.mrnet import Answer, MRNet, Widths
 from dmseg.settings import LossSettings, ModelSettings, OptimSettings
 from dmseg.training.objective import Objective, autocast
 from dmseg.training.predictor import Predictor
@@ -39,9 +39,9 @@ class MRNetMethod(RaterMethod):
         self, anonymous_raters: str, adam: Mapping[str, float], consistency: float, widths: Mapping[str, Any]
     ) -> None:
         super().__init__(anonymous_raters)
-        if not 0 <= consistency < 1:
-            raise UserError(f"method.consistency is {consistency}, but must lie in [0, 1)")
-        self._adam, self._consistency, self._widths = adam, consistency, _widths(widths)
+        check_mrnet(anonymous_raters, adam, consistency, widths)
+        self._adam, self._consistency = adam, consistency
+        self._widths = Widths(**{**widths, "encoder": tuple(widths["encoder"])})
 
     def network(self, model: ModelSettings, n_channels: int, task: Task) -> nn.Module:
         """The three modules around the configured network."""
@@ -157,15 +157,3 @@ def _entropy(logits: Tensor, target: Tensor, keep: Tensor) -> Tensor:
 
 def _sum(losses: Iterable[Tensor]) -> Tensor:
     return torch.stack(list(losses)).sum()
-
-
-def _widths(options: Mapping[str, Any]) -> Widths:
-    """Checked numbers of channels."""
-    try:
-        widths = Widths(**{**options, "encoder": tuple(options["encoder"])})
-    except (KeyError, TypeError):
-        names = ", ".join(Widths.__annotations__)
-        raise UserError(f"method.widths has {', '.join(map(str, options))}, but must have {names}") from None
-    if len(widths.encoder) != len(BLOCKS):
-        raise UserError(f"method.widths.encoder has {len(widths.encoder)} numbers, but there are {len(BLOCKS)} blocks")
-    return widths

@@ -7,9 +7,9 @@ from torch import Tensor, nn, optim
 
 from dmseg.data.batches import Batch
 from dmseg.data.case import Task
-from dmseg.errors import UserError
 from dmseg.losses.adaptive_wing import AdaptiveWingLoss
 from dmseg.methods.base import Method, Streams
+from dmseg.methods.options import check_softseg
 from dmseg.models.activation import normalized_relu
 from dmseg.models.build import build_model
 from dmseg.settings import LossSettings, ModelSettings, OptimSettings
@@ -44,14 +44,10 @@ class SoftSeg(Method):
         reduction: Literal["mean", "sum"],
         adam: Mapping[str, float],
     ) -> None:
-        if maximum not in ("image", "batch"):
-            raise UserError(f"method.maximum is '{maximum}', but may be image or batch")
-        try:
-            self._loss = AdaptiveWingLoss(
-                theta, alpha, omega, epsilon, reduction=reduction, from_logits=False, check_values=False
-            )
-        except ValueError as error:
-            raise UserError(f"method: {error}") from None
+        check_softseg(maximum, theta, alpha, omega, epsilon, reduction, adam)
+        self._loss = AdaptiveWingLoss(
+            theta, alpha, omega, epsilon, reduction=reduction, from_logits=False, check_values=False
+        )
         self._per_image, self._adam = maximum == "image", adam
 
     def network(self, model: ModelSettings, n_channels: int, task: Task) -> nn.Module:

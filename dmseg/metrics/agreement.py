@@ -23,6 +23,7 @@ def rater_dice(annotations: Mask, majority: Mask, *, both_empty: float = 1.0, di
     Raises:
         ValueError: if the shapes do not fit.
     """
+    annotations, majority = np.asarray(annotations), np.asarray(majority)
     if annotations.ndim == 0 or annotations.shape[1:] != majority.shape:
         raise ValueError(f"annotations {annotations.shape} do not fit a majority vote of shape {majority.shape}")
     target = majority != 0

@@ -16,16 +16,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dmseg.errors import UserError
+from dmseg.errors import UserError, kind_of
+from dmseg.limits import MAX_LEVELS
 
 BDICE_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Thresholds of BDice (paper, section 3.3)."""
 
 DECISION_LEVEL = 0.5
 """A pixel is predicted foreground where its probability is at least this."""
-
-MAX_LEVELS = 100
-"""Most BDice levels and confidence bins: levels are counted in a byte, and the sums of a case grow with the product."""
 
 CPU_PIXELS = 2**16
 """Pixels that are counted at once on a CPU."""
@@ -95,6 +93,8 @@ def count_batch(
         ValueError: if shapes, dtypes or case indices do not fit.
     """
     levels = _checked_levels(levels, n_bins)
+    probability, majority, reference, case_index = map(as_tensor, (probability, majority, reference, case_index))
+    valid = None if valid is None else as_tensor(valid)
     _check_tensors(probability, majority, reference, case_index, n_cases, valid)
     first_bin = _bins_below_half(n_bins)
     edges = tuple(k / n_bins for k in range(first_bin + 1, n_bins))
@@ -124,12 +124,27 @@ def count_case(
         valid: (*spatial) bool, pixels that count; None for all.
 
     Raises:
+        TypeError: if an argument is neither a tensor nor a numpy array.
         UserError: if levels or bins are unusable, or a value is not a number in [0, 1].
         ValueError: if shapes or dtypes do not fit.
     """
-    one = torch.zeros(1, dtype=torch.int64, device=probability.device)
-    inputs = (probability[None], majority[None], reference[None])
-    return count_batch(*inputs, one, 1, levels, n_bins, None if valid is None else valid[None])[0]
+    values, votes, labels = (as_tensor(item)[None] for item in (probability, majority, reference))
+    one = torch.zeros(1, dtype=torch.int64, device=values.device)
+    kept = None if valid is None else as_tensor(valid)[None]
+    return count_batch(values, votes, labels, one, 1, levels, n_bins, kept)[0]
+
+
+def as_tensor(values: Tensor | npt.NDArray[Any]) -> Tensor:
+    """Takes a tensor as it is, and a numpy array as a tensor.
+
+    Raises:
+        TypeError: if it is neither.
+    """
+    if isinstance(values, Tensor):
+        return values
+    if isinstance(values, np.ndarray | np.generic):
+        return torch.as_tensor(np.ascontiguousarray(values))
+    raise TypeError(f"metrics take tensors or numpy arrays, not {kind_of(values)}")
 
 
 def _checked_levels(levels: Sequence[float], n_bins: int) -> tuple[float, ...]:
@@ -137,7 +152,7 @@ def _checked_levels(levels: Sequence[float], n_bins: int) -> tuple[float, ...]:
     ascending = all(low < high for low, high in pairwise(found))
     if not found or not ascending or not 0 < found[0] <= found[-1] <= 1 or DECISION_LEVEL not in found:
         raise UserError(f"BDice levels {found}: give ascending thresholds in (0, 1] with 0.5 among them")
-    if not 1 <= n_bins <= MAX_LEVELS:
+    if not isinstance(n_bins, int | np.integer) or not 1 <= n_bins <= MAX_LEVELS:
         raise UserError(f"number of calibration bins is {n_bins}: give 1 to {MAX_LEVELS}")
     if len(found) > MAX_LEVELS:
         raise UserError(f"there are {len(found)} BDice levels: give at most {MAX_LEVELS}")

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dmseg.errors import UserError
-
-SITES = ("bottleneck", "decoder", "head")
+from dmseg.limits import DROPOUT_SITES
 
 
 class ChannelDropout(nn.Module):
@@ -64,7 +63,7 @@ def _insert(network: nn.Module, site: str, rate: float) -> list[ChannelDropout]:
     if site == "head":
         return [_after(network.decoder, rate)]  # type: ignore[arg-type]
     if site != "decoder":
-        raise UserError(f"method.sites has '{site}', but may have {', '.join(SITES)}")
+        raise UserError(f"method.sites has '{site}', but may have {', '.join(DROPOUT_SITES)}")
     blocks = getattr(network.decoder, "blocks", None)
     if not isinstance(blocks, nn.ModuleList | nn.ModuleDict):
         raise UserError(

@@ -15,10 +15,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from dmseg.limits import MRNET_BLOCKS
 from dmseg.models.conv_lstm import ConditionedStep
-
-BLOCKS = (2, 2, 3, 3, 3)
-"""Convolutions in each block of the second network's encoder (VGG16)."""
 
 RATES = (1, 6, 12, 18)
 """Dilations of its pyramid of atrous convolutions."""
@@ -167,7 +165,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(channels, 3, 3, padding=1)
         before = (3, *widths[:-1])
-        self.blocks = nn.ModuleList(map(_block, before, widths, BLOCKS))
+        self.blocks = nn.ModuleList(map(_block, before, widths, MRNET_BLOCKS))
 
     def forward(self, values: Tensor) -> tuple[list[Tensor], Tensor]:
         """Six maps: of the first convolution, of four blocks after pooling, and of the last; and the third unpooled."""

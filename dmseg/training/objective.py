@@ -11,6 +11,7 @@ from dmseg.components import bind
 from dmseg.data.batches import Batch
 from dmseg.errors import UserError
 from dmseg.losses import CompoundLoss, SoftCrossEntropyLoss
+from dmseg.models.build import N_CLASSES
 from dmseg.settings import LossSettings
 
 
@@ -88,8 +89,11 @@ def build_loss(settings: LossSettings) -> CompoundLoss:
     if settings.region_weight:
         try:
             region = bind(target, options | {"check_values": False}, where="loss.region", n_positional=0)()
+            region(torch.zeros(1, N_CLASSES, 1, 1), torch.zeros(1, 1, 1, dtype=torch.long))  # as many class weights?
         except (TypeError, ValueError) as error:
             raise UserError(f"loss.region: {error}") from None
+        if not getattr(region, "from_logits", True):
+            raise UserError("loss.region.from_logits is false, but networks give logits; set it to true")
         terms["region"] = (settings.region_weight, region)
     if not terms:
         raise UserError("loss.ce_weight and loss.region_weight are both 0; give at least one a weight")

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 from torch import nn, optim
 
-from dmseg.errors import UserError
 from dmseg.models.build import split_parameters
 from dmseg.settings import OptimSettings
 
@@ -41,15 +40,8 @@ def build_adam(model: nn.Module, options: Mapping[str, float]) -> optim.Adam:
 
     Args:
         model: the network.
-        options: ``lr`` above 0 and ``weight_decay`` (L2) of at least 0.
-
-    Raises:
-        UserError: if the options are others, or lie outside their range.
+        options: ``lr`` above 0 and ``weight_decay`` (L2) of at least 0; `dmseg.methods.options` checks them.
     """
-    if set(options) != {"lr", "weight_decay"}:
-        raise UserError(f"method.adam has {', '.join(options) or 'nothing'}, but must have lr and weight_decay")
-    if not (options["lr"] > 0 and options["weight_decay"] >= 0):
-        raise UserError(f"method.adam is {dict(options)}; lr must be above 0 and weight_decay not below it")
     return optim.Adam(model.parameters(), lr=options["lr"], weight_decay=options["weight_decay"])
 
 

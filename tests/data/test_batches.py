@@ -6,11 +6,12 @@ import torch
 
 from dmseg.data.adapters.lidc import LidcAdapter
 from dmseg.data.adapters.qubiq import QubiqAdapter
-from dmseg.data.augment import Views, centre_crop, crop_edge, draw_views, resample, sampling_grid
+from dmseg.data.augment import Views, centre_crop, draw_views, resample, sampling_grid
 from dmseg.data.batches import BatchSource, TrainingData, batches_per_epoch, load_training, network_input
 from dmseg.data.prepared import PreparedTask, prepare
 from dmseg.errors import UserError
 from dmseg.labels.fusion import declared_votes, each_rater, majority, uniform
+from dmseg.limits import crop_edge
 from dmseg.settings import LabelSettings, SmoothingSettings, TrainSettings
 from dmseg.training.streams import stream, stream_seed
 

@@ -1,5 +1,7 @@
 """Closed-form gradients: against finite differences, against autograd through the probabilities, and where p = y."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -129,8 +131,32 @@ def test_a_target_that_requires_a_gradient_is_refused_with_logits_only():
     assert torch.autograd.gradcheck(lambda y: loss(logits.detach().softmax(1), y), (label,))
 
 
-def test_a_second_derivative_is_refused():
-    logits, label, _ = batch(2)
-    (gradient,) = torch.autograd.grad(DiceSemimetricLoss()(logits, label), logits, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()
+@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_second_derivative_is_right(channels, masked):
+    logits, label, mask = batch(channels)
+    losses = [loss(**options) for loss, options in REGION.values()]
+    losses += [PIXELWISE[name]() for name in ("ce", "kl", "focal-ce", "ce+dml1+jml2-l2") if channels > 1]
+    for loss in losses:
+        assert torch.autograd.gradgradcheck(partial(loss, target=label, mask=mask if masked else None), (logits,)), loss
+
+
+@pytest.mark.parametrize("channels", [2, 3])
+def test_a_gradient_penalty_is_that_of_torch(channels):
+    """Cross-entropy alone, whose gradient does not depend on a sum: the penalty must not vanish silently."""
+    logits, label, _ = batch(channels)
+
+    def penalty(loss):
+        (gradient,) = torch.autograd.grad(loss(logits, label), logits, create_graph=True)
+        return torch.autograd.grad(gradient.square().sum(), logits)[0]
+
+    expected = penalty(torch.nn.functional.cross_entropy)
+    assert expected.abs().max() > 1e-3
+    torch.testing.assert_close(penalty(SoftCrossEntropyLoss()), expected)
+
+
+def test_function_transforms_give_the_same_gradient():
+    logits, label, mask = batch(3)
+    loss = PIXELWISE["ce+dml1+jml2-l2"]()
+    (expected,) = torch.autograd.grad(loss(logits, label, mask), logits)
+    torch.testing.assert_close(torch.func.grad(lambda z: loss(z, label, mask))(logits.detach()), expected)
