@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dmseg.data.case import Case, CaseFiles, Slice, Task
+from dmseg.data.readers import SOFT, some_values
 from dmseg.errors import UserError
 
 LONGEST_NAME = 200
@@ -248,11 +249,11 @@ def _checked_image(image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 def _checked_masks(masks: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     kind = masks.dtype.kind
     if kind == "f":
-        raise _Breach(f"annotations hold {masks.dtype} values ({_some_values(masks)}); {_advice_for_floats(masks)}")
+        raise _Breach(f"annotations hold {masks.dtype} values ({some_values(masks)}); {_advice_for_floats(masks)}")
     if kind not in "biu":
         raise _Breach(f"annotations hold {masks.dtype} values; expected uint8 or bool, 0 or 1")
     if kind != "b" and (masks.max() > 1 or (kind == "i" and masks.min() < 0)):
-        raise _Breach(f"annotations hold the values {_some_values(masks)}; expected 0 and 1, for example masks > 0")
+        raise _Breach(f"annotations hold the values {some_values(masks)}; expected 0 and 1, for example masks > 0")
     return masks.view(np.uint8) if kind == "b" else masks.astype(np.uint8, copy=False)
 
 
@@ -260,7 +261,7 @@ def _advice_for_floats(masks: npt.NDArray[Any]) -> str:
     if np.isin(masks, (0, 1)).all():
         return "convert them to uint8 or bool"
     if masks.min() >= 0 and masks.max() <= 1:
-        return "soft masks are not supported yet; give one binary mask for each rater"
+        return SOFT
     return "expected uint8 or bool, 0 or 1"
 
 
@@ -271,11 +272,6 @@ def _array(value: object, what: str) -> npt.NDArray[Any]:
         return np.asarray(value)
     except (ValueError, TypeError, RuntimeError, OverflowError) as error:
         raise _Breach(f"{what} is no array ({str(error).splitlines()[0]:.80})") from None
-
-
-def _some_values(values: npt.NDArray[Any], shown: int = 5) -> str:
-    found = np.unique(values)
-    return ", ".join(str(value) for value in found[:shown]) + (", ..." if len(found) > shown else "")
 
 
 def _error(breach: _Breach, files: CaseFiles, index: int | None = None) -> UserError:

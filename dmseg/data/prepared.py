@@ -218,7 +218,8 @@ def _make_parts(
     results = _side_by_side(make, files, workers)
     faults = [(case.case, result) for case, result in zip(files, results, strict=True) if isinstance(result, UserError)]
     for case, fault in faults:
-        log.log(logging.WARNING if adapter.skips_faulty else logging.ERROR, "case %s: %s", case, fault)
+        said = str(fault) if str(fault).startswith(f"case {case}") else f"case {case}: {fault}"
+        log.log(logging.WARNING if adapter.skips_faulty else logging.ERROR, "%s", said)
     if faults and not adapter.skips_faulty:
         names = some([case for case, _ in faults])
         raise UserError(
