@@ -23,7 +23,7 @@ CLEARLY = 0.2
 FAR = 0.5
 """A rater is far from the others if the Dice with them is below this share of the other raters' median."""
 ROWS = 64
-"""Images are compared by about so many of their rows."""
+"""So many rows of an image are looked at, evenly spread."""
 
 TURNS: dict[str, Callable[[Bytes], Bytes]] = {
     "as they are": lambda masks: masks,
@@ -66,10 +66,11 @@ class Suspicions:
         lowest, highest, marks = top, 0, [0] * len(part.raters)
         compare = self.seen % -(-self.n_cases // COMPARED_CASES) == 0 and len(part.raters) > 1
         for images, masks in chunks:
-            n_pixels += images.size
-            at_ends += int(np.count_nonzero(images == 0)) + int(np.count_nonzero(images == top))
-            lowest, highest = min(lowest, int(images.min())), max(highest, int(images.max()))
-            content = hash((content, images[:, :, :: max(1, part.size // ROWS)].tobytes()))
+            rows = np.ascontiguousarray(images[:, :, :: max(1, part.size // ROWS)])
+            n_pixels += rows.size
+            at_ends += int(np.count_nonzero(rows == 0)) + int(np.count_nonzero(rows == top))
+            lowest, highest = min(lowest, int(rows.min())), max(highest, int(rows.max()))
+            content = hash((content, rows.tobytes()))
             marks = [
                 before + int(np.count_nonzero(masks[:, index].view(np.bool_))) for index, before in enumerate(marks)
             ]
