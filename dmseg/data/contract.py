@@ -5,6 +5,7 @@ Whatever an adapter hands over is checked here once, before anything is resized 
 anything else is refused in one line that names the case, its file and the value.
 """
 
+import math
 import numbers
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ from dmseg.errors import UserError
 
 LONGEST_NAME = 200
 """A name may have so many bytes in UTF-8: files named after it get a suffix, and file systems end at 255."""
+LARGEST = float(np.finfo(np.float32).max)
 DTYPES = ("uint8", "int16")
 """What intensities may be stored as."""
 
@@ -122,7 +124,8 @@ def _fault_of_name(name: object) -> str | None:
         return "it is not text"
     if not name:
         return "it is empty"
-    categories = {unicodedata.category(sign) for sign in name}
+    plain = name.isascii() and name.isprintable()
+    categories = set() if plain else {unicodedata.category(sign) for sign in name}
     if "Cs" in categories:
         return "it is not UTF-8"
     if categories & {"Cc", "Zl", "Zp"}:
@@ -141,12 +144,13 @@ def _checked_files(files: object, task: Task) -> CaseFiles:
     paths = files.files
     if not isinstance(paths, tuple | list) or not all(isinstance(path, str | Path) for path in paths):
         raise UserError(f"case {files.case!r:.80}: files is {paths!r:.80}; expected a tuple of paths")
-    place = f" ({paths[0]})" if paths else ""
+    place = f" ({str(paths[0]).encode(errors='backslashreplace').decode()})" if paths else ""
     check_name(files.case, f"the id of a case of task {task.name}{place}")
     count: object = files.n_slices
     if count is not None and not (_is_whole(count) and count >= 0):
         raise UserError(f"case {files.case}: n_slices is {count!r:.80}; expected a whole number, or None if not known")
-    return replace(files, files=tuple(map(Path, paths)))
+    plain = isinstance(paths, tuple) and all(isinstance(path, Path) for path in paths)
+    return files if plain else replace(files, files=tuple(map(Path, paths)))
 
 
 def _is_whole(value: object) -> TypeGuard[int]:
@@ -170,9 +174,7 @@ def _checked_window(value: object) -> npt.NDArray[np.float64]:
     window = _array(value, "window")
     if window.dtype.kind not in "fiu" or window.ndim != 2 or window.shape[1] != 2 or len(window) == 0:
         raise _Breach(f"window is {value!r:.80}; expected one (low, high) for each channel, an array of shape (C, 2)")
-    with np.errstate(over="ignore"):
-        finite = np.isfinite(window.astype(np.float32)).all()
-    if not finite or (window[:, 0] > window[:, 1]).any():
+    if not all(-LARGEST <= low <= high <= LARGEST for low, high in window.tolist()):  # false for NaN, too
         raise _Breach(f"window is {window.tolist()!s:.80}; expected finite numbers, low before high")
     return window.astype(np.float64)
 
@@ -237,9 +239,8 @@ def _checked_image(image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     if image.dtype != np.float32:
         with np.errstate(over="ignore"):  # what becomes infinite is refused below
             image = image.astype(np.float32)
-    finite = np.isfinite(image)
-    if not finite.all():
-        bad = image.size - np.count_nonzero(finite)
+    if not (math.isfinite(image.max()) and math.isfinite(image.min())):  # NaN is both
+        bad = np.count_nonzero(~np.isfinite(image))
         raise _Breach(
             f"image holds {bad} values that are NaN, infinite or beyond float32; fix it or leave the case out"
         )

@@ -67,11 +67,7 @@ def png_depth(path: Path) -> int:
         UserError: if the file is missing or no PNG.
     """
     with readable(path), path.open("rb") as file:
-        header = file.read(26)
-    if len(header) < 26 or header[:8] != b"\x89PNG\r\n\x1a\n":
-        raise UserError(f"{path} is not a PNG file, whatever its name says; get it again, or convert it")
-    bits, colour = header[24], header[25]
-    return bits if bits == 16 or (bits == 1 and colour == 0) else 8
+        return _depth(file.read(26), path)
 
 
 def read_png(path: Path) -> Array:
@@ -83,10 +79,11 @@ def read_png(path: Path) -> Array:
     Raises:
         UserError: if the file is missing or damaged, in colour, transparent, or of 16 bits in several channels.
     """
-    depth = png_depth(path)
-    with readable(path), Image.open(path, formats=("PNG",)) as image:
-        transparent = "transparency" in image.info
-        if image.mode in ("1", "L", "I;16", "I") and not transparent:
+    with readable(path), path.open("rb") as file:
+        depth = _depth(file.read(26), path)
+        file.seek(0)
+        image = Image.open(file, formats=("PNG",))
+        if image.mode in ("1", "L", "I;16", "I") and "transparency" not in image.info:
             return np.asarray(image, dtype=np.float32)
         pixels = np.asarray(image.convert("RGBA"))
     if depth == 16:
@@ -96,6 +93,13 @@ def read_png(path: Path) -> Array:
     if (pixels[..., :1] != pixels[..., 1:3]).any():
         raise UserError(f"{path} is a colour image; save it with one grey channel")
     return pixels[..., 0].astype(np.float32)
+
+
+def _depth(header: bytes, path: Path) -> int:
+    if len(header) < 26 or header[:8] != b"\x89PNG\r\n\x1a\n":
+        raise UserError(f"{path} is not a PNG file, whatever its name says; get it again, or convert it")
+    bits, colour = header[24], header[25]
+    return bits if bits == 16 or (bits == 1 and colour == 0) else 8
 
 
 def as_mask(values: Array, path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from dmseg.data.case import Task
 from dmseg.data.parts import Bytes, Levels, Part
@@ -14,7 +15,7 @@ SATURATED = 0.99
 """More of a case's pixels than this at the two ends of the window are worth a warning."""
 FLAT = 1 / 64
 """So are all pixels of a case within this share of the window."""
-COMPARED_CASES = 64
+COMPARED_CASES = 32
 """Raters are compared in at most so many cases, evenly spread over the task."""
 FEWEST_CASES = 5
 """Raters are not compared in fewer cases than this."""
@@ -25,7 +26,9 @@ FAR = 0.5
 ROWS = 64
 """So many rows of an image are looked at, evenly spread."""
 
-TURNS: dict[str, Callable[[Bytes], Bytes]] = {
+Marks = npt.NDArray[np.bool_]
+
+TURNS: dict[str, Callable[[Marks], Marks]] = {
     "as they are": lambda masks: masks,
     "flipped upside down": lambda masks: masks[:, ::-1],
     "flipped left to right": lambda masks: masks[:, :, ::-1],
@@ -75,7 +78,8 @@ class Suspicions:
                 before + int(np.count_nonzero(masks[:, index].view(np.bool_))) for index, before in enumerate(marks)
             ]
             if compare:
-                self.agreement.add(masks, part.raters)
+                step = max(1, part.size // ROWS)
+                self.agreement.add(np.ascontiguousarray(masks[:, :, ::step, ::step]), part.raters)
             yield images, masks
         self.seen += 1
         self.agreement.n_cases += compare
@@ -125,10 +129,11 @@ class _Agreement:
 
     def add(self, masks: Bytes, raters: Sequence[int]) -> None:
         """Adds slices: masks (n, r, S, S) of the raters at these positions."""
-        total = masks.sum(axis=1, dtype=np.int16)
+        marked = masks.view(np.bool_)
+        total = masks.sum(axis=1, dtype=np.uint8 if len(raters) < 128 else np.uint16)
         for position, rater in enumerate(raters):
-            own = masks[:, position]
-            others = 2 * (total - own) >= len(raters) - 1
+            own = marked[:, position]
+            others = total - own >= len(raters) // 2
             self.sizes[rater] += np.count_nonzero(own) + np.count_nonzero(others)
             self.present[rater] += 1
             for index, turn in enumerate(TURNS.values()):
