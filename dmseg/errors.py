@@ -1,4 +1,4 @@
-"""The one exception that stands for a mistake of use, and words for messages."""
+"""The exceptions that stand for a mistake of use, and words for messages."""
 
 
 class UserError(Exception):
@@ -7,6 +7,10 @@ class UserError(Exception):
     The message names the file, case or key and the value, and says what to do. The command line prints it
     without a traceback and exits with status 2; a library user may catch it.
     """
+
+
+class UnwritableError(UserError):
+    """A folder cannot be written to: the disk is full, read-only or failing. What was finished before is kept."""
 
 
 class MissingDataError(UserError):

@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all, also after a crash, on any file system that renames atomically."""
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -9,6 +10,33 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from dmseg.errors import UnwritableError
+
+ADVICE = {
+    errno.ENOSPC: "free space there and call again",
+    errno.EDQUOT: "free space there (the quota is used up) and call again",
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "make it writable, or choose another folder"),
+}
+
+
+@contextmanager
+def writing(place: Path, kept: str = "") -> Iterator[None]:
+    """Turns what writing to a full, read-only or failing disk raises into a message.
+
+    Args:
+        place: what is being written. Reading other files does not belong into the block.
+        kept: what is not lost; ends the message.
+
+    Raises:
+        UnwritableError: if the block raises an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        advice = ADVICE.get(error.errno or 0, "check the disk and the path, and call again")
+        ending = f"; {kept}" if kept else ""
+        raise UnwritableError(f"{place} cannot be written: {error.strerror or error}; {advice}{ending}") from error
 
 
 @contextmanager

@@ -9,7 +9,6 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dmseg.data.case import Case, CaseFiles
-from dmseg.errors import UserError
-from dmseg.files import checksum, scratch_folder
+from dmseg.data.fingerprints import fingerprints, paths, unchanged
+from dmseg.files import scratch_folder
 
 CHUNK = 32
 """Slices that are held at a time."""
@@ -79,18 +78,18 @@ def write_part(case: Case, slices: Iterator[tuple[Levels, Bytes]], files: CaseFi
         folder: where the part goes.
 
     Raises:
-        UserError: if the case cannot be read, or its slices differ in shape.
+        UserError: if the case cannot be read.
+        OSError: if the disk is full or cannot be written to.
     """
+    sources = fingerprints(files)
     with scratch_folder(folder) as scratch:
         n_slices, shape = 0, (0, 0, 0)
         with (scratch / "images").open("wb") as images, (scratch / "annotations").open("wb") as annotations:
             for image, masks in slices:
-                if n_slices and image.shape != shape:
-                    raise UserError(f"case {case.case} has slices of {shape[0]} and of {len(image)} channels")
                 images.write(image.data)
                 annotations.write(masks.data)
                 n_slices, shape = n_slices + 1, image.shape
-        part = Part(case.case, case.raters, n_slices, shape[0], shape[1], key, fingerprints(files), case.dtype)
+        part = Part(case.case, case.raters, n_slices, shape[0], shape[1], key, sources, case.dtype)
         (scratch / "case.json").write_text(json.dumps(asdict(part)))
         scratch.rename(folder)
     return part
@@ -105,28 +104,7 @@ def read_part(folder: Path, files: CaseFiles, key: str) -> Part | None:
         return None
     same = part.key == key and part.case == files.case and list(part.sources) == paths(files)
     whole = same and part.is_whole(folder)
-    return part if whole and all(map(partial(unchanged, known=part.sources), files.files)) else None
-
-
-def paths(files: CaseFiles) -> list[str]:
-    """Absolute paths of a case's files."""
-    return [str(path.absolute()) for path in files.files]
-
-
-def fingerprints(files: CaseFiles) -> dict[str, Any]:
-    """Fingerprint of each file of a case by its absolute path; None for a missing one."""
-    return {str(path.absolute()): _fingerprint(path) for path in files.files}
-
-
-def unchanged(path: Path, known: dict[str, Any]) -> bool:
-    """Whether a file is as its fingerprint says: same size, and same time or same checksum."""
-    then = known[str(path.absolute())]
-    if then is None or not path.exists():
-        return then is None and not path.exists()
-    status = path.stat()
-    if status.st_size != then["size"]:
-        return False
-    return bool(status.st_mtime_ns == then["mtime_ns"] or checksum(path) == then["sha256"])
+    return part if whole and all(unchanged(path, part.sources[str(path.absolute())]) for path in files.files) else None
 
 
 def part_folder(work: Path, case: str) -> Path:
@@ -136,10 +114,3 @@ def part_folder(work: Path, case: str) -> Path:
 
 def _read_array(file: BinaryIO, shape: tuple[int, ...], dtype: str) -> npt.NDArray[Any]:
     return np.frombuffer(file.read(math.prod(shape) * np.dtype(dtype).itemsize), dtype).reshape(shape)
-
-
-def _fingerprint(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    status = path.stat()
-    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": checksum(path)}

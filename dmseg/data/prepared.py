@@ -2,7 +2,7 @@
 
 A store is a folder with ``images.npy`` (N, C, S, S) uint8 or int16, ``annotations.npy`` (N, R, S, S) uint8, 0 or 1, and
 ``manifest.json`` (cases with their slices and raters, options, checksums of the sources, digest of the arrays).
-It is written beside its final place and renamed when whole.
+It is written beside its final place and renamed when whole. ``times.json`` may join later: see `all_unchanged`.
 """
 
 import glob
@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -25,9 +25,12 @@ import numpy.typing as npt
 
 from dmseg import __version__
 from dmseg.data.case import Adapter, Case, CaseFiles, Task
-from dmseg.data.parts import Levels, Part, fingerprints, part_folder, paths, read_part, unchanged, write_part
+from dmseg.data.contract import check_name, check_task, checked_case, checked_cases
+from dmseg.data.fingerprints import all_unchanged, fingerprints, paths
+from dmseg.data.parts import Levels, Part, part_folder, read_part, write_part
+from dmseg.data.suspicions import Suspicions, some
 from dmseg.errors import UserError
-from dmseg.files import exclusive, scratch_folder
+from dmseg.files import exclusive, scratch_folder, writing
 
 REVISION = 1
 """Raised when a change gives other arrays for the same sources and options."""
@@ -114,7 +117,13 @@ class PreparedTask:
 
 
 def store_folder(parent: Path, data: str, task: Task, root: str, size: int, options: dict[str, Any]) -> Path:
-    """Place of a store: one folder for each task, size, source folder and set of options."""
+    """Place of a store: one folder for each task, size, source folder and set of options.
+
+    Raises:
+        UserError: if the name of the data set or of the task cannot name a folder.
+    """
+    check_name(data, "data.name")
+    check_name(task.name, f"the name of a task of data set '{data}'")
     key = json.dumps([str(Path(root).absolute()), options], sort_keys=True)
     return parent / data / f"{task.name}-{size}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
@@ -132,7 +141,7 @@ def is_current(folder: Path, files: list[CaseFiles], options: dict[str, Any]) ->
         return False
     if [[case.case, paths(case)] for case in files] != manifest["source_files"]:
         return False
-    return all(unchanged(path, manifest["sources"]) for case in files for path in case.files)
+    return all_unchanged(files, manifest["sources"], folder / "times.json")
 
 
 def prepare(
@@ -160,14 +169,16 @@ def prepare(
         Whether anything was written.
 
     Raises:
-        UserError: if a source is missing, damaged or not what it should be (all such cases are logged before), or there
-            is not one slice.
+        UserError: if a source is missing, damaged or not what it should be, or the adapter breaks its contract
+            (`dmseg.data.contract`; all such cases are logged before), or there is not one slice.
+        UnwritableError: if the disk is full or cannot be written to; cases that are done are kept.
     """
-    files = adapter.list_cases(task.name)
+    check_task(task)
+    files = checked_cases(adapter.list_cases(task.name), task)
     if is_current(folder, files, options):
         return False
     work = folder.parent / f".{folder.name}.parts"
-    with exclusive(work):
+    with writing(folder, kept="cases that are done are kept"), exclusive(work):
         if is_current(folder, files, options):
             return False
         parts = _make_parts(adapter, task, files, work, size, options, workers)
@@ -208,10 +219,12 @@ def _make_parts(
     results = _side_by_side(make, files, workers)
     faults = [(case.case, result) for case, result in zip(files, results, strict=True) if isinstance(result, UserError)]
     for case, fault in faults:
-        log.log(logging.WARNING if adapter.skips_faulty else logging.ERROR, "case %s: %s", case, fault)
+        said = str(fault) if str(fault).startswith(f"case {case}") else f"case {case}: {fault}"
+        log.log(logging.WARNING if adapter.skips_faulty else logging.ERROR, "%s", said)
     if faults and not adapter.skips_faulty:
+        names = some([case for case, _ in faults])
         raise UserError(
-            f"{faults[0][1]}\n{len(faults)} of {len(files)} cases cannot be read: {_some(case for case, _ in faults)}; "
+            f"{faults[0][1]}\n{len(faults)} of {len(files)} cases cannot be read: {names}; "
             "mend them and call again, the others are kept"
         )
     return [result for result in results if isinstance(result, Part)]
@@ -219,8 +232,15 @@ def _make_parts(
 
 def _make_part(adapter: Adapter, task: Task, files: CaseFiles, place: Path, size: int, key: str) -> Part:
     shutil.rmtree(place, ignore_errors=True)
-    case = adapter.read_case(task.name, files)
+    case = _read_case(adapter, task, files)
     return write_part(case, _prepared_slices(case, size), files, key, place)
+
+
+def _read_case(adapter: Adapter, task: Task, files: CaseFiles) -> Case:
+    try:
+        return checked_case(adapter.read_case(task.name, files), files, task)
+    except OSError as error:
+        raise UserError(f"case {files.case} cannot be read ({error})") from error
 
 
 def _side_by_side(make: Callable[[CaseFiles], Result], files: list[CaseFiles], workers: int) -> list[Result]:
@@ -253,16 +273,17 @@ def _assemble(parts: list[Part], task: Task, size: int, work: Path, folder: Path
     kept = [part for part in parts if part.n_slices]
     if not kept:
         raise UserError(f"task {task.name} has not one slice to keep in {len(parts)} cases; check the data's labels")
-    odd = next((part for part in kept if part.n_channels != kept[0].n_channels), None)
+    odd = next((part for part in kept if _kind(part) != _kind(kept[0])), None)
     if odd is not None:
-        raise UserError(f"case {odd.case} has {odd.n_channels} channels, the cases before {kept[0].n_channels}")
+        raise UserError(f"case {odd.case} has {_kind(odd)}, but case {kept[0].case} {_kind(kept[0])}; make them alike")
+    suspicions = Suspicions(task, len(kept))
     total, digest, first, rows = sum(part.n_slices for part in kept), hashlib.sha256(), 0, []
     with (
         _array_file(folder / "images.npy", (total, kept[0].n_channels, size, size), kept[0].dtype) as images,
         _array_file(folder / "annotations.npy", (total, len(task.raters), size, size), "uint8") as annotations,
     ):
         for part in kept:
-            for image, masks in part.chunks(part_folder(work, part.case)):
+            for image, masks in suspicions.look(part, part.chunks(part_folder(work, part.case))):
                 images.write(image.data)
                 annotations.write(_all_raters(masks, part.raters, len(task.raters)).data)
                 for one_image, one_masks in zip(image, masks, strict=True):
@@ -272,7 +293,12 @@ def _assemble(parts: list[Part], task: Task, size: int, work: Path, folder: Path
             digest.update(json.dumps(row, sort_keys=True).encode())
             rows.append(row)
             first += part.n_slices
+    suspicions.warn()
     return {"cases": rows, "task": asdict(task), "size": size, "digest": digest.hexdigest()}
+
+
+def _kind(part: Part) -> str:
+    return f"{part.n_channels} channels stored as {part.dtype}"
 
 
 def _array_file(path: Path, shape: tuple[int, ...], dtype: str) -> BinaryIO:
@@ -285,7 +311,7 @@ def _array_file(path: Path, shape: tuple[int, ...], dtype: str) -> BinaryIO:
 
 def _all_raters(masks: npt.NDArray[np.uint8], raters: tuple[int, ...], count: int) -> npt.NDArray[np.uint8]:
     """(n, r, S, S) to (n, R, S, S), absent raters blank."""
-    if len(raters) == count:
+    if raters == tuple(range(count)):
         return masks
     spread = np.zeros((len(masks), count, *masks.shape[2:]), dtype=np.uint8)
     spread[:, list(raters)] = masks
@@ -345,11 +371,6 @@ def _describe_sources(files: list[CaseFiles], parts: list[Part]) -> dict[str, An
         "source_files": [[case.case, paths(case)] for case in files],
         "sources": {path: value for each in sources for path, value in each.items()},
     }
-
-
-def _some(names: Iterable[str], shown: int = 5) -> str:
-    listed = list(names)
-    return ", ".join(listed[:shown]) + (", ..." if len(listed) > shown else "")
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

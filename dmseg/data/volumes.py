@@ -207,6 +207,33 @@ def open_volume(path: Path) -> Volume:
     return volume
 
 
+def read_nifti(path: Path) -> Array:
+    """Reads a NIfTI file whole, in array order, singleton axes dropped, orientation ignored.
+
+    Args:
+        path: NIfTI-1 or NIfTI-2, plain or compressed, whatever its name says.
+
+    Returns:
+        float32 array of the file's own axes; axes beyond the third are joined.
+
+    Raises:
+        UserError: if the file is missing, damaged, not NIfTI, or holds NaN or infinite values.
+    """
+    volume = open_volume(path)
+    if volume.whole is not None:
+        raise UserError(f"{path} is not a NIfTI file of one piece (.nii or .nii.gz); convert it")
+    width, height, depth = volume.shape
+    planes = np.stack(list(volume.planes()), axis=-1).reshape(width, height, volume.n_channels, depth)
+    with np.errstate(over="ignore"):
+        if volume.scaling is not None:
+            planes = planes * np.float64(volume.scaling[0]) + np.float64(volume.scaling[1])
+        data: Array = planes.astype(np.float32)
+    if not np.isfinite(data).all():
+        bad = int(np.count_nonzero(~np.isfinite(data)))
+        raise UserError(f"{path} holds {bad} NaN or infinite values; mend the file or leave the case out")
+    return np.squeeze(np.moveaxis(data, 2, 3))
+
+
 def _open(path: Path) -> IO[bytes]:
     opened: IO[bytes] = igzip.open(path, "rb") if _is_compressed(path) else path.open("rb")
     return opened

@@ -22,7 +22,7 @@ from dmseg.settings import DataSettings, FoldSettings, PathSettings, Settings
 
 Notify = Callable[[str], None]
 
-STORE_DEFAULTS = {"dtype": "uint8"}
+STORE_DEFAULTS = {"dtype": "uint8", "bits": None}
 """Options of data that joined later, with the value that stands for the behaviour before: as such they are no part of
 what a store is named by, so that earlier ones are found."""
 

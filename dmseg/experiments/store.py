@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmseg.errors import UserError
+from dmseg.errors import UnwritableError, UserError
 from dmseg.experiments.lease import PATIENCE, is_held, lease
 from dmseg.files import checksum, checksums, publish, remove_scratch, scratch_folder
 
@@ -47,10 +47,6 @@ ADVICE = "'dmseg runs verify aside=true' sets what is damaged aside; then the sa
 
 class DamagedError(UserError):
     """A stored file is missing, or is not what was stored."""
-
-
-class UnwritableError(UserError):
-    """The results folder cannot be written to: no run can be stored."""
 
 
 class RunStore:

@@ -15,6 +15,7 @@ from dmseg.data.adapters.lidc import LidcAdapter
 from dmseg.data.adapters.qubiq import QubiqAdapter
 from dmseg.data.prepared import PreparedTask, prepare, quantise, resize_image, resize_mask
 from dmseg.errors import UserError
+from dmseg.files import checksum
 
 
 def prepared_lidc(root, folder, size=32, **options):
@@ -66,6 +67,37 @@ def test_nothing_is_done_twice_and_everything_that_changed_is(tmp_path, lidc_tre
     wrote, fewer = prepared_lidc(lidc_tree, folder)
     assert wrote
     assert len(fewer.cases) == 11
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_a_copy_without_times_is_compared_once(tmp_path, lidc_tree, monkeypatch, writable):
+    folder = tmp_path / "store"
+    prepared_lidc(lidc_tree, folder)
+    files = sorted(lidc_tree.rglob("*.png"))
+    for path in files:
+        os.utime(path, (1, 1))
+    compared = []
+
+    def counting(path):
+        compared.append(path)
+        return checksum(path)
+
+    monkeypatch.setattr("dmseg.data.fingerprints.checksum", counting)
+    if not writable:
+        monkeypatch.setattr("dmseg.data.fingerprints.write_whole", refusing)
+    assert not prepared_lidc(lidc_tree, folder)[0]
+    assert sorted(compared) == files
+    assert not prepared_lidc(lidc_tree, folder)[0]
+    assert len(compared) == len(files) * (1 if writable else 2)
+    (folder / "times.json").write_text("{")
+    assert not prepared_lidc(lidc_tree, folder)[0], "a damaged memory costs time only"
+    save_png(files[0], np.zeros((32, 32)))
+    os.utime(files[0], (1, 1))
+    assert prepared_lidc(lidc_tree, folder)[0], "other content"
+
+
+def refusing(path, text):
+    raise OSError(30, "Read-only file system")
 
 
 def test_the_digest_is_of_the_content_not_of_the_place(tmp_path):

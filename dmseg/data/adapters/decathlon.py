@@ -5,6 +5,7 @@ read. ``Task03_Liver`` is LiTS under other numbers, so its folds are not those o
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import numpy.typing as npt
 
 from dmseg.data.adapters.volumes import Mask, VolumeAdapter
 from dmseg.data.case import About, CaseFiles, Task
+from dmseg.data.contract import check_name
+from dmseg.data.listing import folders, nifti_file
 from dmseg.data.readers import natural_key
 from dmseg.errors import MissingDataError, UserError
 
@@ -55,6 +58,7 @@ class DecathlonAdapter(VolumeAdapter):
         self.folder = _task_folder(self.root)
         self.dataset = _read_dataset(self.folder / "dataset.json")
         self.name = self.title = str(self.dataset.get("name") or self.folder.name)
+        check_name(self.name, f"the name in {self.folder / 'dataset.json'}")
         known = _label_values(self.dataset, self.folder / "dataset.json")
         self.largest_label = max(known)
         if target_labels is not None and not set(target_labels) <= known - {0}:
@@ -77,7 +81,8 @@ class DecathlonAdapter(VolumeAdapter):
         Raises:
             UserError: if ``dataset.json`` lists none, or one twice.
         """
-        cases = [self._case(row) for row in self.dataset.get("training", [])]
+        rows = self.dataset.get("training")
+        cases = [self._case(row) for row in rows] if isinstance(rows, list) else []
         if not cases:
             raise UserError(f"{self.folder / 'dataset.json'} lists no training cases")
         ids = [case.case for case in cases]
@@ -93,13 +98,23 @@ class DecathlonAdapter(VolumeAdapter):
             raise UserError(
                 f"{self.folder / 'dataset.json'} lists {row!r} for training; expected an image and a label"
             ) from None
-        return CaseFiles(label.name.removesuffix(".gz").removesuffix(".nii"), None, (image, label))
+        return CaseFiles(_stem(label), None, (_packed_or_not(image), _packed_or_not(label)))
+
+
+def _stem(path: Path) -> str:
+    return re.sub(r"(?i:\.nii)?(?i:\.gz)?$", "", path.name)
+
+
+def _packed_or_not(path: Path) -> Path:
+    """The file itself, or the one that lies there in its stead, packed or unpacked."""
+    other = path if path.is_file() else nifti_file(path.parent, _stem(path))
+    return other if other.is_file() else path
 
 
 def _task_folder(root: Path) -> Path:
     if (root / "dataset.json").is_file():
         return root
-    found = sorted(path.parent for path in root.glob("*/dataset.json"))
+    found = [path for path in folders(root) if (path / "dataset.json").is_file()] if root.is_dir() else []
     if len(found) == 1:
         return found[0]
     where = f"it holds {', '.join(path.name for path in found)}" if found else "there is none in it"
@@ -109,8 +124,8 @@ def _task_folder(root: Path) -> Path:
 
 def _read_dataset(path: Path) -> dict[str, Any]:
     try:
-        dataset = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        dataset = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}); get it again") from None
     if not isinstance(dataset, dict):
         raise UserError(f"{path} is not a Decathlon dataset.json; get it again")

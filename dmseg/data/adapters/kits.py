@@ -6,10 +6,10 @@ Layout, as distributed: ``case_00000/{imaging,segmentation}.nii.gz``. Slices lie
 """
 
 import re
-from pathlib import Path
 
 from dmseg.data.adapters.volumes import VolumeAdapter
 from dmseg.data.case import About, CaseFiles
+from dmseg.data.listing import folders, nifti_file
 from dmseg.errors import MissingDataError
 
 TRAINING_CASES = 210
@@ -30,20 +30,15 @@ class KitsAdapter(VolumeAdapter):
         if not self.root.is_dir():
             raise MissingDataError(f"KiTS folder {self.root} does not exist; set data.root, or use data=phantom_kits")
         place = self.root / "data" if (self.root / "data").is_dir() else self.root
-        folders = sorted(path for path in place.iterdir() if _is_training_case(path))
-        if not folders:
+        cases = [folder for folder in folders(place) if _is_training_case(folder.name)]
+        if not cases:
             raise MissingDataError(f"no KiTS cases under {place}; expected case_00000/segmentation.nii.gz and so on")
         return [
-            CaseFiles(folder.name, None, (_file(folder, "imaging"), _file(folder, "segmentation")))
-            for folder in folders
+            CaseFiles(case.name, None, (nifti_file(case, "imaging"), nifti_file(case, "segmentation")))
+            for case in cases
         ]
 
 
-def _is_training_case(folder: Path) -> bool:
-    match = re.fullmatch(r"case_(\d{5})", folder.name)
-    return match is not None and folder.is_dir() and int(match[1]) < TRAINING_CASES
-
-
-def _file(folder: Path, stem: str) -> Path:
-    plain = folder / f"{stem}.nii"
-    return plain if plain.is_file() else folder / f"{stem}.nii.gz"
+def _is_training_case(name: str) -> bool:
+    match = re.fullmatch(r"case_(\d{5})", name)
+    return match is not None and int(match[1]) < TRAINING_CASES

@@ -3,8 +3,13 @@
 Layout: ``<root>/<patient>/<nodule>/{images,mask-0,mask-1,mask-2,mask-3}/slice-N.png`` (``<root>`` may also hold one
 folder ``LIDC-IDRI-slices`` with the patients). A case is a patient: all slices of all its nodules. The readers are
 anonymous: ``mask-0`` of one patient and of the next need not be the same radiologist.
+
+Intensities are mapped from the images' own depth, the same for all slices of a patient: 0 to 255 in 8-bit files. In
+16-bit files it depends on how many bits the patient's largest value takes: 8 (0 to 255), 12 (0 to 4080, 16 values to
+each of 255 steps) or 16 (0 to 65535); values that may mean 12 or 16 bits are an error unless the option `bits` says it.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -12,12 +17,17 @@ import numpy as np
 import numpy.typing as npt
 
 from dmseg.data.case import About, Adapter, Case, CaseFiles, Slice, Task
-from dmseg.data.readers import as_mask, natural_key, read_png
+from dmseg.data.listing import entries, existing, folders
+from dmseg.data.readers import as_mask, png_depth, read_png
 from dmseg.errors import MissingDataError, UserError
 
 RATERS = ("mask-0", "mask-1", "mask-2", "mask-3")
 FOLDER = "LIDC-IDRI-slices"
+WHITE = {8: 255.0, 12: 4080.0, 16: 65535.0}
+"""What is mapped to the largest stored value, by the number of bits in use."""
 TASK = Task("nodule", "LIDC nodule", "lidc", RATERS, anonymous_raters=True)
+
+log = logging.getLogger(__name__)
 
 
 class LidcAdapter(Adapter):
@@ -27,6 +37,7 @@ class LidcAdapter(Adapter):
         root: folder with the patients.
         min_marks: a slice counts only if at least so many raters marked something in it, 0 to 4.
         missing_masks: what a missing mask file means: ``error``, or ``blank`` (that rater marked nothing).
+        bits: how many bits of 16-bit images are in use, 8, 12 or 16; None: seen from each patient's largest value.
 
     Raises:
         UserError: if an option has an unknown value.
@@ -38,15 +49,21 @@ class LidcAdapter(Adapter):
         "LIDC-IDRI of The Cancer Imaging Archive, in a public distribution of one PNG a slice and reader",
     )
 
-    def __init__(self, root: str | Path, min_marks: int = 0, missing_masks: str = "error") -> None:
+    def __init__(
+        self, root: str | Path, min_marks: int = 0, missing_masks: str = "error", bits: int | None = None
+    ) -> None:
         if missing_masks not in ("error", "blank"):
             raise UserError(f"data.missing_masks is '{missing_masks}', but may be error or blank")
         if not 0 <= min_marks <= len(RATERS):
             raise UserError(f"data.min_marks is {min_marks}, but may be 0 to {len(RATERS)}")
+        if bits is not None and bits not in WHITE:
+            raise UserError(f"data.bits is {bits!r}, but may be 8, 12, 16 or null")
         folder = Path(root)
         self.root = folder / FOLDER if (folder / FOLDER).is_dir() else folder
         self.min_marks = min_marks
         self.missing_masks = missing_masks
+        self.bits = bits
+        self._bits_seen: set[int] = set()
 
     @property
     def tasks(self) -> Mapping[str, Task]:
@@ -61,21 +78,28 @@ class LidcAdapter(Adapter):
         """
         if not self.root.is_dir():
             raise MissingDataError(f"LIDC folder {self.root} does not exist; set data.root, or use data=phantom")
-        listed = [self._list_patient(patient) for patient in _folders(self.root)]
+        listed = [self._list_patient(patient) for patient in folders(self.root)]
         cases = [files for files in listed if files.n_slices]
         if not cases:
             raise MissingDataError(f"no slices under {self.root}; expected <patient>/<nodule>/images/slice-N.png")
         return cases
 
     def read_case(self, task: str, files: CaseFiles) -> Case:
-        """Reads one patient; intensities 0 to 255 are kept as they are."""
-        return Case(files.case, (0, 1, 2, 3), np.array([[0.0, 255.0]]), self._slices(files.layout))
+        """Opens one patient; the slices are read as they are needed.
+
+        Raises:
+            UserError: if a file is damaged, or the depth of the images is unclear.
+        """
+        white = self._white(files.layout)
+        return Case(files.case, (0, 1, 2, 3), np.array([[0.0, white]]), self._slices(files.layout, white))
 
     def _list_patient(self, patient: Path) -> CaseFiles:
         images = [
             image
-            for nodule in _folders(patient)
-            for image in sorted((nodule / "images").glob("*.png"), key=lambda path: natural_key(path.name))
+            for nodule in folders(patient)
+            if (nodule / "images").is_dir()
+            for image in entries(nodule / "images")
+            if image.suffix.lower() == ".png"
         ]
         kept = [image for image in images if self._counts(image)]
         files = tuple(path for image in kept for path in (image, *_existing(_masks(image))))
@@ -94,9 +118,28 @@ class LidcAdapter(Adapter):
             return True
         return sum(bool(read_png(path).any()) for path in _existing(masks)) >= self.min_marks
 
-    def _slices(self, images: tuple[Path, ...]) -> Iterator[Slice]:
+    def _white(self, images: tuple[Path, ...]) -> float:
+        """The value that is mapped to the largest stored one."""
+        depths = {png_depth(path) for path in images}
+        if len(depths) > 1:
+            raise UserError(f"images of {images[0].parent.parent.parent} have {sorted(depths)} bits; make them alike")
+        if depths != {16}:
+            return 1.0 if depths == {1} else 255.0
+        bits = self.bits or _bits_in_use(images)
+        seen = len(self._bits_seen)
+        self._bits_seen.add(bits)
+        if 0 < seen < len(self._bits_seen):
+            patients = "16-bit images of some patients take %s bits, those of others %s"
+            log.warning(patients + "; they are scaled apart unless data.bits is set", *sorted(self._bits_seen)[:2])
+        return WHITE[bits]
+
+    def _slices(self, images: tuple[Path, ...], white: float) -> Iterator[Slice]:
         for path in images:
             image = read_png(path)
+            if white > 1 and image.max() == 1:
+                raise UserError(
+                    f"{path} holds 0 and 1 only, in a file for values to {white:g}; scale it, or save one bit"
+                )
             masks = [self._mask(mask, image.shape) for mask in _masks(path)]
             yield Slice(image[np.newaxis], np.stack(masks))
 
@@ -106,12 +149,18 @@ class LidcAdapter(Adapter):
         return as_mask(read_png(path), path, shape)
 
 
-def _folders(parent: Path) -> list[Path]:
-    return sorted((path for path in parent.iterdir() if path.is_dir()), key=lambda path: natural_key(path.name))
+def _bits_in_use(images: tuple[Path, ...]) -> int:
+    largest = max(int(read_png(path).max()) for path in images)
+    if WHITE[12] + 15 < largest < WHITE[16] / 2:
+        raise UserError(
+            f"16-bit images of {images[0].parent.parent.parent} hold values up to {largest}: of 12 bits, or of 16? "
+            "set data.bits=16 (0 to 65535 are mapped) or data.bits=12 (0 to 4080)"
+        )
+    return 8 if largest < 256 else 12 if largest < 4096 else 16
 
 
 def _masks(image: Path) -> list[Path]:
-    return [image.parent.parent / rater / image.name for rater in RATERS]
+    return [existing(image.parent.parent / rater / image.name) for rater in RATERS]
 
 
 def _existing(paths: list[Path]) -> list[Path]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dmseg.data.adapters.volumes import VolumeAdapter
 from dmseg.data.case import About, CaseFiles
+from dmseg.data.listing import files_below
 from dmseg.data.readers import natural_key
 from dmseg.errors import MissingDataError, UserError
 
@@ -36,8 +37,8 @@ class LitsAdapter(VolumeAdapter):
 
     def _find(self, kind: str) -> dict[str, Path]:
         found: dict[str, Path] = {}
-        for path in sorted(self.root.rglob(f"{kind}-*.nii*")):
-            match = re.fullmatch(rf"{kind}-(\d+)\.nii(\.gz)?", path.name)
+        for path in files_below(self.root):
+            match = re.fullmatch(rf"{kind}-(\d+)(?i:\.nii(\.gz)?)", path.name)
             if match is None or not path.is_file():
                 continue
             if match[1] in found:

@@ -17,7 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dmseg.data.case import About, Adapter, Case, CaseFiles, Slice, Task
-from dmseg.data.readers import as_mask, natural_key, read_nifti
+from dmseg.data.listing import entries, folders, nifti_file
+from dmseg.data.readers import as_mask, natural_key
+from dmseg.data.volumes import read_nifti
 from dmseg.errors import MissingDataError, UserError
 
 RELEASES = (
@@ -135,19 +137,19 @@ class QubiqAdapter(Adapter):
         """Finds the case folders of one data set in all releases and parts, by case id, sorted."""
         places = [self.root / cohort, *(self.root / release / cohort for release in RELEASES)]
         parts = [part for place in places for part in (place, *(place / name for name in PARTS)) if part.is_dir()]
-        folders = [path for part in parts for path in part.iterdir() if re.fullmatch(r"case\d+", path.name)]
-        twice = [case for case, count in Counter(path.name for path in folders).items() if count > 1]
+        found = [path for part in parts for path in folders(part) if re.fullmatch(r"case\d+", path.name)]
+        twice = [case for case, count in Counter(path.name for path in found).items() if count > 1]
         if twice:
-            where = ", ".join(str(path) for path in folders if path.name == twice[0])
+            where = ", ".join(str(path) for path in found if path.name == twice[0])
             raise UserError(f"QUBIQ {cohort} {twice[0]} is there twice: {where}; set data.root to one release")
-        if not folders:
+        if not found:
             raise MissingDataError(
                 f"no QUBIQ {cohort} cases under {self.root}; expected {cohort}/caseNN/image.nii.gz\n"
                 "set data.root, or use data=phantom; data/README.md says where the data is to be had"
             )
-        kept = [path for path in folders if self._belongs(path, cohort)]
-        if len(kept) < len(folders):
-            log.info("%s: %d cases beyond the paper's are left out", cohort, len(folders) - len(kept))
+        kept = [path for path in found if self._belongs(path, cohort)]
+        if len(kept) < len(found):
+            log.info("%s: %d cases beyond the paper's are left out", cohort, len(found) - len(kept))
         return {path.name: path for path in sorted(kept, key=lambda path: natural_key(path.name))}
 
     def _belongs(self, folder: Path, cohort: str) -> bool:
@@ -174,17 +176,17 @@ class QubiqAdapter(Adapter):
 
 def _annotation_files(folder: Path, task: str) -> dict[str, Path]:
     """Annotation files of a case by rater, in the order of the raters."""
-    pattern = re.compile(rf"task{task[-1:]:0>2}_(seg\d+)\.nii(\.gz)?")
-    matches = ((pattern.fullmatch(path.name), path) for path in sorted(folder.iterdir()))
+    pattern = re.compile(rf"task{task[-1:]:0>2}_(seg\d+)(?i:\.nii(\.gz)?)")
+    matches = ((pattern.fullmatch(path.name), path) for path in entries(folder))
     found = {match.group(1): path for match, path in matches if match}
     return {rater: found[rater] for rater in TASKS[task].raters if rater in found}
 
 
 def _image_file(folder: Path) -> Path:
-    found = [path for path in (folder / "image.nii.gz", folder / "image.nii") if path.is_file()]
-    if not found:
-        raise UserError(f"{folder / 'image.nii.gz'} is missing; every case needs its image")
-    return found[0]
+    image = nifti_file(folder, "image")
+    if not image.is_file():
+        raise UserError(f"{image} is missing; every case needs its image")
+    return image
 
 
 def _replace_incomplete(folders: dict[str, Path], cohort: str) -> dict[str, Path]:
@@ -210,4 +212,4 @@ def _robust_window(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
 
 
 def _max_window(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    return np.tile(np.array([0.0, float(image.max())]), (len(image), 1))
+    return np.tile(np.array([0.0, max(0.0, float(image.max()))]), (len(image), 1))

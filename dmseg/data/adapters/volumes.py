@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dmseg.data.case import Adapter, Case, CaseFiles, Slice, Task
+from dmseg.data.readers import TOLERANCE, one_value
 from dmseg.data.volumes import Volume, open_volume
 from dmseg.errors import UserError
 
@@ -23,8 +24,6 @@ PERCENTILES = (0.5, 99.5)
 """Mapped to the full range where no window is given, as for QUBIQ."""
 AFFINE_TOLERANCE = 1e-2
 """Affines of image and label that differ by more, in mm, are worth a warning."""
-LABEL_TOLERANCE = 1e-2
-"""Labels this near to a whole number are it: some tools store labels scaled, in 8-bit shares of the largest."""
 CHOICES = {
     "structure": ("tumour", "organ"),
     "slices": ("target", "all"),
@@ -196,12 +195,11 @@ class VolumeAdapter(Adapter):
             UserError: if they are not, or out of range.
         """
         whole = values if values.dtype.kind in "iu" else np.rint(values)
-        is_near = whole is values or np.abs(values - whole).max() <= LABEL_TOLERANCE
+        is_near = whole is values or np.abs(values - whole).max() <= TOLERANCE
         if not is_near or whole.min() < 0 or whole.max() > self.largest_label:
-            odd = (np.abs(values - whole) > LABEL_TOLERANCE) | (whole < 0) | (whole > self.largest_label)
-            raise UserError(
-                f"{path} holds the label {values[odd][0]:g}; expected whole numbers from 0 to {self.largest_label}"
-            )
+            odd = (np.abs(values - whole) > TOLERANCE) | (whole < 0) | (whole > self.largest_label)
+            found = one_value(values[odd][0])
+            raise UserError(f"{path} holds the label {found}; expected whole numbers from 0 to {self.largest_label}")
         return whole
 
     def _choose(self, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dmseg.errors import UserError
+from dmseg.files import writing
 
 MARKER = "phantom.json"
 
@@ -29,15 +30,17 @@ def write_folder(root: Path, settings: dict[str, Any], fill: Callable[[Path], No
 
     Raises:
         UserError: if `root` holds something else than a phantom.
+        UnwritableError: if the disk is full or cannot be written to.
     """
     _refuse_foreign(root)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as scratch:
-        folder = Path(scratch) / "new"
-        folder.mkdir()
-        fill(folder)
-        (folder / MARKER).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-        _swap(folder, root, Path(scratch) / "old")
+    with writing(root):
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as scratch:
+            folder = Path(scratch) / "new"
+            folder.mkdir()
+            fill(folder)
+            (folder / MARKER).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+            _swap(folder, root, Path(scratch) / "old")
 
 
 def read_marker(root: Path) -> object:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from dmseg.errors import UserError
+from dmseg.errors import UnwritableError, UserError
 from dmseg.experiments.lease import Held
 from dmseg.experiments.plan import PlannedRun, distinct
-from dmseg.experiments.store import RunStore, UnwritableError
+from dmseg.experiments.store import RunStore
 from dmseg.files import write_whole
 from dmseg.training.observers import Observer
 

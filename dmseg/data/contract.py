@@ -1,0 +1,283 @@
+"""The contract between adapters and the prepared store.
+
+Whatever an adapter hands over is checked here once, before anything is resized or quantised: `check_task`,
+`checked_cases` and `checked_case`. What is unambiguous is converted (lists, float64 or integer images, integer masks);
+anything else is refused in one line that names the case, its file and the value.
+"""
+
+import math
+import numbers
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import numpy as np
+import numpy.typing as npt
+
+from dmseg.data.case import Case, CaseFiles, Slice, Task
+from dmseg.data.readers import SOFT, some_values
+from dmseg.errors import UserError
+
+LONGEST_NAME = 200
+"""A name may have so many bytes in UTF-8: files named after it get a suffix, and file systems end at 255."""
+LARGEST = float(np.finfo(np.float32).max)
+DTYPES = ("uint8", "int16")
+"""What intensities may be stored as."""
+
+
+class _Breach(Exception):
+    """What is wrong with a case, in words that do not name the case yet."""
+
+
+def check_name(name: object, what: str) -> None:
+    """Refuses a name that cannot be the name of a file or folder.
+
+    Args:
+        name: id of a case, or name of a task or data set.
+        what: what the name is of, and where it comes from; begins the message.
+
+    Raises:
+        UserError: if it is not text, empty, too long, begins with a dot, or holds a slash, a backslash, a control
+            character or anything that is not UTF-8.
+    """
+    fault = _fault_of_name(name)
+    if fault:
+        shown = repr(name) if len(repr(name)) < 80 else repr(name)[:76] + "...'"
+        raise UserError(f"{what} is {shown}, which cannot name a file: {fault}; rename it")
+
+
+def check_task(task: object) -> None:
+    """Checks a task.
+
+    Raises:
+        UserError: if it is not a `Task`, its name cannot name a file, or its raters are not different names.
+    """
+    if not isinstance(task, Task):
+        raise UserError(f"the adapter's task is {task!r:.80}; expected a dmseg.data.case.Task")
+    check_name(task.name, "the task's name")
+    if not (isinstance(task.title, str) and isinstance(task.cohort, str)):
+        raise UserError(f"task {task.name}: title {task.title!r:.60} and cohort {task.cohort!r:.60} must be text")
+    raters = task.raters
+    listed = isinstance(raters, tuple | list) and all(isinstance(rater, str) and rater for rater in raters)
+    if not listed or not raters or len(set(raters)) < len(raters):
+        raise UserError(f"task {task.name}: raters are {raters!r:.80}; expected a tuple of one or more different names")
+
+
+def checked_cases(listed: object, task: Task) -> list[CaseFiles]:
+    """Checks what `Adapter.list_cases` returns.
+
+    Args:
+        listed: the cases.
+        task: their task.
+
+    Returns:
+        The cases, `CaseFiles.files` made a tuple of paths.
+
+    Raises:
+        UserError: if there is none, one is there twice, or an id cannot name a file.
+    """
+    if not isinstance(listed, Iterable):
+        raise UserError(f"task {task.name}: list_cases gives {listed!r:.80}; expected a list of CaseFiles")
+    cases = [_checked_files(files, task) for files in listed]
+    if not cases:
+        raise UserError(f"task {task.name}: list_cases gives no case; check data.root")
+    seen: set[str] = set()
+    for files in cases:
+        if files.case in seen:
+            raise UserError(f"task {task.name} has two cases with the id {files.case!r}; give each its own")
+        seen.add(files.case)
+    return cases
+
+
+def checked_case(case: object, files: CaseFiles, task: Task) -> Case:
+    """Checks what `Adapter.read_case` returns; its slices are checked as they are read.
+
+    Args:
+        case: the case.
+        files: the files that it was to be read from.
+        task: its task.
+
+    Returns:
+        The case with raters, window and dtype as the store needs them. Each of its slices is a float32 image (C, H, W),
+        finite, and uint8 annotations (len(raters), H, W), 0 or 1. Reading them raises UserError as this does.
+
+    Raises:
+        UserError: if it breaks the contract.
+    """
+    try:
+        if not isinstance(case, Case):
+            raise _Breach(f"read_case gives {case!r:.80}; expected a dmseg.data.case.Case")
+        if case.case != files.case:
+            raise _Breach(f"read_case gives the case {case.case!r:.80}; expected the one that was listed")
+        raters, window, dtype = _checked_raters(case.raters, task), _checked_window(case.window), _dtype(case.dtype)
+        if not isinstance(case.slices, Iterable):
+            raise _Breach(f"slices is {case.slices!r:.80}; expected a list, or anything else that yields Slice objects")
+    except _Breach as breach:
+        raise _error(breach, files) from None
+    return replace(case, raters=raters, window=window, dtype=dtype, slices=_checked_slices(case, files, raters, window))
+
+
+def _fault_of_name(name: object) -> str | None:
+    if not isinstance(name, str):
+        return "it is not text"
+    if not name:
+        return "it is empty"
+    plain = name.isascii() and name.isprintable()
+    categories = set() if plain else {unicodedata.category(sign) for sign in name}
+    if "Cs" in categories:
+        return "it is not UTF-8"
+    if categories & {"Cc", "Zl", "Zp"}:
+        return "it holds a control character"
+    if "/" in name or "\\" in name:
+        return "it holds a slash"
+    if name.startswith("."):
+        return "it begins with a dot"
+    length = len(name.encode())
+    return f"it has {length} bytes, more than {LONGEST_NAME}" if length > LONGEST_NAME else None
+
+
+def _checked_files(files: object, task: Task) -> CaseFiles:
+    if not isinstance(files, CaseFiles):
+        raise UserError(f"task {task.name}: list_cases gives {files!r:.80}; expected CaseFiles")
+    paths = files.files
+    if not isinstance(paths, tuple | list) or not all(isinstance(path, str | Path) for path in paths):
+        raise UserError(f"case {files.case!r:.80}: files is {paths!r:.80}; expected a tuple of paths")
+    place = f" ({str(paths[0]).encode(errors='backslashreplace').decode()})" if paths else ""
+    check_name(files.case, f"the id of a case of task {task.name}{place}")
+    count: object = files.n_slices
+    if count is not None and not (_is_whole(count) and count >= 0):
+        raise UserError(f"case {files.case}: n_slices is {count!r:.80}; expected a whole number, or None if not known")
+    plain = isinstance(paths, tuple) and all(isinstance(path, Path) for path in paths)
+    return files if plain else replace(files, files=tuple(map(Path, paths)))
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _checked_raters(raters: object, task: Task) -> tuple[int, ...]:
+    if not isinstance(raters, Sequence | np.ndarray) or isinstance(raters, str | bytes):
+        raise _Breach(f"raters is {raters!r:.80}; expected positions in Task.raters, for example (0, 1)")
+    known = f"expected different positions from 0 to {len(task.raters) - 1} in the task's raters, at least one"
+    if len(raters) == 0 or not all(map(_is_whole, raters)):
+        raise _Breach(f"raters is {raters!r:.80}; {known}")
+    positions = tuple(map(int, raters))
+    if min(positions) < 0 or max(positions) >= len(task.raters) or len(set(positions)) < len(positions):
+        raise _Breach(f"raters is {positions}; {known}")
+    return positions
+
+
+def _checked_window(value: object) -> npt.NDArray[np.float64]:
+    """(C, 2) float64; both ends may be equal, as percentiles are where nearly all pixels are."""
+    window = _array(value, "window")
+    if window.dtype.kind not in "fiu" or window.ndim != 2 or window.shape[1] != 2 or len(window) == 0:
+        raise _Breach(f"window is {value!r:.80}; expected one (low, high) for each channel, an array of shape (C, 2)")
+    if not all(-LARGEST <= low <= high <= LARGEST for low, high in window.tolist()):  # false for NaN, too
+        raise _Breach(f"window is {window.tolist()!s:.80}; expected finite numbers, low before high")
+    return window.astype(np.float64)
+
+
+def _dtype(value: object) -> str:
+    try:
+        name = str(np.dtype(value).name)  # type: ignore[call-overload]
+    except (TypeError, ValueError):
+        name = ""
+    if name not in DTYPES:
+        raise _Breach(f"dtype is {value!r:.80}; expected {' or '.join(DTYPES)}")
+    return name
+
+
+def _checked_slices(
+    case: Case, files: CaseFiles, raters: tuple[int, ...], window: npt.NDArray[np.float64]
+) -> Iterator[Slice]:
+    count, slices = 0, iter(case.slices)
+    while True:
+        try:
+            item = next(slices)
+        except StopIteration:
+            break
+        except OSError as error:
+            raise UserError(f"case {files.case} cannot be read ({error})") from error
+        try:
+            checked = _checked_slice(item, len(raters), len(window))
+        except _Breach as breach:
+            raise _error(breach, files, count) from None
+        yield checked
+        count += 1
+    if files.n_slices is not None and count != files.n_slices:
+        raise _error(_Breach(f"it has {count} slices; list_cases announced {files.n_slices}"), files)
+
+
+def _checked_slice(item: object, n_raters: int, n_channels: int) -> Slice:
+    pair = (item.image, item.annotations) if isinstance(item, Slice) else item
+    if not isinstance(pair, tuple) or len(pair) != 2:
+        raise _Breach(f"it is {type(item).__name__}; expected Slice(image, annotations)")
+    image, masks = _array(pair[0], "image"), _array(pair[1], "annotations")
+    _check_shapes(image, masks, n_raters, n_channels)
+    return Slice(_checked_image(image), _checked_masks(masks))
+
+
+def _check_shapes(image: npt.NDArray[Any], masks: npt.NDArray[Any], n_raters: int, n_channels: int) -> None:
+    if image.ndim != 3 or min(image.shape) < 1 or min(image.shape[1:]) < 2:
+        raise _Breach(f"image has shape {image.shape}; expected (C, H, W), at least 2 x 2 pixels")
+    expected = (n_raters, *image.shape[1:])
+    if masks.shape != expected:
+        last = masks.shape[1:] == image.shape[:2]
+        hint = "; channels come first: np.moveaxis(image, -1, 0)" if last else f"; expected {expected}"
+        raise _Breach(
+            f"annotations have shape {masks.shape} for {n_raters} raters and an image of shape {image.shape}{hint}"
+        )
+    if len(image) != n_channels:
+        raise _Breach(f"image has {len(image)} channels, but window is for {n_channels}; give one (low, high) for each")
+
+
+def _checked_image(image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    if image.dtype.kind not in "fiu":
+        raise _Breach(f"image holds {image.dtype} values; expected floating-point or whole numbers")
+    if image.dtype != np.float32:
+        with np.errstate(over="ignore"):  # what becomes infinite is refused below
+            image = image.astype(np.float32)
+    if not (math.isfinite(image.max()) and math.isfinite(image.min())):  # NaN is both
+        bad = np.count_nonzero(~np.isfinite(image))
+        raise _Breach(
+            f"image holds {bad} values that are NaN, infinite or beyond float32; fix it or leave the case out"
+        )
+    return image
+
+
+def _checked_masks(masks: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    kind = masks.dtype.kind
+    if kind == "f":
+        raise _Breach(f"annotations hold {masks.dtype} values ({some_values(masks)}); {_advice_for_floats(masks)}")
+    if kind not in "biu":
+        raise _Breach(f"annotations hold {masks.dtype} values; expected uint8 or bool, 0 or 1")
+    if kind != "b" and (masks.max() > 1 or (kind == "i" and masks.min() < 0)):
+        raise _Breach(f"annotations hold the values {some_values(masks)}; expected 0 and 1, for example masks > 0")
+    return masks.view(np.uint8) if kind == "b" else masks.astype(np.uint8, copy=False)
+
+
+def _advice_for_floats(masks: npt.NDArray[Any]) -> str:
+    if np.isin(masks, (0, 1)).all():
+        return "convert them to uint8 or bool"
+    if masks.min() >= 0 and masks.max() <= 1:
+        return SOFT
+    return "expected uint8 or bool, 0 or 1"
+
+
+def _array(value: object, what: str) -> npt.NDArray[Any]:
+    if isinstance(value, np.ma.MaskedArray):
+        raise _Breach(f"{what} is a masked array; fill it: {what}.filled(0)")
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+        raise _Breach(f"{what} is no array ({str(error).splitlines()[0]:.80})") from None
+
+
+def _error(breach: _Breach, files: CaseFiles, index: int | None = None) -> UserError:
+    """The message: where, then what."""
+    more = f" and {len(files.files) - 1} more" if len(files.files) > 1 else ""
+    place = f" ({files.files[0]}{more})" if files.files else ""
+    number = "" if index is None else f", slice {index}"
+    return UserError(f"case {files.case}{number}{place}: {breach}")

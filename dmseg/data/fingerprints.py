@@ -1,0 +1,97 @@
+"""Fingerprints of raw files: whether they are still what a prepared store was made from."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from dmseg.data.case import CaseFiles
+from dmseg.errors import UserError
+from dmseg.files import checksum, write_whole
+
+
+def paths(files: CaseFiles) -> list[str]:
+    """Absolute paths of a case's files."""
+    return [str(path.absolute()) for path in files.files]
+
+
+def fingerprints(files: CaseFiles) -> dict[str, Any]:
+    """Fingerprint of each file of a case by its absolute path; None for a missing one.
+
+    Raises:
+        UserError: if a file is there but cannot be read.
+    """
+    return {str(path.absolute()): _fingerprint(path) for path in files.files}
+
+
+def unchanged(path: Path, then: dict[str, Any] | None, times: dict[str, Any] | None = None) -> bool:
+    """Whether a file is as its fingerprint says: same size, and same time or same checksum.
+
+    Args:
+        path: the file.
+        then: its fingerprint; None if it was missing.
+        times: for each file that was compared by its checksum before, the time it had, and the checksum; a file
+            whose checksum has to be compared now is added.
+
+    Raises:
+        UserError: if the file is there but cannot be read.
+    """
+    with _reading(path):
+        if then is None or not path.exists():
+            return then is None and not path.exists()
+        status = path.stat()
+        if status.st_size != then["size"]:
+            return False
+        now = [status.st_mtime_ns, then["sha256"]]
+        if status.st_mtime_ns == then["mtime_ns"] or (times or {}).get(str(path.absolute())) == now:
+            return True
+        if checksum(path) != then["sha256"]:
+            return False
+    if times is not None:
+        times[str(path.absolute())] = now
+    return True
+
+
+def all_unchanged(cases: list[CaseFiles], sources: dict[str, Any], memory: Path) -> bool:
+    """Whether all files of some cases are as their fingerprints say.
+
+    Copies of the data may have other times than the files had when they were prepared. Their content is compared once:
+    the times are kept in a file of their own, whose loss costs time only.
+
+    Args:
+        cases: the cases.
+        sources: the fingerprints, by absolute path.
+        memory: the file that keeps the times; where it cannot be written, nothing is kept.
+    """
+    times = _read_times(memory)
+    before = dict(times)
+    same = all(unchanged(path, sources[str(path.absolute())], times) for case in cases for path in case.files)
+    if times != before:
+        with suppress(OSError):
+            write_whole(memory, json.dumps(times))
+    return same
+
+
+def _read_times(memory: Path) -> dict[str, Any]:
+    try:
+        times = json.loads(memory.read_text())
+    except (OSError, ValueError):
+        return {}
+    return times if isinstance(times, dict) else {}
+
+
+def _fingerprint(path: Path) -> dict[str, Any] | None:
+    with _reading(path):
+        if not path.exists():
+            return None
+        status = path.stat()
+        return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": checksum(path)}
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None

@@ -1,0 +1,161 @@
+"""What is legal in a prepared task but suspicious: looked for while its store is written, one warning for each kind."""
+
+import logging
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from dmseg.data.case import Task
+from dmseg.data.parts import Bytes, Levels, Part
+
+SATURATED = 0.99
+"""More of a case's pixels than this at the two ends of the window are worth a warning."""
+FLAT = 1 / 64
+"""So are all pixels of a case within this share of the window."""
+COMPARED_CASES = 32
+"""Raters are compared in at most so many cases, evenly spread over the task."""
+FEWEST_CASES = 5
+"""Raters are not compared in fewer cases than this."""
+CLEARLY = 0.2
+"""Masks count as flipped if their Dice with the other raters is so much higher once they are turned."""
+FAR = 0.5
+"""A rater is far from the others if the Dice with them is below this share of the other raters' median."""
+ROWS = 64
+"""So many rows of an image are looked at, evenly spread."""
+
+Marks = npt.NDArray[np.bool_]
+
+TURNS: dict[str, Callable[[Marks], Marks]] = {
+    "as they are": lambda masks: masks,
+    "flipped upside down": lambda masks: masks[:, ::-1],
+    "flipped left to right": lambda masks: masks[:, :, ::-1],
+    "turned by 180 degrees": lambda masks: masks[:, ::-1, ::-1],
+    "transposed": lambda masks: masks.swapaxes(1, 2),
+}
+"""What may have happened to the masks of a rater, (n, S, S)."""
+
+log = logging.getLogger(__name__)
+
+
+class Suspicions:
+    """Looks at the cases of a task one after another, and says at the end what is odd.
+
+    Args:
+        task: the task.
+        n_cases: number of its cases.
+    """
+
+    def __init__(self, task: Task, n_cases: int) -> None:
+        self.task, self.n_cases, self.seen = task, n_cases, 0
+        self.empty: list[str] = []
+        self.blank: list[str] = []
+        self.saturated: list[str] = []
+        self.flat: list[str] = []
+        self.same: list[str] = []
+        self.first_with: dict[int, str] = {}
+        self.agreement = _Agreement(len(task.raters))
+
+    def look(self, part: Part, chunks: Iterator[tuple[Levels, Bytes]]) -> Iterator[tuple[Levels, Bytes]]:
+        """Passes on the chunks of a case, and looks at them on the way.
+
+        Args:
+            part: the case.
+            chunks: images (n, C, S, S) and annotations (n, r, S, S), as `Part.chunks` gives them.
+        """
+        top, n_pixels, at_ends, content = np.iinfo(part.dtype).max, 0, 0, 0
+        lowest, highest, marks = top, 0, [0] * len(part.raters)
+        compare = self.seen % -(-self.n_cases // COMPARED_CASES) == 0 and len(part.raters) > 1
+        for images, masks in chunks:
+            rows = np.ascontiguousarray(images[:, :, :: max(1, part.size // ROWS)])
+            n_pixels += rows.size
+            at_ends += int(np.count_nonzero(rows == 0)) + int(np.count_nonzero(rows == top))
+            lowest, highest = min(lowest, int(rows.min())), max(highest, int(rows.max()))
+            content = hash((content, rows.tobytes()))
+            marks = [
+                before + int(np.count_nonzero(masks[:, index].view(np.bool_))) for index, before in enumerate(marks)
+            ]
+            if compare:
+                step = max(1, part.size // ROWS)
+                self.agreement.add(np.ascontiguousarray(masks[:, :, ::step, ::step]), part.raters)
+            yield images, masks
+        self.seen += 1
+        self.agreement.n_cases += compare
+        self._note_image(part.case, at_ends / n_pixels, (highest - lowest) / top, content)
+        self._note_marks(part, marks)
+
+    def warn(self) -> None:
+        """Logs one warning for each kind of oddity, with the number of cases and the first names."""
+        for names, said in (
+            (self.empty, "no rater marked anything"),
+            (self.blank, "a rater marked nothing where others did"),
+            (self.saturated, f"more than {SATURATED:.0%} of the pixels lie at the ends of the window (check it)"),
+            (self.flat, f"all pixels lie within 1/{1 / FLAT:.0f} of the window (check it, and the image)"),
+            (self.same, "the image is that of another case"),
+        ):
+            if names:
+                log.warning("%s: in %d of %d cases %s: %s", self.task.name, len(names), self.seen, said, some(names))
+        for line in self.agreement.findings(self.task.raters):
+            log.warning("%s: %s", self.task.name, line)
+
+    def _note_image(self, case: str, at_ends: float, spread: float, content: int) -> None:
+        if spread <= FLAT:
+            self.flat.append(case)
+            return
+        if at_ends > SATURATED:
+            self.saturated.append(case)
+        first = self.first_with.setdefault(content, case)
+        if first != case:
+            self.same.append(f"{case} (= {first})")
+
+    def _note_marks(self, part: Part, marks: Sequence[int]) -> None:
+        blank = [self.task.raters[rater] for rater, count in zip(part.raters, marks, strict=True) if count == 0]
+        if len(blank) == len(marks):
+            self.empty.append(part.case)
+        elif blank:
+            self.blank.append(f"{part.case} ({', '.join(blank)})")
+
+
+class _Agreement:
+    """Dice of each rater with the majority of the others, over cases: of the masks as they are, and turned."""
+
+    def __init__(self, n_raters: int) -> None:
+        self.n_cases = 0
+        self.shared = np.zeros((n_raters, len(TURNS)))
+        self.sizes = np.zeros(n_raters)
+        self.present: Counter[int] = Counter()
+
+    def add(self, masks: Bytes, raters: Sequence[int]) -> None:
+        """Adds slices: masks (n, r, S, S) of the raters at these positions."""
+        marked = masks.view(np.bool_)
+        total = masks.sum(axis=1, dtype=np.uint8 if len(raters) < 128 else np.uint16)
+        for position, rater in enumerate(raters):
+            own = marked[:, position]
+            others = total - own >= len(raters) // 2
+            self.sizes[rater] += np.count_nonzero(own) + np.count_nonzero(others)
+            self.present[rater] += 1
+            for index, turn in enumerate(TURNS.values()):
+                self.shared[rater, index] += np.count_nonzero(turn(own) & others)
+
+    def findings(self, names: Sequence[str]) -> list[str]:
+        """One line for each rater who is far from the others, or nearer to them when turned."""
+        if self.n_cases < FEWEST_CASES or len(self.present) < 2:
+            return []
+        dice = 2 * self.shared / np.maximum(self.sizes, 1)[:, None]
+        found = []
+        for rater in sorted(self.present):
+            plain, best = dice[rater, 0], int(dice[rater].argmax())
+            others = statistics.median(dice[other, 0] for other in self.present if other != rater)
+            known = f"the masks of rater {names[rater]} have a Dice of {plain:.2f} with the others"
+            if dice[rater, best] > plain + CLEARLY:
+                found.append(f"{known}, but {dice[rater, best]:.2f} if they are {list(TURNS)[best]}; check these masks")
+            elif plain < FAR * others:
+                found.append(f"{known}, whose own is {others:.2f}; check whether they are out of place")
+        return found
+
+
+def some(names: Sequence[str], shown: int = 5) -> str:
+    """The first few of many names, for a message."""
+    return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")
