@@ -14,6 +14,7 @@ FLOORS = {
             "errors",
             "components",
             "resources",
+            "text",
             "settings",
             "files",
             "losses",
