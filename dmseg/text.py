@@ -46,6 +46,11 @@ def printable(text: str) -> str:
     return "".join(item if item.isprintable() else item.encode("unicode_escape").decode() for item in text)
 
 
+def printable_lines(text: str) -> str:
+    """Like `printable`, but line ends stay."""
+    return "\n".join(map(printable, text.splitlines()))
+
+
 def one_line(text: str) -> str:
     """Like `printable`, but each run of white space, line ends included, becomes one space."""
     return printable(" ".join(text.split()))

@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from dmseg.errors import UserError
 from dmseg.experiments.compose import HYDRA_VERSION_BASE, compose_settings
@@ -22,6 +23,7 @@ from dmseg.experiments.store import RunStore
 from dmseg.report.observers import talkative
 from dmseg.resources import resource
 from dmseg.settings import Settings
+from dmseg.text import printable, printable_lines
 
 FLAGS = ("-m", "--multirun")
 
@@ -49,7 +51,7 @@ def sweep(words: Sequence[str]) -> int:
     _run_under_hydra(overrides)
     failed = [run for run in runs if not _is_done(run)]
     for run in failed:
-        print(f"dmseg: {run.title} ({run.run_id}) is not done", file=sys.stderr)
+        print(printable(f"dmseg: {run.title} ({run.run_id}) is not done"), file=sys.stderr)
     print(
         f"{len(runs) - len(failed)} of {len(runs)} runs done, in {RunStore(Path(runs[0].settings.paths.results)).runs}"
     )
@@ -95,7 +97,7 @@ def run_job(overrides: Sequence[str]) -> None:
     outcome = attempt_with_teachers(_plan(compose_settings(list(overrides))), talkative)
     if outcome.error is not None:
         print(
-            f"dmseg: {outcome.run.title} ({outcome.run.run_id}) failed: {outcome.error}",
+            printable_lines(f"dmseg: {outcome.run.title} ({outcome.run.run_id}) failed: {outcome.error}"),
             file=sys.stderr,
             flush=True,
         )
@@ -113,5 +115,5 @@ def _is_done(run: PlannedRun) -> bool:
 def _print_runs(combinations: Sequence[tuple[str, ...]], runs: Sequence[PlannedRun]) -> None:
     shown = Table("overrides", "run id", "experiment", box=None)
     for combination, run in zip(combinations, runs, strict=True):
-        shown.add_row(" ".join(combination) or "(none)", run.run_id, run.experiment_id)
+        shown.add_row(Text(printable(" ".join(combination)) or "(none)"), run.run_id, run.experiment_id)
     Console().print(shown)

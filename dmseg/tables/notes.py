@@ -1,9 +1,11 @@
 """What stands under a table: what its numbers mean, what they were computed from, and what is missing."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import pandas as pd
 
+from dmseg.experiments.plan import PlannedRun
 from dmseg.settings import FoldSettings, Settings
 from dmseg.tables.build import TableData
 from dmseg.tables.plan import PlannedRow, PlannedTable
@@ -79,21 +81,33 @@ def _folds(rows: Iterable[PlannedRow]) -> str:
 
 
 def _folds_of(rows: Iterable[PlannedRow]) -> str:
-    runs = [run for row in rows for cell in row.cells.values() for run in cell]
-    settings = runs[0].settings.folds
-    chosen = sorted({run.settings.fold for run in runs})
-    if len(chosen) == settings.count:
-        return f"{settings.count}-fold cross-validation ({_kind(settings)}), each case is validated once"
-    sizes = sorted({len(run.split.validation) for run in runs})
+    cells = [runs for row in rows for runs in row.cells.values()]
+    settings = cells[0][0].settings.folds
+    chosen = sorted({run.settings.fold for runs in cells for run in runs})
+    if all(map(_is_complete, cells)):
+        return f"{len(chosen)}-fold cross-validation ({_kind(settings)}), each case is validated once"
+    sizes = sorted({sum(len(run.split.validation) for run in runs) for runs in cells})
     cases = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
     names = f"fold{'s' if len(chosen) > 1 else ''} {', '.join(map(str, chosen))} only"
-    return f"{names}, of {settings.count} ({_kind(settings)}): {cases} validation cases each, the others are not scored"
+    whole = f"{settings.count} folds, " if settings.count else ""
+    return f"{names} ({whole}{_kind(settings)}): the {cases} cases of the validation set, no others are scored"
+
+
+def _is_complete(runs: Iterable[PlannedRun]) -> bool:
+    """Whether each case that is trained on is validated by another run."""
+    splits = [run.split for run in runs]
+    return {case for part in splits for case in part.train} <= {case for part in splits for case in part.validation}
 
 
 def _kind(settings: FoldSettings) -> str:
-    if settings.kind == "contiguous":
-        return "contiguous blocks of the sorted case ids"
-    return f"shuffled, seed {settings.seed or 0}" if settings.kind == "shuffled" else f"{settings.kind} split"
+    """How the cases were split, in words."""
+    file, groups = getattr(settings, "file", None), getattr(settings, "groups", None)
+    if file is not None:
+        return f"split of {Path(file).name}"
+    shuffled = f"shuffled, seed {settings.seed or 0}"
+    kinds = {"contiguous": "contiguous blocks of the sorted case ids", "shuffled": shuffled}
+    kept = "" if groups is None else f", the groups of {Path(groups).name} kept together"
+    return f"{kinds.get(settings.kind, settings.kind)}{kept}"
 
 
 def _comparison_notes(table: TableData, mark: str) -> list[str]:

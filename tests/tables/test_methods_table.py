@@ -73,7 +73,7 @@ def test_from_runs_to_files_and_through_an_export(plan, tmp_path):
     assert [path.name for path in files] == ["table-methods.md", "table-methods.tex", "table-methods.csv"]
     text = files[0].read_text()
     assert text.startswith(f"# {SPEC.title}\n")
-    assert re.search(r"\| GED +\| +\d\.\d{3} ", text), "a number in [0, 2], no percentage"
+    assert re.search(r"\| GED +\| +\**\d\.\d{3}\b", text), "a number in [0, 2], no percentage"
     assert "a number between 0 and 2, not a percentage; lower is better" in text
     frame = pd.read_csv(files[2])
     assert dict(zip(frame["metric"], frame["unit"], strict=True)) == {
