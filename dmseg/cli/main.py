@@ -66,7 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0 done, 1 a run failed, 2 an error of use, 130 interrupted.
     """
     streams.set_up()
-    return streams.finish(_main(list(sys.argv[1:] if arguments is None else arguments)))
+    try:
+        return streams.finish(_main(list(sys.argv[1:] if arguments is None else arguments)))
+    except OSError as error:
+        return streams.report(error)
 
 
 def _main(words: list[str]) -> int:
@@ -93,8 +96,6 @@ def _run(command: str, words: list[str]) -> int:
     except UserError as error:
         streams.tell(str(error))
         return 2
-    except OSError as error:
-        return streams.report(error)
     except KeyboardInterrupt:
         print("dmseg: interrupted; finished runs are kept, call again to go on", file=sys.stderr)
         return 130
