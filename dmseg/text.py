@@ -24,7 +24,7 @@ _LATEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\char34{}",
     "[": "{[}", "*": "{*}",  # after \\ they would be an argument
-    "–": "--", "—": "---", "†": r"\textdagger{}", "…": r"\dots{}",
+    "–": r"\textendash{}", "—": r"\textemdash{}", "†": r"\textdagger{}", "…": r"\dots{}",
 }  # fmt: skip
 _LATEX_MATHS = {
     "±": r"\pm", "×": r"\times", "÷": r"\div", "·": r"\cdot", "°": r"^\circ", "²": "^2", "³": "^3",
