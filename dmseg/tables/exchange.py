@@ -56,8 +56,9 @@ def plan_from_text(folder: Path, spec: TableSpec) -> PlannedTable:
     """
     path = plan_file(folder, spec)
     if not path.parent.is_dir():
-        what = "is not an export: it has no folder 'plans'" if folder.is_dir() else "does not exist"
-        raise UserError(f"{folder} {what}; 'dmseg export-results tables={spec.name} to=FOLDER ...' writes an export")
+        why = "it is not an export (no folder 'plans')" if folder.is_dir() else "the folder does not exist"
+        writes = f"'dmseg export-results tables={spec.name} to=FOLDER ...' writes an export"
+        raise UserError(f"{folder} has no table {spec.name}: {why}; {writes}")
     try:
         node = json.loads(path.read_text(encoding="utf-8"))
         known = node.pop("sha256")

@@ -236,9 +236,9 @@ def test_a_folder_that_is_no_export_is_named(tmp_path, capsys):
     (tmp_path / "table2.csv").write_text("a")
     assert main(["table", "table=2", f"from={tmp_path}"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith(f"dmseg: {tmp_path} is not an export: it has no folder 'plans'; 'dmseg export-results")
+    assert said.startswith(f"dmseg: {tmp_path} has no table 2: it is not an export (no folder 'plans'); 'dmseg export")
     assert main(["table", "table=2", f"from={tmp_path}/nowhere"]) == 2
-    assert "nowhere does not exist" in capsys.readouterr().err
+    assert "/nowhere has no table 2: the folder does not exist" in capsys.readouterr().err
 
 
 def test_every_score_of_the_specifications_can_be_shown():
