@@ -82,16 +82,27 @@ def publish(scratch: Path, place: Path) -> None:
     _sync(place.parent)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file that is seen whole or not at all; what was there before is replaced."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes a file that is seen whole or not at all; what was there before is replaced.
+
+    Args:
+        path: the file; its folder is made where it is missing.
+        content: bytes, or text, which is written as UTF-8.
+
+    Raises:
+        OSError: if it cannot be written; it names the path.
+    """
     scratch = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
     try:
-        scratch.write_text(text, encoding="utf-8")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_bytes(content.encode() if isinstance(content, str) else content)
         _sync(scratch)
         scratch.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None  # not the scratch file, or no file at all
     finally:
-        scratch.unlink(missing_ok=True)
+        with suppress(OSError):
+            scratch.unlink(missing_ok=True)
 
 
 @contextmanager

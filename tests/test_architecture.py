@@ -15,6 +15,7 @@ FLOORS = {
             "components",
             "code_version",
             "resources",
+            "text",
             "settings",
             "files",
             "limits",

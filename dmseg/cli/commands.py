@@ -1,7 +1,6 @@
 """The commands: each takes the words after its name and returns an exit status."""
 
 import logging
-import math
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,6 +19,7 @@ from dmseg.experiments.store import RunStore, mean_scores
 from dmseg.report.observers import quiet, talkative
 from dmseg.report.progress import ManyProgress
 from dmseg.settings import Settings
+from dmseg.text import printable, printable_lines, score_text
 
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -32,7 +32,7 @@ def prepare(words: Sequence[str]) -> int:
         return _count_slices(settings)
     for prepared in prepare_tasks(settings, say):
         counts = f"{len(prepared.cases)} cases, {len(prepared.images)} slices"
-        print(f"{settings.data.name}/{prepared.task.name}: {counts}, {prepared.folder}")
+        print(printable(f"{settings.data.name}/{prepared.task.name}: {counts}, {prepared.folder}"))
     return 0
 
 
@@ -115,9 +115,9 @@ def _report_failure(outcome: Outcome) -> None:
     if outcome.error is None:
         return
     what = {"stopped": "stopped", "blocked": "waits"}.get(outcome.kind, "failed")
-    err.print(f"dmseg: {outcome.run.title} ({outcome.run.run_id}) {what}: {outcome.error}", markup=False)
+    say(f"dmseg: {outcome.run.title} ({outcome.run.run_id}) {what}: {outcome.error}")
     if outcome.log is not None:
-        err.print(f"{outcome.tail}\nits log: {outcome.log}", markup=False)
+        say(f"{outcome.tail}\nits log: {outcome.log}")
 
 
 def _print_scores(runs: Sequence[PlannedRun]) -> None:
@@ -126,25 +126,27 @@ def _print_scores(runs: Sequence[PlannedRun]) -> None:
     cases = pd.concat([store.read_cases(run.run_id, run.evaluation_id) for run in runs])
     phantom = " (PHANTOM data)" if runs[0].settings.data.phantom is not None else ""
     for run in runs:
-        print(f"{run.run_id}  {run.title}{phantom}  {store.folder(run.run_id)}")
-    shown = "  ".join(f"{name} {_percent(mean)}" for name, mean in mean_scores(cases).items())
+        print(printable(f"{run.run_id}  {run.title}{phantom}  {store.folder(run.run_id)}"))
+    shown = "  ".join(score_text(name, mean) for name, mean in mean_scores(cases).items())
     print(f"mean over {len(cases)} cases: {shown}")
-
-
-def _percent(mean: float) -> str:
-    """A mean score, which there is none of where every case is left out (both masks empty)."""
-    return "undefined (no case has a score)" if math.isnan(mean) else f"{100 * mean:.2f} %"
 
 
 def set_up_logging() -> None:
     """Sends log messages to standard error, those of noisy libraries only if they are errors."""
     handler = RichHandler(console=err, show_time=False, show_path=False, show_level=False, markup=False)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+    handler.setFormatter(_PrintableFormatter("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     for noisy in ("timm", "matplotlib", "PIL", "urllib3", "httpx", "huggingface_hub", "hydra"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
 
 
+class _PrintableFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        """The message, with nothing in it that a terminal would obey."""
+        return printable_lines(super().format(record))
+
+
 def say(text: str) -> None:
     """Tells the user on standard error what is going on."""
-    err.print(text, markup=False)
+    err.print(printable_lines(text), markup=False)
     sys.stderr.flush()

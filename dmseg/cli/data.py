@@ -8,6 +8,7 @@ from dmseg.data.case import About, Adapter
 from dmseg.errors import UserError
 from dmseg.experiments.compose import compose_settings
 from dmseg.settings import DataSettings
+from dmseg.text import printable
 
 DATA_SETS = ("qubiq", "lits", "kits", "lidc", "decathlon")
 
@@ -69,7 +70,7 @@ def _print(found: Status, shown: int = 3) -> None:
     expected = "" if found.about.cases is None else f" of {found.about.cases}"
     print(f"{found.name}: {found.cases}{expected} cases in {found.root}")
     for line in found.missing[:shown]:
-        print(f"  {line}")
+        print(printable(f"  {line}"))
     if len(found.missing) > shown:
         print(f"  ... and {len(found.missing) - shown} more")
     print(f"  licence: {found.about.licence}; source: {found.about.source}")

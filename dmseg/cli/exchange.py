@@ -27,6 +27,8 @@ A table without data and training: `dmseg table table=N from=THIS_FOLDER`. Into 
 
 def export_results(words: Sequence[str]) -> int:
     """Exports the finished runs of some tables, or of a whole store."""
+    from dmseg.tables.tidy import frame_to_csv
+
     set_up_logging()
     rest, named = _split(words, ("to", "weights"))
     if "to" not in named:
@@ -37,7 +39,7 @@ def export_results(words: Sequence[str]) -> int:
     else:
         gained = _export_store(rest, folder, weights)
     exported = RunStore(folder)
-    write_whole(folder / "results.csv", tidy_scores(exported).to_csv(index=False))
+    write_whole(folder / "results.csv", frame_to_csv(tidy_scores(exported)))
     write_whole(folder / "README.md", READ_ME)
     print(f"{folder}: {len(exported.run_ids())} runs, {gained} of them new")
     return 0

@@ -1,9 +1,10 @@
 """The command ``dmseg``: looks at the first word only, so that help needs no heavy import."""
 
 import importlib
-import os
 import sys
 from collections.abc import Sequence
+
+from dmseg.cli import streams
 
 USAGE = """\
 usage: dmseg COMMAND [key=value ...]
@@ -68,7 +69,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0 done, 1 a run failed, 2 an error of use, 130 interrupted.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    streams.set_up()
+    try:
+        return streams.finish(_main(list(sys.argv[1:] if arguments is None else arguments)))
+    except OSError as error:
+        return streams.report(error)
+
+
+def _main(words: list[str]) -> int:
     if not words or {"-h", "--help"} & set(words) or words[0] == "help":
         print(USAGE, end="")
         return 0
@@ -78,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"dmseg {__version__}")
         return 0
     if words[0] not in COMMANDS:
-        print(f"dmseg: there is no command '{words[0]}'; choose from {', '.join(COMMANDS)}", file=sys.stderr)
+        streams.tell(f"there is no command '{words[0]}'; choose from {', '.join(COMMANDS)}")
         return 2
     return _run(words[0], words[1:])
 
@@ -91,21 +99,10 @@ def _run(command: str, words: list[str]) -> int:
         words = checked(command, words)
         functions = SWEEPS if set(MULTIRUN) & set(words) else COMMANDS
         module, _, function = functions[command].partition(":")
-        status = int(getattr(importlib.import_module(module), function)(words))
-        sys.stdout.flush()
-        return status
-    except BrokenPipeError:  # whoever read the output has stopped (dmseg runs | head); nothing is left to be said
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return int(getattr(importlib.import_module(module), function)(words))
     except UserError as error:
-        lines = str(error).splitlines()[:3]
-        print("\n".join([f"dmseg: {lines[0]}", *lines[1:]]), file=sys.stderr)
+        streams.tell(str(error))
         return 2
-    except OSError as error:
-        if error.filename is None:
-            raise
-        print(f"dmseg: {error.filename}: {error.strerror}; what is finished is kept, call again", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print("dmseg: interrupted; finished runs are kept, call again to go on", file=sys.stderr)
         return 130

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from dmseg.errors import UserError
 from dmseg.experiments.inventory import (
@@ -20,6 +21,7 @@ from dmseg.experiments.inventory import (
     whole_runs,
 )
 from dmseg.experiments.store import SCORES, RunStore
+from dmseg.text import printable, printable_lines
 
 SWITCHES = ("confirm", "aside")
 ACTIONS = ("list", "show", "verify", "prune")
@@ -66,7 +68,7 @@ def _list(chosen: Sequence[Entry]) -> int:
     for entry in chosen:
         scores = [f"{100 * entry.scores[name]:.2f}" if name in entry.scores else "" for name in SCORES]
         minutes = "" if entry.seconds != entry.seconds else f"{entry.seconds / 60:.1f}"
-        shown.add_row(entry.run_id, entry.status, entry.title, *scores, minutes)
+        shown.add_row(*(Text(printable(text)) for text in (entry.run_id, entry.status, entry.title, *scores, minutes)))
     _print(shown)
     print(f"{len(chosen)} runs")
     return 0
@@ -78,7 +80,7 @@ def _show(chosen: Sequence[Entry], found: Sequence[Entry]) -> int:
     entry = chosen[0]
     if entry.status != "done":
         log = entry.store.log(entry.run_id)
-        print(f"{entry.run_id} is {entry.status}{f', its log: {log}' if log.is_file() else ''}")
+        print(printable(f"{entry.run_id} is {entry.status}{f', its log: {log}' if log.is_file() else ''}"))
         return 0
     family = lineage(entry, found)
     shown = {
@@ -100,9 +102,9 @@ def _verify(chosen: Sequence[Entry], aside: bool) -> int:
     for entry in stored:
         if wrong := damage(entry):
             status = 1
-            print("\n".join(wrong))
+            print(printable_lines("\n".join(wrong)))
             if aside:
-                print(f"{entry.run_id} is set aside in {entry.store.set_aside(entry.run_id)}")
+                print(f"{entry.run_id} is set aside in {printable(str(entry.store.set_aside(entry.run_id)))}")
     print(f"{len(stored)} runs verified: {'some are damaged' if status else 'all files are what was stored'}")
     return status
 
@@ -110,7 +112,7 @@ def _verify(chosen: Sequence[Entry], aside: bool) -> int:
 def _prune(stores: Sequence[RunStore], asked_for: Sequence[Leftover], confirmed: bool) -> int:
     found = [*(item for store in stores for item in leftovers(store)), *asked_for]
     for item in found:
-        print(f"{item.size / 2**20:9.1f} MiB  {item.why}  {item.path}")
+        print(printable(f"{item.size / 2**20:9.1f} MiB  {item.why}  {item.path}"))
         if confirmed:
             item.remove()
     total = sum(item.size for item in found) / 2**20

@@ -12,6 +12,7 @@ from dmseg.experiments.plan import PlannedRun
 from dmseg.experiments.status import run_status
 from dmseg.experiments.store import OPTIONAL_SCORES, SCORES, RunStore
 from dmseg.settings import Settings
+from dmseg.text import printable
 
 IDS = {"train": "run", "cv": "experiment"}
 """What the rows of a command's table are."""
@@ -111,7 +112,7 @@ def print_rows(rows: Sequence[Row], command: str, name: str) -> None:
         lines.append([str(number), *values, _id(row, command), str(row.cases or "-"), *scores, same + remark])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        print(printable("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()))
     own = [row for row in rows if row.same_as is None]
     print(f"{sum(row.status == 'done' for row in own)} of {len(own)} {IDS[command]}s done")
 

@@ -15,7 +15,6 @@ from dmseg.experiments.compose import compose_settings
 from dmseg.experiments.plan import waves
 from dmseg.experiments.sources import find_tasks, prepare_tasks
 from dmseg.experiments.status import Status, Summary, summarise
-from dmseg.settings import Settings
 from dmseg.tables.exchange import plan_from_text
 from dmseg.tables.plan import OpenTasks, PlannedTable, TablePlanner
 from dmseg.tables.request import parse_request
@@ -48,8 +47,9 @@ def table(words: Sequence[str]) -> int:
         return 0
     if len(overrides) > 1:
         raise UserError("from=FOLDER takes the settings from there too; leave the other overrides out")
-    for spec in specs:
-        _write_comparison(plan_from_text(Path(exported[0]).expanduser(), spec))
+    folder = Path(exported[0]).expanduser()
+    for path in [_write_comparison(plan_from_text(folder, spec)) for spec in specs]:
+        print(path.read_text(encoding="utf-8"))
     return 0
 
 
@@ -115,15 +115,19 @@ def _summary_row(summary: Summary) -> list[str]:
 
 
 def _write_all(specs: Sequence[TableSpec], plans: dict[str, PlannedTable], overrides: Sequence[str]) -> None:
-    for spec in specs:
-        if spec.kind == "agreement":
-            _write_agreement(spec, overrides)
-        else:
-            _write_comparison(plans[spec.name])
+    """Writes the files of all tables, then prints them: output that cannot be printed costs no file."""
+    written = [
+        _write_agreement(spec, overrides) if spec.kind == "agreement" else _write_comparison(plans[spec.name])
+        for spec in specs
+    ]
+    for path in written:
+        print(path.read_text(encoding="utf-8"))
 
 
-def _write_comparison(planned: PlannedTable) -> None:
-    from dmseg.tables.build import TableData, collect_cases, comparison_cells, write_cases
+def _write_comparison(planned: PlannedTable) -> Path:
+    from dmseg.tables.build import TableData, collect_cases, comparison_cells
+    from dmseg.tables.notes import plan_notes
+    from dmseg.tables.tidy import write_cases
 
     cases = collect_cases(planned)
     settings = planned.settings
@@ -137,8 +141,8 @@ def _write_comparison(planned: PlannedTable) -> None:
         settings.protocol,
     )
     folder = _common_folder(planned)
-    _write(made, folder, _notes(planned))
     write_cases(cases, folder, planned.spec)
+    return _write(made, folder, plan_notes(planned))
 
 
 def _common_folder(planned: PlannedTable) -> Path:
@@ -146,24 +150,7 @@ def _common_folder(planned: PlannedTable) -> Path:
     return Path(os.path.commonpath([row.settings.paths.results for row in planned.rows])) / "tables"
 
 
-def _notes(planned: PlannedTable) -> tuple[str, ...]:
-    """What the settings have to say under a table."""
-    evaluate = planned.settings.evaluate
-    reference = str(evaluate.reference["_target_"]).rpartition(".")[2]
-    networks = dict.fromkeys(row.model for row in planned.rows)
-    lengths = dict.fromkeys(f"{row.data} {_length(row.settings)}" for row in planned.rows)
-    return (
-        f"BDice reference: {reference} fusion of the raters. Both masks empty: {evaluate.empty}. "
-        f"Network: {', '.join(networks)}. Epochs: {'; '.join(lengths)}.",
-    )
-
-
-def _length(settings: Settings) -> str:
-    least = f" (at least {settings.train.min_steps} steps)" if settings.train.min_steps else ""
-    return f"{settings.train.epochs}{least}"
-
-
-def _write_agreement(spec: TableSpec, overrides: Sequence[str]) -> None:
+def _write_agreement(spec: TableSpec, overrides: Sequence[str]) -> Path:
     from dmseg.tables.build import TableData, agreement_cells
 
     request = parse_request(overrides, ["qubiq"])
@@ -173,15 +160,16 @@ def _write_agreement(spec: TableSpec, overrides: Sequence[str]) -> None:
     cells = agreement_cells(list(prepare_tasks(settings, say)), settings.agreement.disjoint)
     phantom = settings.data.phantom is not None
     made = TableData(spec, cells, settings.data.name, phantom, settings.profile, settings.protocol)
-    _write(made, Path(settings.paths.results) / "tables", ())
+    return _write(made, Path(settings.paths.results) / "tables", ())
 
 
-def _write(made: "TableData", folder: Path, notes: tuple[str, ...]) -> None:
+def _write(made: "TableData", folder: Path, notes: tuple[str, ...]) -> Path:
+    """Writes the files of a table; returns the one for people."""
     from dmseg.tables.render import write_table
 
     files = write_table(made, folder, notes)
-    print(files[0].read_text(encoding="utf-8"))
     say(f"written: {', '.join(str(path) for path in files)}")
+    return files[0]
 
 
 def _figure(words: Sequence[str]) -> int:

@@ -86,7 +86,7 @@ def _finished(store: RunStore, run_id: str) -> Entry:
 
 def _means(path: Path) -> dict[str, float]:
     """Mean of each score over the cases that have one."""
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     values = {name: [float(row[name]) for row in rows if row.get(name)] for name in SCORES}
     return {name: sum(found) / len(found) if found else math.nan for name, found in values.items()}

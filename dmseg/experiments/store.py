@@ -261,7 +261,7 @@ class RunStore:
 
         path = self._sound(self.evaluation_folder(run_id, evaluation_id) / "cases.csv")
         try:
-            return pd.read_csv(path, dtype={"case": str})
+            return pd.read_csv(path, dtype={"case": str}, keep_default_na=False, na_values=[""])  # a case may be "NA"
         except ValueError as error:
             raise DamagedError(f"{path} is damaged ({error}); {ADVICE}") from None
 

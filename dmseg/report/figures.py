@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from dmseg.errors import UserError
+from dmseg.files import write_whole
 from dmseg.losses import (
     CompatibleFocalTverskyLoss,
     DiceSemimetricLoss,
@@ -108,28 +112,55 @@ def write_figure(name: str, folder: Path) -> tuple[Path, Path]:
         The two files.
 
     Raises:
-        UserError: if there is no figure of this name, or the folder cannot be written to.
+        UserError: if there is no figure of this name.
+        OSError: if the folder cannot be written to.
     """
     if name not in FIGURES:
         raise UserError(f"there is no figure '{name}'; choose from {', '.join(FIGURES)}")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    draw, size = FIGURES[name]
+    stem = f"figure{name}" if name.isdigit() else name
+    png, pdf = folder / f"{stem}.png", folder / f"{stem}.pdf"
+    with _own_matplotlib():
+        figure = _drawn(draw, size)
+        write_whole(png, _saved(figure, format="png", dpi=200))
+        write_whole(pdf, _saved(figure, format="pdf", metadata={"CreationDate": None}))
+    return png, pdf
+
+
+@contextmanager
+def _own_matplotlib() -> Iterator[None]:
+    """Matplotlib with its own defaults, whatever backend, style or file of settings the user has for it."""
+    with _without("MPLBACKEND"):  # a notebook's is an error in the process that the notebook starts
+        import matplotlib
+    with matplotlib.rc_context(matplotlib.rcParamsDefault):
+        yield
+
+
+@contextmanager
+def _without(name: str) -> Iterator[None]:
+    """An environment without a variable."""
+    before = os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[name] = before
+
+
+def _drawn(draw: Callable[[Figure], None], size: tuple[float, float]) -> Figure:
     from matplotlib.figure import Figure
 
-    draw, size = FIGURES[name]
     figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
     draw(figure)
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
-    stem = f"figure{name}" if name.isdigit() else name
-    png, pdf = folder / f"{stem}.png", folder / f"{stem}.pdf"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        figure.savefig(png, dpi=200)
-        figure.savefig(pdf, metadata={"CreationDate": None})
-    except OSError as error:
-        raise UserError(f"cannot write figure '{name}' to {folder}: {error.strerror}") from None
-    return png, pdf
+    return figure
+
+
+def _saved(figure: Figure, **options: Any) -> bytes:  # noqa: ANN401
+    file = io.BytesIO()
+    figure.savefig(file, **options)
+    return file.getvalue()
 
 
 def _from_zero_to_one() -> Tensor:

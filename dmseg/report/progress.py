@@ -12,7 +12,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
+from dmseg.text import printable, score_text
 from dmseg.training.observers import EpochReport, RunInfo
 
 PLAIN_LINES = 10
@@ -34,10 +36,10 @@ class RunProgress:
     def started(self, info: RunInfo) -> None:
         """Opens the bar, or prints a first line."""
         self._epochs = info.epochs
-        self._console.print(f"{info.title}  [dim]{info.run_id}[/dim]", highlight=False)
+        self._console.print(Text.assemble(printable(info.title), "  ", (info.run_id, "dim")), highlight=False)
         if self._console.is_terminal:
             self._bar = Progress(
-                TextColumn("  {task.description}"),
+                TextColumn("  {task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
@@ -57,12 +59,12 @@ class RunProgress:
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], description=text)
         elif report.epoch % max(1, self._epochs // PLAIN_LINES) == 0 or report.epoch == self._epochs:
-            self._console.print(f"  epoch {report.epoch}/{self._epochs} {text}", highlight=False)
+            self._console.print(f"  epoch {report.epoch}/{self._epochs} {text}", highlight=False, markup=False)
 
     def evaluated(self, summary: dict[str, float]) -> None:
         """Prints the means over the validation cases."""
-        shown = " ".join(f"{name} {100 * value:.2f} %" for name, value in summary.items())
-        self._console.print(f"  validation: {shown}", highlight=False)
+        shown = " ".join(score_text(name, value) for name, value in summary.items())
+        self._console.print(f"  validation: {shown}", highlight=False, markup=False)
 
     def ended(self, error: BaseException | None) -> None:
         """Closes the bar."""
@@ -90,9 +92,11 @@ class ManyProgress:
         """One run has ended, well or not."""
         self._done += 1
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], advance=1, description=title)
+            self._bar.update(self._bar.task_ids[0], advance=1, description=printable(title))
         elif self._done % max(1, self._total // PLAIN_LINES) == 0 or self._done == self._total:
-            self._console.print(f"  {self._done}/{self._total} runs ended ({title})", highlight=False)
+            self._console.print(
+                f"  {self._done}/{self._total} runs ended ({printable(title)})", highlight=False, markup=False
+            )
 
     @contextmanager
     def shown(self) -> Iterator["ManyProgress"]:
@@ -101,7 +105,7 @@ class ManyProgress:
             yield self
             return
         columns = (
-            TextColumn("  {task.description}"),
+            TextColumn("  {task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -10,24 +9,27 @@ import pandas as pd
 
 from dmseg.data.prepared import PreparedTask
 from dmseg.experiments.store import RunStore
-from dmseg.files import write_whole
 from dmseg.labels.fusion import majority
 from dmseg.metrics.agreement import rater_dice
 from dmseg.settings import ModelSettings
-from dmseg.stats.paired import PairedResult, compare, holm
+from dmseg.stats.paired import compare, holm
 from dmseg.tables.paper import paper_table
 from dmseg.tables.plan import PlannedRow, PlannedTable
 from dmseg.tables.request import PAPER_DATA
+from dmseg.tables.scores import SCORES
 from dmseg.tables.spec import TableSpec
 
 ALL = "all"
-LOWER_IS_BETTER = ("ece", "ged")
 KEYS = ("data", "model", "task", "method")
 """What names a cell in the frame of per-case scores."""
 ARCHITECTURES = {"Unet": "UNet", "DeepLabV3Plus": "DeepLabV3+"}
 UNTESTED: dict[str, object] = {
-    "p_value": np.nan, "mean_difference": np.nan, "effect_size": np.nan, "n_pairs": 0, "significant": False,
+    "p_value": np.nan, "mean_difference": np.nan, "mean_difference_tasks": np.nan, "effect_size": np.nan,
+    "n_pairs": 0, "n_value_pairs": 0, "n_dropped": 0, "significant": False,
 }  # fmt: skip
+"""What stands in place of a test where there is nothing to compare."""
+TaskScores = Sequence["pd.Series[float]"]
+"""One series a task, by (cohort, case)."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class TableData:
 
     Attributes:
         spec: what it shows.
-        cells: one row a cell: ``task, task_title, metric, method, method_title, value, ...``; values in per cent.
+        cells: one row a cell: ``task, task_title, metric, method, method_title, value, unit, ...``.
         data: name of the data set.
         phantom: whether the data are generated.
         profile: size of the study.
@@ -66,8 +68,9 @@ def agreement_cells(stores: Sequence[PreparedTask], disjoint: float) -> pd.DataF
         scores = [rater_dice(item, majority(item), disjoint=disjoint).mean() for item in annotations]
         common = {"task": prepared.task.name, "task_title": prepared.task.title, "n": len(prepared.cases)}
         raters = float(max(len(case.raters) for case in prepared.cases))
-        rows.append({**common, "metric": "raters", "value": raters})
-        rows.append({**common, "metric": "dice", "value": 100 * float(np.mean(scores))})
+        rows.append({**common, "metric": "raters", "value": raters, "unit": SCORES["raters"].unit})
+        dice = SCORES["dice"].factor * float(np.mean(scores))
+        rows.append({**common, "metric": "dice", "value": dice, "unit": SCORES["dice"].unit})
     cells = pd.DataFrame(rows).assign(method="", method_title="", paper_model="")
     return _with_paper(cells.assign(paper_task=cells["task"]), 1)
 
@@ -89,8 +92,9 @@ def collect_cases(plan: PlannedTable) -> pd.DataFrame:
 def comparison_cells(plan: PlannedTable, cases: pd.DataFrame) -> pd.DataFrame:
     """Cells of a comparison of methods, each column tested against the reference.
 
-    A cell is the mean over all cases of its five folds; it stays empty until every run is there. A line over several
-    tasks is the plain mean over them; its test averages each patient over tasks first.
+    A cell is the mean over the cases of its runs; it stays empty until every run is there. A line over several tasks is
+    the plain mean over them. Its test takes the difference for each case and task that both columns have, averages it
+    over the tasks of each patient, and is over patients (`_tested`).
 
     Args:
         plan: the runs.
@@ -100,7 +104,7 @@ def comparison_cells(plan: PlannedTable, cases: pd.DataFrame) -> pd.DataFrame:
     rows = [
         row for line in lines(plan) for metric in line.metrics for row in _line_cells(plan.spec, line, metric, scores)
     ]
-    cells = pd.DataFrame(rows)
+    cells = _told_apart(pd.DataFrame(rows))
     cells = cells.assign(p_holm=cells.groupby("metric")["p_value"].transform(_holm), mark=_marks(cells, plan.spec))
     return _with_paper(cells, plan.spec.paper)
 
@@ -178,7 +182,7 @@ class _Scores:
             return None
         return chosen.set_index(["cohort", "case"])[metric].astype(float)
 
-    def of_line(self, line: Line, method: str, metric: str) -> "list[pd.Series[float]] | None":
+    def of_line(self, line: Line, method: str, metric: str) -> TaskScores | None:
         """Scores of each of a line's tasks, or None while runs are missing."""
         found = [self.of_case(row, method, metric) for row in line.rows]
         return None if any(scores is None for scores in found) else [scores for scores in found if scores is not None]
@@ -188,37 +192,37 @@ def _line_cells(spec: TableSpec, line: Line, metric: str, scores: _Scores) -> li
     """One line's cells for one metric."""
     methods = [column for column in spec.columns if column.key in line.rows[0].cells]
     by_method = {column.key: scores.of_line(line, column.key, metric) for column in methods}
-    patients = {key: None if found is None else _by_patient(found) for key, found in by_method.items()}
     first = line.rows[0]
     common = {
         "data_set": first.data, "task": line.task, "task_title": line.title, "paper_task": line.paper_task,
         "model": first.model, "model_title": network_title(first.settings.model),
-        "paper_model": first.paper_model, "metric": metric,
+        "paper_model": first.paper_model, "metric": metric, "unit": SCORES[metric].unit, "n_tasks": len(line.rows),
     }  # fmt: skip
     return [
         {
             **common,
             "method": column.key,
             "method_title": column.title,
-            **_mean(by_method[column.key], patients[column.key]),
+            **_mean(by_method[column.key], metric),
             **_ids(line, column.key),
-            **_tested(spec, patients, column.key, metric),
+            **_tested(spec, by_method, column.key, metric),
         }
         for column in methods
     ]
 
 
-def _by_patient(tasks: "Sequence[pd.Series[float]]") -> "pd.Series[float]":
-    """Mean over the tasks of each patient."""
+def _by_patient(tasks: TaskScores) -> "pd.Series[float]":
+    """Mean of each patient over the tasks that have a value; NaN where none has."""
     return pd.concat(list(tasks)).groupby(level=[0, 1]).mean()
 
 
-def _mean(tasks: "Sequence[pd.Series[float]] | None", patients: "pd.Series[float] | None") -> dict[str, object]:
-    """The mean over tasks of the means over cases, in per cent, and the number of patients behind it."""
-    if tasks is None or patients is None:
-        return {"value": np.nan, "n": 0}
-    means = [100 * float(scores.mean()) for scores in tasks]  # NaN where no case counts
-    return {"value": float(np.mean(means)), "n": int(patients.notna().sum())}
+def _mean(tasks: TaskScores | None, metric: str) -> dict[str, object]:
+    """The mean over tasks of the means over cases, and how many patients and (case, task) values are behind it."""
+    if tasks is None:
+        return {"value": np.nan, "n": 0, "n_values": 0}
+    means = [SCORES[metric].factor * float(scores.mean()) for scores in tasks]  # NaN where no case counts
+    n_values = sum(int(scores.count()) for scores in tasks)
+    return {"value": float(np.mean(means)), "n": int(_by_patient(tasks).count()), "n_values": n_values}
 
 
 def _ids(line: Line, method: str) -> dict[str, str]:
@@ -230,11 +234,12 @@ def _ids(line: Line, method: str) -> dict[str, str]:
 
 
 def _told_apart(cells: pd.DataFrame) -> pd.DataFrame:
-    """Adds the names of networks whose titles are the same."""
-    same = cells.groupby("model_title")["model"].transform("nunique") > 1
-    return cells.assign(
-        model_title=cells["model_title"].where(~same, cells["model_title"] + " (" + cells["model"] + ")")
-    )
+    """Adds its name to a title that several networks, or several lines, have in common."""
+    names = {"model_title": cells["model"], "task_title": cells["data_set"] + "/" + cells["task"]}
+    for title, name in names.items():
+        several = name.groupby(cells[title]).transform("nunique") > 1
+        cells = cells.assign(**{title: cells[title].where(~several, cells[title] + " (" + name + ")")})
+    return cells
 
 
 def network_title(model: ModelSettings) -> str:
@@ -242,26 +247,31 @@ def network_title(model: ModelSettings) -> str:
     return f"{ARCHITECTURES.get(model.architecture, model.architecture)} {model.encoder}"
 
 
-def _tested(
-    spec: TableSpec, patients: "Mapping[str, pd.Series[float] | None]", method: str, metric: str
-) -> dict[str, object]:
-    """A column's test against the reference: is it better? Or, if the reference is ours, is ours better than it?"""
-    scores, reference = patients[method], patients.get(spec.reference)
+def _tested(spec: TableSpec, by_method: Mapping[str, TaskScores | None], method: str, metric: str) -> dict[str, object]:
+    """A column's test against the reference: is it better? Or, if the reference is ours, is ours better than it?
+
+    Both columns count with the same (case, task) pairs: those that have a value in both. The mean difference is over
+    patients, as the test is; that over tasks is weighted like the printed mean. A cell is better only if both say so.
+    """
+    scores, reference = by_method[method], by_method.get(spec.reference)
     if scores is None or reference is None or method == spec.reference:
         return UNTESTED
     better, worse = (reference, scores) if spec.reference_is_ours else (scores, reference)
-    paired = pd.concat([better, worse], axis=1, keys=["better", "worse"])
-    result: PairedResult = compare(
-        paired["better"].to_numpy(),
-        paired["worse"].to_numpy(),
-        higher_is_better=metric not in LOWER_IS_BETTER,
-    )
+    differences = [ours - other for ours, other in zip(better, worse, strict=True)]  # NaN where one has no value
+    patients = _by_patient(differences).to_numpy()
+    score = SCORES[metric]
+    result = compare(patients, np.zeros_like(patients), higher_is_better=not score.lower_is_better)
+    over_tasks = float(np.mean([item.mean() for item in differences]))
+    n_pairs = sum(int(item.count()) for item in differences)
     return {
         "p_value": result.p_value,
-        "mean_difference": 100 * result.mean_difference,
+        "mean_difference": score.factor * result.mean_difference,
+        "mean_difference_tasks": score.factor * over_tasks,
         "effect_size": result.effect_size,
         "n_pairs": result.n,
-        "significant": result.significant(),
+        "n_value_pairs": n_pairs,
+        "n_dropped": sum(map(len, differences)) - n_pairs,
+        "significant": result.significant() and result.mean_difference * over_tasks > 0,
     }
 
 
@@ -290,10 +300,3 @@ def _with_paper(cells: pd.DataFrame, number: int | None) -> pd.DataFrame:
     known = {(row.task, row.backbone, row.method, row.metric): float(str(row.value)) for row in paper}
     keys = zip(cells["paper_task"], cells["paper_model"], cells["method"], cells["metric"], strict=True)
     return cells.assign(paper=[known.get(key, np.nan) for key in keys]).drop(columns=["paper_task", "paper_model"])
-
-
-def write_cases(cases: pd.DataFrame, folder: Path, spec: TableSpec) -> Path:
-    """Writes the tidy per-case frame that a table was computed from."""
-    path = folder / f"{spec.stem}_cases.csv"
-    write_whole(path, cases.to_csv(index=False))
-    return path

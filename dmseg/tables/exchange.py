@@ -52,9 +52,13 @@ def plan_from_text(folder: Path, spec: TableSpec) -> PlannedTable:
         spec: of the table as it is here; the export has its own.
 
     Raises:
-        UserError: if the export does not hold this table, or is damaged.
+        UserError: if the folder is not an export, does not hold this table, or is damaged.
     """
     path = plan_file(folder, spec)
+    if not path.parent.is_dir():
+        why = "it is not an export (no folder 'plans')" if folder.is_dir() else "the folder does not exist"
+        writes = f"'dmseg export-results tables={spec.name} to=FOLDER ...' writes an export"
+        raise UserError(f"{folder} has no table {spec.name}: {why}; {writes}")
     try:
         node = json.loads(path.read_text(encoding="utf-8"))
         known = node.pop("sha256")

@@ -66,6 +66,16 @@ def test_list_and_filters(store, capfd):
     assert "0 runs" in capfd.readouterr().out
 
 
+def test_a_title_cannot_steer_the_terminal(store, capfd):
+    run_id = store.run_ids()[0]
+    manifest = store.folder(run_id) / "manifest.json"
+    node = json.loads(manifest.read_text())
+    node["title"] = "[bold]loud[/bold] \x1b[31m[/nothing] \u202e"
+    rewrite(store, run_id, manifest, json.dumps(node).encode())
+    assert runs(store) == 0
+    assert "[bold]loud[/bold] \\x1b[31m[/nothing] \\u202e" in capfd.readouterr().out
+
+
 def test_show_one_run(store, capfd):
     run_id = store.run_ids()[0]
     assert runs(store, "show", run_id[:6]) == 0

@@ -61,8 +61,12 @@ def test_unknown_figure_and_unwritable_folder_are_one_line(tmp_path, capsys):
     with pytest.raises(UserError, match=r"no figure '7'; choose from 1, soft-labels"):
         write_figure("7", tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write figure '1'"):
+    with pytest.raises(NotADirectoryError, match=r"file/figures/figure1\.png"):
         write_figure("1", tmp_path / "file" / "figures")
+    assert main(["reproduce", "figure=1", f"paths.results={tmp_path}/file"]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert f"{tmp_path}/file/figures/figure1.png: Not a directory" in said[0]
     assert main(["reproduce", "figure=7"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
 

@@ -1,6 +1,7 @@
 """A table beyond the paper: methods by their scores and by the distance of their samples to the raters."""
 
 import dataclasses
+import re
 
 import pandas as pd
 import pytest
@@ -66,14 +67,19 @@ def test_from_runs_to_files_and_through_an_export(plan, tmp_path):
         own = pd.concat(
             RunStore(run.results).read_cases(run.run_id, run.evaluation_id) for run in plan.rows[0].cells[method]
         )
-        assert cells.loc[(method, "ged"), "value"] == pytest.approx(100 * own["ged"].mean())
+        assert cells.loc[(method, "ged"), "value"] == pytest.approx(own["ged"].mean())
     table = TableData(plan.spec, cells.reset_index(), "lidc", False, "paper", "paper")
     files = write_table(table, tmp_path / "tables")
     assert [path.name for path in files] == ["table-methods.md", "table-methods.tex", "table-methods.csv"]
     text = files[0].read_text()
     assert text.startswith(f"# {SPEC.title}\n")
-    assert "| GED (%)" in text
-    assert "between 0 and 200, lower is better" in text
+    assert re.search(r"\| GED +\| +\**\d\.\d{3}\b", text), "a number in [0, 2], no percentage"
+    assert "a number between 0 and 2, not a percentage; lower is better" in text
+    frame = pd.read_csv(files[2])
+    assert dict(zip(frame["metric"], frame["unit"], strict=True)) == {
+        "dice": "percent", "bdice": "percent", "ece": "percent", "ged": "0 to 2",
+    }  # fmt: skip
+    assert frame.loc[frame["metric"] == "ged", "value"].between(0, 2).all()
     path = plan_file(tmp_path / "export", plan.spec)
     assert path.name == "table-methods.json"
     write_whole(path, plan_to_text(plan))

@@ -13,7 +13,7 @@ from dmseg.errors import UserError
 from dmseg.experiments.compose import compose_settings
 from dmseg.experiments.sources import prepare_task
 from dmseg.experiments.store import RunStore, write_scores
-from dmseg.tables.build import TableData, _told_apart, agreement_cells, collect_cases, comparison_cells
+from dmseg.tables.build import TableData, agreement_cells, collect_cases, comparison_cells
 from dmseg.tables.paper import paper_table
 from dmseg.tables.plan import TablePlanner
 from dmseg.tables.render import to_csv, to_latex, to_markdown, write_table
@@ -182,8 +182,3 @@ def test_table_1_by_hand(tmp_path, qubiq_tree):
 def test_an_unknown_table():
     with pytest.raises(UserError, match="there is no table '9'; choose from 1, 2"):
         read_spec("9")
-
-
-def test_networks_of_the_same_title_are_told_apart():
-    cells = pd.DataFrame({"model": ["tiny", "slim", "other"], "model_title": ["UNet a", "UNet a", "UNet b"]})
-    assert list(_told_apart(cells)["model_title"]) == ["UNet a (tiny)", "UNet a (slim)", "UNet b"]

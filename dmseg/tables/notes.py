@@ -1,0 +1,182 @@
+"""What stands under a table: what its numbers mean, what they were computed from, and what is missing."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from dmseg.data.folds import DEFAULT_COUNT
+from dmseg.experiments.plan import PlannedRun
+from dmseg.settings import FoldSettings, Settings
+from dmseg.tables.build import TableData
+from dmseg.tables.plan import PlannedRow, PlannedTable
+from dmseg.tables.scores import SCORES
+from dmseg.tables.spec import TableSpec
+
+MISSING = "–"
+
+PHANTOM_NOTE = (
+    "PHANTOM DATA: images and raters are generated. These numbers show that the pipeline works; "
+    "they measure nothing real and are not comparable with the paper's."
+)
+AGREEMENT_NOTE = (
+    "Mean over the raters of a case of the Dice score between rater and majority vote (R // 2 + 1 votes of R raters), "
+    "then mean over n cases. Two empty masks agree fully (Dice 1)."
+)
+CELL_NOTE = "Each cell is the mean over n cases, scored with the final checkpoint of a run that did not train on them."
+POOLED_NOTE = (
+    "A row over several tasks is the mean of the tasks' means. Its test takes the difference between two columns for "
+    "each case and task that have a value in both, averages it over the tasks of each patient, and is over patients; a "
+    "cell is marked only where the mean difference over tasks has the same sign."
+)
+BETTER_NOTE = "Marked cells ({mark}) are better than {reference} with p < 0.05:"
+OURS_NOTE = (
+    "{reference} is better than a cell with † with p < 0.05, and is marked ({mark}) where it is so for all of them:"
+)
+TEST_NOTE = (
+    " two-sided Wilcoxon signed-rank test on per-case differences (zero_method=wilcox), not corrected; the CSV has n, "
+    "effect size and Holm-corrected p. The procedure that the paper cites for its own marks could not be read, so this "
+    "test is our choice."
+)
+
+
+def table_notes(table: TableData, further: Iterable[str], mark: str) -> list[str]:
+    """All notes of a table, plain text.
+
+    Args:
+        table: the table.
+        further: what its settings have to say (`plan_notes`).
+        mark: how significant cells are marked.
+    """
+    own = [AGREEMENT_NOTE] if table.spec.kind == "agreement" else _comparison_notes(table, mark)
+    return [*([PHANTOM_NOTE] if table.phantom else []), *own, *further, *_counts(table)]
+
+
+def plan_notes(planned: PlannedTable) -> tuple[str, ...]:
+    """What the settings of a comparison have to say: its folds, how it was scored, its networks and their training."""
+    evaluate = planned.settings.evaluate
+    reference = str(evaluate.reference["_target_"]).rpartition(".")[2]
+    networks = dict.fromkeys(row.model for row in planned.rows)
+    lengths = dict.fromkeys(f"{row.data} {_length(row.settings)}" for row in planned.rows)
+    return (
+        _folds(planned.rows),
+        f"BDice reference: {reference} fusion of the raters. Both masks empty: {evaluate.empty}. "
+        f"Network: {', '.join(networks)}. Epochs: {'; '.join(lengths)}.",
+    )
+
+
+def _length(settings: Settings) -> str:
+    least = f" (at least {settings.train.min_steps} steps)" if settings.train.min_steps else ""
+    return f"{settings.train.epochs}{least}"
+
+
+def _folds(rows: Iterable[PlannedRow]) -> str:
+    """Which folds the numbers are from; each data set by name where they differ."""
+    by_data: dict[str, list[PlannedRow]] = {}
+    for row in rows:
+        by_data.setdefault(row.data, []).append(row)
+    found = {data: _folds_of(of_data) for data, of_data in by_data.items()}
+    if len(set(found.values())) == 1:
+        return f"Folds: {next(iter(found.values()))}."
+    return "Folds: " + "; ".join(f"{data}: {text}" for data, text in found.items()) + "."
+
+
+def _folds_of(rows: Iterable[PlannedRow]) -> str:
+    cells = [runs for row in rows for runs in row.cells.values()]
+    settings = cells[0][0].settings.folds
+    chosen = sorted({run.settings.fold for runs in cells for run in runs})
+    if all(map(_is_complete, cells)):
+        return f"{len(chosen)}-fold cross-validation ({_kind(settings)}), each case is validated once"
+    sizes = sorted({sum(len(run.split.validation) for run in runs) for runs in cells})
+    cases = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    names = f"fold{'s' if len(chosen) > 1 else ''} {', '.join(map(str, chosen))} only"
+    count = settings.count or (DEFAULT_COUNT if settings.file is None else None)
+    whole = f"{count} folds, " if count else ""
+    return f"{names} ({whole}{_kind(settings)}): the {cases} cases of the validation set, no others are scored"
+
+
+def _is_complete(runs: Iterable[PlannedRun]) -> bool:
+    """Whether each case that is trained on is validated by another run."""
+    splits = [run.split for run in runs]
+    return {case for part in splits for case in part.train} <= {case for part in splits for case in part.validation}
+
+
+def _kind(settings: FoldSettings) -> str:
+    """How the cases were split, in words."""
+    if settings.file is not None:
+        return f"split of {Path(settings.file).name}"
+    shuffled = f"shuffled, seed {settings.seed or 0}"
+    kinds = {"contiguous": "contiguous blocks of the sorted case ids", "shuffled": shuffled}
+    kept = "" if settings.groups is None else f", the groups of {Path(settings.groups).name} kept together"
+    return f"{kinds.get(settings.kind, settings.kind)}{kept}"
+
+
+def _comparison_notes(table: TableData, mark: str) -> list[str]:
+    metrics = [SCORES[metric].note for metric in table.spec.metrics]
+    pooled = [POOLED_NOTE] if (table.cells["n_tasks"] > 1).any() else []
+    return [" ".join(filter(None, [CELL_NOTE, *metrics])), *pooled, _test_note(table.spec, mark)]
+
+
+def _test_note(spec: TableSpec, mark: str) -> str:
+    reference = next(column.title for column in spec.columns if column.key == spec.reference)
+    return (OURS_NOTE if spec.reference_is_ours else BETTER_NOTE).format(mark=mark, reference=reference) + TEST_NOTE
+
+
+def _counts(table: TableData) -> list[str]:
+    """How many cases each row stands on, which rows compare different cases, and how many cells are still missing."""
+    if table.spec.kind == "agreement":
+        return []
+    shown = _shown(table)
+    there = shown[shown["value"].notna()]
+    rows = [row for _, row in there.groupby(["row_title", "metric"], sort=False)]
+    notes = [f"n: {_n_of(rows)}."] if rows else []
+    if uneven := [_by_column(row) for row in rows if row["n_values"].nunique() > 1 or _unpaired(row).any()]:
+        notes.append(
+            "Columns with different n, or with cases that the column they are tested against lacks, are means over "
+            f"different cases: {'; '.join(uneven)}. Tests use only cases that have a value in both columns."
+        )
+    if missing := len(shown) - len(there):
+        reasons = "runs are missing, or no case counts"
+        notes.append(f"{missing} of {len(shown)} cells have no number yet ({MISSING}): {reasons}.")
+    return notes
+
+
+def _shown(table: TableData) -> pd.DataFrame:
+    """The cells that are printed, with the title of their row."""
+    cells = table.cells[table.cells["method"].isin([column.key for column in table.spec.shown])]
+    networks = " " + cells["model_title"] if cells["model"].nunique() > 1 else ""
+    return cells.assign(row_title=cells["task_title"] + networks)
+
+
+def _n_of(rows: Iterable[pd.DataFrame]) -> str:
+    """``Kidney Dice, BDice 24; Kidney ECE 20 to 24``; of a row over several tasks patients and values."""
+    metrics: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        first = row.iloc[0]
+        pooled = f" patients ({_range(row['n_values'])} values of cases and tasks)" if first["n_tasks"] > 1 else ""
+        key = str(first["row_title"]), f"{_range(row['n'])}{pooled}"
+        metrics.setdefault(key, []).append(SCORES[str(first["metric"])].title)
+    return "; ".join(f"{title} {', '.join(names)} {count}" for (title, count), names in metrics.items())
+
+
+def _range(counts: "pd.Series[int]") -> str:
+    low, high = counts.min(), counts.max()
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def _unpaired(row: pd.DataFrame) -> "pd.Series[bool]":
+    """Columns that were tested with fewer values than they have."""
+    tested = row["n_value_pairs"] + row["n_dropped"] > 0
+    return tested & (row["n_value_pairs"] < row["n_values"])
+
+
+def _by_column(row: pd.DataFrame) -> str:
+    """``Kidney Dice (Majority 24, Random 23 of which 22 in the test)``."""
+    first = row.iloc[0]
+    columns = [
+        f"{title} {values}{f' of which {pairs} in the test' if unpaired else ''}"
+        for title, values, pairs, unpaired in zip(
+            row["method_title"], row["n_values"], row["n_value_pairs"], _unpaired(row), strict=True
+        )
+    ]
+    return f"{first['row_title']} {SCORES[str(first['metric'])].title} ({', '.join(columns)})"

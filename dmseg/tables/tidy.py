@@ -1,0 +1,30 @@
+"""Tidy CSV files: one row a cell of a table, or one row a case."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from dmseg.files import write_whole
+from dmseg.tables.build import TableData
+from dmseg.tables.spec import TableSpec
+from dmseg.text import csv_text
+
+
+def frame_to_csv(frame: pd.DataFrame) -> str:
+    """A frame as CSV: numbers with all their digits, texts as `dmseg.text.csv_text` makes them safe."""
+    texts = frame.select_dtypes(exclude=["number", "bool"])
+    safe = {str(name): texts[name].map(csv_text, na_action="ignore") for name in texts}
+    return str(frame.assign(**safe).to_csv(index=False))
+
+
+def to_csv(table: TableData) -> str:
+    """One row a cell, what the table ran on beside each."""
+    cells = table.cells.assign(table=table.spec.name, data=table.data, phantom=table.phantom)
+    return frame_to_csv(cells.assign(profile=table.profile, protocol=table.protocol))
+
+
+def write_cases(cases: pd.DataFrame, folder: Path, spec: TableSpec) -> Path:
+    """Writes the tidy per-case frame that a table was computed from."""
+    path = folder / f"{spec.stem}_cases.csv"
+    write_whole(path, frame_to_csv(cases))
+    return path
