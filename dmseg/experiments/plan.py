@@ -1,9 +1,12 @@
 """From settings to runs with ids. Nothing here trains, and nothing imports torch unless precision=auto asks for it."""
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from dmseg.components import bind
 from dmseg.data.case import Task
@@ -125,9 +128,24 @@ def _planned(
         experiment_id=identifier(experiment_identity(identity)),
         evaluation_id=identifier(evaluation_identity(settings.evaluate)),
     )
-    _ = run.fusion, run.reference  # an option that does not fit is an error before anything starts
+    _check_fusion(run.fusion, len(run.task.raters), "labels")
+    _check_fusion(run.reference, len(run.task.raters), "evaluate.reference")
     _check_method(settings, prepared.task)
     return run
+
+
+def _check_fusion(fusion: Callable[..., Any], raters: int, where: str) -> None:
+    """Fuses a few pixels, so that an option which the strategy cannot use is an error before anything starts."""
+    annotations = np.zeros((raters, 1, 2, 2), dtype=np.uint8)
+    annotations[:, 0, 0, 0] = annotations[0, 0, 1, 1] = 1
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            label = np.asarray(fusion(annotations), dtype=np.float64)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{where} cannot fuse the masks of {raters} raters: {error}") from error
+    if label.shape[-3:] != annotations.shape[1:] or not ((label >= 0) & (label <= 1)).all():
+        raise UserError(f"{where} must give a label in [0, 1] of the masks' shape, but gives {label.tolist()}")
 
 
 def _check_method(settings: Settings, task: Task) -> None:

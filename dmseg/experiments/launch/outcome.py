@@ -78,13 +78,18 @@ def attempt(run: PlannedRun, observers: MakeObservers) -> Outcome:
     except Interrupted as interrupted:
         return Outcome(run, "stopped", str(interrupted))
     except UnwritableError as error:
-        return Outcome(run, "unwritable", str(error))
+        return Outcome(run, "unwritable", _with_notes(error, str(error)))
     except UserError as error:
-        return Outcome(run, "misused", str(error))
+        return Outcome(run, "misused", _with_notes(error, str(error)))
     except Exception as error:
-        said = str(error).splitlines()[0] if str(error) else ""
-        return Outcome(run, "failed", f"{type(error).__name__}: {said}", write_log(run, traceback.format_exc()))
+        said = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        return Outcome(run, "failed", _with_notes(error, said), write_log(run, traceback.format_exc()))
     return Outcome(run)
+
+
+def _with_notes(error: Exception, said: str) -> str:
+    """What is said of an error, and what was noted on its way: that the training is kept."""
+    return "\n".join([said, *getattr(error, "__notes__", [])])
 
 
 def attempt_with_teachers(run: PlannedRun, observers: MakeObservers) -> Outcome:
