@@ -3,7 +3,9 @@
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import NoReturn
 
 USAGE = """\
 usage: dmseg COMMAND [key=value ...]
@@ -37,7 +39,8 @@ examples
   dmseg train data=lidc data.root=lidc labels=uniform model=unet_mobilenetv2 fold=0
   dmseg train -m labels=majority,uniform,weighted fold=0,1 data=phantom task=kidney-1 profile=demo
 
-status: 0 done, 1 a run failed, 2 an error of use
+status: 0 done, 1 a run failed, 2 an error of use; 130, 143, 129 stopped by Ctrl-C, SIGTERM, SIGHUP: what is finished is
+kept, and so is the state of a training; the same command resumes. A second signal stops at once.
 """
 
 COMMANDS = {
@@ -62,9 +65,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: words after the program's name; by default the process's own.
 
     Returns:
-        Exit status: 0 done, 1 a run failed, 2 an error of use, 130 interrupted.
+        Exit status: 0 done, 1 a run failed, 2 an error of use, 128 and the signal's number where one stopped it.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    from dmseg.experiments.stopping import handling_signals, received, signals_held_back
+
+    with handling_signals():
+        try:
+            status = _main(list(sys.argv[1:] if arguments is None else arguments))
+        except (KeyboardInterrupt, OSError) as stopped:
+            if isinstance(stopped, OSError) and received() is None:
+                raise
+            status = 130
+            with signals_held_back():
+                _say_stopped("" if isinstance(stopped, OSError) else str(stopped))
+        if (number := received()) is not None:
+            status = 128 + number
+            if arguments is None:
+                _leave(status)
+    return status
+
+
+def _leave(status: int) -> NoReturn:
+    """Ends this process at once: leaving in the usual way waits for threads that read data, and can be interrupted."""
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)
+
+
+def _main(words: list[str]) -> int:
     if not words or {"-h", "--help"} & set(words) or words[0] == "help":
         print(USAGE, end="")
         return 0
@@ -82,9 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(command: str, words: list[str]) -> int:
     from dmseg.errors import UserError
 
-    module, _, function = COMMANDS[command].partition(":")
     try:
-        status = int(getattr(importlib.import_module(module), function)(words))
+        status = _imported(command)(words)
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # whoever read the output has stopped (dmseg runs | head); nothing is left to be said
@@ -99,9 +127,28 @@ def _run(command: str, words: list[str]) -> int:
             raise
         print(f"dmseg: {error.filename}: {error.strerror}; what is finished is kept, call again", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("dmseg: interrupted; finished runs are kept, call again to go on", file=sys.stderr)
-        return 130
+
+
+def _imported(command: str) -> Callable[[list[str]], int]:
+    """The function of a command. An import is brought to its end, as libraries do not expect to be interrupted there."""
+    from dmseg.experiments.stopping import should_stop, stopping_gently
+
+    module, _, function = COMMANDS[command].partition(":")
+    with stopping_gently():
+        found: Callable[[list[str]], int] = getattr(importlib.import_module(module), function)
+    if should_stop():
+        raise KeyboardInterrupt
+    return found
+
+
+def _say_stopped(kept: str) -> None:
+    """Says in one line that a signal stopped the command and what is kept, if anybody can still read it."""
+    from dmseg.experiments.stopping import received
+
+    number = received()
+    kept = kept or "what is finished is kept: prepared cases, checkpoints, runs; run the same command to resume"
+    with suppress(OSError):
+        print(f"dmseg: stopped by {number.name if number else 'Ctrl-C'}: {kept}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from dmseg.training.streams import stream, stream_seed
 
 
 KEPT = "the training is kept: the same command only scores"
+RESUME = "the training is kept, run the same command to resume: it only scores"
 
 
 class _Reports:
@@ -152,7 +153,7 @@ def _train_and_score(
         model, course = _trained(run, prepared, device, told, checkpoints)
         here = course.sessions[-1].seconds
     if should_stop():
-        raise Interrupted(f"stopped after the last step; {KEPT}")
+        raise Interrupted(f"stopped after the last step; {RESUME}")
     course.write_history(folder / "history.csv")
     save_weights(folder / "weights.safetensors", model)
     predictions = folder / "predictions" if run.settings.evaluate.save_predictions else None
@@ -267,7 +268,7 @@ def _score(
 
     def keep(case: str, probability: Array) -> None:
         if should_stop():
-            raise Interrupted(f"stopped while it was scored; {KEPT}")
+            raise Interrupted(f"stopped while it was scored; {RESUME}")
         if save is not None:
             save(case, probability)
 
