@@ -135,9 +135,12 @@ def _planned(
 
 
 def _check_fusion(fusion: Callable[..., Any], raters: int, where: str) -> None:
-    """Fuses a few pixels, so that an option which the strategy cannot use is an error before anything starts."""
+    """Fuses a few pixels, so that an option which the strategy cannot use is an error before anything starts.
+
+    The last rater marks another pixel than all the others.
+    """
     annotations = np.zeros((raters, 1, 2, 2), dtype=np.uint8)
-    annotations[:, 0, 0, 0] = annotations[0, 0, 1, 1] = 1
+    annotations[:-1, 0, 0, 0] = annotations[-1, 0, 1, 1] = 1
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
