@@ -167,7 +167,7 @@ def checksum(path: Path) -> str:
 
 
 JUNK = ("thumbs.db", "desktop.ini", "lost+found")
-"""Names, in lower case, that operating systems leave in any folder; names that begin with ``.`` or ``@`` are as well."""
+"""Names, in lower case, that operating systems leave in any folder, as they do others with a leading ``.`` or ``@``."""
 
 
 def is_junk(name: str) -> bool:

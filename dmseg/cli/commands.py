@@ -98,7 +98,8 @@ def carry_out(runs: Sequence[PlannedRun], settings: Settings) -> int:
             outcomes.append(outcome)
             if outcome.kind != "stopped" or received() is None:
                 _report_failure(outcome)
-                progress.advance(outcome.run.title)
+                if several:
+                    progress.advance(outcome.run.title)
         if received() is not None:
             raise KeyboardInterrupt(_what_is_kept(runs, missing, outcomes))
     left = len(missing) - sum(outcome.kind == "done" for outcome in outcomes)

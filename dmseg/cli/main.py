@@ -130,7 +130,7 @@ def _run(command: str, words: list[str]) -> int:
 
 
 def _imported(command: str) -> Callable[[list[str]], int]:
-    """The function of a command. An import is brought to its end, as libraries do not expect to be interrupted there."""
+    """The function of a command. Its import is brought to an end: libraries do not expect to be interrupted there."""
     from dmseg.experiments.stopping import should_stop, stopping_gently
 
     module, _, function = COMMANDS[command].partition(":")

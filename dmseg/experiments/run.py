@@ -30,7 +30,6 @@ from dmseg.training.objective import Objective
 from dmseg.training.observers import EpochReport, Observer, Observers, RunInfo
 from dmseg.training.streams import stream, stream_seed
 
-
 KEPT = "the training is kept: the same command only scores"
 RESUME = "the training is kept, run the same command to resume: it only scores"
 

@@ -146,7 +146,7 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 
 
 def _leave_terminal() -> None:
-    """Sends output to nowhere where the terminal is gone: a failing write must not keep a checkpoint from being made."""
+    """Discards output where the terminal is gone: a write that fails must not keep a checkpoint from being written."""
     for stream in (1, 2):
         with suppress(OSError):
             os.fstat(stream)
@@ -160,5 +160,5 @@ def _is_dead_terminal(stream: int) -> bool:
     try:
         termios.tcgetattr(stream)
     except termios.error as error:
-        return error.args[0] == errno.EIO
+        return bool(error.args[0] == errno.EIO)
     return False

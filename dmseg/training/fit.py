@@ -105,8 +105,8 @@ def fit(
     training = _Training(model, source, objective, optimizer, schedule)
     if keeper is not None and (state := keeper.restore()) is not None:
         training.load(state)
-        for report in training.reports:
-            observers.epoch_ended(report)
+        for earlier in training.reports:
+            observers.epoch_ended(earlier)
     for steps in range(training.steps + 1, total + 1):
         _step(training, precision)
         report = training.end_epoch(steps // per_epoch) if steps % per_epoch == 0 else None

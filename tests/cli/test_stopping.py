@@ -1,4 +1,4 @@
-"""Signals at any moment of a command: what is kept, what is said, and that the same command ends in the same numbers."""
+"""Signals at any moment of a command: what is kept, what is said, and that the same command ends in equal numbers."""
 
 import importlib
 import os

@@ -298,5 +298,3 @@ def test_the_random_state_is_that_of_the_device_that_trains(monkeypatch):
     _set_random_state(state, torch.device("cpu"))
     assert _random_state(torch.device("cpu")).keys() == {"cpu"}
     assert asked == [second, second], "a CPU's training asks no other device"
-
-

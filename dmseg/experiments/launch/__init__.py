@@ -3,7 +3,7 @@
 One run that fails does not stop the others; a launcher only says where runs are carried out (`schedule.Executor`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from dmseg.errors import UserError
 from dmseg.experiments.launch.local import Inline, Local
@@ -18,7 +18,7 @@ __all__ = ["Outcome", "attempt", "attempt_with_teachers", "is_inline", "launch"]
 
 def launch(
     runs: Sequence[PlannedRun], launcher: LauncherSettings, observers: MakeObservers, carry_out: CarryOut = attempt
-) -> Iterator[Outcome]:
+) -> Generator[Outcome]:
     """Carries out runs and yields each one's outcome as soon as it is known, teachers before their students.
 
     On Ctrl-C, SIGTERM or SIGHUP no further run begins, those under way keep their state, and the rest are left out. A
