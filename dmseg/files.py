@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -105,6 +106,86 @@ def write_whole(path: Path, content: str | bytes) -> None:
             scratch.unlink(missing_ok=True)
 
 
+def create_file(path: Path, text: str) -> bool:
+    """Creates a text file unless there is one already; it is seen whole or not at all.
+
+    Of several writers, also on several machines, exactly one creates the file. Every writer sees the same file once its
+    call has returned.
+
+    Args:
+        path: the file; its folder is made where it is missing.
+        text: its content.
+
+    Returns:
+        Whether this call created the file.
+
+    Raises:
+        OSError: if the folder cannot be written to.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
+    try:
+        scratch.write_text(text, encoding="utf-8")
+        _sync(scratch)
+        return move_unless_exists(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def move_unless_exists(source: Path, target: Path) -> bool:
+    """Renames a file in its folder unless there is something at the target; returns whether it was renamed.
+
+    A hard link does this atomically. Where the file system refuses hard links, writers take turns.
+
+    Raises:
+        OSError: if the folder cannot be written to.
+    """
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        if source.stat().st_nlink == 1:
+            return False  # else it is our own link: a file server may answer a repeated request so
+    except OSError:
+        with _turn(target):
+            if target.exists():
+                return False
+            source.rename(target)
+        return True
+    source.unlink(missing_ok=True)
+    return True
+
+
+CLAIM_SECONDS = 10.0
+"""A claim that stays for so long was left by a process that died: a rename takes no time."""
+
+
+@contextmanager
+def _turn(path: Path) -> Iterator[None]:
+    """Lets one writer of a path at a time into the block, by a file that only one of them can create."""
+    claim = path.parent / f".{path.name}.claim"
+    seen, since = None, time.monotonic()
+    while not _creates(claim):
+        with suppress(FileNotFoundError):
+            status = claim.stat()
+            if (holder := (status.st_ino, status.st_mtime_ns)) != seen:
+                seen, since = holder, time.monotonic()
+            elif time.monotonic() - since > CLAIM_SECONDS:
+                claim.unlink()
+        time.sleep(0.01)
+    try:
+        yield
+    finally:
+        claim.unlink(missing_ok=True)
+
+
+def _creates(path: Path) -> bool:
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    except FileExistsError:
+        return False
+    return True
+
+
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
     """Lets one process at a time into the block; others on the same machine wait. Makes the folder where it is missing.
@@ -124,9 +205,19 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+JUNK = ("thumbs.db", "desktop.ini", "lost+found")
+"""Names, in lower case, that operating systems leave in any folder, as they do others with a leading ``.`` or ``@``."""
+
+
+def is_junk(name: str) -> bool:
+    """Whether a file or folder of this name belongs to the operating system or the file server, not to us."""
+    return name.startswith((".", "@")) or name.lower() in JUNK
+
+
 def checksums(folder: Path) -> dict[str, str]:
-    """Checksums of all files below a folder, by their path within it."""
-    return {str(path.relative_to(folder)): checksum(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    """Checksums of all files below a folder, by their path within it; what is junk (`is_junk`) is left out."""
+    files = ((path, path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(name): checksum(path) for path, name in files if not any(map(is_junk, name.parts))}
 
 
 def _sync(path: Path) -> None:

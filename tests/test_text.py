@@ -111,7 +111,11 @@ def test_csv_text_is_neutralised_where_a_spreadsheet_would_compute():
 
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
-    [("dice", 0.843, "dice 84.30 %"), ("ged", 0.2314, "ged 0.231"), ("ece", float("nan"), "ece undefined (no case has a score)")],
+    [
+        ("dice", 0.843, "dice 84.30 %"),
+        ("ged", 0.2314, "ged 0.231"),
+        ("ece", float("nan"), "ece undefined (no case has a score)"),
+    ],
 )
 def test_scores_in_words(name, value, expected):
     assert score_text(name, value) == expected

@@ -3,18 +3,19 @@
 import logging
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import pandas as pd
 from rich.console import Console
 from rich.logging import RichHandler
 
 from dmseg.experiments.compose import compose_settings
-from dmseg.experiments.launch import Outcome, attempt_with_teachers, is_inline, launch
+from dmseg.experiments.launch import Outcome, is_inline, launch
 from dmseg.experiments.lease import Held
 from dmseg.experiments.plan import PlannedRun, distinct, plan_folds, plan_run
 from dmseg.experiments.sources import count_target_slices, prepare_task, prepare_tasks
 from dmseg.experiments.status import is_complete
+from dmseg.experiments.stopping import received
 from dmseg.experiments.store import RunStore, mean_scores
 from dmseg.report.observers import quiet, talkative
 from dmseg.report.progress import ManyProgress
@@ -51,11 +52,10 @@ def train(words: Sequence[str]) -> int:
     set_up_logging()
     settings = compose_settings(words)
     run = plan_run(settings, prepare_task(settings.data, settings.paths, settings.task, say, settings.workers))
-    outcome = attempt_with_teachers(run, talkative)
-    _report_failure(outcome)
-    if outcome.error is None:
+    status = carry_out(distinct([run]), settings)
+    if status == 0:
         _print_scores([run])
-    return outcome.status
+    return status
 
 
 def cv(words: Sequence[str]) -> int:
@@ -70,21 +70,49 @@ def cv(words: Sequence[str]) -> int:
 
 
 def carry_out(runs: Sequence[PlannedRun], settings: Settings) -> int:
-    """Carries out what is missing of some runs, and reports each that fails; returns the exit status."""
+    """Carries out what is missing of some runs, and reports each that fails.
+
+    Args:
+        runs: the runs, each once, teachers among them.
+        settings: say where they are carried out.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        KeyboardInterrupt: if a signal asked to stop; its text says what is kept.
+    """
     _set_damaged_aside(runs)
     missing = [run for run in runs if not _is_over(run)]
-    say(f"{len(runs)} runs, {len(runs) - len(missing)} done before, {len(missing)} to do")
-    here = is_inline(settings.launcher)
+    several = len(runs) > 1
+    if several:
+        say(f"{len(runs)} runs, {len(runs) - len(missing)} done before, {len(missing)} to do")
+    here = is_inline(settings.launcher, missing)
     progress = ManyProgress(err, len(missing), bar=not here)
-    statuses: list[int] = []
-    with progress.shown():
-        for outcome in launch(missing, settings.launcher, talkative if here else quiet):
-            _report_failure(outcome)
-            statuses.append(outcome.status)
-            progress.advance(outcome.run.title)
-    if left := len(missing) - statuses.count(0):
-        say(f"{left} of {len(missing)} runs are not done; what is finished is kept, call again to go on")
-    return max(statuses, default=0)
+    outcomes: list[Outcome] = []
+    with progress.shown(), closing(launch(missing, settings.launcher, talkative if here else quiet)) as launched:
+        for outcome in launched:
+            outcomes.append(outcome)
+            if outcome.kind != "stopped" or received() is None:
+                _report_failure(outcome)
+                if several:
+                    progress.advance(outcome.run.title)
+        if received() is not None:
+            raise KeyboardInterrupt(_what_is_kept(runs, missing, outcomes))
+    left = len(missing) - sum(outcome.kind == "done" for outcome in outcomes)
+    if left and several:
+        say(f"{left} of {len(missing)} runs are not done; what is finished is kept, run the same command to go on")
+    return max((outcome.status for outcome in outcomes), default=0)
+
+
+def _what_is_kept(runs: Sequence[PlannedRun], missing: Sequence[PlannedRun], outcomes: Sequence[Outcome]) -> str:
+    """What a command leaves that was stopped; it resumes with the first run that is not done."""
+    done = len(runs) - len(missing) + sum(outcome.kind == "done" for outcome in outcomes)
+    stopped = [outcome for outcome in outcomes if outcome.kind == "stopped"]
+    if len(stopped) == 1:
+        return f"{done} of {len(runs)} runs done, {stopped[0].run.title} {stopped[0].error}"
+    states = f", {len(stopped)} with their state kept" if stopped else ""
+    return f"{done} of {len(runs)} runs done{states}; run the same command to resume"
 
 
 def _is_over(run: PlannedRun) -> bool:

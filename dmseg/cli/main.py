@@ -1,8 +1,11 @@
 """The command ``dmseg``: looks at the first word only, so that help needs no heavy import."""
 
 import importlib
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import NoReturn
 
 from dmseg.cli import streams
 
@@ -39,7 +42,8 @@ examples
   dmseg train data=lidc data.root=lidc labels=uniform model=unet_mobilenetv2 fold=0
   dmseg train -m labels=majority,uniform,weighted fold=0,1 data=phantom task=kidney-1 profile=demo name=labels
 
-status: 0 done, 1 a run failed, 2 an error of use
+status: 0 done, 1 a run failed, 2 an error of use; 130, 143, 129 stopped by Ctrl-C, SIGTERM, SIGHUP: what is finished is
+kept, and so is the state of a training; the same command resumes. A second signal stops at once.
 """
 
 COMMANDS = {
@@ -67,13 +71,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: words after the program's name; by default the process's own.
 
     Returns:
-        Exit status: 0 done, 1 a run failed, 2 an error of use, 130 interrupted.
+        Exit status: 0 done, 1 a run failed, 2 an error of use, 128 and the signal's number where one stopped it.
     """
-    streams.set_up()
-    try:
-        return streams.finish(_main(list(sys.argv[1:] if arguments is None else arguments)))
-    except OSError as error:
-        return streams.report(error)
+    from dmseg.experiments.stopping import handling_signals, received, signals_held_back
+
+    with handling_signals():
+        streams.set_up()
+        try:
+            status = streams.finish(_main(list(sys.argv[1:] if arguments is None else arguments)))
+        except (KeyboardInterrupt, OSError) as stopped:
+            if isinstance(stopped, OSError) and received() is None:
+                status = streams.report(stopped)
+            else:
+                status = 130
+                with signals_held_back():
+                    _say_stopped("" if isinstance(stopped, OSError) else str(stopped))
+        if (number := received()) is not None:
+            status = 128 + number
+        if arguments is None:
+            _leave(status)
+    return status
+
+
+def _leave(status: int) -> NoReturn:
+    """Ends this process at once: what is done is done, and the usual end waits for threads and can be interrupted."""
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)
 
 
 def _main(words: list[str]) -> int:
@@ -98,14 +123,32 @@ def _run(command: str, words: list[str]) -> int:
     try:
         words = checked(command, words)
         functions = SWEEPS if set(MULTIRUN) & set(words) else COMMANDS
-        module, _, function = functions[command].partition(":")
-        return int(getattr(importlib.import_module(module), function)(words))
+        return _imported(functions[command])(words)
     except UserError as error:
         streams.tell(str(error))
         return 2
-    except KeyboardInterrupt:
-        print("dmseg: interrupted; finished runs are kept, call again to go on", file=sys.stderr)
-        return 130
+
+
+def _imported(name: str) -> Callable[[list[str]], int]:
+    """The function of a command. Its import is brought to an end: libraries do not expect to be interrupted there."""
+    from dmseg.experiments.stopping import should_stop, stopping_gently
+
+    module, _, function = name.partition(":")
+    with stopping_gently():
+        found: Callable[[list[str]], int] = getattr(importlib.import_module(module), function)
+    if should_stop():
+        raise KeyboardInterrupt
+    return found
+
+
+def _say_stopped(kept: str) -> None:
+    """Says in one line that a signal stopped the command and what is kept, if anybody can still read it."""
+    from dmseg.experiments.stopping import received
+
+    number = received()
+    kept = kept or "what is finished is kept: prepared cases, checkpoints, runs; run the same command to resume"
+    with suppress(OSError):
+        streams.tell(f"stopped by {number.name if number else 'Ctrl-C'}: {kept}")
 
 
 if __name__ == "__main__":

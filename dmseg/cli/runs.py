@@ -16,6 +16,7 @@ from dmseg.experiments.inventory import (
     choose,
     damage,
     entries,
+    foreign,
     leftovers,
     lineage,
     whole_runs,
@@ -40,7 +41,7 @@ def runs(words: Sequence[str]) -> int:
     if action == "show":
         return _show(chosen, found)
     if action == "verify":
-        return _verify(chosen, aside="aside" in switches)
+        return _verify(chosen, stores, aside="aside" in switches)
     if action == "prune":
         return _prune(stores, whole_runs(chosen) if filters else [], confirmed="confirm" in switches)
     return _list(chosen)
@@ -96,7 +97,7 @@ def _show(chosen: Sequence[Entry], found: Sequence[Entry]) -> int:
     return 0
 
 
-def _verify(chosen: Sequence[Entry], aside: bool) -> int:
+def _verify(chosen: Sequence[Entry], stores: Sequence[RunStore], aside: bool) -> int:
     stored = [entry for entry in chosen if entry.status in ("done", "damaged")]
     status = 0
     for entry in stored:
@@ -105,6 +106,8 @@ def _verify(chosen: Sequence[Entry], aside: bool) -> int:
             print(printable_lines("\n".join(wrong)))
             if aside:
                 print(f"{entry.run_id} is set aside in {printable(str(entry.store.set_aside(entry.run_id)))}")
+    if ignored := [str(path) for store in stores for path in foreign(store)]:
+        print(printable(f"ignored, not written by dmseg: {', '.join(ignored)}"))
     print(f"{len(stored)} runs verified: {'some are damaged' if status else 'all files are what was stored'}")
     return status
 

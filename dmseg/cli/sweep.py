@@ -24,8 +24,6 @@ Plan = Callable[[Settings, PreparedTask], Sequence[PlannedRun]]
 
 MANY = 1000
 """From so many combinations on it is said that planning them takes time."""
-STOPPED = 128
-"""Exit statuses above are those of a signal."""
 
 
 def train(words: Sequence[str]) -> int:
@@ -55,13 +53,19 @@ def _sweep(command: str, words: Sequence[str], plan: Plan) -> int:
     name = name or _digest(command, grid)
     _announce(grid)
     experiments = _plan_all(grid, plan)
-    status = _carry_out(experiments)
+    try:
+        return _carry_out(experiments)
+    finally:  # also of what is there when it was interrupted
+        _report(command, name, experiments)
+
+
+def _report(command: str, name: str, experiments: Sequence[Experiment]) -> None:
+    """Prints and writes the table of a sweep."""
     rows = make_rows(experiments)
     print_rows(rows, command, name)
     path = _folder(experiments) / "sweeps" / f"{name}.csv"
     write_whole(path, to_csv(rows, command))
     say(f"written: {path}")
-    return status
 
 
 def _take_name(words: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -131,7 +135,7 @@ def _carry_out(experiments: Sequence[Experiment]) -> int:
     status = 0
     for number, wave in enumerate(waves(keeping_first)):
         trained = wave if number == 0 else [run for run in wave if RunStore(run.results).is_done(run.run_id)]
-        if trained and status < STOPPED:
+        if trained:
             status = max(status, carry_out(trained, experiments[0].settings))
     return status
 

@@ -35,6 +35,12 @@ DISTILL_REVISION = 1
 KDE_REVISION = 2
 """The same for the kernel estimate of the teacher's calibration."""
 
+DROPOUT_REVISION = 2
+"""The same for distilled networks with dropout: up to 1, their dropout depended on how the teacher was initialised."""
+
+DROPOUT = ("DeepLabV3", "DeepLabV3Plus", "FPN", "PSPNet")
+"""Architectures with dropout by default."""
+
 FOLD_OF_TEACHER = ("teacher", "calibrator")
 """Keys of distillation with the ids of other runs of the same fold."""
 
@@ -93,7 +99,7 @@ def run_identity(
         "labels": _labels(settings.labels),
         "model": _model(settings.model),
         "loss": _loss(settings.loss),
-        "distill": None if settings.distill is None else _distill(settings.distill, settings.loss, teachers or {}),
+        "distill": None if settings.distill is None else _distill(settings, settings.distill, teachers or {}),
         "held_out": held_out,
         "optim": asdict(settings.optim),
         "train": asdict(settings.train),
@@ -161,12 +167,14 @@ def _loss(settings: LossSettings) -> dict[str, Any]:
     return node
 
 
-def _distill(settings: DistillSettings, loss: LossSettings, teachers: Mapping[str, str]) -> dict[str, Any]:
+def _distill(student: Settings, settings: DistillSettings, teachers: Mapping[str, str]) -> dict[str, Any]:
     """The terms' weights, the teacher's id, and what is done with its predictions; what has no effect is left out."""
-    weights = settings.weights(loss)
+    weights = settings.weights(student.loss)
     node: dict[str, Any] = {"weights": weights, "revision": DISTILL_REVISION}
-    if not settings.needs_teacher(loss):
+    if not settings.needs_teacher(student.loss):
         return node
+    if _has_dropout(student.model):
+        node["dropout"] = DROPOUT_REVISION
     node |= {**teachers, "temperature": settings.temperature}
     if "teacher_region" in weights:
         node["classes"] = settings.classes
@@ -190,6 +198,12 @@ def _model(settings: ModelSettings) -> dict[str, Any]:
     if settings.weights not in (None, "imagenet"):
         node["weights"] = f"sha256:{_file_digest(Path(str(settings.weights)))}"
     return node
+
+
+def _has_dropout(settings: ModelSettings) -> bool:
+    """Whether a network drops something in training, as its architecture or an option says."""
+    options = {**settings.options, **settings.encoder_options}
+    return settings.architecture in DROPOUT or any("drop" in name and value for name, value in options.items())
 
 
 def _file_digest(path: Path) -> str:

@@ -2,16 +2,22 @@
 
 import csv
 import math
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dmseg.errors import UserError
 from dmseg.experiments.lease import is_held
-from dmseg.experiments.store import SCORES, DamagedError, RunStore
+from dmseg.experiments.store import DONE, ID, SCORES, DamagedError, RunStore, read_json
 
+OWN = re.compile(r"(\.time|\.predictions|\.?[0-9a-f]{16}(\.json|\.log)?)(\.[0-9a-f]{8,32}|\.claim)?")
+"""Names in a store's folders: of runs, their leases and logs, and what is being written."""
+ASIDE = re.compile(r"[0-9a-f]{16}-[0-9]+")
+"""Names of runs that were set aside."""
 FIELDS = ("status", "data", "task", "labels", "model", "fold", "seed", "experiment")
 """What runs can be chosen by, beside their ids."""
 
@@ -45,17 +51,22 @@ def entries(stores: Iterable[RunStore]) -> list[Entry]:
 
 
 def _entries(store: RunStore) -> Iterator[Entry]:
-    stored = sorted(path.name for path in store.runs.glob("[!.]*") if path.is_dir())
+    stored = store.stored()
     for run_id in stored:
         yield _finished(store, run_id)
     known = set(stored)
-    for path in sorted((store.results / "leases").glob("*.json")):
+    for path in _named_by_runs(store, "leases", ".json"):
         if path.stem not in known and is_held(path):
             known.add(path.stem)
             yield Entry(store, path.stem, "running", fields={"status": "running"})
-    for path in sorted((store.results / "failed").glob("*.log")):
+    for path in _named_by_runs(store, "failed", ".log"):
         if path.stem not in known:
             yield Entry(store, path.stem, "failed", fields={"status": "failed"})
+
+
+def _named_by_runs(store: RunStore, folder: str, ending: str) -> list[Path]:
+    """Files of one of the store's folders that are called as a run is."""
+    return sorted(path for path in (store.results / folder).glob(f"*{ending}") if ID.fullmatch(path.stem))
 
 
 def _finished(store: RunStore, run_id: str) -> Entry:
@@ -182,7 +193,9 @@ def leftovers(store: RunStore) -> list[Leftover]:
     """What no run needs any more: scratch of dead processes, checkpoints and logs of finished runs, damaged runs."""
     done = set(store.run_ids())
     found = [
-        _leftover(path, "scratch of a dead process") for path in store.runs.glob(".*") if not _is_in_work(store, path)
+        _leftover(path, "scratch of a dead process")
+        for path in store.runs.glob(".*")
+        if OWN.fullmatch(path.name) and not _is_in_work(store, path)
     ]
     for run_id in sorted(done):
         for path, why in (
@@ -191,8 +204,31 @@ def leftovers(store: RunStore) -> list[Leftover]:
         ):
             if path.exists():
                 found.append(_leftover(path, why))
-    found += [_leftover(path, "damaged run, set aside") for path in sorted((store.results / "damaged").glob("*"))]
-    return found
+    aside = (path for path in sorted((store.results / "damaged").glob("*")) if ASIDE.fullmatch(path.name))
+    return found + [_leftover(path, "damaged run, set aside") for path in aside]
+
+
+def foreign(store: RunStore) -> list[Path]:
+    """Files and folders that dmseg did not write, among those of a store: an operating system's or a file server's.
+
+    Of a folder that is foreign the content is not listed.
+    """
+    folders = (store.results / name for name in ("runs", "checkpoints", "leases", "failed"))
+    found = [path for folder in folders for path in folder.glob("*") if not OWN.fullmatch(path.name)]
+    for run_id in store.run_ids():
+        with suppress(DamagedError):
+            found += _foreign_in_run(store, run_id)
+    return sorted(found)
+
+
+def _foreign_in_run(store: RunStore, run_id: str) -> list[Path]:
+    parts = [store.folder(run_id), *store.additions(run_id)]
+    known = {store.folder(run_id) / "evaluations", *parts}
+    for part in parts:
+        for name in (DONE, *read_json(part / DONE)):
+            known |= {part / name, *(part / name).parents}
+    beside = (path for path in store.folder(run_id).rglob("*") if path not in known and path.parent in known)
+    return [path for path in beside if not OWN.fullmatch(path.name)]
 
 
 def whole_runs(chosen: Sequence[Entry]) -> list[Leftover]:

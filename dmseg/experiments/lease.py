@@ -16,6 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from dmseg.files import create_file, move_unless_exists
+
 PATIENCE = 300.0
 """Seconds without renewal after which an owner counts as dead: well above the time that NFS caches file times."""
 RENEWALS = 10
@@ -61,37 +63,13 @@ def is_held(path: Path, patience: float = PATIENCE) -> bool:
 
 def _acquire(path: Path, owner: dict[str, Any], patience: float) -> bool:
     for _ in range(3):
-        if _create(path, owner):
+        if create_file(path, json.dumps(owner)):
             return True
         holder = _read(path)
         if path.exists() and not _is_dead(path, holder, patience):
             return False
         _bury(path, holder.get("token"))
     return False
-
-
-def _create(path: Path, owner: dict[str, Any]) -> bool:
-    """Creates a lease, content and all, unless there is one."""
-    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    scratch.write_text(json.dumps(owner))
-    try:
-        os.link(scratch, path)
-    except FileExistsError:
-        return False
-    except OSError:  # a file system without hard links
-        return _create_exclusively(path, owner)
-    finally:
-        scratch.unlink(missing_ok=True)
-    return True
-
-
-def _create_exclusively(path: Path, owner: dict[str, Any]) -> bool:
-    try:
-        with path.open("x") as file:
-            file.write(json.dumps(owner))
-    except FileExistsError:
-        return False
-    return True
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -122,7 +100,7 @@ def _bury(path: Path, token: str | None) -> None:
         return
     if _read(grave).get("token") != token:
         with suppress(OSError):
-            os.link(grave, path)
+            move_unless_exists(grave, path)
     grave.unlink(missing_ok=True)
 
 

@@ -1,11 +1,12 @@
 """Carries out one planned run: train, evaluate, store; or only what is missing of it."""
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 
 from dmseg.data.batches import BatchSource, load_training
 from dmseg.data.prepared import PreparedTask
+from dmseg.experiments.check import check_schedule, check_scoring
 from dmseg.experiments.distill import distill_objective
 from dmseg.experiments.identity import evaluation_identity
 from dmseg.experiments.plan import PlannedRun
@@ -21,32 +23,65 @@ from dmseg.experiments.status import is_complete
 from dmseg.experiments.stopping import should_stop
 from dmseg.experiments.store import RunStore, mean_scores, save_weights, write_json, write_scores
 from dmseg.methods.base import Streams
-from dmseg.training.checkpoint import Checkpoints, Session
-from dmseg.training.evaluate import evaluate, save_predictions
+from dmseg.training.checkpoint import Checkpoints, Interrupted, Session, State
+from dmseg.training.evaluate import Array, evaluate, save_predictions
 from dmseg.training.fit import fit, resolve_device
 from dmseg.training.objective import Objective
 from dmseg.training.observers import EpochReport, Observer, Observers, RunInfo
 from dmseg.training.precision import check_precision, describe_precision
 from dmseg.training.streams import stream, stream_seed
 
+KEPT = "the training is kept: the same command only scores"
+RESUME = "the training is kept, run the same command to resume: it only scores"
 
-class _History:
-    """Keeps the epoch reports for the run's own file."""
+
+class _Reports:
+    """Collects the epoch reports, also those of earlier sessions."""
 
     def __init__(self) -> None:
-        self.reports: list[EpochReport] = []
+        self.found: list[EpochReport] = []
 
     def epoch_ended(self, report: EpochReport) -> None:
-        self.reports.append(report)
-
-    def write(self, path: Path) -> None:
-        rows = [{"epoch": item.epoch, "step": item.step, "lr": item.lr, **item.losses} for item in self.reports]
-        pd.DataFrame(rows).to_csv(path, index=False)
+        self.found.append(report)
 
     def started(self, info: RunInfo) -> None: ...
     def stepped(self, step: int) -> None: ...
     def evaluated(self, summary: dict[str, float]) -> None: ...
     def ended(self, error: BaseException | None) -> None: ...
+
+
+@dataclass(frozen=True)
+class _Course:
+    """What is known of a training that is over, kept with its weights until they are scored.
+
+    Attributes:
+        epochs: number of epochs.
+        steps_per_epoch: optimiser steps in an epoch.
+        reports: of each epoch.
+        sessions: that it took.
+        facts: of the objective.
+        machine: what it ran on, and with which versions.
+        usage: when it ended and how much memory it took.
+    """
+
+    epochs: int
+    steps_per_epoch: int
+    reports: list[EpochReport]
+    sessions: list[Session]
+    facts: dict[str, Any]
+    machine: dict[str, Any]
+    usage: dict[str, Any]
+
+    @classmethod
+    def of(cls, node: Mapping[str, Any]) -> Self:
+        """From the plain form that `dataclasses.asdict` gives."""
+        reports = [EpochReport(**report) for report in node["reports"]]
+        sessions = [Session(**session) for session in node["sessions"]]
+        return cls(**{**node, "reports": reports, "sessions": sessions})
+
+    def write_history(self, path: Path) -> None:
+        rows = [{"epoch": item.epoch, "step": item.step, "lr": item.lr, **item.losses} for item in self.reports]
+        pd.DataFrame(rows).to_csv(path, index=False)
 
 
 def execute(run: PlannedRun, observers: Callable[[PlannedRun], list[Observer]] = lambda run: []) -> bool:
@@ -68,6 +103,8 @@ def execute(run: PlannedRun, observers: Callable[[PlannedRun], list[Observer]] =
     if is_complete(run):
         store.tidy(run.run_id)
         return False
+    if should_stop():
+        raise Interrupted("stopped before it began; run the same command to resume")
     with store.working_on(run.run_id):
         if is_complete(run):
             return False
@@ -83,58 +120,104 @@ def _do_what_is_missing(run: PlannedRun, store: RunStore, observers: Callable[[P
         _score_again(run, store, device)
         return
     check_precision(run.precision, device)
-    history = _History()
-    told = Observers([history, *observers(run)])
+    told = Observers(observers(run))
     kept = run.settings.checkpoint
     checkpoints = Checkpoints(store.checkpoints(run.run_id), kept.minutes, kept.steps, should_stop)
     error: BaseException | None = None
     try:
-        store.write(run.run_id, partial(_train_and_score, run, device, history, told, checkpoints))
+        store.write(run.run_id, partial(_train_and_score, run, device, told, checkpoints))
         checkpoints.remove()
         store.log(run.run_id).unlink(missing_ok=True)
     except BaseException as caught:
         error = caught
+        if checkpoints.is_finished and not isinstance(caught, Interrupted):
+            caught.add_note(KEPT)
         raise
     finally:
-        told.ended(error)
+        with suppress(OSError):  # the terminal may be gone
+            told.ended(error)
 
 
 def _train_and_score(
-    run: PlannedRun,
-    device: torch.device,
-    history: _History,
-    told: Observers,
-    checkpoints: Checkpoints,
-    folder: Path,
+    run: PlannedRun, device: torch.device, told: Observers, checkpoints: Checkpoints, folder: Path
 ) -> None:
     """Fills a run's folder."""
-    settings = run.settings
     start = time.monotonic()
     begin_usage(device)
     prepared = PreparedTask(run.store)
-    source = _batch_source(run, prepared, device)
-    config = {"identity": run.identity, "settings": asdict(settings)}
-    told.started(RunInfo(run.run_id, run.experiment_id, run.title, config, source.epochs, source.steps_per_epoch))
-    write_json(folder / "config.json", config)
-    model = initial_model(run, prepared.n_channels).to(device)
-    torch.manual_seed(stream_seed(settings.seed, settings.fold, "dropout"))
-    objective = _objective(run, prepared, device)
-    sessions = _fit(run, model, source, objective, told, checkpoints)
-    history.write(folder / "history.csv")
+    write_json(folder / "config.json", _config(run))
+    state = checkpoints.restore()
+    if state is not None and checkpoints.is_finished:
+        model, course = _finished(run, prepared, device, state, told)
+        here = 0.0
+    else:
+        model, course = _trained(run, prepared, device, told, checkpoints)
+        here = course.sessions[-1].seconds
+    if should_stop():
+        raise Interrupted(f"stopped after the last step; {RESUME}")
+    course.write_history(folder / "history.csv")
     save_weights(folder / "weights.safetensors", model)
-    predictions = folder / "predictions" if settings.evaluate.save_predictions else None
+    predictions = folder / "predictions" if run.settings.evaluate.save_predictions else None
     cases = _score(run, model, prepared, device, predictions)
     _write_evaluation(run, cases, folder)
-    trained = sum(session.seconds for session in sessions)
-    course = {
-        "train_seconds": trained,
-        "seconds": trained + time.monotonic() - start - sessions[-1].seconds,
-        "steps": source.steps_per_epoch * source.epochs,
-        "sessions": [asdict(session) for session in sessions],
-        **objective.facts(),
-    }
-    write_json(folder / "manifest.json", _manifest(run, device, course))
+    seconds = sum(session.seconds for session in course.sessions)
+    times = {"train_seconds": seconds, "seconds": seconds + time.monotonic() - start - here}
+    write_json(folder / "manifest.json", _manifest(run, course, times, describe_usage(device)))
     told.evaluated(mean_scores(cases))
+
+
+def _trained(
+    run: PlannedRun, prepared: PreparedTask, device: torch.device, told: Observers, checkpoints: Checkpoints
+) -> tuple[nn.Module, _Course]:
+    """Trains the network, from the last checkpoint on, and keeps it before anything else may fail."""
+    settings = run.settings
+    model = initial_model(run, prepared.n_channels).to(device)
+    check_scoring(run, model, prepared, device)
+    source = _batch_source(run, prepared, device)
+    told.started(_info(run, source.epochs, source.steps_per_epoch))
+    objective = _objective(run, prepared, device)
+    torch.manual_seed(stream_seed(settings.seed, settings.fold, "dropout"))  # last: building a teacher draws, too
+    reports = _Reports()
+    sessions = _fit(run, model, source, objective, Observers([reports, told]), checkpoints)
+    course = _Course(
+        source.epochs,
+        source.steps_per_epoch,
+        reports.found,
+        sessions,
+        objective.facts(),
+        {"versions": describe_versions(), "machine": describe_machine(device)},
+        describe_usage(device),
+    )
+    checkpoints.finish(source.epochs * source.steps_per_epoch, model.state_dict(), asdict(course))
+    return model, course
+
+
+def _finished(
+    run: PlannedRun, prepared: PreparedTask, device: torch.device, state: State, told: Observers
+) -> tuple[nn.Module, _Course]:
+    """A trained network that was not scored; neither training data nor teacher are needed."""
+    course = _Course.of(state.rest)
+    told.started(_info(run, course.epochs, course.steps_per_epoch))
+    for report in course.reports:
+        told.epoch_ended(report)
+    return _network(run, prepared, state.weights, device), course
+
+
+def _info(run: PlannedRun, epochs: int, steps_per_epoch: int) -> RunInfo:
+    return RunInfo(run.run_id, run.experiment_id, run.title, _config(run), epochs, steps_per_epoch)
+
+
+def _config(run: PlannedRun) -> dict[str, Any]:
+    return {"identity": run.identity, "settings": asdict(run.settings)}
+
+
+def _network(
+    run: PlannedRun, prepared: PreparedTask, weights: Mapping[str, torch.Tensor], device: torch.device
+) -> nn.Module:
+    """The network of a run with these weights."""
+    model = run.method.network(replace(run.settings.model, weights=None), prepared.n_channels, run.task)
+    model.load_state_dict(weights)
+    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def _objective(run: PlannedRun, prepared: PreparedTask, device: torch.device) -> Objective:
@@ -161,7 +244,9 @@ def _fit(
 ) -> list[Session]:
     method, optim = run.method, run.settings.optim
     optimizer = method.optimizer(model, optim)
-    schedule = method.schedule(optimizer, optim, source.steps_per_epoch * source.epochs)
+    total = source.steps_per_epoch * source.epochs
+    schedule = method.schedule(optimizer, optim, total)
+    check_schedule(schedule, total)
     return fit(model, source, objective, optimizer, schedule, run.precision, told, checkpoints)
 
 
@@ -180,7 +265,14 @@ def _batch_source(run: PlannedRun, prepared: PreparedTask, device: torch.device)
 def _score(
     run: PlannedRun, model: nn.Module, prepared: PreparedTask, device: torch.device, predictions: Path | None
 ) -> pd.DataFrame:
-    keep = None if predictions is None else save_predictions(predictions)
+    save = None if predictions is None else save_predictions(predictions)
+
+    def keep(case: str, probability: Array) -> None:
+        if should_stop():
+            raise Interrupted(f"stopped while it was scored; {RESUME}")
+        if save is not None:
+            save(case, probability)
+
     predictor = run.method.predictor(model, _streams(run))
     return evaluate(predictor, prepared, run.split.validation, run.reference, run.settings.evaluate, device, keep)
 
@@ -188,9 +280,7 @@ def _score(
 def _score_again(run: PlannedRun, store: RunStore, device: torch.device) -> None:
     """Re-evaluates saved weights: new evaluation settings, or predictions that were not kept."""
     prepared = PreparedTask(run.store)
-    model = run.method.network(replace(run.settings.model, weights=None), prepared.n_channels, run.task)
-    model.load_state_dict(store.load_weights(run.run_id))
-    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = _network(run, prepared, store.load_weights(run.run_id), device)
     scored: list[pd.DataFrame] = []
     if run.settings.evaluate.save_predictions and not store.has_predictions(run.run_id):
         store.add(
@@ -207,16 +297,18 @@ def _write_evaluation(run: PlannedRun, cases: pd.DataFrame, folder: Path) -> Non
     write_scores(folder, cases, run.evaluation_id, evaluation_identity(run.settings.evaluate))
 
 
-def _manifest(run: PlannedRun, device: torch.device, course: dict[str, Any]) -> dict[str, Any]:
+def _manifest(run: PlannedRun, course: _Course, times: dict[str, float], usage: dict[str, Any]) -> dict[str, Any]:
     return {
         "run_id": run.run_id,
         "experiment_id": run.experiment_id,
         "title": run.title,
         "phantom": run.settings.data.phantom is not None,
         "split": {"train": list(run.split.train), "validation": list(run.split.validation)},
-        "versions": describe_versions(),
-        "machine": describe_machine(device),
         "precision": describe_precision(run.precision),
-        **course,
-        **describe_usage(device),
+        **course.machine,
+        **times,
+        "steps": course.steps_per_epoch * course.epochs,
+        "sessions": [asdict(session) for session in course.sessions],
+        **course.facts,
+        **{name: max(value, usage.get(name, value)) for name, value in {**usage, **course.usage}.items()},
     }

@@ -15,6 +15,7 @@ that failed, and ``damaged`` with entries that were set aside.
 
 import errno
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -38,6 +39,8 @@ WEIGHTS = "weights.safetensors"
 SMALL_FILES = ("config.json", "manifest.json", "history.csv", "cases.csv", "evaluation.json")
 """What is checked whenever a run is relied on; weights and predictions are checked when they are read."""
 
+ID = re.compile(r"[0-9a-f]{16}")
+"""What runs and evaluations are called; what has another name in their folders is not ours, and is ignored."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Errors of a disk, not of one file."""
@@ -78,7 +81,11 @@ class RunStore:
 
     def run_ids(self) -> list[str]:
         """Ids of all finished runs."""
-        return sorted(path.parent.name for path in self.runs.glob(f"[!.]*/{DONE}"))
+        return [run_id for run_id in self.stored() if self.is_done(run_id)]
+
+    def stored(self) -> list[str]:
+        """Ids of all runs that have a folder; one without `DONE` is damaged."""
+        return sorted(path.name for path in self.runs.glob("*") if ID.fullmatch(path.name) and path.is_dir())
 
     def is_done(self, run_id: str) -> bool:
         """Whether a run is finished."""
@@ -161,12 +168,14 @@ class RunStore:
     def damage(self, run_id: str, every_file: bool = False) -> list[str]:
         """What is wrong with a finished run: one line for each file that is missing or not what was stored.
 
+        Files that were never stored do not matter.
+
         Args:
             run_id: id of the run.
             every_file: weights and predictions too; by default only what is small.
         """
         try:
-            folders = [self.folder(run_id), *self._additions(run_id)]
+            folders = [self.folder(run_id), *self.additions(run_id)]
             seals = {folder: _read_seal(folder / DONE) for folder in folders}
         except DamagedError as error:
             return [str(error)]
@@ -179,10 +188,10 @@ class RunStore:
                     found += _differs(folder / name, known[name])
         return found
 
-    def _additions(self, run_id: str) -> list[Path]:
+    def additions(self, run_id: str) -> list[Path]:
         """Folders of a run that have checksums of their own: later evaluations, and predictions kept later."""
         folder = self.folder(run_id)
-        later = sorted(folder.glob("evaluations/[!.]*"))
+        later = sorted(path for path in folder.glob("evaluations/*") if ID.fullmatch(path.name) and path.is_dir())
         predictions = folder / "predictions"
         with_run = any(name.startswith("predictions/") for name in _read_seal(folder / DONE))
         return later if with_run or not predictions.is_dir() else [*later, predictions]

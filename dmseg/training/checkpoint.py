@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +19,9 @@ from torch import Tensor
 from dmseg.files import checksum, checksums, publish, scratch_folder
 
 SUMS = "sums.json"
+FINISHED = "-finished"
+"""Ending of the name of a checkpoint whose training is over."""
+PLACE = re.compile(rf"[0-9]{{9,}}({FINISHED})?")
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +64,8 @@ class Checkpoints:
     """Checkpoints of one run; only the newest is kept, each appears whole or not at all.
 
     Args:
-        folder: of this run alone; ``<folder>/<steps>/`` holds the weights (safetensors), the rest, and their checksums.
+        folder: of this run alone; ``<folder>/<steps>/``, after the last step ``<steps>-finished``, holds the weights
+            (safetensors), the rest, and their checksums.
         minutes: a checkpoint is written when so many minutes have passed since the last one; None for never.
         steps: the same in steps.
         should_stop: asked after each step; if it says yes, the state is kept and the training stops.
@@ -77,6 +82,8 @@ class Checkpoints:
         self._minutes, self._steps = minutes, steps
         self._should_stop = should_stop
         self._last = time.monotonic()
+        self.is_finished = False
+        """Whether the training is over and its weights are kept."""
 
     def after_step(self, steps: int, state: Callable[[], State]) -> None:
         """Writes a checkpoint where it is time to.
@@ -89,15 +96,15 @@ class Checkpoints:
         if stop or self._is_time(steps):
             self.save(steps, state())
         if stop:
-            raise Interrupted(f"stopped after {steps} steps; a checkpoint is kept, call again to go on")
+            raise Interrupted(f"stopped after {steps} steps; a checkpoint is kept, run the same command to resume")
 
     def _is_time(self, steps: int) -> bool:
         by_steps = self._steps is not None and steps % self._steps == 0
         return by_steps or (self._minutes is not None and time.monotonic() - self._last >= 60 * self._minutes)
 
-    def save(self, steps: int, state: State) -> None:
+    def save(self, steps: int, state: State, ending: str = "") -> None:
         """Writes a checkpoint and removes the older ones."""
-        place = self._folder / f"{steps:09d}"
+        place = self._folder / f"{steps:09d}{ending}"
         with scratch_folder(place) as scratch:
             weights = {name: value.detach().cpu().contiguous() for name, value in state.weights.items()}
             (scratch / "weights.safetensors").write_bytes(save(weights))
@@ -112,11 +119,27 @@ class Checkpoints:
                 shutil.rmtree(older, ignore_errors=True)
         self._last = time.monotonic()
 
+    def finish(self, steps: int, weights: Mapping[str, Tensor], course: Mapping[str, Any]) -> None:
+        """Keeps the weights of a training that is over, which no further step is taken from.
+
+        Args:
+            steps: number of steps that it took.
+            weights: final parameters and buffers.
+            course: what else is to be known of it: plain containers.
+        """
+        self.save(steps, State(weights, course), FINISHED)
+        self.is_finished = True
+
     def restore(self) -> State | None:
-        """Reads the newest checkpoint; one that is damaged is named, removed and passed over."""
+        """Reads the newest checkpoint; one that is damaged is named, removed and passed over.
+
+        Its `rest` is a course where `is_finished`, else where the training stands.
+        """
         for place in reversed(self._whole()):
             try:
-                return _read(place)
+                state = _read(place)
+                self.is_finished = place.name.endswith(FINISHED)
+                return state
             except (OSError, ValueError, KeyError, RuntimeError, UnpicklingError) as error:
                 log.warning("checkpoint %s cannot be used (%s); it is removed", place, str(error).splitlines()[0])
                 shutil.rmtree(place, ignore_errors=True)
@@ -128,7 +151,7 @@ class Checkpoints:
 
     def _whole(self) -> list[Path]:
         """The checkpoints, oldest first."""
-        return sorted(path for path in self._folder.glob("[0-9]*") if path.is_dir())
+        return sorted(path for path in self._folder.glob("[0-9]*") if PLACE.fullmatch(path.name) and path.is_dir())
 
 
 def _read(place: Path) -> State:

@@ -79,7 +79,9 @@ def fit(
 ) -> list[Session]:
     """Trains a network in place.
 
-    The device is waited for only at the end of an epoch, when its mean losses are read, and when a state is kept.
+    The device is waited for only at the end of an epoch, when its mean losses are read, and when a state is kept. That
+    comes before the observers, so that one that fails costs nothing. The state after the last step is the caller's to
+    keep.
 
     Args:
         model: network on the device of the data.
@@ -104,15 +106,16 @@ def fit(
     training = _Training(model, source, objective, optimizer, schedule)
     if keeper is not None and (state := keeper.restore()) is not None:
         training.load(state)
-        for report in training.reports:
-            observers.epoch_ended(report)
+        for earlier in training.reports:
+            observers.epoch_ended(earlier)
     for steps in range(training.steps + 1, total + 1):
         _step(training, precision)
-        observers.stepped(steps)
-        if steps % per_epoch == 0:
-            observers.epoch_ended(training.end_epoch(steps // per_epoch))
-        if keeper is not None:
+        report = training.end_epoch(steps // per_epoch) if steps % per_epoch == 0 else None
+        if keeper is not None and steps < total:
             keeper.after_step(steps, training.state)
+        observers.stepped(steps)
+        if report is not None:
+            observers.epoch_ended(report)
     return training.sessions
 
 
@@ -148,7 +151,9 @@ class _Training:
 
     @property
     def sessions(self) -> list[Session]:
-        """The sessions so far, the current one last."""
+        """The sessions so far, the current one last; one without a step does not count."""
+        if self._earlier and self.steps == self._first:
+            return self._earlier
         seconds = time.monotonic() - self._start
         return [*self._earlier, Session(self._first, seconds, torch.get_num_threads(), str(torch.__version__))]
 
@@ -185,7 +190,7 @@ class _Training:
                 "schedule": self.schedule.state_dict(),
                 "source": self.source.state(),
                 "objective": self.objective.state(),
-                "random": _random_state(),
+                "random": _random_state(self._device),
                 "reports": [asdict(report) for report in self.reports],
                 "losses": losses,
                 "names": self._names,
@@ -204,18 +209,22 @@ class _Training:
         self.steps, self._names = rest["steps"], rest["names"]
         self._first, self._earlier = self.steps, [Session(**session) for session in rest["sessions"]]
         self.reports = [EpochReport(**report) for report in rest["reports"]]
-        device = next(self.model.parameters()).device
-        self._losses = list(rest["losses"].to(device).unbind(0))
-        _set_random_state(rest["random"])
+        self._losses = list(rest["losses"].to(self._device).unbind(0))
+        _set_random_state(rest["random"], self._device)
+
+    @property
+    def _device(self) -> torch.device:
+        """Where the network is trained."""
+        return next(self.model.parameters()).device
 
 
-def _random_state() -> dict[str, Tensor]:
-    """Torch's global random numbers, which dropout draws from."""
+def _random_state(device: torch.device) -> dict[str, Tensor]:
+    """Torch's global random numbers, which dropout on this device draws from."""
     states = {"cpu": torch.get_rng_state()}
-    return states | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
 
 
-def _set_random_state(states: Mapping[str, Tensor]) -> None:
+def _set_random_state(states: Mapping[str, Tensor], device: torch.device) -> None:
     torch.set_rng_state(states["cpu"])
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"])
+    if "cuda" in states and device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)

@@ -209,6 +209,60 @@ def test_a_sound_store_verifies(store, capfd):
     assert "2 runs verified: all files are what was stored" in capfd.readouterr().out
 
 
+JUNK = ("Thumbs.db", "@eaDir", ".DS_Store", "desktop.ini", "lost+found", "notes.txt", "._0123456789abcdef.json")
+
+
+@pytest.mark.parametrize("name", JUNK)
+def test_foreign_files_are_ignored_and_said_once(store, name, capfd):
+    run_id = scored_twice(store)
+    folder = store.folder(run_id)
+    (addition,) = folder.glob("evaluations/*")
+    places = [folder, folder / "evaluations", addition, folder / "predictions", store.runs]
+    places += [store.results / other for other in ("checkpoints", "leases", "failed", "damaged")]
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for place in places:
+        place.mkdir(exist_ok=True)
+        if "." in name:
+            (place / name).write_text("foreign")
+        else:
+            (place / name).mkdir()
+            (place / name / "DONE").write_text("foreign")
+            (place / name / "cases.csv").write_text("foreign")
+    assert store.damage(run_id) == store.damage(run_id, every_file=True) == []
+    assert runs(store) == 0
+    assert "2 runs" in capfd.readouterr().out
+    assert runs(store, "verify", "aside=true") == 0
+    said = capfd.readouterr().out
+    assert "2 runs verified: all files are what was stored" in said
+    (line,) = [line for line in said.splitlines() if line.startswith("ignored")]
+    shown = line.removeprefix("ignored, not written by dmseg: ").split(", ")
+    assert sorted(shown) == sorted(str(place / name) for place in places[:-1])
+    assert runs(store, "prune", "confirm=true") == 0
+    assert all((place / name).exists() for place in places), "they are not ours to remove"
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_what_dmseg_itself_leaves_is_not_called_foreign(store, capfd):
+    run_id = store.run_ids()[0]
+    write_whole(store.log("f" * 16), "trouble")
+    write_whole(store.log("e" * 16).with_name(f".{'e' * 16}.log"), "unfinished")
+    write_whole(store.checkpoints("d" * 16) / "000000001" / "rest.pt", "x")
+    write_whole(store.folder(run_id) / "evaluations" / f".{'a' * 16}.01234567" / "cases.csv", "half")
+    write_whole(store.runs / f".{'b' * 16}.01234567" / "cases.csv", "half")
+    with lease(store.lease_file("c" * 16)):
+        assert runs(store, "verify") == 0
+    assert "ignored" not in capfd.readouterr().out
+
+
+def test_a_foreign_file_does_not_make_a_run_train_again(trained, store, capfd):
+    words = [*trained[1][:-2], f"paths.results='{store.results}'", "evaluate.save_predictions=true"]
+    (store.folder(scored_twice(store)) / "evaluations" / "Thumbs.db").touch()
+    assert main(["train", *words, "fold=0"]) == 0
+    said = capfd.readouterr()
+    assert "set aside" not in said.err
+    assert "epoch" not in said.err
+
+
 def test_prune_shows_first_and_removes_on_request(store, capfd):
     first, second = store.run_ids()
     write_whole(store.log(first), "old trouble")

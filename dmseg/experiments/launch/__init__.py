@@ -3,25 +3,26 @@
 One run that fails does not stop the others; a launcher only says where runs are carried out (`schedule.Executor`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from dmseg.errors import UserError
 from dmseg.experiments.launch.local import Inline, Local
-from dmseg.experiments.launch.outcome import CarryOut, MakeObservers, Outcome, attempt, attempt_with_teachers
+from dmseg.experiments.launch.outcome import CarryOut, MakeObservers, Outcome, attempt
 from dmseg.experiments.launch.schedule import Executor, carry_out_all
 from dmseg.experiments.plan import PlannedRun
-from dmseg.experiments.stopping import stopping_gently
+from dmseg.experiments.stopping import is_urgent, stopping_gently
 from dmseg.settings import LauncherSettings
 
-__all__ = ["Outcome", "attempt", "attempt_with_teachers", "is_inline", "launch"]
+__all__ = ["Outcome", "attempt", "is_inline", "launch"]
 
 
 def launch(
     runs: Sequence[PlannedRun], launcher: LauncherSettings, observers: MakeObservers, carry_out: CarryOut = attempt
-) -> Iterator[Outcome]:
+) -> Generator[Outcome]:
     """Carries out runs and yields each one's outcome as soon as it is known, teachers before their students.
 
-    On SIGTERM or Ctrl-C no further run begins, those under way keep their state, and the rest are left out.
+    On Ctrl-C, SIGTERM or SIGHUP no further run begins, those under way keep their state, and the rest are left out. A
+    second signal raises KeyboardInterrupt.
 
     Args:
         runs: the runs, each once.
@@ -39,21 +40,37 @@ def launch(
         try:
             yield from carry_out_all(runs, executor)
         except BaseException:
-            executor.ask_to_stop()
+            if is_urgent():
+                executor.kill()
+            else:
+                executor.ask_to_stop()
             raise
         finally:
             executor.close()
 
 
-def is_inline(launcher: LauncherSettings) -> bool:
-    """Whether runs are carried out in this process, one after another."""
-    return launcher.kind == "inline" or (launcher.kind == "auto" and launcher.workers == 1)
+def is_inline(launcher: LauncherSettings, runs: Sequence[PlannedRun] | None = None) -> bool:
+    """Whether runs are carried out in this process, one after another.
+
+    Args:
+        launcher: where runs are carried out.
+        runs: the runs, each once; where none of them can be trained beside another, ``auto`` needs no worker processes.
+    """
+    if launcher.kind != "auto":
+        return launcher.kind == "inline"
+    return launcher.workers == 1 or (runs is not None and _is_chain(runs))
+
+
+def _is_chain(runs: Sequence[PlannedRun]) -> bool:
+    """Whether each run but the last one teaches another: a student, what calibrates its teacher, and the teacher."""
+    teachers = {run.teacher.run_id for run in runs if run.teacher is not None}
+    return sum(run.run_id not in teachers for run in runs) <= 1
 
 
 def _executor(
     runs: Sequence[PlannedRun], launcher: LauncherSettings, observers: MakeObservers, carry_out: CarryOut
 ) -> Executor:
-    if is_inline(launcher):
+    if is_inline(launcher, runs):
         return Inline(observers, carry_out)
     if launcher.kind != "slurm":
         return Local(runs, launcher.workers, observers, carry_out)

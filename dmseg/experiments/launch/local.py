@@ -14,12 +14,13 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
-from signal import SIGTERM
+from signal import SIGKILL, SIGTERM
 
 from dmseg.experiments.launch.outcome import CarryOut, MakeObservers, Outcome, attempt_apart, lost
 from dmseg.experiments.plan import PlannedRun
-from dmseg.experiments.stopping import stop_with_parent, working
+from dmseg.experiments.stopping import signals_held_back, stop_with_parent, working
 
 
 class Inline:
@@ -43,6 +44,9 @@ class Inline:
 
     def ask_to_stop(self) -> None:
         """The run itself hears of it."""
+
+    def kill(self) -> None:
+        """An exception is on its way through the run."""
 
     def close(self) -> None:
         """Nothing is held."""
@@ -92,6 +96,12 @@ class Local:
         self._told = True
         for worker in self._workers:
             worker.ask_to_stop()
+
+    def kill(self) -> None:
+        """Kills all workers."""
+        self._told = True
+        for worker in self._workers:
+            worker.kill()
 
     def close(self) -> None:
         """Ends all workers, after the runs under way."""
@@ -180,6 +190,16 @@ class _Worker:
             with suppress(ProcessLookupError, BrokenProcessPool):
                 os.kill(self._pid.result(), SIGTERM)
 
+    def kill(self) -> None:
+        """Kills the process; one that is still starting notices that its parent is gone."""
+        if self._pool is None or self._pid is None:
+            return
+        if self._pid.done():
+            with suppress(ProcessLookupError, BrokenProcessPool):
+                os.kill(self._pid.result(), SIGKILL)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool = self._pid = None
+
     def close(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
@@ -187,19 +207,27 @@ class _Worker:
 
     def _start(self) -> ProcessPoolExecutor:
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(
-                1, mp_context=context(), initializer=_start_worker, initargs=(self._share,)
-            )
-            self._pid = self._pool.submit(os.getpid)
+            how = context()
+            self._pool = ProcessPoolExecutor(1, mp_context=how, initializer=_start_worker, initargs=(self._share,))
+            with signals_held_back():
+                self._pid = self._pool.submit(os.getpid)
         return self._pool
 
 
 def context() -> BaseContext:
-    """How worker processes begin: on Linux as forks of a server that has imported torch once and used nothing of it."""
+    """How worker processes begin: on Linux as forks of a server that has imported torch once and used nothing of it.
+
+    The server receives no signals, which may be sent to the whole group of processes: it ends with the last of those
+    that use it.
+    """
+    with signals_held_back():
+        resource_tracker.ensure_running()  # which lets some signals through again
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(["dmseg.experiments.run"])
+    with signals_held_back():
+        forkserver.ensure_running()
     return server
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from dmseg.errors import UnwritableError, UserError
 from dmseg.experiments.lease import Held
-from dmseg.experiments.plan import PlannedRun, distinct
+from dmseg.experiments.plan import PlannedRun
 from dmseg.experiments.store import RunStore
 from dmseg.files import write_whole
 from dmseg.training.observers import Observer
@@ -78,19 +78,18 @@ def attempt(run: PlannedRun, observers: MakeObservers) -> Outcome:
     except Interrupted as interrupted:
         return Outcome(run, "stopped", str(interrupted))
     except UnwritableError as error:
-        return Outcome(run, "unwritable", str(error))
+        return Outcome(run, "unwritable", _with_notes(error, str(error)))
     except UserError as error:
-        return Outcome(run, "misused", str(error))
+        return Outcome(run, "misused", _with_notes(error, str(error)))
     except Exception as error:
-        said = str(error).splitlines()[0] if str(error) else ""
-        return Outcome(run, "failed", f"{type(error).__name__}: {said}", write_log(run, traceback.format_exc()))
+        said = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        return Outcome(run, "failed", _with_notes(error, said), write_log(run, traceback.format_exc()))
     return Outcome(run)
 
 
-def attempt_with_teachers(run: PlannedRun, observers: MakeObservers) -> Outcome:
-    """Carries out one run, those that teach it first; the outcome of the first that is not done, or the run's own."""
-    outcomes = (attempt(item, observers) for item in distinct([run]))
-    return next((outcome for outcome in outcomes if outcome.kind != "done"), Outcome(run))
+def _with_notes(error: Exception, said: str) -> str:
+    """What is said of an error, and what was noted on its way: that the training is kept."""
+    return "\n".join([said, *getattr(error, "__notes__", [])])
 
 
 def attempt_apart(run: PlannedRun, observers: MakeObservers, carry_out: CarryOut = attempt) -> Outcome:

@@ -29,6 +29,9 @@ class Executor(Protocol):
     def ask_to_stop(self) -> None:
         """Asks all runs under way to keep their state and stop."""
 
+    def kill(self) -> None:
+        """Ends all runs under way at once; what they have kept so far stays."""
+
     def close(self) -> None:
         """Waits for the runs under way and frees what is held."""
 

@@ -90,6 +90,10 @@ class Slurm:
         if self._jobs:
             subprocess.run(["scancel", *(job.name for job in self._jobs)], check=False, capture_output=True)
 
+    def kill(self) -> None:
+        """Cancels all jobs; Slurm gives them no choice, but a little time."""
+        self.ask_to_stop()
+
     def close(self) -> None:
         """Removes the jobs' files, unless something went wrong or is still under way."""
         if self._clean and not self._jobs:
