@@ -195,8 +195,14 @@ def _method(settings: MethodSettings) -> dict[str, Any] | None:
 def _model(settings: ModelSettings) -> dict[str, Any]:
     node = _without_names(asdict(settings))
     node["options"] = {name: value for name, value in settings.options.items() if value is not None}
-    if settings.weights not in (None, "imagenet"):
-        node["weights"] = f"sha256:{_file_digest(Path(str(settings.weights)))}"
+    pinned = node.pop("weights_sha256")
+    if settings.weights == "imagenet" and pinned is not None:
+        node["weights_sha256"] = pinned
+    elif settings.weights not in (None, "imagenet"):  # a file is named by its content, pinned or not
+        digest = _file_digest(Path(str(settings.weights)))
+        if pinned not in (None, digest):
+            raise UserError(f"{settings.weights} has the SHA-256 {digest}, but model.weights_sha256 is {pinned}")
+        node["weights"] = f"sha256:{digest}"
     return node
 
 

@@ -1,6 +1,7 @@
 """Checks of settings that concern several keys, or every number; `compose` checks each key by itself."""
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,6 +25,7 @@ def check_together(node: Mapping[str, Any]) -> None:
     check_weights(node)
     check_kernels(node)
     check_edges(node)
+    check_pins(node)
 
 
 def check_finite(node: Mapping[str, Any]) -> None:
@@ -44,6 +46,21 @@ def check_weights(node: Mapping[str, Any]) -> None:
                 raise UserError(f"{name}.{key} is {loss[key]}, but must lie between 0 and 1e+06")
         if not loss["ce_weight"] and not loss["region_weight"]:
             raise UserError(f"{name}.ce_weight and {name}.region_weight are both 0; give at least one a weight")
+
+
+def check_pins(node: Mapping[str, Any]) -> None:
+    """Checks ``model.weights_sha256``, of the student and of a teacher."""
+    models = {"model": node["model"]}
+    if node["distill"] is not None:
+        models["distill.teacher"] = node["distill"]["teacher"]["model"]
+    for name, model in models.items():
+        pinned = model["weights_sha256"]
+        if pinned is None:
+            continue
+        if not re.fullmatch(r"[0-9a-f]{64}", pinned):
+            raise UserError(f"{name}.weights_sha256 is '{pinned}', but must be a SHA-256: 64 digits from 0-9 and a-f")
+        if model["weights"] is None:
+            raise UserError(f"{name}.weights_sha256 is set, but {name}.weights is null: there is nothing to check")
 
 
 def check_kernels(node: Mapping[str, Any]) -> None:

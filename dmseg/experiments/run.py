@@ -18,6 +18,7 @@ from dmseg.experiments.check import check_schedule, check_scoring
 from dmseg.experiments.distill import distill_objective
 from dmseg.experiments.identity import evaluation_identity
 from dmseg.experiments.plan import PlannedRun
+from dmseg.experiments.pretrained import pretrained_facts
 from dmseg.experiments.provenance import begin_usage, describe_machine, describe_usage, describe_versions
 from dmseg.experiments.status import is_complete
 from dmseg.experiments.stopping import should_stop
@@ -172,6 +173,7 @@ def _trained(
     """Trains the network, from the last checkpoint on, and keeps it before anything else may fail."""
     settings = run.settings
     model = initial_model(run, prepared.n_channels).to(device)
+    pretrained = pretrained_facts(run)
     check_scoring(run, model, prepared, device)
     source = _batch_source(run, prepared, device)
     told.started(_info(run, source.epochs, source.steps_per_epoch))
@@ -184,7 +186,7 @@ def _trained(
         source.steps_per_epoch,
         reports.found,
         sessions,
-        objective.facts(),
+        objective.facts() | pretrained,
         {"versions": describe_versions(), "machine": describe_machine(device)},
         describe_usage(device),
     )

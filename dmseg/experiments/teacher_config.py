@@ -18,7 +18,7 @@ def resolve_teacher(config: DictConfig) -> dict[str, Any]:
         UserError: if there is no such file, or a key of the teacher is unknown.
     """
     named = OmegaConf.to_container(config.distill.teacher, resolve=True)
-    keys = {"model", "labels", "loss", "weights"}
+    keys = {"model", "labels", "loss", "weights", "weights_sha256"}
     if not isinstance(named, dict) or set(named) != keys:
         raise UserError(f"distill.teacher is {named}, but must have the keys {', '.join(sorted(keys))}")
     own = config.copy()
@@ -26,6 +26,7 @@ def resolve_teacher(config: DictConfig) -> dict[str, Any]:
         OmegaConf.update(own, group, _group_file(group, str(named[group])), merge=False)
     if named["weights"] is not None or config.model.weights is None:
         own.model.weights = named["weights"]
+    own.model.weights_sha256 = named["weights_sha256"]
     own.distill = None
     resolved: dict[str, Any] = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     return {group: resolved[group] for group in ("model", "labels", "loss")}

@@ -12,12 +12,11 @@ from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from dmseg.errors import UserError
+from dmseg.models.weights import HUB
 from dmseg.settings import ModelSettings
 
 N_CLASSES = 2
 """Background and foreground, always a softmax over both (paper, section 2; JDTLosses)."""
-
-HUB = "imagenet"
 
 log = logging.getLogger(__name__)
 

@@ -88,6 +88,7 @@ class ModelSettings:
         architecture: class name in segmentation_models_pytorch (``Unet``, ``DeepLabV3Plus``).
         encoder: timm model name.
         weights: None, ``imagenet`` (timm's hub) or the path of a safetensors file.
+        weights_sha256: SHA-256 that the weights' file must have, in 64 hexadecimal digits; None accepts any.
         encoder_options: keyword arguments of ``timm.create_model``.
         options: keyword arguments of the architecture; None stands for its own default.
     """
@@ -96,6 +97,7 @@ class ModelSettings:
     architecture: str
     encoder: str
     weights: str | None = None
+    weights_sha256: str | None = None
     encoder_options: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
 
