@@ -9,9 +9,11 @@ import pandas as pd
 from rich.console import Console
 from rich.logging import RichHandler
 
+from dmseg.errors import UserError
 from dmseg.experiments.compose import compose_settings
 from dmseg.experiments.launch import Outcome, is_inline, launch
 from dmseg.experiments.lease import Held
+from dmseg.experiments.overrides import parse_override
 from dmseg.experiments.plan import PlannedRun, distinct, plan_folds, plan_run
 from dmseg.experiments.sources import count_target_slices, prepare_task, prepare_tasks
 from dmseg.experiments.status import is_complete
@@ -61,6 +63,8 @@ def train(words: Sequence[str]) -> int:
 def cv(words: Sequence[str]) -> int:
     """Trains all folds of one configuration and prints their pooled scores."""
     set_up_logging()
+    if fold := next((word for word in words if parse_override(word).key_or_group == "fold"), None):
+        raise UserError(f"cv trains all folds; leave {fold} out, or use 'dmseg train {fold}'")
     settings = compose_settings(words)
     runs = plan_folds(settings, prepare_task(settings.data, settings.paths, settings.task, say, settings.workers))
     status = carry_out(distinct(runs), settings)

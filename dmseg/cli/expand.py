@@ -16,6 +16,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, Quote,
 from hydra.errors import HydraException
 
 from dmseg.errors import UserError
+from dmseg.experiments.overrides import PATH_KEYS
 from dmseg.resources import resource
 
 LIMIT = 100_000
@@ -142,6 +143,8 @@ def _parse(word: str) -> Override | None:
         return _parser().parse_override(word)
     except HydraException as error:
         cause = error.__cause__
+        if "," not in word and word.partition("=")[0].lstrip("+") in PATH_KEYS:  # the composer puts it in quotes
+            return None
         if isinstance(
             cause, ValueError | TypeError | HydraException | AssertionError
         ):  # of a function, not of the grammar

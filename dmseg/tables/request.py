@@ -66,8 +66,10 @@ def parse_request(overrides: Sequence[str], needed: Collection[str] = tuple(PAPE
         if key == "data":
             if name:
                 raise UserError(f"'{item}': data names the data sets, so it cannot be set for one of them")
+            _refuse_twice(key, chosen)
             chosen = _names(value)
         elif key == "model":
+            _refuse_twice(key, models.get(name))
             models[name] = tuple(_names(value))
         elif name:
             own.setdefault(name, []).append(text)
@@ -77,6 +79,11 @@ def parse_request(overrides: Sequence[str], needed: Collection[str] = tuple(PAPE
     data = {paper: read for paper, read in data.items() if paper in needed}
     _check_names(list(dict.fromkeys(data.values())), (*own, *filter(None, models)), common)
     return Request(data, models, tuple(common), {name: tuple(items) for name, items in own.items()})
+
+
+def _refuse_twice(key: str, before: Sequence[str] | None) -> None:
+    if before:
+        raise UserError(f"{key} is given twice; name several in one list: {key}=A,B")
 
 
 def _names(value: str) -> list[str]:
@@ -154,13 +161,19 @@ class Compared:
             return True
         if not name.startswith(f"{key}."):
             return False
-        of_choice = is_group(key) and name.removeprefix(f"{key}.") in ("_target_", "name")
+        of_choice = is_group(key) and (name.rpartition(".")[2] in ("_target_", "name") or _names_component(override))
         return of_choice or override.type is OverrideType.DEL or override.package is not None
 
     def is_option(self, text: str) -> bool:
         """Whether an override sets a further key of a group that the cells choose: then only some cells may have it."""
         key = option_key(text)
         return any(key.startswith(f"{group}.") for group in self.groups)
+
+
+def _names_component(override: Override) -> bool:
+    """Whether the value is a mapping that chooses a component."""
+    value = override.value()
+    return isinstance(value, dict) and "_target_" in value
 
 
 def option_key(text: str) -> str:

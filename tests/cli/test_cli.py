@@ -189,3 +189,9 @@ def test_as_many_cases_are_prepared_at_a_time_as_there_are_workers(words, small_
     assert main([*words, *small_run, "workers=3"]) != 0
     assert "stop here" in capfd.readouterr().err
     assert asked == [3]
+
+
+@pytest.mark.parametrize("word", ["fold=3", "+fold=0", "++fold=1"])
+def test_cv_does_not_ignore_a_fold(small_run, capsys, word):
+    assert main(["cv", *small_run, word]) == 2
+    assert f"cv trains all folds; leave {word} out" in capsys.readouterr().err

@@ -172,3 +172,10 @@ def test_hydra_reads_what_is_written(value):
         return
     found = OverridesParser.create().parse_override(f"key={written(value)}").value()
     assert repr(found) == repr(value)
+
+
+@pytest.mark.parametrize("path", ["/x/a(1)", "~/x", "/x/ä", "/x/a=b"])
+def test_a_path_with_special_characters_is_one_value(path):
+    grid = expand([f"data.root={path}", "labels=majority,uniform"])
+    assert [combination.overrides[0] for combination in grid.combinations()] == [f"data.root={path}"] * 2
+    assert list(expand(["model.weights=null,/w"]).keys) == ["model.weights"]

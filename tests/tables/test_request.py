@@ -77,6 +77,8 @@ def test_compared_keys_are_refused_in_every_form(name, form):
         ("2", "labels@_global_=uniform", "labels"),
         ("2", "+profile@_global_=demo", "labels"),
         ("6", "loss={ce_weight: 1}", "loss"),
+        ("6", "loss.region._target_=dmseg.losses.SoftDiceLoss", "loss"),
+        ("6", "loss.region={_target_: dmseg.losses.SoftDiceLoss}", "loss"),
         ("8", "distill.kde={bandwidth: 0.1}", "distill.kde"),
         ("8", "distill.kde=null", "distill.kde"),
         ("methods", "evaluate={ged: false}", "evaluate.ged"),
@@ -160,6 +162,9 @@ def test_networks_of_one_data_set():
     assert request.models_of("phantom_lits") == ("unet_resnet18",)
     with pytest.raises(UserError, match="cannot be set for one of them"):
         parse_request(["data=phantom", "phantom:data=lidc"])
+    for key in ("data", "model"):
+        with pytest.raises(UserError, match=f"{key} is given twice"):
+            parse_request(["data=phantom", f"{key}=phantom", f"{key}=lidc"])
 
 
 @pytest.mark.parametrize("task", ["brain-tumor-2", "qubiq/brain-tumor-2"])
