@@ -1,8 +1,8 @@
 """What comparing a prepared store with its seal costs, against reading its arrays.
 
-Run ``python bench/seal.py STORE ...`` or ``python bench/seal.py GIBIBYTES``, which writes a store of random content to a
-temporary folder. Files are in the page cache; seconds a GiB of the round with the median difference. The seal may take
-0.3 s a GiB on top of reading.
+Run ``python bench/seal.py STORE ...`` or ``python bench/seal.py GIBIBYTES``, which writes a store of random content to
+a temporary folder. Files are in the page cache; seconds a GiB of the round with the median difference. The seal may
+take 0.3 s a GiB on top of reading.
 """
 
 import json
@@ -53,7 +53,8 @@ def seconds(function: Callable[[], object]) -> float:
 
 
 def read(folder: Path) -> None:
-    """Reads the arrays' files in the blocks of the seal."""
+    """Reads the manifest, and the arrays in the blocks of the seal."""
+    json.loads((folder / MANIFEST).read_text())
     block = bytearray(seal.BLOCK)
     for name in (IMAGES, ANNOTATIONS):
         with (folder / name).open("rb") as file:
@@ -75,8 +76,9 @@ def compare(folder: Path) -> None:
     read_store(folder)
     again = seconds(lambda: read_store(folder))
     print(
-        f"{folder.name:28} {size:7.3f} GiB  reading {plain / size:5.2f} s a GiB, the seal {(sealed - plain) / size:5.2f} "
-        f"on top, again {again * 1000:5.1f} ms, verify {thorough / size:5.2f} s a GiB"
+        f"{folder.name:28} {size:7.3f} GiB  reading {plain / size:5.2f} s a GiB, "
+        f"the seal {(sealed - plain) / size:5.2f} on top, "
+        f"again {again * 1000:5.1f} ms, verify {thorough / size:5.2f} s a GiB"
     )
 
 

@@ -121,10 +121,9 @@ def _are_sources(value: object) -> bool:
 def _is_fingerprint(row: object) -> bool:
     return (
         isinstance(row, dict)
-        and row.keys() >= {"size", "mtime_ns", "sha256"}
-        and is_count(row["size"])
-        and isinstance(row["mtime_ns"], int)
-        and is_digest(row["sha256"])
+        and is_count(row.get("size"))
+        and isinstance(row.get("mtime_ns"), int)
+        and is_digest(row.get("sha256"))
     )
 
 

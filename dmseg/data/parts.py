@@ -53,8 +53,8 @@ class Part:
     size: int
     key: str
     sources: dict[str, Any]
-    dtype: str
-    crc32: tuple[int, int]
+    dtype: str = "uint8"
+    crc32: tuple[int, int] = (0, 0)
 
     def is_whole(self, folder: Path) -> bool:
         """Whether the arrays are as they were written; they may not be after a loss of power."""
