@@ -17,6 +17,21 @@ class MissingDataError(UserError):
     """The raw data of a data set are not where they should be; a store that was prepared from them may still serve."""
 
 
+class DamagedStoreError(UserError):
+    """A prepared store is not as it was written.
+
+    Args:
+        fault: names the file and what is wrong with it.
+
+    Attributes:
+        fault: the same.
+    """
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(f"{fault}; run 'dmseg prepare' with the same data settings to make the store again")
+        self.fault = fault
+
+
 def kind_of(value: object) -> str:
     """Names the type of a value for a message, for example ``a list`` or ``a numpy.ndarray``."""
     if value is None:

@@ -5,12 +5,14 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from dmseg.errors import UnwritableError
 
@@ -81,6 +83,39 @@ def publish(scratch: Path, place: Path) -> None:
         _sync(Path(folder))
     scratch.rename(place)
     _sync(place.parent)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Opens a regular file for reading. Links are not followed; pipes and devices are not waited for.
+
+    Raises:
+        FileNotFoundError: if there is nothing.
+        OSError: if it is anything but a regular file, or cannot be read.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if path.is_symlink():
+            raise OSError(errno.ELOOP, "it is a link, not a regular file", str(path)) from None
+        raise error
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return os.fdopen(handle, "rb")
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """Reads a whole regular file (`open_regular`) of at most `limit` bytes.
+
+    Raises:
+        OSError: as `open_regular` does, or if the file is larger.
+    """
+    with open_regular(path) as file:
+        large = os.fstat(file.fileno()).st_size > limit
+        content = b"" if large else file.read(limit + 1)
+        if large or len(content) > limit:
+            raise OSError(errno.EFBIG, f"it is larger than {limit} bytes", str(path))
+    return content
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -193,10 +228,14 @@ def exclusive(folder: Path) -> Iterator[None]:
     Where the file system has no locks everybody is let in, so the block must be safe, if wasteful, without.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # nor is a link's target emptied
+    handle = os.open(folder / "lock", flags, 0o666)
+    try:
         with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(handle)
 
 
 def checksum(path: Path) -> str:
