@@ -24,3 +24,16 @@ def kind_of(value: object) -> str:
     kind = type(value)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def shown(value: object) -> str:
+    """A value as Python writes it, for a message; a long one is cut."""
+    try:
+        return cut(repr(value))
+    except (ValueError, RecursionError):  # an integer of thousands of digits; containers in containers without end
+        return f"{kind_of(value)} too large to be shown"
+
+
+def cut(text: str, most: int = 120) -> str:
+    """A text for a message, its middle left out where it is long."""
+    return text if len(text) <= most else f"{text[: most - 20]} ... {text[-15:]}"

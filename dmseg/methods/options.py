@@ -3,9 +3,10 @@
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from dmseg.errors import UserError
+from dmseg.errors import UserError, shown
 from dmseg.limits import DROPOUT_SITES, MRNET_BLOCKS
 
 WIDTHS = ("bottleneck", "encoder", "context", "detail", "perception")
@@ -106,15 +107,17 @@ def check_adam(options: Mapping[str, float]) -> None:
 
 def _number(key: str, value: object) -> float:
     """Returns a finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise UserError(f"{key} is {value!r}, but must be a finite number")
-    return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with suppress(OverflowError):  # a whole number beyond all floats
+            if math.isfinite(value):
+                return value
+    raise UserError(f"{key} is {shown(value)}, but must be a finite number")
 
 
 def _whole(key: str, value: object, most: int = 100_000) -> None:
     """Checks a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise UserError(f"{key} is {value!r}, but must be a whole number from 1 to {most}")
+        raise UserError(f"{key} is {shown(value)}, but must be a whole number from 1 to {most}")
 
 
 CHECKS: dict[str, Callable[..., None]] = {
