@@ -1,5 +1,23 @@
 """The exceptions that stand for a mistake of use, and words for messages."""
 
+import errno
+
+ADVICE = {
+    errno.ENOSPC: "free space there and call again",
+    errno.EDQUOT: "free space there (the quota is used up) and call again",
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "make it writable, or choose another folder"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST), "something else is in its place: choose another"),
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP), "choose another place, with a plain, short name"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "allow more open files (ulimit -n), or set workers=1"),
+    **dict.fromkeys((errno.ESTALE, errno.ETIMEDOUT, errno.EIO), "check the disk or the file server, and call again"),
+}
+"""What helps against errors of the system, by number."""
+
+
+def advice(error: OSError) -> str:
+    """What helps against an error of the system, in some words."""
+    return ADVICE.get(error.errno or 0, "check the disk and the path, and call again")
+
 
 class UserError(Exception):
     """A mistake that the user can mend: bad input, a wrong setting, missing data.

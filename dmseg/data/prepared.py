@@ -5,13 +5,10 @@ A store is a folder with ``images.npy`` (N, C, S, S) uint8 or int16, ``annotatio
 It is written beside its final place and renamed when whole. ``times.json`` may join later: see `all_unchanged`.
 """
 
-import glob
 import hashlib
 import json
 import logging
-import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,10 +24,11 @@ from dmseg import __version__
 from dmseg.data.case import Adapter, Case, CaseFiles, Task
 from dmseg.data.contract import check_name, check_task, checked_case, checked_cases
 from dmseg.data.fingerprints import all_unchanged, fingerprints, paths
+from dmseg.data.leftovers import remove_leftovers, swap
 from dmseg.data.parts import Levels, Part, part_folder, read_part, write_part
 from dmseg.data.suspicions import Suspicions, some
 from dmseg.errors import UserError
-from dmseg.files import exclusive, scratch_folder, writing
+from dmseg.files import exclusive, scratch_folder, sweep, writing
 
 REVISION = 1
 """Raised when a change gives other arrays for the same sources and options."""
@@ -176,9 +174,11 @@ def prepare(
     check_task(task)
     files = checked_cases(adapter.list_cases(task.name), task)
     if is_current(folder, files, options):
+        remove_leftovers(folder)
         return False
     work = folder.parent / f".{folder.name}.parts"
     with writing(folder, kept="cases that are done are kept"), exclusive(work):
+        sweep(work)
         if is_current(folder, files, options):
             return False
         parts = _make_parts(adapter, task, files, work, size, options, workers)
@@ -191,7 +191,7 @@ def prepare(
                 **_describe_sources(files, parts),
             }
             (scratch / "manifest.json").write_text(json.dumps(manifest, indent=1))
-            _swap(scratch, folder)
+            swap(scratch, folder)
         shutil.rmtree(work, ignore_errors=True)
     return True
 
@@ -382,19 +382,3 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{folder / 'manifest.json'} is damaged ({error}); delete the folder and prepare anew"
         ) from None
-
-
-def _swap(scratch: Path, folder: Path) -> None:
-    """Puts a whole store in place of an outdated one, whose splits it takes over.
-
-    A process that is killed in between leaves the outdated store beside its place, where the next one finds it.
-    """
-    outdated = list(folder.parent.glob(f".{glob.escape(folder.name)}.old.*"))
-    if folder.exists():
-        outdated = [Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))]
-        os.rename(folder, outdated[0] / "store")
-    for path in (path for place in outdated for path in place.glob("store/folds-*.json")):
-        shutil.copy2(path, scratch)
-    os.rename(scratch, folder)
-    for place in outdated:
-        shutil.rmtree(place, ignore_errors=True)
