@@ -151,8 +151,8 @@ def to_settings(plain: Mapping[str, Any]) -> Settings:
     check_components(settings)
     settings = settle_labels(settings, protocol)
     if settings.distill is not None:
-        teacher = settle_labels(settings.distill.teacher, protocol)
-        settings = dataclasses.replace(settings, distill=dataclasses.replace(settings.distill, teacher=teacher))
+        settled = settle_labels(settings.distill.teacher, protocol)
+        settings = dataclasses.replace(settings, distill=dataclasses.replace(settings.distill, teacher=settled))
     check_values(dataclasses.asdict(settings))
     return settings
 
