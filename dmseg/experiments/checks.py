@@ -1,5 +1,6 @@
 """Checks of the settings' values, key by key: choices and ranges; `limits` checks what concerns several keys."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ CHOICES = {
     "distill.classes": ("all", "present", "foreground"),
     "distill.kde.keys": ("batch", "image"),
 }
+DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?", re.ASCII)
 RANGES: dict[str, tuple[float, float]] = {
     "fold": (0, 1_000_000),
     "seed": (0, 2**63 - 1),
@@ -80,6 +82,8 @@ def check_values(node: Mapping[str, Any]) -> None:
         value = _lookup(node, key)
         if value is not None and (not isinstance(value, int | float) or not low <= value <= high):
             raise UserError(f"{key.replace('.options', '')} is {shown(value)}, but must lie between {low} and {high}")
+    if not DEVICE.fullmatch(node["device"]):
+        raise UserError(f"device is {shown(node['device'])}, but may be auto, cpu, cuda or cuda:N")
     scale = node["train"]["scale"]
     if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
         raise UserError(f"train.scale is {shown(scale)}, but must be [smallest, largest], both above 0")
