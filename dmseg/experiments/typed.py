@@ -59,7 +59,7 @@ def check_group(node: Mapping[str, Any], key: str, choices: str) -> Mapping[str,
 
 
 def check_plain(value: Any, key: str) -> None:  # noqa: ANN401
-    """Refuses what no file of a run could hold or no system call takes: keys that are no words, and NUL in a text.
+    """Refuses what no file of a run could hold or no system call takes: keys that are no words, NUL, huge integers.
 
     Bytes that are not UTF-8 are left to paths, which may have them.
 
@@ -80,6 +80,8 @@ def check_plain(value: Any, key: str) -> None:  # noqa: ANN401
     elif isinstance(value, list | tuple):
         for item in value:
             check_plain(item, key)
+    elif isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise UserError(f"{key} is {shown(value)}, but whole numbers must fit into 64 bits")
     elif not isinstance(value, bool | int | float | None):
         raise UserError(f"{key} is {shown(value)}, but must be a number, a text, true, false, null or a list or group")
 
