@@ -6,12 +6,11 @@ seal. So the seal need not be written together with the file, and the last reade
 
 import hashlib
 import os
-import uuid
 from contextlib import suppress
 from pathlib import Path
 
 from dmseg.errors import UserError
-from dmseg.files import create_file, exclusive, read_regular, writing
+from dmseg.files import create_file, read_regular, writing
 
 MAX_BYTES = 64 << 20
 """Largest file of a split that is read."""
@@ -70,21 +69,9 @@ def write_split_file(path: Path, text: str) -> None:
     Raises:
         UnwritableError: if the store cannot be written to.
     """
-    scratch = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
     with writing(path):
         seal_of(path).unlink(missing_ok=True)  # of a file that was deleted; before the new one is there
-        try:
-            scratch.write_text(text, encoding="utf-8")
-            try:
-                os.link(scratch, path)
-            except FileExistsError:
-                pass
-            except OSError:  # a file system without hard links
-                with exclusive(path.parent / ".folds"):
-                    if not path.exists():
-                        scratch.rename(path)
-        finally:
-            scratch.unlink(missing_ok=True)
+        create_file(path, text)
 
 
 def split_files(folder: Path) -> list[Path]:

@@ -6,13 +6,10 @@ A store is a folder with ``images.npy`` (N, C, S, S) uint8 or int16, ``annotatio
 (see `all_unchanged`) and files of splits may join later.
 """
 
-import glob
 import hashlib
 import json
 import logging
-import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +26,7 @@ from dmseg.data.case import Adapter, Case, CaseFiles, Task
 from dmseg.data.checked_json import parse_json
 from dmseg.data.contract import check_name, check_task, checked_case, checked_cases
 from dmseg.data.fingerprints import all_unchanged, fingerprints, paths
-from dmseg.data.fold_files import copy_split_files
+from dmseg.data.leftovers import remove_leftovers, swap
 from dmseg.data.manifest import as_task
 from dmseg.data.parts import Levels, Part, part_folder, read_part, write_part
 from dmseg.data.seal import (
@@ -45,7 +42,7 @@ from dmseg.data.seal import (
 from dmseg.data.slices import stored_slices
 from dmseg.data.suspicions import Suspicions, some
 from dmseg.errors import DamagedStoreError, UserError
-from dmseg.files import exclusive, scratch_folder, writing
+from dmseg.files import exclusive, scratch_folder, sweep, writing
 
 REVISION = 1
 """Raised when a change gives other arrays for the same sources and options."""
@@ -195,9 +192,11 @@ def prepare(
     files = checked_cases(adapter.list_cases(task.name), task)
     if is_current(folder, files, options):
         seal_store(folder)
+        remove_leftovers(folder)
         return False
     work = folder.parent / f".{folder.name}.parts"
     with writing(folder, kept="cases that are done are kept"), exclusive(work):
+        sweep(work)
         if is_current(folder, files, options):
             return False
         _name_damage(folder)
@@ -214,7 +213,7 @@ def prepare(
             _refuse_huge(manifest, task)
             (scratch / MANIFEST).write_bytes(manifest)
             write_seal(scratch, arrays, manifest)
-            _swap(scratch, folder)
+            swap(scratch, folder)
         shutil.rmtree(work, ignore_errors=True)
     return True
 
@@ -364,19 +363,3 @@ def _describe_sources(files: list[CaseFiles], parts: list[Part]) -> dict[str, An
         "source_files": [[case.case, paths(case)] for case in files],
         "sources": {path: value for each in sources for path, value in each.items()},
     }
-
-
-def _swap(scratch: Path, folder: Path) -> None:
-    """Puts a whole store in place of an outdated one, whose splits it takes over.
-
-    A process that is killed in between leaves the outdated store beside its place, where the next one finds it.
-    """
-    outdated = list(folder.parent.glob(f".{glob.escape(folder.name)}.old.*"))
-    if os.path.lexists(folder):
-        outdated = [Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))]
-        os.rename(folder, outdated[0] / "store")
-    for place in outdated:
-        copy_split_files(place / "store", scratch)
-    os.rename(scratch, folder)
-    for place in outdated:
-        shutil.rmtree(place, ignore_errors=True)

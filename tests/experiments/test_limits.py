@@ -10,7 +10,8 @@ import torch
 
 from dmseg.components import bind
 from dmseg.errors import UserError
-from dmseg.experiments.compose import CHOICES, RANGES, compose_settings
+from dmseg.experiments.checks import CHOICES, RANGES
+from dmseg.experiments.compose import compose_settings
 from dmseg.labels.fusion import each_rater, majority, try_fusion, uniform, weighted
 from dmseg.limits import crop_edge
 from dmseg.metrics.histogram import count_case
