@@ -177,7 +177,7 @@ def test_a_file_from_before_is_refused_too(tmp_path, monkeypatch):
         (["labels._target_=dmseg.labels.fusion.declared_votes"], "cannot be used as a fusion"),
         (
             ["protocol.interpolation.hard=cubic"],
-            "protocol.interpolation is {'hard': 'cubic', 'soft': 'linear'}, but must",
+            "protocol.interpolation is {'hard': 'cubic'",
         ),
     ],
 )
