@@ -23,9 +23,7 @@ if sys.argv[2] == "folder":
 files._sync = lambda path: os.kill(os.getpid(), signal.SIGKILL)
 getattr(files, sys.argv[2])(place, "half")
 """
-LIVING = (
-    "import sys, time; from pathlib import Path; from dmseg.files import *\nwith scratch_folder(Path(sys.argv[1])):\n"
-)
+LIVING = "import sys; from pathlib import Path; from dmseg.files import *\nwith scratch_folder(Path(sys.argv[1])):\n"
 
 
 def kill_while_writing(place, how):

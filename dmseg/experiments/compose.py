@@ -122,6 +122,10 @@ def resolve_config(config: DictConfig, overrides: Sequence[str]) -> dict[str, An
 def _in_plain_words(overrides: Sequence[str]) -> Iterator[None]:
     try:
         yield
+    except FileNotFoundError as error:
+        if error.filename is None:  # os.getcwd
+            raise UserError("the current folder does not exist any more; change to another one") from None
+        raise UserError(_plain_message(error, overrides)) from None
     except (HydraException, OmegaConfBaseException, OSError, ValueError, TypeError) as error:
         raise UserError(_plain_message(error, overrides)) from None
 

@@ -105,7 +105,7 @@ class Checkpoints:
     def save(self, steps: int, state: State, ending: str = "") -> None:
         """Writes a checkpoint and removes the older ones."""
         place = self._folder / f"{steps:09d}{ending}"
-        with writing(place, kept="the last checkpoint is kept"), scratch_folder(place) as scratch:
+        with writing(place, "the last checkpoint is kept" if self._whole() else ""), scratch_folder(place) as scratch:
             weights = {name: value.detach().cpu().contiguous() for name, value in state.weights.items()}
             (scratch / "weights.safetensors").write_bytes(save(weights))
             rest = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Leases that are damaged, no files at all, or from the future: taken over after the patience, never waited for longer."""
+"""Leases that are damaged, no files at all, or from the future: waited for as long as the patience."""
 
 import json
 import logging

@@ -141,3 +141,11 @@ def test_what_a_constructor_raises_is_one_line():
 def test_values_in_messages_are_cut(value, expected):
     assert expected in shown(value)
     assert len(shown(value)) <= 130
+
+
+def test_a_current_folder_that_is_gone(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert said(compose_settings, []) == "the current folder does not exist any more; change to another one"
