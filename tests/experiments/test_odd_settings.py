@@ -14,6 +14,7 @@ from dmseg.errors import UserError, shown
 from dmseg.experiments.compose import compose_plain, compose_settings, restore_settings, to_settings
 from dmseg.resources import resource
 from dmseg.settings import Settings
+from dmseg.tables.spec import read_spec
 
 CHOICES = (
     [],
@@ -149,3 +150,10 @@ def test_a_current_folder_that_is_gone(tmp_path, monkeypatch):
     monkeypatch.chdir(gone)
     gone.rmdir()
     assert said(compose_settings, []) == "the current folder does not exist any more; change to another one"
+
+
+@pytest.mark.parametrize("name", ["../config", "./2", "2.yaml", "", "9" * 5000, "a\0b", "/etc/passwd", "*"])
+def test_a_table_is_chosen_by_name_and_not_by_path(name):
+    with pytest.raises(UserError, match="there is no table") as caught:
+        read_spec(name)
+    assert len(str(caught.value)) < 300

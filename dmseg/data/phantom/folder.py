@@ -77,7 +77,7 @@ def check_scale(scale: object, width: int, smallest: int, what: str) -> None:
     if round(width * scale) < smallest:
         raise UserError(
             f"the phantom's scale is {scale:g}: {what} images would be less than {smallest} "
-            f"pixels wide; set it to at least {smallest / width:.2g}"
+            f"pixels wide; set it to at least {math.ceil(100 * smallest / width) / 100:g}"
         )
 
 
