@@ -11,6 +11,7 @@ from pathlib import Path
 from dmseg.data.adapters.volumes import VolumeAdapter
 from dmseg.data.case import About, CaseFiles
 from dmseg.data.listing import files_below
+from dmseg.data.raw import is_folder
 from dmseg.data.readers import natural_key
 from dmseg.errors import MissingDataError, UserError
 
@@ -27,7 +28,7 @@ class LitsAdapter(VolumeAdapter):
         Raises:
             UserError: if there is none, or a file is there twice.
         """
-        if not self.root.is_dir():
+        if not is_folder(self.root):
             raise MissingDataError(f"LiTS folder {self.root} does not exist; set data.root, or use data=phantom_lits")
         images, labels = self._find("volume"), self._find("segmentation")
         numbers = sorted({*images, *labels}, key=natural_key)
@@ -39,7 +40,7 @@ class LitsAdapter(VolumeAdapter):
         found: dict[str, Path] = {}
         for path in files_below(self.root):
             match = re.fullmatch(rf"{kind}-(\d+)(?i:\.nii(\.gz)?)", path.name)
-            if match is None or not path.is_file():
+            if match is None:
                 continue
             if match[1] in found:
                 raise UserError(f"{path.name} is there twice: {found[match[1]]} and {path}; remove one of them")

@@ -14,6 +14,7 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 
+from dmseg.data.raw import read_json
 from dmseg.errors import UserError
 from dmseg.files import writing
 
@@ -46,8 +47,8 @@ def write_folder(root: Path, settings: dict[str, Any], fill: Callable[[Path], No
 def read_marker(root: Path) -> object:
     """What the marker says; None where there is none or it cannot be read."""
     try:
-        return json.loads((root / MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(root / MARKER)
+    except UserError:
         return None
 
 
