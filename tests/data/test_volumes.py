@@ -167,7 +167,7 @@ def test_truncated_plain_files_missing_ones_and_nan(tmp_path):
     array = np.ones((4, 5, 6), np.float32)
     path = save(tmp_path / "v.nii", array)
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(UserError, match="too short for the .* voxels"):
+    with pytest.raises(UserError, match=r"too short for the .* voxels"):
         list(open_volume(path).slices(0, [0]))
     with pytest.raises(UserError, match=r"w\.nii is missing"):
         open_volume(tmp_path / "w.nii")
