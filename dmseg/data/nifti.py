@@ -188,11 +188,11 @@ def _checked(path: Path, header: Any, size: int) -> NiftiHeader:  # noqa: ANN401
         name = "complex" if dtype.kind == "c" else "colour" if dtype.names else str(dtype)
         raise UserError(f"{shown(path)} holds {name} values; expected a volume of real numbers")
     offset = float(header["vox_offset"])
-    if not (math.isfinite(offset) and offset >= 0):
-        raise _cannot_be(path, f"places its first voxel at {offset:g} (vox_offset)")
+    if not (math.isfinite(offset) and offset >= size + 4):  # readers disagree on what a smaller one means
+        raise _cannot_be(path, f"places its first voxel at byte {offset:g} (vox_offset), not behind the header")
     extents = tuple(int(extent) for extent in header.get_data_shape())
     return NiftiHeader(
-        extents, dtype, max(int(header["vox_offset"]), size + 4), _scaling(path, header), _affine(header)
+        extents, dtype, int(header["vox_offset"]), _scaling(path, header), _affine(header)
     )
 
 
