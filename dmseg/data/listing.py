@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from dmseg.data.raw import is_broken_link, is_file, is_folder, shown
+from dmseg.data.raw import is_broken_link, is_folder, is_there, shown
 from dmseg.data.readers import natural_key
 from dmseg.errors import UserError
 
@@ -71,11 +71,11 @@ def existing(path: Path) -> Path:
     """The file of that name, in capitals or not; the path itself if there is none.
 
     Raises:
-        UserError: if something else than a regular file has that name, or its folder cannot be listed.
+        UserError: if its folder cannot be listed.
     """
-    if is_file(path) or not is_folder(path.parent):
+    if is_there(path) or not is_folder(path.parent):
         return path
-    alike = (other for other in entries(path.parent) if other.name.lower() == path.name.lower() and is_file(other))
+    alike = (other for other in entries(path.parent) if other.name.lower() == path.name.lower() and is_there(other))
     return next(alike, path)
 
 
@@ -86,7 +86,7 @@ def nifti_file(folder: Path, stem: str) -> Path:
         UserError: see `existing`.
     """
     packed, plain = (existing(folder / f"{stem}{suffix}") for suffix in (".nii.gz", ".nii"))
-    return plain if is_file(plain) and not is_file(packed) else packed
+    return plain if is_there(plain) and not is_there(packed) else packed
 
 
 def _is_folder(path: Path) -> bool:

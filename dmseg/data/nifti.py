@@ -22,7 +22,7 @@ from dmseg.data.raw import open_file, readable, shown
 from dmseg.errors import UserError
 
 GIB = 2**30
-BYTES_PER_PIXEL = 40
+BYTES_PER_PIXEL = 64
 """Memory that reading takes for each pixel of a slice: as stored, as float32, and what is computed on the way."""
 INFLATED_SHARE = 16
 """A file may inflate to so many times the memory that reading it may take."""
@@ -185,15 +185,14 @@ def _checked(path: Path, header: Any, size: int) -> NiftiHeader:  # noqa: ANN401
     except (KeyError, HeaderDataError, ValueError):
         raise _cannot_be(path, f"names an unknown data type, {int(header['datatype'])}") from None
     if dtype.kind not in "iuf":
-        name = "complex" if dtype.kind == "c" else "colour" if dtype.names else str(dtype)
-        raise UserError(f"{shown(path)} holds {name} values; expected a volume of real numbers")
+        name = "complex" if dtype.kind == "c" else "colour" if dtype.names else "unsupported"
+        code = int(header["datatype"])
+        raise UserError(f"{shown(path)} holds {name} values (data type {code}); expected a volume of real numbers")
     offset = float(header["vox_offset"])
     if not (math.isfinite(offset) and offset >= size + 4):  # readers disagree on what a smaller one means
         raise _cannot_be(path, f"places its first voxel at byte {offset:g} (vox_offset), not behind the header")
     extents = tuple(int(extent) for extent in header.get_data_shape())
-    return NiftiHeader(
-        extents, dtype, int(header["vox_offset"]), _scaling(path, header), _affine(header)
-    )
+    return NiftiHeader(extents, dtype, int(header["vox_offset"]), _scaling(path, header), _affine(header))
 
 
 def _scaling(path: Path, header: Any) -> tuple[float, float] | None:  # noqa: ANN401

@@ -72,6 +72,16 @@ def is_folder(path: Path) -> bool:
     return mode is not None and stat.S_ISDIR(mode)
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is anything but a folder of that name; whether it can be read is seen when it is opened.
+
+    Raises:
+        UserError: if it cannot be looked at (permissions, a link to itself).
+    """
+    mode = _mode(path)
+    return mode is not None and not stat.S_ISDIR(mode)
+
+
 def is_broken_link(path: Path) -> bool:
     """Whether this is a link to nothing."""
     return path.is_symlink() and _mode(path) is None

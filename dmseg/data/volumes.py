@@ -161,7 +161,7 @@ class Volume:
             return
         n_pixels = math.prod(self.shape) // self.shape[axis] * self.n_channels
         check_pixels(self.path, n_pixels, self.max_bytes, f"slices across axis {axis}")
-        step = max(1, min(GATHERED_BYTES, self.max_bytes // 4) // (n_pixels * self.dtype.itemsize))
+        step = max(1, min(GATHERED_BYTES, self.max_bytes // 6) // (n_pixels * self.dtype.itemsize))
         for start in range(0, len(indices), step):
             yield from self._gather(axis, indices[start : start + step])
 

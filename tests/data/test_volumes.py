@@ -175,7 +175,7 @@ def test_truncated_plain_files_missing_ones_and_nan(tmp_path):
     with pytest.raises(UserError, match="NaN"):
         list(open_volume(save(tmp_path / "v.nii", array)).slices(2, range(6)))
     coloured = np.zeros((2, 2, 2), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
-    with pytest.raises(UserError, match="colour values; expected a volume of real numbers"):
+    with pytest.raises(UserError, match=r"colour values \(data type 128\); expected a volume of real numbers"):
         open_volume(save(tmp_path / "rgb.nii", coloured))
 
 

@@ -17,7 +17,7 @@ from dmseg.data.adapters.volumes import Mask, VolumeAdapter
 from dmseg.data.case import About, CaseFiles, Task
 from dmseg.data.contract import check_name
 from dmseg.data.listing import folders, nifti_file
-from dmseg.data.raw import is_file, is_folder, read_json, shown
+from dmseg.data.raw import is_file, is_folder, is_there, read_json, shown
 from dmseg.data.readers import natural_key
 from dmseg.data.volumes import MAX_GIB
 from dmseg.errors import MissingDataError, UserError
@@ -123,8 +123,8 @@ def _stem(path: Path) -> str:
 
 def _packed_or_not(path: Path) -> Path:
     """The file itself, or the one that lies there in its stead, packed or unpacked."""
-    other = path if is_file(path) else nifti_file(path.parent, _stem(path))
-    return other if is_file(other) else path
+    other = path if is_there(path) else nifti_file(path.parent, _stem(path))
+    return other if is_there(other) else path
 
 
 def _file(path: Path, inside: Path) -> Path:
