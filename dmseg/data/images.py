@@ -142,7 +142,7 @@ def _checked_content(path: Path, file: BinaryIO, header: PngHeader, max_bytes: i
     """
     length = file.seek(0, 2)
     if length > max_bytes // 4:
-        raise too_large(path, f"{length / GIB:.3g} GiB", max_bytes / 4 / GIB, "GiB of a PNG file")
+        raise too_large(path, f"{length / GIB:.3g} GiB", f"{max_bytes / 4 / GIB:.3g} GiB of a PNG file")
     file.seek(8)
     kept: dict[bytes, list[bytes]] = {}
     pixels, inflated = isal_zlib.decompressobj(), 0

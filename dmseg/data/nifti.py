@@ -217,7 +217,7 @@ def _check_length(path: Path, header: NiftiHeader, max_bytes: int) -> None:
             "the file is damaged: get it again"
         )
     if header.n_bytes > INFLATED_SHARE * max_bytes:
-        raise too_large(path, f"{header.n_bytes / GIB:.3g} GiB of voxels", INFLATED_SHARE * max_bytes / GIB, "GiB")
+        raise too_large(path, f"{header.n_bytes / GIB:.3g} GiB of voxels", f"{INFLATED_SHARE * max_bytes / GIB:.3g}")
     if math.prod(header.extents[2:]) > MOST_PLANES:
         raise UserError(
             f"{shown(path)} has the shape {header.extents}: more than {MOST_PLANES} planes; join or leave out some"
@@ -237,14 +237,20 @@ def check_pixels(path: Path, n_pixels: int, max_bytes: int, what: str = "a slice
         UserError: if there are more than ``max_bytes / BYTES_PER_PIXEL``.
     """
     if n_pixels * BYTES_PER_PIXEL > max_bytes:
-        raise too_large(path, f"{what} of {n_pixels} pixels", max_bytes // BYTES_PER_PIXEL, "pixels")
+        raise too_large(path, f"{what} of {n_pixels} pixels", f"{max_bytes // BYTES_PER_PIXEL}")
 
 
-def too_large(path: Path, what: str, most: float, unit: str) -> UserError:
-    """What is said of a file that would take too much memory or time, and how to allow it."""
+def too_large(path: Path, what: str, most: str) -> UserError:
+    """What is said of a file that would take too much memory or time, and how to allow it.
+
+    Args:
+        path: the file.
+        what: it has.
+        most: how much is read at most.
+    """
     return UserError(
-        f"{shown(path)} has {what}, more than the {most:.4g} {unit} that are read by default or as data.max_gib says; "
-        "raise data.max_gib (GiB of memory for one file) if that is right"
+        f"{shown(path)} has {what}, but at most {most} are read; if the file is right, raise data.max_gib "
+        "(memory for one file in GiB)"
     )
 
 

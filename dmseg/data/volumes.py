@@ -149,7 +149,7 @@ class Volume:
         n_samples = self.n_channels * self.shape[2] * math.ceil(self.shape[0] * self.shape[1] / step)
         if n_samples * SAMPLE_BYTES > self.max_bytes:
             what = f"{self.n_channels} channels, {n_samples} voxels for percentiles"
-            raise too_large(self.path, what, self.max_bytes // SAMPLE_BYTES, "voxels")
+            raise too_large(self.path, what, f"{self.max_bytes // SAMPLE_BYTES}")
         sampled = [self.scaled(plane.ravel(order="F")[::step]) for plane in self.planes()]
         channels = np.concatenate(sampled).reshape(self.n_channels, -1)
         return np.percentile(channels, levels, axis=1).T.astype(np.float64)

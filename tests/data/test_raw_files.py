@@ -192,7 +192,7 @@ def test_files_without_permission_are_named():
             folder.chmod(0o755)
         path.chmod(0)
         become()
-        with pytest.raises(UserError, match="slice-0.png cannot be read: permission denied"):
+        with pytest.raises(UserError, match=r"slice-0\.png cannot be read: permission denied"):
             list(adapter.read_case("nodule", adapter.list_cases("nodule")[1]).slices)
 
     as_anyone(work)
