@@ -117,7 +117,7 @@ class Volume:
             bad = finite.size - int(np.count_nonzero(finite))
             scaled = "" if self.scaling is None else ", scaled by {:g} and {:g}".format(*self.scaling)
             raise UserError(
-                f"{shown(self.path)} holds {bad} NaN or infinite values{scaled}; mend the file or leave the case out"
+                f"{shown(self.path)} holds {bad} NaN or infinite values{scaled}; fix the file or leave the case out"
             )
         return data
 

@@ -184,7 +184,7 @@ class VolumeAdapter(Adapter):
             return canonical(volume.affine, self.axis)
         except (ValueError, KeyError, np.linalg.LinAlgError):
             raise UserError(
-                f"{shown(volume.path)} has no usable orientation in its header; mend it, or set data.orientation=file"
+                f"{shown(volume.path)} has no usable orientation in its header; fix it, or set data.orientation=file"
             ) from None
 
     def _count(self, label: Volume, axis: int) -> npt.NDArray[np.int64]:
