@@ -18,6 +18,8 @@ FLOORS = {
             "text",
             "settings",
             "files",
+            "names",
+            "schema",
             "limits",
             "losses",
             "labels",

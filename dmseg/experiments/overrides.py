@@ -6,10 +6,11 @@ from functools import lru_cache
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType
 from hydra.errors import HydraException
 
 from dmseg.errors import UserError
+from dmseg.names import fault_of_name
 from dmseg.resources import resource
 
 PATH_KEYS = (
@@ -31,15 +32,29 @@ def parse_override(text: str) -> Override:
     """Parses one override.
 
     Raises:
-        UserError: if it is malformed.
+        UserError: if it is malformed, or chooses a file of a group by a path.
     """
     try:
-        return OverridesParser.create().parse_override(quote_path(text))
+        parsed = OverridesParser.create().parse_override(quote_path(text))
+        _refuse_paths(parsed, text)
+        return parsed
     except HydraException as error:
         if "=" not in text and not text.startswith("~"):
             raise UserError(f"'{text}' is not an override; write key=value") from None
         said = str(error).splitlines()[0]
         raise UserError(f"'{text}' cannot be parsed ({said}); put the value in quotes: key='\"value\"'") from None
+
+
+def _refuse_paths(parsed: Override, text: str) -> None:
+    """Refuses the choice of a file that is no file of its group: Hydra would follow ``..`` and absolute paths."""
+    if parsed.type is OverrideType.DEL or not is_group(dotted(parsed.key_or_group)):
+        return
+    value = parsed.value()
+    chosen = list(value.list) if isinstance(value, ChoiceSweep) else value if isinstance(value, list) else [value]
+    for name in chosen:
+        if isinstance(name, str) and (fault := fault_of_name(name)):
+            group = dotted(parsed.key_or_group)
+            raise UserError(f"'{text}' must choose a file of configs/{group} by its name, but {fault}")
 
 
 def dotted(name: str) -> str:

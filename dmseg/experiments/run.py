@@ -19,9 +19,10 @@ from dmseg.experiments.distill import distill_objective
 from dmseg.experiments.identity import evaluation_identity
 from dmseg.experiments.plan import PlannedRun
 from dmseg.experiments.provenance import begin_usage, describe_machine, describe_usage, describe_versions
+from dmseg.experiments.seal import write_json
 from dmseg.experiments.status import is_complete
 from dmseg.experiments.stopping import should_stop
-from dmseg.experiments.store import RunStore, mean_scores, save_weights, write_json, write_scores
+from dmseg.experiments.store import RunStore, mean_scores, save_weights, write_scores
 from dmseg.methods.base import Streams
 from dmseg.training.checkpoint import Checkpoints, Interrupted, Session, State
 from dmseg.training.evaluate import Array, evaluate, save_predictions

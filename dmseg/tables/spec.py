@@ -116,7 +116,7 @@ def read_spec(name: str | int) -> TableSpec:
         UserError: if there is no such table.
     """
     path = resource("configs") / "table" / f"{name}.yaml"
-    if not path.is_file():
+    if str(name) not in table_names():
         raise UserError(f"there is no table '{name}'; choose from {', '.join(table_names())}")
     node: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(path))  # type: ignore[assignment]
     columns = node.pop("columns", {})
