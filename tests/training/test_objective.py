@@ -64,8 +64,8 @@ class StopAt:
     def __init__(self, step):
         self.step, self.kept = step, None
 
-    def restore(self):
-        return self.kept
+    def restore(self, use):
+        return None if self.kept is None else use(self.kept)
 
     def after_step(self, steps, state):
         if steps == self.step and self.kept is None:
