@@ -104,7 +104,7 @@ def test_a_checkpoint_without_an_objective_is_that_of_a_plain_one():
     training = _Training(model, Source(), plain, optimizer, build_schedule(optimizer, SETTINGS.optim, 6))
     state = training.state()
     assert state.rest["objective"] == {}
-    training.load(type(state)(state.weights, {k: v for k, v in state.rest.items() if k != "objective"}))
+    training._load(type(state)(state.weights, {k: v for k, v in state.rest.items() if k != "objective"}))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
