@@ -8,7 +8,20 @@ from fuzz.harness import Right, names
 from fuzz.templates import DECATHLON, KITS, LIDC, LITS, QUBIQ
 
 ALL = (QUBIQ, LITS, KITS, DECATHLON, LIDC)
-ODD = ("a\nb", "x" * 240, "[red]", "$(touch pwned)", "=1+1", "\x1b[31m", "²", "a b", "..x", "-rf", "%s{}", "M\udcfcller")
+ODD = (
+    "a\nb",
+    "x" * 240,
+    "[red]",
+    "$(touch pwned)",
+    "=1+1",
+    "\x1b[31m",
+    "²",
+    "a b",
+    "..x",
+    "-rf",
+    "%s{}",
+    "M\udcfcller",
+)
 
 
 def files(box):
@@ -28,12 +41,8 @@ def missing(box, rng):
 
 def folder_missing(box, rng):
     path = pick(box, rng).parent
-    if path == box / "raw":
-        path = pick(box, rng)
-        path.unlink()
-        return Right((*names(path).named, path.name.replace("segmentation", "volume").split(".")[0], "seg"))
     shutil.rmtree(path)
-    return Right((*names(path).named, "image", "mask", "task01", "label"))
+    return Right((*names(path).named, "images", "mask-", "labelsTr"))
 
 
 def doubled(box, rng):
@@ -107,6 +116,7 @@ def dataset(change, *more):
 
 
 def row(**values):
+    """Changes the first row of the training cases."""
     return lambda node: node | {"training": [node["training"][0] | values, *node["training"][1:]]}
 
 
@@ -158,7 +168,7 @@ def extra(box, rng):
 
 CHANGES = [
     (ALL, "refused", "a file is missing", missing),
-    (ALL, "refused", "a folder is missing", folder_missing),
+    ((DECATHLON, LIDC), "refused", "a folder is missing", folder_missing),
     ((QUBIQ, LITS, KITS), "either", "a file twice", doubled),
     ((LITS,), "refused", "all cases twice", twice),
     (ALL, "refused", "an empty folder", empty),
@@ -174,5 +184,8 @@ CHANGES = [
         ((DECATHLON,), "refused", f"an image outside: {path}", outside_file(path))
         for path in ("../cwd/secret.nii.gz", "ABS/cwd/secret.nii.gz", "imagesTr/../../cwd/secret.nii.gz")
     ),
-    *(((DECATHLON,), "refused", f"dataset.json: {name}", dataset(change, "tiny", "imagesTr")) for name, change in DATASET.items()),  # noqa: E501
+    *(
+        ((DECATHLON,), "refused", f"dataset.json: {name}", dataset(change, "tiny", "imagesTr", "ud800", "x00b", "xxxx"))
+        for name, change in DATASET.items()
+    ),  # noqa: E501
 ]

@@ -35,7 +35,7 @@ def one_voxel(value, kind=np.float32):
 
 
 def scaled(factor, kind):
-    return lambda values, rng: (values * factor).astype(kind)
+    return lambda values, rng: values.astype(kind) * np.asarray(factor, kind)
 
 
 NIFTI, VOLUMES, ALL = (QUBIQ, LITS, KITS, DECATHLON), (LITS, KITS, DECATHLON), (QUBIQ, LITS, KITS, DECATHLON, LIDC)
@@ -56,8 +56,10 @@ REFUSED = [
     (VOLUMES, "axes exchanged", lambda values, rng: np.swapaxes(values, 0, 2)),
 ]  # fmt: skip
 ACCEPTED = [
-    *((NIFTI, f"as {np.dtype(kind).name}", scaled(1, kind)) for kind in
-      (np.float32, np.float64, np.int16, np.uint16, np.int32)),
+    *(
+        (NIFTI, f"as {np.dtype(kind).name}", scaled(1, kind))
+        for kind in (np.float32, np.float64, np.int16, np.uint16, np.int32)
+    ),
     *(((QUBIQ,), f"up to {value}", scaled(value, np.uint16)) for value in (255, 65535)),
     (NIFTI, "nearly whole", lambda values, rng: values + rng.uniform(-0.009, 0.009, values.shape)),
     (NIFTI, "an empty axis more", lambda values, rng: values[..., None]),

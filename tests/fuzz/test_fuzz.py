@@ -35,7 +35,7 @@ def test_malformed_inputs(kind, chunk, bench, record_property):
         accepted, faults = bench.attempt(template, outcome, change, rng)
         counts["wrong" if faults else "accepted" if accepted else "refused"] += 1
         if faults:
-            wrong.append(f"{kind}:{number} {template.name}, {name} ({outcome}): " + "; ".join(faults))
+            wrong.append(f"{kind}:{number} {template.name}, {name[:90]} ({outcome}): " + "; ".join(faults))
             if "FUZZ_KEEP" in os.environ:
                 bench.fill(template)
                 change(bench.box, generator(kind, number))
