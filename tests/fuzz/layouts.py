@@ -187,5 +187,5 @@ CHANGES = [
     *(
         ((DECATHLON,), "refused", f"dataset.json: {name}", dataset(change, "tiny", "imagesTr", "ud800", "x00b", "xxxx"))
         for name, change in DATASET.items()
-    ),  # noqa: E501
+    ),
 ]

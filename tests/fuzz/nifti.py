@@ -174,11 +174,11 @@ EITHER = {
             (112, "f", float(rng.normal() * 10.0 ** rng.integers(-3, 4))),
             (116, "f", float(rng.integers(-9, 9))),
         )
-    ),  # noqa: E501
+    ),
     "no slope": as_nibabel(lambda content, rng: put(content, (112, "f", NAN))),
     "another type": as_nibabel(
         lambda content, rng: put(content, (70, "h", int(rng.choice([2, 4, 8, 16, 64, 256, 512, 768]))))
-    ),  # noqa: E501
+    ),
     "header size": fields((0, "i", 349)),
     "a random bit": as_nibabel(partial(flip, last=1)),
     "more data": on_content(lambda content, rng: content + rng.bytes(64)),

@@ -165,7 +165,7 @@ CHANGES = [
     *(
         ((PREPARED,), "either" if "place" in name else "accepted", name, rebuilt(change))
         for name, change in DAMAGED.items()
-    ),  # noqa: E501
+    ),
     *(((PREPARED,), "refused", f"{name}; no raw data", alone(change)) for name, change in DAMAGED.items()),
     ((PREPARED,), "accepted", "junk and odd times", junk),
     ((PREPARED,), "either", "a link to the same array", linked),
