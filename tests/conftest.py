@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from fuzz.report import pytest_terminal_summary  # noqa: F401
 from PIL import Image
 
 REPO = Path(__file__).parents[1]

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - tables of inputs
 """Exports and plans of tables: names that lead out, links, foreign runs, numbers changed and sealed again."""
 
 import hashlib
@@ -133,7 +134,7 @@ def numbers(box, rng):
     lines = path.read_text().splitlines()
     path.write_text(
         "\n".join([lines[0], *(",".join([line.split(",")[0], "0.5", *line.split(",")[2:]]) for line in lines[1:])])
-    )  # noqa: E501
+    )
     seal(folder)
     return Right((folder.name,))
 
@@ -175,7 +176,7 @@ CHANGES = [
             ),
         )
         for kind in SPECIAL
-    ),  # noqa: E501
+    ),
     *((BOTH, "refused", f"unsealed, {name}", on_run(change)) for name, change in UNSEALED.items()),
     *((BOTH, "refused", f"sealed, {name}", on_run(change)) for name, change in SCHEMA.items()),
     ((IMPORT,), "refused", "a link to a secret, sealed", linked),

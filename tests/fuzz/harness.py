@@ -11,7 +11,7 @@ import os
 import resource
 import shutil
 import signal
-import stat
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import segmentation_models_pytorch  # noqa: F401
+from fuzz.watch import NAMED, SECRET, half_written, leaks, outside
 
 import dmseg.cli.tables
 import dmseg.experiments.run
@@ -33,12 +34,9 @@ from dmseg.data.adapters import decathlon, kits, lidc, lits, qubiq  # noqa: F401
 from dmseg.experiments.compose import compose_settings
 
 GIB = 2**30
-SECONDS = 60
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "60"))
 LAST = 300
 """How many characters of what a command said are shown where it did wrong."""
-NAMED = ("prepared", "results", "out")
-"""Folders of a box that the command may write to."""
-SECRET = "the-secret-of-another-folder"
 
 
 @dataclass(frozen=True)
@@ -157,10 +155,12 @@ class Bench:
         shutil.rmtree(self.box, ignore_errors=True)
         self.box.mkdir()
 
-    def attempt(self, template, outcome, change, rng):
-        """Tries one input; returns whether it was accepted, and what is wrong with that."""
+    def attempt(self, template, outcome, change, rng, keep=None):
+        """Tries one input, which is copied to `keep`; returns whether it was accepted, and what is wrong with that."""
         self.fill(template)
         right = change(self.box, rng) or Right()
+        if keep is not None:
+            subprocess.run(["cp", "-a", self.box, keep], check=True)
         before = outside(self.box)
         ran = run(self.box, right.words or template.words(self.box))
         accepted, faults = ran.status == 0, self._faults(ran, outcome, right)
@@ -171,7 +171,9 @@ class Bench:
             faults.append("the content of another file has been copied")
         if half := [str(path) for name in NAMED for path in (self.box / name).rglob("*") if half_written(path)]:
             faults.append(f"left half-written: {half[:2]}")
-        if right.judge is not None:
+        if ran.status is None:
+            pass
+        elif right.judge is not None:
             faults += right.judge(self.box, ran)
         elif not faults:
             faults += self._compare(template, right, accepted)
@@ -214,35 +216,6 @@ class Bench:
         if plain and after != self.clean[template.name]:
             return ["clean input gives another result afterwards"]
         return ["accepted with another result than it should have"] if accepted and result != after else []
-
-
-def outside(box):
-    """What lies outside the named folders: the kind, size, time and, of small files, content of everything."""
-    found = {}
-    for folder, folders, files in os.walk(box):
-        if Path(folder) == box:
-            folders[:] = [name for name in folders if name not in (*NAMED, "home")]
-        for name in files + folders:
-            path = os.path.join(folder, name)
-            status = os.lstat(path)
-            plain = stat.S_ISREG(status.st_mode)
-            content = Path(path).read_bytes() if plain and status.st_size < 2**16 else b""
-            found[path] = (status.st_mode, plain and (status.st_size, status.st_mtime_ns), content)
-    return found
-
-
-def leaks(box):
-    """Files of the named folders that hold the content of the secret one."""
-    files = (path for name in NAMED for path in (box / name).rglob("*") if path.is_file() and not path.is_symlink())
-    return [path for path in files if path.stat().st_size < 2**20 and SECRET.encode() in path.read_bytes()]
-
-
-def half_written(path):
-    """Whether a folder looks like a store or a run, but is not whole."""
-    if not path.is_dir() or any(part.startswith(".") for part in path.parts):
-        return False
-    there = {entry.name for entry in path.iterdir()}
-    return path.parent.parent.name == "prepared" and not {"manifest.json", "images.npy", "annotations.npy"} <= there
 
 
 def arrays(box):

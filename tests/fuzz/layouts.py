@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - tables of inputs
 """Folders as they may come: files that are missing, doubled, oddly named or junk, and a damaged dataset.json."""
 
 import json
@@ -144,10 +145,10 @@ DATASET = {
     "deep lists": lambda node: b'{"name": "x", "labels": {"0": "b", "1": "o"}, "training": ' + b"[" * 99999 + b"}",
     "a long number": lambda node: b'{"name": ' + b"9" * 100000 + b"}",
     **{f"is {text}": lambda node, text=text: text.encode() for text in ("null", "[]", "5", '"x"', "{}", "NaN")},
-    **{f"training is {value!r}": key(training=value) for value in (None, 5, {}, [], "x", ["x"], [[]], [{}], [None], 1e9, True)},  # noqa: E501
-    **{f"labels are {value!r}": key(labels=value) for value in (None, 5, [], {}, "x", {"a": "b"}, {"0": "b"}, {"²": "b", "1": "c"}, {"-1": "b"}, {"9" * 9999: "b"})},  # noqa: E501
-    **{f"the name is {value[:9]!r}": key(name=value) for value in ("../up", "a/b", "a\0b", "\ud800", ".", "..", "x" * 300, "a\\b", "\x1b[31m", "a\nb", "/etc", "../../cwd/pwned")},  # noqa: E501
-    **{f"an image is {value!r}": row(image=value) for value in (None, 5, [], {}, "", "/", ".", "a\0b", "\ud800", "x" * 5000, True)},  # noqa: E501
+    **{f"training is {value!r}": key(training=value) for value in (None, 5, {}, [], "x", ["x"], [[]], [{}], [None], 1e9, True)},
+    **{f"labels are {value!r}": key(labels=value) for value in (None, 5, [], {}, "x", {"a": "b"}, {"0": "b"}, {"²": "b", "1": "c"}, {"-1": "b"}, {"9" * 9999: "b"})},
+    **{f"the name is {value[:9]!r}": key(name=value) for value in ("../up", "a/b", "a\0b", "\ud800", ".", "..", "x" * 300, "a\\b", "\x1b[31m", "a\nb", "/etc", "../../cwd/pwned")},
+    **{f"an image is {value!r}": row(image=value) for value in (None, 5, [], {}, "", "/", ".", "a\0b", "\ud800", "x" * 5000, True)},
     **{f"a label is {value!r}": row(label=value) for value in (None, 5, [], "", "/", "..", "a\0b", "imagesTr")},
     "a row twice": lambda node: node | {"training": node["training"] + node["training"][:1]},
 }  # fmt: skip

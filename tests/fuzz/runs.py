@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - tables of inputs
 """Run stores: files changed with and without a new seal, odd manifests, scores, leases and checkpoints.
 
 Whatever one run is like, the other one of the store is still listed, shown and verified, and the damaged one is named.
@@ -37,6 +38,8 @@ def commands(box, folder, damaged):
         ran = run(box, ["runs", *words, place])
         if ran.status not in (0, 2) or "Traceback" in ran.err:
             faults.append(f"runs {words[0]}: status {ran.status}, {ran.err[-120:]!r}")
+        if ran.status is None:
+            return [f"runs {words[0]} hangs"]
         if words in (["list"], ["show", other]) and (ran.status != 0 or other not in ran.out):
             faults.append(f"runs {words[0]} does not show the sound run: {ran.err[-120:]!r}")
         if "\x1b" in ran.out + ran.err:
@@ -108,7 +111,7 @@ def on_scores(change):
 def value(text):
     return on_scores(
         lambda lines: [lines[0], ",".join([lines[1].split(",")[0], text, *lines[1].split(",")[2:]]), *lines[2:]]
-    )  # noqa: E501
+    )
 
 
 def in_place(folder, rng, kind):
@@ -140,7 +143,7 @@ def renamed(folder, rng):
 
 MARKUP = "[red]\x1b[31m\u202e=cmd|' /C calc'!A0\n\\input{/etc/passwd}"
 UNSEALED = {
-    "one bit": on_file(SEALED[:-1], flip), "cut": on_file(SEALED[:-1], cut), "longer": on_file(SEALED[:-1], lambda content, rng: content + b"\n"),  # noqa: E501
+    "one bit": on_file(SEALED[:-1], flip), "cut": on_file(SEALED[:-1], cut), "longer": on_file(SEALED[:-1], lambda content, rng: content + b"\n"),
     "empty": on_file(SEALED, lambda content, rng: b""), "a file is gone": gone, "a cut seal": on_file("DONE", cut),
     **{f"a {kind} in its place": partial(in_place, kind=kind) for kind in SPECIAL},
     **{f"the seal is {text[:9]!r}": on_json("DONE", lambda node, text=text: text) for text in
@@ -151,7 +154,7 @@ UNSEALED = {
 }  # fmt: skip
 SCHEMA = {
     **{f"{name}: no {dotted}": key(f"{name}.json", dotted) for name, keys in
-       {"manifest": ("title", "seconds", "experiment_id", "phantom"), "config": ("settings", "identity", "settings.data", "settings.task", "settings.fold", "settings.model.name"),  # noqa: E501
+       {"manifest": ("title", "seconds", "experiment_id", "phantom"), "config": ("settings", "identity", "settings.data", "settings.task", "settings.fold", "settings.model.name"),
         "evaluation": ("id", "settings")}.items() for dotted in keys},
     **{f"{name}: {dotted} is {value!r}"[:60]: key(f"{name}.json", dotted, value) for name, dotted, value in (
         ("manifest", "seconds", "x"), ("manifest", "seconds", None), ("manifest", "seconds", {}), ("manifest", "title", 5),
@@ -166,7 +169,7 @@ SCHEMA = {
     "a foreign case": on_scores(lambda lines: [*lines, lines[1].replace("LIDC", "OTHER")]),
     "a case less": on_scores(lambda lines: lines[:-1]), "no cases": on_scores(lambda lines: lines[:1]),
     "no header": on_scores(lambda lines: lines[1:]), "no columns": on_scores(lambda lines: ["case", "a"]),
-    "an open quote": on_scores(lambda lines: [*lines, '"x']), "NULs": on_file("cases.csv", lambda content, rng: bytes(99), True),  # noqa: E501
+    "an open quote": on_scores(lambda lines: [*lines, '"x']), "NULs": on_file("cases.csv", lambda content, rng: bytes(99), True),
     "not UTF-8": on_file("cases.csv", lambda content, rng: b"\xff" + content, True), "another id": renamed,
 }  # fmt: skip
 SOUND = {

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - tables of inputs
 """Files that split the cases: nnU-Net's ``splits_final.json``, groups, and the splits that a store keeps."""
 
 import json
@@ -56,7 +57,7 @@ BAD_GROUPS = {
     "empty": "", "no header": GROUPS.partition("\n")[2], "not UTF-8": b"case,group\n\xff\xfe,1\n", "NUL": b"\0" * 9,
     "a case less": GROUPS.rpartition("LIDC")[0], "a case twice": GROUPS + f"{CASES[0]},9\n",
     "unknown": GROUPS + "../x,9\n", "no group": GROUPS.replace(",0", ","), "a column less": "case\n" + "\n".join(CASES),
-    "an open quote": GROUPS + '"x', "a long field": GROUPS + "x" * 200000 + ",1\n", "one group": GROUPS.replace(",1", ",0").replace(",2", ",0"),  # noqa: E501
+    "an open quote": GROUPS + '"x', "a long field": GROUPS + "x" * 200000 + ",1\n", "one group": GROUPS.replace(",1", ",0").replace(",2", ",0"),
     "UTF-16": GROUPS.encode("utf-16"), "semicolons": GROUPS.replace(",", ";"), "markup": GROUPS + "[red]\x1b[31m,1\n",
 }  # fmt: skip
 KEPT = {

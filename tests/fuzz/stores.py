@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - tables of inputs
 """Prepared stores: flipped bytes, cut files, other headers, edited manifests and splits, and no regular files.
 
 With the raw data at hand a damaged store is prepared again; without them it is refused before anything is trained.
@@ -131,7 +132,7 @@ DAMAGED = {
     "rater 9": case(raters=[0, 1, 2, 9]),
     "other id": case(case="../../up"),
     "raters missing": case(raters=None),
-    "cases exchanged in the list": other_cases(lambda rows: [{**rows[0], "case": rows[1]["case"]}, {**rows[1], "case": rows[0]["case"]}, *rows[2:]]),  # noqa: E501
+    "cases exchanged in the list": other_cases(lambda rows: [{**rows[0], "case": rows[1]["case"]}, {**rows[1], "case": rows[0]["case"]}, *rows[2:]]),
     "a case less": other_cases(lambda rows: rows[:-1]),
     "a case twice": other_cases(lambda rows: [*rows, rows[0]]),
     **{f"cases are {value!r}": key(cases=value) for value in (None, 5, [], {}, ["x"])},

@@ -1,9 +1,10 @@
 """Malformed inputs of every kind; `make fuzz` tries more of them (FUZZ_INPUTS, a number for each kind)."""
 
 import importlib
-import json
 import os
 import shutil
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from fuzz.harness import Bench, generator
 
 KINDS = ("nifti", "png", "layouts", "masks", "stores", "runs", "exports", "settings", "splits", "weights")
 CHUNKS = 2
-INPUTS = int(os.environ.get("FUZZ_INPUTS", "0"))
+INPUTS = int(os.environ.get("FUZZ_INPUTS", "40"))
+HINT = "FUZZ_ONLY=KIND:NUMBER tries one of them, FUZZ_KEEP=FOLDER writes them to a folder"
 
 
 @pytest.fixture(scope="module")
@@ -19,31 +21,34 @@ def bench(tmp_path_factory):
     return Bench(tmp_path_factory.mktemp("fuzz"))
 
 
+def chosen(kind, count):
+    """Numbers of the inputs to try: below `count` each is a change, beyond it one at random."""
+    if (only := os.environ.get("FUZZ_ONLY", "")).startswith(f"{kind}:"):
+        return [int(only.partition(":")[2])]
+    if only:
+        return []
+    few = sorted(generator(kind, 0).permutation(count)[:INPUTS].tolist())
+    return few if count > INPUTS else list(range(INPUTS))
+
+
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 @pytest.mark.parametrize("kind", KINDS)
 def test_malformed_inputs(kind, chunk, bench, record_property):
-    """Each change once, then changes at random. FUZZ_ONLY=nifti:12 tries one input, FUZZ_KEEP=FOLDER keeps it."""
-    module = importlib.import_module(f"fuzz.{kind}")
-    changes, counts, wrong = module.CHANGES, {"accepted": 0, "refused": 0, "wrong": 0}, []
-    only = os.environ.get("FUZZ_ONLY", f"{kind}:").partition(":")
-    for number in range(chunk, max(INPUTS, len(changes)), CHUNKS):
-        if only[0] != kind or only[2] not in ("", str(number)):
-            continue
-        rng = generator(kind, number)
+    """Each change of a kind once, then changes at random; an input is its kind and number, which seed it."""
+    changes = importlib.import_module(f"fuzz.{kind}").CHANGES
+    counts, wrong = {"accepted rightly": 0, "refused rightly": 0, "wrong": 0}, []
+    for number in chosen(kind, len(changes))[chunk::CHUNKS]:
+        rng, since = generator(kind, number), time.monotonic()
         templates, outcome, name, change = changes[number if number < len(changes) else rng.integers(len(changes))]
         template = templates[rng.integers(len(templates))]
-        accepted, faults = bench.attempt(template, outcome, change, rng)
-        counts["wrong" if faults else "accepted" if accepted else "refused"] += 1
+        keep = Path(os.environ["FUZZ_KEEP"]) / f"{kind}-{number}" if "FUZZ_KEEP" in os.environ else None
+        accepted, faults = bench.attempt(template, outcome, change, rng, keep)
+        counts["wrong" if faults else "accepted rightly" if accepted else "refused rightly"] += 1
+        print(f"{kind}:{number} {name[:60]!r} {time.monotonic() - since:.1f} s", file=sys.stderr, flush=True)
         if faults:
-            wrong.append(f"{kind}:{number} {template.name}, {name[:90]} ({outcome}): " + "; ".join(faults))
-            if "FUZZ_KEEP" in os.environ:
-                bench.fill(template)
-                change(bench.box, generator(kind, number))
-                shutil.copytree(bench.box, Path(os.environ["FUZZ_KEEP"]) / f"{kind}-{number}", symlinks=True)
-    if "FUZZ_TABLE" in os.environ:
-        with open(os.environ["FUZZ_TABLE"], "a") as file:
-            file.write(json.dumps({"kind": kind, **counts}) + "\n")
-    record_property("inputs", json.dumps(counts))
-    hint = "look at one: FUZZ_ONLY=KIND:NUMBER FUZZ_KEEP=FOLDER pytest -n 0 tests/fuzz"
+            wrong.append(f"{kind}:{number} {template.name}, {name[:90]!r} ({outcome}): " + "; ".join(faults))
+        elif keep is not None:
+            shutil.rmtree(keep, ignore_errors=True)
+    record_property(f"fuzz {kind}", counts)
     if wrong:
-        pytest.fail("\n".join([f"{len(wrong)} of {sum(counts.values())} wrong; {hint}", *wrong]), pytrace=False)
+        pytest.fail("\n".join([f"{len(wrong)} of {sum(counts.values())} wrong; {HINT}", *wrong]), pytrace=False)

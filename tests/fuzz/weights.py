@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - tables of inputs
 """Files that a user names as weights: damaged safetensors, other formats under their name, and no regular files."""
 
 import io
