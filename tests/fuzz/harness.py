@@ -87,7 +87,7 @@ def _in_child(box, words, out, err):
         resource.setrlimit(resource.RLIMIT_AS, (mapped + 3 * GIB,) * 2)
         resource.setrlimit(resource.RLIMIT_FSIZE, (GIB,) * 2)
         os.chdir(box / "cwd")
-        os.environ |= {"HOME": str(box / "home"), "FUZZ_SECRET": SECRET}
+        os.environ |= {"HOME": str(box / "home"), "FUZZ_WORDS": "some words"}
         status = main(words)
     except BaseException:  # the parent must not go on twice, whatever it is
         traceback.print_exc()

@@ -12,10 +12,16 @@ def trained(*words, named=None, replaced=""):
 
     def apply(box, rng):
         base = [word for word in study(box) if not (replaced and word.startswith(replaced))]
-        told = named or (words[0].lstrip("+~").partition("=")[0].split("@")[0], words[0].lstrip("+~").split(".")[0])
+        key, _, value = words[0].lstrip("+~").partition("=")
+        told = named or (key.split("@")[0], key.split(".")[0], value or key)
         return Right(told, words=["train", *base, *words], judge=lambda box, ran: [])
 
     return apply
+
+
+def anew(word):
+    """The same for a run that is not done."""
+    return trained(word, "seed=7")
 
 
 CODE = (
@@ -34,21 +40,21 @@ HYDRA_WORDS = """
 """
 ODD_WORDS = """
     ~evaluate.reference._target_ evaluate.reference=5 evaluate.reference=null evaluate.reference=[x] ~evaluate
-    evaluate=5 train=null +method.unused=[x] method=[plain] method={} labels={} labels=../labels/uniform
+    evaluate=5 train=null +method.unused=[x] labels=../labels/uniform
     model=/etc/passwd loss=nothing data.slices_per_case=x +data.window=[a,b] data.min_marks=many data.min_marks=9
     data.bits=7 data.name=../../pwned data.name=a/b data.name='' data.size=0 data.size=-1 data.size=1e9
-    data.size=99999999999 device=meta device=cuda:99 device=x threads=0 workers=1.5 precision=fp8 seed=-1 seed=1e400
-    seed=x fold=9 fold=-1 fold=null folds.count=1 folds.count=99 folds.kind=x folds=null train.epochs=0
+    data.size=99999999999 device=meta device=cuda:99 device=x threads=0 workers=1.5 precision=fp8 seed=1e400
+    seed=x fold=9 fold=-1 fold=null folds.count=1 folds.count=99 folds.kind=x train.epochs=0
     train.epochs=nan train.scale=[1] train.scale=[2,1] train.scale=x train.flip=2 optim.lr=nan optim.lr=inf
-    optim.lr=-1 optim.lr=[] optim.lr=${oc.env:FUZZ_SECRET} seed=${oc.env:FUZZ_SECRET}
-    data.name=${oc.env:FUZZ_SECRET} seed=${nothing} seed=${seed} seed=${oc.decode:x} seed=${hydra:runtime.cwd}
+    optim.lr=-1 optim.lr=[] optim.lr=${oc.env:FUZZ_WORDS} seed=${oc.env:FUZZ_WORDS}
+    seed=${nothing} seed=${seed} seed=${oc.decode:x} seed=${hydra:runtime.cwd}
     seed=${oc.create:{a:1}} seed=${ seed=??? seed =1 +=1 ~ nothing=1 +nothing=1 ++nothing.deep.key=1 seed=1,2
     seed=range(3) seed=choice(1,2) paths.results='' paths.prepared=null paths.results=/proc/nothing
     paths.prepared=/dev/null paths=x launcher=nothing launcher.workers=0 tracker=x distill=nothing table=../config
-    -m protocol=../config profile=x data@x=lidc model.weights=/nothing model.weights=5 model.weights=''
+    protocol=../config profile=x data@x=lidc model.weights=/nothing model.weights=5 model.weights=''
     model.encoder=../x model.architecture=os +model.options.x=1 model.encoder_options={a:{b:c}}
     loss.region_weight=nan labels.smoothing=x labels.interpolation=cubic checkpoint.minutes=-1 evaluate.bins=0
-    evaluate.empty=x evaluate.crop=0 wandb=5 task=../x task=5 task=[a] data.root=/nothing data.root=''
+    evaluate.empty=x evaluate.crop=0 wandb=5 task=../x task=5 task=[a] data.root=/nothing
 """
 ODD = (*ODD_WORDS.split(), "data.name='a\0b'", "a b=c", "paths.results='a\0b'")
 SAME = (
@@ -58,6 +64,12 @@ SAME = (
     "+seed=0",
     "++seed=0",
     "fold=0",
+    "method=[plain]",
+    "method={}",
+    "labels={}",
+    "-m",
+    "seed=-1",
+    "folds=null",
     "data.root=${oc.env:PWD}/../raw",
 )
 
@@ -97,7 +109,7 @@ CHANGES = [
         for place in (PLACES if number < 3 else PLACES[number % 5 : number % 5 + 1])
     ),
     *(((TRAIN,), "refused", word, trained(word, named=("hydra",))) for word in HYDRA_WORDS.split()),
-    *(((TRAIN,), "refused", word, trained(word)) for word in ODD),
+    *(((TRAIN,), "refused", word, anew(word)) for word in ODD),
     *(((TRAIN,), "either", word, trained(word)) for word in SAME),
     *(((TRAIN,), "either", f"any value {number}", any_value) for number in range(25)),
 ]
