@@ -171,12 +171,10 @@ class Bench:
             faults.append("the content of another file has been copied")
         if half := [str(path) for name in NAMED for path in (self.box / name).rglob("*") if half_written(path)]:
             faults.append(f"left half-written: {half[:2]}")
-        if ran.status is None:
-            pass
-        elif right.judge is not None:
+        if ran.status is not None and right.judge is not None:
             faults += right.judge(self.box, ran)
-        elif not faults:
-            faults += self._compare(template, right, accepted)
+        if not faults:
+            faults += self._compare(template, right, accepted and right.judge is None)
         return accepted, [*faults, *([repr(ran.err[-LAST:])] if faults else [])]
 
     def _faults(self, ran, outcome, right):

@@ -15,6 +15,8 @@ def outside(box):
     for folder, folders, files in os.walk(box):
         if Path(folder) == box:
             folders[:] = [name for name in folders if name not in (*NAMED, "home")]
+        if Path(folder) == box / "raw/export":  # a table goes beside the plan that it is made of
+            folders[:] = [name for name in folders if name != "tables"]
         for name in files + folders:
             path = os.path.join(folder, name)
             status = os.lstat(path)
