@@ -181,7 +181,8 @@ CHANGES = [
         for kind in SPECIAL
     ),
     *((BOTH, "refused", f"unsealed, {name}", on_run(change)) for name, change in UNSEALED.items()),
-    *((BOTH, "refused", f"sealed, {name}", on_run(change)) for name, change in SCHEMA.items()),
+    *(((IMPORT,), "refused", f"sealed, {name}", on_run(change)) for name, change in SCHEMA.items()),
+    *(((TABLE,), "either", f"sealed, {name}", on_run(change)) for name, change in SCHEMA.items()),
     ((IMPORT,), "refused", "a link to a secret, sealed", linked),
     ((IMPORT,), "refused", "a file that is a link", linked_file),
     ((IMPORT,), "either", "a run that is a link", linked_run),

@@ -174,7 +174,10 @@ class Bench:
         if ran.status is not None and right.judge is not None:
             faults += right.judge(self.box, ran)
         if not faults:
-            faults += self._compare(template, right, accepted and right.judge is None)
+            try:
+                faults += self._compare(template, right, accepted and right.judge is None)
+            except (OSError, ValueError, KeyError) as error:
+                faults.append(f"its result cannot be read: {error!r}")
         return accepted, [*faults, *([repr(ran.err[-LAST:])] if faults else [])]
 
     def _faults(self, ran, outcome, right):
@@ -218,7 +221,7 @@ class Bench:
 
 def arrays(box):
     """The content of the only prepared store in a box."""
-    (manifest,) = [path for path in (box / "prepared").rglob("manifest.json") if ".parts" not in str(path)]
+    (manifest,) = [path for path in (box / "prepared").rglob("manifest.json") if not path.parent.name.startswith(".")]
     files = [manifest.parent / f"{name}.npy" for name in ("images", "annotations")]
     cases = json.dumps(json.loads(manifest.read_text())["cases"])
     return hashlib.sha256(b"".join([*(path.read_bytes() for path in files), cases.encode()])).hexdigest()

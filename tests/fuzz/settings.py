@@ -7,21 +7,20 @@ from fuzz.templates import TRAIN, study
 from dmseg.experiments.compose import compose_plain
 
 
-def trained(*words, named=None, replaced=""):
+def trained(*words, named=None, first=()):
     """Trains with further overrides; the message must name the first key, or what is given."""
 
     def apply(box, rng):
-        base = [word for word in study(box) if not (replaced and word.startswith(replaced))]
         key, _, value = words[0].lstrip("+~").partition("=")
         told = named or (key.split("@")[0], key.split(".")[0], value or key)
-        return Right(told, words=["train", *base, *words], judge=lambda box, ran: [])
+        return Right(told, words=["train", *study(box), *first, *words], judge=lambda box, ran: [])
 
     return apply
 
 
 def anew(word):
     """The same for a run that is not done."""
-    return trained(word, "seed=7")
+    return trained(word, first=("seed=7",))
 
 
 CODE = (
