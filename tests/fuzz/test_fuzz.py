@@ -44,7 +44,8 @@ def test_malformed_inputs(kind, chunk, bench, record_property):
         keep = Path(os.environ["FUZZ_KEEP"]) / f"{kind}-{number}" if "FUZZ_KEEP" in os.environ else None
         accepted, faults = bench.attempt(template, outcome, change, rng, keep)
         counts["wrong" if faults else "accepted rightly" if accepted else "refused rightly"] += 1
-        print(f"{kind}:{number} {name[:60]!r} {time.monotonic() - since:.1f} s", file=sys.stderr, flush=True)
+        how = "; wrong" if faults else ""
+        print(f"{kind}:{number} {name[:60]!r} {time.monotonic() - since:.1f} s{how}", file=sys.stderr, flush=True)
         if faults:
             wrong.append(f"{kind}:{number} {template.name}, {name[:90]!r} ({outcome}): " + "; ".join(faults))
         elif keep is not None:
