@@ -205,13 +205,28 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-JUNK = ("thumbs.db", "desktop.ini", "lost+found")
-"""Names, in lower case, that operating systems leave in any folder, as they do others with a leading ``.`` or ``@``."""
+JUNK = frozenset(
+    (
+        "#recycle",
+        "$recycle.bin",
+        "@__thumb",
+        "@eadir",
+        "@recently-snapshot",
+        "@recycle",
+        "__macosx",
+        "desktop.ini",
+        "ehthumbs.db",
+        "lost+found",
+        "system volume information",
+        "thumbs.db",
+    )
+)
+"""Names, in lower case, of what file managers, archives and file servers leave in any folder."""
 
 
 def is_junk(name: str) -> bool:
-    """Whether a file or folder of this name belongs to the operating system or the file server, not to us."""
-    return name.startswith((".", "@")) or name.lower() in JUNK
+    """Whether a name is in `JUNK` or hidden (``._slice-0.png``): neither data nor a file of ours."""
+    return name.startswith(".") or name.lower() in JUNK
 
 
 def checksums(folder: Path) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Small trees in the data sets' own layouts, and the place of the real data."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -116,3 +117,18 @@ def small_run(tmp_path, lidc_tree):
         f"paths.prepared='{tmp_path / 'prepared'}'",
         f"paths.results='{tmp_path / 'results'}'",
     ]
+
+
+@pytest.fixture
+def plan(tmp_path, qubiq_tree):
+    """Table 2 of two tasks that share twelve patients, and one of twelve others."""
+    from dmseg.tables.plan import TablePlanner
+    from dmseg.tables.spec import read_spec
+
+    overrides = [
+        f"data.root='{qubiq_tree}'", "data.size=32", "model=unet_tiny",
+        f"paths.prepared='{tmp_path / 'prepared'}'", f"paths.results='{tmp_path / 'results'}'",
+    ]  # fmt: skip
+    full = TablePlanner(["data=qubiq", *overrides], [read_spec("2")]).plan()[0]
+    kept = ("prostate-1", "prostate-2", "kidney-1")
+    return dataclasses.replace(full, rows=tuple(row for row in full.rows if row.task.name in kept))

@@ -4,6 +4,7 @@ import ast
 from collections.abc import Sequence
 
 from dmseg.errors import UserError
+from dmseg.experiments.reserved import refuse_hydra
 
 MULTIRUN = ("-m", "--multirun")
 
@@ -16,12 +17,6 @@ _HYDRA_FLAGS = {
     **dict.fromkeys(("--shell-completion", "-sc"), "there is no shell completion"),
     "--experimental-rerun": "rerun the same command to resume",
     "--hydra-help": "see 'dmseg --help'",
-}
-_HYDRA_KEYS = {
-    "launcher": "say where runs are trained with workers=4 or launcher=slurm",
-    "sweeper": "write the values of each key (labels=majority,uniform), or let a wandb agent choose (docs/sweeps.md)",
-    "sweep": "paths.results=FOLDER is where runs go, and name=NAME names the table of a sweep",
-    "run": "paths.results=FOLDER is where runs go",
 }
 
 
@@ -40,11 +35,7 @@ def checked(command: str, words: Sequence[str]) -> list[str]:
             _check_flag(command, word)
         if word.startswith("name=") and command in ("train", "cv") and not set(MULTIRUN) & set(words):
             raise UserError(f"'{word}' names the table of a sweep, and needs -m")
-        key = word.lstrip("+~").partition("=")[0]
-        if key == "hydra" or key.startswith(("hydra.", "hydra/", "hydra@")) or "@hydra" in key:
-            part = key.replace("/", ".").partition(".")[2].partition(".")[0]
-            advice = _HYDRA_KEYS.get(part, "leave it out")
-            raise UserError(f"'{word}': dmseg uses Hydra to read settings only; {advice}")
+        refuse_hydra(word)
     return [from_python(word) for word in words]
 
 

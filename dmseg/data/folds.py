@@ -3,8 +3,6 @@
 import hashlib
 import json
 import logging
-import os
-import uuid
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ from dmseg.data.groups import balanced_folds, consecutive_folds
 from dmseg.data.readers import natural_key
 from dmseg.data.split_files import read_groups, read_splits, some
 from dmseg.errors import UserError
-from dmseg.files import exclusive
+from dmseg.files import create_file
 from dmseg.settings import FoldSettings
 
 DEFAULT_COUNT = 5
@@ -184,7 +182,7 @@ def load_folds(store: Path, cases: Sequence[str], settings: FoldSettings, write:
         if not write:
             return folds
         _warn_uneven(path, folds)
-        _write_once(path, json.dumps(folds, indent=1))
+        create_file(path, json.dumps(folds, indent=1))
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         if not _is_folds(stored):
@@ -262,20 +260,3 @@ def find_split(splits: Sequence[Split], fold: int) -> Split:
     if not 0 <= fold < len(splits):
         raise UserError(f"fold {fold} does not exist: there are folds 0 to {len(splits) - 1}")
     return splits[fold]
-
-
-def _write_once(path: Path, text: str) -> None:
-    """Writes a file whole unless it is there already, also when several processes try: the first one's stays."""
-    scratch = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
-    try:
-        scratch.write_text(text, encoding="utf-8")
-        try:
-            os.link(scratch, path)
-        except FileExistsError:
-            pass
-        except OSError:  # a file system without hard links
-            with exclusive(path.parent / ".folds"):
-                if not path.exists():
-                    scratch.rename(path)
-    finally:
-        scratch.unlink(missing_ok=True)

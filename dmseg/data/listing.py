@@ -6,21 +6,7 @@ from pathlib import Path
 
 from dmseg.data.readers import natural_key
 from dmseg.errors import UserError
-
-JUNK = frozenset(
-    (
-        "@eadir",
-        "#recycle",
-        "$recycle.bin",
-        "__macosx",
-        "desktop.ini",
-        "ehthumbs.db",
-        "lost+found",
-        "system volume information",
-        "thumbs.db",
-    )
-)
-"""Names, in lower case, of files and folders that are never data; hidden ones (``._slice-0.png``) are not either."""
+from dmseg.files import is_junk
 
 
 def entries(folder: Path) -> list[Path]:
@@ -30,7 +16,7 @@ def entries(folder: Path) -> list[Path]:
         UserError: if the folder is missing or cannot be listed.
     """
     try:
-        found = [path for path in folder.iterdir() if not _is_junk(path.name)]
+        found = [path for path in folder.iterdir() if not is_junk(path.name)]
     except OSError as error:
         raise UserError(f"{folder} cannot be listed: {error.strerror or error}") from None
     return sorted(found, key=lambda path: (natural_key(path.name), path.name))
@@ -52,8 +38,8 @@ def files_below(folder: Path) -> Iterator[Path]:
         raise UserError(f"{error.filename} cannot be listed: {error.strerror}")
 
     for place, below, names in os.walk(folder, onerror=refuse):
-        below[:] = sorted(name for name in below if not _is_junk(name))
-        yield from (Path(place, name) for name in sorted(names) if not _is_junk(name))
+        below[:] = sorted(name for name in below if not is_junk(name))
+        yield from (Path(place, name) for name in sorted(names) if not is_junk(name))
 
 
 def existing(path: Path) -> Path:
@@ -68,7 +54,3 @@ def nifti_file(folder: Path, stem: str) -> Path:
     """The NIfTI file of a stem, ``.nii.gz`` or ``.nii``, in capitals or not; ``.nii.gz`` if there is none."""
     packed, plain = (existing(folder / f"{stem}{suffix}") for suffix in (".nii.gz", ".nii"))
     return plain if plain.is_file() and not packed.is_file() else packed
-
-
-def _is_junk(name: str) -> bool:
-    return name.startswith(".") or name.lower() in JUNK

@@ -6,10 +6,11 @@ from functools import lru_cache
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import Override, OverrideType, Quote, QuotedString
 from hydra.errors import HydraException
 
 from dmseg.errors import UserError
+from dmseg.experiments.reserved import refuse_hydra
 from dmseg.resources import resource
 
 PATH_KEYS = (
@@ -53,18 +54,16 @@ def is_group(key: str) -> bool:
 
 
 def refuse_reserved(text: str) -> None:
-    """Refuses an override of Hydra's own configuration, which could run code, or of what a method says of itself.
+    """Refuses an override of Hydra's own configuration, or of what a method's file says of the method.
 
     Raises:
         UserError: if it is one.
     """
+    refuse_hydra(text)
     parsed = parse_override(text)
     key, value = dotted(parsed.key_or_group), parsed.value()
-    if any(dotted(name).partition(".")[0] == "hydra" for name in (key, parsed.package or "")):
-        advice = "workers= and launcher= say where runs are trained"
-        raise UserError(f"'{text}' configures Hydra, which only composes settings here; {advice}")
     if key == "method.unused" or (key == "method" and isinstance(value, dict) and "unused" in value):
-        raise UserError(f"'{text}': which settings a method does not use is said by its file in configs/method")
+        raise UserError(f"'{text}': the file of a method in configs/method says which settings it does not use")
 
 
 def chosen_option(overrides: Sequence[str], group: str) -> str | None:
@@ -91,9 +90,7 @@ def quote_path(text: str) -> str:
 
 def quoted(value: str) -> str:
     """A text in Hydra's single quotes."""
-    pieces = value.split("'")
-    escaped = [piece + "\\" * (len(piece) - len(piece.rstrip("\\"))) for piece in pieces]  # those before a quote double
-    return "'" + "\\'".join(escaped) + "'"
+    return QuotedString(value, Quote.single).with_quotes()
 
 
 def _is_quoted(value: str) -> bool:

@@ -20,17 +20,6 @@ SPEC = read_spec("2")
 ODD = r"Tumour_50% & more | <b>$x$ {y} ~^ \input{z} #1"
 
 
-@pytest.fixture
-def plan(tmp_path, qubiq_tree):
-    """Table 2 of two tasks that share twelve patients, and one of twelve others."""
-    overrides = [
-        f"data.root='{qubiq_tree}'", "data.size=32", "model=unet_tiny",
-        f"paths.prepared='{tmp_path / 'prepared'}'", f"paths.results='{tmp_path / 'results'}'",
-    ]  # fmt: skip
-    full = TablePlanner(["data=qubiq", *overrides], [SPEC]).plan()[0]
-    return with_tasks(full, "prostate-1", "prostate-2", "kidney-1")
-
-
 def with_tasks(plan, *tasks):
     return dataclasses.replace(plan, rows=tuple(row for row in plan.rows if row.task.name in tasks))
 

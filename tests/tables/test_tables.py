@@ -1,6 +1,5 @@
 """Tables 1 and 2 from a run store, against plain computations."""
 
-import dataclasses
 import itertools
 
 import numpy as np
@@ -15,24 +14,11 @@ from dmseg.experiments.sources import prepare_task
 from dmseg.experiments.store import RunStore, write_scores
 from dmseg.tables.build import TableData, agreement_cells, collect_cases, comparison_cells
 from dmseg.tables.paper import paper_table
-from dmseg.tables.plan import TablePlanner
 from dmseg.tables.render import to_csv, to_latex, to_markdown, write_table
 from dmseg.tables.spec import read_spec
 
 SPEC = read_spec("2")
 METHODS = [column.key for column in SPEC.columns]
-
-
-@pytest.fixture
-def plan(tmp_path, qubiq_tree):
-    """Table 2 on the small QUBIQ tree, prostate tasks only kept for speed."""
-    overrides = [
-        f"data.root='{qubiq_tree}'", "data.size=32", "model=unet_tiny",
-        f"paths.prepared='{tmp_path / 'prepared'}'", f"paths.results='{tmp_path / 'results'}'",
-    ]  # fmt: skip
-    full = TablePlanner(["data=qubiq", *overrides], [SPEC]).plan()[0]
-    kept = tuple(row for row in full.rows if row.task.name in ("prostate-1", "prostate-2", "kidney-1"))
-    return dataclasses.replace(full, rows=kept)
 
 
 def runs_of(plan, task, method):
