@@ -88,7 +88,7 @@ class About:
     Attributes:
         cases: number of cases that the paper or the distribution has, or None where it varies.
         licence: licence of the data.
-        source: where the data is to be had.
+        source: where to get the data.
     """
 
     cases: int | None

@@ -42,7 +42,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 def fetch(url: str, place: Path, checksum: str | None = None, *, attempts: int = 6, timeout: float = 60.0) -> bool:
     """Downloads one file, unless it is there.
 
-    What has arrived lies in ``<name>.part`` and is gone on with, by this or a later call. The file gets its name only
+    What has arrived lies in ``<name>.part``; this or a later call resumes from there. The file gets its name only
     when it is whole and its checksum is right: the given one, or that of Hugging Face's ``X-Linked-Etag``.
 
     Args:
@@ -80,7 +80,7 @@ def git_checksums(url: str, timeout: float = 60.0) -> dict[str, str]:
         timeout: seconds without a byte.
 
     Raises:
-        UserError: if they cannot be had.
+        UserError: if they cannot be downloaded.
     """
     try:
         with urllib.request.urlopen(url, timeout=timeout) as answer:

@@ -33,7 +33,7 @@ def build_model(settings: ModelSettings, in_channels: int, classes: int = N_CLAS
         A network from (B, in_channels, H, W) to logits (B, classes, H, W).
 
     Raises:
-        UserError: if the architecture or encoder is unknown, an option does not fit, or weights cannot be had.
+        UserError: if the architecture or encoder is unknown, an option does not fit, or weights cannot be downloaded.
     """
     architecture = getattr(smp, settings.architecture, None)
     if not (isinstance(architecture, type) and issubclass(architecture, nn.Module)):
@@ -112,7 +112,7 @@ def _build_message(settings: ModelSettings, error: Exception) -> str:
     said = str(error).splitlines()[0] if str(error) else type(error).__name__
     if settings.weights == HUB and isinstance(error, (OSError, RuntimeError)):
         return (
-            f"ImageNet weights of {settings.encoder} could not be had from timm's hub\n"
+            f"ImageNet weights of {settings.encoder} could not be downloaded from timm's hub\n"
             "set model.weights to a local safetensors file, or to null"
         )
     network = f"{settings.architecture}, timm encoder {settings.encoder}"

@@ -145,7 +145,7 @@ class QubiqAdapter(Adapter):
         if not found:
             raise MissingDataError(
                 f"no QUBIQ {cohort} cases under {self.root}; expected {cohort}/caseNN/image.nii.gz\n"
-                "set data.root, or use data=phantom; data/README.md says where the data is to be had"
+                "set data.root, or use data=phantom; data/README.md says where to get the data"
             )
         kept = [path for path in found if self._belongs(path, cohort)]
         if len(kept) < len(found):
