@@ -4,10 +4,10 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
-from dmseg.errors import UserError
+from dmseg.errors import UserError, cut, shown
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ def check_target(target: object, where: str) -> str:
     """
     kind = KINDS[where]
     if not isinstance(target, str) or not all(part.isidentifier() for part in target.split(".")):
-        raise UserError(f"{where}._target_ is {target!r}, but must be the dotted name of {kind.what}")
+        raise UserError(f"{where}._target_ is {shown(target)}, but must be the dotted name of {kind.what}")
     if not any(target.startswith(f"{package}.") for package in (*kind.packages, *MODULES)):
         raise UserError(
-            f"{where}._target_={target} is not allowed: {kind.what} of {_or(kind.packages)} is needed there"
+            f"{where}._target_={cut(target)} is not allowed: {kind.what} of {_or(kind.packages)} is needed there"
         )
     if any(part.startswith("_") for part in target.split(".")):
         raise UserError(f"{where}._target_={target} is not allowed: names that begin with '_' are private")
@@ -116,12 +116,40 @@ def bind(target: str, options: Mapping[str, Any], *, where: str, n_positional: i
     """
     component = resolve(target, where)
     try:
-        inspect.signature(component).bind(*[None] * n_positional, **options)
+        signature = inspect.signature(component)
+    except (TypeError, ValueError):  # one that is not written in Python has none
+        return _checked_call(component, options, target, where)
+    try:
+        signature.bind(*[None] * n_positional, **options)
     except TypeError as error:
-        known = [name for name in inspect.signature(component).parameters if name != "self"][n_positional:]
+        known = [name for name in signature.parameters if name != "self"][n_positional:]
         takes = f"it takes {', '.join(known)}" if known else "it takes none"
-        raise UserError(f"the options of '{where}' do not fit {target}: {error}; {takes}") from None
-    return partial(component, **options)
+        raise UserError(f"the options of '{where}' do not fit {target}: {cut(str(error))}; {takes}") from None
+    return _checked_call(component, options, target, where)
+
+
+def _checked_call(
+    component: Callable[..., Any], options: Mapping[str, Any], target: str, where: str
+) -> Callable[..., Any]:
+    """The component with its options; where it is a class, what its constructor raises becomes one message."""
+    bound = partial(component, **options)
+    if not inspect.isclass(component):
+        return bound
+
+    @wraps(component, updated=())
+    def construct(*arguments: Any, **further: Any) -> Any:  # noqa: ANN401
+        try:
+            return bound(*arguments, **further)
+        except (UserError, OSError, MemoryError):
+            raise
+        except Exception as error:
+            said = str(error).splitlines()[:1] or [""]
+            if component.__module__.startswith("dmseg.") and isinstance(error, ValueError | TypeError):
+                raise UserError(f"{where}: {said[0]}") from error
+            reason = cut(f"{type(error).__name__}: {said[0]}", 300)
+            raise UserError(f"the options of '{where}' do not fit {target}: {reason}") from error
+
+    return construct
 
 
 def _is_of_kind(found: object, kind: Kind) -> bool:

@@ -4,25 +4,25 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
-from dmseg.errors import UnwritableError
-
-ADVICE = {
-    errno.ENOSPC: "free space there and call again",
-    errno.EDQUOT: "free space there (the quota is used up) and call again",
-    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "make it writable, or choose another folder"),
-}
+from dmseg.errors import UnwritableError, advice
+from dmseg.processes import place as this_place
+from dmseg.processes import start_time
 
 
 @contextmanager
-def writing(place: Path, kept: str = "") -> Iterator[None]:
+def writing(place: Path | str, kept: str = "") -> Iterator[None]:
     """Turns what writing to a full, read-only or failing disk raises into a message.
 
     Args:
@@ -35,22 +35,40 @@ def writing(place: Path, kept: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = ADVICE.get(error.errno or 0, "check the disk and the path, and call again")
         ending = f"; {kept}" if kept else ""
-        raise UnwritableError(f"{place} cannot be written: {error.strerror or error}; {advice}{ending}") from error
+        raise UnwritableError(
+            f"{place} cannot be written: {error.strerror or error}; {advice(error)}{ending}"
+        ) from error
+
+
+SCRATCH = re.compile(r"\.(.+)\.([0-9a-f]{6})([0-9a-f]{6})([0-9a-f]{6})[0-9a-f]{6}", re.DOTALL)
+"""Names of what is being written: what it will be called; then machine, process, its start and chance."""
+OLD_SCRATCH = re.compile(r"\.(.+)\.([0-9a-f]{8}|[0-9a-f]{32})", re.DOTALL)
+"""The same in earlier versions, which did not say whose it is."""
+STALE = 86_400.0
+"""Seconds after which scratch of another machine counts as left behind; that of this machine tells at once."""
+
+
+def scratch_path(place: Path) -> Path:
+    """A free name beside `place`, for what is not yet, or no longer, to be seen there; it says which process took it.
+
+    `remove_scratch` and `sweep` remove it once that process is gone.
+    """
+    return place.parent / f".{place.name}.{_own_mark()}{uuid.uuid4().hex[:6]}"
 
 
 @contextmanager
 def scratch_folder(place: Path) -> Iterator[Path]:
     """Makes an empty folder beside `place`, to be filled and published; what is left of it at the end is removed.
 
-    Its name begins with ``.<name of place>.``, so that `remove_scratch` finds those that killed processes left.
+    What killed processes left of earlier ones for the same place is removed first.
 
     Args:
         place: the final place; its parent is made where it is missing.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
-    scratch = place.parent / f".{place.name}.{uuid.uuid4().hex[:8]}"
+    remove_scratch(place)
+    scratch = scratch_path(place)
     scratch.mkdir()
     try:
         yield scratch
@@ -58,10 +76,79 @@ def scratch_folder(place: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def remove_scratch(place: Path) -> None:
-    """Removes what killed processes left beside `place`; nobody may be writing there."""
-    for left in place.parent.glob(f".{place.name}.*"):
-        shutil.rmtree(left, ignore_errors=True)
+def remove_scratch(place: Path, alone: bool = False) -> None:
+    """Removes what killed processes left beside `place`.
+
+    Args:
+        place: the final place of what they were writing.
+        alone: whether nobody else can be writing there now; then all goes, whoever made it.
+    """
+    for left in abandoned(place.parent, alone):
+        if _scratch_of(left.name) == place.name:
+            remove(left)
+
+
+def sweep(folder: Path, alone: bool = False) -> None:
+    """Removes what killed processes left in a folder, whatever it should have become; `alone` as above."""
+    for left in abandoned(folder, alone):
+        remove(left)
+
+
+def abandoned(folder: Path, alone: bool = False) -> list[Path]:
+    """Scratch in a folder whose process is gone; with `alone` that of living ones too."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if entry.name.startswith(".")]
+    except OSError:
+        return []
+    found = sorted(folder / name for name in names if _scratch_of(name) is not None)
+    return [path for path in found if alone or _is_abandoned(path)]
+
+
+def remove(path: Path) -> None:
+    """Removes a file, a link or a folder with all that is in it, as far as that is possible; a link is not followed."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _scratch_of(name: str) -> str | None:
+    """What a scratch file or folder was to become; None for any other name."""
+    found = SCRATCH.fullmatch(name) or OLD_SCRATCH.fullmatch(name)
+    return found[1] if found else None
+
+
+def _is_abandoned(path: Path) -> bool:
+    """Whether the process that made a scratch file or folder is gone."""
+    if (found := SCRATCH.fullmatch(path.name)) and found[2] == _machine_mark() != UNKNOWN:
+        return found[4] != _start_mark(int(found[3], 16))
+    try:
+        return abs(time.time() - path.lstat().st_mtime) > STALE  # as far ahead: a clock was wrong
+    except OSError:
+        return False
+
+
+UNKNOWN = "0" * 6
+
+
+def _own_mark() -> str:
+    """This process in 18 digits: machine, number, start."""
+    pid = os.getpid()
+    return f"{_machine_mark()}{pid & 0xFFFFFF:06x}{_start_mark(pid) or UNKNOWN}"
+
+
+@cache
+def _machine_mark() -> str:
+    """This start of this machine and its namespace of process numbers; `UNKNOWN` where there is no ``/proc``."""
+    here = this_place()
+    return hashlib.sha256(repr(here).encode()).hexdigest()[:6] if here["boot"] else UNKNOWN
+
+
+def _start_mark(pid: int) -> str | None:
+    """When a process started; None if there is no such process."""
+    started = start_time(pid)
+    return None if started is None else f"{int(started) & 0xFFFFFF:06x}"
 
 
 def publish(scratch: Path, place: Path) -> None:
@@ -83,6 +170,39 @@ def publish(scratch: Path, place: Path) -> None:
     _sync(place.parent)
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Opens a regular file for reading. Links are not followed; pipes and devices are not waited for.
+
+    Raises:
+        FileNotFoundError: if there is nothing.
+        OSError: if it is anything but a regular file, or cannot be read.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if path.is_symlink():
+            raise OSError(errno.ELOOP, "it is a link, not a regular file", str(path)) from None
+        raise error
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return os.fdopen(handle, "rb")
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """Reads a whole regular file (`open_regular`) of at most `limit` bytes.
+
+    Raises:
+        OSError: as `open_regular` does, or if the file is larger.
+    """
+    with open_regular(path) as file:
+        large = os.fstat(file.fileno()).st_size > limit
+        content = b"" if large else file.read(limit + 1)
+        if large or len(content) > limit:
+            raise OSError(errno.EFBIG, f"it is larger than {limit} bytes", str(path))
+    return content
+
+
 def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a file that is seen whole or not at all; what was there before is replaced.
 
@@ -93,7 +213,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
     Raises:
         OSError: if it cannot be written; it names the path.
     """
-    scratch = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
+    remove_scratch(path)
+    scratch = scratch_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -123,7 +244,8 @@ def create_file(path: Path, text: str) -> bool:
         OSError: if the folder cannot be written to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
+    remove_scratch(path)
+    scratch = scratch_path(path)
     try:
         scratch.write_text(text, encoding="utf-8")
         _sync(scratch)
@@ -187,16 +309,29 @@ def _creates(path: Path) -> bool:
 
 
 @contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path, wait: bool = True) -> Iterator[bool]:
     """Lets one process at a time into the block; others on the same machine wait. Makes the folder where it is missing.
 
     Where the file system has no locks everybody is let in, so the block must be safe, if wasteful, without.
+
+    Args:
+        folder: the folder.
+        wait: whether to wait; else the block begins at once and is told whether nobody else is in it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # nor is a link's target emptied
+    handle = os.open(folder / "lock", flags, 0o666)
+    alone = True
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            alone = False
+        except OSError:
+            alone = wait  # there are no locks: what must not be done beside others is left
+        yield alone
+    finally:
+        os.close(handle)
 
 
 def checksum(path: Path) -> str:

@@ -49,6 +49,37 @@ def save_png(path, array):
     Image.fromarray(np.asarray(array, dtype=np.uint8)).save(path)
 
 
+ODDITIES = ("pipe", "link", "zero", "nowhere", "folder", "deep", "sparse", "empty")
+
+
+def put_oddity(path, kind, content):
+    """Puts something in place of a file that must not be read, or not for long."""
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "deep":
+        path.write_bytes(b"[" * 200_000)
+    elif kind == "sparse":
+        path.touch()
+        os.truncate(path, 1 << 40)
+    elif kind == "empty":
+        path.touch()
+    else:
+        copy = path.parent.parent / f"{path.name}.copy"
+        copy.write_bytes(content)
+        path.symlink_to({"link": copy, "zero": Path("/dev/zero"), "nowhere": copy.with_name("nowhere")}[kind])
+
+
+def flips(content, seed, count=64):
+    """Copies of some bytes, each with one bit changed: in the first 16 bytes, and anywhere."""
+    rng = np.random.default_rng(seed)
+    for position in {*range(min(16, len(content))), *rng.integers(0, len(content), count).tolist()}:
+        changed = bytearray(content)
+        changed[position] ^= 1 << int(rng.integers(8))
+        yield bytes(changed)
+
+
 def write_qubiq_case(folder, cohort, raters, tasks, rng, size=40, trailing=False):
     """One case as distributed: image.nii.gz and taskTT_segSS.nii.gz."""
     channels = 4 if cohort == "brain-tumor" else 1

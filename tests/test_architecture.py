@@ -18,6 +18,7 @@ FLOORS = {
             "text",
             "settings",
             "files",
+            "processes",
             "limits",
             "losses",
             "labels",

@@ -1,10 +1,16 @@
-"""The command ``dmseg data status``: what is there of each data set, what is missing, and under which licence it is."""
+"""The commands ``dmseg data``.
+
+``status`` says what is there of each data set, what is missing, and under which licence it is; ``verify`` reads every
+byte of prepared stores.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from dmseg.components import bind, resolve
 from dmseg.data.case import About, Adapter
+from dmseg.data.verify import describe_store, find_stores, verify_store
 from dmseg.errors import UserError
 from dmseg.experiments.compose import compose_settings
 from dmseg.settings import DataSettings
@@ -33,14 +39,38 @@ class Status:
 
 
 def data(words: Sequence[str]) -> int:
-    """Prints the status of all data sets, or of the one that ``data=`` names."""
+    """Prints the status of all data sets or of the one that ``data=`` names, or verifies prepared stores."""
+    if words and words[0] == "verify":
+        return _verify(words[1:])
     if not words or words[0] != "status":
-        raise UserError("dmseg data knows one word: dmseg data status [data=kits] [paths.data=FOLDER]")
+        raise UserError(
+            "dmseg data knows two words: dmseg data status [data=kits] [paths.data=FOLDER] and\n"
+            "dmseg data verify [data=kits] [task=NAME] [paths.prepared=FOLDER]"
+        )
     named = [word.removeprefix("data=") for word in words if word.startswith("data=")]
     overrides = [word for word in words[1:] if not word.startswith("data=")]
     for name in named or DATA_SETS:
         _print(status(compose_settings([f"data={name}", *overrides]).data))
     return 0
+
+
+def _verify(words: Sequence[str]) -> int:
+    """Verifies the stores below ``paths.prepared``, or of a data set or task; 1 if one is damaged."""
+    named = any(word.startswith("data=") for word in words)
+    settings = compose_settings([*words] if named else [f"data={DATA_SETS[0]}", *words])
+    task = settings.task and settings.task.rpartition("/")[2]
+    parent = Path(settings.paths.prepared)
+    stores = list(find_stores(parent, settings.data.name if named else None, task))
+    if not stores:
+        raise UserError(f"{parent} holds no such prepared store; paths.prepared=FOLDER is where they are looked for")
+    n_damaged = 0
+    for store in stores:
+        faults = verify_store(store)
+        n_damaged += bool(faults)
+        for line in faults or [f"{store} is {describe_store(store)}"]:
+            print(printable(line))
+    print(f"{len(stores) - n_damaged} of {len(stores)} stores are whole")
+    return 1 if n_damaged else 0
 
 
 def status(data: DataSettings) -> Status:

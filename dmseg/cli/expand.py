@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser, create_
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, Quote, QuotedString, Sweep
 from hydra.errors import HydraException
 
-from dmseg.errors import UserError
+from dmseg.errors import UserError, cut
 from dmseg.experiments.overrides import PATH_KEYS
 from dmseg.resources import resource
 
@@ -156,6 +156,8 @@ def _parse(word: str) -> Override | None:
                 f"""{key}='"first","second"'"""
             ) from None
         return None
+    except (ValueError, RecursionError):
+        raise UserError(f"'{cut(word)}' cannot be parsed: it is too long or too deep") from None
 
 
 def _check_given_once(item: Override, parsed: Sequence[Override | None], words: Sequence[str]) -> None:

@@ -22,6 +22,7 @@ commands
                      these three take several tables at once: tables=2,4,6 or tables=all; table=methods is one beyond
                      the paper: methods for several raters, by the distance of their samples to the raters too
   data status        what is there of each data set, what is missing, and under which licence it is
+  data verify        reads every byte of prepared stores, of all or of data= and task=; status 1 if one is damaged
   runs               list the runs of a store, by status=, task=, labels=, ...; runs show ID, runs verify, runs prune
   export-results     to=FOLDER tables=2: scores, configurations and manifests, for 'dmseg table table=2 from=FOLDER' and
   import-results     from=FOLDER paths.results=FOLDER elsewhere; weights=true exports weights and predictions too

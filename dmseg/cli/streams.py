@@ -7,16 +7,11 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
+from dmseg.errors import advice
 from dmseg.text import printable
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
-
-_ADVICE = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space and run the same command again"),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "choose a folder that you may write to"),
-    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG), "choose another place"),
-}
 
 OUTPUT = "standard output"
 """Stands for a file's name in errors."""
@@ -52,13 +47,12 @@ def report(error: OSError) -> int:
     if isinstance(error, BrokenPipeError):
         return 1  # whoever read the output has stopped (dmseg runs | head): no more to say
     place = "" if error.filename is None else f"{error.filename}: "
-    advice = "files that were written are kept" if error.filename == OUTPUT else _advice(error)
-    tell(f"{place}{error.strerror or error}; {advice}")
-    return 1
-
-
-def _advice(error: OSError) -> str:
-    return f"what is finished is kept, {_ADVICE.get(error.errno or 0, 'run the same command again')}"
+    said = f"{place}{error.strerror or error}"
+    if error.filename == OUTPUT:
+        tell(f"{said}; files that were written are kept")
+        return 1
+    tell(f"{said}; what is finished is kept, {advice(error)}")
+    return 2
 
 
 def tell(text: str) -> None:

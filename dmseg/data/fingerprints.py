@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from dmseg.data.case import CaseFiles
+from dmseg.data.checked_json import MAX_BYTES, parse_json
 from dmseg.errors import UserError
-from dmseg.files import checksum, write_whole
+from dmseg.files import checksum, read_regular, write_whole
 
 
 def paths(files: CaseFiles) -> list[str]:
@@ -66,7 +67,7 @@ def all_unchanged(cases: list[CaseFiles], sources: dict[str, Any], memory: Path)
     """
     times = _read_times(memory)
     before = dict(times)
-    same = all(unchanged(path, sources[str(path.absolute())], times) for case in cases for path in case.files)
+    same = all(unchanged(path, sources.get(str(path.absolute())), times) for case in cases for path in case.files)
     if times != before:
         with suppress(OSError):
             write_whole(memory, json.dumps(times))
@@ -75,7 +76,7 @@ def all_unchanged(cases: list[CaseFiles], sources: dict[str, Any], memory: Path)
 
 def _read_times(memory: Path) -> dict[str, Any]:
     try:
-        times = json.loads(memory.read_text())
+        times = parse_json(read_regular(memory, MAX_BYTES))
     except (OSError, ValueError):
         return {}
     return times if isinstance(times, dict) else {}

@@ -3,19 +3,22 @@
 import hashlib
 import json
 import logging
+import os
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 
+from dmseg.data.checked_json import parse_json
+from dmseg.data.fold_files import compare_with_seal, read_split_file, write_split_file
 from dmseg.data.groups import balanced_folds, consecutive_folds
 from dmseg.data.readers import natural_key
 from dmseg.data.split_files import read_groups, read_splits, some
 from dmseg.errors import UserError
-from dmseg.files import create_file
 from dmseg.settings import FoldSettings
 
 DEFAULT_COUNT = 5
@@ -174,23 +177,25 @@ def load_folds(store: Path, cases: Sequence[str], settings: FoldSettings, write:
         write: whether folds that are made are kept in the store.
 
     Raises:
-        UserError: if the file does not split exactly these cases.
+        UserError: if the file does not split exactly these cases, or was changed after it was written.
     """
     path = store / _file_name(cases, settings)
-    if not path.exists():
+    if not os.path.lexists(path):
         folds = make_folds(cases, settings)
         if not write:
             return folds
         _warn_uneven(path, folds)
-        create_file(path, json.dumps(folds, indent=1))
+        write_split_file(path, json.dumps(folds, indent=1))
+    content = read_split_file(path)
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = parse_json(content)
         if not _is_folds(stored):
             raise ValueError("expected lists of case ids, none empty")
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); restore it, or delete it to make the split anew") from None
     _check_stored(path, stored, cases, fold_count(settings))
-    return stored  # type: ignore[no-any-return]
+    compare_with_seal(path, content, write)
+    return stored
 
 
 def _file_name(cases: Sequence[str], settings: FoldSettings) -> str:
@@ -203,7 +208,7 @@ def _file_name(cases: Sequence[str], settings: FoldSettings) -> str:
     return f"folds-{settings.kind}-{fold_count(settings)}{seed}{groups}.json"
 
 
-def _is_folds(node: object) -> bool:
+def _is_folds(node: object) -> TypeGuard[list[list[str]]]:
     return isinstance(node, list) and all(
         isinstance(fold, list) and fold and all(isinstance(case, str) for case in fold) for fold in node
     )

@@ -1,12 +1,12 @@
 """Parts of a prepared store: one case each, kept until the store is whole, so that an interrupted prepare goes on.
 
 A part is a folder with ``images`` (n, C, S, S), raw uint8 or int16, ``annotations`` (n, r, S, S), raw uint8, r being
-the raters of the case, and ``case.json``. It appears whole or not at all.
+the raters of the case, and ``case.json``, which carries checksums of the three. It appears whole or not at all.
 """
 
 import hashlib
-import json
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,10 +14,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+from isal import isal_zlib
 
 from dmseg.data.case import Case, CaseFiles
+from dmseg.data.checked_json import MAX_BYTES, parse_sealed, sealed_text
 from dmseg.data.fingerprints import fingerprints, paths, unchanged
-from dmseg.files import scratch_folder
+from dmseg.data.seal import file_crc
+from dmseg.files import open_regular, read_regular, scratch_folder
 
 CHUNK = 32
 """Slices that are held at a time."""
@@ -40,6 +43,7 @@ class Part:
         key: what else the part depends on.
         sources: fingerprint of each source file, by absolute path.
         dtype: of the images.
+        crc32: of the two arrays' files.
     """
 
     case: str
@@ -50,13 +54,17 @@ class Part:
     key: str
     sources: dict[str, Any]
     dtype: str = "uint8"
+    crc32: tuple[int, int] = (0, 0)
 
     def is_whole(self, folder: Path) -> bool:
-        """Whether the arrays are as long as they should be; they may not be after a loss of power."""
+        """Whether the arrays are as they were written; they may not be after a loss of power."""
         pixels = self.n_slices * self.size**2
         lengths = pixels * self.n_channels * np.dtype(self.dtype).itemsize, pixels * len(self.raters)
-        files = [folder / "images", folder / "annotations"]
-        return all(path.exists() for path in files) and tuple(path.stat().st_size for path in files) == lengths
+        for name, length, crc in zip(("images", "annotations"), lengths, self.crc32, strict=True):
+            with open_regular(folder / name) as file:
+                if os.fstat(file.fileno()).st_size != length or file_crc(file) != crc:
+                    return False
+        return True
 
     def chunks(self, folder: Path) -> Iterator[tuple[Levels, Bytes]]:
         """Yields images (n, C, S, S) and annotations (n, r, S, S), a few slices at a time."""
@@ -83,27 +91,28 @@ def write_part(case: Case, slices: Iterator[tuple[Levels, Bytes]], files: CaseFi
     """
     sources = fingerprints(files)
     with scratch_folder(folder) as scratch:
-        n_slices, shape = 0, (0, 0, 0)
+        n_slices, shape, crc = 0, (0, 0, 0), (0, 0)
         with (scratch / "images").open("wb") as images, (scratch / "annotations").open("wb") as annotations:
             for image, masks in slices:
                 images.write(image.data)
                 annotations.write(masks.data)
+                crc = isal_zlib.crc32(image.data, crc[0]), isal_zlib.crc32(masks.data, crc[1])
                 n_slices, shape = n_slices + 1, image.shape
-        part = Part(case.case, case.raters, n_slices, shape[0], shape[1], key, sources, case.dtype)
-        (scratch / "case.json").write_text(json.dumps(asdict(part)))
+        part = Part(case.case, case.raters, n_slices, shape[0], shape[1], key, sources, case.dtype, crc)
+        (scratch / "case.json").write_text(sealed_text(asdict(part)))
         scratch.rename(folder)
     return part
 
 
 def read_part(folder: Path, files: CaseFiles, key: str) -> Part | None:
-    """Reads what a part holds; None where there is none, or it is of other sources or another key."""
+    """Reads what a part holds; None where there is none, it is damaged, or it is of other sources or another key."""
     try:
-        row = json.loads((folder / "case.json").read_text())
-        part = Part(**{**row, "raters": tuple(row["raters"])})
+        row = parse_sealed(read_regular(folder / "case.json", MAX_BYTES))
+        part = Part(**{**row, "raters": tuple(row["raters"]), "crc32": tuple(row["crc32"])})
+        same = part.key == key and part.case == files.case and list(part.sources) == paths(files)
+        whole = same and part.is_whole(folder)
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    same = part.key == key and part.case == files.case and list(part.sources) == paths(files)
-    whole = same and part.is_whole(folder)
     return part if whole and all(unchanged(path, part.sources[str(path.absolute())]) for path in files.files) else None
 
 

@@ -1,36 +1,48 @@
 """The prepared store of one task: memory-mapped arrays, a list of cases and a manifest.
 
-A store is a folder with ``images.npy`` (N, C, S, S) uint8 or int16, ``annotations.npy`` (N, R, S, S) uint8, 0 or 1, and
-``manifest.json`` (cases with their slices and raters, options, checksums of the sources, digest of the arrays).
-It is written beside its final place and renamed when whole. ``times.json`` may join later: see `all_unchanged`.
+A store is a folder with ``images.npy`` (N, C, S, S) uint8 or int16, ``annotations.npy`` (N, R, S, S) uint8, 0 or 1,
+``manifest.json`` (cases with their slices and raters, options, checksums of the sources, digest of the arrays) and
+``seal.json`` (checksums of these three). It is written beside its final place and renamed when whole. ``times.json``
+(see `all_unchanged`) and files of splits may join later.
 """
 
-import glob
 import hashlib
 import json
 import logging
-import os
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from dmseg import __version__
 from dmseg.data.case import Adapter, Case, CaseFiles, Task
+from dmseg.data.checked_json import parse_json
 from dmseg.data.contract import check_name, check_task, checked_case, checked_cases
 from dmseg.data.fingerprints import all_unchanged, fingerprints, paths
+from dmseg.data.leftovers import remove_leftovers, swap
+from dmseg.data.manifest import as_task
 from dmseg.data.parts import Levels, Part, part_folder, read_part, write_part
+from dmseg.data.seal import (
+    ANNOTATIONS,
+    IMAGES,
+    MANIFEST,
+    ArrayFile,
+    ContentDigest,
+    read_store,
+    seal_store,
+    write_seal,
+)
+from dmseg.data.slices import stored_slices
 from dmseg.data.suspicions import Suspicions, some
-from dmseg.errors import UserError
-from dmseg.files import exclusive, scratch_folder, writing
+from dmseg.errors import DamagedStoreError, UserError
+from dmseg.files import exclusive, scratch_folder, sweep, writing
 
 REVISION = 1
 """Raised when a change gives other arrays for the same sources and options."""
@@ -66,15 +78,19 @@ class PreparedCase:
 
 
 class PreparedTask:
-    """An opened store.
+    """An opened store, its files compared with its seal (`dmseg.data.seal`).
 
     Args:
         folder: the store's folder.
+
+    Raises:
+        DamagedStoreError: if a file is missing or not as it was written.
+        UserError: if there is no store.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.manifest = _read_manifest(folder)
+        self.manifest = read_store(folder)
         self.cases = [
             PreparedCase(row["case"], row["first"], row["n_slices"], tuple(row["raters"]))
             for row in self.manifest["cases"]
@@ -93,18 +109,17 @@ class PreparedTask:
     @property
     def task(self) -> Task:
         """The task."""
-        row = self.manifest["task"]
-        return Task(row["name"], row["title"], row["cohort"], tuple(row["raters"]), row["anonymous_raters"])
+        return as_task(self.manifest["task"])
 
     @cached_property
     def images(self) -> Levels:
         """(N, C, S, S), memory-mapped; 0 and the type's largest value are the ends of the case's intensity window."""
-        return np.load(self.folder / "images.npy", mmap_mode="r")  # type: ignore[no-any-return]
+        return np.load(self.folder / IMAGES, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
 
     @cached_property
     def annotation_arrays(self) -> npt.NDArray[np.uint8]:
         """(N, R, S, S) uint8, 0 or 1, memory-mapped; raters absent from a case are blank."""
-        return np.load(self.folder / "annotations.npy", mmap_mode="r")  # type: ignore[no-any-return]
+        return np.load(self.folder / ANNOTATIONS, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
 
     @property
     def n_channels(self) -> int:
@@ -129,12 +144,12 @@ def store_folder(parent: Path, data: str, task: Task, root: str, size: int, opti
 
 
 def is_current(folder: Path, files: list[CaseFiles], options: dict[str, Any]) -> bool:
-    """Whether the store was made from these very sources with these options.
+    """Whether the store is whole and was made from these very sources with these options.
 
     A source whose size and time are unchanged counts as the same; otherwise its checksum decides.
     """
     try:
-        manifest = _read_manifest(folder)
+        manifest = read_store(folder)
     except UserError:
         return False
     if manifest["revision"] != REVISION or manifest["options"] != options:
@@ -152,7 +167,7 @@ def prepare(
     options: dict[str, Any],
     workers: int = 1,
 ) -> bool:
-    """Writes the store of a task, unless it is there and current.
+    """Writes the store of a task, unless it is there, whole and current; then it is sealed if it was not.
 
     Every case that is done is kept beside the store until the store is whole: called again after an interruption, or
     after damaged files were replaced, it goes on with the cases that are missing.
@@ -176,22 +191,29 @@ def prepare(
     check_task(task)
     files = checked_cases(adapter.list_cases(task.name), task)
     if is_current(folder, files, options):
+        seal_store(folder)
+        remove_leftovers(folder)
         return False
     work = folder.parent / f".{folder.name}.parts"
     with writing(folder, kept="cases that are done are kept"), exclusive(work):
+        sweep(work)
         if is_current(folder, files, options):
             return False
+        _name_damage(folder)
         parts = _make_parts(adapter, task, files, work, size, options, workers)
         with scratch_folder(folder) as scratch:
-            manifest = _assemble(parts, task, size, work, scratch)
-            manifest |= {
+            content, arrays = _assemble(parts, task, size, work, scratch)
+            content |= {
                 "options": options,
                 "revision": REVISION,
                 "version": __version__,
                 **_describe_sources(files, parts),
             }
-            (scratch / "manifest.json").write_text(json.dumps(manifest, indent=1))
-            _swap(scratch, folder)
+            manifest = json.dumps(content, indent=1).encode()
+            _refuse_huge(manifest, task)
+            (scratch / MANIFEST).write_bytes(manifest)
+            write_seal(scratch, arrays, manifest)
+            swap(scratch, folder)
         shutil.rmtree(work, ignore_errors=True)
     return True
 
@@ -231,9 +253,12 @@ def _make_parts(
 
 
 def _make_part(adapter: Adapter, task: Task, files: CaseFiles, place: Path, size: int, key: str) -> Part:
-    shutil.rmtree(place, ignore_errors=True)
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place, ignore_errors=True)
+    else:
+        place.unlink(missing_ok=True)
     case = _read_case(adapter, task, files)
-    return write_part(case, _prepared_slices(case, size), files, key, place)
+    return write_part(case, stored_slices(case, size), files, key, place)
 
 
 def _read_case(adapter: Adapter, task: Task, files: CaseFiles) -> Case:
@@ -268,8 +293,10 @@ def _refuse_missing(adapter: Adapter, files: list[CaseFiles]) -> None:
         )
 
 
-def _assemble(parts: list[Part], task: Task, size: int, work: Path, folder: Path) -> dict[str, Any]:
-    """Joins the parts to the store's arrays; returns the manifest's part about the content."""
+def _assemble(
+    parts: list[Part], task: Task, size: int, work: Path, folder: Path
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Joins the parts to the store's arrays; returns the manifest's part about the content, and the arrays' seals."""
     kept = [part for part in parts if part.n_slices]
     if not kept:
         raise UserError(f"task {task.name} has not one slice to keep in {len(parts)} cases; check the data's labels")
@@ -277,36 +304,45 @@ def _assemble(parts: list[Part], task: Task, size: int, work: Path, folder: Path
     if odd is not None:
         raise UserError(f"case {odd.case} has {_kind(odd)}, but case {kept[0].case} {_kind(kept[0])}; make them alike")
     suspicions = Suspicions(task, len(kept))
-    total, digest, first, rows = sum(part.n_slices for part in kept), hashlib.sha256(), 0, []
+    total, digest, first, rows = sum(part.n_slices for part in kept), ContentDigest(), 0, []
     with (
-        _array_file(folder / "images.npy", (total, kept[0].n_channels, size, size), kept[0].dtype) as images,
-        _array_file(folder / "annotations.npy", (total, len(task.raters), size, size), "uint8") as annotations,
+        ArrayFile(folder / IMAGES, (total, kept[0].n_channels, size, size), kept[0].dtype) as images,
+        ArrayFile(folder / ANNOTATIONS, (total, len(task.raters), size, size), "uint8") as annotations,
     ):
         for part in kept:
             for image, masks in suspicions.look(part, part.chunks(part_folder(work, part.case))):
                 images.write(image.data)
                 annotations.write(_all_raters(masks, part.raters, len(task.raters)).data)
-                for one_image, one_masks in zip(image, masks, strict=True):
-                    digest.update(one_image.data)
-                    digest.update(one_masks.data)
+                digest.add(image, masks)
             row = {"case": part.case, "first": first, "n_slices": part.n_slices, "raters": list(part.raters)}
-            digest.update(json.dumps(row, sort_keys=True).encode())
+            digest.end_case(row)
             rows.append(row)
             first += part.n_slices
     suspicions.warn()
-    return {"cases": rows, "task": asdict(task), "size": size, "digest": digest.hexdigest()}
+    content = {"cases": rows, "task": asdict(task), "size": size, "digest": digest.hexdigest()}
+    return content, {IMAGES: images.row, ANNOTATIONS: annotations.row}
+
+
+def _name_damage(folder: Path) -> None:
+    """Says it where a store is made again because it is damaged."""
+    try:
+        read_store(folder)
+    except DamagedStoreError as error:
+        log.warning("%s; the store is prepared again", error.fault)
+    except UserError:
+        pass
+
+
+def _refuse_huge(manifest: bytes, task: Task) -> None:
+    """Refuses to write a manifest that would not be read."""
+    try:
+        parse_json(manifest)
+    except ValueError as error:
+        raise UserError(f"task {task.name}: the list of source files is too long ({error}); join files") from None
 
 
 def _kind(part: Part) -> str:
     return f"{part.n_channels} channels stored as {part.dtype}"
-
-
-def _array_file(path: Path, shape: tuple[int, ...], dtype: str) -> BinaryIO:
-    """Opens a ``.npy`` file whose values are still to be written, one after another."""
-    file = path.open("wb")
-    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
-    return file
 
 
 def _all_raters(masks: npt.NDArray[np.uint8], raters: tuple[int, ...], count: int) -> npt.NDArray[np.uint8]:
@@ -318,50 +354,6 @@ def _all_raters(masks: npt.NDArray[np.uint8], raters: tuple[int, ...], count: in
     return spread
 
 
-def _prepared_slices(case: Case, size: int) -> Iterator[tuple[Levels, npt.NDArray[np.uint8]]]:
-    for item in case.slices:
-        image = quantise(resize_image(item.image, size), case.window, case.dtype)
-        yield np.ascontiguousarray(image), resize_mask(item.annotations, size)
-
-
-def resize_image(image: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.float32]:
-    """Resizes (C, H, W) to (C, size, size) bilinearly, pixel centres aligned, aspect ratio not kept."""
-    if image.shape[1:] == (size, size):
-        return image
-    rows, row_weight = _linear_positions(image.shape[1], size)
-    columns, column_weight = _linear_positions(image.shape[2], size)
-    halfway = image[:, rows] * (1 - row_weight[:, None]) + image[:, rows + 1] * row_weight[:, None]
-    resized = halfway[:, :, columns] * (1 - column_weight) + halfway[:, :, columns + 1] * column_weight
-    return resized.astype(np.float32)
-
-
-def resize_mask(masks: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
-    """Resizes (R, H, W) to (R, size, size), each pixel from the nearest one (pixel centres aligned)."""
-    if masks.shape[1:] == (size, size):
-        return np.ascontiguousarray(masks)
-    rows, columns = (np.floor((np.arange(size) + 0.5) * extent / size).astype(int) for extent in masks.shape[1:])
-    return np.ascontiguousarray(masks[:, rows[:, None], columns])
-
-
-def _linear_positions(extent: int, size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Left neighbour and weight of the right one, for each of `size` samples of `extent` pixels (at least two)."""
-    position = np.clip((np.arange(size) + 0.5) * extent / size - 0.5, 0, extent - 1)
-    left = np.minimum(position.astype(np.int64), extent - 2)
-    return left, (position - left).astype(np.float32)
-
-
-def quantise(image: npt.NDArray[np.float32], window: npt.NDArray[np.float64], dtype: str = "uint8") -> Levels:
-    """Maps each channel's window to 0 and the type's largest value, clipping beyond; without any range it becomes 0."""
-    low, high = (window[:, index, None, None].astype(np.float32) for index in (0, 1))
-    scaled = image - low
-    scaled /= np.where(high > low, high - low, np.float32(1.0))
-    scaled *= high > low
-    np.clip(scaled, 0, 1, out=scaled)
-    scaled *= np.iinfo(dtype).max
-    levels: Levels = np.rint(scaled, out=scaled).astype(dtype)
-    return levels
-
-
 def _describe_sources(files: list[CaseFiles], parts: list[Part]) -> dict[str, Any]:
     """All sources, those of cases that were left out too; and the ids that folds are made of."""
     known = {part.case: part.sources for part in parts}
@@ -371,30 +363,3 @@ def _describe_sources(files: list[CaseFiles], parts: list[Part]) -> dict[str, An
         "source_files": [[case.case, paths(case)] for case in files],
         "sources": {path: value for each in sources for path, value in each.items()},
     }
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / "manifest.json").read_text())  # type: ignore[no-any-return]
-    except FileNotFoundError:
-        raise UserError(f"{folder} is not prepared; run 'dmseg prepare' with the same data settings") from None
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{folder / 'manifest.json'} is damaged ({error}); delete the folder and prepare anew"
-        ) from None
-
-
-def _swap(scratch: Path, folder: Path) -> None:
-    """Puts a whole store in place of an outdated one, whose splits it takes over.
-
-    A process that is killed in between leaves the outdated store beside its place, where the next one finds it.
-    """
-    outdated = list(folder.parent.glob(f".{glob.escape(folder.name)}.old.*"))
-    if folder.exists():
-        outdated = [Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))]
-        os.rename(folder, outdated[0] / "store")
-    for path in (path for place in outdated for path in place.glob("store/folds-*.json")):
-        shutil.copy2(path, scratch)
-    os.rename(scratch, folder)
-    for place in outdated:
-        shutil.rmtree(place, ignore_errors=True)

@@ -14,7 +14,7 @@ from dmseg.experiments.plan import PlannedRun
 from dmseg.training.evaluate import evaluate
 from dmseg.training.streams import stream
 
-MISTAKES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError)
+MISTAKES = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, RuntimeError)
 """What code raises that is given an option which it cannot use."""
 
 
@@ -41,8 +41,10 @@ def check_scoring(run: PlannedRun, network: nn.Module, prepared: PreparedTask, d
     except torch.OutOfMemoryError:
         raise
     except MISTAKES as error:
-        said = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"the network cannot be scored with the settings of evaluate and method: {said}") from error
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"the network cannot be scored with the settings of model, method and evaluate: {said}"
+        ) from error
 
 
 def check_schedule(schedule: torch.optim.lr_scheduler.LambdaLR, total: int) -> None:

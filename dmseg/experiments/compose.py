@@ -2,13 +2,11 @@
 
 import copy
 import dataclasses
-import difflib
 import re
-import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -18,7 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dmseg.components import check_target
-from dmseg.errors import UserError
+from dmseg.errors import UserError, cut, shown
+from dmseg.experiments.checks import check_values
 from dmseg.experiments.interpolation import check_interpolations
 from dmseg.experiments.label_config import (
     AUTO,
@@ -27,71 +26,17 @@ from dmseg.experiments.label_config import (
     settle_labels,
     translate_labels,
 )
-from dmseg.experiments.limits import check_together
 from dmseg.experiments.overrides import chosen_option, expand_paths, parse_override, quote_path, refuse_reserved
 from dmseg.experiments.teacher_config import resolve_teacher
-from dmseg.limits import MAX_LEVELS
+from dmseg.experiments.typed import check_group, guess, typed
 from dmseg.resources import resource
 from dmseg.settings import Settings
 
 HYDRA_VERSION_BASE = "1.3"
 OPEN_NODES = {"data": "options", "labels": "options", "method": "options"}
 """Nodes whose further keys are options of their component, and the field that gathers them."""
-
-CHOICES = {
-    "tracker": ("disabled", "offline", "online"),
-    "precision": ("fp32", "tf32", "bf16", "auto"),
-    "evaluate.empty": ("skip", "one", "zero"),
-    "launcher.kind": ("auto", "inline", "local", "slurm"),
-    "folds.kind": ("contiguous", "shuffled"),
-    "labels.interpolation": ("nearest", "linear", "rater"),
-    "labels.smoothing.kind": ("boundary", "uniform"),
-    "distill.calibrate": ("inner", "train"),
-    "distill.classes": ("all", "present", "foreground"),
-    "distill.kde.keys": ("batch", "image"),
-}
-RANGES: dict[str, tuple[float, float]] = {
-    "fold": (0, 1_000_000),
-    "seed": (0, 2**63 - 1),
-    "folds.seed": (0, 2**63 - 1),
-    "data.size": (8, 4096),
-    "train.epochs": (1, 1_000_000),
-    "train.min_steps": (0, 1_000_000_000),
-    "train.batch_size": (2, 4096),
-    "train.flip": (0, 1),
-    "train.crop": (0.05, 1),
-    "evaluate.crop": (0.05, 1),
-    "evaluate.bins": (1, MAX_LEVELS),
-    "evaluate.batch_size": (1, 4096),
-    "agreement.disjoint": (0, 1),
-    "labels.smoothing.epsilon": (0, 1),
-    "labels.smoothing.kernel": (1, 4095),
-    "labels.options.disjoint_weight": (0, 1),
-    "distill.label_weight": (0, 100),
-    "distill.teacher_weight": (0, 100),
-    "distill.temperature": (0.01, 100),
-    "distill.kde.bandwidth": (0, 10),
-    "distill.kde.n_key": (1, 1_000_000),
-    "distill.kde.boundary": (1, 4095),
-    "optim.lr": (0, 100),
-    "optim.decoder_lr_factor": (0, 10_000),
-    "optim.momentum": (0, 1),
-    "optim.weight_decay": (0, 10),
-    "optim.poly_power": (0, 100),
-    "optim.warmup": (0, 0.99),
-    "checkpoint.minutes": (0, 1e6),
-    "checkpoint.steps": (1, 1_000_000_000),
-    "workers": (1, 256),
-    "launcher.workers": (1, 256),
-    "launcher.job.runs": (1, 10_000),
-    "launcher.job.minutes": (5, 1_000_000),
-    "launcher.job.requeues": (0, 1_000_000),
-    "launcher.job.parallel": (1, 10_000),
-    "launcher.job.cpus": (1, 1024),
-    "launcher.job.gpus": (0, 1024),
-    "launcher.job.memory_gb": (0.1, 1_000_000),
-    "threads": (1, 1024),
-}
+PROTOCOL = {"classes": ("all", "present", "foreground"), "interpolation": ("nearest", "linear", "rater")}
+"""What a protocol chooses for hard and for soft labels."""
 
 
 def compose_settings(overrides: Sequence[str]) -> Settings:
@@ -177,6 +122,10 @@ def resolve_config(config: DictConfig, overrides: Sequence[str]) -> dict[str, An
 def _in_plain_words(overrides: Sequence[str]) -> Iterator[None]:
     try:
         yield
+    except FileNotFoundError as error:
+        if error.filename is None:  # os.getcwd
+            raise UserError("the current folder does not exist any more; change to another one") from None
+        raise UserError(_plain_message(error, overrides)) from None
     except (HydraException, OmegaConfBaseException, OSError, ValueError, TypeError) as error:
         raise UserError(_plain_message(error, overrides)) from None
 
@@ -189,20 +138,26 @@ def to_settings(plain: Mapping[str, Any]) -> Settings:
     """
     node = copy.deepcopy(dict(plain))
     expand_paths(node)
-    node["protocol"], node["profile"] = node["protocol"]["name"], node["profile"]["name"]
-    node["data"] = _gather(node["data"], "data", drop=("epochs", "scale", "crop", "tables"))
-    node["labels"] = _gather_labels(node["labels"])
+    protocol = _check_protocol(node)
+    for key in ("protocol", "profile"):
+        group = check_group(node, key, f"one of the files in configs/{key}")
+        if "name" not in group:
+            raise UserError(f"key '{key}.name' is missing")
+        node[key] = group["name"]
+    node["data"] = _gather(node, "data", drop=("epochs", "scale", "crop", "tables"))
+    node["labels"] = _gather_labels(node)
     if node.get("distill"):
-        teacher = node["distill"]["teacher"]
-        node["distill"] = node["distill"] | {"teacher": teacher | {"labels": _gather_labels(teacher["labels"])}}
-    node["method"] = _gather(node["method"], "method", drop=("labels",))
-    settings: Settings = _typed(Settings, node, "")
+        distill = check_group(node, "distill", "null or one of the files in configs/distill")
+        teacher = check_group(distill, "teacher", "a group of keys")
+        node["distill"] = {**distill, "teacher": {**teacher, "labels": _gather_labels(teacher)}}
+    node["method"] = _gather(node, "method", drop=("labels",))
+    settings: Settings = typed(Settings, node, "")
     check_components(settings)
-    settings = settle_labels(settings, plain["protocol"])
+    settings = settle_labels(settings, protocol)
     if settings.distill is not None:
-        teacher = settle_labels(settings.distill.teacher, plain["protocol"])
-        settings = dataclasses.replace(settings, distill=dataclasses.replace(settings.distill, teacher=teacher))
-    _check_values(dataclasses.asdict(settings))
+        settled = settle_labels(settings.distill.teacher, protocol)
+        settings = dataclasses.replace(settings, distill=dataclasses.replace(settings.distill, teacher=settled))
+    check_values(dataclasses.asdict(settings))
     return settings
 
 
@@ -239,12 +194,13 @@ def restore_settings(node: Mapping[str, Any], results: Path) -> Settings:
     Raises:
         UserError: if a key is unknown or missing, a value has the wrong type, or a component may not stand there.
     """
-    node = dict(node) | {"labels": translate_labels(node["labels"])}
+    node = dict(node) | {"labels": translate_labels(check_group(node, "labels", "a group of keys"))}
     if node.get("distill"):
-        teacher = node["distill"]["teacher"]
-        teacher = teacher | {"labels": translate_labels(teacher["labels"])}
-        node["distill"] = node["distill"] | {"teacher": teacher}
-    settings: Settings = _typed(Settings, node, "")
+        distill = check_group(node, "distill", "null or a group of keys")
+        teacher = check_group(distill, "teacher", "a group of keys")
+        labels = translate_labels(check_group(teacher, "labels", "a group of keys"))
+        node["distill"] = {**distill, "teacher": {**teacher, "labels": labels}}
+    settings: Settings = typed(Settings, node, "")
     check_components(settings)
     return dataclasses.replace(settings, paths=dataclasses.replace(settings.paths, results=str(results)))
 
@@ -261,10 +217,20 @@ def _hydra_initialised() -> Iterator[None]:
         GlobalHydra.instance().hydra = outer
 
 
-def _gather(node: Any, name: str, drop: tuple[str, ...] = ()) -> dict[str, Any]:  # noqa: ANN401
+def _check_protocol(node: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The protocol, with its choices for hard and for soft labels."""
+    protocol = check_group(node, "protocol", "one of the files in configs/protocol")
+    for name, choices in PROTOCOL.items():
+        chosen = check_group(protocol, name, "a group of keys, with a choice for hard and for soft labels")
+        if set(chosen) != {"hard", "soft"} or not all(value in choices for value in chosen.values()):
+            said = f"but must have hard and soft, each {' or '.join(choices)}"
+            raise UserError(f"protocol.{name} is {shown(chosen)}, {said}")
+    return protocol
+
+
+def _gather(parent: Mapping[str, Any], name: str, drop: tuple[str, ...] = ()) -> dict[str, Any]:
     """Splits an open node into the fields of its settings class and the options of its component."""
-    if not isinstance(node, Mapping):
-        raise UserError(f"{name} is {node!r}, but must be one of the files in configs/{name}")
+    node = check_group(parent, name, f"one of the files in configs/{name}")
     fields = {field.name for field in dataclasses.fields(get_type_hints(Settings)[name])}
     rest = {key: value for key, value in node.items() if key not in drop}
     target = rest.pop("_target_", None)
@@ -272,76 +238,10 @@ def _gather(node: Any, name: str, drop: tuple[str, ...] = ()) -> dict[str, Any]:
     return own | {"target": target, OPEN_NODES[name]: rest}
 
 
-def _gather_labels(node: Any) -> dict[str, Any]:  # noqa: ANN401
-    gathered = _gather(node, "labels")
-    refuse_retired_keys(node)
+def _gather_labels(parent: Mapping[str, Any]) -> dict[str, Any]:
+    gathered = _gather(parent, "labels")
+    refuse_retired_keys(parent["labels"])
     return {"interpolation": AUTO} | gathered
-
-
-def _typed(kind: Any, value: Any, key: str) -> Any:  # noqa: ANN401
-    """Gives a plain value the type of a dataclass field, or says which key is wrong."""
-    if dataclasses.is_dataclass(kind):
-        return _typed_node(kind, value, key)
-    if get_origin(kind) in (Union, types.UnionType):
-        inner = next(choice for choice in get_args(kind) if choice is not type(None))
-        return None if value is None else _typed(inner, value, key)
-    if get_origin(kind) is list:
-        if not isinstance(value, list):
-            raise UserError(f"{key} is {value!r}, but must be a list")
-        return [_typed(get_args(kind)[0], item, key) for item in value]
-    expected = get_origin(kind) or kind
-    if expected is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
-        raise UserError(f"{key} is {value!r}, but must be {_NAMES.get(expected, expected.__name__)}")
-    return value
-
-
-_NAMES = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "a word",
-    dict: "a group of keys",
-}
-
-
-def _typed_node(kind: Any, node: Any, key: str) -> Any:  # noqa: ANN401
-    if not isinstance(node, Mapping):
-        raise UserError(f"{key} is {node!r}, but must be a group of keys")
-    hints = get_type_hints(kind)
-    prefix = f"{key}." if key else ""
-    for name in node:
-        if name not in hints:
-            raise UserError(f"unknown key '{prefix}{name}'{_guess(name, list(hints), prefix)}")
-    fields = dataclasses.fields(kind)
-    lacking = [field.name for field in fields if field.default is field.default_factory is dataclasses.MISSING]
-    for name in lacking:
-        if name not in node:
-            raise UserError(f"key '{prefix}{name}' is missing")
-    return kind(**{name: _typed(hints[name], value, f"{prefix}{name}") for name, value in node.items()})
-
-
-def _check_values(node: Mapping[str, Any]) -> None:
-    for key, choices in CHOICES.items():
-        value = _lookup(node, key)
-        if value is not None and value not in choices:
-            raise UserError(f"{key} is '{value}', but may be {', '.join(choices)}")
-    for key, (low, high) in RANGES.items():
-        value = _lookup(node, key)
-        if value is not None and (not isinstance(value, int | float) or not low <= value <= high):
-            raise UserError(f"{key.replace('.options', '')} is {value}, but must lie between {low} and {high}")
-    scale = node["train"]["scale"]
-    if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
-        raise UserError(f"train.scale is {scale}, but must be [smallest, largest], both above 0")
-    check_together(node)
-
-
-def _lookup(node: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401
-    """Value of a dotted key, None where a group on the way is None."""
-    group, _, rest = key.partition(".")
-    value = node.get(group)
-    return _lookup(value, rest) if rest and value is not None else value
 
 
 def _plain_message(error: Exception, overrides: Sequence[str]) -> str:
@@ -349,18 +249,18 @@ def _plain_message(error: Exception, overrides: Sequence[str]) -> str:
     text = str(error)
     if found := re.search(r"Could not override '([^']+)'", text):
         key = found[1]
-        return f"unknown key '{key}'{_guess(key, _known_keys(), '')}"
+        return f"unknown key '{cut(key)}'{guess(key, _known_keys(), '')}"
     if found := re.search(r"Could not find '([^']+)'", text):
         group, _, option = found[1].rpartition("/")
         options = re.findall(r"^\t(\w+)$", text, re.MULTILINE)
         return (
-            f"{group}='{option}' does not exist; choose from {', '.join(options)}"
+            f"{group}='{cut(option)}' does not exist; choose from {', '.join(options)}"
             if options
-            else f"unknown key '{option}'"
+            else f"unknown key '{cut(option)}'"
         )
     if "missing EQUAL" in text:
         word = re.search(r"override '([^']*)'", text)
-        return f"'{word[1] if word else ' '.join(overrides)}' is not an override; write key=value"
+        return f"'{cut(word[1] if word else ' '.join(overrides))}' is not an override; write key=value"
     if found := re.search(r"Ambiguous value for argument '([^']+)'", text):
         return f"'{found[1]}' has several values; a sweep needs -m, a list brackets: key=[a,b]"
     if found := re.search(r"Interpolation key '([^']+)' not found\s+full_key: (\S+)", text):
@@ -368,12 +268,7 @@ def _plain_message(error: Exception, overrides: Sequence[str]) -> str:
     first = [
         line for line in text.splitlines() if line.strip() and "hydra.cc" not in line and "HYDRA_FULL_ERROR" not in line
     ]
-    return f"{' '.join(first[:2])} (in: {' '.join(overrides)})"
-
-
-def _guess(key: str, known: Sequence[str], prefix: str) -> str:
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    return f"; did you mean '{prefix}{close[0]}'?" if close else ""
+    return f"{cut(' '.join(first[:2]), 300)} (in: {cut(' '.join(overrides), 200)})"
 
 
 def _known_keys() -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 from dmseg.errors import UserError
 from dmseg.experiments.lease import is_held
 from dmseg.experiments.store import DONE, ID, SCORES, DamagedError, RunStore, read_json
+from dmseg.files import abandoned
 
 OWN = re.compile(r"(\.time|\.predictions|\.?[0-9a-f]{16}(\.json|\.log)?)(\.[0-9a-f]{8,32}|\.claim)?")
 """Names in a store's folders: of runs, their leases and logs, and what is being written."""
@@ -197,6 +198,9 @@ def leftovers(store: RunStore) -> list[Leftover]:
         for path in store.runs.glob(".*")
         if OWN.fullmatch(path.name) and not _is_in_work(store, path)
     ]
+    others = [store.results / name for name in ("", "leases", "failed", "tables", "sweeps", "figures")]
+    for folder in (*others, *sorted((store.results / "checkpoints").glob("*"))):
+        found += [_leftover(path, "scratch of a dead process") for path in abandoned(folder)]
     for run_id in sorted(done):
         for path, why in (
             (store.checkpoints(run_id), "checkpoint of a finished run"),

@@ -7,7 +7,7 @@ suspended for long; as runs are published whole and the first one counts, that c
 
 import json
 import os
-import platform
+import stat
 import threading
 import time
 import uuid
@@ -16,12 +16,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from dmseg.files import create_file, move_unless_exists
+from dmseg.errors import cut
+from dmseg.files import create_file, move_unless_exists, remove, scratch_path
+from dmseg.processes import place as _place
+from dmseg.processes import start_time as _start_time
+from dmseg.text import printable
 
 PATIENCE = 300.0
 """Seconds without renewal after which an owner counts as dead: well above the time that NFS caches file times."""
 RENEWALS = 10
 """How often a lease is renewed within the patience."""
+LARGEST = 65_536
+"""Bytes that are read of a lease at most: ours have some hundreds."""
+
+_first_seen: dict[Path, tuple[object, float]] = {}
+"""Leases from the future: the file as it was when it was first seen so, and when that was, by our monotonic clock."""
 
 
 class Held(Exception):
@@ -58,7 +67,7 @@ def lease(path: Path, patience: float = PATIENCE) -> Iterator[None]:
 
 def is_held(path: Path, patience: float = PATIENCE) -> bool:
     """Whether a living process has a lease."""
-    return path.exists() and not _is_dead(path, _read(path), patience)
+    return os.path.lexists(path) and not _is_dead(path, _read(path), patience)
 
 
 def _acquire(path: Path, owner: dict[str, Any], patience: float) -> bool:
@@ -66,34 +75,54 @@ def _acquire(path: Path, owner: dict[str, Any], patience: float) -> bool:
         if create_file(path, json.dumps(owner)):
             return True
         holder = _read(path)
-        if path.exists() and not _is_dead(path, holder, patience):
+        if os.path.lexists(path) and not _is_dead(path, holder, patience):
             return False
         _bury(path, holder.get("token"))
     return False
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The owner, empty where the lease is gone or not yet written."""
+    """The owner, empty where the lease is gone, not yet written, or no lease: a folder, a link, a pipe, other text."""
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            is_file = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            found = json.loads(file.read(LARGEST)) if is_file else None
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
 def _is_dead(path: Path, holder: dict[str, Any], patience: float) -> bool:
     """Whether the owner is gone: at once for a process of this machine, after the patience for any other."""
-    if holder and _place()["boot"] and {key: holder.get(key) for key in _place()} == _place():
-        return bool(_start_time(int(holder["pid"])) != holder["started"])
+    pid, here = holder.get("pid"), _place()
+    if type(pid) is int and here["boot"] and {key: holder.get(key) for key in here} == here:
+        started = _start_time(pid)
+        return started is None or started != holder.get("started")
     try:
-        return _server_time(path.parent) - path.stat().st_mtime > patience
+        status = path.lstat()
     except FileNotFoundError:
         return True
+    age = _server_time(path.parent) - status.st_mtime
+    return age > patience if age > -patience else _stays_in_future(path, status, patience)
 
 
-def _bury(path: Path, token: str | None) -> None:
+def _stays_in_future(path: Path, status: os.stat_result, patience: float) -> bool:
+    """Whether a lease whose time lies ahead (a clock was set back) has not been renewed for as long as the patience.
+
+    An owner that lives gives it the time of now. So do we, for commands that come later; where we may not, our own
+    clock tells how long it has stayed as it is.
+    """
+    with suppress(OSError, NotImplementedError):
+        os.utime(path, follow_symlinks=False)
+    seen = (status.st_ino, status.st_mtime_ns)
+    if path not in _first_seen or _first_seen[path][0] != seen:
+        _first_seen[path] = (seen, time.monotonic())
+    return time.monotonic() - _first_seen[path][1] > patience
+
+
+def _bury(path: Path, token: object) -> None:
     """Removes a dead owner's lease; one that somebody else has just got is put back."""
-    grave = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    grave = scratch_path(path)
     try:
         path.rename(grave)
     except FileNotFoundError:
@@ -101,7 +130,7 @@ def _bury(path: Path, token: str | None) -> None:
     if _read(grave).get("token") != token:
         with suppress(OSError):
             move_unless_exists(grave, path)
-    grave.unlink(missing_ok=True)
+    remove(grave)
 
 
 def _renew(path: Path, token: str, seconds: float, over: threading.Event) -> None:
@@ -114,34 +143,17 @@ def _renew(path: Path, token: str, seconds: float, over: threading.Event) -> Non
 
 def _server_time(folder: Path) -> float:
     """The file server's clock, which gives files their times; our own where nothing can be written."""
-    probe = folder / f".time.{uuid.uuid4().hex}"
+    probe = scratch_path(folder / "time")
     try:
         probe.touch()
         return probe.stat().st_mtime
     except OSError:
         return time.time()
     finally:
-        probe.unlink(missing_ok=True)
-
-
-def _place() -> dict[str, str]:
-    """Where processes can be looked up by their number: this start of this machine, this namespace of numbers."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        namespace = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        boot, namespace = "", ""
-    return {"host": platform.node(), "boot": boot, "namespace": namespace}
-
-
-def _start_time(pid: int) -> str | None:
-    """When a process of this machine started, in the kernel's ticks; None if there is none (or it is a zombie)."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else fields[19]
+        remove(probe)
 
 
 def _describe(holder: dict[str, Any]) -> str:
-    return f"process {holder['pid']} on {holder['host']}" if holder else "unknown"
+    """The owner in words; a lease may hold anything."""
+    pid, host = (cut(printable(str(holder.get(key, "unknown")))) for key in ("pid", "host"))
+    return f"process {pid} on {host}" if holder else "unknown"

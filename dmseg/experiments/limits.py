@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dmseg.errors import UserError
+from dmseg.errors import UserError, cut
 from dmseg.limits import LEAST_BANDWIDTH, crop_edge
 from dmseg.methods.options import check_options
 from dmseg.models.stride import edge_multiple
@@ -58,7 +58,9 @@ def check_pins(node: Mapping[str, Any]) -> None:
         if pinned is None:
             continue
         if not re.fullmatch(r"[0-9a-f]{64}", pinned):
-            raise UserError(f"{name}.weights_sha256 is '{pinned}', but must be a SHA-256: 64 digits from 0-9 and a-f")
+            raise UserError(
+                f"{name}.weights_sha256 is '{cut(pinned)}', but must be a SHA-256: 64 digits from 0-9 and a-f"
+            )
         if model["weights"] is None:
             raise UserError(f"{name}.weights_sha256 is set, but {name}.weights is null: there is nothing to check")
 

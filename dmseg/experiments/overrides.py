@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, Quote, QuotedString
 from hydra.errors import HydraException
 
-from dmseg.errors import UserError
+from dmseg.errors import UserError, cut
 from dmseg.experiments.reserved import refuse_hydra
 from dmseg.resources import resource
 
@@ -38,9 +38,11 @@ def parse_override(text: str) -> Override:
         return OverridesParser.create().parse_override(quote_path(text))
     except HydraException as error:
         if "=" not in text and not text.startswith("~"):
-            raise UserError(f"'{text}' is not an override; write key=value") from None
-        said = str(error).splitlines()[0]
-        raise UserError(f"'{text}' cannot be parsed ({said}); put the value in quotes: key='\"value\"'") from None
+            raise UserError(f"'{cut(text)}' is not an override; write key=value") from None
+        said = cut((str(error).splitlines() or [""])[0])
+        raise UserError(f"'{cut(text)}' cannot be parsed ({said}); put the value in quotes: key='\"value\"'") from None
+    except (ValueError, RecursionError):  # a number of thousands of digits; lists in lists without end
+        raise UserError(f"'{cut(text)}' cannot be parsed: it is too long or too deep") from None
 
 
 def dotted(name: str) -> str:

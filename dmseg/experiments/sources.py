@@ -6,7 +6,6 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from dmseg.data.adapters.volumes import SliceCount, VolumeAdapter
 from dmseg.data.case import Adapter, Task, find_task
 from dmseg.data.folds import Split, find_split, fold_count, load_splits, make_splits
 from dmseg.data.prepared import REVISION, PreparedTask, is_current, prepare, store_folder
-from dmseg.errors import MissingDataError, UserError
+from dmseg.data.seal import seal_store
+from dmseg.errors import DamagedStoreError, MissingDataError, UserError
 from dmseg.settings import DataSettings, FoldSettings, PathSettings, Settings
 
 Notify = Callable[[str], None]
@@ -85,7 +85,9 @@ def prepare_tasks(settings: Settings, notify: Notify = lambda text: None) -> Ite
     try:
         tasks = open_adapter(data).tasks
     except MissingDataError:
-        tasks = {name: store.task for name, store in _stores_of_real_data(data, paths).items()}
+        stores, damaged = _stores_of_real_data(data, paths)
+        tasks = {name: store.task for name, store in stores.items()}
+        _refuse_damaged(damaged, settings.task, data)
         if not tasks:
             raise
     for task in _chosen(tasks, settings):
@@ -111,7 +113,8 @@ def prepare_task(
         workers: number of cases that are read at a time.
 
     Raises:
-        UserError: if the task is unknown, the raw data are missing or damaged, or only labels were asked for.
+        UserError: if the task is unknown, the raw data are missing or damaged, only labels were asked for, or the store
+            is damaged and the raw data to prepare it again are missing.
     """
     _refuse_labels_only(data)
     try:
@@ -122,10 +125,12 @@ def prepare_task(
             notify(f"prepared {data.name}/{task.name} in {folder}")
         return PreparedTask(folder)
     except MissingDataError:
-        stores = _stores_of_real_data(data, paths)
+        stores, damaged = _stores_of_real_data(data, paths)
+        _refuse_damaged(damaged, name, data)
         store = stores.get(name.rpartition("/")[2]) if name else next(iter(stores.values()), None)
         if store is None:
             raise
+        seal_store(store.folder)
         notify(_without_raw_data(data, store))
         return store
 
@@ -135,7 +140,7 @@ def find_tasks(settings: Settings, notify: Notify = lambda text: None) -> list[F
 
     Args:
         settings: with the data set and, perhaps, the task.
-        notify: told where raw data are missing.
+        notify: told where raw data are missing, and which stores are damaged: they count as not prepared.
 
     Raises:
         UserError: if the task is unknown, an option does not fit, the raw data of a store are damaged, or only labels
@@ -144,7 +149,11 @@ def find_tasks(settings: Settings, notify: Notify = lambda text: None) -> list[F
     data = settings.data
     _refuse_labels_only(data)
     changed = _phantom_changed(data)
-    stores = {} if changed else _stores(data, settings.paths)
+    stores, damaged = ({}, {}) if changed else _stores(data, settings.paths)
+    wanted = settings.task and settings.task.rpartition("/")[2]
+    for name, error in damaged.items():
+        if wanted in (None, name):
+            notify(f"{error.fault}; it counts as not prepared")
     adapter = None
     try:
         adapter = _adapter(data)
@@ -232,21 +241,42 @@ def _place(data: DataSettings, paths: PathSettings, task: Task) -> tuple[Path, d
     return folder, _store_options(data)
 
 
-def _stores(data: DataSettings, paths: PathSettings) -> dict[str, PreparedTask]:
-    """The stores that were prepared from the data set's folder with its options, by task, current or not."""
+Stores = tuple[dict[str, PreparedTask], dict[str, DamagedStoreError]]
+"""The stores of a data set by task, and what is wrong with those that are damaged."""
+
+
+def _stores(data: DataSettings, paths: PathSettings) -> Stores:
+    """The stores that were prepared from the data set's folder with its options, current or not."""
     place, options = _place(data, paths, Task("*", "", "", ()))
-    found = {}
+    found, damaged = {}, {}
     for folder in sorted(place.parent.glob(place.name)):
-        with suppress(UserError):
+        name = folder.name.removesuffix(place.name[1:])
+        try:
             store = PreparedTask(folder)
+            if store.task.name != name:
+                raise DamagedStoreError(f"{folder} holds the store of task {store.task.name}")
             if store.manifest["revision"] == REVISION and store.manifest["options"] == options:
-                found[store.task.name] = store
-    return found
+                found[name] = store
+        except DamagedStoreError as error:
+            damaged[name] = error
+        except UserError:  # a folder that holds no store
+            continue
+    return found, damaged
 
 
-def _stores_of_real_data(data: DataSettings, paths: PathSettings) -> dict[str, PreparedTask]:
+def _stores_of_real_data(data: DataSettings, paths: PathSettings) -> Stores:
     """`_stores`; none for a phantom, which can be made again."""
-    return {} if data.phantom is not None else _stores(data, paths)
+    return ({}, {}) if data.phantom is not None else _stores(data, paths)
+
+
+def _refuse_damaged(damaged: Mapping[str, DamagedStoreError], task: str | None, data: DataSettings) -> None:
+    """Refuses a damaged store of the wanted task, or of any if none is named, where raw data are missing."""
+    for name, error in damaged.items():
+        if task is None or task.rpartition("/")[2] == name:
+            raise UserError(
+                f"{error.fault}\nthe raw data to prepare it again are not in {data.root}: put them there, or restore "
+                "the file from a copy of the store"
+            )
 
 
 def count_target_slices(

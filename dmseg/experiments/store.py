@@ -22,7 +22,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmseg.errors import UnwritableError, UserError
+from dmseg.errors import UnwritableError, UserError, advice
 from dmseg.experiments.lease import PATIENCE, is_held, lease
 from dmseg.files import checksum, checksums, publish, remove_scratch, scratch_folder
 
@@ -104,9 +104,9 @@ class RunStore:
                 self.runs.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(lease(self.lease_file(run_id), patience))
             except OSError as error:
-                said = f"results folder {self.results} cannot be written to: {error.strerror}"
+                said = f"results folder {self.results} cannot be written to: {error.strerror or error}; {advice(error)}"
                 raise UnwritableError(said) from None
-            remove_scratch(self.folder(run_id))
+            remove_scratch(self.folder(run_id), alone=True)
             yield
 
     def tidy(self, run_id: str) -> None:
@@ -138,7 +138,7 @@ class RunStore:
                     shutil.rmtree(place, ignore_errors=True)
                     publish(scratch, place)
         except OSError as error:
-            said = f"run {run_id} could not be stored in {self.runs}: {error.strerror or error}"
+            said = f"run {run_id} could not be stored in {self.runs}: {error.strerror or error}; {advice(error)}"
             raise (UnwritableError if error.errno in FULL else UserError)(said) from error
         return place
 
@@ -162,7 +162,7 @@ class RunStore:
                 shutil.rmtree(place, ignore_errors=True)
                 publish(scratch, place)
         except OSError as error:
-            said = f"{place} could not be written: {error.strerror or error}"
+            said = f"{place} could not be written: {error.strerror or error}; {advice(error)}"
             raise (UnwritableError if error.errno in FULL else UserError)(said) from error
 
     def damage(self, run_id: str, every_file: bool = False) -> list[str]:

@@ -3,9 +3,10 @@
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from dmseg.errors import UserError
+from dmseg.errors import UserError, cut, shown
 from dmseg.limits import DROPOUT_SITES, MRNET_BLOCKS
 
 WIDTHS = ("bottleneck", "encoder", "context", "detail", "perception")
@@ -39,7 +40,7 @@ def check_plain() -> None:
 def check_raters(anonymous_raters: str = "error") -> None:
     """Checks the option of the methods that tell raters apart."""
     if anonymous_raters not in ("error", "position"):
-        raise UserError(f"method.anonymous_raters is '{anonymous_raters}', but may be error or position")
+        raise UserError(f"method.anonymous_raters is {shown(anonymous_raters)}, but may be error or position")
 
 
 def check_dropout(sites: Sequence[str], rate: float, passes: int) -> None:
@@ -49,7 +50,7 @@ def check_dropout(sites: Sequence[str], rate: float, passes: int) -> None:
         raise UserError(f"method.sites is {sites!r}, but must be a list of some of {known}")
     for site in sites:
         if site not in DROPOUT_SITES or sites.count(site) > 1:
-            raise UserError(f"method.sites has '{site}', but may have {known}, each once")
+            raise UserError(f"method.sites has {shown(site)}, but may have {known}, each once")
     if not 0 <= _number("method.rate", rate) < 1:
         raise UserError(f"method.rate is {rate}, but must lie in [0, 1)")
     _whole("method.passes", passes)
@@ -60,9 +61,9 @@ def check_softseg(
 ) -> None:
     """Checks the options of SoftSeg."""
     if maximum not in ("image", "batch"):
-        raise UserError(f"method.maximum is '{maximum}', but may be image or batch")
+        raise UserError(f"method.maximum is {shown(maximum)}, but may be image or batch")
     if reduction not in ("mean", "sum"):
-        raise UserError(f"method.reduction is '{reduction}', but may be mean or sum")
+        raise UserError(f"method.reduction is {shown(reduction)}, but may be mean or sum")
     for name, value, low in (("theta", theta, 0), ("alpha", alpha, 2), ("omega", omega, 0), ("epsilon", epsilon, 0)):
         if _number(f"method.{name}", value) <= low:
             raise UserError(f"method.{name} is {value}, but must be more than {low}")
@@ -79,10 +80,10 @@ def check_mrnet(
         raise UserError(f"method.consistency is {consistency}, but must lie in [0, 1)")
     if not isinstance(widths, Mapping) or set(widths) != set(WIDTHS):
         found = ", ".join(map(str, widths)) if isinstance(widths, Mapping) else widths
-        raise UserError(f"method.widths has {found}, but must have {', '.join(WIDTHS)}")
+        raise UserError(f"method.widths has {cut(str(found))}, but must have {', '.join(WIDTHS)}")
     encoder = widths["encoder"]
     if not isinstance(encoder, list | tuple):
-        raise UserError(f"method.widths.encoder is {encoder}, but must be a list of {len(MRNET_BLOCKS)} numbers")
+        raise UserError(f"method.widths.encoder is {shown(encoder)}, but must be a list of {len(MRNET_BLOCKS)} numbers")
     if len(encoder) != len(MRNET_BLOCKS):
         raise UserError(f"method.widths.encoder has {len(encoder)} numbers, but there are {len(MRNET_BLOCKS)} blocks")
     for width in encoder:
@@ -96,7 +97,7 @@ def check_adam(options: Mapping[str, float]) -> None:
     """Checks ``lr``, above 0, and ``weight_decay``, at least 0, of Adam."""
     if not isinstance(options, Mapping) or set(options) != {"lr", "weight_decay"}:
         found = ", ".join(map(str, options)) or "nothing" if isinstance(options, Mapping) else options
-        raise UserError(f"method.adam has {found}, but must have lr and weight_decay")
+        raise UserError(f"method.adam has {cut(str(found))}, but must have lr and weight_decay")
     if (
         _number("method.adam.lr", options["lr"]) <= 0
         or _number("method.adam.weight_decay", options["weight_decay"]) < 0
@@ -106,15 +107,17 @@ def check_adam(options: Mapping[str, float]) -> None:
 
 def _number(key: str, value: object) -> float:
     """Returns a finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise UserError(f"{key} is {value!r}, but must be a finite number")
-    return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with suppress(OverflowError):  # a whole number beyond all floats
+            if math.isfinite(value):
+                return value
+    raise UserError(f"{key} is {shown(value)}, but must be a finite number")
 
 
 def _whole(key: str, value: object, most: int = 100_000) -> None:
     """Checks a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise UserError(f"{key} is {value!r}, but must be a whole number from 1 to {most}")
+        raise UserError(f"{key} is {shown(value)}, but must be a whole number from 1 to {most}")
 
 
 CHECKS: dict[str, Callable[..., None]] = {

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
-from dmseg.errors import UserError
+from dmseg.errors import UserError, cut
 from dmseg.models.weights import HUB
 from dmseg.settings import ModelSettings
 
@@ -37,7 +37,7 @@ def build_model(settings: ModelSettings, in_channels: int, classes: int = N_CLAS
     """
     architecture = getattr(smp, settings.architecture, None)
     if not (isinstance(architecture, type) and issubclass(architecture, nn.Module)):
-        raise UserError(f"model.architecture '{settings.architecture}' is not one of segmentation_models_pytorch")
+        raise UserError(f"model.architecture '{cut(settings.architecture)}' is not one of segmentation_models_pytorch")
     try:
         model: nn.Module = architecture(
             encoder_name=f"tu-{settings.encoder}",
@@ -47,7 +47,9 @@ def build_model(settings: ModelSettings, in_channels: int, classes: int = N_CLAS
             **{name: value for name, value in settings.options.items() if value is not None},
             **settings.encoder_options,
         )
-    except (RuntimeError, TypeError, ValueError, KeyError, OSError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # smp and timm raise anything: AssertionError, AttributeError, IndexError
         raise UserError(_build_message(settings, error)) from error
     if settings.weights not in (None, HUB):
         load_encoder(model.encoder.model, Path(str(settings.weights)), in_channels)  # type: ignore[union-attr,arg-type]
@@ -109,14 +111,14 @@ def _adapted(state: Mapping[str, Tensor], own: Mapping[str, Tensor], in_channels
 
 
 def _build_message(settings: ModelSettings, error: Exception) -> str:
-    said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    said = (str(error).splitlines() or [type(error).__name__])[0]
     if settings.weights == HUB and isinstance(error, (OSError, RuntimeError)):
         return (
             f"ImageNet weights of {settings.encoder} could not be downloaded from timm's hub\n"
             "set model.weights to a local safetensors file, or to null"
         )
-    network = f"{settings.architecture}, timm encoder {settings.encoder}"
-    return f"model '{settings.name}' ({network}) cannot be built: {said[:200]}"
+    network = f"{settings.architecture}, timm encoder {cut(settings.encoder)}"
+    return f"model '{settings.name}' ({network}) cannot be built: {said[:200]}; check the options of model"
 
 
 def _list(names: list[str]) -> str:

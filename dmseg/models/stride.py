@@ -18,6 +18,8 @@ DEFAULTS = {
 """Architectures of segmentation-models-pytorch whose image edges must be multiples of the encoder's stride, and that
 stride by default; `Unet` takes any size."""
 
+MOST_STAGES = 16
+
 
 def edge_multiple(architecture: str, options: Mapping[str, Any]) -> int:
     """Number of which image edges must be a multiple, in pixels; 1 where any size works or nothing is known.
@@ -30,7 +32,7 @@ def edge_multiple(architecture: str, options: Mapping[str, Any]) -> int:
         return 1
     stride, depth = options.get("encoder_output_stride"), options.get("encoder_depth")
     found = stride if isinstance(stride, int) else DEFAULTS[architecture]
-    if not isinstance(depth, int):
-        return found
+    if found < 1 or not isinstance(depth, int) or not 0 <= depth <= MOST_STAGES:
+        return max(found, 1)  # what the network does not take is refused when it is built
     reduction: int = 2**depth
     return reduction if architecture == "PSPNet" else min(found, reduction)

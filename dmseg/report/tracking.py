@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from dmseg.errors import UserError
+from dmseg.files import writing
 from dmseg.settings import TrackerSettings
 from dmseg.training.observers import EpochReport, RunInfo
 
@@ -33,7 +34,8 @@ class WandbTracker:
             import wandb
         except ImportError:
             raise UserError(f"tracker={self._mode} needs wandb, which is not installed; pip install wandb") from None
-        self._folder.mkdir(parents=True, exist_ok=True)
+        with writing(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
         try:
             self._run = wandb.init(
                 project=self._settings.project,

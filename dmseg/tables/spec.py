@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from dmseg.errors import UserError
+from dmseg.errors import UserError, cut
 from dmseg.resources import resource
 
 
@@ -115,9 +115,9 @@ def read_spec(name: str | int) -> TableSpec:
     Raises:
         UserError: if there is no such table.
     """
+    if str(name) not in (known := table_names()):  # a name, never a path
+        raise UserError(f"there is no table '{cut(str(name))}'; choose from {', '.join(known)}")
     path = resource("configs") / "table" / f"{name}.yaml"
-    if not path.is_file():
-        raise UserError(f"there is no table '{name}'; choose from {', '.join(table_names())}")
     node: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(path))  # type: ignore[assignment]
     columns = node.pop("columns", {})
     common = {key: tuple(value.get("overrides", ())) for key, value in columns.items()}

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from dmseg.files import checksum, checksums, publish, scratch_folder
+from dmseg.files import checksum, checksums, publish, scratch_folder, sweep, writing
 
 SUMS = "sums.json"
 FINISHED = "-finished"
@@ -90,7 +90,7 @@ class Checkpoints:
 
         Raises:
             Interrupted: if the training was asked to stop.
-            OSError: if the checkpoint cannot be written.
+            UnwritableError: if the checkpoint cannot be written.
         """
         stop = self._should_stop()
         if stop or self._is_time(steps):
@@ -105,7 +105,7 @@ class Checkpoints:
     def save(self, steps: int, state: State, ending: str = "") -> None:
         """Writes a checkpoint and removes the older ones."""
         place = self._folder / f"{steps:09d}{ending}"
-        with scratch_folder(place) as scratch:
+        with writing(place, "the last checkpoint is kept" if self._whole() else ""), scratch_folder(place) as scratch:
             weights = {name: value.detach().cpu().contiguous() for name, value in state.weights.items()}
             (scratch / "weights.safetensors").write_bytes(save(weights))
             rest = io.BytesIO()
@@ -135,6 +135,7 @@ class Checkpoints:
 
         Its `rest` is a course where `is_finished`, else where the training stands.
         """
+        sweep(self._folder, alone=True)  # whoever restores has the run's lease
         for place in reversed(self._whole()):
             try:
                 state = _read(place)

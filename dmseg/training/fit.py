@@ -31,8 +31,12 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
     except RuntimeError:
         raise UserError(f"device '{name}' is unknown; it may be auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"device '{name}' cannot be used; it may be auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device '{name}' is not there: torch sees no CUDA; set device=cpu")
+    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
+        raise UserError(f"device '{name}' is not there: torch sees {count} CUDA devices, cuda:0 to cuda:{count - 1}")
     return device
 
 

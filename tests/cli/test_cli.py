@@ -168,7 +168,7 @@ def test_a_folder_that_cannot_be_written_to_is_one_line(small_run, tmp_path, cap
     blocked = tmp_path / "blocked"
     blocked.write_text("a file where the folder should be")
     words = [word for word in small_run if not word.startswith("paths.results")]
-    assert main(["table", "table=1", *words, f"paths.results='{blocked}'"]) == 1
+    assert main(["table", "table=1", *words, f"paths.results='{blocked}'"]) == 2
     said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("dmseg: ")]
     assert len(said) == 1
     assert str(blocked) in said[0]

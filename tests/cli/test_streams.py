@@ -112,9 +112,12 @@ def test_a_notebooks_matplotlib_backend_does_not_matter(tmp_path):
     ("error", "expected"),
     [
         (OSError(28, "No space left on device", "/a/file"), "/a/file: No space left on device; what is"),
-        (PermissionError(13, "Permission denied", "/a/file"), "choose a folder that you may write to"),
-        (OSError(30, "Read-only file system", "/a"), "choose a folder that you may write to"),
-        (OSError(28, "No space left on device"), "free some space and run the same command again"),
+        (PermissionError(13, "Permission denied", "/a/file"), "make it writable, or choose another folder"),
+        (OSError(30, "Read-only file system", "/a"), "make it writable, or choose another folder"),
+        (OSError(28, "No space left on device"), "free space there and call again"),
+        (OSError(122, "Disk quota exceeded", "/a/file"), "the quota is used up"),
+        (OSError(36, "File name too long", "/a/file"), "choose another place, with a plain, short name"),
+        (OSError(20, "Not a directory", "/a/file"), "something else is in its place"),
         (OSError("cannot reach the server"), "cannot reach the server"),
     ],
 )
@@ -123,7 +126,7 @@ def test_errors_of_the_system_are_one_line_with_advice_that_fits(error, expected
         raise error
 
     monkeypatch.setattr("dmseg.cli.tables.plan", fail)
-    assert main(["plan"]) == 1
+    assert main(["plan"]) == 2
     said = capsys.readouterr().err
     assert expected in said
     assert len(said.splitlines()) == 1

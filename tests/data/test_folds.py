@@ -6,9 +6,11 @@ import os
 import threading
 
 import pytest
+from conftest import ODDITIES, put_oddity
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dmseg.data.fold_files import seal_of
 from dmseg.data.folds import (
     Split,
     contiguous_folds,
@@ -67,7 +69,44 @@ def test_the_file_is_written_once_and_obeyed(tmp_path):
     path = tmp_path / "folds-contiguous-5.json"
     other = contiguous_folds(cases, 5)[::-1]
     path.write_text(json.dumps(other))
+    with pytest.raises(UserError, match=r"has been edited or damaged.*\n.*delete folds-contiguous-5\.json\.sha256 to"):
+        load_folds(tmp_path, cases, CONTIGUOUS)
+    seal_of(path).unlink()
+    assert load_folds(tmp_path, cases, CONTIGUOUS, write=False) == other
+    assert not seal_of(path).exists()
     assert load_folds(tmp_path, cases, CONTIGUOUS) == other
+    path.unlink()  # and its seal stays
+    assert load_folds(tmp_path, cases, CONTIGUOUS) == other[::-1]
+    assert load_folds(tmp_path, cases, CONTIGUOUS) == other[::-1]
+
+
+def test_every_changed_byte_of_a_split_is_noticed(tmp_path):
+    cases = [f"p{number}" for number in range(10)]
+    load_folds(tmp_path, cases, CONTIGUOUS)
+    path = tmp_path / "folds-contiguous-5.json"
+    for file in (path, seal_of(path)):
+        whole = file.read_bytes()
+        for position in range(len(whole)):
+            file.write_bytes(whole[:position] + bytes([whole[position] ^ 1 << position % 8]) + whole[position + 1 :])
+            with pytest.raises(UserError, match=r"damaged|does not split"):
+                load_folds(tmp_path, cases, CONTIGUOUS)
+        file.write_bytes(whole)
+    assert load_folds(tmp_path, cases, CONTIGUOUS) == contiguous_folds(cases, 5)
+
+
+@pytest.mark.parametrize("kind", ODDITIES)
+def test_what_is_no_split_file_is_refused_at_once(tmp_path, kind):
+    cases = [f"p{number}" for number in range(10)]
+    load_folds(tmp_path, cases, CONTIGUOUS)
+    path = tmp_path / "folds-contiguous-5.json"
+    for file in (path, seal_of(path)):
+        whole = file.read_bytes()
+        file.unlink()
+        put_oddity(file, kind, whole)
+        with pytest.raises(UserError, match="damaged"):
+            load_folds(tmp_path, cases, CONTIGUOUS)
+        file.rmdir() if kind == "folder" else file.unlink()
+        file.write_bytes(whole)
 
 
 def test_a_file_that_does_not_fit_is_an_error(tmp_path):
@@ -150,7 +189,8 @@ def test_looking_at_a_split_writes_nothing(tmp_path):
     seen = load_splits(tmp_path, cases, FoldSettings("shuffled", 5, 3), write=False)
     assert not list(tmp_path.iterdir())
     assert load_splits(tmp_path, cases, FoldSettings("shuffled", 5, 3)) == seen
-    assert len(list(tmp_path.iterdir())) == 1
+    path = tmp_path / "folds-shuffled-5-seed3.json"
+    assert sorted(tmp_path.iterdir()) == [path, seal_of(path)]
 
 
 @pytest.mark.parametrize("refusal", [None, errno.EPERM, errno.ENOTSUP, errno.EACCES])
@@ -160,7 +200,8 @@ def test_of_two_writers_the_first_is_obeyed(tmp_path, monkeypatch, refusal):
     link, together = os.link, threading.Barrier(6)
 
     def meet_and_link(source, target):
-        together.wait()
+        if target.suffix == ".json":
+            together.wait()
         if refusal is not None:
             raise OSError(refusal, os.strerror(refusal))
         link(source, target)
@@ -188,7 +229,9 @@ def test_of_two_writers_the_first_is_obeyed(tmp_path, monkeypatch, refusal):
         thread.join()
     first = json.loads((tmp_path / "folds-contiguous-5.json").read_text())
     assert results == [first] * 6
-    assert [path.name for path in tmp_path.glob("*.json*")] == ["folds-contiguous-5.json"]
+    names = sorted(path.name for path in tmp_path.glob("*.json*"))
+    assert names == ["folds-contiguous-5.json", "folds-contiguous-5.json.sha256"]
+    assert load_folds(tmp_path, cases, CONTIGUOUS, write=False) == first
 
 
 def write_splits(path, folds):

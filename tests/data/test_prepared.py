@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from dmseg.data.adapters.lidc import LidcAdapter
 from dmseg.data.adapters.qubiq import QubiqAdapter
-from dmseg.data.prepared import PreparedTask, prepare, quantise, resize_image, resize_mask
+from dmseg.data.prepared import PreparedTask, prepare
+from dmseg.data.slices import quantise, resize_image, resize_mask
 from dmseg.errors import UserError
 from dmseg.files import checksum
 

@@ -14,6 +14,7 @@ from dmseg.experiments.sources import prepare_task
 from dmseg.experiments.store import RunStore
 from dmseg.settings import LauncherSettings
 
+ADVICE = "make it writable, or choose another folder"
 INLINE, TWO = LauncherSettings("inline"), LauncherSettings("local", 2)
 
 
@@ -85,7 +86,8 @@ def test_a_read_only_store_is_one_clear_error(small_run, tmp_path, launcher):
         remount("ro")
         outcomes = carried_out(runs, launcher)
         assert kinds(outcomes) == ["done", "unwritable"]
-        expected = f"results folder {disk / 'results'} cannot be written to: Read-only file system"
+        expected = f"results folder {disk / 'results'} cannot be written to: Read-only file system; "
+        expected += ADVICE
         assert outcomes[1].error == expected
         remount("rw")
         assert kinds(carried_out(runs, launcher)) == ["done"] * 2
@@ -97,7 +99,7 @@ def test_a_folder_that_may_not_be_written_to_is_the_same(small_run, tmp_path):
     results = tmp_path / "results"
     results.mkdir(mode=0o500)
     (outcome,) = carried_out(planned(small_run, 0), INLINE)
-    assert outcome.error == f"results folder {results} cannot be written to: Permission denied"
+    assert outcome.error == f"results folder {results} cannot be written to: Permission denied; {ADVICE}"
     results.chmod(0o700)
     assert kinds(carried_out(planned(small_run, 0), INLINE)) == ["done"]
 

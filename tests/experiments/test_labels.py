@@ -175,7 +175,10 @@ def test_a_file_from_before_is_refused_too(tmp_path, monkeypatch):
         (["+labels.nope=1"], "the options of 'labels' do not fit dmseg.labels.fusion.majority"),
         (["labels._target_=dmseg.labels.fusion.nope"], "there is no component 'dmseg.labels.fusion.nope'"),
         (["labels._target_=dmseg.labels.fusion.declared_votes"], "cannot be used as a fusion"),
-        (["protocol.interpolation.hard=cubic"], "labels.interpolation is 'cubic', but may be nearest, linear, rater"),
+        (
+            ["protocol.interpolation.hard=cubic"],
+            "protocol.interpolation is {'hard': 'cubic'",
+        ),
     ],
 )
 def test_mistakes(overrides, message):

@@ -10,7 +10,8 @@ import torch
 
 from dmseg.components import bind
 from dmseg.errors import UserError
-from dmseg.experiments.compose import CHOICES, RANGES, compose_settings
+from dmseg.experiments.checks import CHOICES, RANGES
+from dmseg.experiments.compose import compose_settings
 from dmseg.labels.fusion import each_rater, majority, try_fusion, uniform, weighted
 from dmseg.limits import crop_edge
 from dmseg.metrics.histogram import count_case
@@ -45,7 +46,7 @@ DEEPLAB = "model=deeplabv3plus_resnet18"
             ["labels=weighted", "labels.disjoint_weight=-1"],
             r"labels\.disjoint_weight is -1, but must lie between",
         ),
-        (["labels=weighted", "labels.disjoint_weight=abc"], r"labels\.disjoint_weight is abc"),
+        (["labels=weighted", "labels.disjoint_weight=abc"], r"labels\.disjoint_weight is 'abc'"),
         (["labels=weighted", "labels.disjoint_weight=nan"], r"labels\.disjoint_weight is nan"),
         (["labels=smoothing", "labels.smoothing.kernel=2"], r"labels\.smoothing\.kernel is 2, but must be odd"),
         (["labels=smoothing", "labels.smoothing.kernel=-1"], r"labels\.smoothing\.kernel is -1"),

@@ -112,7 +112,7 @@ def test_a_pin_enters_the_id_and_is_checked(small_run, hub):
     [
         (
             ["model.weights=imagenet", "model.weights_sha256=abc"],
-            "model.weights_sha256 is 'abc', but must be a SHA-256",
+            "model.weights_sha256 is 'abc', but must be a SHA-256: 64 digits",
         ),
         (["model.weights=null", f"model.weights_sha256={'a' * 64}"], "there is nothing to check"),
         (["distill=kd", "distill.teacher.weights_sha256=abc"], "distill.teacher.weights_sha256 is 'abc'"),

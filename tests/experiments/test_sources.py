@@ -10,6 +10,7 @@ import pytest
 from conftest import save_nifti, write_lidc, write_qubiq_case
 
 from dmseg.cli.main import main
+from dmseg.data.fold_files import seal_of
 from dmseg.errors import UserError
 from dmseg.experiments.compose import compose_settings
 from dmseg.experiments.plan import plan_folds, plan_run
@@ -36,6 +37,7 @@ def test_a_split_survives_preparing_again(small_run, lidc_tree):
     path = runs[0].store / "folds-shuffled-5-seed0.json"
     folds = json.loads(path.read_text())
     path.write_text(json.dumps([*folds[1:], folds[0]]))  # a split that would not be made again
+    seal_of(path).unlink()
     before = [run.split for run in plan_folds(settings, prepared(settings))]
     mask = next(lidc_tree.rglob("mask-0/slice-0.png"))
     mask.write_bytes(next(lidc_tree.rglob("LIDC-IDRI-0005/*/mask-0/slice-0.png")).read_bytes())

@@ -63,7 +63,7 @@ def test_unknown_figure_and_unwritable_folder_are_one_line(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match=r"file/figures/figure1\.png"):
         write_figure("1", tmp_path / "file" / "figures")
-    assert main(["reproduce", "figure=1", f"paths.results={tmp_path}/file"]) == 1
+    assert main(["reproduce", "figure=1", f"paths.results={tmp_path}/file"]) == 2
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
     assert f"{tmp_path}/file/figures/figure1.png: Not a directory" in said[0]

@@ -4,7 +4,6 @@ import gzip
 import json
 import math
 import os
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dmseg.errors import UserError
-from dmseg.files import writing
+from dmseg.files import remove_scratch, scratch_folder, writing
 
 MARKER = "phantom.json"
 
@@ -33,14 +32,20 @@ def write_folder(root: Path, settings: dict[str, Any], fill: Callable[[Path], No
         UnwritableError: if the disk is full or cannot be written to.
     """
     _refuse_foreign(root)
-    with writing(root):
-        root.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as scratch:
-            folder = Path(scratch) / "new"
-            folder.mkdir()
-            fill(folder)
-            (folder / MARKER).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-            _swap(folder, root, Path(scratch) / "old")
+    with writing(root), scratch_folder(root) as scratch:
+        folder = scratch / "new"
+        folder.mkdir()
+        fill(folder)
+        (folder / MARKER).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        _swap(folder, root, scratch / "old")
+
+
+def is_made(root: Path, settings: dict[str, Any]) -> bool:
+    """Whether a phantom with these settings is there; what killed processes left beside it goes."""
+    if read_marker(root) != settings:
+        return False
+    remove_scratch(root)
+    return True
 
 
 def read_marker(root: Path) -> object:
@@ -72,7 +77,7 @@ def check_scale(scale: object, width: int, smallest: int, what: str) -> None:
     if round(width * scale) < smallest:
         raise UserError(
             f"the phantom's scale is {scale:g}: {what} images would be less than {smallest} "
-            f"pixels wide; set it to at least {smallest / width:.2g}"
+            f"pixels wide; set it to at least {math.ceil(100 * smallest / width) / 100:g}"
         )
 
 

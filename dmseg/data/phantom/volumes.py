@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dmseg.data.phantom.cases import stream
-from dmseg.data.phantom.folder import check_scale, check_seed, read_marker, write_folder, write_nifti
+from dmseg.data.phantom.folder import check_scale, check_seed, is_made, write_folder, write_nifti
 from dmseg.data.phantom.solids import Scan, hippocampus_scan, kidney_scan, liver_scan
 from dmseg.errors import UserError
 
@@ -79,7 +79,7 @@ def _ensure(
     if scale is not None:
         check_scale(scale, WIDTH, SMALLEST_WIDTH, name)
     settings = {"phantom": name, "revision": REVISION, "seed": seed, "cases": cases, "scale": scale}
-    if read_marker(Path(root)) == settings:
+    if is_made(Path(root), settings):
         return False
     if not write:
         return True

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dmseg.data.phantom.cases import COHORTS, PhantomCase
-from dmseg.data.phantom.folder import check_scale, check_seed, read_marker, write_folder, write_nifti
+from dmseg.data.phantom.folder import check_scale, check_seed, is_made, write_folder, write_nifti
 from dmseg.errors import UserError
 
 REVISION = 1
@@ -86,7 +86,7 @@ def ensure_qubiq(
     Raises:
         UserError: as `write_qubiq`.
     """
-    if read_marker(Path(root)) == _settings(seed, cases, scale):
+    if is_made(Path(root), _settings(seed, cases, scale)):
         return False
     if write:
         write_qubiq(root, seed=seed, cases=cases, scale=scale)

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from dmseg.errors import UnwritableError, UserError
+from dmseg.errors import UnwritableError, UserError, advice
 from dmseg.experiments.lease import Held
 from dmseg.experiments.plan import PlannedRun
-from dmseg.experiments.store import RunStore
+from dmseg.experiments.store import FULL, RunStore
 from dmseg.files import write_whole
 from dmseg.training.observers import Observer
 
@@ -81,10 +81,22 @@ def attempt(run: PlannedRun, observers: MakeObservers) -> Outcome:
         return Outcome(run, "unwritable", _with_notes(error, str(error)))
     except UserError as error:
         return Outcome(run, "misused", _with_notes(error, str(error)))
+    except OSError as error:
+        return _unwritable(run, error) if error.errno in FULL else _failed(run, error)
     except Exception as error:
-        said = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        return Outcome(run, "failed", _with_notes(error, said), write_log(run, traceback.format_exc()))
+        return _failed(run, error)
     return Outcome(run)
+
+
+def _unwritable(run: PlannedRun, error: OSError) -> Outcome:
+    """The outcome of a run whose disk is full or read-only where the store has not said so: elsewhere than there."""
+    place = error.filename or run.results
+    return Outcome(run, "unwritable", _with_notes(error, f"{place}: {error.strerror or error}; {advice(error)}"))
+
+
+def _failed(run: PlannedRun, error: Exception) -> Outcome:
+    said = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    return Outcome(run, "failed", _with_notes(error, said), write_log(run, traceback.format_exc()))
 
 
 def _with_notes(error: Exception, said: str) -> str:

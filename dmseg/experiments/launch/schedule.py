@@ -1,5 +1,6 @@
 """Which run begins when: teachers before students; a run that another process works on waits, the others go on."""
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -9,6 +10,8 @@ from dmseg.experiments.lease import is_held
 from dmseg.experiments.plan import PlannedRun
 from dmseg.experiments.stopping import should_stop
 from dmseg.experiments.store import RunStore
+
+log = logging.getLogger(__name__)
 
 POLL = 2.0
 """Seconds until a run that another process works on is looked at again."""
@@ -84,6 +87,8 @@ class _Queue:
         """Notes what became of a run; one that is held by another process waits again. Returns whether it ended."""
         run = outcome.run
         if outcome.kind == "held":
+            if run.run_id not in self._not_before:
+                log.info("%s waits: %s", run.title, outcome.error)
             self._not_before[run.run_id] = time.monotonic() + POLL
             self._waiting.append(run)
             return False

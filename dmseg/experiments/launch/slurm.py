@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from dmseg.errors import UserError
+from dmseg.errors import UnwritableError, UserError, advice
 from dmseg.experiments.launch.local import usable_cores, with_threads
 from dmseg.experiments.launch.outcome import CarryOut, MakeObservers, Outcome, attempt_apart, write_log
 from dmseg.experiments.plan import PlannedRun
@@ -295,7 +295,8 @@ def _submit(executor: Any, batches: Sequence[Batch]) -> list[str]:  # noqa: ANN4
         with executor.batch():
             jobs = [executor.submit(batch) for batch in batches]
     except OSError as error:
-        raise UserError(f"{executor.folder} cannot be written to: {error.strerror}") from None
+        said = f"{executor.folder} cannot be written to: {error.strerror or error}; {advice(error)}"
+        raise UnwritableError(said) from None
     except (FailedJobError, FailedSubmissionError) as error:
         lines = [line for line in str(error).splitlines() if "sbatch: " in line] or str(error).splitlines()
         raise UserError(f"Slurm refuses the jobs (launcher.job says what is asked for): {lines[-1]}") from None

@@ -1,0 +1,42 @@
+"""Putting a prepared store in its place, and what a process leaves that is killed at it."""
+
+import glob
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from dmseg.data.fold_files import copy_split_files
+from dmseg.files import exclusive, remove_scratch
+
+
+def swap(scratch: Path, folder: Path) -> None:
+    """Puts a whole store in place of an outdated one, whose splits it takes over.
+
+    A process that is killed in between leaves the outdated store beside its place, where the next one finds it.
+    """
+    outdated = list(folder.parent.glob(f".{glob.escape(folder.name)}.old.*"))
+    if os.path.lexists(folder):
+        outdated = [Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))]
+        os.rename(folder, outdated[0] / "store")
+    for place in outdated:
+        copy_split_files(place / "store", scratch)
+    os.rename(scratch, folder)
+    for place in outdated:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what a process left beside a store that was killed just after it had put it there.
+
+    Nothing goes while another process prepares the same store.
+    """
+    remove_scratch(folder)
+    work = folder.parent / f".{folder.name}.parts"
+    left = list(folder.parent.glob(f".{glob.escape(folder.name)}.old.*"))
+    if not left and not work.is_dir():
+        return
+    with suppress(OSError), exclusive(work, wait=False) as alone:
+        for place in (*left, work) if alone else ():
+            shutil.rmtree(place, ignore_errors=True)
