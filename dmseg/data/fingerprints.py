@@ -8,6 +8,7 @@ from typing import Any
 
 from dmseg.data.case import CaseFiles
 from dmseg.data.checked_json import MAX_BYTES, parse_json
+from dmseg.data.raw import is_file
 from dmseg.errors import UserError
 from dmseg.files import checksum, read_regular, write_whole
 
@@ -17,8 +18,17 @@ def paths(files: CaseFiles) -> list[str]:
     return [str(path.absolute()) for path in files.files]
 
 
+def missing_files(cases: list[CaseFiles]) -> list[Path]:
+    """Files of some cases that are missing.
+
+    Raises:
+        UserError: if there is something else than a regular file in a file's place, or it cannot be looked at.
+    """
+    return [path for case in cases for path in case.files if not is_file(path)]
+
+
 def fingerprints(files: CaseFiles) -> dict[str, Any]:
-    """Fingerprint of each file of a case by its absolute path; None for a missing one.
+    """Fingerprint of each file of a case by its absolute path; None for a missing one, or no regular file.
 
     Raises:
         UserError: if a file is there but cannot be read.
@@ -39,8 +49,8 @@ def unchanged(path: Path, then: dict[str, Any] | None, times: dict[str, Any] | N
         UserError: if the file is there but cannot be read.
     """
     with _reading(path):
-        if then is None or not path.exists():
-            return then is None and not path.exists()
+        if then is None or not path.is_file():
+            return then is None and not path.is_file()
         status = path.stat()
         if status.st_size != then["size"]:
             return False
@@ -84,7 +94,7 @@ def _read_times(memory: Path) -> dict[str, Any]:
 
 def _fingerprint(path: Path) -> dict[str, Any] | None:
     with _reading(path):
-        if not path.exists():
+        if not path.is_file():  # a pipe or a device has no content that could be compared
             return None
         status = path.stat()
         return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": checksum(path)}

@@ -1,12 +1,16 @@
 """Folders of raw data, without what file managers, archives and file servers leave in them."""
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from dmseg.data.raw import is_broken_link, is_folder, is_there, shown
 from dmseg.data.readers import natural_key
 from dmseg.errors import UserError
 from dmseg.files import is_junk
+
+log = logging.getLogger(__name__)
 
 
 def entries(folder: Path) -> list[Path]:
@@ -18,13 +22,17 @@ def entries(folder: Path) -> list[Path]:
     try:
         found = [path for path in folder.iterdir() if not is_junk(path.name)]
     except OSError as error:
-        raise UserError(f"{folder} cannot be listed: {error.strerror or error}") from None
+        raise UserError(f"{shown(folder)} cannot be listed: {error.strerror or error}") from None
     return sorted(found, key=lambda path: (natural_key(path.name), path.name))
 
 
 def folders(parent: Path) -> list[Path]:
-    """Folders of a folder, see `entries`."""
-    return [path for path in entries(parent) if path.is_dir()]
+    """Folders of a folder, links to folders included; see `entries`.
+
+    Raises:
+        UserError: if one cannot be looked at, or there is a link to nothing, which may have been a folder.
+    """
+    return [path for path in entries(parent) if _is_folder(path)]
 
 
 def files_below(folder: Path) -> Iterator[Path]:
@@ -35,22 +43,39 @@ def files_below(folder: Path) -> Iterator[Path]:
     """
 
     def refuse(error: OSError) -> None:
-        raise UserError(f"{error.filename} cannot be listed: {error.strerror}")
+        raise UserError(f"{shown(error.filename)} cannot be listed: {error.strerror}")
 
     for place, below, names in os.walk(folder, onerror=refuse):
         below[:] = sorted(name for name in below if not is_junk(name))
+        for path in (Path(place, name) for name in below):
+            if path.is_symlink():
+                log.warning("%s is a link to a folder and is not followed; nothing in it is read", shown(path))
         yield from (Path(place, name) for name in sorted(names) if not is_junk(name))
 
 
 def existing(path: Path) -> Path:
-    """The file of that name, in capitals or not; the path itself if there is none."""
-    if path.is_file() or not path.parent.is_dir():
+    """The file of that name, in capitals or not; the path itself if there is none.
+
+    Raises:
+        UserError: if its folder cannot be listed.
+    """
+    if is_there(path) or not is_folder(path.parent):
         return path
-    alike = (other for other in entries(path.parent) if other.name.lower() == path.name.lower() and other.is_file())
+    alike = (other for other in entries(path.parent) if other.name.lower() == path.name.lower() and is_there(other))
     return next(alike, path)
 
 
 def nifti_file(folder: Path, stem: str) -> Path:
-    """The NIfTI file of a stem, ``.nii.gz`` or ``.nii``, in capitals or not; ``.nii.gz`` if there is none."""
+    """The NIfTI file of a stem, ``.nii.gz`` or ``.nii``, in capitals or not; ``.nii.gz`` if there is none.
+
+    Raises:
+        UserError: see `existing`.
+    """
     packed, plain = (existing(folder / f"{stem}{suffix}") for suffix in (".nii.gz", ".nii"))
-    return plain if plain.is_file() and not packed.is_file() else packed
+    return plain if is_there(plain) and not is_there(packed) else packed
+
+
+def _is_folder(path: Path) -> bool:
+    if is_broken_link(path):
+        raise UserError(f"{shown(path)} is a link to nothing; remove it, or put back what it leads to")
+    return is_folder(path)

@@ -25,7 +25,7 @@ from dmseg import __version__
 from dmseg.data.case import Adapter, Case, CaseFiles, Task
 from dmseg.data.checked_json import parse_json
 from dmseg.data.contract import check_name, check_task, checked_case, checked_cases
-from dmseg.data.fingerprints import all_unchanged, fingerprints, paths
+from dmseg.data.fingerprints import all_unchanged, fingerprints, missing_files, paths
 from dmseg.data.leftovers import remove_leftovers, swap
 from dmseg.data.manifest import as_task
 from dmseg.data.parts import Levels, Part, part_folder, read_part, write_part
@@ -284,8 +284,8 @@ def _side_by_side(make: Callable[[CaseFiles], Result], files: list[CaseFiles], w
 
 
 def _refuse_missing(adapter: Adapter, files: list[CaseFiles]) -> None:
-    missing = [path for case in files for path in case.files if not path.is_file()]
-    if missing and not adapter.skips_faulty:
+    missing = [] if adapter.skips_faulty else missing_files(files)
+    if missing:
         others = f" and {len(missing) - 1} more files are" if len(missing) > 1 else " is"
         raise UserError(
             f"{missing[0]}{others} missing\nhow to get them: {adapter.about.source}\n"

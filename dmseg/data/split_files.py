@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from dmseg.data.raw import read_text
 from dmseg.data.readers import natural_key
 from dmseg.errors import UserError
 
@@ -137,20 +138,17 @@ def _refuse_unknown(where: str, ids: Iterable[str], cases: Collection[str]) -> N
 
 def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len({key for key, _ in pairs}) < len(pairs):
-        raise ValueError(f"one key twice in {[key for key, _ in pairs]}")
+        raise ValueError(f"one key twice in {[key for key, _ in pairs]!s:.80}")
     return dict(pairs)
 
 
 def _read_text(file: str, where: str) -> str:
     try:
-        path = Path(file).expanduser()
-        if path.exists() and not path.is_file():
-            raise UserError(f"{where} is not a file")
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise UserError(f"{where} is not a text file in UTF-8") from None
-    except (OSError, RuntimeError, ValueError) as error:  # an unknown home folder, a NUL in the path
-        raise UserError(f"{where} cannot be read ({getattr(error, 'strerror', None) or error})") from None
+        return read_text(Path(file).expanduser())
+    except UserError as error:
+        raise UserError(f"{where} cannot be read: {error}") from None
+    except RuntimeError as error:  # an unknown home folder
+        raise UserError(f"{where} cannot be read ({error})") from None
 
 
 def some(cases: Sequence[str], shown: int = 3) -> str:

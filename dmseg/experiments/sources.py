@@ -26,6 +26,9 @@ STORE_DEFAULTS = {"dtype": "uint8", "bits": None}
 """Options of data that joined later, with the value that stands for the behaviour before: as such they are no part of
 what a store is named by, so that earlier ones are found."""
 
+LIMITS = ("max_gib",)
+"""Options of data that only say what is refused: the arrays do not depend on them."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -224,7 +227,11 @@ def _refuse_labels_only(data: DataSettings) -> None:
 
 def _named_options(data: DataSettings) -> dict[str, Any]:
     """The options of the data set that a store's folder is named by."""
-    chosen = dict(item for item in data.options.items() if item not in STORE_DEFAULTS.items())
+    chosen = {
+        name: value
+        for name, value in data.options.items()
+        if name not in LIMITS and (name, value) not in STORE_DEFAULTS.items()
+    }
     options: dict[str, Any] = json.loads(json.dumps({"adapter": data.target, "size": data.size, **chosen}))
     return options
 

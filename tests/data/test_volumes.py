@@ -81,12 +81,31 @@ def test_the_content_not_the_name_tells_whether_a_file_is_compressed(tmp_path):
         assert np.array_equal(read_all(tmp_path / name, 2)[:, 0], np.moveaxis(array, 2, 0))
 
 
-def test_other_formats_are_read_whole(tmp_path):
+def test_other_formats_are_refused_by_name(tmp_path):
+    """No reader guesses: what is not NIfTI is to be converted, whatever it is called."""
     array = np.random.default_rng(0).integers(0, 99, (4, 5, 6)).astype(np.int16)
+    image = nibabel.Nifti1Image(array, np.eye(4))
     nibabel.save(nibabel.MGHImage(array, np.eye(4)), tmp_path / "v.mgh")
-    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array.T), str(tmp_path / "v.nrrd"))
-    for name in ("v.mgh", "v.nrrd"):
-        assert np.array_equal(read_all(tmp_path / name, 0)[:, 0], array)
+    nibabel.save(nibabel.Nifti1Pair(array, np.eye(4)), tmp_path / "pair.hdr")
+    nibabel.save(nibabel.AnalyzeImage(array, np.eye(4)), tmp_path / "analyze.hdr")
+    nibabel.save(nibabel.Nifti2Pair(array, np.eye(4)), tmp_path / "pair2.hdr")
+    for name in ("v.nrrd", "v.mha"):
+        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array.T), str(tmp_path / name))
+    (tmp_path / "bz2").write_bytes(__import__("bz2").compress(image.to_bytes()))
+    for name, said in (
+        ("v.mgh", "is not a NIfTI file"),
+        ("pair.hdr", "is one half of a pair"),
+        ("pair2.hdr", "is one half of a pair"),
+        ("analyze.hdr", "without NIfTI's magic"),
+        ("v.nrrd", "is an NRRD file; convert it"),
+        ("v.mha", "is a MetaImage header"),
+        ("bz2", "compressed with bzip2"),
+    ):
+        content = (tmp_path / name).read_bytes()
+        for packed in (content, gzip.compress(content)):
+            (tmp_path / "v.nii.gz").write_bytes(packed)
+            with pytest.raises(UserError, match=said):
+                open_volume(tmp_path / "v.nii.gz")
 
 
 def test_an_affine_that_cannot_be_used_does_not_stop_reading(tmp_path):
@@ -148,7 +167,7 @@ def test_truncated_plain_files_missing_ones_and_nan(tmp_path):
     array = np.ones((4, 5, 6), np.float32)
     path = save(tmp_path / "v.nii", array)
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(UserError, match="ends before its last voxel"):
+    with pytest.raises(UserError, match=r"too short for the .* voxels"):
         list(open_volume(path).slices(0, [0]))
     with pytest.raises(UserError, match=r"w\.nii is missing"):
         open_volume(tmp_path / "w.nii")
@@ -156,7 +175,7 @@ def test_truncated_plain_files_missing_ones_and_nan(tmp_path):
     with pytest.raises(UserError, match="NaN"):
         list(open_volume(save(tmp_path / "v.nii", array)).slices(2, range(6)))
     coloured = np.zeros((2, 2, 2), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
-    with pytest.raises(UserError, match="real numbers"):
+    with pytest.raises(UserError, match=r"colour values \(data type 128\); expected a volume of real numbers"):
         open_volume(save(tmp_path / "rgb.nii", coloured))
 
 
@@ -165,7 +184,7 @@ def test_truncated_plain_files_missing_ones_and_nan(tmp_path):
     [
         ("dim", [4, 4, 5, 6, 30_000, 1, 1, 1], "too short for the .* voxels"),
         ("dim", [7, 4, 5, 6, 9_000, 9_000, 9_000, 9_000], "too short for the .* voxels"),
-        ("dim", [4, 4, 5, 6, 0, 1, 1, 1], r"shape \(4, 5, 6, 0\)"),
+        ("dim", [4, 4, 5, 6, 0, 1, 1, 1], r"the shape \(4, 5, 6, 0\)"),
         ("datatype", 777, "unknown data type, 777"),
     ],
 )

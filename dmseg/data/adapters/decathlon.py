@@ -4,10 +4,10 @@ Layout, as distributed: ``Task04_Hippocampus/{dataset.json,imagesTr,labelsTr}``.
 read. ``Task03_Liver`` is LiTS under other numbers, so its folds are not those of LiTS.
 """
 
-import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,12 @@ from dmseg.data.adapters.volumes import Mask, VolumeAdapter
 from dmseg.data.case import About, CaseFiles, Task
 from dmseg.data.contract import check_name
 from dmseg.data.listing import folders, nifti_file
+from dmseg.data.raw import is_file, is_folder, is_there, read_json, shown
 from dmseg.data.readers import natural_key
+from dmseg.data.volumes import MAX_GIB
 from dmseg.errors import MissingDataError, UserError
+
+LARGEST_LABEL = 65535
 
 
 class DecathlonAdapter(VolumeAdapter):
@@ -34,6 +38,7 @@ class DecathlonAdapter(VolumeAdapter):
         faulty_cases: see there.
         axis: axis that slices are cut across.
         dtype: see there.
+        max_gib: see there.
 
     Raises:
         UserError: if an option has an unknown value.
@@ -53,16 +58,18 @@ class DecathlonAdapter(VolumeAdapter):
         faulty_cases: str = "error",
         axis: int = 2,
         dtype: str = "uint8",
+        max_gib: float = MAX_GIB,
     ) -> None:
-        super().__init__(root, "organ", slices, slices_per_case, window, orientation, faulty_cases, axis, dtype)
+        super().__init__(
+            root, "organ", slices, slices_per_case, window, orientation, faulty_cases, axis, dtype, max_gib
+        )
         self.folder = _task_folder(self.root)
         self.dataset = _read_dataset(self.folder / "dataset.json")
-        self.name = self.title = str(self.dataset.get("name") or self.folder.name)
-        check_name(self.name, f"the name in {self.folder / 'dataset.json'}")
+        self.name = self.title = _name(self.dataset, self.folder)
+        check_name(self.name, f"the name in {shown(self.folder / 'dataset.json')}")
         known = _label_values(self.dataset, self.folder / "dataset.json")
         self.largest_label = max(known)
-        if target_labels is not None and not set(target_labels) <= known - {0}:
-            raise UserError(f"data.target_labels is {list(target_labels)}, but may hold {sorted(known - {0})}")
+        _check_target_labels(target_labels, known - {0})
         self.target_labels = None if target_labels is None else sorted(set(target_labels))
 
     @property
@@ -81,24 +88,33 @@ class DecathlonAdapter(VolumeAdapter):
         Raises:
             UserError: if ``dataset.json`` lists none, or one twice.
         """
-        rows = self.dataset.get("training")
-        cases = [self._case(row) for row in rows] if isinstance(rows, list) else []
-        if not cases:
-            raise UserError(f"{self.folder / 'dataset.json'} lists no training cases")
-        ids = [case.case for case in cases]
-        twice = next((case for case in ids if ids.count(case) > 1), None)
+        rows, source = self.dataset.get("training"), shown(self.folder / "dataset.json")
+        if not isinstance(rows, list) or not rows:
+            raise UserError(f"{source} lists no training cases; expected an image and a label for each")
+        pairs = [self._files(row) for row in rows]
+        twice = next((case for case, n in Counter(_stem(label) for _, label in pairs).items() if n > 1), None)
         if twice is not None:
-            raise UserError(f"{self.folder / 'dataset.json'} lists the case {twice} twice")
+            raise UserError(f"{source} lists the case {shown(twice)} twice")
+        inside = self.folder.resolve()
+        cases = [CaseFiles(_stem(pair[1]), None, tuple(_file(path, inside) for path in pair)) for pair in pairs]
         return sorted(cases, key=lambda case: natural_key(case.case))
 
-    def _case(self, row: Any) -> CaseFiles:  # noqa: ANN401
-        try:
-            image, label = self.folder / row["image"], self.folder / row["label"]
-        except (KeyError, TypeError):
+    def _files(self, row: Any) -> tuple[Path, Path]:  # noqa: ANN401
+        """Image and label that a row names, not looked at yet."""
+        pair = [row.get(key) for key in ("image", "label")] if isinstance(row, dict) else []
+        names = [name for name in pair if isinstance(name, str) and name]
+        if len(names) < 2:
+            row = shown(f"{row!r:.120}")
             raise UserError(
-                f"{self.folder / 'dataset.json'} lists {row!r} for training; expected an image and a label"
-            ) from None
-        return CaseFiles(_stem(label), None, (_packed_or_not(image), _packed_or_not(label)))
+                f"{shown(self.folder / 'dataset.json')} lists {row} for training; expected an image and a label"
+            )
+        for name in names:
+            if PurePath(name).is_absolute() or ".." in re.split(r"[/\\]", name):
+                raise UserError(
+                    f"{shown(self.folder / 'dataset.json')} lists {shown(repr(name))}, which leads outside its folder; "
+                    "name a file below it"
+                )
+        return self.folder / names[0], self.folder / names[1]
 
 
 def _stem(path: Path) -> str:
@@ -107,14 +123,45 @@ def _stem(path: Path) -> str:
 
 def _packed_or_not(path: Path) -> Path:
     """The file itself, or the one that lies there in its stead, packed or unpacked."""
-    other = path if path.is_file() else nifti_file(path.parent, _stem(path))
-    return other if other.is_file() else path
+    other = path if is_there(path) else nifti_file(path.parent, _stem(path))
+    return other if is_there(other) else path
+
+
+def _file(path: Path, inside: Path) -> Path:
+    """`_packed_or_not`, unless a link leads out of the task's folder."""
+    found = _packed_or_not(path)
+    try:
+        place = found.resolve()
+    except (OSError, RuntimeError):
+        raise UserError(f"{shown(found)} is a link that leads nowhere; put the file itself there") from None
+    if not place.is_relative_to(inside):
+        raise UserError(
+            f"{shown(found)} is a link that leads outside {shown(inside)}; put the file itself there, "
+            "or set data.root to the folder that it leads to"
+        )
+    return found
+
+
+def _name(dataset: dict[str, Any], folder: Path) -> str:
+    name = dataset.get("name") or folder.name
+    if not isinstance(name, str | int | float):
+        raise UserError(f"the name in {shown(folder / 'dataset.json')} is {shown(f'{name!r:.80}')}; expected text")
+    return str(name)
+
+
+def _check_target_labels(value: object, known: set[int]) -> None:
+    if value is None:
+        return
+    labels = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
+    whole = all(isinstance(label, int) and not isinstance(label, bool) for label in labels)
+    if not labels or not whole or not set(labels) <= known:
+        raise UserError(f"data.target_labels is {value!r:.80}, but may hold {sorted(known)!s:.200}")
 
 
 def _task_folder(root: Path) -> Path:
-    if (root / "dataset.json").is_file():
+    if is_file(root / "dataset.json"):
         return root
-    found = [path for path in folders(root) if (path / "dataset.json").is_file()] if root.is_dir() else []
+    found = [path for path in folders(root) if is_file(path / "dataset.json")] if is_folder(root) else []
     if len(found) == 1:
         return found[0]
     where = f"it holds {', '.join(path.name for path in found)}" if found else "there is none in it"
@@ -123,12 +170,9 @@ def _task_folder(root: Path) -> Path:
 
 
 def _read_dataset(path: Path) -> dict[str, Any]:
-    try:
-        dataset = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read ({error}); get it again") from None
+    dataset = read_json(path)
     if not isinstance(dataset, dict):
-        raise UserError(f"{path} is not a Decathlon dataset.json; get it again")
+        raise UserError(f"{shown(path)} is not a Decathlon dataset.json; get it again")
     return dataset
 
 
@@ -137,7 +181,9 @@ def _label_values(dataset: dict[str, Any], path: Path) -> set[int]:
     try:
         values = {int(value) for value in dataset["labels"]}
     except (KeyError, TypeError, ValueError):
-        raise UserError(f"{path} has no usable 'labels'; expected numbers with their names") from None
+        raise UserError(f"{shown(path)} has no usable 'labels'; expected numbers with their names") from None
+    if max(values, default=0) > LARGEST_LABEL or min(values, default=0) < 0:
+        raise UserError(f"{shown(path)} has labels out of range in 'labels'; expected 0 to {LARGEST_LABEL}")
     if max(values, default=0) < 1:
-        raise UserError(f"{path} names no label beside the background")
+        raise UserError(f"{shown(path)} names no label beside the background")
     return values

@@ -10,6 +10,7 @@ import re
 from dmseg.data.adapters.volumes import VolumeAdapter
 from dmseg.data.case import About, CaseFiles
 from dmseg.data.listing import folders, nifti_file
+from dmseg.data.raw import is_folder
 from dmseg.errors import MissingDataError
 
 TRAINING_CASES = 210
@@ -27,9 +28,9 @@ class KitsAdapter(VolumeAdapter):
         Raises:
             MissingDataError: if there is none.
         """
-        if not self.root.is_dir():
+        if not is_folder(self.root):
             raise MissingDataError(f"KiTS folder {self.root} does not exist; set data.root, or use data=phantom_kits")
-        place = self.root / "data" if (self.root / "data").is_dir() else self.root
+        place = self.root / "data" if is_folder(self.root / "data") else self.root
         cases = [folder for folder in folders(place) if _is_training_case(folder.name)]
         if not cases:
             raise MissingDataError(f"no KiTS cases under {place}; expected case_00000/segmentation.nii.gz and so on")

@@ -17,14 +17,20 @@ import numpy as np
 import numpy.typing as npt
 
 from dmseg.data.case import About, Adapter, Case, CaseFiles, Slice, Task
+from dmseg.data.images import png_depth, read_png
 from dmseg.data.listing import entries, existing, folders
-from dmseg.data.readers import as_mask, png_depth, read_png
+from dmseg.data.options import check_choices, check_max_gib, check_whole
+from dmseg.data.raw import is_file, is_folder, shown
+from dmseg.data.readers import as_mask
+from dmseg.data.volumes import MAX_GIB
 from dmseg.errors import MissingDataError, UserError
 
 RATERS = ("mask-0", "mask-1", "mask-2", "mask-3")
 FOLDER = "LIDC-IDRI-slices"
 WHITE = {8: 255.0, 12: 4080.0, 16: 65535.0}
 """What is mapped to the largest stored value, by the number of bits in use."""
+OTHER_IMAGES = (".bmp", ".dcm", ".gif", ".jpeg", ".jpg", ".npy", ".tif", ".tiff", ".webp")
+"""Names that end so are images, which are not read."""
 TASK = Task("nodule", "LIDC nodule", "lidc", RATERS, anonymous_raters=True)
 
 log = logging.getLogger(__name__)
@@ -38,6 +44,7 @@ class LidcAdapter(Adapter):
         min_marks: a slice counts only if at least so many raters marked something in it, 0 to 4.
         missing_masks: what a missing mask file means: ``error``, or ``blank`` (that rater marked nothing).
         bits: how many bits of 16-bit images are in use, 8, 12 or 16; None: seen from each patient's largest value.
+        max_gib: memory that reading one slice with its masks may take, in GiB; see `dmseg.data.nifti`.
 
     Raises:
         UserError: if an option has an unknown value.
@@ -50,16 +57,21 @@ class LidcAdapter(Adapter):
     )
 
     def __init__(
-        self, root: str | Path, min_marks: int = 0, missing_masks: str = "error", bits: int | None = None
+        self,
+        root: str | Path,
+        min_marks: int = 0,
+        missing_masks: str = "error",
+        bits: int | None = None,
+        max_gib: float = MAX_GIB,
     ) -> None:
-        if missing_masks not in ("error", "blank"):
-            raise UserError(f"data.missing_masks is '{missing_masks}', but may be error or blank")
-        if not 0 <= min_marks <= len(RATERS):
-            raise UserError(f"data.min_marks is {min_marks}, but may be 0 to {len(RATERS)}")
-        if bits is not None and bits not in WHITE:
-            raise UserError(f"data.bits is {bits!r}, but may be 8, 12, 16 or null")
+        check_choices({"missing_masks": missing_masks}, {"missing_masks": ("error", "blank")})
+        check_whole("min_marks", min_marks, 0, len(RATERS))
+        if bits is not None and (not isinstance(bits, int) or bits not in WHITE):
+            raise UserError(f"data.bits is {bits!r:.80}, but may be 8, 12, 16 or null")
+        check_max_gib(max_gib)
         folder = Path(root)
-        self.root = folder / FOLDER if (folder / FOLDER).is_dir() else folder
+        self.root = folder / FOLDER if is_folder(folder / FOLDER) else folder
+        self.max_gib = max_gib
         self.min_marks = min_marks
         self.missing_masks = missing_masks
         self.bits = bits
@@ -74,9 +86,9 @@ class LidcAdapter(Adapter):
         """Lists the patients; those without a slice that counts are left out.
 
         Raises:
-            UserError: if there are no patients, or a mask file is missing.
+            UserError: if there are no patients, a mask file is missing, or there are masks whose image is.
         """
-        if not self.root.is_dir():
+        if not is_folder(self.root):
             raise MissingDataError(f"LIDC folder {self.root} does not exist; set data.root, or use data=phantom")
         listed = [self._list_patient(patient) for patient in folders(self.root)]
         cases = [files for files in listed if files.n_slices]
@@ -94,13 +106,7 @@ class LidcAdapter(Adapter):
         return Case(files.case, (0, 1, 2, 3), np.array([[0.0, white]]), self._slices(files.layout, white))
 
     def _list_patient(self, patient: Path) -> CaseFiles:
-        images = [
-            image
-            for nodule in folders(patient)
-            if (nodule / "images").is_dir()
-            for image in entries(nodule / "images")
-            if image.suffix.lower() == ".png"
-        ]
+        images = [image for nodule in folders(patient) for image in _images(nodule)]
         kept = [image for image in images if self._counts(image)]
         files = tuple(path for image in kept for path in (image, *_existing(_masks(image))))
         return CaseFiles(patient.name, len(kept), files, layout=tuple(kept))
@@ -108,15 +114,15 @@ class LidcAdapter(Adapter):
     def _counts(self, image: Path) -> bool:
         """Whether enough raters marked something; missing masks are an error unless they are taken as blank."""
         masks = _masks(image)
-        missing = [path for path in masks if not path.is_file()]
+        missing = [path for path in masks if not is_file(path)]
         if missing and self.missing_masks == "error":
             raise UserError(
-                f"{missing[0]} is missing: {image.name} of {image.parent.parent} has {4 - len(missing)} of 4 raters; "
-                "add the file, or set data.missing_masks=blank"
+                f"{shown(missing[0])} is missing: {shown(image.name)} of {shown(image.parent.parent)} has "
+                f"{4 - len(missing)} of 4 raters; add the file, or set data.missing_masks=blank"
             )
         if self.min_marks == 0:
             return True
-        return sum(bool(read_png(path).any()) for path in _existing(masks)) >= self.min_marks
+        return sum(bool(read_png(path, self.max_gib).any()) for path in _existing(masks)) >= self.min_marks
 
     def _white(self, images: tuple[Path, ...]) -> float:
         """The value that is mapped to the largest stored one."""
@@ -125,7 +131,7 @@ class LidcAdapter(Adapter):
             raise UserError(f"images of {images[0].parent.parent.parent} have {sorted(depths)} bits; make them alike")
         if depths != {16}:
             return 1.0 if depths == {1} else 255.0
-        bits = self.bits or _bits_in_use(images)
+        bits = self.bits or _bits_in_use(images, self.max_gib)
         seen = len(self._bits_seen)
         self._bits_seen.add(bits)
         if 0 < seen < len(self._bits_seen):
@@ -135,7 +141,7 @@ class LidcAdapter(Adapter):
 
     def _slices(self, images: tuple[Path, ...], white: float) -> Iterator[Slice]:
         for path in images:
-            image = read_png(path)
+            image = read_png(path, self.max_gib)
             if white > 1 and image.max() == 1:
                 raise UserError(
                     f"{path} holds 0 and 1 only, in a file for values to {white:g}; scale it, or save one bit"
@@ -144,13 +150,13 @@ class LidcAdapter(Adapter):
             yield Slice(image[np.newaxis], np.stack(masks))
 
     def _mask(self, path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-        if not path.is_file() and self.missing_masks == "blank":
+        if not is_file(path) and self.missing_masks == "blank":
             return np.zeros(shape, dtype=np.uint8)
-        return as_mask(read_png(path), path, shape)
+        return as_mask(read_png(path, self.max_gib), path, shape)
 
 
-def _bits_in_use(images: tuple[Path, ...]) -> int:
-    largest = max(int(read_png(path).max()) for path in images)
+def _bits_in_use(images: tuple[Path, ...], max_gib: float) -> int:
+    largest = max(int(read_png(path, max_gib).max()) for path in images)
     if WHITE[12] + 15 < largest < WHITE[16] / 2:
         raise UserError(
             f"16-bit images of {images[0].parent.parent.parent} hold values up to {largest}: of 12 bits, or of 16? "
@@ -164,4 +170,31 @@ def _masks(image: Path) -> list[Path]:
 
 
 def _existing(paths: list[Path]) -> list[Path]:
-    return [path for path in paths if path.is_file()]
+    return [path for path in paths if is_file(path)]
+
+
+def _images(nodule: Path) -> list[Path]:
+    """The images of a nodule.
+
+    Raises:
+        UserError: if there is a mask without its image, or a file that is no PNG and may be an image.
+    """
+    images = _pngs(nodule / "images")
+    names = {image.name.lower() for image in images}
+    masks = (mask for rater in RATERS for mask in _pngs(nodule / rater))
+    lonely = next((mask for mask in masks if mask.name.lower() not in names), None)
+    if lonely is not None:
+        raise UserError(
+            f"{shown(nodule / 'images' / lonely.name)} is missing, but {lonely.parent.name} has a mask of that name; "
+            "add the image, or remove its masks"
+        )
+    return images
+
+
+def _pngs(folder: Path) -> list[Path]:
+    """The PNG files of a folder; none if there is no such folder."""
+    found = entries(folder) if is_folder(folder) else []
+    other = next((path for path in found if path.suffix.lower() in OTHER_IMAGES), None)
+    if other is not None:
+        raise UserError(f"{shown(other)} is not a PNG file; convert it, or remove it")
+    return [path for path in found if path.suffix.lower() == ".png"]

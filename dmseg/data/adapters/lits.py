@@ -11,6 +11,7 @@ from pathlib import Path
 from dmseg.data.adapters.volumes import VolumeAdapter
 from dmseg.data.case import About, CaseFiles
 from dmseg.data.listing import files_below
+from dmseg.data.raw import is_folder, shown
 from dmseg.data.readers import natural_key
 from dmseg.errors import MissingDataError, UserError
 
@@ -27,29 +28,34 @@ class LitsAdapter(VolumeAdapter):
         Raises:
             UserError: if there is none, or a file is there twice.
         """
-        if not self.root.is_dir():
+        if not is_folder(self.root):
             raise MissingDataError(f"LiTS folder {self.root} does not exist; set data.root, or use data=phantom_lits")
-        images, labels = self._find("volume"), self._find("segmentation")
+        files = list(files_below(self.root))
+        images, labels = _numbered(files, "volume"), _numbered(files, "segmentation")
         numbers = sorted({*images, *labels}, key=natural_key)
         if not numbers:
             raise MissingDataError(f"no LiTS cases under {self.root}; expected volume-N.nii and segmentation-N.nii")
         return [self._case(number, images, labels) for number in numbers]
 
-    def _find(self, kind: str) -> dict[str, Path]:
-        found: dict[str, Path] = {}
-        for path in files_below(self.root):
-            match = re.fullmatch(rf"{kind}-(\d+)(?i:\.nii(\.gz)?)", path.name)
-            if match is None or not path.is_file():
-                continue
-            if match[1] in found:
-                raise UserError(f"{path.name} is there twice: {found[match[1]]} and {path}; remove one of them")
-            found[match[1]] = path
-        return found
-
     def _case(self, number: str, images: dict[str, Path], labels: dict[str, Path]) -> CaseFiles:
         image = images.get(number) or _beside(labels[number], f"volume-{number}")
         label = labels.get(number) or _beside(image, f"segmentation-{number}")
         return CaseFiles(f"volume-{number}", None, (image, label))
+
+
+def _numbered(files: list[Path], kind: str) -> dict[str, Path]:
+    """Files of a kind by number."""
+    found: dict[str, Path] = {}
+    for path in files:
+        match = re.fullmatch(rf"{kind}-(\d+)(?i:\.nii(\.gz)?)", path.name)
+        if match is None:
+            continue
+        if match[1] in found:
+            raise UserError(
+                f"{path.name} is there twice: {shown(found[match[1]])} and {shown(path)}; remove one of them"
+            )
+        found[match[1]] = path
+    return found
 
 
 def _beside(path: Path, stem: str) -> Path:

@@ -18,8 +18,10 @@ import numpy.typing as npt
 
 from dmseg.data.case import About, Adapter, Case, CaseFiles, Slice, Task
 from dmseg.data.listing import entries, folders, nifti_file
+from dmseg.data.options import check_choices, check_max_gib
+from dmseg.data.raw import is_file, is_folder, shown
 from dmseg.data.readers import as_mask, natural_key
-from dmseg.data.volumes import read_nifti
+from dmseg.data.volumes import MAX_GIB, read_nifti
 from dmseg.errors import MissingDataError, UserError
 
 RELEASES = (
@@ -80,6 +82,7 @@ class QubiqAdapter(Adapter):
             of the data set (the authors' released script).
         conflicting_annotations: ``keep`` or ``drop`` the annotations of prostate T2, case 50 that contradict the image.
         cases: ``paper``: cases numbered up to the paper's counts; ``all``: every case that is there.
+        max_gib: memory that reading one file may take, in GiB; see `dmseg.data.nifti`.
 
     Raises:
         UserError: if an option has an unknown value.
@@ -95,6 +98,7 @@ class QubiqAdapter(Adapter):
         incomplete_cases: str = "keep",
         conflicting_annotations: str = "keep",
         cases: str = "paper",
+        max_gib: float = MAX_GIB,
     ) -> None:
         given = {
             "intensity": intensity,
@@ -103,11 +107,11 @@ class QubiqAdapter(Adapter):
             "conflicting_annotations": conflicting_annotations,
             "cases": cases,
         }
-        for option, value in given.items():
-            if value not in CHOICES[option]:
-                raise UserError(f"data.{option} is '{value}', but may be {' or '.join(CHOICES[option])}")
+        check_choices(given, CHOICES)
+        check_max_gib(max_gib)
         self.root = Path(root)
         self.options = given
+        self.max_gib = max_gib
 
     @property
     def tasks(self) -> Mapping[str, Task]:
@@ -128,15 +132,16 @@ class QubiqAdapter(Adapter):
 
     def read_case(self, task: str, files: CaseFiles) -> Case:
         """Reads one case: image (C, H, W) and its annotations."""
-        image = _channels_first(read_nifti(files.files[0]), files.files[0])
-        annotations = np.stack([as_mask(read_nifti(path), path, image.shape[1:]) for path in files.files[1:]])
+        image = _channels_first(read_nifti(files.files[0], self.max_gib), files.files[0])
+        masks = (as_mask(read_nifti(path, self.max_gib), path, image.shape[1:]) for path in files.files[1:])
+        annotations = np.stack(list(masks))
         window = _robust_window(image) if self.options["intensity"] == "robust" else _max_window(image)
         return Case(files.case, files.layout, window, [Slice(image, annotations)])
 
     def _case_folders(self, cohort: str) -> dict[str, Path]:
         """Finds the case folders of one data set in all releases and parts, by case id, sorted."""
         places = [self.root / cohort, *(self.root / release / cohort for release in RELEASES)]
-        parts = [part for place in places for part in (place, *(place / name for name in PARTS)) if part.is_dir()]
+        parts = [part for place in places for part in (place, *(place / name for name in PARTS)) if is_folder(part)]
         found = [path for part in parts for path in folders(part) if re.fullmatch(r"case\d+", path.name)]
         twice = [case for case, count in Counter(path.name for path in found).items() if count > 1]
         if twice:
@@ -184,8 +189,8 @@ def _annotation_files(folder: Path, task: str) -> dict[str, Path]:
 
 def _image_file(folder: Path) -> Path:
     image = nifti_file(folder, "image")
-    if not image.is_file():
-        raise UserError(f"{image} is missing; every case needs its image")
+    if not is_file(image):
+        raise UserError(f"{shown(image)} is missing; every case needs its image")
     return image
 
 
@@ -204,7 +209,7 @@ def _channels_first(image: npt.NDArray[np.float32], path: Path) -> npt.NDArray[n
         return image[np.newaxis]
     if image.ndim == 3 and image.shape[2] <= 4:
         return np.moveaxis(image, 2, 0)
-    raise UserError(f"{path} has shape {image.shape}; expected one 2-D image with up to 4 channels last")
+    raise UserError(f"{shown(path)} has shape {image.shape}; expected one 2-D image with up to 4 channels last")
 
 
 def _robust_window(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

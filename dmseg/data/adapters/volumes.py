@@ -16,8 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dmseg.data.case import Adapter, Case, CaseFiles, Slice, Task
+from dmseg.data.options import check_choices, check_max_gib, check_whole, read_window
+from dmseg.data.raw import shown
 from dmseg.data.readers import TOLERANCE, one_value
-from dmseg.data.volumes import Volume, open_volume
+from dmseg.data.volumes import MAX_GIB, Volume, open_volume
 from dmseg.errors import UserError
 
 PERCENTILES = (0.5, 99.5)
@@ -89,6 +91,7 @@ class VolumeAdapter(Adapter):
         faulty_cases: what a missing or damaged file means: ``error``, or ``skip`` (the case is left out).
         axis: axis that slices are cut across; None: the data set's own in the file, and 2 (axial) in canonical order.
         dtype: what the window is stored as: ``uint8``, in steps of 1/255 of it, or ``int16``, in steps of 1/32767.
+        max_gib: memory that reading one file may take, in GiB; see `dmseg.data.nifti`.
 
     Raises:
         UserError: if an option has an unknown value.
@@ -110,6 +113,7 @@ class VolumeAdapter(Adapter):
         faulty_cases: str = "error",
         axis: int | None = None,
         dtype: str = "uint8",
+        max_gib: float = MAX_GIB,
     ) -> None:
         given = {
             "structure": structure,
@@ -118,13 +122,14 @@ class VolumeAdapter(Adapter):
             "faulty_cases": faulty_cases,
             "dtype": dtype,
         }
-        for option, value in given.items():
-            if value not in CHOICES[option]:
-                raise UserError(f"data.{option} is '{value}', but may be {' or '.join(CHOICES[option])}")
-        _check_numbers(slices_per_case, window, axis)
+        check_choices(given, CHOICES)
+        check_whole("slices_per_case", slices_per_case, 1, unset="all")
+        check_whole("axis", axis, 0, 2, unset="the data set's own")
+        check_max_gib(max_gib)
         self.root = Path(root)
         self.structure, self.kept, self.per_case, self.orientation = structure, slices, slices_per_case, orientation
-        self.window = None if window is None else np.array([window], dtype=np.float64)
+        self.window = read_window(window)
+        self.max_gib = max_gib
         self.dtype = dtype
         self.skips_faulty = faulty_cases == "skip"
         own = type(self).axis if orientation == "file" else 2
@@ -155,7 +160,7 @@ class VolumeAdapter(Adapter):
         Raises:
             UserError: if a file is damaged, the shapes differ, or the label holds what it should not.
         """
-        image, label = open_volume(files.files[0]), open_volume(files.files[1])
+        image, label = (open_volume(path, self.max_gib) for path in files.files[:2])
         _check_match(files.case, image, label)
         orientation = self._orientation(image)
         kept = self._choose(self._count(label, orientation.axis))
@@ -168,7 +173,7 @@ class VolumeAdapter(Adapter):
         Raises:
             UserError: if the label is missing or damaged, or holds what it should not.
         """
-        label = open_volume(files.files[1])
+        label = open_volume(files.files[1], self.max_gib)
         counts = self._count(label, self._orientation(label).axis)
         return SliceCount(files.case, len(counts), int(np.count_nonzero(counts)))
 
@@ -179,13 +184,13 @@ class VolumeAdapter(Adapter):
             return canonical(volume.affine, self.axis)
         except (ValueError, KeyError, np.linalg.LinAlgError):
             raise UserError(
-                f"{volume.path} has no usable orientation in its header; mend it, or set data.orientation=file"
+                f"{shown(volume.path)} has no usable orientation in its header; fix it, or set data.orientation=file"
             ) from None
 
     def _count(self, label: Volume, axis: int) -> npt.NDArray[np.int64]:
         """Target voxels of each slice; checks every label on the way."""
         if label.n_channels > 1:
-            raise UserError(f"{label.path} has {label.n_channels} channels; expected one label volume")
+            raise UserError(f"{shown(label.path)} has {label.n_channels} channels; expected one label volume")
         return label.count(axis, lambda values: self.is_target(self._whole(values, label.path)))
 
     def _whole(self, values: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
@@ -199,7 +204,9 @@ class VolumeAdapter(Adapter):
         if not is_near or whole.min() < 0 or whole.max() > self.largest_label:
             odd = (np.abs(values - whole) > TOLERANCE) | (whole < 0) | (whole > self.largest_label)
             found = one_value(values[odd][0])
-            raise UserError(f"{path} holds the label {found}; expected whole numbers from 0 to {self.largest_label}")
+            raise UserError(
+                f"{shown(path)} holds the label {found}; expected whole numbers from 0 to {self.largest_label}"
+            )
         return whole
 
     def _choose(self, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
@@ -225,17 +232,10 @@ class VolumeAdapter(Adapter):
             yield Slice(orientation.turn(values), orientation.turn(self.is_target(labels)).astype(np.uint8))
 
 
-def _check_numbers(slices_per_case: int | None, window: Sequence[float] | None, axis: int | None) -> None:
-    if slices_per_case is not None and slices_per_case < 1:
-        raise UserError(f"data.slices_per_case is {slices_per_case}, but must be at least 1, or null for all")
-    if window is not None and (len(window) != 2 or not window[0] < window[1]):
-        raise UserError(f"data.window is {list(window)}, but must be [low, high], or null for percentiles")
-    if axis not in (None, 0, 1, 2):
-        raise UserError(f"data.axis is {axis}, but may be 0, 1 or 2")
-
-
 def _check_match(case: str, image: Volume, label: Volume) -> None:
     if image.shape != label.shape:
-        raise UserError(f"{label.path} has shape {label.shape}, but its image has {image.shape}; get both files again")
+        raise UserError(
+            f"{shown(label.path)} has shape {label.shape}, but its image has {image.shape}; get both files again"
+        )
     if not np.allclose(image.affine, label.affine, rtol=0, atol=AFFINE_TOLERANCE, equal_nan=True):
         log.warning("case %s: the affines of image and label differ; the arrays are taken as they are", case)

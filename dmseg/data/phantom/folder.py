@@ -13,6 +13,7 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 
+from dmseg.data.raw import read_json
 from dmseg.errors import UserError
 from dmseg.files import remove_scratch, scratch_folder, writing
 
@@ -51,8 +52,8 @@ def is_made(root: Path, settings: dict[str, Any]) -> bool:
 def read_marker(root: Path) -> object:
     """What the marker says; None where there is none or it cannot be read."""
     try:
-        return json.loads((root / MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(root / MARKER)
+    except UserError:
         return None
 
 
