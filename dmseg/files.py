@@ -1,12 +1,10 @@
 """Files and folders that appear whole or not at all, also after a crash, on any file system that renames atomically."""
 
-import errno
 import fcntl
 import hashlib
 import os
 import re
 import shutil
-import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -14,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
 
 from dmseg.errors import UnwritableError, advice
 from dmseg.processes import place as this_place
@@ -85,13 +82,13 @@ def remove_scratch(place: Path, alone: bool = False) -> None:
     """
     for left in abandoned(place.parent, alone):
         if _scratch_of(left.name) == place.name:
-            remove(left)
+            discard(left)
 
 
 def sweep(folder: Path, alone: bool = False) -> None:
     """Removes what killed processes left in a folder, whatever it should have become; `alone` as above."""
     for left in abandoned(folder, alone):
-        remove(left)
+        discard(left)
 
 
 def abandoned(folder: Path, alone: bool = False) -> list[Path]:
@@ -106,6 +103,18 @@ def abandoned(folder: Path, alone: bool = False) -> list[Path]:
 
 
 def remove(path: Path) -> None:
+    """Removes a file, a link (not what it leads to), or a folder with all that is in it; what is gone is fine.
+
+    Raises:
+        OSError: if it cannot be removed.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def discard(path: Path) -> None:
     """Removes a file, a link or a folder with all that is in it, as far as that is possible; a link is not followed."""
     try:
         path.unlink(missing_ok=True)
@@ -168,39 +177,6 @@ def publish(scratch: Path, place: Path) -> None:
         _sync(Path(folder))
     scratch.rename(place)
     _sync(place.parent)
-
-
-def open_regular(path: Path) -> BinaryIO:
-    """Opens a regular file for reading. Links are not followed; pipes and devices are not waited for.
-
-    Raises:
-        FileNotFoundError: if there is nothing.
-        OSError: if it is anything but a regular file, or cannot be read.
-    """
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        if path.is_symlink():
-            raise OSError(errno.ELOOP, "it is a link, not a regular file", str(path)) from None
-        raise error
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
-    return os.fdopen(handle, "rb")
-
-
-def read_regular(path: Path, limit: int) -> bytes:
-    """Reads a whole regular file (`open_regular`) of at most `limit` bytes.
-
-    Raises:
-        OSError: as `open_regular` does, or if the file is larger.
-    """
-    with open_regular(path) as file:
-        large = os.fstat(file.fileno()).st_size > limit
-        content = b"" if large else file.read(limit + 1)
-        if large or len(content) > limit:
-            raise OSError(errno.EFBIG, f"it is larger than {limit} bytes", str(path))
-    return content
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -332,42 +308,6 @@ def exclusive(folder: Path, wait: bool = True) -> Iterator[bool]:
         yield alone
     finally:
         os.close(handle)
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-JUNK = frozenset(
-    (
-        "#recycle",
-        "$recycle.bin",
-        "@__thumb",
-        "@eadir",
-        "@recently-snapshot",
-        "@recycle",
-        "__macosx",
-        "desktop.ini",
-        "ehthumbs.db",
-        "lost+found",
-        "system volume information",
-        "thumbs.db",
-    )
-)
-"""Names, in lower case, of what file managers, archives and file servers leave in any folder."""
-
-
-def is_junk(name: str) -> bool:
-    """Whether a name is in `JUNK` or hidden (``._slice-0.png``): neither data nor a file of ours."""
-    return name.startswith(".") or name.lower() in JUNK
-
-
-def checksums(folder: Path) -> dict[str, str]:
-    """Checksums of all files below a folder, by their path within it; what is junk (`is_junk`) is left out."""
-    files = ((path, path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file())
-    return {str(name): checksum(path) for path, name in files if not any(map(is_junk, name.parts))}
 
 
 def _sync(path: Path) -> None:

@@ -128,6 +128,29 @@ def write_lidc(root, patients, rng, size=32, slices=(1,)):
     return root
 
 
+def store_run(run, rows, seconds=1.0):
+    """Stores made-up scores as if a planned run had been trained."""
+    import dataclasses
+
+    import pandas as pd
+
+    from dmseg.experiments.identity import evaluation_identity
+    from dmseg.experiments.seal import write_json
+    from dmseg.experiments.store import RunStore, write_scores
+
+    def fill(folder):
+        write_scores(folder, pd.DataFrame(rows), run.evaluation_id, evaluation_identity(run.settings.evaluate))
+        write_json(folder / "config.json", {"identity": run.identity, "settings": dataclasses.asdict(run.settings)})
+        split = {"train": list(run.split.train), "validation": list(run.split.validation)}
+        ids = {"run_id": run.run_id, "experiment_id": run.experiment_id}
+        write_json(
+            folder / "manifest.json",
+            {**ids, "title": run.title, "phantom": False, "split": split, "seconds": seconds},
+        )
+
+    RunStore(run.results).write(run.run_id, fill)
+
+
 @pytest.fixture
 def lidc_tree(tmp_path):
     """Twelve patients with one slice each."""

@@ -11,7 +11,8 @@ import pytest
 
 from dmseg import files
 from dmseg.experiments.lease import Held, is_held, lease
-from dmseg.files import checksums, create_file, is_junk, move_unless_exists
+from dmseg.files import create_file, move_unless_exists
+from dmseg.regular_files import checksums, is_junk
 
 REFUSALS = (None, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
 

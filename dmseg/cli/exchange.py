@@ -7,8 +7,9 @@ from pathlib import Path
 from dmseg.cli.commands import say, set_up_logging
 from dmseg.cli.tables import plan_all, split_tables
 from dmseg.errors import UserError
-from dmseg.experiments.exchange import export_runs, import_runs, tidy_scores
-from dmseg.experiments.plan import distinct
+from dmseg.experiments.exchange import Copied, export_runs, import_runs, tidy_scores
+from dmseg.experiments.plan import PlannedRun, waves
+from dmseg.experiments.seal import DamagedError
 from dmseg.experiments.store import RunStore
 from dmseg.files import write_whole
 from dmseg.tables.exchange import plan_file, plan_to_text
@@ -35,29 +36,41 @@ def export_results(words: Sequence[str]) -> int:
         raise UserError("name the folder to export to: to=FOLDER")
     folder, weights = Path(named["to"]), named.get("weights") == "true"
     if any(word.startswith(("table=", "tables=")) for word in rest):
-        gained = _export_tables(rest, folder, weights)
+        copied = _export_tables(rest, folder, weights)
     else:
-        gained = _export_store(rest, folder, weights)
+        copied = _export_store(rest, folder, weights)
     exported = RunStore(folder)
     write_whole(folder / "results.csv", frame_to_csv(tidy_scores(exported)))
     write_whole(folder / "README.md", READ_ME)
-    print(f"{folder}: {len(exported.run_ids())} runs, {gained} of them new")
+    print(f"{folder}: {len(exported.run_ids())} runs, {copied.new} of them new")
+    copied.check()
     return 0
 
 
-def _export_tables(words: Sequence[str], folder: Path, weights: bool) -> int:
+def _export_tables(words: Sequence[str], folder: Path, weights: bool) -> Copied:
+    """A run that several tables score in several ways is finished when all its evaluations are there."""
     plans = plan_all(*split_tables(words))
-    runs = distinct(run for plan in plans.values() for run in plan.runs)
-    done = [run for run in runs if RunStore(run.results).has_evaluation(run.run_id, run.evaluation_id)]
-    if len(done) < len(runs):
-        say(f"{len(runs) - len(done)} of {len(runs)} runs are not finished and stay out")
-    gained = export_runs([(RunStore(run.results), run.run_id) for run in done], folder, weights)
+    scored = [run for wave in waves(run for plan in plans.values() for run in plan.runs) for run in wave]
+    runs = {run.run_id: run for run in scored}
+    unfinished = {run.run_id for run in scored if not _is_scored(run)}
+    if unfinished:
+        say(f"{len(unfinished)} of {len(runs)} runs are not finished, or not scored in all ways; those stay out")
+    done = [(RunStore(run.results), run_id) for run_id, run in runs.items() if run_id not in unfinished]
+    copied = export_runs(done, folder, weights)
     for plan in plans.values():
         write_whole(plan_file(folder, plan.spec), plan_to_text(plan))
-    return gained
+    return copied
 
 
-def _export_store(words: Sequence[str], folder: Path, weights: bool) -> int:
+def _is_scored(run: PlannedRun) -> bool:
+    store = RunStore(run.results)
+    try:
+        return store.has_evaluation(run.run_id, run.evaluation_id)
+    except DamagedError:
+        return store.is_done(run.run_id)  # the copy says what is damaged
+
+
+def _export_store(words: Sequence[str], folder: Path, weights: bool) -> Copied:
     rest, named = _split(words, ("paths.results",))
     if rest or "paths.results" not in named:
         raise UserError("name what to export: tables=2 with its overrides, or paths.results=FOLDER for a whole store")
@@ -74,8 +87,10 @@ def import_results(words: Sequence[str]) -> int:
         raise UserError(
             "import-results takes from=FOLDER (an export) and paths.results=FOLDER (the store), nothing else"
         )
-    new, total = import_runs(Path(named["from"]), RunStore(Path(named["paths.results"])))
-    print(f"{named['paths.results']}: {new} of {total} runs are new, the others were there")
+    copied = import_runs(Path(named["from"]), RunStore(Path(named["paths.results"])))
+    rest_of_them = "the others were there" if not copied.refused else f"{len(copied.refused)} were refused"
+    print(f"{named['paths.results']}: {copied.new} of {copied.total} runs are new, {rest_of_them}")
+    copied.check()
     return 0
 
 

@@ -21,7 +21,8 @@ from dmseg.experiments.inventory import (
     lineage,
     whole_runs,
 )
-from dmseg.experiments.store import SCORES, RunStore
+from dmseg.experiments.records import SCORES
+from dmseg.experiments.store import RunStore
 from dmseg.text import printable, printable_lines
 
 SWITCHES = ("confirm", "aside")
@@ -81,7 +82,8 @@ def _show(chosen: Sequence[Entry], found: Sequence[Entry]) -> int:
     entry = chosen[0]
     if entry.status != "done":
         log = entry.store.log(entry.run_id)
-        print(printable(f"{entry.run_id} is {entry.status}{f', its log: {log}' if log.is_file() else ''}"))
+        why = f": {entry.title}" if entry.title else ""
+        print(printable(f"{entry.run_id} is {entry.status}{why}{f', its log: {log}' if log.is_file() else ''}"))
         return 0
     family = lineage(entry, found)
     shown = {
@@ -90,10 +92,10 @@ def _show(chosen: Sequence[Entry], found: Sequence[Entry]) -> int:
         "scores": dict(entry.scores),
         "taught_by": list(family.teachers),
         "teaches": list(family.students),
-        **entry.store.read_json(entry.run_id, "manifest.json"),
         "settings": entry.store.read_json(entry.run_id, "config.json")["settings"],
     }
-    print(json.dumps(shown, indent=1))
+    manifest = entry.store.read_json(entry.run_id, "manifest.json")
+    print(json.dumps(shown | {key: value for key, value in manifest.items() if key not in shown}, indent=1))
     return 0
 
 

@@ -9,8 +9,9 @@ import pandas as pd
 
 from dmseg.errors import UserError
 from dmseg.experiments.plan import PlannedRun
+from dmseg.experiments.records import OPTIONAL_SCORES, SCORES
 from dmseg.experiments.status import run_status
-from dmseg.experiments.store import OPTIONAL_SCORES, SCORES, RunStore
+from dmseg.experiments.store import RunStore
 from dmseg.settings import Settings
 from dmseg.text import printable
 

@@ -7,7 +7,6 @@ anything else is refused in one line that names the case, its file and the value
 
 import math
 import numbers
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +18,8 @@ import numpy.typing as npt
 from dmseg.data.case import Case, CaseFiles, Slice, Task
 from dmseg.data.readers import SOFT, some_values
 from dmseg.errors import UserError
+from dmseg.names import check_name as check_name
 
-LONGEST_NAME = 200
-"""A name may have so many bytes in UTF-8: files named after it get a suffix, and file systems end at 255."""
 LARGEST = float(np.finfo(np.float32).max)
 DTYPES = ("uint8", "int16")
 """What intensities may be stored as."""
@@ -29,23 +27,6 @@ DTYPES = ("uint8", "int16")
 
 class _Breach(Exception):
     """What is wrong with a case, in words that do not name the case yet."""
-
-
-def check_name(name: object, what: str) -> None:
-    """Refuses a name that cannot be the name of a file or folder.
-
-    Args:
-        name: id of a case, or name of a task or data set.
-        what: what the name is of, and where it comes from; begins the message.
-
-    Raises:
-        UserError: if it is not text, empty, too long, begins with a dot, or holds a slash, a backslash, a control
-            character or anything that is not UTF-8.
-    """
-    fault = _fault_of_name(name)
-    if fault:
-        shown = repr(name) if len(repr(name)) < 80 else repr(name)[:76] + "...'"
-        raise UserError(f"{what} is {shown}, which cannot name a file: {fault}; rename it")
 
 
 def check_task(task: object) -> None:
@@ -117,25 +98,6 @@ def checked_case(case: object, files: CaseFiles, task: Task) -> Case:
     except _Breach as breach:
         raise _error(breach, files) from None
     return replace(case, raters=raters, window=window, dtype=dtype, slices=_checked_slices(case, files, raters, window))
-
-
-def _fault_of_name(name: object) -> str | None:
-    if not isinstance(name, str):
-        return "it is not text"
-    if not name:
-        return "it is empty"
-    plain = name.isascii() and name.isprintable()
-    categories = set() if plain else {unicodedata.category(sign) for sign in name}
-    if "Cs" in categories:
-        return "it is not UTF-8"
-    if categories & {"Cc", "Zl", "Zp"}:
-        return "it holds a control character"
-    if "/" in name or "\\" in name:
-        return "it holds a slash"
-    if name.startswith("."):
-        return "it begins with a dot"
-    length = len(name.encode())
-    return f"it has {length} bytes, more than {LONGEST_NAME}" if length > LONGEST_NAME else None
 
 
 def _checked_files(files: object, task: Task) -> CaseFiles:

@@ -10,7 +10,8 @@ from dmseg.data.case import CaseFiles
 from dmseg.data.checked_json import MAX_BYTES, parse_json
 from dmseg.data.raw import is_file
 from dmseg.errors import UserError
-from dmseg.files import checksum, read_regular, write_whole
+from dmseg.files import write_whole
+from dmseg.regular_files import checksum, read_regular
 
 
 def paths(files: CaseFiles) -> list[str]:

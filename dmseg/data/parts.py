@@ -20,7 +20,8 @@ from dmseg.data.case import Case, CaseFiles
 from dmseg.data.checked_json import MAX_BYTES, parse_sealed, sealed_text
 from dmseg.data.fingerprints import fingerprints, paths, unchanged
 from dmseg.data.seal import file_crc
-from dmseg.files import open_regular, read_regular, scratch_folder
+from dmseg.files import scratch_folder
+from dmseg.regular_files import open_regular, read_regular
 
 CHUNK = 32
 """Slices that are held at a time."""

@@ -28,7 +28,8 @@ from isal import isal_zlib
 from dmseg.data.checked_json import MAX_BYTES, parse_json, parse_sealed, sealed_text
 from dmseg.data.manifest import check_manifest
 from dmseg.errors import DamagedStoreError, UserError
-from dmseg.files import open_regular, read_regular, write_whole
+from dmseg.files import write_whole
+from dmseg.regular_files import open_regular, read_regular
 
 SEAL, MANIFEST, IMAGES, ANNOTATIONS = "seal.json", "manifest.json", "images.npy", "annotations.npy"
 DTYPES = tuple(map(np.dtype, ("uint8", "int16")))

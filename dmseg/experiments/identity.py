@@ -1,7 +1,5 @@
 """What a run is named by: a digest of everything that its numbers depend on, and of nothing else."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import lru_cache
@@ -11,7 +9,11 @@ from typing import Any
 from dmseg.code_version import code_version
 from dmseg.data.folds import Split
 from dmseg.errors import UserError
+from dmseg.experiments.digests import digest
+from dmseg.experiments.digests import experiment_identity as experiment_identity
+from dmseg.experiments.digests import identifier as identifier
 from dmseg.experiments.label_config import fused_kind
+from dmseg.regular_files import checksum
 from dmseg.settings import (
     DistillSettings,
     EvaluateSettings,
@@ -40,9 +42,6 @@ DROPOUT_REVISION = 2
 
 DROPOUT = ("DeepLabV3", "DeepLabV3Plus", "FPN", "PSPNet")
 """Architectures with dropout by default."""
-
-FOLD_OF_TEACHER = ("teacher", "calibrator")
-"""Keys of distillation with the ids of other runs of the same fold."""
 
 METHOD_REVISION = 2
 """The same for the methods that plain training is compared with."""
@@ -91,7 +90,7 @@ def run_identity(
     identity = {
         "task": settings.task,
         "data": {"digest": data_digest, "size": settings.data.size},
-        "split": _digest({"train": split.train, "validation": split.validation}),
+        "split": digest({"train": split.train, "validation": split.validation}),
         "fold": settings.fold,
         "seed": settings.seed,
         "precision": precision,
@@ -117,19 +116,6 @@ def evaluation_identity(settings: EvaluateSettings) -> dict[str, Any]:
     chosen = {name: getattr(settings, name) for name in names}
     chosen["code"] = code_version(settings.reference["_target_"])
     return _without_defaults(chosen, EVALUATION_DEFAULTS) | {"revision": EVALUATION_REVISION}
-
-
-def experiment_identity(identity: dict[str, Any]) -> dict[str, Any]:
-    """The part of a run's identity that the folds of one configuration share."""
-    shared = {key: value for key, value in identity.items() if key not in ("fold", "split")}
-    if "distill" in shared:
-        shared["distill"] = {key: value for key, value in shared["distill"].items() if key not in FOLD_OF_TEACHER}
-    return shared
-
-
-def identifier(identity: dict[str, Any]) -> str:
-    """Sixteen hexadecimal digits that name an identity."""
-    return _digest(identity)[:16]
 
 
 def _code(settings: Settings) -> dict[str, int | str]:
@@ -225,8 +211,7 @@ def _file_digest(path: Path) -> str:
 @lru_cache(maxsize=64)
 def _digest_of_version(path: Path, size: int, mtime_ns: int) -> str:
     """Digest of a file, computed once for all runs that are planned with it."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return checksum(path)
 
 
 def _drop(node: dict[str, Any], key: str) -> None:
@@ -252,17 +237,3 @@ def _without_defaults(identity: dict[str, Any], defaults: dict[str, Any]) -> dic
         if name in node and node[name] == default:
             del node[name]
     return identity
-
-
-def _canonical(node: Any) -> Any:  # noqa: ANN401
-    """Writes equal numbers alike: 1.0 as 1."""
-    if isinstance(node, dict):
-        return {key: _canonical(value) for key, value in node.items()}
-    if isinstance(node, list | tuple):
-        return [_canonical(value) for value in node]
-    return int(node) if isinstance(node, float) and node.is_integer() else node
-
-
-def _digest(node: dict[str, Any]) -> str:
-    canonical = json.dumps(_canonical(node), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()

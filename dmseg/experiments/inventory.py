@@ -1,9 +1,8 @@
 """What lies in a run store, read from its files alone: no configuration is composed, no data are needed."""
 
-import csv
 import math
+import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,8 +11,13 @@ from typing import Any
 
 from dmseg.errors import UserError
 from dmseg.experiments.lease import is_held
-from dmseg.experiments.store import DONE, ID, SCORES, DamagedError, RunStore, read_json
+from dmseg.experiments.records import SCORES, parse_cases, read_cases_file
+from dmseg.experiments.seal import DONE, DamagedError, read_seal
+from dmseg.experiments.store import RunStore
 from dmseg.files import abandoned
+from dmseg.files import remove as remove_path
+from dmseg.names import is_id
+from dmseg.regular_files import is_regular, regular_files
 
 OWN = re.compile(r"(\.time|\.predictions|\.?[0-9a-f]{16}(\.json|\.log)?)(\.[0-9a-f]{8,32}|\.claim)?")
 """Names in a store's folders: of runs, their leases and logs, and what is being written."""
@@ -31,7 +35,7 @@ class Entry:
         store: the store.
         run_id: id of the run.
         status: ``done``, ``damaged``, ``running`` or ``failed``.
-        title: words for people; empty where nothing is known but the id.
+        title: words for people; of a damaged run what is wrong; empty where nothing is known but the id.
         fields: values of `FIELDS`, as text.
         scores: means over the validation cases, fractions.
         seconds: time it took, NaN where unknown.
@@ -67,12 +71,24 @@ def _entries(store: RunStore) -> Iterator[Entry]:
 
 def _named_by_runs(store: RunStore, folder: str, ending: str) -> list[Path]:
     """Files of one of the store's folders that are called as a run is."""
-    return sorted(path for path in (store.results / folder).glob(f"*{ending}") if ID.fullmatch(path.stem))
+    found = (path for path in (store.results / folder).glob(f"*{ending}") if is_id(path.stem))
+    return sorted(path for path in found if is_regular(path))
 
 
 def _finished(store: RunStore, run_id: str) -> Entry:
-    if store.damage(run_id):
-        return Entry(store, run_id, "damaged", fields={"status": "damaged"})
+    try:
+        if wrong := store.damage(run_id):
+            return _damaged(store, run_id, wrong[0])
+        return _sound(store, run_id)
+    except (DamagedError, OSError) as error:  # it is changed or removed while it is read
+        return _damaged(store, run_id, str(error).splitlines()[0])
+
+
+def _damaged(store: RunStore, run_id: str, why: str) -> Entry:
+    return Entry(store, run_id, "damaged", why.removeprefix(f"{store.folder(run_id)}"), {"status": "damaged"})
+
+
+def _sound(store: RunStore, run_id: str) -> Entry:
     settings = store.read_json(run_id, "config.json")["settings"]
     manifest = store.read_json(run_id, "manifest.json")
     chosen = {
@@ -85,21 +101,24 @@ def _finished(store: RunStore, run_id: str) -> Entry:
         "seed": settings["seed"],
         "experiment": manifest["experiment_id"],
     }
+    remarks = [word for key, word in (("phantom", "(PHANTOM data)"), ("imported", "(imported)")) if manifest.get(key)]
     return Entry(
         store,
         run_id,
         "done",
-        manifest["title"] + (" (PHANTOM data)" if manifest["phantom"] else ""),
+        " ".join([manifest["title"], *remarks]),
         {name: str(value) for name, value in chosen.items()},
-        _means(store.folder(run_id) / "cases.csv"),
+        _means(store.folder(run_id)),
         float(manifest["seconds"]),
     )
 
 
-def _means(path: Path) -> dict[str, float]:
+def _means(folder: Path) -> dict[str, float]:
     """Mean of each score over the cases that have one."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        rows = parse_cases(read_cases_file(folder))
+    except ValueError as error:
+        raise DamagedError(f"{folder} is damaged: {error}") from None
     values = {name: [float(row[name]) for row in rows if row.get(name)] for name in SCORES}
     return {name: sum(found) / len(found) if found else math.nan for name, found in values.items()}
 
@@ -183,11 +202,8 @@ class Leftover:
     size: int
 
     def remove(self) -> None:
-        """Removes it."""
-        if self.path.is_dir():
-            shutil.rmtree(self.path)
-        else:
-            self.path.unlink(missing_ok=True)
+        """Removes it; of a link, not what it leads to."""
+        remove_path(self.path)
 
 
 def leftovers(store: RunStore) -> list[Leftover]:
@@ -206,7 +222,7 @@ def leftovers(store: RunStore) -> list[Leftover]:
             (store.checkpoints(run_id), "checkpoint of a finished run"),
             (store.log(run_id), "log of a failure, finished since"),
         ):
-            if path.exists():
+            if os.path.lexists(path):
                 found.append(_leftover(path, why))
     aside = (path for path in sorted((store.results / "damaged").glob("*")) if ASIDE.fullmatch(path.name))
     return found + [_leftover(path, "damaged run, set aside") for path in aside]
@@ -229,9 +245,11 @@ def _foreign_in_run(store: RunStore, run_id: str) -> list[Path]:
     parts = [store.folder(run_id), *store.additions(run_id)]
     known = {store.folder(run_id) / "evaluations", *parts}
     for part in parts:
-        for name in (DONE, *read_json(part / DONE)):
+        for name in (DONE, *read_seal(part)):
             known |= {part / name, *(part / name).parents}
-    beside = (path for path in store.folder(run_id).rglob("*") if path not in known and path.parent in known)
+    tree = os.walk(store.folder(run_id))
+    everything = (Path(place) / name for place, folders, files in tree for name in (*folders, *files))
+    beside = (path for path in everything if path not in known and path.parent in known)
     return [path for path in beside if not OWN.fullmatch(path.name)]
 
 
@@ -249,13 +267,13 @@ def _is_in_work(store: RunStore, scratch: Path) -> bool:
 
 
 def _leftover(path: Path, why: str) -> Leftover:
-    files = [item for item in path.rglob("*") if item.is_file()] if path.is_dir() else [path]
-    return Leftover(path, why, sum(item.stat().st_size for item in files))
+    files = regular_files(path) if path.is_dir() and not path.is_symlink() else [path]
+    return Leftover(path, why, sum(item.lstat().st_size for item in files))
 
 
 def damage(entry: Entry) -> list[str]:
     """Every file of a finished run that is not what was stored, one line each."""
     try:
         return entry.store.damage(entry.run_id, every_file=True)
-    except DamagedError as error:
+    except (DamagedError, OSError) as error:
         return [str(error)]

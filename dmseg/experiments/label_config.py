@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 from dmseg.components import bind
-from dmseg.errors import UserError
+from dmseg.errors import UserError, shown
 from dmseg.labels.fusion import declared_votes, gives_soft_labels
 from dmseg.settings import LabelSettings, Settings, TeacherSettings
 
@@ -62,7 +62,7 @@ def settle_labels(part: Part, protocol: Mapping[str, Any]) -> Part:
 def _check_interpolation(labels: LabelSettings, smoothed: bool) -> None:
     if smoothed and labels.interpolation != "nearest":
         raise UserError(
-            f"labels.interpolation is '{labels.interpolation}', but must be nearest where hard labels are smoothed"
+            f"labels.interpolation is {shown(labels.interpolation)}, but must be nearest where hard labels are smoothed"
         )
     declared = declared_votes(bind(labels.target, labels.options, where="labels"))
     if labels.interpolation == "rater" and declared is None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dmseg.errors import cut
-from dmseg.files import create_file, move_unless_exists, remove, scratch_path
+from dmseg.files import create_file, discard, move_unless_exists, scratch_path
 from dmseg.processes import place as _place
 from dmseg.processes import start_time as _start_time
 from dmseg.text import printable
@@ -130,7 +130,7 @@ def _bury(path: Path, token: object) -> None:
     if _read(grave).get("token") != token:
         with suppress(OSError):
             move_unless_exists(grave, path)
-    remove(grave)
+    discard(grave)
 
 
 def _renew(path: Path, token: str, seconds: float, over: threading.Event) -> None:
@@ -150,7 +150,7 @@ def _server_time(folder: Path) -> float:
     except OSError:
         return time.time()
     finally:
-        remove(probe)
+        discard(probe)
 
 
 def _describe(holder: dict[str, Any]) -> str:

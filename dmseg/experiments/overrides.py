@@ -6,11 +6,12 @@ from functools import lru_cache
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType, Quote, QuotedString
+from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType, Quote, QuotedString
 from hydra.errors import HydraException
 
 from dmseg.errors import UserError, cut
 from dmseg.experiments.reserved import refuse_hydra
+from dmseg.names import fault_of_name
 from dmseg.resources import resource
 
 PATH_KEYS = (
@@ -32,10 +33,12 @@ def parse_override(text: str) -> Override:
     """Parses one override.
 
     Raises:
-        UserError: if it is malformed.
+        UserError: if it is malformed, or chooses a file of a group by a path.
     """
     try:
-        return OverridesParser.create().parse_override(quote_path(text))
+        parsed = OverridesParser.create().parse_override(quote_path(text))
+        _refuse_paths(parsed, text)
+        return parsed
     except HydraException as error:
         if "=" not in text and not text.startswith("~"):
             raise UserError(f"'{cut(text)}' is not an override; write key=value") from None
@@ -45,6 +48,18 @@ def parse_override(text: str) -> Override:
         raise UserError(f"'{cut(text)}' cannot be parsed: it is too long or too deep") from None
 
 
+def _refuse_paths(parsed: Override, text: str) -> None:
+    """Refuses the choice of a file that is no file of its group: Hydra would follow ``..`` and absolute paths."""
+    if parsed.type is OverrideType.DEL or not is_group(dotted(parsed.key_or_group)):
+        return
+    value = parsed.value()
+    chosen = list(value.list) if isinstance(value, ChoiceSweep) else value if isinstance(value, list) else [value]
+    for name in chosen:
+        if isinstance(name, str) and (fault := fault_of_name(name)):
+            group = dotted(parsed.key_or_group)
+            raise UserError(f"'{cut(text)}' must choose a file of configs/{group} by its name, but {fault}")
+
+
 def dotted(name: str) -> str:
     """The key or config group that an override names, with dots: ``hydra/launcher`` is ``hydra.launcher``."""
     return name.strip("/").replace("/", ".")
@@ -52,7 +67,7 @@ def dotted(name: str) -> str:
 
 def is_group(key: str) -> bool:
     """Whether a dotted key is a group of ``configs``."""
-    return (resource("configs") / key.replace(".", "/")).is_dir()
+    return os.path.isdir(resource("configs") / key.replace(".", "/"))  # False, too, for a key too long to be a name
 
 
 def refuse_reserved(text: str) -> None:

@@ -4,7 +4,8 @@ from typing import Any
 
 from dmseg.errors import UserError
 from dmseg.experiments.plan import PlannedRun
-from dmseg.experiments.store import DamagedError, RunStore
+from dmseg.experiments.seal import DamagedError
+from dmseg.experiments.store import RunStore
 from dmseg.models.weights import HUB, describe_weights
 
 

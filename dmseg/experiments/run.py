@@ -20,17 +20,35 @@ from dmseg.experiments.identity import evaluation_identity
 from dmseg.experiments.plan import PlannedRun
 from dmseg.experiments.pretrained import pretrained_facts
 from dmseg.experiments.provenance import begin_usage, describe_machine, describe_usage, describe_versions
+from dmseg.experiments.seal import write_json
 from dmseg.experiments.status import is_complete
 from dmseg.experiments.stopping import should_stop
-from dmseg.experiments.store import RunStore, mean_scores, save_weights, write_json, write_scores
+from dmseg.experiments.store import RunStore, mean_scores, save_weights, write_scores
 from dmseg.methods.base import Streams
-from dmseg.training.checkpoint import Checkpoints, Interrupted, Session, State
+from dmseg.schema import GROUP, TEXT, number, plain, record, whole
+from dmseg.training.checkpoint import REPORTS, SESSIONS, Checkpoints, Interrupted, Session, State, load_weights
 from dmseg.training.evaluate import Array, evaluate, save_predictions
 from dmseg.training.fit import fit, resolve_device
 from dmseg.training.objective import Objective
 from dmseg.training.observers import EpochReport, Observer, Observers, RunInfo
 from dmseg.training.precision import check_precision, describe_precision
 from dmseg.training.streams import stream, stream_seed
+
+COURSE = record(
+    {
+        "epochs": whole(1),
+        "steps_per_epoch": whole(1),
+        "reports": REPORTS,
+        "sessions": SESSIONS,
+        "facts": GROUP,
+        "machine": GROUP,
+        "usage": record(
+            {"ended": TEXT, "peak_memory_mib": number(0)}, {"peak_device_memory_mib": number(0)}, others=None
+        ),
+    },
+    others=None,
+)
+"""The plain form of `_Course`."""
 
 KEPT = "the training is kept: the same command only scores"
 RESUME = "the training is kept, run the same command to resume: it only scores"
@@ -75,7 +93,13 @@ class _Course:
 
     @classmethod
     def of(cls, node: Mapping[str, Any]) -> Self:
-        """From the plain form that `dataclasses.asdict` gives."""
+        """From the plain form that `dataclasses.asdict` gives.
+
+        Raises:
+            Misfit: if it is none.
+        """
+        plain(node, "rest.pt")
+        COURSE(node, "rest.pt")
         reports = [EpochReport(**report) for report in node["reports"]]
         sessions = [Session(**session) for session in node["sessions"]]
         return cls(**{**node, "reports": reports, "sessions": sessions})
@@ -147,9 +171,9 @@ def _train_and_score(
     begin_usage(device)
     prepared = PreparedTask(run.store)
     write_json(folder / "config.json", _config(run))
-    state = checkpoints.restore()
-    if state is not None and checkpoints.is_finished:
-        model, course = _finished(run, prepared, device, state, told)
+    kept = _finished(run, prepared, device, checkpoints, told)
+    if kept is not None:
+        model, course = kept
         here = 0.0
     else:
         model, course = _trained(run, prepared, device, told, checkpoints)
@@ -195,14 +219,25 @@ def _trained(
 
 
 def _finished(
-    run: PlannedRun, prepared: PreparedTask, device: torch.device, state: State, told: Observers
-) -> tuple[nn.Module, _Course]:
-    """A trained network that was not scored; neither training data nor teacher are needed."""
-    course = _Course.of(state.rest)
+    run: PlannedRun, prepared: PreparedTask, device: torch.device, checkpoints: Checkpoints, told: Observers
+) -> tuple[nn.Module, _Course] | None:
+    """A trained network that was not scored, if there is one; neither training data nor teacher are needed."""
+    if not checkpoints.has_finished:
+        return None
+    model = _untrained(run, prepared)
+
+    def load(state: State) -> _Course:
+        course = _Course.of(state.rest)
+        load_weights(model, state.weights)
+        return course
+
+    course = checkpoints.restore(load, finished=True)
+    if course is None:
+        return None
     told.started(_info(run, course.epochs, course.steps_per_epoch))
     for report in course.reports:
         told.epoch_ended(report)
-    return _network(run, prepared, state.weights, device), course
+    return _on_device(model, device), course
 
 
 def _info(run: PlannedRun, epochs: int, steps_per_epoch: int) -> RunInfo:
@@ -217,8 +252,17 @@ def _network(
     run: PlannedRun, prepared: PreparedTask, weights: Mapping[str, torch.Tensor], device: torch.device
 ) -> nn.Module:
     """The network of a run with these weights."""
-    model = run.method.network(replace(run.settings.model, weights=None), prepared.n_channels, run.task)
+    model = _untrained(run, prepared)
     model.load_state_dict(weights)
+    return _on_device(model, device)
+
+
+def _untrained(run: PlannedRun, prepared: PreparedTask) -> nn.Module:
+    """The network of a run, to load weights into."""
+    return run.method.network(replace(run.settings.model, weights=None), prepared.n_channels, run.task)
+
+
+def _on_device(model: nn.Module, device: torch.device) -> nn.Module:
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
@@ -301,6 +345,7 @@ def _write_evaluation(run: PlannedRun, cases: pd.DataFrame, folder: Path) -> Non
 
 def _manifest(run: PlannedRun, course: _Course, times: dict[str, float], usage: dict[str, Any]) -> dict[str, Any]:
     return {
+        **course.facts,
         "run_id": run.run_id,
         "experiment_id": run.experiment_id,
         "title": run.title,
@@ -311,6 +356,5 @@ def _manifest(run: PlannedRun, course: _Course, times: dict[str, float], usage: 
         **times,
         "steps": course.steps_per_epoch * course.epochs,
         "sessions": [asdict(session) for session in course.sessions],
-        **course.facts,
         **{name: max(value, usage.get(name, value)) for name, value in {**usage, **course.usage}.items()},
     }

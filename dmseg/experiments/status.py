@@ -2,11 +2,13 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
 from dmseg.experiments.lease import is_held
 from dmseg.experiments.plan import PlannedRun
+from dmseg.experiments.seal import DamagedError
 from dmseg.experiments.store import RunStore
 
 Status = Literal["done", "running", "failed", "missing", "unknown"]
@@ -26,8 +28,9 @@ def run_status(run: PlannedRun) -> Status:
     if not run.prepared:
         return "unknown"
     store = RunStore(run.results)
-    if is_complete(run):
-        return "done"
+    with suppress(DamagedError):  # it is set aside and computed anew
+        if is_complete(run):
+            return "done"
     if is_held(store.lease_file(run.run_id)):
         return "running"
     return "failed" if store.log(run.run_id).is_file() else "missing"
@@ -82,10 +85,13 @@ def _hours(left: Sequence[PlannedRun], done: Sequence[PlannedRun]) -> float | No
         return None
     measured: dict[object, list[float]] = defaultdict(list)
     for run in done:
-        seconds = float(RunStore(run.results).read_json(run.run_id, "manifest.json")["seconds"])
+        try:
+            seconds = float(RunStore(run.results).read_json(run.run_id, "manifest.json")["seconds"])
+        except DamagedError:
+            continue
         for level, like in enumerate(_LIKENESS):
             measured[level, like(run)].append(seconds)
-    return sum(_expected(run, measured) for run in left) / 3600
+    return sum(_expected(run, measured) for run in left) / 3600 if measured else None
 
 
 def _expected(run: PlannedRun, measured: dict[object, list[float]]) -> float:

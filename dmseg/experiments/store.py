@@ -14,8 +14,8 @@ that failed, and ``damaged`` with entries that were set aside.
 """
 
 import errno
-import json
-import re
+import io
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -24,32 +24,22 @@ from typing import TYPE_CHECKING, Any
 
 from dmseg.errors import UnwritableError, UserError, advice
 from dmseg.experiments.lease import PATIENCE, is_held, lease
-from dmseg.files import checksum, checksums, publish, remove_scratch, scratch_folder
+from dmseg.experiments.records import OPTIONAL_SCORES, SCORES, check_run, parse_cases, read_cases_file
+from dmseg.experiments.seal import ADVICE, DONE, DamagedError, differs, in_words, read_json, read_seal, seal, write_json
+from dmseg.files import publish, remove, remove_scratch, scratch_folder
+from dmseg.names import check_id, is_id
+from dmseg.regular_files import is_regular
 
 if TYPE_CHECKING:  # 'dmseg runs' needs neither
     import pandas as pd
     import torch
 
-SCORES = ("dice", "bdice", "ece")
-"""The scores that every evaluation has, columns of ``cases.csv``."""
-OPTIONAL_SCORES = ("ged",)
-"""Those that an evaluation has only if it is asked for them."""
-DONE = "DONE"
 WEIGHTS = "weights.safetensors"
 SMALL_FILES = ("config.json", "manifest.json", "history.csv", "cases.csv", "evaluation.json")
 """What is checked whenever a run is relied on; weights and predictions are checked when they are read."""
 
-ID = re.compile(r"[0-9a-f]{16}")
-"""What runs and evaluations are called; what has another name in their folders is not ours, and is ignored."""
-
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Errors of a disk, not of one file."""
-
-ADVICE = "'dmseg runs verify aside=true' sets what is damaged aside; then the same command computes it anew"
-
-
-class DamagedError(UserError):
-    """A stored file is missing, or is not what was stored."""
 
 
 class RunStore:
@@ -64,8 +54,12 @@ class RunStore:
         self.runs = results / "runs"
 
     def folder(self, run_id: str) -> Path:
-        """Where a run lies, or will lie."""
-        return self.runs / run_id
+        """Where a run lies, or will lie.
+
+        Raises:
+            UserError: if the id is none.
+        """
+        return self.runs / check_id(run_id, "the id of a run")
 
     def checkpoints(self, run_id: str) -> Path:
         """Where a run's checkpoints lie while it is trained."""
@@ -84,12 +78,13 @@ class RunStore:
         return [run_id for run_id in self.stored() if self.is_done(run_id)]
 
     def stored(self) -> list[str]:
-        """Ids of all runs that have a folder; one without `DONE` is damaged."""
-        return sorted(path.name for path in self.runs.glob("*") if ID.fullmatch(path.name) and path.is_dir())
+        """Ids of all runs that have a folder; one without `DONE`, or a link to a folder, is damaged."""
+        found = (path for path in self.runs.glob("*") if is_id(path.name))
+        return sorted(path.name for path in found if path.is_dir() or path.is_symlink())
 
     def is_done(self, run_id: str) -> bool:
         """Whether a run is finished."""
-        return (self.folder(run_id) / DONE).is_file()
+        return is_regular(self.folder(run_id) / DONE)
 
     @contextmanager
     def working_on(self, run_id: str, patience: float = PATIENCE) -> Iterator[None]:
@@ -133,9 +128,9 @@ class RunStore:
         try:
             with scratch_folder(place) as scratch:
                 fill(scratch)
-                _seal(scratch)
-                if not self.is_done(run_id):
-                    shutil.rmtree(place, ignore_errors=True)
+                seal(scratch)
+                if place.is_symlink() or not self.is_done(run_id):
+                    remove(place)
                     publish(scratch, place)
         except OSError as error:
             said = f"run {run_id} could not be stored in {self.runs}: {error.strerror or error}; {advice(error)}"
@@ -158,8 +153,8 @@ class RunStore:
         try:
             with scratch_folder(place) as scratch:
                 fill(scratch)
-                _seal(scratch)
-                shutil.rmtree(place, ignore_errors=True)
+                seal(scratch)
+                remove(place)
                 publish(scratch, place)
         except OSError as error:
             said = f"{place} could not be written: {error.strerror or error}; {advice(error)}"
@@ -168,55 +163,79 @@ class RunStore:
     def damage(self, run_id: str, every_file: bool = False) -> list[str]:
         """What is wrong with a finished run: one line for each file that is missing or not what was stored.
 
-        Files that were never stored do not matter.
+        Files that were never stored do not matter. Where all small files are what was stored, what they hold is checked
+        too (`records.check_run`): whoever made them may have sealed anything.
 
         Args:
             run_id: id of the run.
             every_file: weights and predictions too; by default only what is small.
         """
+        folder = self.folder(run_id)
         try:
-            folders = [self.folder(run_id), *self.additions(run_id)]
-            seals = {folder: _read_seal(folder / DONE) for folder in folders}
+            additions = self.additions(run_id)
+            seals = {place: read_seal(place) for place in (folder, *additions)}
         except DamagedError as error:
-            return [str(error)]
+            return [str(error).removesuffix(f"; {ADVICE}")]
         found = []
-        for folder, known in seals.items():
-            unknown = [name for name in SMALL_FILES if name not in known and (folder / name).exists()]
-            found += [f"{folder / DONE} has no checksum of {name}" for name in unknown]
+        for place, known in seals.items():
+            unknown = [name for name in SMALL_FILES if name not in known and os.path.lexists(place / name)]
+            found += [f"{place / DONE} has no checksum of {name}" for name in unknown]
             for name in known:
                 if every_file or Path(name).name in SMALL_FILES:
-                    found += _differs(folder / name, known[name])
-        return found
+                    found += differs(place, name, known[name])
+        return found or _misfits(folder, run_id, [place for place in additions if is_id(place.name)])
 
     def additions(self, run_id: str) -> list[Path]:
-        """Folders of a run that have checksums of their own: later evaluations, and predictions kept later."""
+        """Folders of a run that have checksums of their own: later evaluations, and predictions kept later.
+
+        Raises:
+            DamagedError: if the run's own checksums are missing or damaged.
+        """
         folder = self.folder(run_id)
-        later = sorted(path for path in folder.glob("evaluations/*") if ID.fullmatch(path.name) and path.is_dir())
+        if (folder / "evaluations").is_symlink():
+            raise DamagedError(f"{folder / 'evaluations'} is damaged (it is a link); {ADVICE}")
+        later = sorted(path for path in folder.glob("evaluations/*") if is_id(path.name) and path.is_dir())
         predictions = folder / "predictions"
-        with_run = any(name.startswith("predictions/") for name in _read_seal(folder / DONE))
+        with_run = any(name.startswith("predictions/") for name in read_seal(folder))
         return later if with_run or not predictions.is_dir() else [*later, predictions]
+
+    def evaluations(self, run_id: str) -> dict[str, Path]:
+        """Folders of all evaluations of a finished run by their ids, the first one is the run's own.
+
+        Raises:
+            DamagedError: if the file that names the first one is missing or damaged.
+        """
+        first = str(self.read_json(run_id, "evaluation.json")["id"])
+        later = {place.name: place for place in self.additions(run_id) if is_id(place.name)}
+        return later | {first: self.folder(run_id)}
+
+    def is_imported(self, run_id: str) -> bool:
+        """Whether a run was computed elsewhere and imported."""
+        with suppress(DamagedError):
+            return self.is_done(run_id) and bool(self.read_json(run_id, "manifest.json").get("imported"))
+        return False
 
     def set_aside(self, run_id: str) -> Path:
         """Moves a damaged run out of the way, so that it counts as missing; returns where it lies."""
         aside = self.results / "damaged"
         aside.mkdir(parents=True, exist_ok=True)
         number = 1
-        while (aside / f"{run_id}-{number}").exists():
+        while os.path.lexists(aside / f"{run_id}-{number}"):
             number += 1
         return self.folder(run_id).rename(aside / f"{run_id}-{number}")
 
     def remove(self, run_id: str) -> None:
         """Removes a run; it never looks finished while it goes."""
         (self.folder(run_id) / DONE).unlink(missing_ok=True)
-        shutil.rmtree(self.folder(run_id))
+        remove(self.folder(run_id))
 
     def read_json(self, run_id: str, name: str) -> dict[str, Any]:
         """Reads one of a run's JSON files.
 
         Raises:
-            UserError: if it is missing or damaged.
+            DamagedError: if it is missing, damaged, or does not hold what it should.
         """
-        return read_json(self.folder(run_id) / name)
+        return read_json(self.folder(run_id), name)
 
     def load_weights(self, run_id: str) -> "dict[str, torch.Tensor]":
         """Reads a run's final weights.
@@ -224,6 +243,7 @@ class RunStore:
         Raises:
             UserError: if the run was imported without them, or the file is missing or damaged.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         if not self.has_weights(run_id):
@@ -231,11 +251,15 @@ class RunStore:
                 f"run {run_id} was imported without its weights: it can neither be scored anew nor teach\n"
                 f"export it with weights=true, or remove it (dmseg runs prune {run_id} confirm=true) and train it here"
             )
-        return load_file(self._sound(self.folder(run_id) / WEIGHTS))
+        path = self._sound(self.folder(run_id) / WEIGHTS)
+        try:
+            return load_file(path)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise DamagedError(f"{path} is damaged ({error}); {ADVICE}") from None
 
     def has_weights(self, run_id: str) -> bool:
         """Whether a finished run has weights; one that was imported may have none."""
-        return WEIGHTS in _read_seal(self.folder(run_id) / DONE)
+        return WEIGHTS in read_seal(self.folder(run_id))
 
     def evaluation_folder(self, run_id: str, evaluation_id: str) -> Path:
         """Where the scores of one evaluation of a finished run lie: the first one in the run's own folder.
@@ -244,13 +268,14 @@ class RunStore:
             DamagedError: if the file that says so is missing or damaged.
         """
         folder = self.folder(run_id)
-        if read_json(self._sound(folder / "evaluation.json"))["id"] == evaluation_id:
+        self._sound(folder / "evaluation.json")
+        if read_json(folder, "evaluation.json")["id"] == evaluation_id:
             return folder
-        return folder / "evaluations" / evaluation_id
+        return folder / "evaluations" / check_id(evaluation_id, "the id of an evaluation")
 
     def has_evaluation(self, run_id: str, evaluation_id: str) -> bool:
         """Whether a finished run has been scored this way."""
-        return self.is_done(run_id) and (self.evaluation_folder(run_id, evaluation_id) / "cases.csv").is_file()
+        return self.is_done(run_id) and is_regular(self.evaluation_folder(run_id, evaluation_id) / "cases.csv")
 
     def has_predictions(self, run_id: str) -> bool:
         """Whether a finished run's predictions are kept."""
@@ -270,9 +295,12 @@ class RunStore:
 
         path = self._sound(self.evaluation_folder(run_id, evaluation_id) / "cases.csv")
         try:
-            return pd.read_csv(path, dtype={"case": str}, keep_default_na=False, na_values=[""])  # a case may be "NA"
-        except ValueError as error:
-            raise DamagedError(f"{path} is damaged ({error}); {ADVICE}") from None
+            content = read_cases_file(path.parent)
+            parse_cases(content)
+        except (OSError, ValueError) as error:
+            raise DamagedError(f"{path} is damaged ({in_words(error)}); {ADVICE}") from None
+        # a case may be called "NA"
+        return pd.read_csv(io.StringIO(content), dtype={"case": str}, keep_default_na=False, na_values=[""])
 
     def _sound(self, path: Path) -> Path:
         """A stored file that is what was stored.
@@ -280,10 +308,10 @@ class RunStore:
         Raises:
             DamagedError: if it is missing or damaged.
         """
-        seal = _read_seal(path.parent / DONE)
-        if path.name not in seal:
+        known = read_seal(path.parent)
+        if path.name not in known:
             raise DamagedError(f"{path.parent / DONE} has no checksum of {path.name}; {ADVICE}")
-        if wrong := _differs(path, seal[path.name]):
+        if wrong := differs(path.parent, path.name, known[path.name]):
             raise DamagedError(f"{wrong[0]}; {ADVICE}")
         return path
 
@@ -306,45 +334,10 @@ def save_weights(path: Path, model: "torch.nn.Module") -> None:
     path.write_bytes(save({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}))
 
 
-def write_json(path: Path, node: dict[str, Any]) -> None:
-    """Writes a JSON file."""
-    path.write_text(json.dumps(node, indent=1, sort_keys=True) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON file.
-
-    Raises:
-        DamagedError: if it is missing or damaged.
-    """
+def _misfits(folder: Path, run_id: str, evaluations: list[Path]) -> list[str]:
+    """Says what does not fit in a run whose files are what was stored, in no or one line."""
     try:
-        node = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise DamagedError(f"{path} is missing; {ADVICE}") from None
+        check_run(folder, run_id, evaluations)
     except (OSError, ValueError) as error:
-        raise DamagedError(f"{path} is damaged ({error}); {ADVICE}") from None
-    if not isinstance(node, dict):
-        raise DamagedError(f"{path} is damaged (it holds no keys); {ADVICE}")
-    return node
-
-
-def _seal(folder: Path) -> None:
-    """Writes DONE: the checksums of all files that are there."""
-    write_json(folder / DONE, checksums(folder))
-
-
-def _read_seal(path: Path) -> dict[str, str]:
-    """Checksums by file name.
-
-    Raises:
-        DamagedError: if they are missing or damaged; then nothing that they are about can be trusted.
-    """
-    return read_json(path)
-
-
-def _differs(path: Path, known: str) -> list[str]:
-    """Says what is wrong with a stored file, in no or one line."""
-    try:
-        return [] if checksum(path) == known else [f"{path} is damaged: its checksum differs"]
-    except OSError as error:
-        return [f"{path} cannot be read: {error.strerror}"]
+        return [f"{folder} is damaged: {in_words(error)}"]
+    return []

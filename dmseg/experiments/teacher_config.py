@@ -5,6 +5,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from dmseg.errors import UserError
+from dmseg.names import fault_of_name
 from dmseg.resources import resource
 
 
@@ -34,7 +35,7 @@ def resolve_teacher(config: DictConfig) -> dict[str, Any]:
 
 def _group_file(group: str, name: str) -> Any:  # noqa: ANN401
     path = resource("configs") / group / f"{name}.yaml"
-    if not path.is_file():
+    if fault_of_name(name) or not path.is_file():
         choices = ", ".join(sorted(item.stem for item in path.parent.glob("*.yaml")))
         raise UserError(f"distill.teacher.{group} is '{name}', which does not exist; choose from {choices}")
     return OmegaConf.load(path)

@@ -1,5 +1,6 @@
 """Numbers of a table: from annotations (Table 1), or from the per-case scores in the run store."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from dmseg.data.prepared import PreparedTask
+from dmseg.experiments.plan import PlannedRun
+from dmseg.experiments.seal import DamagedError
 from dmseg.experiments.store import RunStore
 from dmseg.labels.fusion import majority
 from dmseg.metrics.agreement import rater_dice
@@ -18,6 +21,8 @@ from dmseg.tables.plan import PlannedRow, PlannedTable
 from dmseg.tables.request import PAPER_DATA
 from dmseg.tables.scores import SCORES
 from dmseg.tables.spec import TableSpec
+
+log = logging.getLogger(__name__)
 
 ALL = "all"
 KEYS = ("data", "model", "task", "method")
@@ -76,17 +81,34 @@ def agreement_cells(stores: Sequence[PreparedTask], disjoint: float) -> pd.DataF
 
 
 def collect_cases(plan: PlannedTable) -> pd.DataFrame:
-    """Per-case scores of all finished runs of a table, tidy: ``data, model, task, method, run_id, case, ...``."""
+    """Per-case scores of all finished runs of a table, tidy: ``data, model, task, method, run_id, case, ...``.
+
+    A run that is damaged is named in the log and left out.
+    """
     frames = [pd.DataFrame(columns=[*KEYS, "cohort", "experiment_id", "run_id", "case"])]
     for row in plan.rows:
         for method, runs in row.cells.items():
             named = dict(zip(KEYS, (*row.key, method), strict=True)) | {"cohort": row.task.cohort}
             for run in runs:
-                store = RunStore(run.results)
-                if store.has_evaluation(run.run_id, run.evaluation_id):
-                    scores = store.read_cases(run.run_id, run.evaluation_id)
+                if (scores := _scores_of(run)) is not None:
                     frames.append(scores.assign(**named, experiment_id=run.experiment_id, run_id=run.run_id))
     return pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
+
+
+def _scores_of(run: PlannedRun) -> pd.DataFrame | None:
+    """Scores of a run's cases; None where it is not finished, not scored this way, or damaged."""
+    store = RunStore(run.results)
+    if not store.is_done(run.run_id):
+        return None
+    try:
+        if damage := store.damage(run.run_id):
+            raise DamagedError(damage[0])
+        if not store.has_evaluation(run.run_id, run.evaluation_id):
+            return None
+        return store.read_cases(run.run_id, run.evaluation_id)
+    except DamagedError as error:
+        log.warning("run %s is left out: %s", run.run_id, str(error).splitlines()[0])
+        return None
 
 
 def comparison_cells(plan: PlannedTable, cases: pd.DataFrame) -> pd.DataFrame:

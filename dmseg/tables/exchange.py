@@ -10,9 +10,16 @@ from dmseg.data.case import Task
 from dmseg.data.folds import Split
 from dmseg.errors import UserError
 from dmseg.experiments.compose import restore_settings
+from dmseg.experiments.exchange import refuse_links
 from dmseg.experiments.plan import PlannedRun
+from dmseg.experiments.shareable import shareable_settings
+from dmseg.schema import Misfit, read_json
 from dmseg.tables.plan import PlannedRow, PlannedTable
+from dmseg.tables.plan_schema import check_plan
 from dmseg.tables.spec import Block, Column, TableSpec
+
+LARGEST_PLAN = 256 * 2**20
+"""Bytes of a plan."""
 
 
 def plan_file(folder: Path, spec: TableSpec) -> Path:
@@ -21,12 +28,12 @@ def plan_file(folder: Path, spec: TableSpec) -> Path:
 
 
 def plan_to_text(plan: PlannedTable) -> str:
-    """Writes a plan as JSON, with a checksum. A teacher is named by its id, in the identity."""
+    """Writes a plan as JSON, with a checksum. A teacher is named by its id, in the identity; paths are left out."""
     rows = [
         {**{name: value for name, value in vars(row).items() if name in ("paper_model", "data", "stands_for")},
          "block": asdict(row.block),
          "task": asdict(row.task),
-         "settings": asdict(row.settings),
+         "settings": shareable_settings(asdict(row.settings)),
          "cells": {method: [_run_to_node(run) for run in runs] for method, runs in row.cells.items()}}
         for row in plan.rows
     ]  # fmt: skip
@@ -41,7 +48,8 @@ def _checksum(node: dict[str, Any]) -> str:
 def _run_to_node(run: PlannedRun) -> dict[str, Any]:
     names = ("precision", "identity", "run_id", "experiment_id", "evaluation_id")
     chosen = {name: getattr(run, name) for name in names}
-    return {**chosen, "settings": asdict(run.settings), "task": asdict(run.task), "split": asdict(run.split)}
+    settings = shareable_settings(asdict(run.settings))
+    return {**chosen, "settings": settings, "task": asdict(run.task), "split": asdict(run.split)}
 
 
 def plan_from_text(folder: Path, spec: TableSpec) -> PlannedTable:
@@ -49,29 +57,31 @@ def plan_from_text(folder: Path, spec: TableSpec) -> PlannedTable:
 
     Args:
         folder: of the export.
-        spec: of the table as it is here; the export has its own.
+        spec: of the table as it is here; the export has its own, of the same name.
 
     Raises:
         UserError: if the folder is not an export, does not hold this table, or is damaged.
     """
     path = plan_file(folder, spec)
+    refuse_links(folder)
     if not path.parent.is_dir():
         why = "it is not an export (no folder 'plans')" if folder.is_dir() else "the folder does not exist"
         writes = f"'dmseg export-results tables={spec.name} to=FOLDER ...' writes an export"
         raise UserError(f"{folder} has no table {spec.name}: {why}; {writes}")
     try:
-        node = json.loads(path.read_text(encoding="utf-8"))
-        known = node.pop("sha256")
+        node = read_json(path, limit=LARGEST_PLAN)
+        known = node.pop("sha256", None)
         if _checksum(node) != known:
-            raise ValueError("its checksum differs")
-        rows = tuple(_row(item, folder) for item in node["rows"])
-        return PlannedTable(_spec(node["spec"]), rows)
+            raise Misfit("its checksum differs")
+        check_plan(node, spec)
+        return PlannedTable(_spec(node["spec"]), tuple(_row(item, folder) for item in node["rows"]))
     except FileNotFoundError:
         stems = sorted(item.stem.removeprefix("table") for item in path.parent.glob("table*.json"))
         there = [stem.removeprefix("-") for stem in stems]
         raise UserError(f"{folder} has no table {spec.name}; it has: {', '.join(there) or 'none'}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}); export anew") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise UserError(f"{path} is damaged ({why.splitlines()[0]}); export anew") from None
 
 
 def _spec(node: dict[str, Any]) -> TableSpec:

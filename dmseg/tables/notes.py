@@ -7,6 +7,7 @@ import pandas as pd
 
 from dmseg.data.folds import DEFAULT_COUNT
 from dmseg.experiments.plan import PlannedRun
+from dmseg.experiments.store import RunStore
 from dmseg.settings import FoldSettings, Settings
 from dmseg.tables.build import TableData
 from dmseg.tables.plan import PlannedRow, PlannedTable
@@ -62,7 +63,15 @@ def plan_notes(planned: PlannedTable) -> tuple[str, ...]:
         _folds(planned.rows),
         f"BDice reference: {reference} fusion of the raters. Both masks empty: {evaluate.empty}. "
         f"Network: {', '.join(networks)}. Epochs: {'; '.join(lengths)}.",
+        *_imported(planned),
     )
+
+
+def _imported(planned: PlannedTable) -> list[str]:
+    """Says how many runs were computed elsewhere, if any."""
+    runs = {run.run_id: run for row in planned.rows for runs in row.cells.values() for run in runs}
+    count = sum(RunStore(run.results).is_imported(run_id) for run_id, run in runs.items())
+    return [f"{count} of {len(runs)} runs were imported: they were not computed here."] if count else []
 
 
 def _length(settings: Settings) -> str:

@@ -10,18 +10,43 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
-from dmseg.files import checksum, checksums, publish, scratch_folder, sweep, writing
+from dmseg.files import publish, remove, scratch_folder, sweep, writing
+from dmseg.regular_files import checksum, checksums, inside, open_regular
+from dmseg.schema import GROUP, TEXT, Misfit, list_of, mapping, number, read_json, record, whole
 
 SUMS = "sums.json"
+FILES = ("weights.safetensors", "rest.pt")
+"""What a checkpoint consists of, beside their checksums."""
+LARGEST_SUMS = 2**16
 FINISHED = "-finished"
 """Ending of the name of a checkpoint whose training is over."""
 PLACE = re.compile(rf"[0-9]{{9,}}({FINISHED})?")
+
+REPORTS = list_of(
+    record(
+        {"epoch": whole(1), "step": whole(1), "losses": mapping(TEXT, number()), "lr": number()},
+        others=None,
+    )
+)
+SESSIONS = list_of(
+    record({"steps": whole(), "seconds": number(0, 1e12), "threads": whole(1), "torch": TEXT}, others=None)
+)
+"""What is read back of `EpochReport` and `Session`."""
+
+UNUSABLE = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, EOFError,
+    UnpicklingError, SafetensorError,
+)  # fmt: skip
+"""What reading a checkpoint may raise that was not written by this training."""
+
+Used = TypeVar("Used")
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +137,7 @@ class Checkpoints:
             torch.save(dict(state.rest), rest)
             (scratch / "rest.pt").write_bytes(rest.getvalue())
             (scratch / SUMS).write_text(json.dumps(checksums(scratch)))
-            shutil.rmtree(place, ignore_errors=True)
+            remove(place)
             publish(scratch, place)
         for older in self._whole():
             if older != place:
@@ -130,35 +155,78 @@ class Checkpoints:
         self.save(steps, State(weights, course), FINISHED)
         self.is_finished = True
 
-    def restore(self) -> State | None:
-        """Reads the newest checkpoint; one that is damaged is named, removed and passed over.
+    def restore(self, use: Callable[[State], Used], finished: bool = False) -> Used | None:
+        """Hands the newest checkpoint over; one that is damaged or refused is named, removed and passed over.
 
-        Its `rest` is a course where `is_finished`, else where the training stands.
+        Args:
+            use: loads a state, whose `rest` is a course if `finished`, else where the training stands. What it raises
+                because the state does not fit (`UNUSABLE`) refuses the checkpoint, so it does nothing but load.
+            finished: whether the training must be over, or must not.
+
+        Returns:
+            What `use` returns; None if there is no checkpoint that can be used.
         """
         sweep(self._folder, alone=True)  # whoever restores has the run's lease
         for place in reversed(self._whole()):
+            if place.name.endswith(FINISHED) != finished:
+                continue
             try:
-                state = _read(place)
-                self.is_finished = place.name.endswith(FINISHED)
-                return state
-            except (OSError, ValueError, KeyError, RuntimeError, UnpicklingError) as error:
-                log.warning("checkpoint %s cannot be used (%s); it is removed", place, str(error).splitlines()[0])
+                used = use(_read(place))
+                self.is_finished = finished
+                return used
+            except UNUSABLE as error:
+                if _is_of_device(error):
+                    raise
+                said = (str(error) or type(error).__name__).splitlines()[0]
+                log.warning("checkpoint %s cannot be used (%s); it is removed", place, said)
                 shutil.rmtree(place, ignore_errors=True)
         return None
+
+    @property
+    def has_finished(self) -> bool:
+        """Whether there is a checkpoint of a training that is over; it may be damaged."""
+        return any(place.name.endswith(FINISHED) for place in self._whole())
 
     def remove(self) -> None:
         """Removes the run's checkpoints."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _whole(self) -> list[Path]:
-        """The checkpoints, oldest first."""
-        return sorted(path for path in self._folder.glob("[0-9]*") if PLACE.fullmatch(path.name) and path.is_dir())
+        """The checkpoints, oldest first; links are none."""
+        found = (path for path in self._folder.glob("[0-9]*") if PLACE.fullmatch(path.name))
+        return sorted(path for path in found if path.is_dir() and not path.is_symlink())
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Loads parameters and buffers, which must have the network's own names, shapes and types.
+
+    Raises:
+        Misfit: if they have others; then the network stays as it is.
+    """
+    known = {name: (value.shape, value.dtype) for name, value in network.state_dict().items()}
+    if known != {name: (value.shape, value.dtype) for name, value in weights.items()}:
+        raise Misfit("its weights are those of another network")
+    network.load_state_dict(weights)
 
 
 def _read(place: Path) -> State:
-    sums: dict[str, str] = json.loads((place / SUMS).read_text())
-    for name, known in sums.items():
-        if checksum(place / name) != known:
-            raise ValueError(f"checksum of {name} differs")
-    rest = torch.load(place / "rest.pt", map_location="cpu", weights_only=True)
-    return State(load_file(place / "weights.safetensors"), rest)
+    """Reads a checkpoint; raises one of `UNUSABLE` if it is damaged."""
+    sums = read_json(inside(place, SUMS), mapping(TEXT, TEXT), LARGEST_SUMS)
+    if set(sums) != set(FILES):
+        raise Misfit(f"{SUMS} names other files than {' and '.join(FILES)}")
+    for name in FILES:
+        if checksum(inside(place, name), follow=False) != sums[name]:
+            raise Misfit(f"checksum of {name} differs")
+    with open_regular(place / "rest.pt") as file:
+        rest = torch.load(file, map_location="cpu", weights_only=True)
+    GROUP(rest, "rest.pt")
+    weights = load_file(place / "weights.safetensors")
+    for name, value in weights.items():
+        if not torch.isfinite(value).all():
+            raise Misfit(f"{name} holds numbers that are not finite")
+    return State(weights, rest)
+
+
+def _is_of_device(error: Exception) -> bool:
+    """Whether a device failed, or its memory is full: no fault of the checkpoint."""
+    return isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and "CUDA" in str(error))

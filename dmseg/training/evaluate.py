@@ -19,6 +19,7 @@ from dmseg.labels.fusion import Fusion, majority
 from dmseg.metrics.ged import shared_pixels, squared_ged
 from dmseg.metrics.histogram import BDICE_LEVELS, count_batch
 from dmseg.metrics.scores import EmptyRule, case_scores
+from dmseg.names import check_name
 from dmseg.settings import EvaluateSettings
 from dmseg.training.precision import float32_math
 from dmseg.training.predictor import Predictor
@@ -133,6 +134,7 @@ def save_predictions(folder: Path) -> Callable[[str, Array], None]:
     folder.mkdir(parents=True, exist_ok=True)
 
     def keep(case: str, probability: Array) -> None:
+        check_name(case, "the id of a case")
         np.save(folder / f"{case}.npy", probability)
 
     return keep

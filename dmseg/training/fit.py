@@ -1,22 +1,37 @@
 """The fit loop: one network, one fold, one objective."""
 
+import copy
 import math
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from dmseg.data.batches import BatchSource
 from dmseg.errors import UserError
-from dmseg.training.checkpoint import Session, State
+from dmseg.schema import GROUP, TEXT, Misfit, anything, list_of, record, whole
+from dmseg.training.checkpoint import REPORTS, SESSIONS, Session, State, Used, load_weights
 from dmseg.training.objective import Objective
 from dmseg.training.observers import EpochReport, Observers
 from dmseg.training.precision import float32_math
+
+REST = record(
+    {
+        "steps": whole(1),
+        **dict.fromkeys(("optimizer", "schedule", "source", "random"), GROUP),
+        "reports": REPORTS,
+        "losses": anything,
+        "names": list_of(TEXT, unique=True, least=1),
+        "sessions": SESSIONS,
+    }
+)
+"""What is kept of a training beside the weights."""
 
 PRECISIONS = ("fp32", "tf32", "bf16", "auto")
 
@@ -64,8 +79,8 @@ def _cpu_has_bf16() -> bool:
 class Keeper(Protocol):
     """Keeps where a training stands, so that another process can go on with it."""
 
-    def restore(self) -> State | None:
-        """The last state that was kept, or None."""
+    def restore(self, use: Callable[[State], Used]) -> Used | None:
+        """Hands the last state that was kept and that `use` does not refuse to it; None if there is none."""
 
     def after_step(self, steps: int, state: Callable[[], State]) -> None:
         """A step is done; keeps the state where it is time to, and may raise to stop the training."""
@@ -108,8 +123,7 @@ def fit(
     model.train()
     model.to(memory_format=torch.channels_last)
     training = _Training(model, source, objective, optimizer, schedule)
-    if keeper is not None and (state := keeper.restore()) is not None:
-        training.load(state)
+    if keeper is not None and keeper.restore(partial(training.load, per_epoch=per_epoch, total=total)):
         for earlier in training.reports:
             observers.epoch_ended(earlier)
     for steps in range(training.steps + 1, total + 1):
@@ -202,10 +216,44 @@ class _Training:
             },
         )
 
-    def load(self, state: State) -> None:
-        """Goes on from a state of an equal training."""
+    def load(self, state: State, per_epoch: int, total: int) -> bool:
+        """Goes on from a state of an equal training; returns True.
+
+        Args:
+            state: the state.
+            per_epoch: steps of an epoch.
+            total: steps of the whole training.
+
+        Raises:
+            Exception: if it is not of an equal training; then nothing is changed.
+        """
+        _check_rest(state.rest, per_epoch, total)
+        initial, settings = copy.deepcopy(self.state()), self._settings()
+        rates = [base * rate(state.rest["steps"]) for base, rate in zip(*self._rates, strict=True)]
+        try:
+            self._load(state)
+            _check_optimizer(self.optimizer, rates)
+            if self._settings() != settings or self.schedule.last_epoch != self.steps:
+                raise Misfit("its optimiser has other settings")
+        except Exception:
+            self._load(initial)
+            self._earlier = []
+            raise
+        return True
+
+    @property
+    def _rates(self) -> tuple[list[float], list[Callable[[int], float]]]:
+        """Initial learning rates, and what they are multiplied with after so many steps."""
+        return [float(rate) for rate in self.schedule.base_lrs], self.schedule.lr_lambdas
+
+    def _settings(self) -> list[Any]:
+        """Settings of the optimiser, the learning rates of the moment left out."""
+        groups = self.optimizer.param_groups
+        return [{key: value for key, value in group.items() if key not in ("lr", "params")} for group in groups]
+
+    def _load(self, state: State) -> None:
         rest = state.rest
-        self.model.load_state_dict(state.weights)
+        load_weights(self.model, state.weights)
         self.optimizer.load_state_dict(rest["optimizer"])
         self.schedule.load_state_dict(rest["schedule"])
         self.source.load_state(rest["source"])
@@ -220,6 +268,38 @@ class _Training:
     def _device(self) -> torch.device:
         """Where the network is trained."""
         return next(self.model.parameters()).device
+
+
+def _check_rest(rest: Mapping[str, Any], per_epoch: int, total: int) -> None:
+    """Checks the parts of a state by themselves, and that they are of one moment of the training.
+
+    Raises:
+        Misfit: if they are not.
+    """
+    REST(rest, "rest.pt")
+    steps, into_epoch = rest["steps"], rest["steps"] % per_epoch
+    if not 0 < steps < total:
+        raise Misfit(f"it is of step {steps}, but the training has {total}")
+    if [report["step"] for report in rest["reports"]] != list(range(per_epoch, steps + 1, per_epoch)):
+        raise Misfit("its reports are not those of its epochs")
+    if rest["source"].get("position", into_epoch) != into_epoch:
+        raise Misfit("its place in the epoch is not that of its steps")
+    if not isinstance(rest["losses"], Tensor) or rest["losses"].shape != (into_epoch, len(rest["names"])):
+        raise Misfit("its losses are not those of its steps")
+
+
+def _check_optimizer(optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> None:
+    """Checks that an optimiser has these learning rates, and for each parameter tensors of its shape, all finite.
+
+    Raises:
+        Misfit: if not.
+    """
+    if [group["lr"] for group in optimizer.param_groups] != list(rates):
+        raise Misfit("its learning rates are not those of its step")
+    for parameter, known in optimizer.state.items():
+        for value in (value for value in known.values() if isinstance(value, Tensor)):
+            if value.shape not in (parameter.shape, torch.Size()) or not torch.isfinite(value).all():
+                raise Misfit("its optimiser is that of another network, or not finite")
 
 
 def _random_state(device: torch.device) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ from dmseg.experiments.launch import launch
 from dmseg.experiments.plan import plan_folds
 from dmseg.experiments.sources import prepare_task
 from dmseg.experiments.store import RunStore
-from dmseg.files import checksum
+from dmseg.regular_files import checksum
 from dmseg.report.observers import quiet
 from dmseg.settings import LauncherSettings
 

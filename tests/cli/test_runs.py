@@ -11,11 +11,13 @@ import pytest
 from dmseg.cli.commands import _set_damaged_aside
 from dmseg.cli.main import main
 from dmseg.experiments.compose import compose_settings
+from dmseg.experiments.digests import experiment_identity, identifier
 from dmseg.experiments.inventory import entries, lineage
 from dmseg.experiments.lease import lease
 from dmseg.experiments.plan import plan_run
+from dmseg.experiments.seal import DamagedError
 from dmseg.experiments.sources import prepare_task
-from dmseg.experiments.store import DamagedError, RunStore
+from dmseg.experiments.store import RunStore
 from dmseg.files import write_whole
 
 KINDS = (
@@ -90,11 +92,14 @@ def test_show_one_run(store, capfd):
 
 
 def test_lineage_follows_identities(store):
-    teacher, student = store.run_ids()
-    config = store.folder(student) / "config.json"
-    node = json.loads(config.read_text())
+    teacher, other = store.run_ids()
+    node = json.loads((store.folder(other) / "config.json").read_text())
     node["identity"]["distill"] = {"teacher": teacher}
-    rewrite(store, student, config, json.dumps(node).encode())
+    student, manifest = identifier(node["identity"]), store.read_json(other, "manifest.json")
+    manifest |= {"run_id": student, "experiment_id": identifier(experiment_identity(node["identity"]))}
+    store.folder(other).rename(store.folder(student))
+    rewrite(store, student, store.folder(student) / "config.json", json.dumps(node).encode())
+    rewrite(store, student, store.folder(student) / "manifest.json", json.dumps(manifest).encode())
     found = {entry.run_id: entry for entry in entries([store])}
     assert lineage(found[student], list(found.values())).teachers == (teacher,)
     assert lineage(found[teacher], list(found.values())).students == (student,)
@@ -102,7 +107,7 @@ def test_lineage_follows_identities(store):
 
 def rewrite(store, run_id, path, content):
     """Changes a stored file and its checksum with it."""
-    from dmseg.files import checksums
+    from dmseg.regular_files import checksums
 
     path.write_bytes(content)
     seal = store.folder(run_id) / "DONE"

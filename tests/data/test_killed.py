@@ -13,7 +13,8 @@ from dmseg.data.adapters.lidc import LidcAdapter
 from dmseg.data.leftovers import remove_leftovers
 from dmseg.data.phantom import ensure_decathlon
 from dmseg.data.prepared import PreparedTask, prepare
-from dmseg.files import checksums, exclusive
+from dmseg.files import exclusive
+from dmseg.regular_files import checksums
 
 KILL_AT = """
 import os, signal, sys

@@ -7,13 +7,14 @@ import subprocess
 import sys
 
 import pytest
+from conftest import store_run
 
 from dmseg.cli.main import main
 from dmseg.errors import UserError
 from dmseg.experiments.lease import lease
 from dmseg.experiments.plan import distinct, waves
 from dmseg.experiments.status import run_status, summarise
-from dmseg.experiments.store import RunStore, write_json, write_scores
+from dmseg.experiments.store import RunStore
 from dmseg.files import write_whole
 from dmseg.tables.build import lines
 from dmseg.tables.plan import TablePlanner
@@ -164,14 +165,8 @@ def test_status_and_estimate(small_run):
     runs = TablePlanner(small_run, [read_spec("2")]).plan()[0].runs
     store = RunStore(runs[0].results)
     assert summarise(runs).hours is None
-
-    def fill(folder):
-        import pandas as pd
-
-        write_scores(folder, pd.DataFrame([{"case": "a", "dice": 1.0}]), runs[0].evaluation_id, {})
-        write_json(folder / "manifest.json", {"seconds": 360.0})
-
-    store.write(runs[0].run_id, fill)
+    scores = {"dice": 1.0, "bdice": 1.0, "ece": 0.0}
+    store_run(runs[0], [{"case": case, **scores} for case in runs[0].split.validation], seconds=360.0)
     write_whole(store.log(runs[1].run_id), "trouble")
     with lease(store.lease_file(runs[2].run_id)):
         assert [run_status(run) for run in runs[:4]] == ["done", "failed", "running", "missing"]

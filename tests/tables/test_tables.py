@@ -5,13 +5,14 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import store_run
 from scipy import stats
 
 from dmseg.data.prepared import PreparedTask
 from dmseg.errors import UserError
 from dmseg.experiments.compose import compose_settings
 from dmseg.experiments.sources import prepare_task
-from dmseg.experiments.store import RunStore, write_scores
+from dmseg.experiments.store import RunStore
 from dmseg.tables.build import TableData, agreement_cells, collect_cases, comparison_cells
 from dmseg.tables.paper import paper_table
 from dmseg.tables.render import to_csv, to_latex, to_markdown, write_table
@@ -31,10 +32,7 @@ def fill(plan, scores):
     for row in plan.rows:
         for method, run in ((method, run) for method, runs in row.cells.items() for run in runs):
             rows = [{"case": case, **scores(row.task.name, method, case)} for case in run.split.validation]
-            store.write(
-                run.run_id,
-                lambda folder, rows=rows, run=run: write_scores(folder, pd.DataFrame(rows), run.evaluation_id, {}),
-            )
+            store_run(run, rows)
     return store
 
 

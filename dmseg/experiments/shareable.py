@@ -1,0 +1,88 @@
+"""Settings and manifests as an export holds them: without paths, accounts and names of machines."""
+
+import copy
+import os
+import re
+from pathlib import PurePath, PureWindowsPath
+from typing import Any
+
+FOLDERS = ("data.root", "paths.data", "paths.prepared", "paths.results")
+"""Keys of settings that name a folder; nothing of it is told."""
+FILES = ("model.weights", "distill.teacher.model.weights", "folds.file", "folds.groups")
+"""Keys of settings that may name a file, of which the last part is told."""
+PRIVATE: dict[str, Any] = {
+    "wandb.entity": None,
+    "launcher.job.partition": None,
+    "launcher.job.account": None,
+    "launcher.job.qos": None,
+    "launcher.job.setup": [],
+    "launcher.job.parameters": {},
+}
+"""Keys that say who computed a run and on which cluster, and what stands in their place."""
+HIDDEN = "."
+"""Stands in place of a folder."""
+
+MACHINE = ("platform", "processor", "cores", "threads", "device")
+"""What is told of the machine of a manifest."""
+_NAMES_OF_PLACES = re.compile(r"host(name)?|node(name)?|user(name)?|login|home|cwd|argv|command")
+"""Keys that are left out wherever they are."""
+_PATH = re.compile(r"(?:~|/|[A-Za-z]:[\\/]|\\\\)[^\s'\",;:]*[\\/][^\s'\",;:]*|/[^\s/'\",;:]+")
+"""An absolute path, at the beginning of a word."""
+
+
+def shareable_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings in their plain form that can be handed on: paths are shortened, accounts left out.
+
+    No number and no id depends on what is changed.
+    """
+    node = copy.deepcopy(settings)
+    for key in FOLDERS:
+        _change(node, key, lambda value: HIDDEN)
+    for key in FILES:
+        _change(node, key, lambda value: _last_part(value) if isinstance(value, str) else value)
+    for key, value in PRIVATE.items():
+        _change(node, key, lambda _, value=value: copy.deepcopy(value))
+    return _without_paths(node)  # type: ignore[no-any-return]
+
+
+def shareable_manifest(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A run's manifest that can be handed on: of the machine only what numbers may depend on."""
+    node = copy.deepcopy(manifest)
+    if isinstance(node.get("machine"), dict):
+        node["machine"] = {key: value for key, value in node["machine"].items() if key in MACHINE}
+    split, title = node.pop("split"), node.pop("title")
+    cleaned: dict[str, Any] = _without_paths(node)
+    return cleaned | {"split": split, "title": title}
+
+
+def _change(node: Any, key: str, change: Any) -> None:  # noqa: ANN401
+    """Changes the value of a dotted key where there is one."""
+    *groups, name = key.split(".")
+    for group in groups:
+        node = node.get(group) if isinstance(node, dict) else None
+    if isinstance(node, dict) and name in node:
+        node[name] = change(node[name])
+
+
+def _without_paths(node: Any) -> Any:  # noqa: ANN401
+    if isinstance(node, dict):
+        kept = {key: value for key, value in node.items() if not _NAMES_OF_PLACES.fullmatch(key)}
+        return {key: _without_paths(value) for key, value in kept.items()}
+    if isinstance(node, list | tuple):
+        return [_without_paths(value) for value in node]
+    return _shortened(node) if isinstance(node, str) else node
+
+
+def _shortened(text: str) -> str:
+    """A text without absolute paths, of which the last part stays; one that is a path as a whole may hold spaces."""
+    home = os.path.expanduser("~")
+    if text.startswith(("/", "~/", "\\\\")) or PureWindowsPath(text).drive or (len(home) > 1 and text.startswith(home)):
+        return _last_part(text)
+    pieces = re.split(r"(\s|['\",;:=(\[])", text)
+    return "".join(_last_part(piece) if _PATH.fullmatch(piece) else piece for piece in pieces)
+
+
+def _last_part(path: str) -> str:
+    """The name of a file; of what looks like a folder nothing, as it may be called after a person."""
+    name = PureWindowsPath(path).name if "\\" in path else PurePath(path).name
+    return name if PurePath(name).suffix else HIDDEN
