@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from fuzz.report import pytest_terminal_summary  # noqa: F401
 from PIL import Image
 
 REPO = Path(__file__).parents[1]
@@ -41,7 +42,7 @@ def disc(size, centre, radius):
 def save_nifti(path, array, dtype=None):
     path.parent.mkdir(parents=True, exist_ok=True)
     array = np.asarray(array, dtype=dtype) if dtype else np.asarray(array)
-    nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), path)
+    nibabel.save(nibabel.Nifti1Image(array, np.eye(4), dtype=array.dtype), path)
 
 
 def save_png(path, array):

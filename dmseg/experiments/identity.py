@@ -1,5 +1,7 @@
 """What a run is named by: a digest of everything that its numbers depend on, and of nothing else."""
 
+import errno
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import lru_cache
@@ -201,6 +203,8 @@ def _has_dropout(settings: ModelSettings) -> bool:
 def _file_digest(path: Path) -> str:
     try:
         status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe is waited for, a device has no end
+            raise OSError(errno.EINVAL, "it is not a regular file")
         return _digest_of_version(path, status.st_size, status.st_mtime_ns)
     except OSError as error:
         raise UserError(

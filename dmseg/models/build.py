@@ -88,13 +88,21 @@ def load_encoder(encoder: nn.Module, path: Path, in_channels: int) -> None:
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file by name; values that are not finite are refused."""
+    ending = "it may be null, imagenet or the path of a safetensors file"
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"model.weights={path} cannot be read ({str(error).splitlines()[0]}); "
-            "it may be null, imagenet or the path of a safetensors file"
-        ) from None
+        if not path.is_file():  # a pipe is waited for
+            raise FileNotFoundError("it is not a regular file")
+        state = load_file(path)
+    except (OSError, SafetensorError, ValueError, OverflowError, MemoryError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"model.weights={path} cannot be read ({said[:200]}); {ending}") from None
+    odd = next(
+        (name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()), None
+    )
+    if odd is not None:
+        raise UserError(f"model.weights={path} has values in {odd[:100]!r} that are not finite; {ending}")
+    return state
 
 
 def _adapted(state: Mapping[str, Tensor], own: Mapping[str, Tensor], in_channels: int) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """Numbers of a table: from annotations (Table 1), or from the per-case scores in the run store."""
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -98,7 +99,7 @@ def collect_cases(plan: PlannedTable) -> pd.DataFrame:
 def _scores_of(run: PlannedRun) -> pd.DataFrame | None:
     """Scores of a run's cases; None where it is not finished, not scored this way, or damaged."""
     store = RunStore(run.results)
-    if not store.is_done(run.run_id):
+    if not os.path.lexists(store.folder(run.run_id)):
         return None
     try:
         if damage := store.damage(run.run_id):

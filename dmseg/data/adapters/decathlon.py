@@ -95,8 +95,7 @@ class DecathlonAdapter(VolumeAdapter):
         twice = next((case for case, n in Counter(_stem(label) for _, label in pairs).items() if n > 1), None)
         if twice is not None:
             raise UserError(f"{source} lists the case {shown(twice)} twice")
-        inside = self.folder.resolve()
-        cases = [CaseFiles(_stem(pair[1]), None, tuple(_file(path, inside) for path in pair)) for pair in pairs]
+        cases = [CaseFiles(_stem(pair[1]), None, tuple(map(_packed_or_not, pair))) for pair in pairs]
         return sorted(cases, key=lambda case: natural_key(case.case))
 
     def _files(self, row: Any) -> tuple[Path, Path]:  # noqa: ANN401
@@ -125,21 +124,6 @@ def _packed_or_not(path: Path) -> Path:
     """The file itself, or the one that lies there in its stead, packed or unpacked."""
     other = path if is_there(path) else nifti_file(path.parent, _stem(path))
     return other if is_there(other) else path
-
-
-def _file(path: Path, inside: Path) -> Path:
-    """`_packed_or_not`, unless a link leads out of the task's folder."""
-    found = _packed_or_not(path)
-    try:
-        place = found.resolve()
-    except (OSError, RuntimeError):
-        raise UserError(f"{shown(found)} is a link that leads nowhere; put the file itself there") from None
-    if not place.is_relative_to(inside):
-        raise UserError(
-            f"{shown(found)} is a link that leads outside {shown(inside)}; put the file itself there, "
-            "or set data.root to the folder that it leads to"
-        )
-    return found
 
 
 def _name(dataset: dict[str, Any], folder: Path) -> str:
