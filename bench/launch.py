@@ -17,14 +17,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from dmseg.config.compose import compose_settings
+from dmseg.config.settings import LauncherSettings, Settings
 from dmseg.data.folds import fold_count
-from dmseg.experiments.compose import compose_settings
-from dmseg.experiments.launch import Outcome, launch
-from dmseg.experiments.launch.outcome import MakeObservers, attempt
-from dmseg.experiments.plan import PlannedRun, plan_folds
-from dmseg.experiments.sources import prepare_task
-from dmseg.report.observers import quiet
-from dmseg.settings import LauncherSettings, Settings
+from dmseg.launch import Outcome, launch
+from dmseg.launch.outcome import MakeObservers, attempt
+from dmseg.report.run_observers import quiet
+from dmseg.runs.plan import PlannedRun, plan_folds
+from dmseg.runs.sources import prepare_task
 
 GOAL_MS = 30.0
 
@@ -33,8 +33,8 @@ def record_nothing(run: PlannedRun, observers: MakeObservers) -> Outcome:
     """Carries out a run whose training takes no time."""
     import torch
 
-    from dmseg.experiments import run as module
-    from dmseg.experiments.store import save_weights, write_json
+    from dmseg.runs import execute as module
+    from dmseg.runs.store import save_weights, write_json
 
     def train_and_score(run: PlannedRun, device: torch.device, *rest: object) -> None:
         folder = rest[-1]

@@ -13,12 +13,12 @@ import torch
 from memory import peak_bytes
 from torch import Tensor
 
-from dmseg.components import bind
+from dmseg.config.components import bind
+from dmseg.config.compose import compose_settings
+from dmseg.config.settings import Settings
 from dmseg.data.batches import Batch
 from dmseg.data.case import Task
-from dmseg.experiments.compose import compose_settings
 from dmseg.methods.base import Method
-from dmseg.settings import Settings
 
 METHODS = ("plain", "mc_dropout", "multi_head", "softseg", "mrnet")
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dmseg.data import seal
-from dmseg.data.seal import ANNOTATIONS, IMAGES, MANIFEST, ArrayFile, ContentDigest, read_store, write_seal
+from dmseg.data import integrity as seal
+from dmseg.data.integrity import ANNOTATIONS, IMAGES, MANIFEST, ArrayFile, ContentDigest, read_store, write_seal
 
 ROUNDS = 7
 EDGE, RATERS = 512, 3

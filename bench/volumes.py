@@ -19,10 +19,10 @@ import numpy as np
 
 from dmseg.data.adapters.kits import KitsAdapter
 from dmseg.data.adapters.lits import LitsAdapter
-from dmseg.data.adapters.volumes import VolumeAdapter
-from dmseg.data.phantom.folder import write_nifti
+from dmseg.data.adapters.volume import VolumeAdapter
 from dmseg.data.prepared import prepare
 from dmseg.data.volumes import open_volume
+from dmseg.phantom.folder import write_nifti
 
 SIZE = 512
 ROUNDS = 5

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dmseg.data.phantom.cases import COHORTS, PhantomCase
-from dmseg.data.phantom.fields import Grid
-from dmseg.data.phantom.raters import RaterModel
-from dmseg.data.phantom.write import MISSING
+from dmseg.phantom.cases import COHORTS, PhantomCase
+from dmseg.phantom.fields import Grid
+from dmseg.phantom.planar import MISSING
+from dmseg.phantom.raters import RaterModel
 
 CALIBRATION_SEEDS = (1001, 1002, 1003, 1004)
 TABLE_1 = {

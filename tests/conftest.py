@@ -135,9 +135,9 @@ def store_run(run, rows, seconds=1.0):
 
     import pandas as pd
 
-    from dmseg.experiments.identity import evaluation_identity
-    from dmseg.experiments.seal import write_json
-    from dmseg.experiments.store import RunStore, write_scores
+    from dmseg.runs.identity import evaluation_identity
+    from dmseg.runs.seal import write_json
+    from dmseg.runs.store import RunStore, write_scores
 
     def fill(folder):
         write_scores(folder, pd.DataFrame(rows), run.evaluation_id, evaluation_identity(run.settings.evaluate))
@@ -177,7 +177,7 @@ def small_run(tmp_path, lidc_tree):
 @pytest.fixture
 def plan(tmp_path, qubiq_tree):
     """Table 2 of two tasks that share twelve patients, and one of twelve others."""
-    from dmseg.tables.plan import TablePlanner
+    from dmseg.tables.planning import TablePlanner
     from dmseg.tables.spec import read_spec
 
     overrides = [

@@ -9,19 +9,19 @@ import pandas as pd
 from rich.console import Console
 from rich.logging import RichHandler
 
+from dmseg.config.compose import compose_settings
+from dmseg.config.overrides import parse_override
+from dmseg.config.settings import Settings
 from dmseg.errors import UserError
-from dmseg.experiments.compose import compose_settings
-from dmseg.experiments.launch import Outcome, is_inline, launch
-from dmseg.experiments.lease import Held
-from dmseg.experiments.overrides import parse_override
-from dmseg.experiments.plan import PlannedRun, distinct, plan_folds, plan_run
-from dmseg.experiments.sources import count_target_slices, prepare_task, prepare_tasks
-from dmseg.experiments.status import is_complete
-from dmseg.experiments.stopping import received
-from dmseg.experiments.store import RunStore, mean_scores
-from dmseg.report.observers import quiet, talkative
+from dmseg.launch import Outcome, is_inline, launch
 from dmseg.report.progress import ManyProgress
-from dmseg.settings import Settings
+from dmseg.report.run_observers import quiet, talkative
+from dmseg.runs.lease import Held
+from dmseg.runs.plan import PlannedRun, distinct, plan_folds, plan_run
+from dmseg.runs.sources import count_target_slices, prepare_task, prepare_tasks
+from dmseg.runs.status import is_complete
+from dmseg.runs.stopping import received
+from dmseg.runs.store import RunStore, mean_scores
 from dmseg.text import printable, printable_lines, score_text
 
 err = Console(stderr=True, highlight=False, soft_wrap=True)

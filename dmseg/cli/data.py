@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dmseg.components import bind, resolve
+from dmseg.config.components import bind, resolve
+from dmseg.config.compose import compose_settings
+from dmseg.config.settings import DataSettings
 from dmseg.data.case import About, Adapter
 from dmseg.data.verify import describe_store, find_stores, verify_store
 from dmseg.errors import UserError
-from dmseg.experiments.compose import compose_settings
-from dmseg.settings import DataSettings
 from dmseg.text import printable
 
 DATA_SETS = ("qubiq", "lits", "kits", "lidc", "decathlon")

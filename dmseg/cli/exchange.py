@@ -7,12 +7,12 @@ from pathlib import Path
 from dmseg.cli.commands import say, set_up_logging
 from dmseg.cli.tables import plan_all, split_tables
 from dmseg.errors import UserError
-from dmseg.experiments.exchange import Copied, export_runs, import_runs, tidy_scores
-from dmseg.experiments.plan import PlannedRun, waves
-from dmseg.experiments.seal import DamagedError
-from dmseg.experiments.store import RunStore
-from dmseg.files import write_whole
-from dmseg.tables.exchange import plan_file, plan_to_text
+from dmseg.files.atomic import write_whole
+from dmseg.runs.plan import PlannedRun, waves
+from dmseg.runs.seal import DamagedError
+from dmseg.runs.store import RunStore
+from dmseg.runs.transfer import Copied, export_runs, import_runs, tidy_scores
+from dmseg.tables.exported import plan_file, plan_to_text
 
 READ_ME = """\
 # Exported results

@@ -15,9 +15,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser, create_
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, Quote, QuotedString, Sweep
 from hydra.errors import HydraException
 
+from dmseg.config.overrides import PATH_KEYS
+from dmseg.config.resources import resource
 from dmseg.errors import UserError, cut
-from dmseg.experiments.overrides import PATH_KEYS
-from dmseg.resources import resource
 
 LIMIT = 100_000
 """Most combinations of a sweep."""

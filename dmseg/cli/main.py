@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
-from dmseg.cli import streams
+from dmseg.cli import output
 
 USAGE = """\
 usage: dmseg COMMAND [key=value ...]
@@ -74,15 +74,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0 done, 1 a run failed, 2 an error of use, 128 and the signal's number where one stopped it.
     """
-    from dmseg.experiments.stopping import handling_signals, received, signals_held_back
+    from dmseg.runs.stopping import handling_signals, received, signals_held_back
 
     with handling_signals():
-        streams.set_up()
+        output.set_up()
         try:
-            status = streams.finish(_main(list(sys.argv[1:] if arguments is None else arguments)))
+            status = output.finish(_main(list(sys.argv[1:] if arguments is None else arguments)))
         except (KeyboardInterrupt, OSError) as stopped:
             if isinstance(stopped, OSError) and received() is None:
-                status = streams.report(stopped)
+                status = output.report(stopped)
             else:
                 status = 130
                 with signals_held_back():
@@ -112,7 +112,7 @@ def _main(words: list[str]) -> int:
         print(f"dmseg {__version__}")
         return 0
     if words[0] not in COMMANDS:
-        streams.tell(f"there is no command '{words[0]}'; choose from {', '.join(COMMANDS)}")
+        output.tell(f"there is no command '{words[0]}'; choose from {', '.join(COMMANDS)}")
         return 2
     return _run(words[0], words[1:])
 
@@ -126,13 +126,13 @@ def _run(command: str, words: list[str]) -> int:
         functions = SWEEPS if set(MULTIRUN) & set(words) else COMMANDS
         return _imported(functions[command])(words)
     except UserError as error:
-        streams.tell(str(error))
+        output.tell(str(error))
         return 2
 
 
 def _imported(name: str) -> Callable[[list[str]], int]:
     """The function of a command. Its import is brought to an end: libraries do not expect to be interrupted there."""
-    from dmseg.experiments.stopping import should_stop, stopping_gently
+    from dmseg.runs.stopping import should_stop, stopping_gently
 
     module, _, function = name.partition(":")
     with stopping_gently():
@@ -144,12 +144,12 @@ def _imported(name: str) -> Callable[[list[str]], int]:
 
 def _say_stopped(kept: str) -> None:
     """Says in one line that a signal stopped the command and what is kept, if anybody can still read it."""
-    from dmseg.experiments.stopping import received
+    from dmseg.runs.stopping import received
 
     number = received()
     kept = kept or "what is finished is kept: prepared cases, checkpoints, runs; run the same command to resume"
     with suppress(OSError):
-        streams.tell(f"stopped by {number.name if number else 'Ctrl-C'}: {kept}")
+        output.tell(f"stopped by {number.name if number else 'Ctrl-C'}: {kept}")
 
 
 if __name__ == "__main__":

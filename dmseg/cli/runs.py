@@ -10,19 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from dmseg.errors import UserError
-from dmseg.experiments.inventory import (
-    Entry,
-    Leftover,
-    choose,
-    damage,
-    entries,
-    foreign,
-    leftovers,
-    lineage,
-    whole_runs,
-)
-from dmseg.experiments.records import SCORES
-from dmseg.experiments.store import RunStore
+from dmseg.runs.inventory import Entry, Leftover, choose, damage, entries, foreign, leftovers, lineage, whole_runs
+from dmseg.runs.records import SCORES
+from dmseg.runs.store import RunStore
 from dmseg.text import printable, printable_lines
 
 SWITCHES = ("confirm", "aside")

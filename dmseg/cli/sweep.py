@@ -11,14 +11,14 @@ from dmseg.cli.commands import carry_out, say, set_up_logging
 from dmseg.cli.expand import Combination, Grid, expand
 from dmseg.cli.sweep_table import Experiment, make_rows, print_rows, to_csv
 from dmseg.cli.words import MULTIRUN
+from dmseg.config.compose import compose_settings
+from dmseg.config.settings import Settings
 from dmseg.data.prepared import PreparedTask
 from dmseg.errors import UserError
-from dmseg.experiments.compose import compose_settings
-from dmseg.experiments.plan import PlannedRun, plan_folds, plan_run, waves
-from dmseg.experiments.sources import prepare_task
-from dmseg.experiments.store import RunStore
-from dmseg.files import write_whole
-from dmseg.settings import Settings
+from dmseg.files.atomic import write_whole
+from dmseg.runs.plan import PlannedRun, plan_folds, plan_run, waves
+from dmseg.runs.sources import prepare_task
+from dmseg.runs.store import RunStore
 
 Plan = Callable[[Settings, PreparedTask], Sequence[PlannedRun]]
 

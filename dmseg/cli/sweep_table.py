@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from dmseg.config.settings import Settings
 from dmseg.errors import UserError
-from dmseg.experiments.plan import PlannedRun
-from dmseg.experiments.records import OPTIONAL_SCORES, SCORES
-from dmseg.experiments.status import run_status
-from dmseg.experiments.store import RunStore
-from dmseg.settings import Settings
+from dmseg.runs.plan import PlannedRun
+from dmseg.runs.records import OPTIONAL_SCORES, SCORES
+from dmseg.runs.status import run_status
+from dmseg.runs.store import RunStore
 from dmseg.text import printable
 
 IDS = {"train": "run", "cv": "experiment"}

@@ -10,18 +10,18 @@ from rich.console import Console
 from rich.table import Table
 
 from dmseg.cli.commands import carry_out, say, set_up_logging
+from dmseg.config.compose import compose_settings
 from dmseg.errors import UserError
-from dmseg.experiments.compose import compose_settings
-from dmseg.experiments.plan import waves
-from dmseg.experiments.sources import find_tasks, prepare_tasks
-from dmseg.experiments.status import Status, Summary, summarise
-from dmseg.tables.exchange import plan_from_text
-from dmseg.tables.plan import OpenTasks, PlannedTable, TablePlanner
+from dmseg.runs.plan import waves
+from dmseg.runs.sources import find_tasks, prepare_tasks
+from dmseg.runs.status import Status, Summary, summarise
+from dmseg.tables.exported import plan_from_text
+from dmseg.tables.planning import OpenTasks, PlannedTable, TablePlanner
 from dmseg.tables.request import parse_request
 from dmseg.tables.spec import TableSpec, read_spec, table_numbers
 
 if TYPE_CHECKING:
-    from dmseg.tables.build import TableData
+    from dmseg.tables.numbers import TableData
 
 
 def reproduce(words: Sequence[str]) -> int:
@@ -125,8 +125,8 @@ def _write_all(specs: Sequence[TableSpec], plans: dict[str, PlannedTable], overr
 
 
 def _write_comparison(planned: PlannedTable) -> Path:
-    from dmseg.tables.build import TableData, collect_cases, comparison_cells
     from dmseg.tables.notes import plan_notes
+    from dmseg.tables.numbers import TableData, collect_cases, comparison_cells
     from dmseg.tables.tidy import write_cases
 
     cases = collect_cases(planned)
@@ -151,7 +151,7 @@ def _common_folder(planned: PlannedTable) -> Path:
 
 
 def _write_agreement(spec: TableSpec, overrides: Sequence[str]) -> Path:
-    from dmseg.tables.build import TableData, agreement_cells
+    from dmseg.tables.numbers import TableData, agreement_cells
 
     request = parse_request(overrides, ["qubiq"])
     if (data := request.data.get("qubiq")) is None:

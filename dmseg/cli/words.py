@@ -3,8 +3,8 @@
 import ast
 from collections.abc import Sequence
 
+from dmseg.config.reserved import refuse_hydra
 from dmseg.errors import UserError
-from dmseg.experiments.reserved import refuse_hydra
 
 MULTIRUN = ("-m", "--multirun")
 

@@ -10,13 +10,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dmseg.config.settings import LabelSettings, TrainSettings
 from dmseg.data.augment import draw_views, fuse_resampled, resample, sampling_grid
 from dmseg.data.labels import case_votes, fuse_cases, select_cases
 from dmseg.data.prepared import PreparedCase, PreparedTask
 from dmseg.errors import UserError
 from dmseg.labels.fusion import Annotations, Fusion, Votes, gives_soft_labels, is_soft
 from dmseg.labels.smoothing import smooth
-from dmseg.settings import LabelSettings, TrainSettings
 
 
 @dataclass(frozen=True)
@@ -268,7 +268,7 @@ class BatchSource:
         foreground = self._label(chosen, candidate, grid) * mask.unsqueeze(1)
         target = torch.cat([1.0 - foreground, foreground], dim=1)
         if self._labels.smoothing is not None:
-            target = smooth(target, mask, self._labels.smoothing)
+            target = smooth(target, mask, **self._labels.smoothing.arguments)
         image = network_input(sampled, self._data.images.dtype)
         return Batch(image, target, mask, *self._annotations(chosen, grid, mask))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from dmseg.errors import UserError
-from dmseg.files import write_whole
+from dmseg.files.atomic import write_whole
 
 CHUNK = 1 << 20
 RETRIED = {408, 425, 429, 500, 502, 503, 504}

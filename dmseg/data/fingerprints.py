@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from dmseg.data.case import CaseFiles
-from dmseg.data.checked_json import MAX_BYTES, parse_json
 from dmseg.data.raw import is_file
+from dmseg.data.sealed_json import MAX_BYTES, parse_json
 from dmseg.errors import UserError
-from dmseg.files import write_whole
-from dmseg.regular_files import checksum, read_regular
+from dmseg.files.atomic import write_whole
+from dmseg.files.regular import checksum, read_regular
 
 
 def paths(files: CaseFiles) -> list[str]:

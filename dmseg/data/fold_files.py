@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from dmseg.errors import UserError
-from dmseg.files import create_file, writing
-from dmseg.regular_files import read_regular
+from dmseg.files.atomic import create_file, writing
+from dmseg.files.regular import read_regular
 
 MAX_BYTES = 64 << 20
 """Largest file of a split that is read."""

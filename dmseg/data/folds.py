@@ -13,13 +13,13 @@ from typing import TypeGuard
 
 import numpy as np
 
-from dmseg.data.checked_json import parse_json
+from dmseg.config.settings import FoldSettings
 from dmseg.data.fold_files import compare_with_seal, read_split_file, write_split_file
 from dmseg.data.groups import balanced_folds, consecutive_folds
 from dmseg.data.readers import natural_key
+from dmseg.data.sealed_json import parse_json
 from dmseg.data.split_files import read_groups, read_splits, some
 from dmseg.errors import UserError
-from dmseg.settings import FoldSettings
 
 DEFAULT_COUNT = 5
 """Number of folds where none is given, as in the paper."""

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dmseg.data.fold_files import copy_split_files
-from dmseg.files import exclusive, remove_scratch
+from dmseg.files.atomic import exclusive, remove_scratch
 
 
 def swap(scratch: Path, folder: Path) -> None:

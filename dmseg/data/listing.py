@@ -8,7 +8,7 @@ from pathlib import Path
 from dmseg.data.raw import is_broken_link, is_folder, is_there, shown
 from dmseg.data.readers import natural_key
 from dmseg.errors import UserError
-from dmseg.regular_files import is_junk
+from dmseg.files.regular import is_junk
 
 log = logging.getLogger(__name__)
 

@@ -17,11 +17,11 @@ import numpy.typing as npt
 from isal import isal_zlib
 
 from dmseg.data.case import Case, CaseFiles
-from dmseg.data.checked_json import MAX_BYTES, parse_sealed, sealed_text
 from dmseg.data.fingerprints import fingerprints, paths, unchanged
-from dmseg.data.seal import file_crc
-from dmseg.files import scratch_folder
-from dmseg.regular_files import open_regular, read_regular
+from dmseg.data.integrity import file_crc
+from dmseg.data.sealed_json import MAX_BYTES, parse_sealed, sealed_text
+from dmseg.files.atomic import scratch_folder
+from dmseg.files.regular import open_regular, read_regular
 
 CHUNK = 32
 """Slices that are held at a time."""

@@ -23,13 +23,9 @@ import numpy.typing as npt
 
 from dmseg import __version__
 from dmseg.data.case import Adapter, Case, CaseFiles, Task
-from dmseg.data.checked_json import parse_json
 from dmseg.data.contract import check_name, check_task, checked_case, checked_cases
 from dmseg.data.fingerprints import all_unchanged, fingerprints, missing_files, paths
-from dmseg.data.leftovers import remove_leftovers, swap
-from dmseg.data.manifest import as_task
-from dmseg.data.parts import Levels, Part, part_folder, read_part, write_part
-from dmseg.data.seal import (
+from dmseg.data.integrity import (
     ANNOTATIONS,
     IMAGES,
     MANIFEST,
@@ -39,10 +35,14 @@ from dmseg.data.seal import (
     seal_store,
     write_seal,
 )
+from dmseg.data.leftovers import remove_leftovers, swap
+from dmseg.data.manifest import as_task
+from dmseg.data.parts import Levels, Part, part_folder, read_part, write_part
+from dmseg.data.sealed_json import parse_json
 from dmseg.data.slices import stored_slices
 from dmseg.data.suspicions import Suspicions, some
 from dmseg.errors import DamagedStoreError, UserError
-from dmseg.files import exclusive, scratch_folder, sweep, writing
+from dmseg.files.atomic import exclusive, scratch_folder, sweep, writing
 
 REVISION = 1
 """Raised when a change gives other arrays for the same sources and options."""
@@ -78,7 +78,7 @@ class PreparedCase:
 
 
 class PreparedTask:
-    """An opened store, its files compared with its seal (`dmseg.data.seal`).
+    """An opened store, its files compared with its seal (`dmseg.data.integrity`).
 
     Args:
         folder: the store's folder.

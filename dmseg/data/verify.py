@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dmseg.data.fold_files import compare_with_seal, read_split_file, split_files
+from dmseg.data.integrity import is_sealed, read_store
 from dmseg.data.listing import folders
-from dmseg.data.seal import is_sealed, read_store
 from dmseg.errors import UserError
 
 _STORE = re.compile(r"(?P<task>.+)-\d+-[0-9a-f]{8}")

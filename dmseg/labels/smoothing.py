@@ -4,8 +4,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dmseg.settings import SmoothingSettings
-
 
 def boundary(one_hot: Tensor, mask: Tensor, kernel: int = 3) -> Tensor:
     """Finds the pixels whose neighbourhood is not all of their own class.
@@ -29,18 +27,19 @@ def boundary(one_hot: Tensor, mask: Tensor, kernel: int = 3) -> Tensor:
     return ~interior & ~near_ignored
 
 
-def smooth(one_hot: Tensor, mask: Tensor, settings: SmoothingSettings) -> Tensor:
+def smooth(one_hot: Tensor, mask: Tensor, epsilon: float, kernel: int | None = None) -> Tensor:
     """Smooths a label: (1 - epsilon) * label + epsilon / C, everywhere or at the boundary only.
 
     Args:
         one_hot: (B, C, H, W), 0 or 1.
         mask: (B, H, W), True where a pixel counts.
-        settings: kind, epsilon and kernel.
+        epsilon: 0 to 1, the share that all classes get alike.
+        kernel: odd edge of the neighbourhood that makes a boundary; None smooths everywhere.
 
     Returns:
         Soft label (B, C, H, W), summing to 1 over the classes.
     """
-    softened = (1.0 - settings.epsilon) * one_hot + settings.epsilon / one_hot.shape[1]
-    if settings.kind == "uniform" or settings.kernel is None:
+    softened = (1.0 - epsilon) * one_hot + epsilon / one_hot.shape[1]
+    if kernel is None:
         return softened
-    return torch.where(boundary(one_hot, mask, settings.kernel).unsqueeze(1), softened, one_hot)
+    return torch.where(boundary(one_hot, mask, kernel).unsqueeze(1), softened, one_hot)

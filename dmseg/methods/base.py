@@ -5,12 +5,12 @@ from collections.abc import Callable
 import torch
 from torch import nn, optim
 
+from dmseg.config.settings import LossSettings, ModelSettings, OptimSettings
 from dmseg.data.case import Task
 from dmseg.models.build import build_model
-from dmseg.settings import LossSettings, ModelSettings, OptimSettings
 from dmseg.training.objective import LabelObjective, Objective, build_loss
+from dmseg.training.optim import build_optimizer, build_schedule
 from dmseg.training.predictor import Predictor
-from dmseg.training.schedule import build_optimizer, build_schedule
 
 Streams = Callable[[str], torch.Generator]
 """Gives a run's stream of random numbers by its name."""
@@ -36,7 +36,7 @@ class Method:
         Raises:
             UserError: if the settings do not fit.
         """
-        return build_model(model, n_channels)
+        return build_model(**model.arguments, in_channels=n_channels)
 
     def objective(self, loss: LossSettings, streams: Streams) -> Objective:
         """The loss of one step.
@@ -64,7 +64,7 @@ class Method:
 
 
 class RaterMethod(Method):
-    """A method that tells the raters of a task apart; `dmseg.methods.raters.check_raters` says which tasks allow it.
+    """A method that tells the raters of a task apart; see `identified_raters.check_raters`.
 
     Args:
         anonymous_raters: see there; planning has asked.

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from dmseg.config.method_options import check_dropout
+from dmseg.config.settings import ModelSettings
 from dmseg.data.case import Task
 from dmseg.methods.base import Method, Streams
-from dmseg.methods.options import check_dropout
 from dmseg.models.build import build_model, foreground_probability
 from dmseg.models.dropout import ChannelDropout, insert_dropout
-from dmseg.settings import ModelSettings
 from dmseg.training.predictor import Predictor
 
 
@@ -33,7 +33,7 @@ class MCDropout(Method):
 
     def network(self, model: ModelSettings, n_channels: int, task: Task) -> nn.Module:
         """The plain network with dropout in it; its parameters have the same names."""
-        network = build_model(model, n_channels)
+        network = build_model(**model.arguments, in_channels=n_channels)
         insert_dropout(network, self._sites, self._rate)
         return network
 

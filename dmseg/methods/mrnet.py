@@ -7,16 +7,16 @@ import torch
 from torch import Tensor, nn, optim
 from torch.nn import functional
 
+from dmseg.config.method_options import check_mrnet
+from dmseg.config.settings import LossSettings, ModelSettings, OptimSettings
 from dmseg.data.batches import Batch
 from dmseg.data.case import Task
 from dmseg.methods.base import RaterMethod, Streams
-from dmseg.methods.options import check_mrnet
 from dmseg.models.build import build_model
-from dmseg.models.mrnet import Answer, MRNet, Widths
-from dmseg.settings import LossSettings, ModelSettings, OptimSettings
+from dmseg.models.mrnet_network import Answer, MRNet, Widths
 from dmseg.training.objective import Objective, autocast
+from dmseg.training.optim import build_adam
 from dmseg.training.predictor import Predictor
-from dmseg.training.schedule import build_adam
 
 CONDITIONS = {"mean": 3 / 6, "mixed": 2 / 6, "single": 1 / 6}
 """The conditions of a step, and what each one's loss weighs: all raters alike, random weights, one random rater."""
@@ -45,7 +45,12 @@ class MRNetMethod(RaterMethod):
 
     def network(self, model: ModelSettings, n_channels: int, task: Task) -> nn.Module:
         """The three modules around the configured network."""
-        return MRNet(build_model(model, n_channels, 1), n_channels, len(task.raters), self._widths)
+        return MRNet(
+            build_model(**model.arguments, in_channels=n_channels, classes=1),
+            n_channels,
+            len(task.raters),
+            self._widths,
+        )
 
     def objective(self, loss: LossSettings, streams: Streams) -> Objective:
         """The losses of the three modules; the configured loss is not used."""

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor, nn
 
+from dmseg.config.settings import LossSettings, ModelSettings
 from dmseg.data.batches import Batch
 from dmseg.data.case import Task
 from dmseg.losses import CompoundLoss
 from dmseg.methods.base import RaterMethod, Streams
 from dmseg.models.build import N_CLASSES, build_model, foreground_probability
-from dmseg.settings import LossSettings, ModelSettings
 from dmseg.training.objective import Objective, build_loss, forward
 from dmseg.training.predictor import Predictor
 
@@ -24,7 +24,7 @@ class MultiHead(RaterMethod):
 
     def network(self, model: ModelSettings, n_channels: int, task: Task) -> nn.Module:
         """A network to (B, 2 R, H, W): background and foreground of the first rater, of the second, and so on."""
-        return build_model(model, n_channels, N_CLASSES * len(task.raters))
+        return build_model(**model.arguments, in_channels=n_channels, classes=N_CLASSES * len(task.raters))
 
     def objective(self, loss: LossSettings, streams: Streams) -> Objective:
         """The mean over the raters of the configured loss."""

@@ -5,17 +5,17 @@ from typing import Literal
 
 from torch import Tensor, nn, optim
 
+from dmseg.config.method_options import check_softseg
+from dmseg.config.settings import LossSettings, ModelSettings, OptimSettings
 from dmseg.data.batches import Batch
 from dmseg.data.case import Task
 from dmseg.losses.adaptive_wing import AdaptiveWingLoss
 from dmseg.methods.base import Method, Streams
-from dmseg.methods.options import check_softseg
 from dmseg.models.activation import normalized_relu
 from dmseg.models.build import build_model
-from dmseg.settings import LossSettings, ModelSettings, OptimSettings
 from dmseg.training.objective import Objective, forward
+from dmseg.training.optim import build_adam
 from dmseg.training.predictor import Predictor
-from dmseg.training.schedule import build_adam
 
 
 class SoftSeg(Method):
@@ -52,7 +52,7 @@ class SoftSeg(Method):
 
     def network(self, model: ModelSettings, n_channels: int, task: Task) -> nn.Module:
         """A network to (B, 1, H, W)."""
-        return build_model(model, n_channels, 1)
+        return build_model(**model.arguments, in_channels=n_channels, classes=1)
 
     def objective(self, loss: LossSettings, streams: Streams) -> Objective:
         """The adaptive wing loss of the activation; the configured loss is not used."""

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import segmentation_models_pytorch as smp
 import torch
@@ -13,7 +14,6 @@ from torch import Tensor, nn
 
 from dmseg.errors import UserError, cut
 from dmseg.models.weights import HUB
-from dmseg.settings import ModelSettings
 
 N_CLASSES = 2
 """Background and foreground, always a softmax over both (paper, section 2; JDTLosses)."""
@@ -21,13 +21,26 @@ N_CLASSES = 2
 log = logging.getLogger(__name__)
 
 
-def build_model(settings: ModelSettings, in_channels: int, classes: int = N_CLASSES) -> nn.Module:
+def build_model(
+    architecture: str,
+    encoder: str,
+    in_channels: int,
+    *,
+    classes: int = N_CLASSES,
+    weights: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    encoder_options: Mapping[str, Any] | None = None,
+) -> nn.Module:
     """Builds a network and loads its encoder's weights. Draws from torch's global random numbers.
 
     Args:
-        settings: architecture, encoder, weights and options.
+        architecture: a network of segmentation_models_pytorch, for example ``Unet``.
+        encoder: name of a timm network.
         in_channels: image channels, 1 to 4; ImageNet stems are adapted (summed or repeated) as timm does.
         classes: channels of the output.
+        weights: ``imagenet``, path of a safetensors file, or None for random ones.
+        options: further arguments of the architecture; those that are None are left out.
+        encoder_options: further arguments of the encoder.
 
     Returns:
         A network from (B, in_channels, H, W) to logits (B, classes, H, W).
@@ -35,24 +48,24 @@ def build_model(settings: ModelSettings, in_channels: int, classes: int = N_CLAS
     Raises:
         UserError: if the architecture or encoder is unknown, an option does not fit, or weights cannot be downloaded.
     """
-    architecture = getattr(smp, settings.architecture, None)
-    if not (isinstance(architecture, type) and issubclass(architecture, nn.Module)):
-        raise UserError(f"model.architecture '{cut(settings.architecture)}' is not one of segmentation_models_pytorch")
+    network = getattr(smp, architecture, None)
+    if not (isinstance(network, type) and issubclass(network, nn.Module)):
+        raise UserError(f"model.architecture '{cut(architecture)}' is not one of segmentation_models_pytorch")
     try:
-        model: nn.Module = architecture(
-            encoder_name=f"tu-{settings.encoder}",
-            encoder_weights=HUB if settings.weights == HUB else None,
+        model: nn.Module = network(
+            encoder_name=f"tu-{encoder}",
+            encoder_weights=HUB if weights == HUB else None,
             in_channels=in_channels,
             classes=classes,
-            **{name: value for name, value in settings.options.items() if value is not None},
-            **settings.encoder_options,
+            **{name: value for name, value in (options or {}).items() if value is not None},
+            **(encoder_options or {}),
         )
     except MemoryError:
         raise
     except Exception as error:  # smp and timm raise anything: AssertionError, AttributeError, IndexError
-        raise UserError(_build_message(settings, error)) from error
-    if settings.weights not in (None, HUB):
-        load_encoder(model.encoder.model, Path(str(settings.weights)), in_channels)  # type: ignore[union-attr,arg-type]
+        raise UserError(_build_message(architecture, encoder, weights, error)) from error
+    if weights not in (None, HUB):
+        load_encoder(model.encoder.model, Path(str(weights)), in_channels)  # type: ignore[union-attr,arg-type]
     return model
 
 
@@ -118,15 +131,14 @@ def _adapted(state: Mapping[str, Tensor], own: Mapping[str, Tensor], in_channels
     return {name: fit(name, value) for name, value in state.items()}
 
 
-def _build_message(settings: ModelSettings, error: Exception) -> str:
+def _build_message(architecture: str, encoder: str, weights: str | None, error: Exception) -> str:
     said = (str(error).splitlines() or [type(error).__name__])[0]
-    if settings.weights == HUB and isinstance(error, (OSError, RuntimeError)):
+    if weights == HUB and isinstance(error, (OSError, RuntimeError)):
         return (
-            f"ImageNet weights of {settings.encoder} could not be downloaded from timm's hub\n"
+            f"ImageNet weights of {encoder} could not be downloaded from timm's hub\n"
             "set model.weights to a local safetensors file, or to null"
         )
-    network = f"{settings.architecture}, timm encoder {cut(settings.encoder)}"
-    return f"model '{settings.name}' ({network}) cannot be built: {said[:200]}; check the options of model"
+    return f"{architecture} on timm's {cut(encoder)} cannot be built: {said[:200]}; check the options of model"
 
 
 def _list(names: list[str]) -> str:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from dmseg.errors import UserError
-from dmseg.settings import ModelSettings
 
 HUB = "imagenet"
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -15,11 +14,13 @@ HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 log = logging.getLogger(__name__)
 
 
-def describe_weights(settings: ModelSettings) -> dict[str, Any] | None:
+def describe_weights(encoder: str, weights: str | None, pinned: str | None = None) -> dict[str, Any] | None:
     """Describes the weights that a network has just been built with.
 
     Args:
-        settings: of the network, built in this process or before, so that the hub's file is in the local cache.
+        encoder: name of a timm network, built in this process or before, so that the hub's file is in the local cache.
+        weights: ``imagenet``, path of a file, or None.
+        pinned: SHA-256 that the file must have; None for any.
 
     Returns:
         None for a network trained from scratch, else ``source`` (``file``, or the hub's repository), ``encoder``,
@@ -28,30 +29,30 @@ def describe_weights(settings: ModelSettings) -> dict[str, Any] | None:
     Raises:
         UserError: if the file cannot be read, or is not the one that ``model.weights_sha256`` names.
     """
-    if settings.weights is None:
+    if weights is None:
         return None
-    if settings.weights == HUB:
-        repository, path = _hub_file(settings.encoder)
+    if weights == HUB:
+        repository, path = _hub_file(encoder)
         revision = None if path is None else path.parent.name
     else:
-        repository, path, revision = "file", Path(settings.weights), None
+        repository, path, revision = "file", Path(weights), None
     sha256 = None if path is None else _sha256(path)
     if sha256 is None:
-        log.warning("the file of the ImageNet weights of %s was not found; its checksum is unknown", settings.encoder)
-    check_pinned(settings, sha256)
-    return {"source": repository, "encoder": settings.encoder, "revision": revision, "sha256": sha256}
+        log.warning("the file of the ImageNet weights of %s was not found; its checksum is unknown", encoder)
+    check_pinned(encoder, weights, sha256, pinned)
+    return {"source": repository, "encoder": encoder, "revision": revision, "sha256": sha256}
 
 
-def check_pinned(settings: ModelSettings, sha256: str | None) -> None:
+def check_pinned(encoder: str, weights: str, sha256: str | None, pinned: str | None) -> None:
     """Compares a checksum with ``model.weights_sha256``, where that is set.
 
     Raises:
         UserError: if they differ.
     """
-    if settings.weights_sha256 not in (None, sha256):
+    if pinned not in (None, sha256):
         raise UserError(
-            f"the weights of {settings.encoder} (model.weights={settings.weights}) have the SHA-256 "
-            f"{sha256 or 'unknown'}, but model.weights_sha256 is {settings.weights_sha256}\n"
+            f"the weights of {encoder} (model.weights={weights}) have the SHA-256 "
+            f"{sha256 or 'unknown'}, but model.weights_sha256 is {pinned}\n"
             "use the file that was pinned, or set model.weights_sha256 to the checksum of this one"
         )
 

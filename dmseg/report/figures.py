@@ -13,15 +13,8 @@ import torch
 from torch import Tensor
 
 from dmseg.errors import UserError
-from dmseg.files import write_whole
-from dmseg.losses import (
-    CompatibleFocalTverskyLoss,
-    DiceSemimetricLoss,
-    RegionLoss,
-    SoftDiceLoss,
-    confusion,
-    pixel_sums,
-)
+from dmseg.files.atomic import write_whole
+from dmseg.losses import CompatibleFocalTverskyLoss, DiceSemimetricLoss, RegionLoss, SoftDiceLoss, confusion, pixel_sums
 from dmseg.losses.region import class_losses
 
 if TYPE_CHECKING:

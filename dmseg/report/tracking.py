@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from dmseg.config.settings import TrackerSettings
 from dmseg.errors import UserError
-from dmseg.files import writing
-from dmseg.settings import TrackerSettings
+from dmseg.files.atomic import writing
 from dmseg.training.observers import EpochReport, RunInfo
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from dmseg.config.settings import FoldSettings, Settings
 from dmseg.data.folds import DEFAULT_COUNT
-from dmseg.experiments.plan import PlannedRun
-from dmseg.experiments.store import RunStore
-from dmseg.settings import FoldSettings, Settings
-from dmseg.tables.build import TableData
-from dmseg.tables.plan import PlannedRow, PlannedTable
-from dmseg.tables.scores import SCORES
+from dmseg.runs.plan import PlannedRun
+from dmseg.runs.store import RunStore
+from dmseg.tables.columns import SCORES
+from dmseg.tables.numbers import TableData
+from dmseg.tables.planning import PlannedRow, PlannedTable
 from dmseg.tables.spec import TableSpec
 
 MISSING = "–"

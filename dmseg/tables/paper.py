@@ -2,8 +2,8 @@
 
 import pandas as pd
 
+from dmseg.config.resources import resource
 from dmseg.errors import UserError
-from dmseg.resources import resource
 
 TABLES = range(1, 9)
 """Numbers of the paper's tables."""

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dmseg.files import write_whole
-from dmseg.tables.build import TableData
+from dmseg.files.atomic import write_whole
+from dmseg.tables.columns import SCORES
 from dmseg.tables.notes import MISSING, table_notes
-from dmseg.tables.scores import SCORES
+from dmseg.tables.numbers import TableData
 from dmseg.tables.tidy import to_csv
 from dmseg.text import latex, latex_comment, markdown
 

@@ -8,9 +8,9 @@ from typing import Any
 from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import OmegaConf
 
+from dmseg.config.overrides import dotted, is_group, parse_override
+from dmseg.config.resources import resource
 from dmseg.errors import UserError
-from dmseg.experiments.overrides import dotted, is_group, parse_override
-from dmseg.resources import resource
 from dmseg.tables.spec import TableSpec
 
 PAPER_DATA = {"qubiq": "QUBIQ", "lits": "LiTS", "kits": "KiTS"}

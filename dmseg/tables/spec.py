@@ -7,8 +7,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from dmseg.config.resources import resource
 from dmseg.errors import UserError, cut
-from dmseg.resources import resource
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from dmseg.files import write_whole
-from dmseg.tables.build import TableData
+from dmseg.files.atomic import write_whole
+from dmseg.tables.numbers import TableData
 from dmseg.tables.spec import TableSpec
 from dmseg.text import csv_text
 

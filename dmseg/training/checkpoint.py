@@ -17,9 +17,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from dmseg.files import publish, remove, scratch_folder, sweep, writing
-from dmseg.regular_files import checksum, checksums, inside, open_regular
-from dmseg.schema import GROUP, TEXT, Misfit, list_of, mapping, number, read_json, record, whole
+from dmseg.files.atomic import publish, remove, scratch_folder, sweep, writing
+from dmseg.files.regular import checksum, checksums, inside, open_regular
+from dmseg.files.schema import GROUP, TEXT, Misfit, list_of, mapping, number, read_json, record, whole
 
 SUMS = "sums.json"
 FILES = ("weights.safetensors", "rest.pt")

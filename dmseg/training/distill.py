@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from dmseg.calibration import PixelKernel, fit_temperature, recalibrate
+from dmseg.config.settings import DistillSettings, KdeSettings, LossSettings
 from dmseg.data.batches import Batch, TrainingData, network_input
 from dmseg.errors import UserError
 from dmseg.losses import CompoundLoss
-from dmseg.settings import DistillSettings, KdeSettings, LossSettings
 from dmseg.training.objective import Objective, build_loss, forward
 from dmseg.training.precision import float32_math
 

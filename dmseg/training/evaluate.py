@@ -10,17 +10,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from dmseg.config.settings import EvaluateSettings
 from dmseg.data.augment import centre_crop
 from dmseg.data.batches import network_input
 from dmseg.data.labels import fuse_cases, select_cases
 from dmseg.data.parts import Levels
 from dmseg.data.prepared import PreparedCase, PreparedTask
+from dmseg.files.names import check_name
 from dmseg.labels.fusion import Fusion, majority
 from dmseg.metrics.ged import shared_pixels, squared_ged
 from dmseg.metrics.histogram import BDICE_LEVELS, count_batch
 from dmseg.metrics.scores import EmptyRule, case_scores
-from dmseg.names import check_name
-from dmseg.settings import EvaluateSettings
 from dmseg.training.precision import float32_math
 from dmseg.training.predictor import Predictor
 

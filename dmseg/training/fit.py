@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dmseg.data.batches import BatchSource
 from dmseg.errors import UserError
-from dmseg.schema import GROUP, TEXT, Misfit, anything, list_of, record, whole
+from dmseg.files.schema import GROUP, TEXT, Misfit, anything, list_of, record, whole
 from dmseg.training.checkpoint import REPORTS, SESSIONS, Session, State, Used, load_weights
 from dmseg.training.objective import Objective
 from dmseg.training.observers import EpochReport, Observers

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dmseg.components import bind
+from dmseg.config.components import bind
+from dmseg.config.settings import LossSettings
 from dmseg.data.batches import Batch
 from dmseg.errors import UserError
 from dmseg.losses import CompoundLoss, SoftCrossEntropyLoss
 from dmseg.models.build import N_CLASSES
-from dmseg.settings import LossSettings
 
 
 class Objective(ABC):

@@ -12,7 +12,7 @@ from scipy.special import expit, logit
 from scipy.stats import beta, dirichlet
 
 from dmseg.calibration import BANDWIDTHS, BetaTable, KernelCalibrator, Keys, choose_bandwidth, kernel_estimate
-from dmseg.data.phantom.cases import PhantomCase
+from dmseg.phantom.cases import PhantomCase
 
 
 def predictions(n, n_classes, seed=0, spread=2.0):

@@ -4,9 +4,9 @@ import pickle
 import sys
 from pathlib import Path
 
-from dmseg.experiments.launch import launch
-from dmseg.report.observers import quiet
-from dmseg.settings import LauncherSettings
+from dmseg.config.settings import LauncherSettings
+from dmseg.launch import launch
+from dmseg.report.run_observers import quiet
 
 
 def main():

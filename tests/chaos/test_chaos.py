@@ -17,14 +17,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from dmseg.experiments.compose import compose_settings
-from dmseg.experiments.launch import launch
-from dmseg.experiments.plan import plan_folds
-from dmseg.experiments.sources import prepare_task
-from dmseg.experiments.store import RunStore
-from dmseg.regular_files import checksum
-from dmseg.report.observers import quiet
-from dmseg.settings import LauncherSettings
+from dmseg.config.compose import compose_settings
+from dmseg.config.settings import LauncherSettings
+from dmseg.files.regular import checksum
+from dmseg.launch import launch
+from dmseg.report.run_observers import quiet
+from dmseg.runs.plan import plan_folds
+from dmseg.runs.sources import prepare_task
+from dmseg.runs.store import RunStore
 
 HERE = Path(__file__).parent
 KILLS = int(os.environ.get("CHAOS_KILLS", "4"))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dmseg.experiments.store import RunStore
+from dmseg.runs.store import RunStore
 
 KILLS = int(os.environ.get("CHAOS_KILLS", "4"))
 EPOCHS = 40 if KILLS <= 4 else 150

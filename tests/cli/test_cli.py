@@ -185,7 +185,7 @@ def test_as_many_cases_are_prepared_at_a_time_as_there_are_workers(words, small_
         asked.append(workers)
         raise UserError("stop here")
 
-    monkeypatch.setattr("dmseg.experiments.sources.prepare", prepare)
+    monkeypatch.setattr("dmseg.runs.sources.prepare", prepare)
     assert main([*words, *small_run, "workers=3"]) != 0
     assert "stop here" in capfd.readouterr().err
     assert asked == [3]

@@ -9,8 +9,8 @@ import pytest
 from conftest import flips
 
 from dmseg.cli.main import main
-from dmseg.experiments.compose import compose_settings
-from dmseg.experiments.sources import find_tasks
+from dmseg.config.compose import compose_settings
+from dmseg.runs.sources import find_tasks
 
 FILES = ("manifest.json", "images.npy", "annotations.npy")
 

@@ -3,7 +3,7 @@
 import pytest
 
 from dmseg.cli.main import main
-from dmseg.data.phantom import ensure_decathlon, ensure_kits, ensure_lits
+from dmseg.phantom import ensure_decathlon, ensure_kits, ensure_lits
 
 
 @pytest.fixture

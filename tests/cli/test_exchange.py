@@ -6,7 +6,7 @@ import pytest
 from conftest import write_lidc
 
 from dmseg.cli.main import main
-from dmseg.experiments.store import RunStore
+from dmseg.runs.store import RunStore
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmseg.cli.expand import LIMIT, expand, written
+from dmseg.config.resources import resource
 from dmseg.errors import UserError
-from dmseg.resources import resource
 
 
 def values(word):

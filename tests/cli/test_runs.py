@@ -10,15 +10,15 @@ import pytest
 
 from dmseg.cli.commands import _set_damaged_aside
 from dmseg.cli.main import main
-from dmseg.experiments.compose import compose_settings
-from dmseg.experiments.digests import experiment_identity, identifier
-from dmseg.experiments.inventory import entries, lineage
-from dmseg.experiments.lease import lease
-from dmseg.experiments.plan import plan_run
-from dmseg.experiments.seal import DamagedError
-from dmseg.experiments.sources import prepare_task
-from dmseg.experiments.store import RunStore
-from dmseg.files import write_whole
+from dmseg.config.compose import compose_settings
+from dmseg.files.atomic import write_whole
+from dmseg.runs.digests import experiment_identity, identifier
+from dmseg.runs.inventory import entries, lineage
+from dmseg.runs.lease import lease
+from dmseg.runs.plan import plan_run
+from dmseg.runs.seal import DamagedError
+from dmseg.runs.sources import prepare_task
+from dmseg.runs.store import RunStore
 
 KINDS = (
     "DONE", "config.json", "manifest.json", "history.csv", "cases.csv", "evaluation.json", "weights.safetensors",
@@ -107,7 +107,7 @@ def test_lineage_follows_identities(store):
 
 def rewrite(store, run_id, path, content):
     """Changes a stored file and its checksum with it."""
-    from dmseg.regular_files import checksums
+    from dmseg.files.regular import checksums
 
     path.write_bytes(content)
     seal = store.folder(run_id) / "DONE"

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from dmseg.cli.main import main
-from dmseg.experiments import stopping
-from dmseg.experiments.store import RunStore
+from dmseg.runs import stopping
+from dmseg.runs.store import RunStore
 
 FILES = ("weights.safetensors", "cases.csv", "history.csv")
 KD = ["distill=kd", "distill.teacher.model=unet_tiny", "distill.kde=null", "model=unet_slim", "model.weights=null"]
@@ -47,7 +47,7 @@ def checkpoints(results):
 MOMENTS = {
     "composing": ("dmseg.cli.commands.compose_settings", 1, []),
     "preparing": ("dmseg.data.prepared.write_part", 5, []),
-    "before the first step": ("dmseg.experiments.run.load_training", 1, ["000000001"]),
+    "before the first step": ("dmseg.runs.execute.load_training", 1, ["000000001"]),
     "in a step": ("dmseg.training.fit._step", 2, ["000000002"]),
     "in the last step": ("dmseg.training.fit._step", 4, ["000000004-finished"]),
     "scoring": ("dmseg.training.evaluate._score", 2, ["000000004-finished"]),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dmseg.cli.main import main
-from dmseg.files import write_whole
+from dmseg.files.atomic import write_whole
 
 HERE = Path(__file__).parent
 FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")

@@ -15,7 +15,7 @@ import pytest
 from dmseg.cli import sweep
 from dmseg.cli.main import main
 from dmseg.cli.sweep_table import Experiment, Row, print_rows, to_csv
-from dmseg.experiments.store import RunStore
+from dmseg.runs.store import RunStore
 
 
 def table(folder, name="t"):

@@ -12,11 +12,11 @@ import pytest
 from conftest import store_run, write_lidc
 
 from dmseg.cli.main import main
-from dmseg.experiments.digests import identifier
-from dmseg.experiments.store import RunStore
-from dmseg.regular_files import checksums
-from dmseg.tables import exchange
-from dmseg.tables.plan import TablePlanner
+from dmseg.files.regular import checksums
+from dmseg.runs.digests import identifier
+from dmseg.runs.store import RunStore
+from dmseg.tables import exported as exchange
+from dmseg.tables.planning import TablePlanner
 from dmseg.tables.spec import read_spec
 
 SECRET = "a secret that no store may hold"
@@ -422,9 +422,9 @@ def places(node):
 
 def test_all_evaluations_that_tables_need_are_exported(study, tmp_path):
     """Also into an export that has the run already."""
-    from dmseg.experiments.exchange import export_runs
-    from dmseg.experiments.identity import evaluation_identity
-    from dmseg.experiments.store import write_scores
+    from dmseg.runs.identity import evaluation_identity
+    from dmseg.runs.store import write_scores
+    from dmseg.runs.transfer import export_runs
 
     shutil.copytree(study[0] / "results", tmp_path / "results")
     store, export = RunStore(tmp_path / "results"), tmp_path / "export"

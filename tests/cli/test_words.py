@@ -8,8 +8,8 @@ import yaml
 
 from dmseg.cli.main import COMMANDS, main
 from dmseg.cli.words import checked, from_python
+from dmseg.config.compose import compose_plain, compose_settings
 from dmseg.errors import UserError
-from dmseg.experiments.compose import compose_plain, compose_settings
 
 
 @pytest.mark.parametrize(

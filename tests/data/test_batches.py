@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from dmseg.config.settings import LabelSettings, SmoothingSettings, TrainSettings
 from dmseg.data.adapters.lidc import LidcAdapter
 from dmseg.data.adapters.qubiq import QubiqAdapter
 from dmseg.data.augment import Views, centre_crop, draw_views, resample, sampling_grid
@@ -12,8 +13,7 @@ from dmseg.data.prepared import PreparedTask, prepare
 from dmseg.errors import UserError
 from dmseg.labels.fusion import declared_votes, each_rater, majority, uniform
 from dmseg.limits import crop_edge
-from dmseg.settings import LabelSettings, SmoothingSettings, TrainSettings
-from dmseg.training.streams import stream, stream_seed
+from dmseg.training.random_streams import stream, stream_seed
 
 CPU = torch.device("cpu")
 

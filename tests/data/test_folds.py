@@ -10,6 +10,7 @@ from conftest import ODDITIES, put_oddity
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dmseg.config.settings import FoldSettings
 from dmseg.data.fold_files import seal_of
 from dmseg.data.folds import (
     Split,
@@ -23,7 +24,6 @@ from dmseg.data.folds import (
     split,
 )
 from dmseg.errors import UserError
-from dmseg.settings import FoldSettings
 
 CONTIGUOUS = FoldSettings("contiguous", 5)
 

@@ -10,10 +10,10 @@ from conftest import write_lidc
 
 from dmseg.data import parts
 from dmseg.data.adapters.lidc import LidcAdapter
-from dmseg.data.phantom import ensure_decathlon, ensure_qubiq
 from dmseg.data.prepared import PreparedTask, prepare
 from dmseg.errors import UnwritableError
-from dmseg.files import writing
+from dmseg.files.atomic import writing
+from dmseg.phantom import ensure_decathlon, ensure_qubiq
 
 
 def prepared(root, folder):

@@ -8,14 +8,14 @@ import torch
 from conftest import disc
 from scipy import ndimage
 
+from dmseg.config.settings import LabelSettings, TrainSettings
 from dmseg.data.augment import Views, resample, sampling_grid
 from dmseg.data.batches import BatchSource, load_training
 from dmseg.data.case import Task
 from dmseg.data.prepared import PreparedCase
 from dmseg.errors import UserError
 from dmseg.labels.fusion import Votes, declared_votes, each_rater, majority, uniform, weighted, with_votes
-from dmseg.settings import LabelSettings, TrainSettings
-from dmseg.training.streams import stream
+from dmseg.training.random_streams import stream
 
 CPU = torch.device("cpu")
 FUSIONS = {"majority": majority, "uniform": uniform, "weighted": partial(weighted, disjoint_weight=0.0)}

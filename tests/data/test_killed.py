@@ -11,10 +11,10 @@ from conftest import write_lidc
 
 from dmseg.data.adapters.lidc import LidcAdapter
 from dmseg.data.leftovers import remove_leftovers
-from dmseg.data.phantom import ensure_decathlon
 from dmseg.data.prepared import PreparedTask, prepare
-from dmseg.files import exclusive
-from dmseg.regular_files import checksums
+from dmseg.files.atomic import exclusive
+from dmseg.files.regular import checksums
+from dmseg.phantom import ensure_decathlon
 
 KILL_AT = """
 import os, signal, sys
@@ -29,7 +29,7 @@ def counted(function):
     return call
 os.rename, Path.rename = counted(os.rename), counted(Path.rename)
 """
-PHANTOM = KILL_AT + "from dmseg.data.phantom import ensure_decathlon as make\nmake(Path(sys.argv[1]), cases=3)"
+PHANTOM = KILL_AT + "from dmseg.phantom import ensure_decathlon as make\nmake(Path(sys.argv[1]), cases=3)"
 STORE = KILL_AT + (
     "from dmseg.data.adapters.lidc import LidcAdapter; from dmseg.data.prepared import prepare\n"
     "import shutil; rmtree = shutil.rmtree; shutil.rmtree = counted(shutil.rmtree)\n"

@@ -13,6 +13,7 @@ import pytest
 import SimpleITK
 from conftest import save_nifti, save_png, write_qubiq_case
 
+from dmseg.config.settings import DataSettings
 from dmseg.data import nifti, volumes
 from dmseg.data.adapters.lidc import LidcAdapter
 from dmseg.data.adapters.lits import LitsAdapter
@@ -20,8 +21,7 @@ from dmseg.data.adapters.qubiq import QubiqAdapter
 from dmseg.data.nifti import BYTES_PER_PIXEL, PADDING
 from dmseg.data.volumes import open_volume, read_nifti
 from dmseg.errors import UserError
-from dmseg.experiments.sources import _named_options
-from dmseg.settings import DataSettings
+from dmseg.runs.sources import _named_options
 
 KINDS = {1: (nibabel.Nifti1Header, b"n+1", 352), 2: (nibabel.Nifti2Header, b"n+2", 544)}
 

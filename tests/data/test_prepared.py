@@ -16,7 +16,7 @@ from dmseg.data.adapters.qubiq import QubiqAdapter
 from dmseg.data.prepared import PreparedTask, prepare
 from dmseg.data.slices import quantise, resize_image, resize_mask
 from dmseg.errors import UserError
-from dmseg.regular_files import checksum
+from dmseg.files.regular import checksum
 
 
 def prepared_lidc(root, folder, size=32, **options):

@@ -10,9 +10,9 @@ from dmseg.data.adapters.lidc import LidcAdapter
 from dmseg.data.adapters.qubiq import QubiqAdapter
 from dmseg.data.case import Task
 from dmseg.data.parts import Part
-from dmseg.data.phantom import ensure_qubiq
 from dmseg.data.prepared import prepare
 from dmseg.data.suspicions import Suspicions
+from dmseg.phantom import ensure_qubiq
 
 SIZE = 32
 RATERS = ("ann", "ben", "cy", "dee")

@@ -9,17 +9,17 @@ import pytest
 import torch
 from conftest import save_nifti
 
+from dmseg.config.settings import DataSettings, FoldSettings, PathSettings
 from dmseg.data.adapters.decathlon import DecathlonAdapter
 from dmseg.data.adapters.kits import KitsAdapter
 from dmseg.data.adapters.lits import LitsAdapter
 from dmseg.data.batches import network_input
-from dmseg.data.phantom import ensure_decathlon, ensure_kits, ensure_lits
 from dmseg.data.prepared import PreparedTask, prepare
 from dmseg.data.slices import quantise, resize_image
 from dmseg.data.volumes import open_volume
 from dmseg.errors import UserError
-from dmseg.experiments.sources import count_target_slices, fold_split, prepare_task
-from dmseg.settings import DataSettings, FoldSettings, PathSettings
+from dmseg.phantom import ensure_decathlon, ensure_kits, ensure_lits
+from dmseg.runs.sources import count_target_slices, fold_split, prepare_task
 
 
 def labels(rng, shape=(12, 10, 8), tumour=True):

@@ -13,7 +13,7 @@ from fuzz.nifti import cut, flip
 from fuzz.runs import SCHEMA, UNSEALED, seal
 from fuzz.templates import IMPORT, TABLE
 
-from dmseg.regular_files import checksum
+from dmseg.files.regular import checksum
 
 NOTHING = (None, 5, [], {}, "x", [None], [[]], True, 1e400)
 

@@ -13,7 +13,7 @@ from fuzz.harness import SPECIAL, Right, run, special
 from fuzz.nifti import cut, flip
 from fuzz.templates import RUNS
 
-from dmseg.regular_files import checksums
+from dmseg.files.regular import checksums
 
 SEALED = ("config.json", "manifest.json", "history.csv", "cases.csv", "evaluation.json", "weights.safetensors", "DONE")
 

@@ -4,7 +4,7 @@
 from fuzz.harness import Right
 from fuzz.templates import TRAIN, study
 
-from dmseg.experiments.compose import compose_plain
+from dmseg.config.compose import compose_plain
 
 
 def trained(*words, named=None, first=()):
@@ -26,7 +26,7 @@ def anew(word):
 CODE = (
     ("torch.utils.collect_env.run", "command='touch pwned'"), ("torch.hub.load", "repo_or_dir=/x"), ("os.system", "command='touch pwned'"),
     ("subprocess.run", "args='touch pwned'"), ("builtins.exec", "source=x"), ("builtins.eval", "source=x"), ("pathlib.Path", "x=1"),
-    ("dmseg.files.write_whole", "path=pwned"), ("dmseg.cli.main.main", "arguments=[prepare]"), ("torch.load", "f=x"), ("numpy.load", "file=x"),
+    ("dmseg.files.atomic.write_whole", "path=pwned"), ("dmseg.cli.main.main", "arguments=[prepare]"), ("torch.load", "f=x"), ("numpy.load", "file=x"),
     ("torch.nn.Linear", "in_features=1"), ("torch.nn.Module", "x=1"), ("timm.create_model", "model_name=x"), ("runpy.run_path", "path_name=x"),
     ("dmseg.losses.os.system", "command=x"), ("torch.nn.functional.os.system", "command=x"), ("hydra._internal.utils._locate", "path=os.system"),
     ("", "x=1"), ("..", "x=1"), ("dmseg", "x=1"), ("dmseg.", "x=1"), ("a b", "x=1"), ("dmseg.no.such", "x=1"), ("x" * 500, "x=1"), ("__import__", "name=os"),

@@ -26,11 +26,13 @@ def sound():
     import torch
     from safetensors.torch import save
 
-    from dmseg.experiments.compose import compose_settings
+    from dmseg.config.compose import compose_settings
     from dmseg.models.build import build_model
 
     torch.manual_seed(0)
-    encoder = build_model(compose_settings(["data=lidc", "model=unet_tiny"]).model, 1).encoder.model
+    encoder = build_model(
+        **compose_settings(["data=lidc", "model=unet_tiny"]).model.arguments, in_channels=1
+    ).encoder.model
     return save({name: value.contiguous() for name, value in encoder.state_dict().items()})
 
 

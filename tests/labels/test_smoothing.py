@@ -6,7 +6,6 @@ import torch
 from scipy import ndimage
 
 from dmseg.labels.smoothing import boundary, smooth
-from dmseg.settings import SmoothingSettings
 
 
 def one_hot(mask):
@@ -41,14 +40,14 @@ def test_pixels_near_the_padding_are_not_boundary():
 def test_boundary_smoothing_of_a_binary_label_is_three_quarters():
     mask = np.zeros((6, 6))
     mask[:, 3:] = 1
-    label = smooth(one_hot(mask), torch.ones(1, 6, 6, dtype=torch.bool), SmoothingSettings("boundary", 0.5, 3))[0, 1]
+    label = smooth(one_hot(mask), torch.ones(1, 6, 6, dtype=torch.bool), 0.5, kernel=3)[0, 1]
     assert torch.equal(label[0], torch.tensor([0, 0, 0.25, 0.75, 1, 1]))
 
 
 def test_uniform_smoothing_touches_every_pixel():
     mask = np.zeros((4, 4))
     mask[0] = 1
-    label = smooth(one_hot(mask), torch.ones(1, 4, 4, dtype=torch.bool), SmoothingSettings("uniform", 0.1))
+    label = smooth(one_hot(mask), torch.ones(1, 4, 4, dtype=torch.bool), 0.1)
     assert torch.allclose(label[0, 1, 0], torch.full((4,), 0.95))
     assert torch.allclose(label[0, 1, 1:], torch.full((3, 4), 0.05))
     assert torch.allclose(label.sum(dim=1), torch.ones(1, 4, 4))

@@ -7,15 +7,15 @@ import pandas as pd
 import pytest
 import torch
 
+from dmseg.config.compose import compose_settings
 from dmseg.data.batches import Batch
 from dmseg.errors import UserError
-from dmseg.experiments.compose import compose_settings
-from dmseg.experiments.plan import plan_run
-from dmseg.experiments.run import execute
-from dmseg.experiments.sources import prepare_task
-from dmseg.experiments.store import RunStore
 from dmseg.losses import AdaptiveWingLoss
 from dmseg.models.activation import normalized_relu
+from dmseg.runs.execute import execute
+from dmseg.runs.plan import plan_run
+from dmseg.runs.sources import prepare_task
+from dmseg.runs.store import RunStore
 from dmseg.training.checkpoint import Interrupted
 
 METHODS = ("mc_dropout", "multi_head", "mrnet", "softseg")
@@ -223,7 +223,7 @@ def test_an_interrupted_method_ends_in_the_same_weights(method, small_run, tmp_p
     whole, halved = (planned([*small_run, *more, f"paths.results='{tmp_path / name}'"]) for name in ("whole", "halved"))
     execute(whole)
     asked = iter([False, False, True])
-    monkeypatch.setattr("dmseg.experiments.run.should_stop", lambda: next(asked, False))
+    monkeypatch.setattr("dmseg.runs.execute.should_stop", lambda: next(asked, False))
     with pytest.raises(Interrupted):
         execute(halved)
     execute(halved)

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.nn import functional
 
+from dmseg.config.compose import compose_settings
 from dmseg.data.batches import Batch
 from dmseg.errors import UserError
-from dmseg.experiments.compose import compose_settings
 from dmseg.methods.mrnet import MRNetMethod, MRNetObjective, draw_conditions
-from dmseg.training.schedule import build_adam
+from dmseg.training.optim import build_adam
 
 PRESENT = torch.tensor([[True, True, False, True], [True, False, False, True]])
 

@@ -7,10 +7,10 @@ from scipy import ndimage
 from scipy.stats import norm
 from torch.nn import functional
 
-from dmseg.experiments.compose import compose_settings
+from dmseg.config.compose import compose_settings
 from dmseg.models.build import build_model
 from dmseg.models.conv_lstm import ConditionedStep, ConvLSTMCell
-from dmseg.models.mrnet import Blur, MRNet, Perception, Pyramid, Widths, gaussian_kernel
+from dmseg.models.mrnet_network import Blur, MRNet, Perception, Pyramid, Widths, gaussian_kernel
 
 WIDTHS = Widths(bottleneck=6, encoder=(4, 4, 6, 6, 8), context=6, detail=4, perception=4)
 
@@ -18,7 +18,7 @@ WIDTHS = Widths(bottleneck=6, encoder=(4, 4, 6, 6, 8), context=6, detail=4, perc
 def network(model="unet_tiny", raters=3):
     settings = compose_settings(["data=phantom", f"model={model}", "model.weights=null"])
     torch.manual_seed(0)
-    return MRNet(build_model(settings.model, 1, 1), 1, raters, WIDTHS)
+    return MRNet(build_model(**settings.model.arguments, in_channels=1, classes=1), 1, raters, WIDTHS)
 
 
 def image(size=32):

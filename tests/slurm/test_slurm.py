@@ -17,7 +17,7 @@ import pytest
 from cluster import one_node_slurm, run, wait_for
 
 from dmseg.cli.main import main
-from dmseg.experiments.store import RunStore
+from dmseg.runs.store import RunStore
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("DMSEG_TEST_SLURM") != "1", reason="starts a Slurm on this machine; 'make test-slurm' does it"

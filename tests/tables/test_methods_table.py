@@ -8,12 +8,12 @@ import pytest
 
 from dmseg.cli.tables import split_tables
 from dmseg.errors import UserError
-from dmseg.experiments.run import execute
-from dmseg.experiments.store import RunStore
-from dmseg.files import write_whole
-from dmseg.tables.build import TableData, collect_cases, comparison_cells
-from dmseg.tables.exchange import plan_file, plan_from_text, plan_to_text
-from dmseg.tables.plan import TablePlanner
+from dmseg.files.atomic import write_whole
+from dmseg.runs.execute import execute
+from dmseg.runs.store import RunStore
+from dmseg.tables.exported import plan_file, plan_from_text, plan_to_text
+from dmseg.tables.numbers import TableData, collect_cases, comparison_cells
+from dmseg.tables.planning import TablePlanner
 from dmseg.tables.render import write_table
 from dmseg.tables.spec import read_spec, table_names, table_numbers
 

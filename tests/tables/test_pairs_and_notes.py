@@ -10,9 +10,9 @@ import pytest
 from markdown_it import MarkdownIt
 
 from dmseg.cli.main import main
-from dmseg.tables.build import TableData, comparison_cells
 from dmseg.tables.notes import plan_notes
-from dmseg.tables.plan import TablePlanner
+from dmseg.tables.numbers import TableData, comparison_cells
+from dmseg.tables.planning import TablePlanner
 from dmseg.tables.render import to_csv, to_latex, to_markdown
 from dmseg.tables.spec import read_spec
 
@@ -231,7 +231,7 @@ def test_a_folder_that_is_no_export_is_named(tmp_path, capsys):
 
 
 def test_every_score_of_the_specifications_can_be_shown():
-    from dmseg.tables.scores import SCORES
+    from dmseg.tables.columns import SCORES
     from dmseg.tables.spec import table_names
 
     assert {metric for name in table_names() for metric in read_spec(name).metrics} <= set(SCORES)

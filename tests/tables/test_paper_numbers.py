@@ -5,7 +5,7 @@ from decimal import ROUND_DOWN, Decimal
 import numpy as np
 import pytest
 
-from dmseg import resources
+from dmseg.config import resources
 from dmseg.errors import UserError
 from dmseg.tables.paper import paper_table
 

@@ -3,9 +3,9 @@
 import pytest
 
 from dmseg.cli.main import main
+from dmseg.config.compose import compose_settings
 from dmseg.errors import UserError
-from dmseg.experiments.compose import compose_settings
-from dmseg.tables.plan import TablePlanner
+from dmseg.tables.planning import TablePlanner
 from dmseg.tables.request import compared, parse_request
 from dmseg.tables.spec import read_spec, table_names
 

@@ -11,13 +11,13 @@ from conftest import store_run
 
 from dmseg.cli.main import main
 from dmseg.errors import UserError
-from dmseg.experiments.lease import lease
-from dmseg.experiments.plan import distinct, waves
-from dmseg.experiments.status import run_status, summarise
-from dmseg.experiments.store import RunStore
-from dmseg.files import write_whole
-from dmseg.tables.build import lines
-from dmseg.tables.plan import TablePlanner
+from dmseg.files.atomic import write_whole
+from dmseg.runs.lease import lease
+from dmseg.runs.plan import distinct, waves
+from dmseg.runs.status import run_status, summarise
+from dmseg.runs.store import RunStore
+from dmseg.tables.numbers import lines
+from dmseg.tables.planning import TablePlanner
 from dmseg.tables.request import parse_request
 from dmseg.tables.spec import Block, Column, TableSpec, read_spec, table_numbers
 

@@ -8,12 +8,12 @@ import pytest
 from conftest import store_run
 from scipy import stats
 
+from dmseg.config.compose import compose_settings
 from dmseg.data.prepared import PreparedTask
 from dmseg.errors import UserError
-from dmseg.experiments.compose import compose_settings
-from dmseg.experiments.sources import prepare_task
-from dmseg.experiments.store import RunStore
-from dmseg.tables.build import TableData, agreement_cells, collect_cases, comparison_cells
+from dmseg.runs.sources import prepare_task
+from dmseg.runs.store import RunStore
+from dmseg.tables.numbers import TableData, agreement_cells, collect_cases, comparison_cells
 from dmseg.tables.paper import paper_table
 from dmseg.tables.render import to_csv, to_latex, to_markdown, write_table
 from dmseg.tables.spec import read_spec

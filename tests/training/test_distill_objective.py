@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional
 
 from dmseg.calibration import PixelKernel, recalibrate
+from dmseg.config.compose import compose_settings
 from dmseg.data.batches import Batch, TrainingData
-from dmseg.experiments.compose import compose_settings
 from dmseg.training.distill import DistillObjective, Teacher, pixel_kernel, teacher_temperature
 
 OFF = ["distill.kde=null"]

@@ -6,11 +6,11 @@ import pytest
 import torch
 from conftest import write_lidc
 
-from dmseg.experiments.compose import compose_settings
-from dmseg.experiments.sources import prepare_task
+from dmseg.config.compose import compose_settings
+from dmseg.config.settings import EvaluateSettings
 from dmseg.labels.fusion import uniform
 from dmseg.metrics.histogram import BDICE_LEVELS
-from dmseg.settings import EvaluateSettings
+from dmseg.runs.sources import prepare_task
 from dmseg.training.evaluate import evaluate
 from dmseg.training.predictor import Predictor
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from dmseg.config.settings import EvaluateSettings
 from dmseg.data.adapters.lits import LitsAdapter
-from dmseg.data.phantom import ensure_lits
 from dmseg.data.prepared import PreparedTask, prepare
 from dmseg.labels.fusion import uniform
-from dmseg.settings import EvaluateSettings
+from dmseg.phantom import ensure_lits
 from dmseg.training.evaluate import evaluate
 from dmseg.training.predictor import Predictor
 

@@ -3,15 +3,15 @@
 import pytest
 import torch
 
+from dmseg.config.compose import compose_settings
 from dmseg.data.batches import Batch
-from dmseg.experiments.compose import compose_settings
 from dmseg.metrics.histogram import BDICE_LEVELS
 from dmseg.models.build import build_model
 from dmseg.training.fit import _Training, fit
 from dmseg.training.objective import LabelObjective, Objective, build_loss, forward
 from dmseg.training.observers import Observers
+from dmseg.training.optim import build_optimizer, build_schedule
 from dmseg.training.predictor import Predictor
-from dmseg.training.schedule import build_optimizer, build_schedule
 
 SETTINGS = compose_settings(["model=unet_tiny"])
 
@@ -76,7 +76,7 @@ class StopAt:
 
 def network():
     torch.manual_seed(0)
-    return build_model(SETTINGS.model, 1)
+    return build_model(**SETTINGS.model.arguments, in_channels=1)
 
 
 def train(keeper=None, model=None):

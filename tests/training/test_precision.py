@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import backends, nn
 
+from dmseg.config.compose import compose_settings
 from dmseg.errors import UserError
-from dmseg.experiments.compose import compose_settings
-from dmseg.experiments.plan import plan_run
-from dmseg.experiments.run import execute
-from dmseg.experiments.sources import prepare_task
-from dmseg.experiments.store import RunStore
 from dmseg.models import build
+from dmseg.runs.execute import execute
+from dmseg.runs.plan import plan_run
+from dmseg.runs.sources import prepare_task
+from dmseg.runs.store import RunStore
 from dmseg.training import precision as precision_module
 from dmseg.training.precision import check_precision, float32_math, float32_modes
 
@@ -98,8 +98,8 @@ def seen(monkeypatch):
 
     build_model = build.build_model
     monkeypatch.setattr("dmseg.methods.base.build_model", watched)
-    monkeypatch.setattr("dmseg.experiments.distill.build_model", watched)
-    monkeypatch.setattr("dmseg.experiments.run.check_precision", lambda precision, device: None)
+    monkeypatch.setattr("dmseg.runs.training_data.build_model", watched)
+    monkeypatch.setattr("dmseg.runs.execute.check_precision", lambda precision, device: None)
     return found
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dmseg.data.adapters.volumes import Mask, VolumeAdapter
+from dmseg.data.adapters.volume import Mask, VolumeAdapter
 from dmseg.data.case import About, CaseFiles, Task
 from dmseg.data.contract import check_name
 from dmseg.data.listing import folders, nifti_file

@@ -7,7 +7,7 @@ Layout, as distributed: ``case_00000/{imaging,segmentation}.nii.gz``. Slices lie
 
 import re
 
-from dmseg.data.adapters.volumes import VolumeAdapter
+from dmseg.data.adapters.volume import VolumeAdapter
 from dmseg.data.case import About, CaseFiles
 from dmseg.data.listing import folders, nifti_file
 from dmseg.data.raw import is_folder

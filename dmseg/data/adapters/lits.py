@@ -8,7 +8,7 @@ tumour: they count in the folds (as in the released code), but have no slice to 
 import re
 from pathlib import Path
 
-from dmseg.data.adapters.volumes import VolumeAdapter
+from dmseg.data.adapters.volume import VolumeAdapter
 from dmseg.data.case import About, CaseFiles
 from dmseg.data.listing import files_below
 from dmseg.data.raw import is_folder, shown

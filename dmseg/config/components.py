@@ -1,0 +1,168 @@
+"""Components named in a configuration by their dotted name: what each may be, and how it is found."""
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial, wraps
+from typing import Any
+
+from dmseg.errors import UserError, cut, shown
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the component of one configuration node may be.
+
+    Attributes:
+        what: a word for messages.
+        packages: where components of ours and of the libraries are defined.
+        base: dotted name of the class that it must be derived from; empty for a function.
+    """
+
+    what: str
+    packages: tuple[str, ...]
+    base: str = ""
+
+
+_FUSION = Kind("a fusion function", ("dmseg.labels.fusion",))
+KINDS: Mapping[str, Kind] = {
+    "data": Kind("an adapter", ("dmseg.data.adapters",), "dmseg.data.case.Adapter"),
+    "data.phantom": Kind("a function that writes a phantom", ("dmseg.phantom",)),
+    "labels": _FUSION,
+    "evaluate.reference": _FUSION,
+    "method": Kind("a method", ("dmseg.methods",), "dmseg.methods.base.Method"),
+    "loss.region": Kind(
+        "a loss", ("dmseg.losses", "torch.nn", "timm", "segmentation_models_pytorch"), "torch.nn.modules.module.Module"
+    ),
+}
+"""What may stand under ``_target_``, by configuration node."""
+
+MODULES: set[str] = set()
+"""Modules from outside the package whose components are allowed too."""
+
+
+def check_target(target: object, where: str) -> str:
+    """Checks by its name alone that a component may stand at a configuration node; imports nothing.
+
+    Args:
+        target: the dotted name.
+        where: the configuration node, a key of `KINDS`.
+
+    Returns:
+        The dotted name.
+
+    Raises:
+        UserError: if it is no name, or lies elsewhere.
+    """
+    kind = KINDS[where]
+    if not isinstance(target, str) or not all(part.isidentifier() for part in target.split(".")):
+        raise UserError(f"{where}._target_ is {shown(target)}, but must be the dotted name of {kind.what}")
+    if not any(target.startswith(f"{package}.") for package in (*kind.packages, *MODULES)):
+        raise UserError(
+            f"{where}._target_={cut(target)} is not allowed: {kind.what} of {_or(kind.packages)} is needed there"
+        )
+    if any(part.startswith("_") for part in target.split(".")):
+        raise UserError(f"{where}._target_={target} is not allowed: names that begin with '_' are private")
+    return target
+
+
+def resolve(target: str, where: str) -> Callable[..., Any]:
+    """Returns the function or class that a dotted name stands for.
+
+    Args:
+        target: for example ``dmseg.labels.fusion.weighted``.
+        where: the configuration node, which decides what it may be (`KINDS`).
+
+    Raises:
+        UserError: if it may not stand there, or there is no such module or attribute.
+    """
+    found = load(check_target(target, where))
+    if not _is_of_kind(found, KINDS[where]):
+        raise UserError(f"{where}._target_={target} is not {KINDS[where].what}")
+    return found
+
+
+def load(target: str) -> Callable[..., Any]:
+    """Imports what a dotted name stands for, if it may stand anywhere at all.
+
+    Raises:
+        UserError: if it may not, or there is no such module or attribute.
+    """
+    known = (*(package for kind in KINDS.values() for package in kind.packages), *MODULES)
+    if not target.startswith(tuple(f"{package}." for package in known)):
+        raise UserError(f"'{target}' is not allowed as a component")
+    module_name, _, attribute = target.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module_name), attribute)  # type: ignore[no-any-return]
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"there is no component '{target}' ({error}); check the configuration's _target_") from None
+
+
+def bind(target: str, options: Mapping[str, Any], *, where: str, n_positional: int = 1) -> Callable[..., Any]:
+    """Binds the options of a configuration node to its component, checked against the component's signature.
+
+    Args:
+        target: the component's dotted name.
+        options: keyword arguments, as configured.
+        where: the configuration node (``labels``).
+        n_positional: how many arguments the software itself will supply, before the options.
+
+    Returns:
+        The component with its options, still to be called with the software's own arguments.
+
+    Raises:
+        UserError: if the component may not stand there, an option is unknown to it, or one that it needs is missing.
+    """
+    component = resolve(target, where)
+    try:
+        signature = inspect.signature(component)
+    except (TypeError, ValueError):  # one that is not written in Python has none
+        return _checked_call(component, options, target, where)
+    try:
+        signature.bind(*[None] * n_positional, **options)
+    except TypeError as error:
+        known = [name for name in signature.parameters if name != "self"][n_positional:]
+        takes = f"it takes {', '.join(known)}" if known else "it takes none"
+        raise UserError(f"the options of '{where}' do not fit {target}: {cut(str(error))}; {takes}") from None
+    return _checked_call(component, options, target, where)
+
+
+def _checked_call(
+    component: Callable[..., Any], options: Mapping[str, Any], target: str, where: str
+) -> Callable[..., Any]:
+    """The component with its options; where it is a class, what its constructor raises becomes one message."""
+    bound = partial(component, **options)
+    if not inspect.isclass(component):
+        return bound
+
+    @wraps(component, updated=())
+    def construct(*arguments: Any, **further: Any) -> Any:  # noqa: ANN401
+        try:
+            return bound(*arguments, **further)
+        except (UserError, OSError, MemoryError):
+            raise
+        except Exception as error:
+            said = str(error).splitlines()[:1] or [""]
+            if component.__module__.startswith("dmseg.") and isinstance(error, ValueError | TypeError):
+                raise UserError(f"{where}: {said[0]}") from error
+            reason = cut(f"{type(error).__name__}: {said[0]}", 300)
+            raise UserError(f"the options of '{where}' do not fit {target}: {reason}") from error
+
+    return construct
+
+
+def _is_of_kind(found: object, kind: Kind) -> bool:
+    """Whether a component is what it must be, and is defined where it may be, not only imported there."""
+    module = str(getattr(found, "__module__", "")) + "."
+    if not any(module.startswith(f"{package}.") for package in (*kind.packages, *MODULES)):
+        return False
+    if not kind.base:
+        return inspect.isfunction(found)
+    package, _, name = kind.base.rpartition(".")
+    base = getattr(importlib.import_module(package), name)
+    return inspect.isclass(found) and issubclass(found, base) and not inspect.isabstract(found)
+
+
+def _or(names: tuple[str, ...]) -> str:
+    return " or ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]

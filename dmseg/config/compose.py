@@ -1,0 +1,275 @@
+"""Overrides of the command line to typed settings, with Hydra; a mistake becomes one plain message."""
+
+import copy
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dmseg.config.components import check_target
+from dmseg.config.interpolations import check_interpolations
+from dmseg.config.label_kind import AUTO, refuse_retired_keys, refuse_retired_overrides, settle_labels, translate_labels
+from dmseg.config.overrides import chosen_option, expand_paths, parse_override, quote_path, refuse_reserved
+from dmseg.config.ranges import check_values
+from dmseg.config.resources import resource
+from dmseg.config.settings import Settings
+from dmseg.config.teacher import resolve_teacher
+from dmseg.config.typed import check_group, guess, typed
+from dmseg.errors import UserError, cut, shown
+
+HYDRA_VERSION_BASE = "1.3"
+OPEN_NODES = {"data": "options", "labels": "options", "method": "options"}
+"""Nodes whose further keys are options of their component, and the field that gathers them."""
+PROTOCOL = {"classes": ("all", "present", "foreground"), "interpolation": ("nearest", "linear", "rater")}
+"""What a protocol chooses for hard and for soft labels."""
+
+
+def compose_settings(overrides: Sequence[str]) -> Settings:
+    """Composes the configuration with these overrides and checks it.
+
+    Args:
+        overrides: in Hydra's grammar, for example ``["labels=uniform", "fold=2"]``.
+
+    Raises:
+        UserError: if an override is malformed, a key unknown, or a value of the wrong type or out of range.
+    """
+    return to_settings(compose_plain(overrides))
+
+
+def compose_plain(overrides: Sequence[str], config: str = "config") -> dict[str, Any]:
+    """Composes a configuration of ``configs/`` and resolves it to plain containers.
+
+    Raises:
+        UserError: if an override is malformed or a key unknown.
+    """
+    return resolve_config(compose_config(overrides, config), overrides)
+
+
+def compose_config(overrides: Sequence[str], config: str = "config") -> DictConfig:
+    """Composes a configuration of ``configs/``, its interpolations left as they are.
+
+    Raises:
+        UserError: if an override is malformed or a key unknown.
+    """
+    for item in overrides:
+        refuse_reserved(item)
+    refuse_retired_overrides(overrides)
+    with _hydra_initialised(), _in_plain_words(overrides):
+        words = [*method_labels(overrides), *map(quote_path, overrides)]
+        return compose(config, overrides=_without_null(words))
+
+
+def _without_null(overrides: Sequence[str], group: str = "distill") -> list[str]:
+    """Drops ``distill=null`` and the choices before it: the default is no file, and Hydra has no word for that."""
+
+    def is_null(item: Override) -> bool:
+        return item.key_or_group == group and item.type is OverrideType.CHANGE and item.value() is None
+
+    parsed = [parse_override(item) for item in overrides]
+    last = max((index for index, item in enumerate(parsed) if is_null(item)), default=-1)
+    kept = [index > last or item.key_or_group != group for index, item in enumerate(parsed)]
+    return [item for item, keep in zip(overrides, kept, strict=True) if keep]
+
+
+def method_labels(overrides: Sequence[str]) -> list[str]:
+    """The labels that a method brings where the overrides choose none: as an override, or none at all.
+
+    A method's file may carry ``labels``, a map from a task, or ``default``, to a file of ``configs/labels``.
+    """
+    path = resource("configs") / "method" / f"{chosen_option(overrides, 'method')}.yaml"
+    if chosen_option(overrides, "labels") is not None or not path.is_file():
+        return []
+    by_task = OmegaConf.to_container(OmegaConf.load(path)).get("labels") or {}  # type: ignore[union-attr]
+    task = (chosen_option(overrides, "task") or "").rpartition("/")[2]  # as data.case.find_task reads it
+    chosen = by_task.get(task, by_task.get("default"))
+    return [] if chosen is None else [f"labels={chosen}"]
+
+
+def resolve_config(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
+    """Resolves a composed configuration to plain containers.
+
+    Args:
+        config: the configuration.
+        overrides: what it was composed with, for messages.
+
+    Raises:
+        UserError: if a value refers to a key that does not exist.
+    """
+    with _in_plain_words(overrides):
+        check_interpolations(config)
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        if plain.get("distill"):  # type: ignore[union-attr]
+            plain["distill"]["teacher"] = resolve_teacher(config)  # type: ignore[index,call-overload]
+    return plain  # type: ignore[return-value]
+
+
+@contextmanager
+def _in_plain_words(overrides: Sequence[str]) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        if error.filename is None:  # os.getcwd
+            raise UserError("the current folder does not exist any more; change to another one") from None
+        raise UserError(_plain_message(error, overrides)) from None
+    except (HydraException, OmegaConfBaseException, OSError, ValueError, TypeError) as error:
+        raise UserError(_plain_message(error, overrides)) from None
+
+
+def to_settings(plain: Mapping[str, Any]) -> Settings:
+    """Checks a composed configuration and gives it its types.
+
+    Raises:
+        UserError: if a key is unknown or missing, or a value of the wrong type or out of range.
+    """
+    node = copy.deepcopy(dict(plain))
+    expand_paths(node)
+    protocol = _check_protocol(node)
+    for key in ("protocol", "profile"):
+        group = check_group(node, key, f"one of the files in configs/{key}")
+        if "name" not in group:
+            raise UserError(f"key '{key}.name' is missing")
+        node[key] = group["name"]
+    node["data"] = _gather(node, "data", drop=("epochs", "scale", "crop", "tables"))
+    node["labels"] = _gather_labels(node)
+    if node.get("distill"):
+        distill = check_group(node, "distill", "null or one of the files in configs/distill")
+        teacher = check_group(distill, "teacher", "a group of keys")
+        node["distill"] = {**distill, "teacher": {**teacher, "labels": _gather_labels(teacher)}}
+    node["method"] = _gather(node, "method", drop=("labels",))
+    settings: Settings = typed(Settings, node, "")
+    check_components(settings)
+    settings = settle_labels(settings, protocol)
+    if settings.distill is not None:
+        settled = settle_labels(settings.distill.teacher, protocol)
+        settings = dataclasses.replace(settings, distill=dataclasses.replace(settings.distill, teacher=settled))
+    check_values(dataclasses.asdict(settings))
+    return settings
+
+
+def check_components(settings: Settings) -> None:
+    """Checks by name what the settings call.
+
+    Raises:
+        UserError: if a component may not stand where it does.
+    """
+    named = {
+        "data": settings.data.target,
+        "method": settings.method.target,
+        "labels": settings.labels.target,
+        "loss.region": settings.loss.region.get("_target_"),
+        "evaluate.reference": settings.evaluate.reference.get("_target_"),
+    }
+    if settings.data.phantom is not None:
+        named["data.phantom"] = settings.data.phantom.get("_target_")
+    for where, target in named.items():
+        check_target(target, where)
+    if settings.distill is not None:
+        teacher = settings.distill.teacher
+        check_target(teacher.labels.target, "labels")
+        check_target(teacher.loss.region.get("_target_"), "loss.region")
+
+
+def restore_settings(node: Mapping[str, Any], results: Path) -> Settings:
+    """Settings from the plain form that `dataclasses.asdict` gives and a run's ``config.json`` holds.
+
+    Args:
+        node: the plain form.
+        results: the results folder to read from now.
+
+    Raises:
+        UserError: if a key is unknown or missing, a value has the wrong type, or a component may not stand there.
+    """
+    node = dict(node) | {"labels": translate_labels(check_group(node, "labels", "a group of keys"))}
+    if node.get("distill"):
+        distill = check_group(node, "distill", "null or a group of keys")
+        teacher = check_group(distill, "teacher", "a group of keys")
+        labels = translate_labels(check_group(teacher, "labels", "a group of keys"))
+        node["distill"] = {**distill, "teacher": {**teacher, "labels": labels}}
+    settings: Settings = typed(Settings, node, "")
+    check_components(settings)
+    return dataclasses.replace(settings, paths=dataclasses.replace(settings.paths, results=str(results)))
+
+
+@contextmanager
+def _hydra_initialised() -> Iterator[None]:
+    """Lends Hydra's global state, also within a Hydra job, and gives it back as it was."""
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(resource("configs").absolute()), version_base=HYDRA_VERSION_BASE):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = outer
+
+
+def _check_protocol(node: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The protocol, with its choices for hard and for soft labels."""
+    protocol = check_group(node, "protocol", "one of the files in configs/protocol")
+    for name, choices in PROTOCOL.items():
+        chosen = check_group(protocol, name, "a group of keys, with a choice for hard and for soft labels")
+        if set(chosen) != {"hard", "soft"} or not all(value in choices for value in chosen.values()):
+            said = f"but must have hard and soft, each {' or '.join(choices)}"
+            raise UserError(f"protocol.{name} is {shown(chosen)}, {said}")
+    return protocol
+
+
+def _gather(parent: Mapping[str, Any], name: str, drop: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Splits an open node into the fields of its settings class and the options of its component."""
+    node = check_group(parent, name, f"one of the files in configs/{name}")
+    fields = {field.name for field in dataclasses.fields(get_type_hints(Settings)[name])}
+    rest = {key: value for key, value in node.items() if key not in drop}
+    target = rest.pop("_target_", None)
+    own = {key: rest.pop(key) for key in list(rest) if key in fields}
+    return own | {"target": target, OPEN_NODES[name]: rest}
+
+
+def _gather_labels(parent: Mapping[str, Any]) -> dict[str, Any]:
+    gathered = _gather(parent, "labels")
+    refuse_retired_keys(parent["labels"])
+    return {"interpolation": AUTO} | gathered
+
+
+def _plain_message(error: Exception, overrides: Sequence[str]) -> str:
+    """One or two plain lines in place of Hydra's, naming the offending word."""
+    text = str(error)
+    if found := re.search(r"Could not override '([^']+)'", text):
+        key = found[1]
+        return f"unknown key '{cut(key)}'{guess(key, _known_keys(), '')}"
+    if found := re.search(r"Could not find '([^']+)'", text):
+        group, _, option = found[1].rpartition("/")
+        options = re.findall(r"^\t(\w+)$", text, re.MULTILINE)
+        return (
+            f"{group}='{cut(option)}' does not exist; choose from {', '.join(options)}"
+            if options
+            else f"unknown key '{cut(option)}'"
+        )
+    if "missing EQUAL" in text:
+        word = re.search(r"override '([^']*)'", text)
+        return f"'{cut(word[1] if word else ' '.join(overrides))}' is not an override; write key=value"
+    if found := re.search(r"Ambiguous value for argument '([^']+)'", text):
+        return f"'{found[1]}' has several values; a sweep needs -m, a list brackets: key=[a,b]"
+    if found := re.search(r"Interpolation key '([^']+)' not found\s+full_key: (\S+)", text):
+        return f"{found[2]} refers to '{found[1]}', which does not exist"
+    first = [
+        line for line in text.splitlines() if line.strip() and "hydra.cc" not in line and "HYDRA_FULL_ERROR" not in line
+    ]
+    return f"{cut(' '.join(first[:2]), 300)} (in: {cut(' '.join(overrides), 200)})"
+
+
+def _known_keys() -> list[str]:
+    def walk(node: Any, prefix: str) -> Iterator[str]:  # noqa: ANN401
+        for name, value in node.items():
+            yield f"{prefix}{name}"
+            if isinstance(value, DictConfig):
+                yield from walk(value, f"{prefix}{name}.")
+
+    return list(walk(compose("config"), ""))

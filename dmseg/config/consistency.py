@@ -1,0 +1,128 @@
+"""Checks of settings that concern several keys, or every number; `compose` checks each key by itself."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dmseg.config.method_options import check_options
+from dmseg.errors import UserError, cut
+from dmseg.limits import LEAST_BANDWIDTH, crop_edge
+from dmseg.models.stride import edge_multiple
+
+
+def check_together(node: Mapping[str, Any]) -> None:
+    """Checks what ranges of single keys cannot.
+
+    Args:
+        node: plain settings (`dataclasses.asdict`).
+
+    Raises:
+        UserError: if a number is not finite, or settings do not fit each other or the component that uses them.
+    """
+    check_finite(node)
+    check_options(node["method"]["target"], node["method"]["options"])
+    check_weights(node)
+    check_kernels(node)
+    check_edges(node)
+    check_pins(node)
+
+
+def check_finite(node: Mapping[str, Any]) -> None:
+    """Refuses infinite numbers and NaN wherever they stand."""
+    for key, value in _leaves(node, ""):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{key} is {value}, but must be a finite number")
+
+
+def check_weights(node: Mapping[str, Any]) -> None:
+    """Refuses a loss without a term, of the student and of a teacher."""
+    losses = {} if "loss" in node["method"]["unused"] else {"loss": node["loss"]}
+    if node["distill"] is not None:
+        losses["distill.teacher.loss"] = node["distill"]["teacher"]["loss"]
+    for name, loss in losses.items():
+        for key in ("ce_weight", "region_weight"):
+            if not 0 <= loss[key] <= 1e6:
+                raise UserError(f"{name}.{key} is {loss[key]}, but must lie between 0 and 1e+06")
+        if not loss["ce_weight"] and not loss["region_weight"]:
+            raise UserError(f"{name}.ce_weight and {name}.region_weight are both 0; give at least one a weight")
+
+
+def check_pins(node: Mapping[str, Any]) -> None:
+    """Checks ``model.weights_sha256``, of the student and of a teacher."""
+    models = {"model": node["model"]}
+    if node["distill"] is not None:
+        models["distill.teacher"] = node["distill"]["teacher"]["model"]
+    for name, model in models.items():
+        pinned = model["weights_sha256"]
+        if pinned is None:
+            continue
+        if not re.fullmatch(r"[0-9a-f]{64}", pinned):
+            raise UserError(
+                f"{name}.weights_sha256 is '{cut(pinned)}', but must be a SHA-256: 64 digits from 0-9 and a-f"
+            )
+        if model["weights"] is None:
+            raise UserError(f"{name}.weights_sha256 is set, but {name}.weights is null: there is nothing to check")
+
+
+def check_kernels(node: Mapping[str, Any]) -> None:
+    """Checks neighbourhoods and the bandwidth of the kernel estimate."""
+    kde = (node["distill"] or {}).get("kde")
+    if kde and (kde["boundary"] < 1 or kde["boundary"] % 2 == 0):
+        raise UserError(f"distill.kde.boundary is {kde['boundary']}, but must be odd and at least 1")
+    if kde and 0 < kde["bandwidth"] < LEAST_BANDWIDTH:
+        raise UserError(f"distill.kde.bandwidth is {kde['bandwidth']}, but must be 0 or at least {LEAST_BANDWIDTH:g}")
+    teacher = (node["distill"] or {}).get("teacher")
+    for name, labels in (("labels", node["labels"]), ("distill.teacher.labels", teacher and teacher["labels"])):
+        smoothing = labels and labels["smoothing"]
+        if smoothing and smoothing["kind"] == "boundary":
+            kernel = smoothing["kernel"]
+            if kernel is None or kernel < 1 or kernel % 2 == 0:
+                raise UserError(f"{name}.smoothing.kernel is {kernel}, but must be odd and at least 1")
+
+
+def check_edges(node: Mapping[str, Any]) -> None:
+    """Checks that slices and crops are as large as crops may be, and of a size that the networks take."""
+    size, distill = node["data"]["size"], node["distill"]
+    models = {"model": node["model"]}
+    if distill is not None:
+        models["distill.teacher.model"] = distill["teacher"]["model"]
+    shares = {key: node[key.partition(".")[0]]["crop"] for key in ("train.crop", "evaluate.crop")}
+    if distill is not None and distill["calibrate"] is not None:
+        shares["distill.calibrate"] = 1.0  # a teacher's temperature is fitted on whole slices
+    for key, share in shares.items():
+        try:
+            edge = crop_edge(size, share)
+        except ValueError as error:
+            raise UserError(f"{key}={share:g} of data.size={size}: {error}; set {key}=1 or a greater size") from None
+        for name, model in models.items():
+            _check_edge(key, share, size, edge, name, model)
+
+
+def _check_edge(key: str, share: float, size: int, edge: int, name: str, model: Mapping[str, Any]) -> None:
+    """Checks one edge against one network."""
+    multiple = edge_multiple(model["architecture"], model["options"])
+    if edge % multiple == 0:
+        return
+    whole = f"data.size={size}"
+    source = whole if edge == size else f"{key}={share:g} of {whole}"
+    fitting = [max(edge // multiple, 1) * multiple, (edge // multiple + 1) * multiple]
+    wanted = " or ".join(str(value) for value in sorted(set(fitting)))
+    advice = f"set data.size to {wanted}" if edge == size else f"choose a crop of {wanted} pixels"
+    raise UserError(
+        f"{source} gives {name}={model['name']} images of {edge} pixels, but {model['architecture']} takes multiples "
+        f"of {multiple} only; {advice}, or take a Unet, which takes any size"
+    )
+
+
+def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
+    """Every value with its dotted key, as it is written on the command line."""
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            inner = key if name == "options" and key in ("data", "labels", "method") else f"{key}.{name}".lstrip(".")
+            yield from _leaves(value, inner)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from _leaves(value, key)
+    else:
+        yield key, node

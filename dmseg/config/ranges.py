@@ -1,0 +1,97 @@
+"""Checks of the settings' values, key by key: choices and ranges; `limits` checks what concerns several keys."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from dmseg.config.consistency import check_together
+from dmseg.errors import UserError, shown
+from dmseg.limits import MAX_LEVELS
+
+CHOICES = {
+    "tracker": ("disabled", "offline", "online"),
+    "precision": ("fp32", "tf32", "bf16", "auto"),
+    "evaluate.empty": ("skip", "one", "zero"),
+    "launcher.kind": ("auto", "inline", "local", "slurm"),
+    "folds.kind": ("contiguous", "shuffled"),
+    "labels.interpolation": ("nearest", "linear", "rater"),
+    "labels.smoothing.kind": ("boundary", "uniform"),
+    "distill.calibrate": ("inner", "train"),
+    "distill.classes": ("all", "present", "foreground"),
+    "distill.kde.keys": ("batch", "image"),
+}
+DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?", re.ASCII)
+RANGES: dict[str, tuple[float, float]] = {
+    "fold": (0, 1_000_000),
+    "seed": (0, 2**63 - 1),
+    "folds.seed": (0, 2**63 - 1),
+    "data.size": (8, 4096),
+    "train.epochs": (1, 1_000_000),
+    "train.min_steps": (0, 1_000_000_000),
+    "train.batch_size": (2, 4096),
+    "train.flip": (0, 1),
+    "train.crop": (0.05, 1),
+    "evaluate.crop": (0.05, 1),
+    "evaluate.bins": (1, MAX_LEVELS),
+    "evaluate.batch_size": (1, 4096),
+    "agreement.disjoint": (0, 1),
+    "labels.smoothing.epsilon": (0, 1),
+    "labels.smoothing.kernel": (1, 4095),
+    "labels.options.disjoint_weight": (0, 1),
+    "distill.label_weight": (0, 100),
+    "distill.teacher_weight": (0, 100),
+    "distill.temperature": (0.01, 100),
+    "distill.kde.bandwidth": (0, 10),
+    "distill.kde.n_key": (1, 1_000_000),
+    "distill.kde.boundary": (1, 4095),
+    "optim.lr": (0, 100),
+    "optim.decoder_lr_factor": (0, 10_000),
+    "optim.momentum": (0, 1),
+    "optim.weight_decay": (0, 10),
+    "optim.poly_power": (0, 100),
+    "optim.warmup": (0, 0.99),
+    "checkpoint.minutes": (0, 1e6),
+    "checkpoint.steps": (1, 1_000_000_000),
+    "workers": (1, 256),
+    "launcher.workers": (1, 256),
+    "launcher.job.runs": (1, 10_000),
+    "launcher.job.minutes": (5, 1_000_000),
+    "launcher.job.requeues": (0, 1_000_000),
+    "launcher.job.parallel": (1, 10_000),
+    "launcher.job.cpus": (1, 1024),
+    "launcher.job.gpus": (0, 1024),
+    "launcher.job.memory_gb": (0.1, 1_000_000),
+    "threads": (1, 1024),
+}
+
+
+def check_values(node: Mapping[str, Any]) -> None:
+    """Checks each value of typed settings by itself, then what concerns several.
+
+    Args:
+        node: plain settings (`dataclasses.asdict`).
+
+    Raises:
+        UserError: if a value is out of its range or none of its choices, or settings do not fit each other.
+    """
+    for key, choices in CHOICES.items():
+        value = _lookup(node, key)
+        if value is not None and value not in choices:
+            raise UserError(f"{key} is {shown(value)}, but may be {', '.join(choices)}")
+    for key, (low, high) in RANGES.items():
+        value = _lookup(node, key)
+        if value is not None and (not isinstance(value, int | float) or not low <= value <= high):
+            raise UserError(f"{key.replace('.options', '')} is {shown(value)}, but must lie between {low} and {high}")
+    if not DEVICE.fullmatch(node["device"]):
+        raise UserError(f"device is {shown(node['device'])}, but may be auto, cpu, cuda or cuda:N")
+    scale = node["train"]["scale"]
+    if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
+        raise UserError(f"train.scale is {shown(scale)}, but must be [smallest, largest], both above 0")
+    check_together(node)
+
+
+def _lookup(node: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401
+    """Value of a dotted key, None where a group on the way is None."""
+    group, _, rest = key.partition(".")
+    value = node.get(group)
+    return _lookup(value, rest) if rest and value is not None else value

@@ -1,0 +1,314 @@
+"""Settings that numbers depend on: data, labels, network, loss, training, evaluation."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """A data set: where it lies and how it is prepared.
+
+    Attributes:
+        name: short name of the data set, used for folders and titles.
+        target: dotted name of the adapter.
+        root: folder of the raw files.
+        size: edge of the square that every slice is resized to, in pixels.
+        options: further options of the adapter.
+        phantom: options of the phantom that is made where `root` has none (with its `_target_`), or None for real data.
+        labels_only: volumes only: ``dmseg prepare`` counts slices from the labels alone, and nothing is stored.
+    """
+
+    name: str
+    target: str
+    root: str
+    size: int
+    options: dict[str, Any]
+    phantom: dict[str, Any] | None = None
+    labels_only: bool = False
+
+
+@dataclass(frozen=True)
+class SmoothingSettings:
+    """Label smoothing of the augmented crop.
+
+    Attributes:
+        kind: ``boundary`` (pixels at the contour only) or ``uniform`` (all pixels).
+        epsilon: weight of the uniform distribution, in [0, 1].
+        kernel: odd edge of the neighbourhood that makes a pixel a boundary pixel; None for ``uniform``.
+    """
+
+    kind: str
+    epsilon: float
+    kernel: int | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of `dmseg.labels.smoothing.smooth`."""
+        return {"epsilon": self.epsilon, "kernel": None if self.kind == "uniform" else self.kernel}
+
+
+@dataclass(frozen=True)
+class LabelSettings:
+    """A fusion strategy: how the annotations of a case become the label that is trained on.
+
+    Attributes:
+        name: short name, for titles only.
+        target: dotted name of the fusion function.
+        options: its options.
+        interpolation: how augmentation resamples labels: ``nearest`` (the fused label's nearest pixel), ``linear`` (the
+            fused label, bilinearly) or ``rater`` (each rater's mask bilinearly, cut at 0.5, then fused).
+        smoothing: label smoothing, or None.
+    """
+
+    name: str
+    target: str
+    options: dict[str, Any]
+    interpolation: str
+    smoothing: SmoothingSettings | None = None
+
+
+@dataclass(frozen=True)
+class MethodSettings:
+    """How a network is made, trained and asked for predictions.
+
+    Attributes:
+        name: short name, for titles only.
+        target: dotted name of the method.
+        options: its options.
+        unused: groups and dotted keys of settings that it does not read; they are no part of its runs' ids.
+    """
+
+    name: str
+    target: str
+    options: dict[str, Any]
+    unused: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """A network of segmentation-models-pytorch on a timm encoder.
+
+    Attributes:
+        name: short name, for titles only.
+        architecture: class name in segmentation_models_pytorch (``Unet``, ``DeepLabV3Plus``).
+        encoder: timm model name.
+        weights: None, ``imagenet`` (timm's hub) or the path of a safetensors file.
+        weights_sha256: SHA-256 that the weights' file must have, in 64 hexadecimal digits; None accepts any.
+        encoder_options: keyword arguments of ``timm.create_model``.
+        options: keyword arguments of the architecture; None stands for its own default.
+    """
+
+    name: str
+    architecture: str
+    encoder: str
+    weights: str | None = None
+    weights_sha256: str | None = None
+    encoder_options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of `dmseg.models.build.build_model`."""
+        names = ("architecture", "encoder", "weights", "options", "encoder_options")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """A weighted sum of a pixel-wise and a region loss.
+
+    Attributes:
+        name: short name, for titles only.
+        ce_weight: weight of the soft cross-entropy.
+        kl: Kullback-Leibler divergence in place of cross-entropy (same gradient, other value).
+        region_weight: weight of the region loss.
+        region: dotted name (`_target_`) and options of the region loss.
+    """
+
+    name: str
+    ce_weight: float
+    kl: bool
+    region_weight: float
+    region: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TeacherSettings:
+    """What a teacher has of its own; the rest it shares with its student.
+
+    Attributes:
+        model: its network.
+        labels: its labels.
+        loss: its loss.
+    """
+
+    model: ModelSettings
+    labels: LabelSettings
+    loss: LossSettings
+
+
+@dataclass(frozen=True)
+class KdeSettings:
+    """Recalibration of a teacher by the kernel estimate of Appendix E.
+
+    Attributes:
+        bandwidth: h; 0 for no recalibration.
+        n_key: key pixels of a batch or an image.
+        keys: drawn from each ``batch`` or each ``image``.
+        balanced: as many keys of each class that is present.
+        leave_one_out: a key is estimated from the other keys only.
+        boundary: odd edge of the neighbourhood that makes a boundary pixel.
+    """
+
+    bandwidth: float
+    n_key: int
+    keys: str
+    balanced: bool
+    leave_one_out: bool
+    boundary: int
+
+
+@dataclass(frozen=True)
+class DistillSettings:
+    """Knowledge distillation: which terms there are beside the loss against the label.
+
+    Attributes:
+        name: short name, for titles only.
+        teacher: network, labels and loss of the teacher.
+        label_weight: weight of the terms against the label.
+        teacher_weight: weight of the terms against the teacher.
+        label_ce: whether there is a cross-entropy against the label.
+        label_region: the same of the region loss.
+        teacher_ce: whether there is a cross-entropy against the teacher.
+        teacher_region: the same of the region loss.
+        renormalise: whether the terms that are left share the weight of those that are off.
+        classes: classes of the region loss against the teacher.
+        temperature: of teacher and student in the cross-entropy against the teacher, of the teacher in the region loss.
+        calibrate: on what the teacher's own temperature is fitted: None for no such, ``inner`` or ``train``.
+        kde: recalibration of the teacher, or None.
+    """
+
+    name: str
+    teacher: TeacherSettings
+    label_weight: float
+    teacher_weight: float
+    label_ce: bool
+    label_region: bool
+    teacher_ce: bool
+    teacher_region: bool
+    renormalise: bool
+    classes: str
+    temperature: float
+    calibrate: str | None = None
+    kde: KdeSettings | None = None
+
+    def weights(self, loss: LossSettings) -> dict[str, float]:
+        """Weights of the terms that are on, by name: that of the side times that of the loss."""
+        sides = {"label": self.label_weight, "teacher": self.teacher_weight}
+        kinds = {"ce": loss.ce_weight, "region": loss.region_weight}
+        every = {f"{side}_{kind}": sides[side] * kinds[kind] for side in sides for kind in kinds}
+        kept = {name: weight for name, weight in every.items() if getattr(self, name) and weight}
+        share = sum(every.values()) / sum(kept.values()) if self.renormalise and kept else 1.0
+        return {name: weight * share for name, weight in kept.items()}
+
+    def needs_teacher(self, loss: LossSettings) -> bool:
+        """Whether any term against the teacher is on."""
+        return any(name.startswith("teacher") for name in self.weights(loss))
+
+
+@dataclass(frozen=True)
+class OptimSettings:
+    """Stochastic gradient descent with a poly schedule.
+
+    Attributes:
+        lr: initial learning rate of the encoder.
+        decoder_lr_factor: factor on `lr` for everything but the encoder.
+        momentum: momentum.
+        weight_decay: L2 penalty.
+        decay_norm_and_bias: whether one-dimensional parameters (normalisation, bias) are decayed too.
+        poly_power: exponent of the poly schedule.
+        warmup: share of all iterations with a linear warm-up, in [0, 1).
+    """
+
+    lr: float
+    decoder_lr_factor: float
+    momentum: float
+    weight_decay: float
+    decay_norm_and_bias: bool
+    poly_power: float
+    warmup: float
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How long and on what a network is trained.
+
+    Attributes:
+        epochs: passes over the training cases.
+        min_steps: least number of optimiser steps; where the epochs give fewer, further epochs are added.
+        batch_size: slices in a batch; the last incomplete batch of an epoch is dropped.
+        scale: smallest and largest isotropic scale of the augmentation.
+        flip: probability of a left-right flip.
+        crop: edge of the random crop as a share of the slice's; 1 takes crops of the slice's own size.
+    """
+
+    epochs: int
+    min_steps: int
+    batch_size: int
+    scale: list[float]
+    flip: float
+    crop: float = 1.0
+
+
+@dataclass(frozen=True)
+class FoldSettings:
+    """How cases are split.
+
+    Attributes:
+        kind: ``contiguous`` blocks of the sorted ids, or ``shuffled``.
+        count: number of folds; None for 5, or for as many as `file` has.
+        seed: seed of the shuffled kind; None for contiguous.
+        file: JSON file with the training and validation cases of each fold, as nnU-Net's ``splits_final.json``;
+            then `kind` and `seed` have no effect.
+        groups: CSV file with the columns ``case`` and ``group``; the cases of a group stay in one fold.
+    """
+
+    kind: str
+    count: int | None
+    seed: int | None = None
+    file: str | None = None
+    groups: str | None = None
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """How a trained network is scored.
+
+    Attributes:
+        reference: dotted name (`_target_`) and options of the fusion that BDice compares with.
+        empty: rule for masks that are empty on both sides: ``skip``, ``one`` or ``zero``.
+        bins: number of confidence bins of the ECE.
+        batch_size: slices in a batch.
+        save_predictions: whether foreground probabilities are kept.
+        crop: edge of the centre crop that is scored, as a share of the slice's; what lies outside is never looked at.
+        ged: whether the generalised energy distance of the predictor's samples to the raters is computed too.
+    """
+
+    reference: dict[str, Any]
+    empty: str
+    bins: int
+    batch_size: int
+    save_predictions: bool
+    crop: float = 1.0
+    ged: bool = False
+
+
+@dataclass(frozen=True)
+class AgreementSettings:
+    """How raters are compared with the majority in Table 1.
+
+    Attributes:
+        disjoint: what a rater without any overlap counts, 0 or 1.
+    """
+
+    disjoint: float

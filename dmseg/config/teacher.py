@@ -1,0 +1,41 @@
+"""A teacher's network, labels and loss: files of the configuration, in the student's protocol."""
+
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from dmseg.config.resources import resource
+from dmseg.errors import UserError
+from dmseg.files.names import fault_of_name
+
+
+def resolve_teacher(config: DictConfig) -> dict[str, Any]:
+    """The groups of a teacher as plain containers, composed as if the student's configuration named them itself.
+
+    Args:
+        config: the student's, with ``distill.teacher.{model,labels,loss}`` names of files.
+
+    Raises:
+        UserError: if there is no such file, or a key of the teacher is unknown.
+    """
+    named = OmegaConf.to_container(config.distill.teacher, resolve=True)
+    keys = {"model", "labels", "loss", "weights", "weights_sha256"}
+    if not isinstance(named, dict) or set(named) != keys:
+        raise UserError(f"distill.teacher is {named}, but must have the keys {', '.join(sorted(keys))}")
+    own = config.copy()
+    for group in ("model", "labels", "loss"):
+        OmegaConf.update(own, group, _group_file(group, str(named[group])), merge=False)
+    if named["weights"] is not None or config.model.weights is None:
+        own.model.weights = named["weights"]
+    own.model.weights_sha256 = named["weights_sha256"]
+    own.distill = None
+    resolved: dict[str, Any] = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    return {group: resolved[group] for group in ("model", "labels", "loss")}
+
+
+def _group_file(group: str, name: str) -> Any:  # noqa: ANN401
+    path = resource("configs") / group / f"{name}.yaml"
+    if fault_of_name(name) or not path.is_file():
+        choices = ", ".join(sorted(item.stem for item in path.parent.glob("*.yaml")))
+        raise UserError(f"distill.teacher.{group} is '{name}', which does not exist; choose from {choices}")
+    return OmegaConf.load(path)

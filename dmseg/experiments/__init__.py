@@ -1,1 +1,0 @@
-"""Runs: how they are named, stored, planned and launched (floor 3)."""

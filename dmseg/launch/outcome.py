@@ -1,0 +1,167 @@
+"""What becomes of one run, and the log of one that fails."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from dmseg.errors import UnwritableError, UserError, advice
+from dmseg.files.atomic import write_whole
+from dmseg.runs.lease import Held
+from dmseg.runs.plan import PlannedRun
+from dmseg.runs.store import FULL, RunStore
+from dmseg.training.observers import Observer
+
+MakeObservers = Callable[[PlannedRun], list[Observer]]
+Kind = Literal["done", "misused", "failed", "blocked", "held", "stopped", "unwritable"]
+STATUS: dict[Kind, int] = {
+    "done": 0,
+    "failed": 1,
+    "blocked": 1,
+    "held": 1,
+    "misused": 2,
+    "unwritable": 2,
+    "stopped": 130,
+}
+
+LOG_LINES = 5
+"""How many lines of a failed run's log are shown."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run.
+
+    Attributes:
+        run: the run.
+        kind: ``done``; ``misused`` for a mistake of the user's; ``failed`` for anything else; ``blocked`` where its
+            teacher is missing; ``held`` by another process; ``stopped`` on request, its state kept; ``unwritable``
+            where the results folder is at fault, for this run and all others.
+        error: one or a few lines where it is not done.
+        log: file with all that the run said where it failed.
+    """
+
+    run: PlannedRun
+    kind: Kind = "done"
+    error: str | None = None
+    log: Path | None = None
+
+    @property
+    def status(self) -> int:
+        """Exit status: 0 done, 1 failed, 2 a mistake of use, 130 stopped."""
+        return STATUS[self.kind]
+
+    @property
+    def tail(self) -> str:
+        """The last lines of the log, empty where there is none."""
+        with suppress(OSError):
+            return "\n".join(self.log.read_text().splitlines()[-LOG_LINES:]) if self.log else ""
+        return ""
+
+
+CarryOut = Callable[[PlannedRun, MakeObservers], Outcome]
+
+
+def attempt(run: PlannedRun, observers: MakeObservers) -> Outcome:
+    """Carries out one run; an error becomes an outcome."""
+    from dmseg.runs.execute import execute
+    from dmseg.training.checkpoint import Interrupted
+
+    try:
+        execute(run, observers)
+    except Held as held:
+        return Outcome(run, "held", str(held))
+    except Interrupted as interrupted:
+        return Outcome(run, "stopped", str(interrupted))
+    except UnwritableError as error:
+        return Outcome(run, "unwritable", _with_notes(error, str(error)))
+    except UserError as error:
+        return Outcome(run, "misused", _with_notes(error, str(error)))
+    except OSError as error:
+        return _unwritable(run, error) if error.errno in FULL else _failed(run, error)
+    except Exception as error:
+        return _failed(run, error)
+    return Outcome(run)
+
+
+def _unwritable(run: PlannedRun, error: OSError) -> Outcome:
+    """The outcome of a run whose disk is full or read-only where the store has not said so: elsewhere than there."""
+    place = error.filename or run.results
+    return Outcome(run, "unwritable", _with_notes(error, f"{place}: {error.strerror or error}; {advice(error)}"))
+
+
+def _failed(run: PlannedRun, error: Exception) -> Outcome:
+    said = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    return Outcome(run, "failed", _with_notes(error, said), write_log(run, traceback.format_exc()))
+
+
+def _with_notes(error: Exception, said: str) -> str:
+    """What is said of an error, and what was noted on its way: that the training is kept."""
+    return "\n".join([said, *getattr(error, "__notes__", [])])
+
+
+def attempt_apart(run: PlannedRun, observers: MakeObservers, carry_out: CarryOut = attempt) -> Outcome:
+    """Carries out one run in a process that nobody watches: what it says goes to its log, which is kept if it fails."""
+    with _said_to(_unfinished_log(run)):
+        outcome = carry_out(run, observers)
+        if outcome.kind == "misused":
+            return replace(outcome, log=write_log(run, f"{outcome.error}\n"))
+    with suppress(OSError):
+        _unfinished_log(run).unlink(missing_ok=True)
+    return outcome
+
+
+def lost(run: PlannedRun, said: str) -> Outcome:
+    """The outcome of a run whose process died; its log ends with what is known of that."""
+    return Outcome(run, "failed", said, write_log(run, f"{said}\n"))
+
+
+def write_log(run: PlannedRun, text: str) -> Path | None:
+    """Keeps a failed run's log: what its process said so far, then `text`; None if the store cannot be written to."""
+    unfinished = _unfinished_log(run)
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        said = unfinished.read_text(errors="replace") if unfinished.exists() else ""
+        write_whole(RunStore(run.results).log(run.run_id), said + text)
+        unfinished.unlink(missing_ok=True)
+    except OSError:
+        return None
+    return RunStore(run.results).log(run.run_id)
+
+
+def _unfinished_log(run: PlannedRun) -> Path:
+    """Where the log of a run lies while it is carried out apart; hidden, as it does not tell of a failure."""
+    log = RunStore(run.results).log(run.run_id)
+    return log.with_name(f".{log.name}")
+
+
+@contextmanager
+def _said_to(path: Path) -> Iterator[None]:
+    """Sends this process's standard output and error to a file while the block runs, if it can be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
+    except OSError:
+        yield
+        return
+    before = [os.dup(number) for number in (1, 2)]
+    _point(file, file)
+    os.close(file)
+    try:
+        yield
+    finally:
+        _point(*before)
+        for number in before:
+            os.close(number)
+
+
+def _point(out: int, error: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(out, 1)
+    os.dup2(error, 2)

@@ -1,0 +1,303 @@
+"""Runs as Slurm jobs, through submitit: one array for all runs that may begin, one run or a few in each job.
+
+A job writes each run's outcome to a file as soon as it is known. A job that has left the queue with an outcome missing
+was cancelled or died; ``squeue`` and ``scontrol`` tell, so that no accounting is needed. A job that meets its time
+limit or is pre-empted keeps its run's state and is requeued; jobs whose command is gone go on, as the store tells.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from dmseg.config.settings import JobSettings
+from dmseg.errors import UnwritableError, UserError, advice
+from dmseg.files.atomic import write_whole
+from dmseg.launch.local import usable_cores, with_threads
+from dmseg.launch.outcome import CarryOut, MakeObservers, Outcome, attempt_apart, write_log
+from dmseg.runs.plan import PlannedRun
+from dmseg.runs.status import is_complete
+from dmseg.runs.stopping import ask_to_stop, should_stop
+from dmseg.runs.store import RunStore
+
+LOOK = 10.0
+"""Seconds between two looks at the queue; outcomes are looked for more often."""
+ROOM = 1000
+"""Most jobs of one array: Slurm's default limit (MaxArraySize)."""
+
+
+class Slurm:
+    """Carries runs out as Slurm jobs.
+
+    Args:
+        settings: of a job.
+        folder: where jobs, their logs and outcomes lie; a folder for this launch is made in it, which all nodes see.
+        observers: makes a run's observers.
+        carry_out: what is done with a run.
+
+    Raises:
+        UserError: if submitit or Slurm is missing.
+    """
+
+    def __init__(self, settings: JobSettings, folder: Path, observers: MakeObservers, carry_out: CarryOut) -> None:
+        self._settings, self._observers, self._carry_out = settings, observers, carry_out
+        self._folder = folder.absolute() / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
+        self._submitit = _submitit_executor(settings, self._folder)
+        self._jobs: list[_Job] = []
+        self._last_look = time.monotonic()
+        self._clean = True
+
+    def room(self) -> int:
+        """As many as one array takes."""
+        return ROOM * self._settings.runs
+
+    def begin(self, runs: Sequence[PlannedRun]) -> None:
+        """Submits an array of jobs.
+
+        Raises:
+            UserError: if Slurm refuses it.
+        """
+        size = self._settings.runs
+        parts = [tuple(runs[first : first + size]) for first in range(0, len(runs), size)]
+        batches = [Batch(part, self._observers, self._carry_out, self._folder / "outcomes") for part in parts]
+        if batches:
+            ids = _submit(self._submitit, batches)
+            self._jobs += [_Job(name, batch, self._folder) for name, batch in zip(ids, batches, strict=True)]
+
+    def ended(self, seconds: float) -> list[Outcome]:
+        """Outcomes that have been written since, and of the jobs that have gone without."""
+        time.sleep(seconds)
+        outcomes = [outcome for job in self._jobs for outcome in job.written()]
+        if time.monotonic() - self._last_look > LOOK and (queued := _queued()) is not None:
+            self._last_look = time.monotonic()
+            outcomes += [outcome for job in self._jobs if job.is_gone(queued) for outcome in job.without_outcome()]
+        self._jobs = [job for job in self._jobs if job.left]
+        self._clean &= all(outcome.kind in ("done", "held") for outcome in outcomes)
+        return outcomes
+
+    def ask_to_stop(self) -> None:
+        """Cancels all jobs: Slurm sends SIGTERM, on which a run keeps its state, and later SIGKILL."""
+        if self._jobs:
+            subprocess.run(["scancel", *(job.name for job in self._jobs)], check=False, capture_output=True)
+
+    def kill(self) -> None:
+        """Cancels all jobs; Slurm gives them no choice, but a little time."""
+        self.ask_to_stop()
+
+    def close(self) -> None:
+        """Removes the jobs' files, unless something went wrong or is still under way."""
+        if self._clean and not self._jobs:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one job does: some runs, one after another; called again after a requeue, it goes on.
+
+    Attributes:
+        runs: the runs.
+        observers: makes a run's observers.
+        carry_out: what is done with a run.
+        outcomes: folder for the outcomes, one file a run.
+        key: name of this batch within it.
+    """
+
+    runs: tuple[PlannedRun, ...]
+    observers: MakeObservers
+    carry_out: CarryOut
+    outcomes: Path
+    key: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+
+    def __call__(self) -> None:
+        """Carries out the runs that have no outcome yet; a stopped one has none, as it may be requeued."""
+        with _handing_warnings_on(lambda: not all(self.file(run).exists() for run in self.runs)):
+            for run in self.runs:
+                if should_stop():
+                    return
+                if not self.file(run).exists():
+                    outcome = attempt_apart(with_threads(run, len(usable_cores())), self.observers, self.carry_out)
+                    if outcome.kind != "stopped":
+                        write_whole(self.file(run), _to_text(outcome))
+
+    def checkpoint(self) -> Any:  # noqa: ANN401
+        """What submitit requeues: the same again, as outcomes and checkpoints say what is left."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+    def file(self, run: PlannedRun) -> Path:
+        """Where the outcome of a run goes."""
+        return self.outcomes / f"{self.key}-{run.run_id}.json"
+
+
+@contextmanager
+def _handing_warnings_on(is_unfinished: Callable[[], bool]) -> Iterator[None]:
+    """Keeps submitit's answer to Slurm's warning (requeue, exit) back until the run under way has kept its state.
+
+    The warning is a signal of its own at the time limit, SIGTERM on pre-emption. SIGTERM on ``scancel``, or where Slurm
+    requeues by itself, only stops.
+    """
+    from submitit import JobEnvironment
+
+    warning: signal.Signals = JobEnvironment._usr_sig()
+    told: list[int] = []
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        told.append(number)
+        ask_to_stop()
+
+    before = {number: signal.signal(number, on_signal) for number in (warning, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    requeue = before[warning]
+    if not told or not is_unfinished() or not callable(requeue):
+        return
+    if warning in told or _is_preempted(os.environ["SLURM_JOB_ID"]):
+        requeue(warning, None)
+
+
+def _is_preempted(job: str) -> bool:
+    """Whether Slurm has told a job to make room, and would take it for finished if it ended by itself now."""
+    shown = _show(job)
+    return "JobState=RUNNING" in shown and re.search(r"PreemptTime=\d", shown) is not None
+
+
+class _Job:
+    """A submitted job, seen from outside."""
+
+    def __init__(self, name: str, batch: Batch, folder: Path) -> None:
+        self.name = name
+        self.left = {run.run_id: run for run in batch.runs}
+        self._batch, self._folder = batch, folder
+        self._looks = 0
+
+    def written(self) -> list[Outcome]:
+        """Outcomes that the job has written since the last call."""
+        found = []
+        for run in list(self.left.values()):
+            if (file := self._batch.file(run)).exists():
+                found.append(_from_text(file.read_text(), run))
+                del self.left[run.run_id]
+        return found
+
+    def is_gone(self, queued: set[str]) -> bool:
+        """Whether the job was missing from the queue twice in a row: by then a late file is visible to all nodes."""
+        self._looks = 0 if self.name in queued else self._looks + 1
+        return self._looks >= 2
+
+    def without_outcome(self) -> list[Outcome]:
+        """Outcomes of the runs that a job which is gone left without one."""
+        outcomes = self.written()
+        state = _state(self.name)
+        log = self._folder / f"{self.name}_0_log.err"
+        outcomes += [_gone(run, self.name, state, log) for run in self.left.values()]
+        self.left = {}
+        return outcomes
+
+
+def _gone(run: PlannedRun, job: str, state: str, log: Path) -> Outcome:
+    store = RunStore(run.results)
+    if is_complete(run):
+        return Outcome(run)
+    if state in ("CANCELLED", "PREEMPTED", "COMPLETED"):
+        kept = any(store.checkpoints(run.run_id).glob("[0-9]*"))
+        goes_on = "it goes on from its checkpoint" if kept else "it begins anew"
+        return Outcome(run, "stopped", f"Slurm job {job} is {state}; call again, and {goes_on}")
+    said = f"Slurm job {job} ended as {state}, its output: {log}"
+    return Outcome(run, "failed", said, write_log(run, f"{_tail(log)}{said}\n"))
+
+
+def _tail(log: Path) -> str:
+    try:
+        return "".join(log.read_text(errors="replace").splitlines(keepends=True)[-20:])
+    except OSError:
+        return ""
+
+
+def _queued() -> set[str] | None:
+    """Names of this user's jobs that wait or run; None where Slurm does not answer."""
+    words = ["squeue", "--noheader", "--array", "--format=%i", f"--user={os.getuid()}"]
+    try:
+        done = subprocess.run(words, check=True, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return set(done.stdout.split())
+
+
+def _state(job: str) -> str:
+    """What became of a job that has left the queue, ``UNKNOWN`` where Slurm has forgotten it."""
+    found = re.search(r"JobState=(\w+)", _show(job))
+    return found[1] if found else "UNKNOWN"
+
+
+def _show(job: str) -> str:
+    words = ["scontrol", "--oneliner", "show", "job", job]
+    return subprocess.run(words, check=False, capture_output=True, text=True).stdout
+
+
+def _to_text(outcome: Outcome) -> str:
+    return json.dumps({"kind": outcome.kind, "error": outcome.error, "log": outcome.log and str(outcome.log)})
+
+
+def _from_text(text: str, run: PlannedRun) -> Outcome:
+    node = json.loads(text)
+    return Outcome(run, node["kind"], node["error"], node["log"] and Path(node["log"]))
+
+
+def _submitit_executor(settings: JobSettings, folder: Path) -> Any:  # noqa: ANN401
+    """Submitit's executor with these settings."""
+    try:
+        import submitit
+    except ImportError:
+        raise UserError("launcher=slurm needs submitit; install it: pip install 'dmseg[slurm]'") from None
+    if shutil.which("sbatch") is None:
+        raise UserError("launcher=slurm needs Slurm, but there is no command 'sbatch' on this machine")
+    executor = submitit.SlurmExecutor(folder, max_num_timeout=settings.requeues)
+    wanted = {
+        "job_name": "dmseg",
+        "time": settings.minutes,
+        "cpus_per_task": settings.cpus,
+        "gpus_per_node": settings.gpus or None,
+        "mem": None if settings.memory_gb is None else f"{round(1024 * settings.memory_gb)}M",
+        "array_parallelism": settings.parallel,
+        "partition": settings.partition,
+        "account": settings.account,
+        "qos": settings.qos,
+        "setup": settings.setup or None,
+        "additional_parameters": {"requeue": True, **settings.parameters},
+    }
+    executor.update_parameters(**{key: value for key, value in wanted.items() if value is not None})
+    return executor
+
+
+def _submit(executor: Any, batches: Sequence[Batch]) -> list[str]:  # noqa: ANN401
+    """Submits one array; returns the jobs' names.
+
+    Raises:
+        UserError: if Slurm refuses it.
+    """
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+    try:
+        with executor.batch():
+            jobs = [executor.submit(batch) for batch in batches]
+    except OSError as error:
+        said = f"{executor.folder} cannot be written to: {error.strerror or error}; {advice(error)}"
+        raise UnwritableError(said) from None
+    except (FailedJobError, FailedSubmissionError) as error:
+        lines = [line for line in str(error).splitlines() if "sbatch: " in line] or str(error).splitlines()
+        raise UserError(f"Slurm refuses the jobs (launcher.job says what is asked for): {lines[-1]}") from None
+    return [str(job.job_id) for job in jobs]

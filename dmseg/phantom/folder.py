@@ -1,0 +1,111 @@
+"""The folder of a phantom: written whole, marked with its settings, and made anew when they change."""
+
+import gzip
+import json
+import math
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import numpy.typing as npt
+
+from dmseg.errors import UserError
+from dmseg.files.atomic import remove_scratch, scratch_folder, writing
+from dmseg.files.schema import read_json
+
+MARKER = "phantom.json"
+
+
+def write_folder(root: Path, settings: dict[str, Any], fill: Callable[[Path], None]) -> None:
+    """Writes a phantom beside `root` and renames it at the end; a phantom that is there already is replaced.
+
+    Args:
+        root: folder to make; it may not hold anything but an earlier phantom.
+        settings: what the phantom depends on; kept in the marker.
+        fill: writes the files into the folder it is given.
+
+    Raises:
+        UserError: if `root` holds something else than a phantom.
+        UnwritableError: if the disk is full or cannot be written to.
+    """
+    _refuse_foreign(root)
+    with writing(root), scratch_folder(root) as scratch:
+        folder = scratch / "new"
+        folder.mkdir()
+        fill(folder)
+        (folder / MARKER).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        _swap(folder, root, scratch / "old")
+
+
+def is_made(root: Path, settings: dict[str, Any]) -> bool:
+    """Whether a phantom with these settings is there; what killed processes left beside it goes."""
+    if read_marker(root) != settings:
+        return False
+    remove_scratch(root)
+    return True
+
+
+def read_marker(root: Path) -> object:
+    """What the marker says; None where there is none or it cannot be read."""
+    try:
+        return read_json(root / MARKER)
+    except (OSError, ValueError):
+        return None
+
+
+def check_seed(seed: object) -> None:
+    """Refuses a seed out of range.
+
+    Raises:
+        UserError: if it is not a whole number, 0 or more.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise UserError(f"the phantom's seed is {seed!r}; set it to a whole number, 0 or more")
+
+
+def check_scale(scale: object, width: int, smallest: int, what: str) -> None:
+    """Refuses a scale out of range.
+
+    Raises:
+        UserError: if it is not above 0, or images of that native width would be narrower than `smallest` pixels.
+    """
+    if not (isinstance(scale, int | float) and math.isfinite(scale) and scale > 0):
+        raise UserError(f"the phantom's scale is {scale!r}; set it above 0 (1 for the native image sizes)")
+    if round(width * scale) < smallest:
+        raise UserError(
+            f"the phantom's scale is {scale:g}: {what} images would be less than {smallest} "
+            f"pixels wide; set it to at least {math.ceil(100 * smallest / width) / 100:g}"
+        )
+
+
+def write_nifti(path: Path, values: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> None:
+    """Writes ``.nii`` or ``.nii.gz``, without a time stamp so that equal arrays give equal files."""
+    content = nibabel.Nifti1Image(np.asfortranarray(values), affine).to_bytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(content, compresslevel=1, mtime=0) if path.suffix == ".gz" else content)
+
+
+def _refuse_foreign(root: Path) -> None:
+    """Refuses to replace anything that is not a phantom."""
+    if (root.exists() and not root.is_dir()) or root.is_symlink():
+        raise UserError(f"{root} is not a plain folder; name another place for the phantom")
+    if root.is_dir() and any(root.iterdir()) and not (root / MARKER).is_file():
+        raise UserError(f"{root} holds files but no {MARKER}, so it is not a phantom; name another place for one")
+
+
+def _swap(folder: Path, root: Path, retired: Path) -> None:
+    """Puts the finished folder in place, unless another process was first with the same phantom."""
+    with suppress(FileNotFoundError):
+        os.rename(root, retired)
+    try:
+        os.rename(folder, root)
+    except OSError:
+        if read_marker(root) == read_marker(folder):
+            return
+        if retired.exists() and not root.exists():
+            os.rename(retired, root)
+        raise

@@ -1,0 +1,360 @@
+"""Carries out one planned run: train, evaluate, store; or only what is missing of it."""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import pandas as pd
+import torch
+from torch import nn
+
+from dmseg.data.batches import BatchSource, load_training
+from dmseg.data.prepared import PreparedTask
+from dmseg.files.schema import GROUP, TEXT, number, plain, record, whole
+from dmseg.methods.base import Streams
+from dmseg.runs.identity import evaluation_identity
+from dmseg.runs.plan import PlannedRun
+from dmseg.runs.preflight import check_schedule, check_scoring
+from dmseg.runs.pretrained import pretrained_facts
+from dmseg.runs.provenance import begin_usage, describe_machine, describe_usage, describe_versions
+from dmseg.runs.seal import write_json
+from dmseg.runs.status import is_complete
+from dmseg.runs.stopping import should_stop
+from dmseg.runs.store import RunStore, mean_scores, save_weights, write_scores
+from dmseg.runs.training_data import distill_objective
+from dmseg.training.checkpoint import REPORTS, SESSIONS, Checkpoints, Interrupted, Session, State, load_weights
+from dmseg.training.evaluate import Array, evaluate, save_predictions
+from dmseg.training.fit import fit, resolve_device
+from dmseg.training.objective import Objective
+from dmseg.training.observers import EpochReport, Observer, Observers, RunInfo
+from dmseg.training.precision import check_precision, describe_precision
+from dmseg.training.random_streams import stream, stream_seed
+
+COURSE = record(
+    {
+        "epochs": whole(1),
+        "steps_per_epoch": whole(1),
+        "reports": REPORTS,
+        "sessions": SESSIONS,
+        "facts": GROUP,
+        "machine": GROUP,
+        "usage": record(
+            {"ended": TEXT, "peak_memory_mib": number(0)}, {"peak_device_memory_mib": number(0)}, others=None
+        ),
+    },
+    others=None,
+)
+"""The plain form of `_Course`."""
+
+KEPT = "the training is kept: the same command only scores"
+RESUME = "the training is kept, run the same command to resume: it only scores"
+
+
+class _Reports:
+    """Collects the epoch reports, also those of earlier sessions."""
+
+    def __init__(self) -> None:
+        self.found: list[EpochReport] = []
+
+    def epoch_ended(self, report: EpochReport) -> None:
+        self.found.append(report)
+
+    def started(self, info: RunInfo) -> None: ...
+    def stepped(self, step: int) -> None: ...
+    def evaluated(self, summary: dict[str, float]) -> None: ...
+    def ended(self, error: BaseException | None) -> None: ...
+
+
+@dataclass(frozen=True)
+class _Course:
+    """What is known of a training that is over, kept with its weights until they are scored.
+
+    Attributes:
+        epochs: number of epochs.
+        steps_per_epoch: optimiser steps in an epoch.
+        reports: of each epoch.
+        sessions: that it took.
+        facts: of the objective.
+        machine: what it ran on, and with which versions.
+        usage: when it ended and how much memory it took.
+    """
+
+    epochs: int
+    steps_per_epoch: int
+    reports: list[EpochReport]
+    sessions: list[Session]
+    facts: dict[str, Any]
+    machine: dict[str, Any]
+    usage: dict[str, Any]
+
+    @classmethod
+    def of(cls, node: Mapping[str, Any]) -> Self:
+        """From the plain form that `dataclasses.asdict` gives.
+
+        Raises:
+            Misfit: if it is none.
+        """
+        plain(node, "rest.pt")
+        COURSE(node, "rest.pt")
+        reports = [EpochReport(**report) for report in node["reports"]]
+        sessions = [Session(**session) for session in node["sessions"]]
+        return cls(**{**node, "reports": reports, "sessions": sessions})
+
+    def write_history(self, path: Path) -> None:
+        rows = [{"epoch": item.epoch, "step": item.step, "lr": item.lr, **item.losses} for item in self.reports]
+        pd.DataFrame(rows).to_csv(path, index=False)
+
+
+def execute(run: PlannedRun, observers: Callable[[PlannedRun], list[Observer]] = lambda run: []) -> bool:
+    """Does what is missing of a run; a finished training is never repeated.
+
+    Args:
+        run: the planned run.
+        observers: makes the run's observers; called only if there is something to do.
+
+    Returns:
+        Whether anything was done.
+
+    Raises:
+        Held: if another process works on the run.
+        Interrupted: if this process was asked to stop; the state is kept.
+        UserError: if the data, the settings or the store are at fault.
+    """
+    store = RunStore(run.results)
+    if is_complete(run):
+        store.tidy(run.run_id)
+        return False
+    if should_stop():
+        raise Interrupted("stopped before it began; run the same command to resume")
+    with store.working_on(run.run_id):
+        if is_complete(run):
+            return False
+        _do_what_is_missing(run, store, observers)
+    return True
+
+
+def _do_what_is_missing(run: PlannedRun, store: RunStore, observers: Callable[[PlannedRun], list[Observer]]) -> None:
+    device = resolve_device(run.settings.device)
+    if run.settings.threads is not None:
+        torch.set_num_threads(run.settings.threads)
+    if store.is_done(run.run_id):
+        _score_again(run, store, device)
+        return
+    check_precision(run.precision, device)
+    told = Observers(observers(run))
+    kept = run.settings.checkpoint
+    checkpoints = Checkpoints(store.checkpoints(run.run_id), kept.minutes, kept.steps, should_stop)
+    error: BaseException | None = None
+    try:
+        store.write(run.run_id, partial(_train_and_score, run, device, told, checkpoints))
+        checkpoints.remove()
+        store.log(run.run_id).unlink(missing_ok=True)
+    except BaseException as caught:
+        error = caught
+        if checkpoints.is_finished and not isinstance(caught, Interrupted):
+            caught.add_note(KEPT)
+        raise
+    finally:
+        with suppress(OSError):  # the terminal may be gone
+            told.ended(error)
+
+
+def _train_and_score(
+    run: PlannedRun, device: torch.device, told: Observers, checkpoints: Checkpoints, folder: Path
+) -> None:
+    """Fills a run's folder."""
+    start = time.monotonic()
+    begin_usage(device)
+    prepared = PreparedTask(run.store)
+    write_json(folder / "config.json", _config(run))
+    kept = _finished(run, prepared, device, checkpoints, told)
+    if kept is not None:
+        model, course = kept
+        here = 0.0
+    else:
+        model, course = _trained(run, prepared, device, told, checkpoints)
+        here = course.sessions[-1].seconds
+    if should_stop():
+        raise Interrupted(f"stopped after the last step; {RESUME}")
+    course.write_history(folder / "history.csv")
+    save_weights(folder / "weights.safetensors", model)
+    predictions = folder / "predictions" if run.settings.evaluate.save_predictions else None
+    cases = _score(run, model, prepared, device, predictions)
+    _write_evaluation(run, cases, folder)
+    seconds = sum(session.seconds for session in course.sessions)
+    times = {"train_seconds": seconds, "seconds": seconds + time.monotonic() - start - here}
+    write_json(folder / "manifest.json", _manifest(run, course, times, describe_usage(device)))
+    told.evaluated(mean_scores(cases))
+
+
+def _trained(
+    run: PlannedRun, prepared: PreparedTask, device: torch.device, told: Observers, checkpoints: Checkpoints
+) -> tuple[nn.Module, _Course]:
+    """Trains the network, from the last checkpoint on, and keeps it before anything else may fail."""
+    settings = run.settings
+    model = initial_model(run, prepared.n_channels).to(device)
+    pretrained = pretrained_facts(run)
+    check_scoring(run, model, prepared, device)
+    source = _batch_source(run, prepared, device)
+    told.started(_info(run, source.epochs, source.steps_per_epoch))
+    objective = _objective(run, prepared, device)
+    torch.manual_seed(stream_seed(settings.seed, settings.fold, "dropout"))  # last: building a teacher draws, too
+    reports = _Reports()
+    sessions = _fit(run, model, source, objective, Observers([reports, told]), checkpoints)
+    course = _Course(
+        source.epochs,
+        source.steps_per_epoch,
+        reports.found,
+        sessions,
+        objective.facts() | pretrained,
+        {"versions": describe_versions(), "machine": describe_machine(device)},
+        describe_usage(device),
+    )
+    checkpoints.finish(source.epochs * source.steps_per_epoch, model.state_dict(), asdict(course))
+    return model, course
+
+
+def _finished(
+    run: PlannedRun, prepared: PreparedTask, device: torch.device, checkpoints: Checkpoints, told: Observers
+) -> tuple[nn.Module, _Course] | None:
+    """A trained network that was not scored, if there is one; neither training data nor teacher are needed."""
+    if not checkpoints.has_finished:
+        return None
+    model = _untrained(run, prepared)
+
+    def load(state: State) -> _Course:
+        course = _Course.of(state.rest)
+        load_weights(model, state.weights)
+        return course
+
+    course = checkpoints.restore(load, finished=True)
+    if course is None:
+        return None
+    told.started(_info(run, course.epochs, course.steps_per_epoch))
+    for report in course.reports:
+        told.epoch_ended(report)
+    return _on_device(model, device), course
+
+
+def _info(run: PlannedRun, epochs: int, steps_per_epoch: int) -> RunInfo:
+    return RunInfo(run.run_id, run.experiment_id, run.title, _config(run), epochs, steps_per_epoch)
+
+
+def _config(run: PlannedRun) -> dict[str, Any]:
+    return {"identity": run.identity, "settings": asdict(run.settings)}
+
+
+def _network(
+    run: PlannedRun, prepared: PreparedTask, weights: Mapping[str, torch.Tensor], device: torch.device
+) -> nn.Module:
+    """The network of a run with these weights."""
+    model = _untrained(run, prepared)
+    model.load_state_dict(weights)
+    return _on_device(model, device)
+
+
+def _untrained(run: PlannedRun, prepared: PreparedTask) -> nn.Module:
+    """The network of a run, to load weights into."""
+    return run.method.network(replace(run.settings.model, weights=None), prepared.n_channels, run.task)
+
+
+def _on_device(model: nn.Module, device: torch.device) -> nn.Module:
+    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def _objective(run: PlannedRun, prepared: PreparedTask, device: torch.device) -> Objective:
+    """What is minimised: what the method says, or a loss against the label and a teacher."""
+    settings = run.settings
+    if settings.distill is None:
+        return run.method.objective(settings.loss, _streams(run))
+    return distill_objective(run, settings.distill, prepared, device, _streams(run))
+
+
+def initial_model(run: PlannedRun, n_channels: int) -> nn.Module:
+    """The untrained network of a run: the same for all label strategies."""
+    torch.manual_seed(stream_seed(run.settings.seed, run.settings.fold, "initialisation"))
+    return run.method.network(run.settings.model, n_channels, run.task)
+
+
+def _fit(
+    run: PlannedRun,
+    model: nn.Module,
+    source: BatchSource,
+    objective: Objective,
+    told: Observers,
+    checkpoints: Checkpoints,
+) -> list[Session]:
+    method, optim = run.method, run.settings.optim
+    optimizer = method.optimizer(model, optim)
+    total = source.steps_per_epoch * source.epochs
+    schedule = method.schedule(optimizer, optim, total)
+    check_schedule(schedule, total)
+    return fit(model, source, objective, optimizer, schedule, run.precision, told, checkpoints)
+
+
+def _streams(run: PlannedRun) -> Streams:
+    return partial(stream, run.settings.seed, run.settings.fold)
+
+
+def _batch_source(run: PlannedRun, prepared: PreparedTask, device: torch.device) -> BatchSource:
+    settings = run.settings
+    raters = run.method.uses_raters
+    data = load_training(prepared, run.split.train, run.fusion, device, raters, run.votes)
+    order, rater, augmentation = map(_streams(run), ("order", "rater", "augmentation"))
+    return BatchSource(data, settings.labels, settings.train, order, rater, augmentation)
+
+
+def _score(
+    run: PlannedRun, model: nn.Module, prepared: PreparedTask, device: torch.device, predictions: Path | None
+) -> pd.DataFrame:
+    save = None if predictions is None else save_predictions(predictions)
+
+    def keep(case: str, probability: Array) -> None:
+        if should_stop():
+            raise Interrupted(f"stopped while it was scored; {RESUME}")
+        if save is not None:
+            save(case, probability)
+
+    predictor = run.method.predictor(model, _streams(run))
+    return evaluate(predictor, prepared, run.split.validation, run.reference, run.settings.evaluate, device, keep)
+
+
+def _score_again(run: PlannedRun, store: RunStore, device: torch.device) -> None:
+    """Re-evaluates saved weights: new evaluation settings, or predictions that were not kept."""
+    prepared = PreparedTask(run.store)
+    model = _network(run, prepared, store.load_weights(run.run_id), device)
+    scored: list[pd.DataFrame] = []
+    if run.settings.evaluate.save_predictions and not store.has_predictions(run.run_id):
+        store.add(
+            run.run_id,
+            "predictions",
+            lambda folder: scored.append(_score(run, model, prepared, device, folder)),
+        )
+    if not store.has_evaluation(run.run_id, run.evaluation_id):
+        cases = scored[0] if scored else _score(run, model, prepared, device, None)
+        store.add(run.run_id, f"evaluations/{run.evaluation_id}", partial(_write_evaluation, run, cases))
+
+
+def _write_evaluation(run: PlannedRun, cases: pd.DataFrame, folder: Path) -> None:
+    write_scores(folder, cases, run.evaluation_id, evaluation_identity(run.settings.evaluate))
+
+
+def _manifest(run: PlannedRun, course: _Course, times: dict[str, float], usage: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **course.facts,
+        "run_id": run.run_id,
+        "experiment_id": run.experiment_id,
+        "title": run.title,
+        "phantom": run.settings.data.phantom is not None,
+        "split": {"train": list(run.split.train), "validation": list(run.split.validation)},
+        "precision": describe_precision(run.precision),
+        **course.machine,
+        **times,
+        "steps": course.steps_per_epoch * course.epochs,
+        "sessions": [asdict(session) for session in course.sessions],
+        **{name: max(value, usage.get(name, value)) for name, value in {**usage, **course.usage}.items()},
+    }

@@ -1,0 +1,243 @@
+"""What a run is named by: a digest of everything that its numbers depend on, and of nothing else."""
+
+import errno
+import stat
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from dmseg.config.code_version import code_version
+from dmseg.config.label_kind import fused_kind
+from dmseg.config.settings import (
+    DistillSettings,
+    EvaluateSettings,
+    LabelSettings,
+    LossSettings,
+    MethodSettings,
+    ModelSettings,
+    Settings,
+)
+from dmseg.data.folds import Split
+from dmseg.errors import UserError
+from dmseg.files.regular import checksum
+from dmseg.runs.digests import digest
+from dmseg.runs.digests import experiment_identity as experiment_identity
+from dmseg.runs.digests import identifier as identifier
+
+NETWORK = "dmseg.models.build.build_model"
+"""What builds the networks of all methods."""
+
+REVISIONS = {"labels": 1, "model": 1, "loss": 1, "training": 1}
+"""Raised when a fix changes the numbers of all runs, so that earlier ones are not taken for new ones; a component that
+settings name has a revision of its own (`dmseg.config.code_version`)."""
+
+DISTILL_REVISION = 1
+"""The same for distillation."""
+
+KDE_REVISION = 2
+"""The same for the kernel estimate of the teacher's calibration."""
+
+DROPOUT_REVISION = 2
+"""The same for distilled networks with dropout: up to 1, their dropout depended on how the teacher was initialised."""
+
+DROPOUT = ("DeepLabV3", "DeepLabV3Plus", "FPN", "PSPNet")
+"""Architectures with dropout by default."""
+
+METHOD_REVISION = 2
+"""The same for the methods that plain training is compared with."""
+
+PLAIN = "dmseg.methods.base.Method"
+"""Plain training, which was all there was before there were methods."""
+
+EVALUATION_REVISION = 1
+"""The same for the scores of a trained network."""
+
+IDENTITY_DEFAULTS: dict[str, Any] = {"train.crop": 1.0, "distill": None, "held_out": None, "method": None, "code": {}}
+"""Keys that joined the schema later, each with the value that stands for how things were before it existed. A key equal
+to its value here is left out of the identity, so that earlier ids stay valid. Entries are never changed."""
+
+INTERPOLATION_DEFAULTS = {"hard": "nearest", "soft": "linear"}
+"""The same for `labels.interpolation`, by the kind of label that the fusion returns."""
+
+EVALUATION_DEFAULTS: dict[str, Any] = {"crop": 1.0, "ged": False, "code": 1}
+"""The same for evaluations."""
+
+
+def run_identity(
+    settings: Settings,
+    precision: str,
+    data_digest: str,
+    split: Split,
+    teachers: Mapping[str, str] | None = None,
+    held_out: float | None = None,
+) -> dict[str, Any]:
+    """The scientific settings of a run, plain and canonical.
+
+    Titles, paths, devices, workers, trackers, and the names of profile, protocol and groups are not in it; neither are
+    options that have no effect (the kernel of uniform smoothing).
+
+    Args:
+        settings: the run's settings.
+        precision: resolved precision, ``fp32``, ``tf32`` or ``bf16``.
+        data_digest: digest of the prepared arrays.
+        split: the fold's cases.
+        teachers: run and experiment id of the teacher and of what calibrates it, by the keys that they stand under.
+        held_out: share of the fold's training cases that a run which calibrates a teacher leaves out; else None.
+
+    Raises:
+        UserError: if the weights file cannot be read.
+    """
+    identity = {
+        "task": settings.task,
+        "data": {"digest": data_digest, "size": settings.data.size},
+        "split": digest({"train": split.train, "validation": split.validation}),
+        "fold": settings.fold,
+        "seed": settings.seed,
+        "precision": precision,
+        "method": _method(settings.method),
+        "labels": _labels(settings.labels),
+        "model": _model(settings.model),
+        "loss": _loss(settings.loss),
+        "distill": None if settings.distill is None else _distill(settings, settings.distill, teachers or {}),
+        "held_out": held_out,
+        "optim": asdict(settings.optim),
+        "train": asdict(settings.train),
+        "revisions": REVISIONS,
+        "code": _code(settings),
+    }
+    for key in settings.method.unused:
+        _drop(identity, key)
+    return _without_defaults(identity, IDENTITY_DEFAULTS)
+
+
+def evaluation_identity(settings: EvaluateSettings) -> dict[str, Any]:
+    """What the scores of a trained network depend on beside the network."""
+    names = ("reference", "empty", "bins", "crop", "ged")
+    chosen = {name: getattr(settings, name) for name in names}
+    chosen["code"] = code_version(settings.reference["_target_"])
+    return _without_defaults(chosen, EVALUATION_DEFAULTS) | {"revision": EVALUATION_REVISION}
+
+
+def _code(settings: Settings) -> dict[str, int | str]:
+    """Code of the components that a training uses; revision 1, the first one, is left out."""
+    targets = {"method": settings.method.target, "network": NETWORK}
+    if "labels" not in settings.method.unused:
+        targets["labels"] = settings.labels.target
+    if "loss" not in settings.method.unused and settings.loss.region_weight:
+        targets["loss"] = str(settings.loss.region["_target_"])
+    versions = {name: code_version(target) for name, target in targets.items()}
+    return {name: version for name, version in versions.items() if version != 1}
+
+
+def _labels(settings: LabelSettings) -> dict[str, Any]:
+    """An interpolation that is not the default of the label's kind is named by a key that no earlier identity has."""
+    node = _without_names(asdict(settings))
+    kind = fused_kind(settings)
+    node["soft"] = kind == "soft"
+    if settings.interpolation == INTERPOLATION_DEFAULTS[kind]:
+        del node["interpolation"]
+    if settings.smoothing is None:
+        del node["smoothing"]
+    elif settings.smoothing.kind == "uniform":
+        del node["smoothing"]["kernel"]
+    return node
+
+
+def _loss(settings: LossSettings) -> dict[str, Any]:
+    """A term of weight zero is not computed, so its options have no effect."""
+    node = _without_names(asdict(settings))
+    if not settings.region_weight:
+        del node["region"]
+    if not settings.ce_weight:
+        del node["kl"]
+    return node
+
+
+def _distill(student: Settings, settings: DistillSettings, teachers: Mapping[str, str]) -> dict[str, Any]:
+    """The terms' weights, the teacher's id, and what is done with its predictions; what has no effect is left out."""
+    weights = settings.weights(student.loss)
+    node: dict[str, Any] = {"weights": weights, "revision": DISTILL_REVISION}
+    if not settings.needs_teacher(student.loss):
+        return node
+    if _has_dropout(student.model):
+        node["dropout"] = DROPOUT_REVISION
+    node |= {**teachers, "temperature": settings.temperature}
+    if "teacher_region" in weights:
+        node["classes"] = settings.classes
+    if settings.calibrate is not None:
+        node["calibrate"] = settings.calibrate
+    if settings.kde is not None and settings.kde.bandwidth:
+        node["kde"] = asdict(settings.kde) | {"revision": KDE_REVISION}
+    return node
+
+
+def _method(settings: MethodSettings) -> dict[str, Any] | None:
+    """A method that is not plain training; None is that."""
+    if settings.target == PLAIN:
+        return None
+    return {"target": settings.target, "options": settings.options, "revision": METHOD_REVISION}
+
+
+def _model(settings: ModelSettings) -> dict[str, Any]:
+    node = _without_names(asdict(settings))
+    node["options"] = {name: value for name, value in settings.options.items() if value is not None}
+    pinned = node.pop("weights_sha256")
+    if settings.weights == "imagenet" and pinned is not None:
+        node["weights_sha256"] = pinned
+    elif settings.weights not in (None, "imagenet"):  # a file is named by its content, pinned or not
+        digest = _file_digest(Path(str(settings.weights)))
+        if pinned not in (None, digest):
+            raise UserError(f"{settings.weights} has the SHA-256 {digest}, but model.weights_sha256 is {pinned}")
+        node["weights"] = f"sha256:{digest}"
+    return node
+
+
+def _has_dropout(settings: ModelSettings) -> bool:
+    """Whether a network drops something in training, as its architecture or an option says."""
+    options = {**settings.options, **settings.encoder_options}
+    return settings.architecture in DROPOUT or any("drop" in name and value for name, value in options.items())
+
+
+def _file_digest(path: Path) -> str:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe is waited for, a device has no end
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        return _digest_of_version(path, status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise UserError(
+            f"model.weights={path} cannot be read ({error.strerror}); it may be null, imagenet or the path of a file"
+        ) from None
+
+
+@lru_cache(maxsize=64)
+def _digest_of_version(path: Path, size: int, mtime_ns: int) -> str:
+    """Digest of a file, computed once for all runs that are planned with it."""
+    return checksum(path)
+
+
+def _drop(node: dict[str, Any], key: str) -> None:
+    """Removes a dotted key."""
+    group, _, rest = key.partition(".")
+    if rest:
+        _drop(node[group], rest)
+    else:
+        del node[group]
+
+
+def _without_names(node: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in node.items() if key != "name"}
+
+
+def _without_defaults(identity: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Drops later keys that have their frozen default."""
+    for key, default in defaults.items():
+        *groups, name = key.split(".")
+        node = identity
+        for group in groups:
+            node = node.get(group, {})
+        if name in node and node[name] == default:
+            del node[name]
+    return identity

@@ -1,0 +1,279 @@
+"""What lies in a run store, read from its files alone: no configuration is composed, no data are needed."""
+
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dmseg.errors import UserError
+from dmseg.files.atomic import abandoned
+from dmseg.files.atomic import remove as remove_path
+from dmseg.files.names import is_id
+from dmseg.files.regular import is_regular, regular_files
+from dmseg.runs.lease import is_held
+from dmseg.runs.records import SCORES, parse_cases, read_cases_file
+from dmseg.runs.seal import DONE, DamagedError, read_seal
+from dmseg.runs.store import RunStore
+
+OWN = re.compile(r"(\.time|\.predictions|\.?[0-9a-f]{16}(\.json|\.log)?)(\.[0-9a-f]{8,32}|\.claim)?")
+"""Names in a store's folders: of runs, their leases and logs, and what is being written."""
+ASIDE = re.compile(r"[0-9a-f]{16}-[0-9]+")
+"""Names of runs that were set aside."""
+FIELDS = ("status", "data", "task", "labels", "model", "fold", "seed", "experiment")
+"""What runs can be chosen by, beside their ids."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run as its store shows it.
+
+    Attributes:
+        store: the store.
+        run_id: id of the run.
+        status: ``done``, ``damaged``, ``running`` or ``failed``.
+        title: words for people; of a damaged run what is wrong; empty where nothing is known but the id.
+        fields: values of `FIELDS`, as text.
+        scores: means over the validation cases, fractions.
+        seconds: time it took, NaN where unknown.
+    """
+
+    store: RunStore
+    run_id: str
+    status: str
+    title: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    scores: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = math.nan
+
+
+def entries(stores: Iterable[RunStore]) -> list[Entry]:
+    """All runs of some stores: finished ones first, then those that are being computed or that failed."""
+    return [entry for store in stores for entry in _entries(store)]
+
+
+def _entries(store: RunStore) -> Iterator[Entry]:
+    stored = store.stored()
+    for run_id in stored:
+        yield _finished(store, run_id)
+    known = set(stored)
+    for path in _named_by_runs(store, "leases", ".json"):
+        if path.stem not in known and is_held(path):
+            known.add(path.stem)
+            yield Entry(store, path.stem, "running", fields={"status": "running"})
+    for path in _named_by_runs(store, "failed", ".log"):
+        if path.stem not in known:
+            yield Entry(store, path.stem, "failed", fields={"status": "failed"})
+
+
+def _named_by_runs(store: RunStore, folder: str, ending: str) -> list[Path]:
+    """Files of one of the store's folders that are called as a run is."""
+    found = (path for path in (store.results / folder).glob(f"*{ending}") if is_id(path.stem))
+    return sorted(path for path in found if is_regular(path))
+
+
+def _finished(store: RunStore, run_id: str) -> Entry:
+    try:
+        if wrong := store.damage(run_id):
+            return _damaged(store, run_id, wrong[0])
+        return _sound(store, run_id)
+    except (DamagedError, OSError) as error:  # it is changed or removed while it is read
+        return _damaged(store, run_id, str(error).splitlines()[0])
+
+
+def _damaged(store: RunStore, run_id: str, why: str) -> Entry:
+    return Entry(store, run_id, "damaged", why.removeprefix(f"{store.folder(run_id)}"), {"status": "damaged"})
+
+
+def _sound(store: RunStore, run_id: str) -> Entry:
+    settings = store.read_json(run_id, "config.json")["settings"]
+    manifest = store.read_json(run_id, "manifest.json")
+    chosen = {
+        "status": "done",
+        "data": settings["data"]["name"],
+        "task": settings["task"],
+        "labels": settings["labels"]["name"],
+        "model": settings["model"]["name"],
+        "fold": settings["fold"],
+        "seed": settings["seed"],
+        "experiment": manifest["experiment_id"],
+    }
+    remarks = [word for key, word in (("phantom", "(PHANTOM data)"), ("imported", "(imported)")) if manifest.get(key)]
+    return Entry(
+        store,
+        run_id,
+        "done",
+        " ".join([manifest["title"], *remarks]),
+        {name: str(value) for name, value in chosen.items()},
+        _means(store.folder(run_id)),
+        float(manifest["seconds"]),
+    )
+
+
+def _means(folder: Path) -> dict[str, float]:
+    """Mean of each score over the cases that have one."""
+    try:
+        rows = parse_cases(read_cases_file(folder))
+    except ValueError as error:
+        raise DamagedError(f"{folder} is damaged: {error}") from None
+    values = {name: [float(row[name]) for row in rows if row.get(name)] for name in SCORES}
+    return {name: sum(found) / len(found) if found else math.nan for name, found in values.items()}
+
+
+def choose(found: Sequence[Entry], words: Sequence[str]) -> list[Entry]:
+    """Runs that fit all of some words: beginnings of ids, or ``field=value`` with several values by commas.
+
+    Raises:
+        UserError: if a field is unknown, or no run has such an id.
+    """
+    chosen = list(found)
+    ids = [word for word in words if "=" not in word]
+    for word in ids:
+        if not any(entry.run_id.startswith(word) for entry in found):
+            raise UserError(f"there is no run '{word}' in {_places(found)}; 'dmseg runs list' shows all")
+    if ids:
+        chosen = [entry for entry in chosen if entry.run_id.startswith(tuple(ids))]
+    for word in (word for word in words if "=" in word):
+        name, _, value = word.partition("=")
+        if name not in FIELDS:
+            raise UserError(f"runs cannot be chosen by '{name}'; choose by {', '.join(FIELDS)}, or by id")
+        chosen = [entry for entry in chosen if entry.fields.get(name) in value.split(",")]
+    return chosen
+
+
+def _places(found: Sequence[Entry]) -> str:
+    return ", ".join(dict.fromkeys(str(entry.store.results) for entry in found)) or "this store, which is empty"
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Runs that a run stands on, and that stand on it.
+
+    Attributes:
+        teachers: ids of runs that its identity names.
+        students: ids of runs whose identity names it.
+    """
+
+    teachers: tuple[str, ...]
+    students: tuple[str, ...]
+
+
+def lineage(entry: Entry, found: Sequence[Entry]) -> Lineage:
+    """Which runs taught a run, and which it taught, as their identities say."""
+    own = set(_texts(_identity(entry)))
+    others = [other for other in found if other.status == "done" and other.run_id != entry.run_id]
+    return Lineage(
+        tuple(other.run_id for other in others if other.run_id in own),
+        tuple(other.run_id for other in others if entry.run_id in set(_texts(_identity(other)))),
+    )
+
+
+def _identity(entry: Entry) -> Any:  # noqa: ANN401
+    return entry.store.read_json(entry.run_id, "config.json")["identity"]
+
+
+def _texts(node: Any) -> Iterator[str]:  # noqa: ANN401
+    """All texts in nested containers."""
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, Mapping):
+        for value in node.values():
+            yield from _texts(value)
+    elif isinstance(node, Sequence):
+        for value in node:
+            yield from _texts(value)
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something that may be removed.
+
+    Attributes:
+        path: file or folder.
+        why: what it is.
+        size: bytes.
+    """
+
+    path: Path
+    why: str
+    size: int
+
+    def remove(self) -> None:
+        """Removes it; of a link, not what it leads to."""
+        remove_path(self.path)
+
+
+def leftovers(store: RunStore) -> list[Leftover]:
+    """What no run needs any more: scratch of dead processes, checkpoints and logs of finished runs, damaged runs."""
+    done = set(store.run_ids())
+    found = [
+        _leftover(path, "scratch of a dead process")
+        for path in store.runs.glob(".*")
+        if OWN.fullmatch(path.name) and not _is_in_work(store, path)
+    ]
+    others = [store.results / name for name in ("", "leases", "failed", "tables", "sweeps", "figures")]
+    for folder in (*others, *sorted((store.results / "checkpoints").glob("*"))):
+        found += [_leftover(path, "scratch of a dead process") for path in abandoned(folder)]
+    for run_id in sorted(done):
+        for path, why in (
+            (store.checkpoints(run_id), "checkpoint of a finished run"),
+            (store.log(run_id), "log of a failure, finished since"),
+        ):
+            if os.path.lexists(path):
+                found.append(_leftover(path, why))
+    aside = (path for path in sorted((store.results / "damaged").glob("*")) if ASIDE.fullmatch(path.name))
+    return found + [_leftover(path, "damaged run, set aside") for path in aside]
+
+
+def foreign(store: RunStore) -> list[Path]:
+    """Files and folders that dmseg did not write, among those of a store: an operating system's or a file server's.
+
+    Of a folder that is foreign the content is not listed.
+    """
+    folders = (store.results / name for name in ("runs", "checkpoints", "leases", "failed"))
+    found = [path for folder in folders for path in folder.glob("*") if not OWN.fullmatch(path.name)]
+    for run_id in store.run_ids():
+        with suppress(DamagedError):
+            found += _foreign_in_run(store, run_id)
+    return sorted(found)
+
+
+def _foreign_in_run(store: RunStore, run_id: str) -> list[Path]:
+    parts = [store.folder(run_id), *store.additions(run_id)]
+    known = {store.folder(run_id) / "evaluations", *parts}
+    for part in parts:
+        for name in (DONE, *read_seal(part)):
+            known |= {part / name, *(part / name).parents}
+    tree = os.walk(store.folder(run_id))
+    everything = (Path(place) / name for place, folders, files in tree for name in (*folders, *files))
+    beside = (path for path in everything if path not in known and path.parent in known)
+    return [path for path in beside if not OWN.fullmatch(path.name)]
+
+
+def whole_runs(chosen: Sequence[Entry]) -> list[Leftover]:
+    """The folders of some finished or damaged runs, to be removed."""
+    return [
+        _leftover(entry.store.folder(entry.run_id), f"{entry.status} run {entry.title}")
+        for entry in chosen
+        if entry.status in ("done", "damaged")
+    ]
+
+
+def _is_in_work(store: RunStore, scratch: Path) -> bool:
+    return is_held(store.lease_file(scratch.name.removeprefix(".").partition(".")[0]))
+
+
+def _leftover(path: Path, why: str) -> Leftover:
+    files = regular_files(path) if path.is_dir() and not path.is_symlink() else [path]
+    return Leftover(path, why, sum(item.lstat().st_size for item in files))
+
+
+def damage(entry: Entry) -> list[str]:
+    """Every file of a finished run that is not what was stored, one line each."""
+    try:
+        return entry.store.damage(entry.run_id, every_file=True)
+    except (DamagedError, OSError) as error:
+        return [str(error)]

@@ -1,0 +1,197 @@
+"""From settings to runs with ids. Nothing here trains, and nothing imports torch unless precision=auto asks for it."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dmseg.config.components import bind
+from dmseg.config.settings import Settings
+from dmseg.data.case import Task
+from dmseg.data.folds import HELD_OUT, Split, fold_count, inner_split
+from dmseg.errors import UserError
+from dmseg.labels.fusion import Annotations, Votes, declared_votes, try_fusion
+from dmseg.methods.identified_raters import check_raters
+from dmseg.runs.identity import PLAIN, evaluation_identity, experiment_identity, identifier, run_identity
+from dmseg.runs.sources import FoundTask, TaskData, fold_split
+
+if TYPE_CHECKING:
+    from dmseg.methods.base import Method
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One training with everything that it needs.
+
+    Attributes:
+        settings: its settings, task resolved.
+        precision: resolved precision: ``fp32``, ``tf32`` or ``bf16``.
+        task: the task.
+        store: folder of the prepared store.
+        split: the fold's cases.
+        identity: what the run id is a digest of.
+        run_id: id of the run.
+        experiment_id: id shared with the other folds.
+        evaluation_id: id of the evaluation that the settings ask for.
+        teacher: the run that must be finished before this one, or None: of a distilled run its teacher, or the run that
+            calibrates the teacher, whose own `teacher` is the teacher then.
+        prepared: whether its data are prepared. If not, its cases are not known and its ids only tell it from others.
+    """
+
+    settings: Settings
+    precision: str
+    task: Task
+    store: Path
+    split: Split
+    identity: dict[str, Any]
+    run_id: str
+    experiment_id: str
+    evaluation_id: str
+    teacher: "PlannedRun | None" = None
+    prepared: bool = True
+
+    @property
+    def fusion(self) -> Callable[..., Any]:
+        """The fusion strategy whose labels are trained on."""
+        labels = self.settings.labels
+        return bind(labels.target, labels.options, where="labels")
+
+    @property
+    def votes(self) -> Callable[[Annotations], Votes] | None:
+        """The raters' weights of a case, where each rater's mask is resampled; else None."""
+        return declared_votes(self.fusion) if self.settings.labels.interpolation == "rater" else None
+
+    @property
+    def reference(self) -> Callable[..., Any]:
+        """The fusion that BDice compares with."""
+        options = dict(self.settings.evaluate.reference)
+        return bind(options.pop("_target_"), options, where="evaluate.reference")
+
+    @property
+    def method(self) -> "Method":
+        """How the network is made, trained and asked; imports torch."""
+        chosen = self.settings.method
+        method: Method = bind(chosen.target, chosen.options, where="method", n_positional=0)()
+        return method
+
+    @property
+    def results(self) -> Path:
+        """Folder of the store that it belongs to."""
+        return Path(self.settings.paths.results)
+
+    @property
+    def title(self) -> str:
+        """Words for people."""
+        settings = self.settings
+        used = "" if "labels" in settings.method.unused else settings.labels.name
+        taught = "" if settings.distill is None else f"+{settings.distill.name}"
+        method = "" if settings.method.target == PLAIN else settings.method.name
+        words = [f"{settings.data.name}/{self.task.name}", method, f"{used}{taught}", settings.model.name]
+        return " ".join([*filter(None, words), f"fold {settings.fold}"])
+
+
+def plan_run(settings: Settings, data: TaskData) -> PlannedRun:
+    """Plans one run on a task, and the teacher of one that is distilled.
+
+    Raises:
+        UserError: if the fold does not exist, an option does not fit, or the weights file cannot be read.
+    """
+    split = fold_split(data, settings.folds, settings.fold)
+    distill = settings.distill
+    if distill is None or not distill.needs_teacher(settings.loss):
+        return _planned(settings, data, split)
+    own = replace(settings, distill=None, **vars(distill.teacher))
+    teacher = _planned(own, data, split)
+    ids = {"teacher": teacher.run_id, "teacher_experiment": teacher.experiment_id}
+    if distill.calibrate == "inner":
+        inner = inner_split(split, settings.seed, settings.fold)
+        teacher = replace(_planned(own, data, inner, held_out=HELD_OUT), teacher=teacher)
+        ids |= {"calibrator": teacher.run_id, "calibrator_experiment": teacher.experiment_id}
+    return replace(_planned(settings, data, split, ids), teacher=teacher)
+
+
+def _planned(
+    settings: Settings,
+    data: TaskData,
+    split: Split,
+    teachers: Mapping[str, str] | None = None,
+    held_out: float | None = None,
+) -> PlannedRun:
+    """One run by itself."""
+    settings = replace(settings, task=data.task.name)
+    precision = _resolve_precision(settings)
+    identity = run_identity(settings, precision, data.digest, split, teachers, held_out)
+    run = PlannedRun(
+        settings,
+        precision,
+        data.task,
+        data.folder,
+        split,
+        identity,
+        run_id=identifier(identity),
+        experiment_id=identifier(experiment_identity(identity)),
+        evaluation_id=identifier(evaluation_identity(settings.evaluate)),
+        prepared=not isinstance(data, FoundTask) or data.store is not None,
+    )
+    # an option that does not fit is an error before anything starts
+    n_raters = len(data.task.raters)
+    try_fusion(run.fusion, n_raters, "labels")
+    try_fusion(run.reference, n_raters, "evaluate.reference", candidates=False)
+    _check_method(settings, data.task)
+    return run
+
+
+def _check_method(settings: Settings, task: Task) -> None:
+    """Refuses what a method cannot do; its further options are checked when it is made, as that needs torch."""
+    method = settings.method
+    if "anonymous_raters" in method.options:
+        check_raters(task, str(method.options["anonymous_raters"]))
+    if settings.distill is not None and method.target != PLAIN:
+        raise UserError(f"method={method.name} cannot be distilled; set distill=null, or method=plain")
+
+
+def plan_folds(settings: Settings, data: TaskData, folds: Iterable[int] | None = None) -> list[PlannedRun]:
+    """Plans the runs of one experiment: all folds, or those named."""
+    chosen = range(fold_count(settings.folds)) if folds is None else folds
+    return [plan_run(replace(settings, fold=fold), data) for fold in chosen]
+
+
+def distinct(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
+    """Runs and their teachers, each once, teachers before those that they teach."""
+    found: dict[str, PlannedRun] = {}
+    for run in runs:
+        lineage = [run]
+        while lineage[-1].teacher is not None:
+            lineage.append(lineage[-1].teacher)
+        for item in reversed(lineage):
+            found.setdefault(item.run_id, item)
+    return list(found.values())
+
+
+def waves(runs: Iterable[PlannedRun]) -> list[list[PlannedRun]]:
+    """The distinct runs; then those of them that are to be scored in another way too; and so on."""
+    left, found = list(runs), []
+    while left:
+        found.append(distinct(left))
+        scored = {(run.run_id, run.evaluation_id) for run in found[-1]}
+        left = [run for run in left if (run.run_id, run.evaluation_id) not in scored]
+    return found
+
+
+def _resolve_precision(settings: Settings) -> str:
+    """The precision by its own name.
+
+    Raises:
+        UserError: if it cannot be used with the device, or would be found out on another machine than the run's.
+    """
+    if settings.precision == "tf32" and settings.device.startswith("cpu"):
+        raise UserError(f"precision=tf32 needs a CUDA device, but device is {settings.device}; set precision=fp32")
+    if settings.precision == "auto" and settings.launcher.kind == "slurm":
+        raise UserError(
+            "precision=auto depends on this machine, not on those of Slurm's jobs; set precision=fp32 or precision=bf16"
+        )
+    if settings.precision != "auto":
+        return settings.precision
+    from dmseg.training.fit import resolve_precision
+
+    return resolve_precision(settings.precision, settings.device)

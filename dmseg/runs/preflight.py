@@ -1,0 +1,63 @@
+"""Settings that matter only late in a run are tried before its first step, by the very code that will use them."""
+
+import copy
+import math
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import nn
+
+from dmseg.data.prepared import PreparedTask
+from dmseg.errors import UserError
+from dmseg.runs.plan import PlannedRun
+from dmseg.training.evaluate import evaluate
+from dmseg.training.random_streams import stream
+
+MISTAKES = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, RuntimeError)
+"""What code raises that is given an option which it cannot use."""
+
+
+def check_scoring(run: PlannedRun, network: nn.Module, prepared: PreparedTask, device: torch.device) -> None:
+    """Scores one slice with the untrained network as the trained one will be scored.
+
+    Args:
+        run: the run; its method makes the predictions.
+        network: the untrained network, on the device; neither it nor torch's global random numbers change.
+        prepared: the store.
+        device: where the network is.
+
+    Raises:
+        UserError: if an option of the evaluation or of the method cannot be used.
+    """
+    settings = run.settings
+    one = copy.copy(prepared)
+    one.cases = [replace(case, n_slices=1) for case in prepared.cases if case.case == run.split.validation[0]]
+    ids = [case.case for case in one.cases]
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            predictor = run.method.predictor(copy.deepcopy(network), partial(stream, settings.seed, settings.fold))
+            evaluate(predictor, one, ids, run.reference, settings.evaluate, device)
+    except torch.OutOfMemoryError:
+        raise
+    except MISTAKES as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"the network cannot be scored with the settings of model, method and evaluate: {said}"
+        ) from error
+
+
+def check_schedule(schedule: torch.optim.lr_scheduler.LambdaLR, total: int) -> None:
+    """Computes the learning rates of the first, a middle and the last step.
+
+    Raises:
+        UserError: if one is not a finite number of at least 0.
+    """
+    for step in (0, total // 2, total - 1):
+        for start, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True):
+            try:
+                lr = float(start * factor(step))
+            except MISTAKES as error:
+                raise UserError(f"optim: the learning rate of step {step + 1} cannot be computed: {error}") from error
+            if not (math.isfinite(lr) and lr >= 0):
+                raise UserError(f"optim: the learning rate of step {step + 1} of {total} would be {lr}; check optim.*")

@@ -1,0 +1,45 @@
+"""Pretrained weights of a run: recorded with it, and the same for all runs of a store that name them alike."""
+
+from typing import Any
+
+from dmseg.errors import UserError
+from dmseg.models.weights import HUB, describe_weights
+from dmseg.runs.plan import PlannedRun
+from dmseg.runs.seal import DamagedError
+from dmseg.runs.store import RunStore
+
+
+def pretrained_facts(run: PlannedRun) -> dict[str, Any]:
+    """What a run's manifest says of the weights that its network has just been built with; empty for none.
+
+    The run id holds the word ``imagenet`` only, so weights that a hub has replaced would mix under one name.
+
+    Raises:
+        UserError: if the weights are not those that are pinned, or another run of the store was trained from other
+            ImageNet weights of the same encoder.
+    """
+    model = run.settings.model
+    described = describe_weights(model.encoder, model.weights, model.weights_sha256)
+    if described is None:
+        return {}
+    if model.weights == HUB and described["sha256"] is not None:
+        _refuse_others(run, described)
+    return {"pretrained": described}
+
+
+def _refuse_others(run: PlannedRun, described: dict[str, Any]) -> None:
+    store = RunStore(run.results)
+    for run_id in store.run_ids():
+        try:
+            other = store.read_json(run_id, "manifest.json").get("pretrained")
+        except DamagedError:
+            continue
+        if not isinstance(other, dict) or other.get("source") != described["source"] or other.get("sha256") is None:
+            continue
+        if other["sha256"] != described["sha256"]:
+            raise UserError(
+                f"the ImageNet weights of {described['encoder']} here have the SHA-256 {described['sha256']}, but run "
+                f"{run_id} in {store.runs} was trained from {other['sha256']}\n"
+                "use the same file for all runs (model.weights=FILE), another results folder, or pin one with "
+                "model.weights_sha256"
+            )

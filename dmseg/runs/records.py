@@ -1,0 +1,222 @@
+"""What the files of a run hold, and what must agree between them: one schema for every reader of runs.
+
+`RunStore.damage` applies it, so that a run that does not fit counts as damaged, however well it is sealed.
+"""
+
+import csv
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dmseg.files.names import fault_of_name
+from dmseg.files.regular import inside, read_regular
+from dmseg.files.schema import (
+    GROUP,
+    Check,
+    Misfit,
+    flag,
+    identity,
+    list_of,
+    mapping,
+    name,
+    nullable,
+    number,
+    read_json,
+    record,
+    shortened,
+    text,
+    whole,
+)
+from dmseg.runs.digests import digest, experiment_identity, identifier
+
+SCORES = ("dice", "bdice", "ece")
+"""The scores that every evaluation has, columns of ``cases.csv``."""
+OPTIONAL_SCORES = ("ged",)
+"""Those that an evaluation has only if it is asked for them."""
+RANGES = {
+    **dict.fromkeys(("dice", "bdice", "ece", "precision", "recall"), (0.0, 1.0)),
+    "ged": (0.0, 2.0),
+    **dict.fromkeys(("n_slices", "n_raters", "n_pixels"), (1, 1e15)),
+}
+"""Ranges of the columns of ``cases.csv``; those of other columns hold finite numbers too, counts (``n_*``) from 0."""
+ROUNDING = 1e-6
+"""Scores may be beyond their range by so much."""
+LARGEST_CSV = 256 * 2**20
+
+SPLIT = record({"train": list_of(name, unique=True), "validation": list_of(name, unique=True, least=1)})
+SETTINGS = record(
+    {
+        "data": record({"name": name, "phantom": nullable(GROUP)}),
+        "task": name,
+        "labels": record({"name": text(200)}),
+        "model": record({"name": text(200)}),
+        "fold": whole(),
+        "seed": whole(),
+    }
+)
+CONFIG = record({"identity": GROUP, "settings": SETTINGS})
+MANIFEST = record(
+    {
+        "run_id": identity,
+        "experiment_id": identity,
+        "title": text(),
+        "phantom": flag,
+        "seconds": number(0, 1e12),
+        "split": SPLIT,
+    },
+    {"imported": flag, "versions": GROUP, "machine": GROUP, "sessions": list_of(GROUP)},
+)
+EVALUATION = record({"id": identity, "settings": GROUP})
+SCHEMAS: dict[str, Check] = {"config.json": CONFIG, "manifest.json": MANIFEST, "evaluation.json": EVALUATION}
+"""By the name of a run's JSON file."""
+
+_OWN = re.compile(r"[^/]+|predictions/[^/]+|evaluations/[0-9a-f]{16}/[^/]+")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_COLUMN = re.compile(r"[a-z][a-z0-9_]{0,60}")
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?")
+
+
+def _sealed_name(value: object, where: str) -> None:
+    """The path of a file in a run's folder, as its seal names it."""
+    if not isinstance(value, str) or not _OWN.fullmatch(value) or any(map(_fault_of_part, value.split("/"))):
+        raise Misfit(f"{where} is {shortened(value)}, which is no file of a run")
+
+
+def _fault_of_part(part: str) -> str | None:
+    return fault_of_name(part.removesuffix(".npy"))  # predictions are named after cases, whose ids may be long
+
+
+def _sha256(value: object, where: str) -> None:
+    if not isinstance(value, str) or not _SHA256.fullmatch(value):
+        raise Misfit(f"{where} is {shortened(value)}, but must be a SHA-256")
+
+
+SEAL = mapping(_sealed_name, _sha256)
+"""``DONE``: checksums by file."""
+
+
+def check_run(folder: Path, run_id: str, evaluations: Sequence[Path] = ()) -> None:
+    """Checks what the small files of a finished run hold, and that they agree with each other and with its id.
+
+    Args:
+        folder: the run's.
+        run_id: its id.
+        evaluations: folders of its later evaluations.
+
+    Raises:
+        OSError: if a file is missing, a link, or too large.
+        ValueError: if something does not fit; the message names the file.
+    """
+    config, manifest = _read(folder, "config.json"), _read(folder, "manifest.json")
+    check_identity(config["identity"], run_id, manifest["experiment_id"], manifest["split"])
+    if manifest["run_id"] != run_id:
+        raise Misfit(f"manifest.json: run_id is {manifest['run_id']}, but the run is {run_id}")
+    check_settings(config["identity"], config["settings"])
+    for place in (folder, *evaluations):
+        evaluation = _read(place, "evaluation.json")
+        check_evaluation(evaluation, None if place == folder else place.name)
+        parse_cases(read_cases_file(place), manifest["split"]["validation"])
+
+
+def _read(folder: Path, file: str) -> Any:  # noqa: ANN401
+    return read_json(inside(folder, file), SCHEMAS[file])
+
+
+def check_identity(known: Mapping[str, Any], run_id: str, experiment_id: str, split: Mapping[str, Any]) -> None:
+    """Checks that a run's identity gives its id and its experiment's, and that its cases are those of the identity.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    node = dict(known)
+    if node.get("distill") is not None:
+        GROUP(node["distill"], "identity.distill")
+    if (found := identifier(node)) != run_id:
+        raise Misfit(f"the identity is that of run {found}, not of {run_id}")
+    if (found := identifier(experiment_identity(node))) != experiment_id:
+        raise Misfit(f"the identity is of experiment {found}, not of {experiment_id}")
+    if digest({key: list(split[key]) for key in ("train", "validation")}) != node.get("split"):
+        raise Misfit("the cases of the split are not those that the identity names")
+
+
+def check_settings(known: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Checks that settings name the task, fold and seed of an identity.
+
+    Raises:
+        Misfit: if they do not.
+    """
+    for key in ("task", "fold", "seed"):
+        if key in known and known[key] != settings[key]:
+            raise Misfit(f"settings.{key} is {shortened(settings[key])}, but {shortened(known[key])} in the identity")
+
+
+def check_evaluation(node: Mapping[str, Any], expected: str | None = None) -> None:
+    """Checks that an evaluation's settings give its id, and that this is the expected one.
+
+    Raises:
+        ValueError: if not.
+    """
+    if (found := identifier(dict(node["settings"]))) != node["id"] or node["id"] != (expected or node["id"]):
+        raise Misfit(f"evaluation.json: id is {node['id']}, but the settings are those of {found}")
+
+
+def read_cases_file(folder: Path) -> str:
+    """Text of an evaluation's ``cases.csv``.
+
+    Raises:
+        OSError: if it is missing, a link, or too large.
+        ValueError: if it is not UTF-8.
+    """
+    return read_regular(inside(folder, "cases.csv"), LARGEST_CSV).decode("utf-8")
+
+
+def parse_cases(content: str, validation: Sequence[str] | None = None) -> list[dict[str, str]]:
+    """Rows of a ``cases.csv``, checked.
+
+    Args:
+        content: the file's text.
+        validation: ids of the cases that it must be about, in any order; None if they are not known.
+
+    Returns:
+        One group a row, text by column: a score is a finite number in its range, or empty.
+
+    Raises:
+        Misfit: if a column, a case or a score is not as it should be.
+    """
+    try:
+        header, *lines = csv.reader(io.StringIO(content), strict=True)
+    except (csv.Error, ValueError) as error:
+        raise Misfit(f"cases.csv is no table ({error})") from None
+    list_of(_column, unique=True)(header, "cases.csv: column")
+    if lacking := {"case", *SCORES} - set(header):
+        raise Misfit(f"cases.csv has no column {', '.join(sorted(lacking))}")
+    rows = [_row(header, line, number) for number, line in enumerate(lines, start=2)]
+    cases = [row["case"] for row in rows]
+    list_of(name, unique=True)(cases, "cases.csv: case")
+    if validation is not None and set(cases) != set(validation):
+        odd = sorted(set(cases) ^ set(validation))[0]
+        which = "is not one of the split's validation cases" if odd in cases else "of the split is missing"
+        raise Misfit(f"cases.csv: case {shortened(odd)} {which}")
+    return rows
+
+
+def _column(value: object, where: str) -> None:
+    if not isinstance(value, str) or not _COLUMN.fullmatch(value):
+        raise Misfit(f"{where} is {shortened(value)}, which is no name of a score")
+
+
+def _row(header: Sequence[str], line: Sequence[str], number: int) -> dict[str, str]:
+    if len(line) != len(header):
+        raise Misfit(f"cases.csv: line {number} has {len(line)} values, but there are {len(header)} columns")
+    row = dict(zip(header, line, strict=True))
+    for column in header:
+        if column != "case" and row[column]:
+            low, high = RANGES.get(column, (0.0 if column.startswith("n_") else -1e300, 1e300))
+            value = float(row[column]) if _NUMBER.fullmatch(row[column]) else math.nan
+            if not low - ROUNDING <= value <= high + ROUNDING:
+                said = f"{column} of {shortened(row['case'])} is {shortened(row[column])}"
+                raise Misfit(f"cases.csv: {said}, but must be a number from {low:g} to {high:g}, or empty")
+    return row

@@ -1,0 +1,75 @@
+"""Folders that are sealed by a file of checksums, ``DONE``; and JSON files that are checked when they are read."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dmseg.errors import UserError
+from dmseg.files.regular import checksum, checksums, inside
+from dmseg.files.schema import GROUP, Check
+from dmseg.files.schema import read_json as read_checked
+from dmseg.runs.records import SCHEMAS, SEAL
+
+DONE = "DONE"
+ADVICE = "'dmseg runs verify aside=true' sets what is damaged aside; then the same command computes it anew"
+
+
+class DamagedError(UserError):
+    """A stored file is missing, or is not what was stored."""
+
+
+def write_json(path: Path, node: dict[str, Any]) -> None:
+    """Writes a JSON file."""
+    path.write_text(json.dumps(node, indent=1, sort_keys=True) + "\n")
+
+
+def read_json(folder: Path, name: str, check: Check | None = None) -> dict[str, Any]:
+    """Reads a JSON file of a run and checks what it holds.
+
+    Args:
+        folder: the run's, or one within.
+        name: of the file.
+        check: what it must hold; by default what its name says.
+
+    Raises:
+        DamagedError: if it is missing, damaged, a link, or does not fit.
+    """
+    path = folder / name
+    try:
+        node: dict[str, Any] = read_checked(inside(folder, name), check or SCHEMAS.get(name, GROUP))
+    except FileNotFoundError:
+        raise DamagedError(f"{path} is missing; {ADVICE}") from None
+    except (OSError, ValueError) as error:
+        raise DamagedError(f"{path} is damaged ({in_words(error)}); {ADVICE}") from None
+    return node
+
+
+def in_words(error: Exception) -> str:
+    """What an error says, of a path only the last part."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    return f"{Path(str(error.filename)).name}: {error.strerror}" if error.filename else error.strerror
+
+
+def seal(folder: Path) -> None:
+    """Writes DONE: the checksums of all files that are there."""
+    write_json(folder / DONE, checksums(folder))
+
+
+def read_seal(folder: Path) -> dict[str, str]:
+    """Checksums by file name.
+
+    Raises:
+        DamagedError: if they are missing or damaged; then nothing that they are about can be trusted.
+    """
+    return read_json(folder, DONE, SEAL)
+
+
+def differs(folder: Path, name: str, known: str) -> list[str]:
+    """Says what is wrong with a stored file, in no or one line."""
+    path = folder / name
+    try:
+        same = checksum(inside(folder, name), follow=False) == known
+        return [] if same else [f"{path} is damaged: its checksum differs"]
+    except OSError as error:
+        return [f"{path} cannot be read: {error.strerror}"]

@@ -1,0 +1,332 @@
+"""From data settings to a prepared store: phantom made, raw data prepared, folds written, each only where missing.
+
+`find_tasks` looks for the same stores and makes nothing.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dmseg.config.code_version import code_version
+from dmseg.config.components import bind, resolve
+from dmseg.config.settings import DataSettings, FoldSettings, PathSettings, Settings
+from dmseg.data.adapters.volume import SliceCount, VolumeAdapter
+from dmseg.data.case import Adapter, Task, find_task
+from dmseg.data.folds import Split, find_split, fold_count, load_splits, make_splits
+from dmseg.data.integrity import seal_store
+from dmseg.data.prepared import REVISION, PreparedTask, is_current, prepare, store_folder
+from dmseg.errors import DamagedStoreError, MissingDataError, UserError
+
+Notify = Callable[[str], None]
+
+STORE_DEFAULTS = {"dtype": "uint8", "bits": None}
+"""Options of data that joined later, with the value that stands for the behaviour before: as such they are no part of
+what a store is named by, so that earlier ones are found."""
+
+LIMITS = ("max_gib",)
+"""Options of data that only say what is refused: the arrays do not depend on them."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the data of one run lie.
+
+    Attributes:
+        store: the prepared store's folder.
+        digest: of its content.
+        split: the fold's cases.
+    """
+
+    store: Path
+    digest: str
+    split: Split
+
+
+@dataclass(frozen=True)
+class FoundTask:
+    """A task as it is found without preparing anything: enough to plan its runs.
+
+    Attributes:
+        task: the task.
+        folder: place of its prepared store.
+        store: the store; None where there is none, or an outdated one. Runs can be counted then, but their ids depend
+            on the prepared arrays and are not known.
+    """
+
+    task: Task
+    folder: Path
+    store: PreparedTask | None
+
+    @property
+    def digest(self) -> str:
+        """That of the store, or words that no store's digest can be and that tell this task from others."""
+        return f"not prepared: {self.folder}" if self.store is None else self.store.digest
+
+
+TaskData = PreparedTask | FoundTask
+"""What runs are planned on."""
+
+
+def open_adapter(data: DataSettings) -> Adapter:
+    """Builds the adapter of a data set, making its phantom first where that is what the settings ask for.
+
+    Raises:
+        UserError: if an option does not fit.
+    """
+    if data.phantom is not None:
+        options = dict(data.phantom)
+        bind(options.pop("_target_"), options, where="data.phantom")(Path(data.root))
+    return _adapter(data)
+
+
+def prepare_tasks(settings: Settings, notify: Notify = lambda text: None) -> Iterator[PreparedTask]:
+    """Prepares the task that the settings name, or one after another all of the data set, as `prepare_task` does."""
+    data, paths = settings.data, settings.paths
+    try:
+        tasks = open_adapter(data).tasks
+    except MissingDataError:
+        stores, damaged = _stores_of_real_data(data, paths)
+        tasks = {name: store.task for name, store in stores.items()}
+        _refuse_damaged(damaged, settings.task, data)
+        if not tasks:
+            raise
+    for task in _chosen(tasks, settings):
+        yield prepare_task(data, paths, task.name, notify, settings.workers)
+
+
+def prepare_task(
+    data: DataSettings,
+    paths: PathSettings,
+    name: str | None,
+    notify: Notify = lambda text: None,
+    workers: int = 1,
+) -> PreparedTask:
+    """Prepares one task, unless that is done, and opens its store.
+
+    Where the raw data are gone, a store that was prepared from them is used as it is; `notify` is told.
+
+    Args:
+        data: the data set.
+        paths: where stores go.
+        name: the task; None where the data set has one only.
+        notify: told what is being done.
+        workers: number of cases that are read at a time.
+
+    Raises:
+        UserError: if the task is unknown, the raw data are missing or damaged, only labels were asked for, or the store
+            is damaged and the raw data to prepare it again are missing.
+    """
+    _refuse_labels_only(data)
+    try:
+        adapter = open_adapter(data)
+        task = find_task(adapter.tasks, name, data.name)
+        folder, options = _place(data, paths, task)
+        if prepare(adapter, task, folder, data.size, options, workers):
+            notify(f"prepared {data.name}/{task.name} in {folder}")
+        return PreparedTask(folder)
+    except MissingDataError:
+        stores, damaged = _stores_of_real_data(data, paths)
+        _refuse_damaged(damaged, name, data)
+        store = stores.get(name.rpartition("/")[2]) if name else next(iter(stores.values()), None)
+        if store is None:
+            raise
+        seal_store(store.folder)
+        notify(_without_raw_data(data, store))
+        return store
+
+
+def find_tasks(settings: Settings, notify: Notify = lambda text: None) -> list[FoundTask]:
+    """Looks up the prepared stores of the task that the settings name, or of all; makes and writes nothing.
+
+    Args:
+        settings: with the data set and, perhaps, the task.
+        notify: told where raw data are missing, and which stores are damaged: they count as not prepared.
+
+    Raises:
+        UserError: if the task is unknown, an option does not fit, the raw data of a store are damaged, or only labels
+            were asked for.
+    """
+    data = settings.data
+    _refuse_labels_only(data)
+    changed = _phantom_changed(data)
+    stores, damaged = ({}, {}) if changed else _stores(data, settings.paths)
+    wanted = settings.task and settings.task.rpartition("/")[2]
+    for name, error in damaged.items():
+        if wanted in (None, name):
+            notify(f"{error.fault}; it counts as not prepared")
+    adapter = None
+    try:
+        adapter = _adapter(data)
+        tasks = adapter.tasks
+    except MissingDataError:
+        tasks = {name: store.task for name, store in stores.items()} or _unread_tasks(data, settings.task)
+        if not tasks:
+            raise
+    found = []
+    for task in _chosen(tasks, settings):
+        store = stores.get(task.name)
+        if store is not None and not _is_current(data, adapter, store, notify):
+            store = None
+        found.append(FoundTask(task, _place(data, settings.paths, task)[0], store))
+    return found
+
+
+def _is_current(data: DataSettings, adapter: Adapter | None, store: PreparedTask, notify: Notify) -> bool:
+    """Whether a store is of the raw data as they are; where they are gone, it is taken as it is."""
+    try:
+        if adapter is not None:
+            return is_current(store.folder, adapter.list_cases(store.task.name), _store_options(data))
+    except MissingDataError:
+        pass
+    if data.phantom is None:
+        notify(_without_raw_data(data, store))
+    return True
+
+
+def _without_raw_data(data: DataSettings, store: PreparedTask) -> str:
+    return f"{data.name}/{store.task.name}: raw data not found; using the prepared store {store.folder}"
+
+
+def _phantom_changed(data: DataSettings) -> bool:
+    """Whether there is a phantom of other settings than these, which will be made anew."""
+    if data.phantom is None:
+        return False
+    options = {**data.phantom, "write": False}
+    outdated = bind(options.pop("_target_"), options, where="data.phantom")(Path(data.root))
+    return bool(outdated) and Path(data.root).exists()
+
+
+def _adapter(data: DataSettings) -> Adapter:
+    adapter: Adapter = bind(data.target, data.options, where="data")(data.root)
+    return adapter
+
+
+def _unread_tasks(data: DataSettings, wanted: str | None) -> dict[str, Task]:
+    """What stands for the task of a data set whose files are missing and name it; empty where there is no such."""
+    task: Task | None = getattr(resolve(data.target, "data"), "unread_task", None)
+    if task is None:
+        return {}
+    name = (wanted or task.name).rpartition("/")[2]
+    return {name: replace(task, name=name)}
+
+
+def _chosen(tasks: Mapping[str, Task], settings: Settings) -> list[Task]:
+    """All tasks of a data set, or the one that the settings name."""
+    if settings.task is None:
+        return list(tasks.values())
+    return [find_task(tasks, settings.task, settings.data.name)]
+
+
+def _refuse_labels_only(data: DataSettings) -> None:
+    if data.labels_only:
+        raise UserError("data.labels_only=true counts slices (dmseg prepare) and trains nothing; set it to false")
+
+
+def _named_options(data: DataSettings) -> dict[str, Any]:
+    """The options of the data set that a store's folder is named by."""
+    chosen = {
+        name: value
+        for name, value in data.options.items()
+        if name not in LIMITS and (name, value) not in STORE_DEFAULTS.items()
+    }
+    options: dict[str, Any] = json.loads(json.dumps({"adapter": data.target, "size": data.size, **chosen}))
+    return options
+
+
+def _store_options(data: DataSettings) -> dict[str, Any]:
+    """What a store's arrays depend on beside the sources, as its manifest has it."""
+    code = code_version(data.target)  # not in the folder's name: a store takes the place of one of older code
+    return _named_options(data) | ({} if code == 1 else {"code": code})
+
+
+def _place(data: DataSettings, paths: PathSettings, task: Task) -> tuple[Path, dict[str, Any]]:
+    """A task's store folder and options."""
+    folder = store_folder(Path(paths.prepared), data.name, task, data.root, data.size, _named_options(data))
+    return folder, _store_options(data)
+
+
+Stores = tuple[dict[str, PreparedTask], dict[str, DamagedStoreError]]
+"""The stores of a data set by task, and what is wrong with those that are damaged."""
+
+
+def _stores(data: DataSettings, paths: PathSettings) -> Stores:
+    """The stores that were prepared from the data set's folder with its options, current or not."""
+    place, options = _place(data, paths, Task("*", "", "", ()))
+    found, damaged = {}, {}
+    for folder in sorted(place.parent.glob(place.name)):
+        name = folder.name.removesuffix(place.name[1:])
+        try:
+            store = PreparedTask(folder)
+            if store.task.name != name:
+                raise DamagedStoreError(f"{folder} holds the store of task {store.task.name}")
+            if store.manifest["revision"] == REVISION and store.manifest["options"] == options:
+                found[name] = store
+        except DamagedStoreError as error:
+            damaged[name] = error
+        except UserError:  # a folder that holds no store
+            continue
+    return found, damaged
+
+
+def _stores_of_real_data(data: DataSettings, paths: PathSettings) -> Stores:
+    """`_stores`; none for a phantom, which can be made again."""
+    return ({}, {}) if data.phantom is not None else _stores(data, paths)
+
+
+def _refuse_damaged(damaged: Mapping[str, DamagedStoreError], task: str | None, data: DataSettings) -> None:
+    """Refuses a damaged store of the wanted task, or of any if none is named, where raw data are missing."""
+    for name, error in damaged.items():
+        if task is None or task.rpartition("/")[2] == name:
+            raise UserError(
+                f"{error.fault}\nthe raw data to prepare it again are not in {data.root}: put them there, or restore "
+                "the file from a copy of the store"
+            )
+
+
+def count_target_slices(
+    data: DataSettings, name: str | None, folds: FoldSettings, workers: int = 1
+) -> tuple[list[SliceCount], list[list[SliceCount]]]:
+    """Counts slices with the target from the labels of a data set of volumes alone; images need not be there.
+
+    Returns:
+        The counts of all cases, and of each fold's validation cases.
+
+    Raises:
+        UserError: if the data set has no volumes, or labels are missing or damaged.
+    """
+    adapter = open_adapter(data)
+    if not isinstance(adapter, VolumeAdapter):
+        raise UserError(f"data.labels_only is for volumes, not for data set '{data.name}'; set it to false")
+    files = adapter.list_cases(find_task(adapter.tasks, name, data.name).name)
+    with ThreadPoolExecutor(workers) as pool:
+        counts = list(pool.map(adapter.count_slices, files))
+    by_case = {count.case: count for count in counts}
+    return counts, [[by_case[case] for case in fold.validation] for fold in make_splits(list(by_case), folds)]
+
+
+def fold_split(data: TaskData, folds: FoldSettings, fold: int) -> Split:
+    """The cases of one fold of a task. Cases without a slice count in the folds, and are then left out.
+
+    The split of a prepared task is kept in its store from the first time on. The cases of a task that was found without
+    a store are not known; words stand for them.
+
+    Raises:
+        UserError: if there is no such fold, the split cannot be made, or the fold has no case to score or to train on.
+    """
+    store = data.store if isinstance(data, FoundTask) else data
+    if store is None:
+        return find_split([Split(("others",), (f"fold {k}",)) for k in range(fold_count(folds))], fold)
+    whole = find_split(load_splits(store.folder, store.listed, folds, write=store is data), fold)
+    there = {case.case for case in store.cases}
+    train, validation = (tuple(case for case in part if case in there) for part in (whole.train, whole.validation))
+    if not train or not validation:
+        raise UserError(f"fold {fold} of {store.folder} has {len(train)} cases to train on, {len(validation)} to score")
+    return Split(train, validation)
+
+
+def open_source(settings: Settings, prepared: PreparedTask) -> Source:
+    """The data of one run, from a prepared task."""
+    return Source(prepared.folder, prepared.digest, fold_split(prepared, settings.folds, settings.fold))

@@ -1,0 +1,343 @@
+"""The run store: one folder a run, written beside its place and renamed when whole, so never seen half-written.
+
+``<results>/runs/<run id>/``
+
+- ``config.json``: identity and full settings; ``manifest.json``: versions, hardware, duration
+- ``history.csv``: losses and learning rate of each epoch; ``weights.safetensors``: the final network
+- ``cases.csv``, ``evaluation.json``: scores of the validation cases, and the id of the evaluation that gave them
+- ``evaluations/<id>/cases.csv``: the same under other evaluation settings
+- ``predictions/<case>.npy``: foreground probabilities, where asked for
+- ``DONE``: written last, the checksums of the others
+
+Beside ``runs`` lie ``checkpoints`` and ``leases`` of runs that are being computed, ``failed`` with the logs of those
+that failed, and ``damaged`` with entries that were set aside.
+"""
+
+import errno
+import io
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dmseg.errors import UnwritableError, UserError, advice
+from dmseg.files.atomic import publish, remove, remove_scratch, scratch_folder
+from dmseg.files.names import check_id, is_id
+from dmseg.files.regular import is_regular
+from dmseg.runs.lease import PATIENCE, is_held, lease
+from dmseg.runs.records import OPTIONAL_SCORES, SCORES, check_run, parse_cases, read_cases_file
+from dmseg.runs.seal import ADVICE, DONE, DamagedError, differs, in_words, read_json, read_seal, seal, write_json
+
+if TYPE_CHECKING:  # 'dmseg runs' needs neither
+    import pandas as pd
+    import torch
+
+WEIGHTS = "weights.safetensors"
+SMALL_FILES = ("config.json", "manifest.json", "history.csv", "cases.csv", "evaluation.json")
+"""What is checked whenever a run is relied on; weights and predictions are checked when they are read."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Errors of a disk, not of one file."""
+
+
+class RunStore:
+    """Runs under one results folder.
+
+    Args:
+        results: the results folder.
+    """
+
+    def __init__(self, results: Path) -> None:
+        self.results = results
+        self.runs = results / "runs"
+
+    def folder(self, run_id: str) -> Path:
+        """Where a run lies, or will lie.
+
+        Raises:
+            UserError: if the id is none.
+        """
+        return self.runs / check_id(run_id, "the id of a run")
+
+    def checkpoints(self, run_id: str) -> Path:
+        """Where a run's checkpoints lie while it is trained."""
+        return self.results / "checkpoints" / run_id
+
+    def log(self, run_id: str) -> Path:
+        """Where the log of a failed run lies."""
+        return self.results / "failed" / f"{run_id}.log"
+
+    def lease_file(self, run_id: str) -> Path:
+        """Where the lease of a run lies while a process works on it."""
+        return self.results / "leases" / f"{run_id}.json"
+
+    def run_ids(self) -> list[str]:
+        """Ids of all finished runs."""
+        return [run_id for run_id in self.stored() if self.is_done(run_id)]
+
+    def stored(self) -> list[str]:
+        """Ids of all runs that have a folder; one without `DONE`, or a link to a folder, is damaged."""
+        found = (path for path in self.runs.glob("*") if is_id(path.name))
+        return sorted(path.name for path in found if path.is_dir() or path.is_symlink())
+
+    def is_done(self, run_id: str) -> bool:
+        """Whether a run is finished."""
+        return is_regular(self.folder(run_id) / DONE)
+
+    @contextmanager
+    def working_on(self, run_id: str, patience: float = PATIENCE) -> Iterator[None]:
+        """Keeps other processes from working on a run while the block runs.
+
+        Raises:
+            Held: if another one does.
+            UnwritableError: if the store cannot be written to.
+        """
+        with ExitStack() as stack:
+            try:
+                self.runs.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(lease(self.lease_file(run_id), patience))
+            except OSError as error:
+                said = f"results folder {self.results} cannot be written to: {error.strerror or error}; {advice(error)}"
+                raise UnwritableError(said) from None
+            remove_scratch(self.folder(run_id), alone=True)
+            yield
+
+    def tidy(self, run_id: str) -> None:
+        """Removes what a process left that was killed just after it had finished a run: lease, checkpoints, log."""
+        if is_held(self.lease_file(run_id)):
+            return
+        shutil.rmtree(self.checkpoints(run_id), ignore_errors=True)
+        with suppress(OSError):
+            self.lease_file(run_id).unlink(missing_ok=True)
+            self.log(run_id).unlink(missing_ok=True)
+
+    def write(self, run_id: str, fill: Callable[[Path], None]) -> Path:
+        """Lets `fill` write a run's files and publishes them as finished; what is finished already stays.
+
+        Args:
+            run_id: id of the run.
+            fill: called with an empty folder.
+
+        Raises:
+            UnwritableError: if the disk is full or read-only.
+            UserError: if a file cannot be written for another reason.
+        """
+        place = self.folder(run_id)
+        try:
+            with scratch_folder(place) as scratch:
+                fill(scratch)
+                seal(scratch)
+                if place.is_symlink() or not self.is_done(run_id):
+                    remove(place)
+                    publish(scratch, place)
+        except OSError as error:
+            said = f"run {run_id} could not be stored in {self.runs}: {error.strerror or error}; {advice(error)}"
+            raise (UnwritableError if error.errno in FULL else UserError)(said) from error
+        return place
+
+    def add(self, run_id: str, name: str, fill: Callable[[Path], None]) -> None:
+        """Adds a folder to a finished run, whole or not at all.
+
+        Args:
+            run_id: id of the run.
+            name: folder within the run's, for example ``predictions``.
+            fill: called with an empty folder.
+
+        Raises:
+            UnwritableError: if the disk is full or read-only.
+            UserError: if a file cannot be written for another reason.
+        """
+        place = self.folder(run_id) / name
+        try:
+            with scratch_folder(place) as scratch:
+                fill(scratch)
+                seal(scratch)
+                remove(place)
+                publish(scratch, place)
+        except OSError as error:
+            said = f"{place} could not be written: {error.strerror or error}; {advice(error)}"
+            raise (UnwritableError if error.errno in FULL else UserError)(said) from error
+
+    def damage(self, run_id: str, every_file: bool = False) -> list[str]:
+        """What is wrong with a finished run: one line for each file that is missing or not what was stored.
+
+        Files that were never stored do not matter. Where all small files are what was stored, what they hold is checked
+        too (`records.check_run`): whoever made them may have sealed anything.
+
+        Args:
+            run_id: id of the run.
+            every_file: weights and predictions too; by default only what is small.
+        """
+        folder = self.folder(run_id)
+        try:
+            additions = self.additions(run_id)
+            seals = {place: read_seal(place) for place in (folder, *additions)}
+        except DamagedError as error:
+            return [str(error).removesuffix(f"; {ADVICE}")]
+        found = []
+        for place, known in seals.items():
+            unknown = [name for name in SMALL_FILES if name not in known and os.path.lexists(place / name)]
+            found += [f"{place / DONE} has no checksum of {name}" for name in unknown]
+            for name in known:
+                if every_file or Path(name).name in SMALL_FILES:
+                    found += differs(place, name, known[name])
+        return found or _misfits(folder, run_id, [place for place in additions if is_id(place.name)])
+
+    def additions(self, run_id: str) -> list[Path]:
+        """Folders of a run that have checksums of their own: later evaluations, and predictions kept later.
+
+        Raises:
+            DamagedError: if the run's own checksums are missing or damaged.
+        """
+        folder = self.folder(run_id)
+        if (folder / "evaluations").is_symlink():
+            raise DamagedError(f"{folder / 'evaluations'} is damaged (it is a link); {ADVICE}")
+        later = sorted(path for path in folder.glob("evaluations/*") if is_id(path.name) and path.is_dir())
+        predictions = folder / "predictions"
+        with_run = any(name.startswith("predictions/") for name in read_seal(folder))
+        return later if with_run or not predictions.is_dir() else [*later, predictions]
+
+    def evaluations(self, run_id: str) -> dict[str, Path]:
+        """Folders of all evaluations of a finished run by their ids, the first one is the run's own.
+
+        Raises:
+            DamagedError: if the file that names the first one is missing or damaged.
+        """
+        first = str(self.read_json(run_id, "evaluation.json")["id"])
+        later = {place.name: place for place in self.additions(run_id) if is_id(place.name)}
+        return later | {first: self.folder(run_id)}
+
+    def is_imported(self, run_id: str) -> bool:
+        """Whether a run was computed elsewhere and imported."""
+        with suppress(DamagedError):
+            return self.is_done(run_id) and bool(self.read_json(run_id, "manifest.json").get("imported"))
+        return False
+
+    def set_aside(self, run_id: str) -> Path:
+        """Moves a damaged run out of the way, so that it counts as missing; returns where it lies."""
+        aside = self.results / "damaged"
+        aside.mkdir(parents=True, exist_ok=True)
+        number = 1
+        while os.path.lexists(aside / f"{run_id}-{number}"):
+            number += 1
+        return self.folder(run_id).rename(aside / f"{run_id}-{number}")
+
+    def remove(self, run_id: str) -> None:
+        """Removes a run; it never looks finished while it goes."""
+        (self.folder(run_id) / DONE).unlink(missing_ok=True)
+        remove(self.folder(run_id))
+
+    def read_json(self, run_id: str, name: str) -> dict[str, Any]:
+        """Reads one of a run's JSON files.
+
+        Raises:
+            DamagedError: if it is missing, damaged, or does not hold what it should.
+        """
+        return read_json(self.folder(run_id), name)
+
+    def load_weights(self, run_id: str) -> "dict[str, torch.Tensor]":
+        """Reads a run's final weights.
+
+        Raises:
+            UserError: if the run was imported without them, or the file is missing or damaged.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        if not self.has_weights(run_id):
+            raise UserError(
+                f"run {run_id} was imported without its weights: it can neither be scored anew nor teach\n"
+                f"export it with weights=true, or remove it (dmseg runs prune {run_id} confirm=true) and train it here"
+            )
+        path = self._sound(self.folder(run_id) / WEIGHTS)
+        try:
+            return load_file(path)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise DamagedError(f"{path} is damaged ({error}); {ADVICE}") from None
+
+    def has_weights(self, run_id: str) -> bool:
+        """Whether a finished run has weights; one that was imported may have none."""
+        return WEIGHTS in read_seal(self.folder(run_id))
+
+    def evaluation_folder(self, run_id: str, evaluation_id: str) -> Path:
+        """Where the scores of one evaluation of a finished run lie: the first one in the run's own folder.
+
+        Raises:
+            DamagedError: if the file that says so is missing or damaged.
+        """
+        folder = self.folder(run_id)
+        self._sound(folder / "evaluation.json")
+        if read_json(folder, "evaluation.json")["id"] == evaluation_id:
+            return folder
+        return folder / "evaluations" / check_id(evaluation_id, "the id of an evaluation")
+
+    def has_evaluation(self, run_id: str, evaluation_id: str) -> bool:
+        """Whether a finished run has been scored this way."""
+        return self.is_done(run_id) and is_regular(self.evaluation_folder(run_id, evaluation_id) / "cases.csv")
+
+    def has_predictions(self, run_id: str) -> bool:
+        """Whether a finished run's predictions are kept."""
+        return self.is_done(run_id) and (self.folder(run_id) / "predictions").is_dir()
+
+    def is_complete(self, run_id: str, evaluation_id: str, predictions: bool) -> bool:
+        """Whether a run is trained, scored this way, and its predictions are kept if they are wanted."""
+        return self.has_evaluation(run_id, evaluation_id) and (not predictions or self.has_predictions(run_id))
+
+    def read_cases(self, run_id: str, evaluation_id: str) -> "pd.DataFrame":
+        """Reads the scores of a run's validation cases.
+
+        Raises:
+            UserError: if the file is missing or damaged.
+        """
+        import pandas as pd
+
+        path = self._sound(self.evaluation_folder(run_id, evaluation_id) / "cases.csv")
+        try:
+            content = read_cases_file(path.parent)
+            parse_cases(content)
+        except (OSError, ValueError) as error:
+            raise DamagedError(f"{path} is damaged ({in_words(error)}); {ADVICE}") from None
+        # a case may be called "NA"
+        return pd.read_csv(io.StringIO(content), dtype={"case": str}, keep_default_na=False, na_values=[""])
+
+    def _sound(self, path: Path) -> Path:
+        """A stored file that is what was stored.
+
+        Raises:
+            DamagedError: if it is missing or damaged.
+        """
+        known = read_seal(path.parent)
+        if path.name not in known:
+            raise DamagedError(f"{path.parent / DONE} has no checksum of {path.name}; {ADVICE}")
+        if wrong := differs(path.parent, path.name, known[path.name]):
+            raise DamagedError(f"{wrong[0]}; {ADVICE}")
+        return path
+
+
+def write_scores(folder: Path, cases: "pd.DataFrame", evaluation_id: str, evaluation: dict[str, Any]) -> None:
+    """Writes ``cases.csv`` and ``evaluation.json``; numbers with all their digits."""
+    write_json(folder / "evaluation.json", {"id": evaluation_id, "settings": evaluation})
+    cases.to_csv(folder / "cases.csv", index=False)
+
+
+def mean_scores(cases: "pd.DataFrame") -> dict[str, float]:
+    """Mean of each score that there is over the cases that have one; not a number where none has."""
+    return {name: float(cases[name].mean()) for name in (*SCORES, *OPTIONAL_SCORES) if name in cases}
+
+
+def save_weights(path: Path, model: "torch.nn.Module") -> None:
+    """Writes a network's final weights as float32 safetensors."""
+    from safetensors.torch import save
+
+    path.write_bytes(save({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}))
+
+
+def _misfits(folder: Path, run_id: str, evaluations: list[Path]) -> list[str]:
+    """Says what does not fit in a run whose files are what was stored, in no or one line."""
+    try:
+        check_run(folder, run_id, evaluations)
+    except (OSError, ValueError) as error:
+        return [f"{folder} is damaged: {in_words(error)}"]
+    return []

@@ -1,0 +1,65 @@
+"""From a planned run to what it is trained on: its own labels, or those and a teacher's predictions."""
+
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from dmseg.config.settings import DistillSettings
+from dmseg.data.batches import load_training
+from dmseg.data.prepared import PreparedTask
+from dmseg.errors import UserError
+from dmseg.models.build import build_model
+from dmseg.runs.plan import PlannedRun
+from dmseg.runs.store import RunStore
+from dmseg.training.distill import DistillObjective, Teacher, pixel_kernel, teacher_temperature
+
+log = logging.getLogger(__name__)
+
+Stream = Callable[[str], torch.Generator]
+
+
+def distill_objective(
+    run: PlannedRun, distill: DistillSettings, prepared: PreparedTask, device: torch.device, stream: Stream
+) -> DistillObjective:
+    """The objective of a distilled run; reads the teacher's weights and the training cases alone.
+
+    Args:
+        run: the student.
+        distill: its distillation.
+        prepared: the store.
+        device: where training runs.
+        stream: makes the stream of a name.
+
+    Raises:
+        UserError: if the teacher is not done, no term is left, or an option does not fit.
+    """
+    if run.teacher is None:
+        return DistillObjective(distill, run.settings.loss, None)
+    calibrator, teacher = run.teacher, run.teacher.teacher or run.teacher
+    fitted = None
+    if distill.calibrate is not None:
+        cases = calibrator.split.validation if distill.calibrate == "inner" else teacher.split.train
+        data = load_training(prepared, cases, run.fusion, device)
+        network = trained_network(calibrator, prepared, device)
+        fitted = teacher_temperature(network, data, run.settings.evaluate.batch_size)
+        log.info("temperature of the teacher, fitted on %d cases: %.3f", len(cases), fitted)
+    network = trained_network(teacher, prepared, device)
+    kernel = pixel_kernel(distill.kde)
+    taught_by = Teacher(network, distill.temperature, kernel, stream("KDE keys"), fitted)
+    return DistillObjective(distill, run.settings.loss, taught_by)
+
+
+def trained_network(run: PlannedRun, prepared: PreparedTask, device: torch.device) -> nn.Module:
+    """The final network of a finished run.
+
+    Raises:
+        UserError: if it is not finished, or damaged.
+    """
+    store = RunStore(run.results)
+    if not store.is_done(run.run_id):
+        raise UserError(f"the teacher {run.title} ({run.run_id}) is not done; train it first")
+    model = build_model(**run.settings.model.arguments | {"weights": None}, in_channels=prepared.n_channels)
+    model.load_state_dict(store.load_weights(run.run_id))
+    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

@@ -1,0 +1,122 @@
+"""The plan of a table as text, so that an export can be made a table of where the data are not."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dmseg.config.compose import restore_settings
+from dmseg.data.case import Task
+from dmseg.data.folds import Split
+from dmseg.errors import UserError
+from dmseg.files.schema import Misfit, read_json
+from dmseg.runs.plan import PlannedRun
+from dmseg.runs.shareable import shareable_settings
+from dmseg.runs.transfer import refuse_links
+from dmseg.tables.planning import PlannedRow, PlannedTable
+from dmseg.tables.planning_schema import check_plan
+from dmseg.tables.spec import Block, Column, TableSpec
+
+LARGEST_PLAN = 256 * 2**20
+"""Bytes of a plan."""
+
+
+def plan_file(folder: Path, spec: TableSpec) -> Path:
+    """Where an export keeps the plan of a table."""
+    return folder / "plans" / f"{spec.stem}.json"
+
+
+def plan_to_text(plan: PlannedTable) -> str:
+    """Writes a plan as JSON, with a checksum. A teacher is named by its id, in the identity; paths are left out."""
+    rows = [
+        {**{name: value for name, value in vars(row).items() if name in ("paper_model", "data", "stands_for")},
+         "block": asdict(row.block),
+         "task": asdict(row.task),
+         "settings": shareable_settings(asdict(row.settings)),
+         "cells": {method: [_run_to_node(run) for run in runs] for method, runs in row.cells.items()}}
+        for row in plan.rows
+    ]  # fmt: skip
+    node = {"spec": asdict(plan.spec), "rows": rows}
+    return json.dumps({"sha256": _checksum(node), **node}, indent=1)
+
+
+def _checksum(node: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(node, sort_keys=True).encode()).hexdigest()
+
+
+def _run_to_node(run: PlannedRun) -> dict[str, Any]:
+    names = ("precision", "identity", "run_id", "experiment_id", "evaluation_id")
+    chosen = {name: getattr(run, name) for name in names}
+    settings = shareable_settings(asdict(run.settings))
+    return {**chosen, "settings": settings, "task": asdict(run.task), "split": asdict(run.split)}
+
+
+def plan_from_text(folder: Path, spec: TableSpec) -> PlannedTable:
+    """Reads the plan of a table from an export, whose runs are then read from there.
+
+    Args:
+        folder: of the export.
+        spec: of the table as it is here; the export has its own, of the same name.
+
+    Raises:
+        UserError: if the folder is not an export, does not hold this table, or is damaged.
+    """
+    path = plan_file(folder, spec)
+    refuse_links(folder)
+    if not path.parent.is_dir():
+        why = "it is not an export (no folder 'plans')" if folder.is_dir() else "the folder does not exist"
+        writes = f"'dmseg export-results tables={spec.name} to=FOLDER ...' writes an export"
+        raise UserError(f"{folder} has no table {spec.name}: {why}; {writes}")
+    try:
+        node = read_json(path, limit=LARGEST_PLAN)
+        known = node.pop("sha256", None)
+        if _checksum(node) != known:
+            raise Misfit("its checksum differs")
+        check_plan(node, spec)
+        return PlannedTable(_spec(node["spec"]), tuple(_row(item, folder) for item in node["rows"]))
+    except FileNotFoundError:
+        stems = sorted(item.stem.removeprefix("table") for item in path.parent.glob("table*.json"))
+        there = [stem.removeprefix("-") for stem in stems]
+        raise UserError(f"{folder} has no table {spec.name}; it has: {', '.join(there) or 'none'}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise UserError(f"{path} is damaged ({why.splitlines()[0]}); export anew") from None
+
+
+def _spec(node: dict[str, Any]) -> TableSpec:
+    columns = tuple(Column(**item) for item in node.pop("columns"))
+    return TableSpec(columns=columns, blocks=tuple(_block(item) for item in node.pop("blocks")), **node)
+
+
+def _block(node: dict[str, Any]) -> Block:
+    cells = {column: tuple(overrides) for column, overrides in node.pop("cells").items()}
+    return Block(metrics=tuple(node.pop("metrics")), cells=cells, **node)
+
+
+def _row(node: dict[str, Any], folder: Path) -> PlannedRow:
+    return PlannedRow(
+        _block(node["block"]),
+        node["paper_model"],
+        node["data"],
+        tuple(node["stands_for"]),
+        _task(node["task"]),
+        restore_settings(node["settings"], folder),
+        {method: [_run(item, folder) for item in runs] for method, runs in node["cells"].items()},
+    )
+
+
+def _run(node: dict[str, Any], folder: Path) -> PlannedRun:
+    split = Split(tuple(node["split"]["train"]), tuple(node["split"]["validation"]))
+    names = ("precision", "identity", "run_id", "experiment_id", "evaluation_id")
+    return PlannedRun(
+        settings=restore_settings(node["settings"], folder),
+        task=_task(node["task"]),
+        store=folder / "prepared",  # not part of an export
+        split=split,
+        **{name: node[name] for name in names},
+    )
+
+
+def _task(node: dict[str, Any]) -> Task:
+    return Task(**{**node, "raters": tuple(node["raters"])})

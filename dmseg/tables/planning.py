@@ -1,0 +1,278 @@
+"""From a table to its runs: which data sets, networks and methods, and the experiments behind each cell."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from dmseg.config.settings import Settings
+from dmseg.config.variants import Base
+from dmseg.data.case import Task
+from dmseg.errors import UserError
+from dmseg.runs.plan import PlannedRun, distinct, plan_folds, plan_run
+from dmseg.runs.sources import Notify, TaskData, prepare_tasks
+from dmseg.tables.request import PAPER_DATA, Compared, compared, option_key, parse_request
+from dmseg.tables.spec import Block, TableSpec
+
+OpenTasks = Callable[[Settings, Notify], Iterable[TaskData]]
+
+
+@dataclass(frozen=True)
+class PlannedRow:
+    """The experiments of one task with one network.
+
+    Attributes:
+        block: what it shows; the paper's data set and network.
+        paper_model: the paper's network whose numbers stand beside; empty for none.
+        data: name of the data set that is read.
+        stands_for: titles of the paper's data sets that it is read for.
+        task: the task.
+        settings: settings of its first cell.
+        cells: the folds' runs of each column that has a cell here.
+    """
+
+    block: Block
+    paper_model: str
+    data: str
+    stands_for: tuple[str, ...]
+    task: Task
+    settings: Settings
+    cells: Mapping[str, Sequence[PlannedRun]]
+
+    @property
+    def model(self) -> str:
+        """Name of the network."""
+        return self.settings.model.name
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Names the row: data set, network and task."""
+        return self.data, self.model, self.task.name
+
+
+@dataclass(frozen=True)
+class PlannedTable:
+    """A table with the runs behind each of its cells.
+
+    Attributes:
+        spec: what it shows.
+        rows: its rows, in order.
+    """
+
+    spec: TableSpec
+    rows: tuple[PlannedRow, ...]
+
+    @property
+    def settings(self) -> Settings:
+        """Settings of the first cell, for titles and paths."""
+        return self.rows[0].settings
+
+    @property
+    def runs(self) -> list[PlannedRun]:
+        """All runs, each once, teachers first."""
+        return distinct(run for row in self.rows for runs in row.cells.values() for run in runs)
+
+    @property
+    def unprepared(self) -> list[str]:
+        """Data sets of which tasks are not prepared; only `find_tasks` leaves such."""
+        rows = [row for row in self.rows for runs in row.cells.values() if not all(run.prepared for run in runs)]
+        return list(dict.fromkeys(row.data for row in rows))
+
+    @property
+    def phantom(self) -> bool:
+        """Whether the data are generated."""
+        return self.settings.data.phantom is not None
+
+
+class TablePlanner:
+    """Plans tables of the same data and settings; what they share is prepared, composed and planned once.
+
+    Args:
+        overrides: the user's. Beside Hydra's grammar, ``data=`` and ``model=`` may list several names, and
+            ``NAME:key=value`` holds for one data set only. ``task=`` limits the rows, ``fold=`` the folds. Keys that
+            cells set are refused; further keys of a group that they choose reach the cells that have them.
+        specs: the tables that are to be planned.
+        notify: told what is being prepared.
+        open_tasks: gives the tasks of a data set; `prepare_tasks` prepares them where they are not, `find_tasks` leaves
+            everything as it is.
+
+    Raises:
+        UserError: if an override is wrong.
+    """
+
+    def __init__(
+        self,
+        overrides: Sequence[str],
+        specs: Sequence[TableSpec],
+        notify: Notify = lambda text: None,
+        open_tasks: OpenTasks = prepare_tasks,
+    ) -> None:
+        request = parse_request(overrides, [block.data for spec in specs for block in spec.blocks])
+        self._compared = compared(specs)
+        for item in (*request.overrides, *(item for items in request.own.values() for item in items)):
+            self._compared.check(item)
+        own = {name: _without_options(items, self._compared) for name, items in request.own.items()}
+        self._asked = request
+        self._request = replace(request, overrides=_without_options(request.overrides, self._compared), own=own)
+        self._specs = specs
+        self._notify = notify
+        self._open_tasks = open_tasks
+        self._bases: dict[str, Base] = {}
+        self._tasks: dict[str, list[TaskData]] = {}
+        self._experiments: dict[tuple[str, str, tuple[str, ...]], list[PlannedRun]] = {}
+
+    def plan(self) -> list[PlannedTable]:
+        """Plans the tables.
+
+        Raises:
+            UserError: if an override does not fit, or data are missing or damaged.
+        """
+        self._check_options()
+        return [self._table(spec) for spec in self._specs]
+
+    def _options(self, data: str) -> list[str]:
+        """Overrides of a data set that only some cells take."""
+        return [item.lstrip("+") for item in self._asked.overrides_of(data) if self._compared.is_option(item)]
+
+    def _check_options(self) -> None:
+        """Refuses an option that no cell has."""
+        cells = {
+            (self._request.data[block.data], (f"model={model}", *cell))
+            for spec in self._specs
+            for block in spec.blocks
+            if block.data in self._request.data
+            for model in self._models(block)
+            for cell in block.cells.values()
+        }
+        taken = {item for data, cell in cells for item in _accepted(self._base(data), cell, self._options(data))}
+        names = ", ".join(spec.name for spec in self._specs)
+        for data in self._request.data.values():
+            for item in self._options(data):
+                if item not in taken:
+                    raise UserError(f"'{item}' sets a key that no cell of table {names} has")
+
+    def _table(self, spec: TableSpec) -> PlannedTable:
+        blocks = [block for block in spec.blocks if block.data in self._request.data]
+        chosen = {(block.data, model): (block, model) for block in blocks for model in self._models(block)}
+        several = len({model for _, model in chosen}) > 1
+        rows: dict[tuple[str, str, str], PlannedRow] = {}
+        for block, model in chosen.values():
+            for prepared in self._prepared(self._request.data[block.data]):
+                row = self._row(spec, block, model, prepared, without_own=spec.without_own_teacher and several)
+                rows.setdefault(row.key, row)
+        if not rows:
+            needs = " and ".join(dict.fromkeys(PAPER_DATA[block.data] for block in spec.blocks))
+            raise UserError(f"the data set that you name gives no row of table {spec.name}, which is about {needs}")
+        return PlannedTable(spec, tuple(rows.values()))
+
+    def _models(self, block: Block) -> tuple[str, ...]:
+        """Networks in a block's rows: the user's, or the one that the profile takes for the paper's, or that one."""
+        data = self._request.data[block.data]
+        if named := self._request.models_of(data):
+            return named
+        stand_ins = self._base(data).plain["profile"].get("models") or {}
+        model = stand_ins.get(block.model, block.model)
+        return () if model is None else (model,)
+
+    def _base(self, data: str) -> Base:
+        if data not in self._bases:
+            self._bases[data] = Base(self._request.overrides_of(data))
+        return self._bases[data]
+
+    def _prepared(self, data: str) -> list[TaskData]:
+        """The tasks of a data set: all, or the one that is asked for."""
+        if data not in self._tasks:
+            self._tasks[data] = list(self._open_tasks(self._base(data).settings(), self._notify))
+        return self._tasks[data]
+
+    def _row(self, spec: TableSpec, block: Block, model: str, prepared: TaskData, without_own: bool) -> PlannedRow:
+        data = self._request.data[block.data]
+        cells = {}
+        for column, overrides in block.cells.items():
+            runs = self._experiment(data, prepared, (f"model={model}", *overrides))
+            if not (without_own and _is_own_teacher(runs[0])):
+                cells[column] = runs
+        self._refuse_equal_cells(spec, block, model, prepared, cells)
+        settings = next(iter(cells.values()))[0].settings
+        return PlannedRow(
+            block,
+            self._paper_model(spec, block, model),
+            data,
+            tuple(PAPER_DATA[paper] for paper, read in self._request.data.items() if read == data),
+            prepared.task,
+            settings,
+            cells,
+        )
+
+    def _experiment(self, data: str, prepared: TaskData, variant: tuple[str, ...]) -> list[PlannedRun]:
+        key = data, prepared.task.name, variant
+        if key not in self._experiments:
+            base = self._base(data)
+            settings = base.settings((*variant, *self._more(base, data, variant, prepared.task)))
+            one_fold = any(option_key(item) == "fold" for item in self._request.overrides_of(data))
+            self._experiments[key] = plan_folds(settings, prepared, [settings.fold] if one_fold else None)
+        return self._experiments[key]
+
+    def _more(self, base: Base, data: str, variant: tuple[str, ...], task: Task) -> tuple[str, ...]:
+        """The user's options that a cell has; and the task, on which the labels of a method may depend."""
+        names_method = any(option_key(item) == "method" for item in (*variant, *self._request.overrides_of(data)))
+        own = _accepted(base, variant, self._options(data))
+        return (*own, *([f"task={task.name}"] if names_method else []))
+
+    def _refuse_equal_cells(
+        self, spec: TableSpec, block: Block, model: str, prepared: TaskData, cells: Mapping[str, list[PlannedRun]]
+    ) -> None:
+        """Refuses overrides under which two columns are the same experiment."""
+        seen: dict[str, str] = {}
+        for column, runs in cells.items():
+            other = seen.setdefault(runs[0].experiment_id, column)
+            if other != column:
+                pair = [(f"model={model}", *block.cells[name]) for name in (other, column)]
+                culprits = list(self._reasons(self._request.data[block.data], prepared, pair, runs[0].settings.fold))
+                raise UserError(
+                    f"{' '.join(culprits)} makes the columns {other} and {column} of table {spec.name} the same "
+                    "experiment, so there is nothing to compare; leave it out"
+                )
+
+    def _reasons(self, data: str, prepared: TaskData, pair: Sequence[tuple[str, ...]], fold: int) -> Iterator[str]:
+        """The overrides without which two cells differ; all of them where no single one is to blame."""
+        asked = self._asked.overrides_of(data)[1:]
+        found = False
+        for dropped in asked:
+            key = option_key(dropped)
+            rest = [item for item in asked if item != dropped and not option_key(item).startswith(f"{key}.")]
+            try:
+                base = Base((f"data={data}", *_without_options(rest, self._compared)))
+                options = [item.lstrip("+") for item in rest if self._compared.is_option(item)]
+                cells = [base.settings((*cell, *_accepted(base, cell, options))) for cell in pair]
+                ids = {plan_run(replace(settings, fold=fold), prepared).experiment_id for settings in cells}
+            except UserError:
+                continue
+            if len(ids) > 1:
+                found = True
+                yield f"'{dropped}'"
+        if not found:
+            yield from (f"'{item}'" for item in asked if not option_key(item).startswith("paths."))
+
+    def _paper_model(self, spec: TableSpec, block: Block, model: str) -> str:
+        """The paper's network that a row may be set beside."""
+        known = {item.model for item in spec.blocks if item.data == block.data}
+        if model in known:
+            return model
+        named = self._request.models_of(self._request.data[block.data])
+        return "" if named and len(known) > 1 else block.model
+
+
+def _accepted(base: Base, variant: tuple[str, ...], options: Sequence[str]) -> list[str]:
+    """Those of some options whose key a cell has; one of them may give it the key of the next."""
+    taken: list[str] = []
+    for item in options:
+        if base.has(option_key(item), (*variant, *taken)):
+            taken.append(item)
+    return taken
+
+
+def _without_options(items: Sequence[str], fixed: Compared) -> tuple[str, ...]:
+    return tuple(item for item in items if not fixed.is_option(item))
+
+
+def _is_own_teacher(run: PlannedRun) -> bool:
+    return run.teacher is not None and run.teacher.settings.model.name == run.settings.model.name

@@ -1,0 +1,109 @@
+"""What the plan of a table in an export must hold, and what must agree in it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from dmseg.files.schema import (
+    GROUP,
+    TEXT,
+    Check,
+    Misfit,
+    flag,
+    identity,
+    list_of,
+    mapping,
+    name,
+    nullable,
+    record,
+    whole,
+)
+from dmseg.runs.records import SETTINGS, SPLIT, check_identity, check_settings
+from dmseg.tables.columns import SCORES
+from dmseg.tables.paper import TABLES
+from dmseg.tables.request import PAPER_DATA
+from dmseg.tables.spec import TableSpec
+
+
+def _known(choices: Mapping[str, object]) -> Check:
+    def check(value: object, where: str) -> None:
+        if not isinstance(value, str) or value not in choices:
+            raise Misfit(f"{where} is {value!r:.60}, but may be {', '.join(choices)}")
+
+    return check
+
+
+METRICS = list_of(_known(SCORES), unique=True, least=1)
+BLOCK = record(
+    {
+        "data": _known(PAPER_DATA),
+        "model": name,
+        "metrics": METRICS,
+        "pooled": flag,
+        "cells": mapping(TEXT, list_of(TEXT)),
+    },
+    others=None,
+)
+SPEC = record(
+    {"name": name, "title": TEXT, "kind": TEXT, "reference": TEXT, "reference_is_ours": flag, "across": flag,
+     "without_own_teacher": flag, "paper": nullable(whole(TABLES.start, TABLES.stop - 1)),
+     "columns": list_of(record({"key": name, "title": TEXT, "shown": flag}, others=None), least=1),
+     "blocks": list_of(BLOCK)},
+    others=None,
+)  # fmt: skip
+TASK = record(
+    {"name": name, "title": TEXT, "cohort": TEXT, "raters": list_of(TEXT, unique=True, least=1)},
+    {"anonymous_raters": flag},
+    others=None,
+)
+RUN = record(
+    {"precision": TEXT, "identity": GROUP, "run_id": identity, "experiment_id": identity, "evaluation_id": identity,
+     "settings": SETTINGS, "task": TASK, "split": SPLIT},
+    others=None,
+)  # fmt: skip
+ROW = record(
+    {"block": BLOCK, "paper_model": TEXT, "data": name, "stands_for": list_of(TEXT), "task": TASK, "settings": SETTINGS,
+     "cells": mapping(TEXT, list_of(RUN, least=1))},
+    others=None,
+)  # fmt: skip
+PLAN = record({"spec": SPEC, "rows": list_of(ROW, least=1)}, others=None)
+
+
+def check_plan(node: Mapping[str, Any], asked_for: TableSpec) -> None:
+    """Checks the plan of a table.
+
+    Args:
+        node: the plan, plain.
+        asked_for: the table as it is here.
+
+    Raises:
+        ValueError: if the plan is of another table, a value does not fit, an id is not that of its identity, or a cell
+            counts a case twice.
+    """
+    PLAN(node, "the plan")
+    spec = node["spec"]
+    if spec["name"] != asked_for.name or spec["kind"] != asked_for.kind:
+        raise Misfit(f"it is of table {spec['name']!r:.60}, not of table {asked_for.name}")
+    columns = [column["key"] for column in spec["columns"]]
+    list_of(name, unique=True)(columns, "the columns")
+    if spec["reference"] not in columns:
+        raise Misfit(f"the reference {spec['reference']!r:.60} is no column")
+    keys = [f"{row['data']}, {row['settings']['model']['name']}, {row['task']['name']}" for row in node["rows"]]
+    list_of(TEXT, unique=True)(keys, "the rows")
+    for row, key in zip(node["rows"], keys, strict=True):
+        if not row["cells"] or not set(row["cells"]) <= set(columns):
+            raise Misfit(f"row {key} has other cells than the columns {', '.join(columns)}")
+        for method, runs in row["cells"].items():
+            _check_cell(runs, row["task"], f"{key}, {method}")
+
+
+def _check_cell(runs: list[Mapping[str, Any]], task: Mapping[str, Any], where: str) -> None:
+    """Checks the runs of a cell: their ids are those of their identities, and each case counts once."""
+    seen: set[str] = set()
+    for run in runs:
+        check_identity(run["identity"], run["run_id"], run["experiment_id"], run["split"])
+        check_settings(run["identity"], run["settings"])
+        if run["task"] != task or run["settings"]["task"] != task["name"]:
+            raise Misfit(f"{where}: run {run['run_id']} is of another task")
+        if twice := seen & set(run["split"]["validation"]):
+            raise Misfit(f"{where}: case {min(twice)!r:.60} is validated by two runs")
+        seen |= set(run["split"]["validation"])

@@ -1,0 +1,57 @@
+"""Optimisers and learning-rate schedule."""
+
+from collections.abc import Mapping
+
+from torch import nn, optim
+
+from dmseg.config.settings import OptimSettings
+from dmseg.models.build import split_parameters
+
+
+def poly_factor(iteration: int, total: int, power: float, warmup: float = 0.0) -> float:
+    """Factor on the initial learning rate: (1 - t / T) ** power after a linear warm-up.
+
+    Args:
+        iteration: how many steps have been taken, 0 to total - 1.
+        total: number of steps of the training.
+        power: exponent (paper, section 3.2: 0.9).
+        warmup: share of all steps that rise linearly from 1e-4 to 1 (JDTLosses: 0.01; the paper: none).
+    """
+    n_warmup = int(warmup * total)
+    if iteration < n_warmup:
+        return max(iteration / n_warmup, 1e-4)
+    return float((1.0 - (iteration - n_warmup) / (total - n_warmup)) ** power)
+
+
+def build_optimizer(model: nn.Module, settings: OptimSettings) -> optim.SGD:
+    """SGD with one group for each learning rate and weight decay."""
+    encoder, rest = split_parameters(model)
+    groups = []
+    for named, lr in ((encoder, settings.lr), (rest, settings.lr * settings.decoder_lr_factor)):
+        for decayed in (True, False):
+            values = [value for _, value in named if _is_decayed(value, settings) is decayed]
+            if values:
+                groups.append({"params": values, "lr": lr, "weight_decay": settings.weight_decay if decayed else 0.0})
+    return optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
+
+
+def build_adam(model: nn.Module, options: Mapping[str, float]) -> optim.Adam:
+    """Adam, for methods that were published with it; one learning rate for all parameters.
+
+    Args:
+        model: the network.
+        options: ``lr`` above 0 and ``weight_decay`` (L2) of at least 0; `dmseg.config.method_options` checks them.
+    """
+    return optim.Adam(model.parameters(), lr=options["lr"], weight_decay=options["weight_decay"])
+
+
+def build_schedule(optimizer: optim.Optimizer, settings: OptimSettings, total: int) -> optim.lr_scheduler.LambdaLR:
+    """Poly schedule, stepped once an iteration."""
+    return optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda iteration: poly_factor(iteration, max(total, iteration + 1), settings.poly_power, settings.warmup),
+    )
+
+
+def _is_decayed(value: nn.Parameter, settings: OptimSettings) -> bool:
+    return settings.decay_norm_and_bias or value.ndim > 1
