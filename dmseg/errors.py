@@ -20,7 +20,7 @@ def advice(error: OSError) -> str:
 
 
 class UserError(Exception):
-    """A mistake that the user can mend: bad input, a wrong setting, missing data.
+    """A mistake that the user can fix: bad input, a wrong setting, missing data.
 
     The message names the file, case or key and the value, and says what to do. The command line prints it
     without a traceback and exits with status 2; a library user may catch it.

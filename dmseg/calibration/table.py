@@ -50,8 +50,8 @@ class BetaTable:
 
     def __init__(self, keys: Keys, bandwidth: float) -> None:
         edges = _edges(n_intervals(bandwidth), str(keys.prob.device))
-        first = _spread(_bend(_log_odds(edges, keys, bandwidth)))
-        odds = _log_odds(_inverse(_places(first), edges), keys, bandwidth).float()
+        first = _allocate_nodes(_curvature(_log_odds(edges, keys, bandwidth)))
+        odds = _log_odds(_inverse(_node_positions(first), edges), keys, bandwidth).float()
         interval = torch.arange(len(first) - 1, device=first.device)
         # two lines, each (value at 0, slope): in an interval the number of the node, between two nodes the log-odds
         self._nodes = first[:-1] - interval * first.diff(), first.diff()
@@ -109,34 +109,35 @@ def _inverse(places: Tensor, edges: Tensor) -> Tensor:
     return odds
 
 
-def _bend(log_odds: Tensor) -> Tensor:
+def _curvature(log_odds: Tensor) -> Tensor:
     """How far the estimate is from linear in each interval, (n,), from its log-odds at the n + 1 edges.
 
-    The greater of two: how its log-odds bend, which is what is interpolated, and how itself bends, which alone shows
-    where it jumps from one certainty to the other. Without the first the error is twice as large.
+    The greater of two: the curvature of its log-odds, which are interpolated, and that of the estimate itself, which
+    alone shows where it jumps from one certainty to the other. Without the first the error is twice as large.
     """
     prob = torch.sigmoid(log_odds)
     variance = prob * (1 - prob)
-    bend = torch.maximum(
+    curvature = torch.maximum(
         prob.diff(n=2).abs(),
         log_odds.diff(n=2).abs().mul(functional.max_pool1d(variance[None], 3, 1)[0]).clamp_max(1.0),
     )
-    return functional.max_pool1d(functional.pad(bend, (1, 1))[None], 2, 1)[0]
+    return functional.max_pool1d(functional.pad(curvature, (1, 1))[None], 2, 1)[0]
 
 
-def _spread(bend: Tensor) -> Tensor:
+def _allocate_nodes(curvature: Tensor) -> Tensor:
     """Number of the node at each of the n + 1 edges, (n + 1,) float64, rising by 1 at least and `FINE` on average.
 
-    The error of an interval falls with the square of its number of nodes, so the number grows as the root of the bend.
+    The error of an interval falls with the square of its number of nodes, so the number grows as the root
+    of the curvature.
     """
-    n = len(bend)
-    root = bend.sqrt()
+    n = len(curvature)
+    root = curvature.sqrt()
     share = (1 - EVEN) * root / root.sum().clamp_min(1e-12) + EVEN / n
     rising = functional.pad(share.cumsum(0), (1, 0))
-    return (rising * ((FINE - 1) * n / rising[-1])).round() + torch.arange(n + 1, device=bend.device)
+    return (rising * ((FINE - 1) * n / rising[-1])).round() + torch.arange(n + 1, device=curvature.device)
 
 
-def _places(first: Tensor) -> Tensor:
+def _node_positions(first: Tensor) -> Tensor:
     """Coordinate of each node, counted in intervals, (FINE n + 1,) float64."""
     n = len(first) - 1
     node = torch.arange(FINE * n + 1, dtype=first.dtype, device=first.device)

@@ -1,4 +1,4 @@
-"""The commands: each takes the words after its name and returns an exit status."""
+"""The commands: each takes the arguments after its name and returns an exit status."""
 
 import logging
 import sys
@@ -15,8 +15,8 @@ from dmseg.config.settings import Settings
 from dmseg.errors import UserError
 from dmseg.launch import Outcome, is_inline, launch
 from dmseg.report.progress import ManyProgress
-from dmseg.report.run_observers import quiet, talkative
-from dmseg.runs.lease import Held
+from dmseg.report.run_observers import silent, verbose
+from dmseg.runs.lease import RunLocked
 from dmseg.runs.plan import PlannedRun, distinct, plan_folds, plan_run
 from dmseg.runs.sources import count_target_slices, prepare_task, prepare_tasks
 from dmseg.runs.status import is_complete
@@ -27,10 +27,10 @@ from dmseg.text import printable, printable_lines, score_text
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def prepare(words: Sequence[str]) -> int:
+def prepare(argv: Sequence[str]) -> int:
     """Prepares one task, or all of a data set."""
     set_up_logging()
-    settings = compose_settings(words)
+    settings = compose_settings(argv)
     if settings.data.labels_only:
         return _count_slices(settings)
     for prepared in prepare_tasks(settings, say):
@@ -49,31 +49,31 @@ def _count_slices(settings: Settings) -> int:
     return 0
 
 
-def train(words: Sequence[str]) -> int:
+def train(argv: Sequence[str]) -> int:
     """Trains one run."""
     set_up_logging()
-    settings = compose_settings(words)
+    settings = compose_settings(argv)
     run = plan_run(settings, prepare_task(settings.data, settings.paths, settings.task, say, settings.workers))
-    status = carry_out(distinct([run]), settings)
+    status = run_all(distinct([run]), settings)
     if status == 0:
         _print_scores([run])
     return status
 
 
-def cv(words: Sequence[str]) -> int:
+def cv(argv: Sequence[str]) -> int:
     """Trains all folds of one configuration and prints their pooled scores."""
     set_up_logging()
-    if fold := next((word for word in words if parse_override(word).key_or_group == "fold"), None):
+    if fold := next((word for word in argv if parse_override(word).key_or_group == "fold"), None):
         raise UserError(f"cv trains all folds; leave {fold} out, or use 'dmseg train {fold}'")
-    settings = compose_settings(words)
+    settings = compose_settings(argv)
     runs = plan_folds(settings, prepare_task(settings.data, settings.paths, settings.task, say, settings.workers))
-    status = carry_out(distinct(runs), settings)
+    status = run_all(distinct(runs), settings)
     if status == 0:
         _print_scores(runs)
     return status
 
 
-def carry_out(runs: Sequence[PlannedRun], settings: Settings) -> int:
+def run_all(runs: Sequence[PlannedRun], settings: Settings) -> int:
     """Carries out what is missing of some runs, and reports each that fails.
 
     Args:
@@ -94,7 +94,7 @@ def carry_out(runs: Sequence[PlannedRun], settings: Settings) -> int:
     here = is_inline(settings.launcher, missing)
     progress = ManyProgress(err, len(missing), bar=not here)
     outcomes: list[Outcome] = []
-    with progress.shown(), closing(launch(missing, settings.launcher, talkative if here else quiet)) as launched:
+    with progress.shown(), closing(launch(missing, settings.launcher, verbose if here else silent)) as launched:
         for outcome in launched:
             outcomes.append(outcome)
             if outcome.kind != "stopped" or received() is None:
@@ -133,8 +133,8 @@ def _set_damaged_aside(runs: Sequence[PlannedRun]) -> None:
         store = RunStore(run.results)
         if not _is_damaged(store, run):
             continue
-        with suppress(Held), store.working_on(run.run_id):
-            if _is_damaged(store, run):  # still: nobody else has just mended it
+        with suppress(RunLocked), store.working_on(run.run_id):
+            if _is_damaged(store, run):  # still: nobody else has just fixed it
                 damage, place = store.damage(run.run_id), store.set_aside(run.run_id)
                 say("\n".join([*damage, f"{run.title} ({run.run_id}) is set aside in {place}"]))
 

@@ -38,26 +38,26 @@ class Status:
     missing: tuple[str, ...]
 
 
-def data(words: Sequence[str]) -> int:
+def data(argv: Sequence[str]) -> int:
     """Prints the status of all data sets or of the one that ``data=`` names, or verifies prepared stores."""
-    if words and words[0] == "verify":
-        return _verify(words[1:])
-    if not words or words[0] != "status":
+    if argv and argv[0] == "verify":
+        return _verify(argv[1:])
+    if not argv or argv[0] != "status":
         raise UserError(
-            "dmseg data knows two words: dmseg data status [data=kits] [paths.data=FOLDER] and\n"
+            "dmseg data has two actions: dmseg data status [data=kits] [paths.data=FOLDER] and\n"
             "dmseg data verify [data=kits] [task=NAME] [paths.prepared=FOLDER]"
         )
-    named = [word.removeprefix("data=") for word in words if word.startswith("data=")]
-    overrides = [word for word in words[1:] if not word.startswith("data=")]
+    named = [word.removeprefix("data=") for word in argv if word.startswith("data=")]
+    overrides = [word for word in argv[1:] if not word.startswith("data=")]
     for name in named or DATA_SETS:
         _print(status(compose_settings([f"data={name}", *overrides]).data))
     return 0
 
 
-def _verify(words: Sequence[str]) -> int:
+def _verify(argv: Sequence[str]) -> int:
     """Verifies the stores below ``paths.prepared``, or of a data set or task; 1 if one is damaged."""
-    named = any(word.startswith("data=") for word in words)
-    settings = compose_settings([*words] if named else [f"data={DATA_SETS[0]}", *words])
+    named = any(word.startswith("data=") for word in argv)
+    settings = compose_settings([*argv] if named else [f"data={DATA_SETS[0]}", *argv])
     task = settings.task and settings.task.rpartition("/")[2]
     parent = Path(settings.paths.prepared)
     stores = list(find_stores(parent, settings.data.name if named else None, task))

@@ -8,7 +8,7 @@ from dmseg.cli.commands import say, set_up_logging
 from dmseg.cli.tables import plan_all, split_tables
 from dmseg.errors import UserError
 from dmseg.files.atomic import write_whole
-from dmseg.runs.plan import PlannedRun, waves
+from dmseg.runs.plan import PlannedRun, evaluation_passes
 from dmseg.runs.seal import DamagedError
 from dmseg.runs.store import RunStore
 from dmseg.runs.transfer import Copied, export_runs, import_runs, tidy_scores
@@ -26,12 +26,12 @@ A table without data and training: `dmseg table table=N from=THIS_FOLDER`. Into 
 """
 
 
-def export_results(words: Sequence[str]) -> int:
+def export_results(argv: Sequence[str]) -> int:
     """Exports the finished runs of some tables, or of a whole store."""
     from dmseg.tables.tidy import frame_to_csv
 
     set_up_logging()
-    rest, named = _split(words, ("to", "weights"))
+    rest, named = _split(argv, ("to", "weights"))
     if "to" not in named:
         raise UserError("name the folder to export to: to=FOLDER")
     folder, weights = Path(named["to"]), named.get("weights") == "true"
@@ -47,10 +47,10 @@ def export_results(words: Sequence[str]) -> int:
     return 0
 
 
-def _export_tables(words: Sequence[str], folder: Path, weights: bool) -> Copied:
+def _export_tables(argv: Sequence[str], folder: Path, weights: bool) -> Copied:
     """A run that several tables score in several ways is finished when all its evaluations are there."""
-    plans = plan_all(*split_tables(words))
-    scored = [run for wave in waves(run for plan in plans.values() for run in plan.runs) for run in wave]
+    plans = plan_all(*split_tables(argv))
+    scored = [run for part in evaluation_passes(run for plan in plans.values() for run in plan.runs) for run in part]
     runs = {run.run_id: run for run in scored}
     unfinished = {run.run_id for run in scored if not _is_scored(run)}
     if unfinished:
@@ -70,8 +70,8 @@ def _is_scored(run: PlannedRun) -> bool:
         return store.is_done(run.run_id)  # the copy says what is damaged
 
 
-def _export_store(words: Sequence[str], folder: Path, weights: bool) -> Copied:
-    rest, named = _split(words, ("paths.results",))
+def _export_store(argv: Sequence[str], folder: Path, weights: bool) -> Copied:
+    rest, named = _split(argv, ("paths.results",))
     if rest or "paths.results" not in named:
         raise UserError("name what to export: tables=2 with its overrides, or paths.results=FOLDER for a whole store")
     store = RunStore(Path(named["paths.results"]))
@@ -80,9 +80,9 @@ def _export_store(words: Sequence[str], folder: Path, weights: bool) -> Copied:
     return export_runs([(store, run_id) for run_id in store.run_ids()], folder, weights)
 
 
-def import_results(words: Sequence[str]) -> int:
+def import_results(argv: Sequence[str]) -> int:
     """Imports the runs of an export into a store."""
-    rest, named = _split(words, ("from", "paths.results"))
+    rest, named = _split(argv, ("from", "paths.results"))
     if rest or set(named) != {"from", "paths.results"}:
         raise UserError(
             "import-results takes from=FOLDER (an export) and paths.results=FOLDER (the store), nothing else"
@@ -94,11 +94,11 @@ def import_results(words: Sequence[str]) -> int:
     return 0
 
 
-def _split(words: Sequence[str], keys: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Takes some keys out of a command's words."""
+def _split(argv: Sequence[str], keys: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Takes some keys out of a command's arguments."""
     named = {}
     rest = []
-    for word in words:
+    for word in argv:
         key, _, value = word.partition("=")
         if key in keys:
             named[key] = os.path.expanduser(value.strip("'\""))

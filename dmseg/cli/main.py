@@ -59,7 +59,7 @@ COMMANDS = {
     "import-results": "dmseg.cli.exchange:import_results",
     "data": "dmseg.cli.data:data",
 }
-"""Each command's function, by module: it takes the words after the command's name and returns an exit status."""
+"""Each command's function, by module: it takes the arguments after the command's name and returns an exit status."""
 
 SWEEPS = {"train": "dmseg.cli.sweep:train", "cv": "dmseg.cli.sweep:cv"}
 """The same of the commands that sweep over values with ``-m``."""
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line.
 
     Args:
-        arguments: words after the program's name; by default the process's own.
+        arguments: what follows the program's name; by default the process's own.
 
     Returns:
         Exit status: 0 done, 1 a run failed, 2 an error of use, 128 and the signal's number where one stopped it.
@@ -102,29 +102,29 @@ def _leave(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _main(words: list[str]) -> int:
-    if not words or {"-h", "--help"} & set(words) or words[0] == "help":
+def _main(argv: list[str]) -> int:
+    if not argv or {"-h", "--help"} & set(argv) or argv[0] == "help":
         print(USAGE, end="")
         return 0
-    if words[0] == "--version":
+    if argv[0] == "--version":
         from dmseg import __version__
 
         print(f"dmseg {__version__}")
         return 0
-    if words[0] not in COMMANDS:
-        output.tell(f"there is no command '{words[0]}'; choose from {', '.join(COMMANDS)}")
+    if argv[0] not in COMMANDS:
+        output.tell(f"there is no command '{argv[0]}'; choose from {', '.join(COMMANDS)}")
         return 2
-    return _run(words[0], words[1:])
+    return _run(argv[0], argv[1:])
 
 
-def _run(command: str, words: list[str]) -> int:
-    from dmseg.cli.words import MULTIRUN, checked
+def _run(command: str, argv: list[str]) -> int:
+    from dmseg.cli.argv import MULTIRUN, checked
     from dmseg.errors import UserError
 
     try:
-        words = checked(command, words)
-        functions = SWEEPS if set(MULTIRUN) & set(words) else COMMANDS
-        return _imported(functions[command])(words)
+        argv = checked(command, argv)
+        functions = SWEEPS if set(MULTIRUN) & set(argv) else COMMANDS
+        return _imported(functions[command])(argv)
     except UserError as error:
         output.tell(str(error))
         return 2

@@ -19,9 +19,9 @@ SWITCHES = ("confirm", "aside")
 ACTIONS = ("list", "show", "verify", "prune")
 
 
-def runs(words: Sequence[str]) -> int:
+def runs(argv: Sequence[str]) -> int:
     """Lists, shows, verifies or prunes runs; returns the exit status."""
-    action, rest = (words[0], words[1:]) if words and words[0] in ACTIONS else ("list", words)
+    action, rest = (argv[0], argv[1:]) if argv and argv[0] in ACTIONS else ("list", argv)
     if rest and "=" not in rest[0] and action == "list":
         raise UserError(f"'dmseg runs {rest[0]}' is unknown; choose from {', '.join(ACTIONS)}")
     switches = {word.partition("=")[0] for word in rest if word in tuple(f"{name}=true" for name in SWITCHES)}

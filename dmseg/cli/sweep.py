@@ -7,16 +7,16 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dmseg.cli.commands import carry_out, say, set_up_logging
+from dmseg.cli.argv import MULTIRUN
+from dmseg.cli.commands import run_all, say, set_up_logging
 from dmseg.cli.expand import Combination, Grid, expand
 from dmseg.cli.sweep_table import Experiment, make_rows, print_rows, to_csv
-from dmseg.cli.words import MULTIRUN
 from dmseg.config.compose import compose_settings
 from dmseg.config.settings import Settings
 from dmseg.data.prepared import PreparedTask
 from dmseg.errors import UserError
 from dmseg.files.atomic import write_whole
-from dmseg.runs.plan import PlannedRun, plan_folds, plan_run, waves
+from dmseg.runs.plan import PlannedRun, evaluation_passes, plan_folds, plan_run
 from dmseg.runs.sources import prepare_task
 from dmseg.runs.store import RunStore
 
@@ -26,17 +26,17 @@ MANY = 1000
 """From so many combinations on it is said that planning them takes time."""
 
 
-def train(words: Sequence[str]) -> int:
+def train(argv: Sequence[str]) -> int:
     """Trains one run for each combination, and prints and writes their scores."""
-    return _sweep("train", words, lambda settings, prepared: [plan_run(settings, prepared)])
+    return _sweep("train", argv, lambda settings, prepared: [plan_run(settings, prepared)])
 
 
-def cv(words: Sequence[str]) -> int:
+def cv(argv: Sequence[str]) -> int:
     """Trains all folds of each combination, and prints and writes their pooled scores."""
-    return _sweep("cv", words, plan_folds)
+    return _sweep("cv", argv, plan_folds)
 
 
-def _sweep(command: str, words: Sequence[str], plan: Plan) -> int:
+def _sweep(command: str, argv: Sequence[str], plan: Plan) -> int:
     """Plans every combination before the first run starts, carries out what is missing, and reports.
 
     Returns:
@@ -46,7 +46,7 @@ def _sweep(command: str, words: Sequence[str], plan: Plan) -> int:
         UserError: if any combination is wrong.
     """
     set_up_logging()
-    name, overrides = _take_name([word for word in words if word not in MULTIRUN])
+    name, overrides = _take_name([word for word in argv if word not in MULTIRUN])
     grid = expand(overrides)
     if command == "cv" and "fold" in grid.keys:
         raise UserError("cv trains all folds of each combination; leave fold out, or use train -m")
@@ -54,7 +54,7 @@ def _sweep(command: str, words: Sequence[str], plan: Plan) -> int:
     _announce(grid)
     experiments = _plan_all(grid, plan)
     try:
-        return _carry_out(experiments)
+        return _run_all(experiments)
     finally:  # also of what is there when it was interrupted
         _report(command, name, experiments)
 
@@ -68,18 +68,18 @@ def _report(command: str, name: str, experiments: Sequence[Experiment]) -> None:
     say(f"written: {path}")
 
 
-def _take_name(words: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Takes ``name=NAME`` out of the words.
+def _take_name(argv: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Takes ``name=NAME`` out of the arguments.
 
     Raises:
         UserError: if it is given twice, or is more than a name.
     """
-    names = [word.removeprefix("name=") for word in words if word.startswith("name=")]
+    names = [word.removeprefix("name=") for word in argv if word.startswith("name=")]
     if len(names) > 1:
         raise UserError(f"name is given twice: {' and '.join(names)}")
     if names and not re.fullmatch(r"\w[\w.-]{0,99}", names[0], re.ASCII):
         raise UserError(f"name is '{names[0]}', but must be up to 100 letters, digits, '-', '_' or '.', and no path")
-    return (names[0] if names else None), [word for word in words if not word.startswith("name=")]
+    return (names[0] if names else None), [word for word in argv if not word.startswith("name=")]
 
 
 def _digest(command: str, grid: Grid) -> str:
@@ -128,15 +128,15 @@ def _where(combination: Combination) -> str:
     return f"\nin the combination {values}" if values else ""
 
 
-def _carry_out(experiments: Sequence[Experiment]) -> int:
+def _run_all(experiments: Sequence[Experiment]) -> int:
     """Carries out what is missing; runs that are scored in several ways are trained first, then scored again."""
     runs = [run for experiment in experiments for run in experiment.runs]
     keeping_first = sorted(runs, key=lambda run: not run.settings.evaluate.save_predictions)
     status = 0
-    for number, wave in enumerate(waves(keeping_first)):
-        trained = wave if number == 0 else [run for run in wave if RunStore(run.results).is_done(run.run_id)]
+    for number, part in enumerate(evaluation_passes(keeping_first)):
+        trained = part if number == 0 else [run for run in part if RunStore(run.results).is_done(run.run_id)]
         if trained:
-            status = max(status, carry_out(trained, experiments[0].settings))
+            status = max(status, run_all(trained, experiments[0].settings))
     return status
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from dmseg.cli.commands import carry_out, say, set_up_logging
+from dmseg.cli.commands import run_all, say, set_up_logging
 from dmseg.config.compose import compose_settings
 from dmseg.errors import UserError
-from dmseg.runs.plan import waves
+from dmseg.runs.plan import evaluation_passes
 from dmseg.runs.sources import find_tasks, prepare_tasks
 from dmseg.runs.status import Status, Summary, summarise
 from dmseg.tables.exported import plan_from_text
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
     from dmseg.tables.numbers import TableData
 
 
-def reproduce(words: Sequence[str]) -> int:
+def reproduce(argv: Sequence[str]) -> int:
     """Runs what is missing of some tables, then writes them; or draws a figure."""
-    if any(word.startswith("figure=") for word in words):
-        return _figure(words)
-    specs, overrides = split_tables(words)
+    if any(word.startswith("figure=") for word in argv):
+        return _figure(argv)
+    specs, overrides = split_tables(argv)
     plans = plan_all(specs, overrides)
     status = 0
-    for wave in waves(run for plan in plans.values() for run in plan.runs):
+    for part in evaluation_passes(run for plan in plans.values() for run in plan.runs):
         if status == 0:
-            status = carry_out(wave, next(iter(plans.values())).settings)
+            status = run_all(part, next(iter(plans.values())).settings)
     _write_all(specs, plans, overrides)
     return status
 
 
-def table(words: Sequence[str]) -> int:
+def table(argv: Sequence[str]) -> int:
     """Writes some tables from what is there, or from what was exported elsewhere (``from=FOLDER``)."""
-    specs, overrides = split_tables(words)
+    specs, overrides = split_tables(argv)
     exported = [word.removeprefix("from=").strip("'\"") for word in overrides if word.startswith("from=")]
     if not exported:
         _write_all(specs, plan_all(specs, overrides), overrides)
@@ -53,9 +53,9 @@ def table(words: Sequence[str]) -> int:
     return 0
 
 
-def plan(words: Sequence[str]) -> int:
+def plan(argv: Sequence[str]) -> int:
     """Prints what some tables take, and how much of it is there."""
-    specs, overrides = split_tables(words)
+    specs, overrides = split_tables(argv)
     plans = plan_all(specs, overrides, find_tasks)
     shown = Table("table", "experiments", "runs", "done", "running", "failed", "missing", "hours left", box=None)
     for name, planned in plans.items():
@@ -79,19 +79,19 @@ def _name_unprepared(plans: Mapping[str, PlannedTable], overrides: Sequence[str]
         print(f"{name}: not all is prepared; what is done is unknown until you run: {command}")
 
 
-def split_tables(words: Sequence[str]) -> tuple[list[TableSpec], list[str]]:
+def split_tables(argv: Sequence[str]) -> tuple[list[TableSpec], list[str]]:
     """Takes ``table=N``, ``tables=N,NAME`` or ``tables=all`` (the paper's) out of the overrides.
 
     Raises:
         UserError: if no table is named, or there is none of that name.
     """
-    named = [word for word in words if word.startswith(("table=", "tables="))]
+    named = [word for word in argv if word.startswith(("table=", "tables="))]
     if len(named) != 1:
         raise UserError("name one table or several: table=1, tables=2,4,6 or tables=all")
     value = named[0].partition("=")[2].strip("[]")
     names = [str(number) for number in table_numbers()] if value == "all" else value.split(",")
     specs = [read_spec(name.strip()) for name in dict.fromkeys(names)]
-    return specs, [word for word in words if word not in named]
+    return specs, [word for word in argv if word not in named]
 
 
 def plan_all(
@@ -172,14 +172,14 @@ def _write(made: "TableData", folder: Path, notes: tuple[str, ...]) -> Path:
     return files[0]
 
 
-def _figure(words: Sequence[str]) -> int:
+def _figure(argv: Sequence[str]) -> int:
     from dmseg.report.figures import write_figure
 
     set_up_logging()
-    named = [word for word in words if word.startswith("figure=")]
+    named = [word for word in argv if word.startswith("figure=")]
     if len(named) != 1:
         raise UserError("name one figure: figure=1")
-    settings = compose_settings([word for word in words if word not in named])
+    settings = compose_settings([word for word in argv if word not in named])
     for path in write_figure(named[0].removeprefix("figure="), Path(settings.paths.results) / "figures"):
         print(path)
     return 0

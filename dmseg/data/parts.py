@@ -27,7 +27,7 @@ CHUNK = 32
 """Slices that are held at a time."""
 
 Bytes = npt.NDArray[np.uint8]
-Levels = npt.NDArray[np.integer[Any]]
+Intensities = npt.NDArray[np.integer[Any]]
 """Intensities as they are stored: from 0 to the largest value of their type, uint8 or int16."""
 
 
@@ -67,7 +67,7 @@ class Part:
                     return False
         return True
 
-    def chunks(self, folder: Path) -> Iterator[tuple[Levels, Bytes]]:
+    def chunks(self, folder: Path) -> Iterator[tuple[Intensities, Bytes]]:
         """Yields images (n, C, S, S) and annotations (n, r, S, S), a few slices at a time."""
         with (folder / "images").open("rb") as images, (folder / "annotations").open("rb") as annotations:
             for start in range(0, self.n_slices, CHUNK):
@@ -76,7 +76,9 @@ class Part:
                 yield levels, _read_array(annotations, (n, len(self.raters), self.size, self.size), "uint8")
 
 
-def write_part(case: Case, slices: Iterator[tuple[Levels, Bytes]], files: CaseFiles, key: str, folder: Path) -> Part:
+def write_part(
+    case: Case, slices: Iterator[tuple[Intensities, Bytes]], files: CaseFiles, key: str, folder: Path
+) -> Part:
     """Writes a part.
 
     Args:

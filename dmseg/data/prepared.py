@@ -37,7 +37,7 @@ from dmseg.data.integrity import (
 )
 from dmseg.data.leftovers import remove_leftovers, swap
 from dmseg.data.manifest import as_task
-from dmseg.data.parts import Levels, Part, part_folder, read_part, write_part
+from dmseg.data.parts import Intensities, Part, part_folder, read_part, write_part
 from dmseg.data.sealed_json import parse_json
 from dmseg.data.slices import stored_slices
 from dmseg.data.suspicions import Suspicions, some
@@ -112,7 +112,7 @@ class PreparedTask:
         return as_task(self.manifest["task"])
 
     @cached_property
-    def images(self) -> Levels:
+    def images(self) -> Intensities:
         """(N, C, S, S), memory-mapped; 0 and the type's largest value are the ends of the case's intensity window."""
         return np.load(self.folder / IMAGES, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
 
@@ -247,7 +247,7 @@ def _make_parts(
         names = some([case for case, _ in faults])
         raise UserError(
             f"{faults[0][1]}\n{len(faults)} of {len(files)} cases cannot be read: {names}; "
-            "mend them and call again, the others are kept"
+            "fix them and call again, the others are kept"
         )
     return [result for result in results if isinstance(result, Part)]
 

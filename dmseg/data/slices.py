@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dmseg.data.case import Case
-from dmseg.data.parts import Levels
+from dmseg.data.parts import Intensities
 
 
-def stored_slices(case: Case, size: int) -> Iterator[tuple[Levels, npt.NDArray[np.uint8]]]:
+def stored_slices(case: Case, size: int) -> Iterator[tuple[Intensities, npt.NDArray[np.uint8]]]:
     """Yields image (C, size, size) and annotations (r, size, size) of each slice."""
     for item in case.slices:
         image = quantise(resize_image(item.image, size), case.window, case.dtype)
@@ -42,7 +42,7 @@ def _linear_positions(extent: int, size: int) -> tuple[npt.NDArray[np.int64], np
     return left, (position - left).astype(np.float32)
 
 
-def quantise(image: npt.NDArray[np.float32], window: npt.NDArray[np.float64], dtype: str = "uint8") -> Levels:
+def quantise(image: npt.NDArray[np.float32], window: npt.NDArray[np.float64], dtype: str = "uint8") -> Intensities:
     """Maps each channel's window to 0 and the type's largest value, clipping beyond; without any range it becomes 0."""
     low, high = (window[:, index, None, None].astype(np.float32) for index in (0, 1))
     scaled = image - low
@@ -50,5 +50,5 @@ def quantise(image: npt.NDArray[np.float32], window: npt.NDArray[np.float64], dt
     scaled *= high > low
     np.clip(scaled, 0, 1, out=scaled)
     scaled *= np.iinfo(dtype).max
-    levels: Levels = np.rint(scaled, out=scaled).astype(dtype)
+    levels: Intensities = np.rint(scaled, out=scaled).astype(dtype)
     return levels

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from isal import isal_zlib
 
 from dmseg.data.case import Task
-from dmseg.data.parts import Bytes, Levels, Part
+from dmseg.data.parts import Bytes, Intensities, Part
 
 SATURATED = 0.99
 """More of a case's pixels than this at the two ends of the window are worth a warning."""
@@ -59,7 +59,7 @@ class Suspicions:
         self.first_with: dict[int, str] = {}
         self.agreement = _Agreement(len(task.raters))
 
-    def look(self, part: Part, chunks: Iterator[tuple[Levels, Bytes]]) -> Iterator[tuple[Levels, Bytes]]:
+    def look(self, part: Part, chunks: Iterator[tuple[Intensities, Bytes]]) -> Iterator[tuple[Intensities, Bytes]]:
         """Passes on the chunks of a case, and looks at them on the way.
 
         Args:
@@ -119,7 +119,7 @@ class Suspicions:
             self.blank.append(f"{part.case} ({', '.join(self.task.raters[rater] for rater in raters)})")
 
 
-def _fingerprint(rows: Levels, before: int) -> int:
+def _fingerprint(rows: Intensities, before: int) -> int:
     """Tells images apart: of the checksums of two halves, and of what came before."""
     values = rows.reshape(-1)
     half = values.size // 2

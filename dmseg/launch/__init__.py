@@ -8,16 +8,16 @@ from collections.abc import Generator, Sequence
 from dmseg.config.settings import LauncherSettings
 from dmseg.errors import UserError
 from dmseg.launch.local import Inline, Local
-from dmseg.launch.outcome import CarryOut, MakeObservers, Outcome, attempt
-from dmseg.launch.scheduler import Executor, carry_out_all
+from dmseg.launch.outcome import MakeObservers, Outcome, TryRun, try_run
+from dmseg.launch.scheduler import Executor, schedule
 from dmseg.runs.plan import PlannedRun
 from dmseg.runs.stopping import is_urgent, stopping_gently
 
-__all__ = ["Outcome", "attempt", "is_inline", "launch"]
+__all__ = ["Outcome", "is_inline", "launch", "try_run"]
 
 
 def launch(
-    runs: Sequence[PlannedRun], launcher: LauncherSettings, observers: MakeObservers, carry_out: CarryOut = attempt
+    runs: Sequence[PlannedRun], launcher: LauncherSettings, observers: MakeObservers, try_one: TryRun = try_run
 ) -> Generator[Outcome]:
     """Carries out runs and yields each one's outcome as soon as it is known, teachers before their students.
 
@@ -28,7 +28,7 @@ def launch(
         runs: the runs, each once.
         launcher: where they are carried out.
         observers: makes each run's observers; must be picklable unless runs are carried out in this process.
-        carry_out: what is done with a run; likewise.
+        try_one: what is done with a run; likewise.
 
     Raises:
         UserError: if the launcher cannot be used here.
@@ -36,9 +36,9 @@ def launch(
     if not runs:
         return
     with stopping_gently():
-        executor = _executor(runs, launcher, observers, carry_out)
+        executor = _executor(runs, launcher, observers, try_one)
         try:
-            yield from carry_out_all(runs, executor)
+            yield from schedule(runs, executor)
         except BaseException:
             if is_urgent():
                 executor.kill()
@@ -68,14 +68,14 @@ def _is_chain(runs: Sequence[PlannedRun]) -> bool:
 
 
 def _executor(
-    runs: Sequence[PlannedRun], launcher: LauncherSettings, observers: MakeObservers, carry_out: CarryOut
+    runs: Sequence[PlannedRun], launcher: LauncherSettings, observers: MakeObservers, try_one: TryRun
 ) -> Executor:
     if is_inline(launcher, runs):
-        return Inline(observers, carry_out)
+        return Inline(observers, try_one)
     if launcher.kind != "slurm":
-        return Local(runs, launcher.workers, observers, carry_out)
+        return Local(runs, launcher.workers, observers, try_one)
     if launcher.job is None:
         raise UserError("launcher.kind is slurm, but nothing is said of its jobs; write launcher=slurm")
     from dmseg.launch.slurm import Slurm
 
-    return Slurm(launcher.job, runs[0].results / "slurm", observers, carry_out)
+    return Slurm(launcher.job, runs[0].results / "slurm", observers, try_one)

@@ -18,7 +18,7 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 from signal import SIGKILL, SIGTERM
 
-from dmseg.launch.outcome import CarryOut, MakeObservers, Outcome, attempt_apart, lost
+from dmseg.launch.outcome import MakeObservers, Outcome, TryRun, lost, try_run_apart
 from dmseg.runs.plan import PlannedRun
 from dmseg.runs.stopping import signals_held_back, stop_with_parent, working
 
@@ -26,8 +26,8 @@ from dmseg.runs.stopping import signals_held_back, stop_with_parent, working
 class Inline:
     """Carries runs out in this process, one after another."""
 
-    def __init__(self, observers: MakeObservers, carry_out: CarryOut) -> None:
-        self._observers, self._carry_out = observers, carry_out
+    def __init__(self, observers: MakeObservers, try_one: TryRun) -> None:
+        self._observers, self._try_one = observers, try_one
         self._begun: deque[PlannedRun] = deque()
 
     def room(self) -> int:
@@ -40,7 +40,7 @@ class Inline:
 
     def ended(self, seconds: float) -> list[Outcome]:
         """Carries out the run, however long it takes."""
-        return [self._carry_out(self._begun.popleft(), self._observers)]
+        return [self._try_one(self._begun.popleft(), self._observers)]
 
     def ask_to_stop(self) -> None:
         """The run itself hears of it."""
@@ -59,12 +59,12 @@ class Local:
         runs: all runs; only their number, and whether they name a device, counts.
         workers: number of worker processes; several may share a device.
         observers: makes a run's observers.
-        carry_out: what is done with a run.
+        try_one: what is done with a run.
     """
 
-    def __init__(self, runs: Sequence[PlannedRun], workers: int, observers: MakeObservers, carry_out: CarryOut) -> None:
+    def __init__(self, runs: Sequence[PlannedRun], workers: int, observers: MakeObservers, try_one: TryRun) -> None:
         dealt = shares(min(workers, len(runs)), _devices(runs))
-        self._workers = [_Worker(share, observers, carry_out) for share in dealt]
+        self._workers = [_Worker(share, observers, try_one) for share in dealt]
         self._free = deque(self._workers)
         self._busy: dict[Future[Outcome], tuple[_Worker, PlannedRun]] = {}
         self._told = False
@@ -151,7 +151,7 @@ def with_threads(run: PlannedRun, cores: int) -> PlannedRun:
 
 
 def _devices(runs: Sequence[PlannedRun]) -> list[str]:
-    """CUDA devices among which runs are dealt out: none where they name a device themselves."""
+    """CUDA devices among which runs are divided: none where they name a device themselves."""
     if any(run.settings.device != "auto" for run in runs):
         return []
     import torch
@@ -165,18 +165,18 @@ def _devices(runs: Sequence[PlannedRun]) -> list[str]:
 class _Worker:
     """Carries runs out in a process of its own, which begins with the first run and is replaced when it dies."""
 
-    def __init__(self, share: Share, observers: MakeObservers, carry_out: CarryOut) -> None:
-        self._share, self._observers, self._carry_out = share, observers, carry_out
+    def __init__(self, share: Share, observers: MakeObservers, try_one: TryRun) -> None:
+        self._share, self._observers, self._try_one = share, observers, try_one
         self._pool: ProcessPoolExecutor | None = None
         self._pid: Future[int] | None = None
 
     def submit(self, run: PlannedRun) -> Future[Outcome]:
         run = with_threads(run, len(self._share.cores))
         try:
-            return self._start().submit(_attempt_in_worker, run, self._observers, self._carry_out)
+            return self._start().submit(_try_run_in_worker, run, self._observers, self._try_one)
         except BrokenProcessPool:  # it died between two runs
             self.close()
-            return self._start().submit(_attempt_in_worker, run, self._observers, self._carry_out)
+            return self._start().submit(_try_run_in_worker, run, self._observers, self._try_one)
 
     def outcome(self, future: Future[Outcome], run: PlannedRun) -> Outcome:
         try:
@@ -231,9 +231,9 @@ def context() -> BaseContext:
     return server
 
 
-def _attempt_in_worker(run: PlannedRun, observers: MakeObservers, carry_out: CarryOut) -> Outcome:
+def _try_run_in_worker(run: PlannedRun, observers: MakeObservers, try_one: TryRun) -> Outcome:
     with working():
-        return attempt_apart(run, observers, carry_out)
+        return try_run_apart(run, observers, try_one)
 
 
 def _start_worker(share: Share) -> None:

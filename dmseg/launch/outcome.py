@@ -11,7 +11,7 @@ from typing import Literal
 
 from dmseg.errors import UnwritableError, UserError, advice
 from dmseg.files.atomic import write_whole
-from dmseg.runs.lease import Held
+from dmseg.runs.lease import RunLocked
 from dmseg.runs.plan import PlannedRun
 from dmseg.runs.store import FULL, RunStore
 from dmseg.training.observers import Observer
@@ -63,18 +63,18 @@ class Outcome:
         return ""
 
 
-CarryOut = Callable[[PlannedRun, MakeObservers], Outcome]
+TryRun = Callable[[PlannedRun, MakeObservers], Outcome]
 
 
-def attempt(run: PlannedRun, observers: MakeObservers) -> Outcome:
+def try_run(run: PlannedRun, observers: MakeObservers) -> Outcome:
     """Carries out one run; an error becomes an outcome."""
     from dmseg.runs.execute import execute
     from dmseg.training.checkpoint import Interrupted
 
     try:
         execute(run, observers)
-    except Held as held:
-        return Outcome(run, "held", str(held))
+    except RunLocked as error:
+        return Outcome(run, "held", str(error))
     except Interrupted as interrupted:
         return Outcome(run, "stopped", str(interrupted))
     except UnwritableError as error:
@@ -104,10 +104,10 @@ def _with_notes(error: Exception, said: str) -> str:
     return "\n".join([said, *getattr(error, "__notes__", [])])
 
 
-def attempt_apart(run: PlannedRun, observers: MakeObservers, carry_out: CarryOut = attempt) -> Outcome:
+def try_run_apart(run: PlannedRun, observers: MakeObservers, try_one: TryRun = try_run) -> Outcome:
     """Carries out one run in a process that nobody watches: what it says goes to its log, which is kept if it fails."""
     with _said_to(_unfinished_log(run)):
-        outcome = carry_out(run, observers)
+        outcome = try_one(run, observers)
         if outcome.kind == "misused":
             return replace(outcome, log=write_log(run, f"{outcome.error}\n"))
     with suppress(OSError):

@@ -39,7 +39,7 @@ class Executor(Protocol):
         """Waits for the runs under way and frees what is held."""
 
 
-def carry_out_all(runs: Sequence[PlannedRun], executor: Executor) -> Iterator[Outcome]:
+def schedule(runs: Sequence[PlannedRun], executor: Executor) -> Iterator[Outcome]:
     """Carries out runs and yields each one's outcome as soon as it is known.
 
     Once a run finds that the results folder cannot be written to, no further one begins, and it is said once.

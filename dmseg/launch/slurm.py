@@ -24,7 +24,7 @@ from dmseg.config.settings import JobSettings
 from dmseg.errors import UnwritableError, UserError, advice
 from dmseg.files.atomic import write_whole
 from dmseg.launch.local import usable_cores, with_threads
-from dmseg.launch.outcome import CarryOut, MakeObservers, Outcome, attempt_apart, write_log
+from dmseg.launch.outcome import MakeObservers, Outcome, TryRun, try_run_apart, write_log
 from dmseg.runs.plan import PlannedRun
 from dmseg.runs.status import is_complete
 from dmseg.runs.stopping import ask_to_stop, should_stop
@@ -43,14 +43,14 @@ class Slurm:
         settings: of a job.
         folder: where jobs, their logs and outcomes lie; a folder for this launch is made in it, which all nodes see.
         observers: makes a run's observers.
-        carry_out: what is done with a run.
+        try_one: what is done with a run.
 
     Raises:
         UserError: if submitit or Slurm is missing.
     """
 
-    def __init__(self, settings: JobSettings, folder: Path, observers: MakeObservers, carry_out: CarryOut) -> None:
-        self._settings, self._observers, self._carry_out = settings, observers, carry_out
+    def __init__(self, settings: JobSettings, folder: Path, observers: MakeObservers, try_one: TryRun) -> None:
+        self._settings, self._observers, self._try_one = settings, observers, try_one
         self._folder = folder.absolute() / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
         self._submitit = _submitit_executor(settings, self._folder)
         self._jobs: list[_Job] = []
@@ -69,7 +69,7 @@ class Slurm:
         """
         size = self._settings.runs
         parts = [tuple(runs[first : first + size]) for first in range(0, len(runs), size)]
-        batches = [Batch(part, self._observers, self._carry_out, self._folder / "outcomes") for part in parts]
+        batches = [RunGroup(part, self._observers, self._try_one, self._folder / "outcomes") for part in parts]
         if batches:
             ids = _submit(self._submitit, batches)
             self._jobs += [_Job(name, batch, self._folder) for name, batch in zip(ids, batches, strict=True)]
@@ -101,20 +101,20 @@ class Slurm:
 
 
 @dataclass(frozen=True)
-class Batch:
+class RunGroup:
     """What one job does: some runs, one after another; called again after a requeue, it goes on.
 
     Attributes:
         runs: the runs.
         observers: makes a run's observers.
-        carry_out: what is done with a run.
+        try_one: what is done with a run.
         outcomes: folder for the outcomes, one file a run.
         key: name of this batch within it.
     """
 
     runs: tuple[PlannedRun, ...]
     observers: MakeObservers
-    carry_out: CarryOut
+    try_one: TryRun
     outcomes: Path
     key: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
 
@@ -125,7 +125,7 @@ class Batch:
                 if should_stop():
                     return
                 if not self.file(run).exists():
-                    outcome = attempt_apart(with_threads(run, len(usable_cores())), self.observers, self.carry_out)
+                    outcome = try_run_apart(with_threads(run, len(usable_cores())), self.observers, self.try_one)
                     if outcome.kind != "stopped":
                         write_whole(self.file(run), _to_text(outcome))
 
@@ -178,7 +178,7 @@ def _is_preempted(job: str) -> bool:
 class _Job:
     """A submitted job, seen from outside."""
 
-    def __init__(self, name: str, batch: Batch, folder: Path) -> None:
+    def __init__(self, name: str, batch: RunGroup, folder: Path) -> None:
         self.name = name
         self.left = {run.run_id: run for run in batch.runs}
         self._batch, self._folder = batch, folder
@@ -283,7 +283,7 @@ def _submitit_executor(settings: JobSettings, folder: Path) -> Any:  # noqa: ANN
     return executor
 
 
-def _submit(executor: Any, batches: Sequence[Batch]) -> list[str]:  # noqa: ANN401
+def _submit(executor: Any, batches: Sequence[RunGroup]) -> list[str]:  # noqa: ANN401
     """Submits one array; returns the jobs' names.
 
     Raises:

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 
-class Wanted(NamedTuple):
+class RequiredSums(NamedTuple):
     """Which sums a loss needs; the sums of the labels and of p - y are always there.
 
     Attributes:
@@ -52,13 +52,13 @@ class Wanted(NamedTuple):
     entropy: bool = False
     peak: bool = False
 
-    def union(self, other: "Wanted") -> "Wanted":
+    def union(self, other: "RequiredSums") -> "RequiredSums":
         """Returns what either of two losses needs."""
-        return Wanted(*(mine or theirs for mine, theirs in zip(self, other, strict=True)))
+        return RequiredSums(*(mine or theirs for mine, theirs in zip(self, other, strict=True)))
 
 
-class GapSums(NamedTuple):
-    """Sums over the pixels of each image and channel, (B, C) each; None where not wanted."""
+class DifferenceSums(NamedTuple):
+    """Sums over the pixels of each image and channel, (B, C) each; None where not required."""
 
     signed: Tensor
     absolute: Tensor | None
@@ -75,20 +75,20 @@ def sum_pixels(values: Tensor) -> Tensor:
     return values.sum(tuple(range(2, values.ndim)))
 
 
-def gap_sums(gap: Tensor, prob: Tensor, label: Tensor, wanted: Wanted) -> GapSums:
-    """Sums p - y and what is wanted of abs(p - y), (p - y)^2 and p y over pixels; differentiable by autograd.
+def difference_sums(difference: Tensor, prob: Tensor, label: Tensor, required: RequiredSums) -> DifferenceSums:
+    """Sums p - y and what is required of abs(p - y), (p - y)^2 and p y over pixels; differentiable by autograd.
 
     Args:
-        gap: (B, C, ...) p - y.
+        difference: (B, C, ...) p - y.
         prob: (B, C, ...) probabilities p, 0 where masked out.
         label: (B, C, ...) labels y, 0 where masked out.
-        wanted: the sums to compute.
+        required: the sums to compute.
     """
-    return GapSums(
-        sum_pixels(gap),
-        sum_pixels(gap.abs()) if wanted.absolute else None,
-        sum_pixels(gap.square()) if wanted.squared else None,
-        sum_pixels(prob * label) if wanted.product else None,
+    return DifferenceSums(
+        sum_pixels(difference),
+        sum_pixels(difference.abs()) if required.absolute else None,
+        sum_pixels(difference.square()) if required.squared else None,
+        sum_pixels(prob * label) if required.product else None,
     )
 
 
@@ -99,76 +99,78 @@ class LogitSums(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(logits: Tensor, label: Tensor, mask: Tensor | None, wanted: Wanted) -> tuple[Tensor | None, ...]:
+    def forward(
+        logits: Tensor, label: Tensor, mask: Tensor | None, required: RequiredSums
+    ) -> tuple[Tensor | None, ...]:
         """Computes the sums.
 
         Args:
             logits: (B, C, ...) float32 or float64; C = 1 sigmoid, else softmax.
             label: (B, C, ...) labels of the same dtype, 0 where masked out; (B, 1, ...), the foreground, for C = 2.
             mask: (B, 1, ...) bool, False where masked out, or None.
-            wanted: the sums to compute.
+            required: the sums to compute.
 
         Returns:
-            The fields of `GapSums` with as many channels as `label`; the cross-entropy (B,) or None; and p and p - y,
-            of the shape of `label`.
+            The fields of `DifferenceSums` with as many channels as `label`; the cross-entropy (B,) or None; and p and
+            p - y, of the shape of `label`.
         """
         probabilities = _sigmoid if label.shape[1] == 1 else _softmax
-        prob, cross_entropy = probabilities(logits, label, mask, wanted.cross_entropy)
-        gap = prob - label
-        sums = gap_sums(gap, prob, label, wanted)
+        prob, cross_entropy = probabilities(logits, label, mask, required.cross_entropy)
+        difference = prob - label
+        sums = difference_sums(difference, prob, label, required)
         if cross_entropy is not None:  # nansum leaves pixels out that are not a number, the sum of p - y does not
             cross_entropy = cross_entropy + 0 * sums.signed.sum(1)
-        return *sums, cross_entropy, prob, gap
+        return *sums, cross_entropy, prob, difference
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:  # noqa: ANN401
         """Keeps what `backward` needs."""
-        logits, label, _, wanted = inputs
-        *_, prob, gap = output
-        ctx.mark_non_differentiable(gap)
+        logits, label, _, required = inputs
+        *_, prob, difference = output
+        ctx.mark_non_differentiable(difference)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(prob, gap, label if wanted.product else None)
+        ctx.save_for_backward(prob, difference, label if required.product else None)
         ctx.channels = logits.shape[1]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         """Returns the gradient of the logits, and None for the other arguments of `forward`."""
-        prob, gap, label = ctx.saved_tensors
+        prob, difference, label = ctx.saved_tensors
         *sums, cross_entropy, by_prob, _ = grads
         if torch.is_grad_enabled() or by_prob is not None:
-            grad = _plain_gradient(prob, gap, label, sums, cross_entropy, by_prob)
+            grad = _plain_gradient(prob, difference, label, sums, cross_entropy, by_prob)
         else:
-            grad = _gradient(prob, gap, label, sums, cross_entropy)
+            grad = _gradient(prob, difference, label, sums, cross_entropy)
         return (_both_classes(grad) if ctx.channels == 2 else grad), None, None, None
 
 
 def _gradient(
-    prob: Tensor, gap: Tensor, label: Tensor | None, sums: Sequence[Tensor | None], cross_entropy: Tensor | None
+    prob: Tensor, difference: Tensor, label: Tensor | None, sums: Sequence[Tensor | None], cross_entropy: Tensor | None
 ) -> Tensor:
     """Returns the gradient of the logits, of the foreground's alone for two classes, computed in place.
 
     Args:
         prob: (B, C, ...) p.
-        gap: (B, C, ...) p - y.
-        label: (B, C, ...) y, or None where the sum of p y is not wanted.
-        sums: gradients (B, C) of the fields of `GapSums`, None for 0.
+        difference: (B, C, ...) p - y.
+        label: (B, C, ...) y, or None where the sum of p y is not required.
+        sums: gradients (B, C) of the fields of `DifferenceSums`, None for 0.
         cross_entropy: gradient (B,) of the cross-entropy, None for 0.
     """
     if cross_entropy is not None and all(grad is None for grad in sums):
-        return gap * _over_pixels(cross_entropy.unsqueeze(1), gap)
-    grad = _slope(gap, label, *sums)
+        return difference * _over_pixels(cross_entropy.unsqueeze(1), difference)
+    grad = _slope(difference, label, *sums)
     if prob.shape[1] == 1:
         torch.ops.aten.sigmoid_backward.grad_input(grad, prob, grad_input=grad)
     else:
         grad = torch.ops.aten._softmax_backward_data(grad, prob, 1, prob.dtype)
     if cross_entropy is not None:
-        grad.addcmul_(gap, _over_pixels(cross_entropy.unsqueeze(1), gap))
+        grad.addcmul_(difference, _over_pixels(cross_entropy.unsqueeze(1), difference))
     return grad
 
 
 def _plain_gradient(
     prob: Tensor,
-    gap: Tensor,
+    difference: Tensor,
     label: Tensor | None,
     sums: Sequence[Tensor | None],
     cross_entropy: Tensor | None,
@@ -178,19 +180,21 @@ def _plain_gradient(
 
     Args:
         prob: as of `_gradient`, like all but the last.
-        gap: p - y.
+        difference: p - y.
         label: y.
         sums: gradients of the sums.
         cross_entropy: gradient of the cross-entropy.
         by_prob: (B, C, ...) gradient of the probabilities themselves, which arrives with the second derivative.
     """
-    gap = gap + (prob - prob.detach())  # its value, now as a function of the probabilities
+    difference = difference + (prob - prob.detach())  # its value, now as a function of the probabilities
     slope = torch.zeros_like(prob) if by_prob is None else by_prob
-    for grad, factor in zip(sums, (torch.ones_like(gap), gap.sign(), 2 * gap, label), strict=True):
+    for grad, factor in zip(sums, (torch.ones_like(difference), difference.sign(), 2 * difference, label), strict=True):
         if grad is not None and factor is not None:
-            slope = slope + _over_pixels(grad, gap) * factor
+            slope = slope + _over_pixels(grad, difference) * factor
     logits = prob * (slope - (prob * slope).sum(1, keepdim=True))  # of one channel: p (1 - p) slope
-    return logits if cross_entropy is None else logits + gap * _over_pixels(cross_entropy.unsqueeze(1), gap)
+    return (
+        logits if cross_entropy is None else logits + difference * _over_pixels(cross_entropy.unsqueeze(1), difference)
+    )
 
 
 def _both_classes(grad: Tensor) -> Tensor:
@@ -236,7 +240,7 @@ def _sum_logs(values: Tensor) -> Tensor:
 
 
 def _slope(
-    gap: Tensor,
+    difference: Tensor,
     label: Tensor | None,
     signed: Tensor | None,
     absolute: Tensor | None,
@@ -244,13 +248,13 @@ def _slope(
     product: Tensor | None,
 ) -> Tensor:
     """Returns the derivative by the probabilities (B, C, ...) from the gradients of their sums (B, C)."""
-    slope = gap.sign().mul_(0 if absolute is None else _over_pixels(absolute, gap))
+    slope = difference.sign().mul_(0 if absolute is None else _over_pixels(absolute, difference))
     if signed is not None:
-        slope.add_(_over_pixels(signed, gap))
+        slope.add_(_over_pixels(signed, difference))
     if squared is not None:
-        slope.addcmul_(gap, _over_pixels(squared, gap), value=2)
+        slope.addcmul_(difference, _over_pixels(squared, difference), value=2)
     if product is not None and label is not None:
-        slope.addcmul_(label, _over_pixels(product, gap))
+        slope.addcmul_(label, _over_pixels(product, difference))
     return slope
 
 

@@ -16,7 +16,7 @@ class AdaptiveWingLoss(nn.Module):
     A d - C that goes on from there with the same value and slope.
 
     Args:
-        theta: gap at which the curve becomes a line, more than 0.
+        theta: difference at which the curve becomes a line, more than 0.
         alpha: power for y = 0, more than 2, so that the gradient is continuous at the label for every y up to 1.
         omega: height of the curve, more than 0.
         epsilon: width of the curve, more than 0.
@@ -75,10 +75,10 @@ class AdaptiveWingLoss(nn.Module):
 
     def _wings(self, prob: Tensor, label: Tensor) -> Tensor:
         """Returns the loss of each pixel and class."""
-        gap = (prob - label).abs()
+        difference = (prob - label).abs()
         power = self.alpha - label
         ratio = self.theta / self.epsilon
         slope = self.omega * power * ratio ** (power - 1) / (self.epsilon * (1 + ratio**power))
-        curve = self.omega * torch.log1p((gap / self.epsilon) ** power)
-        line = slope * (gap - self.theta) + self.omega * torch.log1p(ratio**power)
-        return torch.where(gap < self.theta, curve, line)
+        curve = self.omega * torch.log1p((difference / self.epsilon) ** power)
+        line = slope * (difference - self.theta) + self.omega * torch.log1p(ratio**power)
+        return torch.where(difference < self.theta, curve, line)

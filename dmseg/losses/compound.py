@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from dmseg.errors import kind_of
 from dmseg.losses._check import check_at_least
-from dmseg.losses._fused import Wanted
+from dmseg.losses._fused import RequiredSums
 from dmseg.losses.counts import PixelSumLoss, PixelSums, pixel_sums
 
 
@@ -85,9 +85,9 @@ def _checked_term(name: str, term: object) -> tuple[float, nn.Module]:
 
 def _shared_sums(losses: Sequence[PixelSumLoss], input: Tensor, target: Tensor, mask: Tensor | None) -> PixelSums:
     """Returns the sums that any of the losses needs, checked as the strictest of them asks."""
-    wanted = Wanted()
+    required = RequiredSums()
     for loss in losses:
-        wanted = wanted.union(loss.wanted)
+        required = required.union(loss.required)
     settings = [loss.check_values for loss in losses]
     check = True if True in settings else None if None in settings else False
-    return pixel_sums(input, target, mask, wanted, from_logits=losses[0].from_logits, check_values=check)
+    return pixel_sums(input, target, mask, required, from_logits=losses[0].from_logits, check_values=check)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dmseg.losses import _check
-from dmseg.losses._fused import GapSums, LogitSums, Wanted, gap_sums, sum_pixels
+from dmseg.losses._fused import DifferenceSums, LogitSums, RequiredSums, difference_sums, sum_pixels
 
 Overlap = Literal["minimum", "product", "classical", "squared"]
 """How a soft prediction and a soft label overlap; see `confusion`."""
@@ -24,7 +24,7 @@ class PixelSums(NamedTuple):
     Attributes:
         pixels: (B,) number of kept pixels.
         label: (B, C) of y.
-        gap: (B, C) of x - y and, where wanted, of abs(x - y), (x - y)^2 and x y.
+        difference: (B, C) of x - y and, where required, of abs(x - y), (x - y)^2 and x y.
         cross_entropy: (B,) of -sum_c y_c log x_c, or None.
         entropy: (B,) of -sum_c y_c log y_c, or None.
         peak: (B, C) largest y, or None.
@@ -32,7 +32,7 @@ class PixelSums(NamedTuple):
 
     pixels: Tensor
     label: Tensor
-    gap: GapSums
+    difference: DifferenceSums
     cross_entropy: Tensor | None
     entropy: Tensor | None
     peak: Tensor | None
@@ -50,7 +50,7 @@ def pixel_sums(
     input: Tensor,
     target: Tensor,
     mask: Tensor | None,
-    wanted: Wanted,
+    required: RequiredSums,
     *,
     from_logits: bool = True,
     check_values: bool | None = None,
@@ -62,7 +62,7 @@ def pixel_sums(
         target: (B, ...) integer classes, or (B, C, ...) soft labels in [0, 1] that sum to 1 over the classes. Of two
             classes only the second channel is read when `input` holds logits.
         mask: (B, ...) bool or 0 and 1, the pixels to keep; None keeps all. What stands elsewhere has no influence.
-        wanted: the sums to compute.
+        required: the sums to compute.
         from_logits: whether `input` holds logits. If so, the target gets no gradient.
         check_values: whether values are checked too, which waits for the device; None does so on the CPU.
 
@@ -72,21 +72,23 @@ def pixel_sums(
     """
     input, target, keep = prepare(input, target, mask, from_logits=from_logits, check_values=check_values)
     if from_logits:
-        return _from_logits(input, target, keep, wanted)
+        return _from_logits(input, target, keep, required)
     label = label_channels(target, input.shape[1], input.dtype, keep)
-    return plain_sums(input if keep is None else torch.where(keep, input, 0), label, wanted, keep)
+    return plain_sums(input if keep is None else torch.where(keep, input, 0), label, required, keep)
 
 
-def plain_sums(prob: Tensor, label: Tensor, wanted: Wanted, keep: Tensor | None = None) -> PixelSums:
+def plain_sums(prob: Tensor, label: Tensor, required: RequiredSums, keep: Tensor | None = None) -> PixelSums:
     """Sums over the pixels of each image by plain autograd, which differentiates by prediction and label; no checks.
 
     Args:
         prob: (B, C, ...) predictions in [0, 1], 0 where masked out.
         label: (B, C, ...) labels in [0, 1], 0 where masked out.
-        wanted: the sums to compute; cross-entropy takes logits and is not among them.
+        required: the sums to compute; cross-entropy takes logits and is not among them.
         keep: (B, 1, ...) bool, the kept pixels; None for all.
     """
-    return _with_label_sums(gap_sums(prob - label, prob, label, wanted), None, label, prob.shape[1], keep, wanted)
+    return _with_label_sums(
+        difference_sums(prob - label, prob, label, required), None, label, prob.shape[1], keep, required
+    )
 
 
 def prepare(
@@ -120,14 +122,14 @@ def _plain(tensor: Tensor) -> Tensor:
     return tensor if type(tensor) is Tensor else tensor.as_subclass(Tensor)
 
 
-def _from_logits(logits: Tensor, target: Tensor, keep: Tensor | None, wanted: Wanted) -> PixelSums:
+def _from_logits(logits: Tensor, target: Tensor, keep: Tensor | None, required: RequiredSums) -> PixelSums:
     """Sums over the pixels with the closed-form gradient; two classes go through the foreground's channel alone."""
     if target.requires_grad:
         raise ValueError("target requires a gradient, which losses of logits do not give it: pass target.detach()")
     channels = logits.shape[1]
     label = label_channels(target, channels, logits.dtype, keep, foreground=channels == 2)
-    *gap, cross_entropy, _, _ = LogitSums.apply(logits, label, keep, wanted)
-    sums = _with_label_sums(GapSums(*gap), cross_entropy, label, channels, keep, wanted)
+    *difference, cross_entropy, _, _ = LogitSums.apply(logits, label, keep, required)
+    sums = _with_label_sums(DifferenceSums(*difference), cross_entropy, label, channels, keep, required)
     return _add_background(sums) if channels == 2 else sums
 
 
@@ -156,17 +158,22 @@ def label_channels(
 
 
 def _with_label_sums(
-    gap: GapSums, cross_entropy: Tensor | None, label: Tensor, channels: int, keep: Tensor | None, wanted: Wanted
+    difference: DifferenceSums,
+    cross_entropy: Tensor | None,
+    label: Tensor,
+    channels: int,
+    keep: Tensor | None,
+    required: RequiredSums,
 ) -> PixelSums:
     """Adds the sums that depend on the label (B, C, ...), or of two classes (B, 1, ...), alone."""
     pixels = label.new_full((1,), label[:1, :1].numel()) if keep is None else sum_pixels(keep.to(label.dtype))[:, 0]
     return PixelSums(
         pixels=pixels.expand(label.shape[0]),
         label=sum_pixels(label),
-        gap=gap,
+        difference=difference,
         cross_entropy=cross_entropy,
-        entropy=_entropy(label) if wanted.entropy else None,
-        peak=_peak(label, channels, keep) if wanted.peak else None,
+        entropy=_entropy(label) if required.entropy else None,
+        peak=_peak(label, channels, keep) if required.peak else None,
     )
 
 
@@ -189,15 +196,15 @@ def _peak(label: Tensor, channels: int, keep: Tensor | None) -> Tensor:
 
 def _add_background(sums: PixelSums) -> PixelSums:
     """Adds the first of two classes, whose prediction and label are 1 - x and 1 - y, to the second's (B, 1) sums."""
-    label, (signed, absolute, squared, product) = sums.label, sums.gap
+    label, (signed, absolute, squared, product) = sums.label, sums.difference
     background = sums.pixels.unsqueeze(1) - label
-    gap = GapSums(
+    difference = DifferenceSums(
         signed=torch.cat((-signed, signed), 1),
         absolute=_twice(absolute),
         squared=_twice(squared),
         product=None if product is None else torch.cat((background - (label + signed - product), product), 1),
     )
-    return sums._replace(label=torch.cat((background, label), 1), gap=gap)
+    return sums._replace(label=torch.cat((background, label), 1), difference=difference)
 
 
 def _twice(values: Tensor | None) -> Tensor | None:
@@ -205,9 +212,9 @@ def _twice(values: Tensor | None) -> Tensor | None:
     return None if values is None else values.expand(-1, 2)
 
 
-def sums_for(overlap: Overlap) -> Wanted:
+def sums_for(overlap: Overlap) -> RequiredSums:
     """Returns the sums that `confusion` needs."""
-    return Wanted(
+    return RequiredSums(
         absolute=overlap in ("minimum", "product"), squared=overlap == "squared", product=overlap != "minimum"
     )
 
@@ -228,19 +235,19 @@ def confusion(sums: PixelSums, overlap: Overlap) -> Confusion:
         sums: with the sums of `sums_for`.
         overlap: one of `OVERLAPS`.
     """
-    signed, absolute, squared, product = sums.gap
+    signed, absolute, squared, product = sums.difference
     if overlap == "squared":
-        half = needed(squared) / 2
-        return Confusion(needed(product), half, half)
+        half = require(squared) / 2
+        return Confusion(require(product), half, half)
     if overlap == "classical":
-        product = needed(product)
+        product = require(product)
         return Confusion(product, sums.label + signed - product, sums.label - product)
-    absolute = needed(absolute)
+    absolute = require(absolute)
     fp, fn = (absolute + signed) / 2, (absolute - signed) / 2
-    return Confusion(sums.label - fn if overlap == "minimum" else needed(product), fp, fn)
+    return Confusion(sums.label - fn if overlap == "minimum" else require(product), fp, fn)
 
 
-def needed(values: Tensor | None) -> Tensor:
+def require(values: Tensor | None) -> Tensor:
     """Returns sums that have been computed.
 
     Raises:
@@ -270,24 +277,24 @@ class PixelSumLoss(nn.Module, ABC):
     """A loss that is a function of `PixelSums`, so that several of them can share one pass over the pixels.
 
     Attributes:
-        wanted: the sums that it needs.
+        required: the sums that it needs.
         from_logits: whether its input holds logits.
         check_values: whether values are checked, see `pixel_sums`.
     """
 
-    def __init__(self, wanted: Wanted, *, from_logits: bool, check_values: bool | None) -> None:
+    def __init__(self, required: RequiredSums, *, from_logits: bool, check_values: bool | None) -> None:
         super().__init__()
-        self.wanted = wanted
+        self.required = required
         self.from_logits = from_logits
         self.check_values = check_values
 
     @abstractmethod
     def from_sums(self, sums: PixelSums) -> Tensor:
-        """Returns the loss, a scalar, from sums that hold at least `wanted`."""
+        """Returns the loss, a scalar, from sums that hold at least `required`."""
 
     def forward(self, input: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """Returns the loss, a scalar in float32 or more; arguments and errors as of `pixel_sums`."""
         sums = pixel_sums(
-            input, target, mask, self.wanted, from_logits=self.from_logits, check_values=self.check_values
+            input, target, mask, self.required, from_logits=self.from_logits, check_values=self.check_values
         )
         return self.from_sums(sums)

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from dmseg.losses._check import check_at_least, check_several_channels
-from dmseg.losses._fused import Wanted
-from dmseg.losses.counts import PixelSumLoss, PixelSums, label_channels, mean_pixels, needed, prepare
+from dmseg.losses._fused import RequiredSums
+from dmseg.losses.counts import PixelSumLoss, PixelSums, label_channels, mean_pixels, prepare, require
 
 
 class SoftCrossEntropyLoss(PixelSumLoss):
@@ -21,7 +21,7 @@ class SoftCrossEntropyLoss(PixelSumLoss):
     """
 
     def __init__(self, kl: bool = False, *, check_values: bool | None = None) -> None:
-        super().__init__(Wanted(cross_entropy=True, entropy=kl), from_logits=True, check_values=check_values)
+        super().__init__(RequiredSums(cross_entropy=True, entropy=kl), from_logits=True, check_values=check_values)
 
     def from_sums(self, sums: PixelSums) -> Tensor:
         """Returns the loss, a scalar, from sums over pixels.
@@ -30,9 +30,9 @@ class SoftCrossEntropyLoss(PixelSumLoss):
             ValueError: if there is one channel only.
         """
         check_several_channels(sums.label.shape[1], type(self).__name__)
-        total = needed(sums.cross_entropy)
-        if self.wanted.entropy:
-            total = total - needed(sums.entropy)
+        total = require(sums.cross_entropy)
+        if self.required.entropy:
+            total = total - require(sums.entropy)
         return total.sum() / sums.pixels.sum().clamp_min(1)
 
 

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from dmseg.losses._check import ClassWeights, as_class_weights, check_at_least, check_choice
-from dmseg.losses._fused import Wanted
+from dmseg.losses._fused import RequiredSums
 from dmseg.losses.counts import OVERLAPS, Confusion, Overlap, PixelSumLoss, PixelSums, confusion, pixel_sums, sums_for
 
 Reduction = Literal["batch", "image", "class"]
@@ -92,7 +92,7 @@ class RegionSetting:
         object.__setattr__(self, "class_weights", weights)
 
     @property
-    def wanted(self) -> Wanted:
+    def required(self) -> RequiredSums:
         """The sums over pixels that `loss_from_sums` needs."""
         return sums_for(self.overlap)._replace(peak=self.classes == "present")
 
@@ -101,7 +101,7 @@ def loss_from_sums(sums: PixelSums, setting: RegionSetting) -> Tensor:
     """Returns the region loss, a scalar, from sums over pixels.
 
     Args:
-        sums: with at least ``setting.wanted``.
+        sums: with at least ``setting.required``.
         setting: the loss.
 
     Raises:
@@ -182,7 +182,7 @@ def region_loss(
         TypeError: if a dtype does not fit.
         ValueError: if a shape or a value does not fit, or there are not as many class weights as channels.
     """
-    sums = pixel_sums(input, target, mask, setting.wanted, from_logits=from_logits, check_values=check_values)
+    sums = pixel_sums(input, target, mask, setting.required, from_logits=from_logits, check_values=check_values)
     return loss_from_sums(sums, setting)
 
 
@@ -242,7 +242,7 @@ class RegionLoss(PixelSumLoss):
         check_values: bool | None = None,
     ) -> None:
         setting = RegionSetting(overlap, alpha, beta, gamma, smooth, reduction, classes, log_loss, class_weights)
-        super().__init__(setting.wanted, from_logits=from_logits, check_values=check_values)
+        super().__init__(setting.required, from_logits=from_logits, check_values=check_values)
         self.setting = setting
 
     def __init_subclass__(cls) -> None:

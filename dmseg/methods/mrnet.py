@@ -13,7 +13,7 @@ from dmseg.data.batches import Batch
 from dmseg.data.case import Task
 from dmseg.methods.base import RaterMethod, Streams
 from dmseg.models.build import build_model
-from dmseg.models.mrnet_network import Answer, MRNet, Widths
+from dmseg.models.mrnet_network import MRNet, MRNetOutput, Widths
 from dmseg.training.objective import Objective, autocast
 from dmseg.training.optim import build_adam
 from dmseg.training.predictor import Predictor
@@ -86,7 +86,7 @@ class MRNetObjective(Objective):
         targets = [torch.einsum("br,brhw->bhw", weights, masks).unsqueeze(1) for weights in conditions]
         image = batch.image.contiguous(memory_format=torch.channels_last)
         with autocast(image.device, precision):
-            answers: list[Answer] = network(image, conditions)
+            answers: list[MRNetOutput] = network(image, conditions)
             consistency = self._distance(network, image, answers[0], targets[0], keep)
         annotated = keep & present[:, :, None, None]
         asked = list(zip(CONDITIONS.values(), answers, targets, strict=True))
@@ -100,7 +100,7 @@ class MRNetObjective(Objective):
         total = host + parts["raters"] + parts["final"]
         return total, {name: value.detach() for name, value in parts.items()}
 
-    def _distance(self, network: nn.Module, image: Tensor, answer: Answer, target: Tensor, keep: Tensor) -> Tensor:
+    def _distance(self, network: nn.Module, image: Tensor, answer: MRNetOutput, target: Tensor, keep: Tensor) -> Tensor:
         """The consistency loss under equal weights; 0 where it has no share."""
         if not self._consistency:
             return image.new_zeros(())

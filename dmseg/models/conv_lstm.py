@@ -30,9 +30,9 @@ class ConvLSTMCell(nn.Module):
             state: hidden and cell state, (B, hidden, H, W) each.
         """
         hidden, cell = state
-        enter, forget, candidate, leave = self.gates(torch.cat([values, hidden], dim=1)).chunk(4, dim=1)
-        cell = torch.sigmoid(forget) * cell + torch.sigmoid(enter) * torch.tanh(candidate)
-        return torch.sigmoid(leave) * torch.tanh(cell), cell
+        input_gate, forget_gate, cell_gate, output_gate = self.gates(torch.cat([values, hidden], dim=1)).chunk(4, dim=1)
+        cell = torch.sigmoid(forget_gate) * cell + torch.sigmoid(input_gate) * torch.tanh(cell_gate)
+        return torch.sigmoid(output_gate) * torch.tanh(cell), cell
 
 
 class ConditionedStep(nn.Module):

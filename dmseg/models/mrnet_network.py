@@ -45,7 +45,7 @@ class Widths:
 
 
 @dataclass(frozen=True)
-class Answer:
+class MRNetOutput:
     """What the network says under one condition, as logits of the foreground.
 
     Attributes:
@@ -78,7 +78,7 @@ class MRNet(nn.Module):
         self.reconstruction = Reconstruction(n_channels, n_raters, widths)
         self.perception = Perception(decoded, widths.perception)
 
-    def forward(self, image: Tensor, conditions: Sequence[Tensor]) -> list[Answer]:
+    def forward(self, image: Tensor, conditions: Sequence[Tensor]) -> list[MRNetOutput]:
         """What it says under each condition; the host's encoder, which sees none, runs once.
 
         Args:
@@ -89,14 +89,14 @@ class MRNet(nn.Module):
         features = self.host.encoder(image)  # type: ignore[operator]
         return [self._answer(image, features, condition) for condition in conditions]
 
-    def _answer(self, image: Tensor, features: Sequence[Tensor], condition: Tensor) -> Answer:
+    def _answer(self, image: Tensor, features: Sequence[Tensor], condition: Tensor) -> MRNetOutput:
         conditioned = [*features[:-1], self.expertise(features[-1], condition)]
         decoded: Tensor = self.host.decoder(conditioned)  # type: ignore[operator]
         coarse: Tensor = self.host.segmentation_head(decoded)  # type: ignore[operator]
         given = coarse.detach()
         raters: Tensor = self.reconstruction(image, torch.sigmoid(given), condition)
         final: Tensor = self.perception(decoded.detach(), given, raters.detach())
-        return Answer(coarse, raters, final)
+        return MRNetOutput(coarse, raters, final)
 
 
 class Reconstruction(nn.Module):
@@ -136,7 +136,7 @@ class Reconstruction(nn.Module):
     def distance(self, image: Tensor, prediction: Tensor, label: Tensor) -> Tensor:
         """How far the encoder's maps of a prediction lie from those of the label: the consistency loss.
 
-        Squared distances of rows, meaned over the batch, channels and rows of a map, added over the six maps, divided
+        Squared distances of rows, averaged over the batch, channels and rows of a map, added over the six maps, divided
         by 1000. The gradient reaches the prediction; the encoder is a fixed measure.
 
         Args:

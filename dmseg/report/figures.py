@@ -40,7 +40,7 @@ def pixel_losses(loss: RegionLoss, predictions: Tensor, labels: Tensor) -> Tenso
     """
     shape = (predictions + labels).shape
     inputs, targets = predictions.expand(shape).reshape(-1, 1, 1), labels.expand(shape).reshape(-1, 1, 1)
-    sums = pixel_sums(inputs, targets, None, loss.wanted, from_logits=False)
+    sums = pixel_sums(inputs, targets, None, loss.required, from_logits=False)
     return class_losses(confusion(sums, loss.setting.overlap), loss.setting).reshape(shape)
 
 

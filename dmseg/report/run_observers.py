@@ -11,13 +11,13 @@ from dmseg.runs.plan import PlannedRun
 from dmseg.training.observers import Observer
 
 
-def quiet(run: PlannedRun) -> list[Observer]:
+def silent(run: PlannedRun) -> list[Observer]:
     """The tracker, where the settings ask for one."""
     if run.settings.tracker == "disabled":
         return []
     return [WandbTracker(run.settings.tracker, run.settings.wandb, Path(run.settings.paths.results))]
 
 
-def talkative(run: PlannedRun) -> list[Observer]:
+def verbose(run: PlannedRun) -> list[Observer]:
     """Progress on standard error, and the tracker."""
-    return [RunProgress(Console(file=sys.stderr)), *quiet(run)]
+    return [RunProgress(Console(file=sys.stderr)), *silent(run)]

@@ -120,7 +120,7 @@ def execute(run: PlannedRun, observers: Callable[[PlannedRun], list[Observer]] =
         Whether anything was done.
 
     Raises:
-        Held: if another process works on the run.
+        RunLocked: if another process works on the run.
         Interrupted: if this process was asked to stop; the state is kept.
         UserError: if the data, the settings or the store are at fault.
     """

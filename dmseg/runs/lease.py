@@ -33,7 +33,7 @@ _first_seen: dict[Path, tuple[object, float]] = {}
 """Leases from the future: the file as it was when it was first seen so, and when that was, by our monotonic clock."""
 
 
-class Held(Exception):
+class RunLocked(Exception):
     """Somebody else has the lease."""
 
 
@@ -46,13 +46,13 @@ def lease(path: Path, patience: float = PATIENCE) -> Iterator[None]:
         patience: seconds after which a lease that is not renewed is taken over.
 
     Raises:
-        Held: if a living process has it.
+        RunLocked: if a living process has it.
         OSError: if the folder cannot be written to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     owner = {**_place(), "pid": os.getpid(), "started": _start_time(os.getpid()), "token": uuid.uuid4().hex}
     if not _acquire(path, owner, patience):
-        raise Held(f"{path.stem} is being computed by another process ({_describe(_read(path))})")
+        raise RunLocked(f"{path.stem} is being computed by another process ({_describe(_read(path))})")
     over = threading.Event()
     beat = threading.Thread(target=_renew, args=(path, owner["token"], patience / RENEWALS, over), daemon=True)
     beat.start()

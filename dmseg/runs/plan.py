@@ -168,7 +168,7 @@ def distinct(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
     return list(found.values())
 
 
-def waves(runs: Iterable[PlannedRun]) -> list[list[PlannedRun]]:
+def evaluation_passes(runs: Iterable[PlannedRun]) -> list[list[PlannedRun]]:
     """The distinct runs; then those of them that are to be scored in another way too; and so on."""
     left, found = list(runs), []
     while left:

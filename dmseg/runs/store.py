@@ -91,7 +91,7 @@ class RunStore:
         """Keeps other processes from working on a run while the block runs.
 
         Raises:
-            Held: if another one does.
+            RunLocked: if another one does.
             UnwritableError: if the store cannot be written to.
         """
         with ExitStack() as stack:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from dmseg.errors import UnwritableError, UserError
 from dmseg.files.regular import copy_regular, inside
-from dmseg.runs.lease import Held
+from dmseg.runs.lease import RunLocked
 from dmseg.runs.records import read_cases_file
 from dmseg.runs.seal import DONE, read_json, read_seal, write_json
 from dmseg.runs.shareable import shareable_manifest, shareable_settings
@@ -105,7 +105,7 @@ def _copy_all(runs: list[tuple[RunStore, str]], target: RunStore, weights: bool,
             new += _copy(source, run_id, target, weights, rewrite)
         except UnwritableError:
             raise
-        except (UserError, Held) as error:
+        except (UserError, RunLocked) as error:
             refused[run_id] = str(error)
     return Copied(new, len(runs), refused)
 

@@ -133,7 +133,7 @@ def comparison_cells(plan: PlannedTable, cases: pd.DataFrame) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class Line:
+class TableRow:
     """What stands in one line of a table (for each metric).
 
     Attributes:
@@ -161,7 +161,7 @@ class Line:
         return first.block.data if first.block.pooled else self.task
 
 
-def lines(plan: PlannedTable) -> list[Line]:
+def lines(plan: PlannedTable) -> list[TableRow]:
     """The lines of a table: one a task and one for all, or one for all tasks of a data set."""
     blocks: dict[tuple[str, str], list[PlannedRow]] = {}
     for row in plan.rows:
@@ -170,11 +170,11 @@ def lines(plan: PlannedTable) -> list[Line]:
     for rows in blocks.values():
         first = rows[0]
         if first.block.pooled:
-            found.append(Line(first.data, _pooled_title(rows), tuple(rows)))
+            found.append(TableRow(first.data, _pooled_title(rows), tuple(rows)))
             continue
-        found += [Line(row.task.name, _title(row, row.task.title), (row,)) for row in rows]
+        found += [TableRow(row.task.name, _title(row, row.task.title), (row,)) for row in rows]
         if len(rows) > 1:
-            found.append(Line(ALL, "All", tuple(rows)))
+            found.append(TableRow(ALL, "All", tuple(rows)))
     return found
 
 
@@ -205,13 +205,13 @@ class _Scores:
             return None
         return chosen.set_index(["cohort", "case"])[metric].astype(float)
 
-    def of_line(self, line: Line, method: str, metric: str) -> TaskScores | None:
+    def of_line(self, line: TableRow, method: str, metric: str) -> TaskScores | None:
         """Scores of each of a line's tasks, or None while runs are missing."""
         found = [self.of_case(row, method, metric) for row in line.rows]
         return None if any(scores is None for scores in found) else [scores for scores in found if scores is not None]
 
 
-def _line_cells(spec: TableSpec, line: Line, metric: str, scores: _Scores) -> list[dict[str, object]]:
+def _line_cells(spec: TableSpec, line: TableRow, metric: str, scores: _Scores) -> list[dict[str, object]]:
     """One line's cells for one metric."""
     methods = [column for column in spec.columns if column.key in line.rows[0].cells]
     by_method = {column.key: scores.of_line(line, column.key, metric) for column in methods}
@@ -248,7 +248,7 @@ def _mean(tasks: TaskScores | None, metric: str) -> dict[str, object]:
     return {"value": float(np.mean(means)), "n": int(_by_patient(tasks).count()), "n_values": n_values}
 
 
-def _ids(line: Line, method: str) -> dict[str, str]:
+def _ids(line: TableRow, method: str) -> dict[str, str]:
     """What a cell was computed from; a line over several tasks has too many runs to name, and no experiment."""
     if len(line.rows) > 1:
         return {"experiment_id": "", "runs": ""}

@@ -14,7 +14,7 @@ from dmseg.config.settings import EvaluateSettings
 from dmseg.data.augment import centre_crop
 from dmseg.data.batches import network_input
 from dmseg.data.labels import fuse_cases, select_cases
-from dmseg.data.parts import Levels
+from dmseg.data.parts import Intensities
 from dmseg.data.prepared import PreparedCase, PreparedTask
 from dmseg.files.names import check_name
 from dmseg.labels.fusion import Fusion, majority
@@ -29,7 +29,7 @@ Array = npt.NDArray[np.float32]
 
 @float32_math(tf32=False)
 @torch.inference_mode()
-def predict(predictor: Predictor, images: Levels, device: torch.device, batch_size: int) -> Array:
+def predict(predictor: Predictor, images: Intensities, device: torch.device, batch_size: int) -> Array:
     """Foreground probabilities, float32 throughout, without TF32.
 
     Args:
@@ -45,7 +45,7 @@ def predict(predictor: Predictor, images: Levels, device: torch.device, batch_si
 
 
 def _ask(
-    question: Callable[[Tensor], Tensor], images: Levels, device: torch.device, batch_size: int
+    question: Callable[[Tensor], Tensor], images: Intensities, device: torch.device, batch_size: int
 ) -> Iterator[Tensor]:
     """What a predictor says of images, a batch at a time; float32 throughout."""
     for start in range(0, len(images), batch_size):
@@ -59,7 +59,7 @@ def _ask(
 @torch.inference_mode()
 def energy_distances(
     predictor: Predictor,
-    images: Levels,
+    images: Intensities,
     prepared: PreparedTask,
     group: Sequence[PreparedCase],
     settings: EvaluateSettings,

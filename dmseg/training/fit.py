@@ -76,7 +76,7 @@ def _cpu_has_bf16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-class Keeper(Protocol):
+class Checkpointer(Protocol):
     """Keeps where a training stands, so that another process can go on with it."""
 
     def restore(self, use: Callable[[State], Used]) -> Used | None:
@@ -94,7 +94,7 @@ def fit(
     schedule: torch.optim.lr_scheduler.LambdaLR,
     precision: str,
     observers: Observers,
-    keeper: Keeper | None = None,
+    checkpointer: Checkpointer | None = None,
 ) -> list[Session]:
     """Trains a network in place.
 
@@ -110,7 +110,7 @@ def fit(
         schedule: its learning rates, stepped once an iteration.
         precision: ``fp32``, ``tf32`` or ``bf16``.
         observers: told of every step and epoch.
-        keeper: keeps the state now and then, and gives back an earlier one to go on from.
+        checkpointer: keeps the state now and then, and gives back an earlier one to go on from.
 
     Returns:
         The sessions that the training took: one, or more if it was interrupted.
@@ -123,14 +123,14 @@ def fit(
     model.train()
     model.to(memory_format=torch.channels_last)
     training = _Training(model, source, objective, optimizer, schedule)
-    if keeper is not None and keeper.restore(partial(training.load, per_epoch=per_epoch, total=total)):
+    if checkpointer is not None and checkpointer.restore(partial(training.load, per_epoch=per_epoch, total=total)):
         for earlier in training.reports:
             observers.epoch_ended(earlier)
     for steps in range(training.steps + 1, total + 1):
         _step(training, precision)
         report = training.end_epoch(steps // per_epoch) if steps % per_epoch == 0 else None
-        if keeper is not None and steps < total:
-            keeper.after_step(steps, training.state)
+        if checkpointer is not None and steps < total:
+            checkpointer.after_step(steps, training.state)
         observers.stepped(steps)
         if report is not None:
             observers.epoch_ended(report)

@@ -133,25 +133,25 @@ def test_the_table_is_close_to_the_estimate(name, bandwidth):
     assert float((table - kernel_estimate(query, keys, bandwidth)).abs().max()) < 3e-4
 
 
-def heaps(seed):
-    """Keys in a few heaps, nearly or wholly of one prediction, whose classes have nothing to do with it."""
+def clusters(seed):
+    """Keys in a few clusters, nearly or wholly of one prediction, whose classes have nothing to do with it."""
     generator = torch.Generator().manual_seed(seed)
     centres = [torch.rand(seed + 2, generator=generator), torch.linspace(0, 1, seed + 2), torch.tensor([0.0, 1.0])]
-    heap = torch.randint(0, len(centres[seed % 3]), (40 * 2 ** (seed % 5),), generator=generator)
-    foreground = torch.sin(centres[seed % 3].double() * math.pi / 2)[heap] ** 2
-    rate = torch.rand(seed + 2, generator=generator)[heap]
-    label = (torch.rand(len(heap), generator=generator) < rate).long()
+    cluster = torch.randint(0, len(centres[seed % 3]), (40 * 2 ** (seed % 5),), generator=generator)
+    foreground = torch.sin(centres[seed % 3].double() * math.pi / 2)[cluster] ** 2
+    rate = torch.rand(seed + 2, generator=generator)[cluster]
+    label = (torch.rand(len(cluster), generator=generator) < rate).long()
     return Keys(torch.stack([1 - foreground, foreground], 1), torch.nn.functional.one_hot(label, 2))
 
 
 @pytest.mark.parametrize("bandwidth", [0.1, 1e-2, 1e-3, 1e-4, 3e-6])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_table_is_close_between_heaps_of_keys_too(bandwidth, dtype):
-    """Between two heaps the estimate goes from one's share to the other's within much less than the kernel's width."""
+    """Between two clusters the estimate goes from one's share to the other's in much less than the kernel's width."""
     foreground = torch.sin(torch.linspace(0, math.pi / 2, 20001, dtype=torch.float64)) ** 2
     query = torch.stack([1 - foreground, foreground], 1).to(dtype)
     for seed in range(15):
-        keys = heaps(seed)
+        keys = clusters(seed)
         exact = kernel_estimate(query.double(), keys, bandwidth)
         assert float((BetaTable(keys, bandwidth).estimate(query) - exact).abs().max()) < 3e-4, seed
 

@@ -153,7 +153,7 @@ def test_a_name_is_no_path(name, small_run, capfd):
 
 
 def test_without_a_name_the_table_is_named_by_what_is_swept(small_run, results, monkeypatch, capfd):
-    monkeypatch.setattr(sweep, "carry_out", lambda runs, settings: 0)
+    monkeypatch.setattr(sweep, "run_all", lambda runs, settings: 0)
     for words in (
         ["labels=majority,uniform", "fold=0,1"],
         ["fold=1,0", "labels=uniform,majority", "workers=2"],
@@ -204,7 +204,7 @@ def test_an_interrupted_sweep_shows_what_is_there_and_goes_on(small_run, results
 
 def test_phantoms_are_marked_among_real_data(small_run, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sweep, "carry_out", lambda runs, settings: 0)
+    monkeypatch.setattr(sweep, "run_all", lambda runs, settings: 0)
     (tmp_path / "data").mkdir()
     (tmp_path / "lidc").rename(tmp_path / "data" / "lidc")
     words = [word for word in small_run if not word.startswith(("data=", "data.root", "paths.results"))]
@@ -243,7 +243,7 @@ def test_a_program_that_an_agent_starts_does_what_a_plain_call_does(small_run, t
 
 def test_values_with_markup_and_scores_with_an_n_of_their_own_are_printed(small_run, monkeypatch, capfd):
     kept = []
-    monkeypatch.setattr(sweep, "carry_out", lambda runs, settings: kept.extend(runs) or 0)
+    monkeypatch.setattr(sweep, "run_all", lambda runs, settings: kept.extend(runs) or 0)
     assert main(["train", "-m", *small_run]) == 0
     row = Row(Experiment({"key": "[a,b]"}, tuple(kept)), "done", None, 4, {"dice": (0.5, 3), "ged": (0.25, 4)})
     capfd.readouterr()

@@ -12,7 +12,7 @@ import pytest
 from dmseg.files import atomic as files
 from dmseg.files.atomic import create_file, move_unless_exists
 from dmseg.files.regular import checksums, is_junk
-from dmseg.runs.lease import Held, is_held, lease
+from dmseg.runs.lease import RunLocked, is_held, lease
 
 REFUSALS = (None, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
 
@@ -101,7 +101,7 @@ def test_a_lease_has_one_owner_and_a_dead_one_loses_it(tmp_path):
     path = tmp_path / "lease.json"
     with lease(path):
         assert is_held(path)
-        with pytest.raises(Held), lease(path):
+        with pytest.raises(RunLocked), lease(path):
             pass
     assert not path.exists()
     code = f"from dmseg.runs.lease import _acquire; from pathlib import Path; import os; {OWNER}"

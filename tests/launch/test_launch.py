@@ -11,7 +11,7 @@ import pytest
 from dmseg.config.compose import compose_settings
 from dmseg.config.settings import LauncherSettings
 from dmseg.errors import UserError
-from dmseg.launch import Outcome, attempt, is_inline, launch
+from dmseg.launch import Outcome, is_inline, launch, try_run
 from dmseg.launch.local import context, shares
 from dmseg.runs.execute import execute
 from dmseg.runs.plan import plan_folds
@@ -56,12 +56,12 @@ def misbehave(run, observers):
     if run.settings.fold == 1:
         return Outcome(run, "misused", "the batch is too large")
     if run.settings.fold == 2:
-        return attempt(replace(run, split=None), observers)
+        return try_run(replace(run, split=None), observers)
     return pretend(run, observers)
 
 
-def carried_out(runs, carry_out=pretend, launcher=INLINE):
-    return {outcome.run.run_id: outcome for outcome in launch(runs, launcher, nothing, carry_out)}
+def carried_out(runs, try_one=pretend, launcher=INLINE):
+    return {outcome.run.run_id: outcome for outcome in launch(runs, launcher, nothing, try_one)}
 
 
 @pytest.mark.parametrize(
@@ -153,10 +153,10 @@ def test_the_next_call_retries_what_failed_and_nothing_else(small_run, monkeypat
     execute(runs[0], nothing)
     with monkeypatch.context() as patch:
         patch.setattr(fit, broken)
-        outcomes = carried_out(runs, attempt)
+        outcomes = carried_out(runs, try_run)
         assert [outcomes[run.run_id].kind for run in runs] == ["done", "failed"]
     written = (store_of(runs[0]).folder(runs[0].run_id) / "DONE").stat().st_mtime_ns
-    outcomes = carried_out(runs, attempt)
+    outcomes = carried_out(runs, try_run)
     assert [outcomes[run.run_id].kind for run in runs] == ["done", "done"]
     assert (store_of(runs[0]).folder(runs[0].run_id) / "DONE").stat().st_mtime_ns == written
     assert not store_of(runs[1]).log(runs[1].run_id).exists()

@@ -64,7 +64,7 @@ class Cluster:
 def on_cluster(monkeypatch, small_run):
     """Launches folds under a cluster that behaves as told; returns it, and the outcomes by fold."""
 
-    def go(folds, behaviour, carry_out=pretend, states=(), words=()):
+    def go(folds, behaviour, try_one=pretend, states=(), words=()):
         cluster = Cluster(behaviour, dict(states))
         monkeypatch.setattr(slurm, "_submitit_executor", lambda settings, folder: cluster)
         monkeypatch.setattr(slurm, "_queued", cluster.queued)
@@ -73,7 +73,7 @@ def on_cluster(monkeypatch, small_run):
         monkeypatch.setattr("dmseg.launch.scheduler.POLL", 0.02)
         settings = compose_settings([*small_run, "launcher=slurm", *words])
         runs = plan_folds(settings, prepare_task(settings.data, settings.paths, settings.task), folds)
-        outcomes = {item.run.settings.fold: item for item in launch(runs, settings.launcher, nothing, carry_out)}
+        outcomes = {item.run.settings.fold: item for item in launch(runs, settings.launcher, nothing, try_one)}
         return cluster, outcomes
 
     return go
@@ -145,7 +145,7 @@ def test_a_warning_reaches_submitit_once_the_run_has_stopped(
     when = "2026-01-01T00:00:00" if preempted else "None"
     monkeypatch.setattr(slurm, "_show", lambda job: f"JobState=RUNNING PreemptTime={when}")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    batch = slurm.Batch(tuple(runs), nothing, trained_until_warned, tmp_path / "outcomes")
+    batch = slurm.RunGroup(tuple(runs), nothing, trained_until_warned, tmp_path / "outcomes")
     before = signal.signal(signal.SIGUSR2, lambda number, frame: events.append("requeued"))
     try:
         with stopping_gently():

@@ -12,7 +12,7 @@ from dmseg.losses import (
     confusion,
     pixel_sums,
 )
-from dmseg.losses._fused import Wanted
+from dmseg.losses._fused import RequiredSums
 
 LOSSES = {
     "dml": DiceSemimetricLoss,
@@ -115,7 +115,7 @@ def test_cross_entropy_over_one_channel_is_an_error(loss, target):
 
 
 def test_sums_that_were_not_computed_are_named():
-    sums = pixel_sums(LOGITS, HARD, None, Wanted(product=True))
+    sums = pixel_sums(LOGITS, HARD, None, RequiredSums(product=True))
     with pytest.raises(ValueError, match="was not computed"):
         confusion(sums, "minimum")
     assert confusion(sums, "classical").tp.shape == (2, 3)

@@ -1,4 +1,4 @@
-"""A full disk, a store that cannot be written to, a path with spaces: one clear error, nothing lost, on when mended."""
+"""A full disk, a store that cannot be written to, a path with spaces: one clear error, nothing lost, on when fixed."""
 
 import os
 import subprocess

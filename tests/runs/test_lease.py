@@ -11,7 +11,7 @@ import pytest
 
 from dmseg.runs import lease as leases
 from dmseg.runs.inventory import entries
-from dmseg.runs.lease import Held, is_held, lease
+from dmseg.runs.lease import RunLocked, is_held, lease
 from dmseg.runs.store import RunStore
 
 YEAR = 365 * 86_400.0
@@ -61,7 +61,7 @@ def test_anything_may_lie_in_a_leases_place(odd, tmp_path):
     (tmp_path / "runs").mkdir()
     entries([RunStore(tmp_path)])
     if is_held(odd):
-        with pytest.raises(Held) as held, lease(odd):
+        with pytest.raises(RunLocked) as held, lease(odd):
             pass
         assert len(str(held.value).splitlines()) == 1
     os.utime(odd, (1, 1), follow_symlinks=False)
@@ -86,7 +86,7 @@ def test_a_lease_from_the_future_is_held_no_longer_than_the_patience(tmp_path, a
         try:
             with lease(path, patience=0.4):
                 break
-        except Held:
+        except RunLocked:
             assert time.monotonic() - start < 5
             time.sleep(0.05)
     assert time.monotonic() - start > 0.3, "not before it has been watched"
@@ -130,7 +130,7 @@ def test_a_second_command_need_not_begin_to_watch_anew(tmp_path):
 def test_the_owner_is_named_in_one_printable_line(tmp_path):
     path = tmp_path / "lease.json"
     path.write_text(json.dumps({"host": "\x1b[31m" + "h" * 9999, "pid": ["a\nb"]}))
-    with pytest.raises(Held) as held, lease(path):
+    with pytest.raises(RunLocked) as held, lease(path):
         pass
     assert str(held.value).isprintable()
     assert len(str(held.value)) < 400

@@ -36,7 +36,7 @@ def folder(run):
     return RunStore(run.results).folder(run.run_id)
 
 
-def carry_out(run):
+def run_all(run):
     for item in distinct([run]):
         execute(item)
     return run
@@ -151,7 +151,7 @@ def test_each_term_trains_alone(small_kd):
     weights = {}
     for term in TERMS:
         off = [f"distill.{name}=false" for name in TERMS if name != term]
-        run = carry_out(planned([*small_kd, *off, "train.epochs=1"]))
+        run = run_all(planned([*small_kd, *off, "train.epochs=1"]))
         history = pd.read_csv(folder(run) / "history.csv")
         assert [name for name in history if name in TERMS] == [term]
         weight = 0.5 * (0.25 if term.endswith("ce") else 0.75)
@@ -175,12 +175,12 @@ def test_validation_labels_reach_neither_teacher_nor_temperature_nor_kde_nor_stu
     small_kd, lidc_tree, tmp_path, calibrate
 ):
     overrides = [*small_kd, f"distill.calibrate={calibrate}", "optim.decoder_lr_factor=10"]
-    run = carry_out(planned(overrides))
+    run = run_all(planned(overrides))
     rng = np.random.default_rng(0)
     for case in run.split.validation:
         for mask in (lidc_tree / "LIDC-IDRI-slices" / case).rglob("mask-*/*.png"):
             save_png(mask, 255 * (rng.random((32, 32)) < 0.5))
-    noisy = carry_out(planned([*overrides, f"paths.results='{tmp_path / 'noisy'}'"]))
+    noisy = run_all(planned([*overrides, f"paths.results='{tmp_path / 'noisy'}'"]))
     assert noisy.run_id != run.run_id, "other data"
     for one, other in zip(distinct([run]), distinct([noisy]), strict=True):
         assert content(one) == content(other)
@@ -191,18 +191,18 @@ def test_validation_labels_reach_neither_teacher_nor_temperature_nor_kde_nor_stu
 def test_calibration_changes_the_student(small_kd, calibrate):
     """So the test above is not empty."""
     plain, calibrated = (
-        carry_out(planned([*small_kd, f"distill.calibrate={kind}", "train.epochs=1"])) for kind in ("null", calibrate)
+        run_all(planned([*small_kd, f"distill.calibrate={kind}", "train.epochs=1"])) for kind in ("null", calibrate)
     )
     assert content(plain) != content(calibrated)
     assert "teacher_temperature" in manifest(calibrated).keys() - manifest(plain).keys()
-    kernel = carry_out(planned([*small_kd, "distill.kde=null", "train.epochs=1"]))
+    kernel = run_all(planned([*small_kd, "distill.kde=null", "train.epochs=1"]))
     assert content(plain) != content(kernel)
 
 
 def test_the_manifest_keeps_the_temperature_that_was_fitted(small_kd):
     """The likelihood of the training labels is greatest there; `distill.temperature` is no part of it."""
     more = ["distill.temperature=2", "distill.calibrate=train", "train.epochs=20", "optim.decoder_lr_factor=10"]
-    run = carry_out(planned([*small_kd, *more]))
+    run = run_all(planned([*small_kd, *more]))
     prepared = PreparedTask(run.store)
     cases = [case for case in prepared.cases if case.case in run.split.train]
     images = np.concatenate([prepared.images[case.span] for case in cases])
@@ -219,7 +219,7 @@ def test_the_manifest_keeps_the_temperature_that_was_fitted(small_kd):
 @pytest.mark.parametrize("keys", ["batch", "image"])
 def test_a_stopped_student_ends_as_an_undisturbed_one(small_kd, tmp_path, monkeypatch, keys):
     overrides = [*small_kd, f"distill.kde.keys={keys}", "distill.kde.n_key=64"]
-    whole = carry_out(planned(overrides))
+    whole = run_all(planned(overrides))
     other = planned([*overrides, f"paths.results='{tmp_path / 'other'}'"])
     execute(other.teacher)
     asked = iter([False, False, True] + [False] * 100)

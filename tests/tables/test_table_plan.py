@@ -13,7 +13,7 @@ from dmseg.cli.main import main
 from dmseg.errors import UserError
 from dmseg.files.atomic import write_whole
 from dmseg.runs.lease import lease
-from dmseg.runs.plan import distinct, waves
+from dmseg.runs.plan import distinct, evaluation_passes
 from dmseg.runs.status import run_status, summarise
 from dmseg.runs.store import RunStore
 from dmseg.tables.numbers import lines
@@ -157,8 +157,8 @@ def test_teachers_come_first_and_once(small_run):
 def test_runs_that_tables_score_differently_come_again_after_all_others(small_run):
     runs = TablePlanner(small_run, [read_spec("2")]).plan()[0].runs
     again = [dataclasses.replace(run, evaluation_id="other") for run in runs[:2]]
-    assert waves([*runs, *again, *runs, *again]) == [runs, again]
-    assert waves([]) == []
+    assert evaluation_passes([*runs, *again, *runs, *again]) == [runs, again]
+    assert evaluation_passes([]) == []
 
 
 def test_status_and_estimate(small_run):

@@ -59,7 +59,7 @@ class Noisy(Objective):
 
 
 class StopAt:
-    """A keeper in memory that interrupts once."""
+    """A checkpointer in memory that interrupts once."""
 
     def __init__(self, step):
         self.step, self.kept = step, None
@@ -79,21 +79,21 @@ def network():
     return build_model(**SETTINGS.model.arguments, in_channels=1)
 
 
-def train(keeper=None, model=None):
+def train(checkpointer=None, model=None):
     model = network() if model is None else model
     optimizer = build_optimizer(model, SETTINGS.optim)
     schedule = build_schedule(optimizer, SETTINGS.optim, Source.steps_per_epoch * Source.epochs)
-    fit(model, Source(), Noisy(), optimizer, schedule, "fp32", Observers(), keeper)
+    fit(model, Source(), Noisy(), optimizer, schedule, "fp32", Observers(), checkpointer)
     return model.state_dict()
 
 
 @pytest.mark.parametrize("step", [1, 3, 4])
 def test_an_interrupted_objective_goes_on_with_its_own_stream(step):
     expected = train()
-    keeper = StopAt(step)
+    checkpointer = StopAt(step)
     with pytest.raises(InterruptedError):
-        train(keeper)
-    resumed = train(keeper)
+        train(checkpointer)
+    resumed = train(checkpointer)
     assert all(torch.equal(resumed[name], value) for name, value in expected.items())
 
 

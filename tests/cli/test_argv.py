@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dmseg.cli.argv import checked, from_python
 from dmseg.cli.main import COMMANDS, main
-from dmseg.cli.words import checked, from_python
 from dmseg.config.compose import compose_plain, compose_settings
 from dmseg.errors import UserError
 

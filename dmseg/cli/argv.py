@@ -1,4 +1,4 @@
-"""What the words after a command may be: overrides in Hydra's grammar, and ``-m`` where there are sweeps."""
+"""What the arguments of a command may be: overrides in Hydra's grammar, and ``-m`` where there are sweeps."""
 
 import ast
 from collections.abc import Sequence
@@ -20,23 +20,23 @@ _HYDRA_FLAGS = {
 }
 
 
-def checked(command: str, words: Sequence[str]) -> list[str]:
-    """Checks the words after a command, and writes values that are in Python's form in Hydra's.
+def checked(command: str, argv: Sequence[str]) -> list[str]:
+    """Checks the arguments of a command, and writes values that are in Python's form in Hydra's.
 
     Args:
         command: name of the command.
-        words: the words after it.
+        argv: the arguments.
 
     Raises:
         UserError: if one is a flag that the command does not have, or sets something of Hydra's own.
     """
-    for word in words:
+    for word in argv:
         if word.startswith("-"):
             _check_flag(command, word)
-        if word.startswith("name=") and command in ("train", "cv") and not set(MULTIRUN) & set(words):
+        if word.startswith("name=") and command in ("train", "cv") and not set(MULTIRUN) & set(argv):
             raise UserError(f"'{word}' names the table of a sweep, and needs -m")
         refuse_hydra(word)
-    return [from_python(word) for word in words]
+    return [from_python(word) for word in argv]
 
 
 def _check_flag(command: str, word: str) -> None:
