@@ -78,7 +78,7 @@ class Suspicions:
             at_ends += rows.size - int(np.count_nonzero(rows)) if low == 0 else 0
             at_ends += int(np.count_nonzero(rows == top)) if high == top else 0
             content = _fingerprint(rows, content)
-            for index in [index for index in blank if masks[:, index].any()]:
+            for index in [index for index in blank if masks[:, index].max()]:  # much faster than any()
                 del blank[index]
             if compare:
                 self.agreement.add(np.ascontiguousarray(masks[:, :, ::step, ::step]), part.raters)
