@@ -21,7 +21,7 @@ from dmseg.config.compose import compose_settings
 from dmseg.config.settings import LauncherSettings, Settings
 from dmseg.data.folds import fold_count
 from dmseg.launch import Outcome, launch
-from dmseg.launch.outcome import MakeObservers, attempt
+from dmseg.launch.outcome import MakeObservers, try_run
 from dmseg.report.run_observers import quiet
 from dmseg.runs.plan import PlannedRun, plan_folds
 from dmseg.runs.sources import prepare_task
@@ -46,7 +46,7 @@ def record_nothing(run: PlannedRun, observers: MakeObservers) -> Outcome:
         write_json(folder / "manifest.json", module._manifest(run, device, {"seconds": 0.0}))
 
     module._train_and_score = train_and_score  # type: ignore[assignment]
-    return attempt(run, observers)
+    return try_run(run, observers)
 
 
 def plan(settings: Settings, count: int) -> list[PlannedRun]:
