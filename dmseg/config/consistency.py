@@ -10,7 +10,6 @@ from dmseg.errors import UserError, cut
 from dmseg.limits import LEAST_BANDWIDTH, crop_edge
 from dmseg.models.stride import edge_multiple
 
-
 _OPEN = re.compile(r"^(data|labels|method)$|loss\.terms\.\w+$")
 """Nodes whose options are written beside their other keys."""
 

@@ -15,7 +15,7 @@ from dmseg.losses.region import RegionLoss
 from dmseg.models.build import N_CLASSES
 
 Padding = Literal["mask", "pixels", "images"]
-"""How padding is kept out of a loss: its own `mask`, only the other pixels, or only each image's part without padding."""
+"""How padding is kept out of a loss: by its own mask, by pixels, or by each image's rectangle without padding."""
 
 EDGE = 32
 """Edge in pixels of the images on which a term is tried."""

@@ -154,7 +154,7 @@ class LossSettings:
 
     @property
     def active(self) -> dict[str, LossTerm]:
-        """Terms with a weight above 0, in the order in which they are summed: ce, region, then the others by content."""
+        """Terms with a weight above 0, in the order of their sum: ce, region, then the others by content."""
         distilled = {name: self.terms[name] for name in DISTILLED_TERMS if name in self.terms}
         return {name: term for name, term in distilled.items() if term.weight} | self.others
 
@@ -243,7 +243,7 @@ class DistillSettings:
     kde: KdeSettings | None = None
 
     def weights(self, loss: LossSettings) -> dict[str, float]:
-        """Weights of the terms that are on, by side and name (``label_ce``): that of the side times that of the term."""
+        """Weights of the terms that are on, by side and name (``label_ce``): the side's times the term's."""
         sides = {"label": self.label_weight, "teacher": self.teacher_weight}
         terms = {name: loss.terms[name].weight if name in loss.terms else 0.0 for name in DISTILLED_TERMS}
         every = {f"{side}_{name}": sides[side] * terms[name] for side in sides for name in terms}
