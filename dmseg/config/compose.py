@@ -252,7 +252,10 @@ def _plain_message(error: Exception, overrides: Sequence[str]) -> str:
     text = str(error)
     if found := re.search(r"Could not override '([^']+)'", text):
         key = found[1]
-        return f"unknown key '{cut(key)}'{guess(key, _known_keys(), '')}"
+        known = _known_keys()
+        if key in known:
+            return f"{key} is given a key that it does not have yet; write +{key}={{...}} to add it"
+        return f"unknown key '{cut(key)}'{guess(key, known, '')}"
     if found := re.search(r"Could not find '([^']+)'", text):
         group, _, option = found[1].rpartition("/")
         options = re.findall(r"^\t(\w+)$", text, re.MULTILINE)

@@ -66,6 +66,10 @@ def is_distilled_id(*overrides):
         ("loss.terms.ce.weight=nan", r"^loss\.terms\.ce\.weight is nan, but must be a finite number$"),
         ("loss.terms.ce.wieght=1", r"^unknown key 'loss\.terms\.ce\.wieght'"),
         ("+loss.temrs=1", r"^unknown key 'loss\.temrs'; did you mean 'loss\.terms'\?$"),
+        (
+            f"loss.terms.ce={FOCAL}",
+            r"^loss\.terms\.ce is given a key that it does not have yet; write \+loss\.terms\.ce=",
+        ),
         ("loss.terms=5", r"^loss\.terms is 5, but must be a mapping from names to terms$"),
         ("~loss.terms", r"^key 'loss\.terms' is missing$"),
         ("~loss", r"^key 'loss' is missing$"),
@@ -159,7 +163,7 @@ def test_the_id_of_a_term_is_its_content():
         (f"+loss.terms.a={FOCAL}", f"+loss.terms.b={FOCAL}"),
         (f"+loss.terms.a={FOCAL.replace('gamma: 2', 'gamma: 3')}", f"+loss.terms.b={JACCARD}"),
         (f"+loss.terms.a={FOCAL.replace('0.5', '0.25')}", f"+loss.terms.b={JACCARD}"),
-        (f"loss.terms.ce={FOCAL}", f"+loss.terms.b={JACCARD}", "~loss.terms.ce.kl"),
+        (f"+loss.terms.ce={FOCAL}", f"+loss.terms.b={JACCARD}", "~loss.terms.ce.kl"),
     ]
     assert len({one, *(run_id(*words) for words in different)}) == 1 + len(different)
 
