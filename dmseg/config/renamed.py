@@ -51,7 +51,7 @@ def current_override(text: str) -> str:
 @lru_cache(maxsize=16)
 def _announce(key: str) -> None:
     """Says once in a process what a key is called now."""
-    log.warning("loss.%s is now loss.%s; the old key stops working in the next release", key, LOSS_KEYS[key])
+    log.warning("loss.%s is deprecated; use loss.%s", key, LOSS_KEYS[key])
 
 
 def translate_loss(loss: Mapping[str, Any]) -> dict[str, Any]:

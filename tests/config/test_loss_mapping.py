@@ -105,7 +105,7 @@ def test_old_keys_mean_what_they_meant(old, new, caplog):
     lines = [record.getMessage() for record in caplog.records]
     assert lines
     assert len(lines) == len(set(lines)), "each key is announced once"
-    assert all(line.startswith("loss.") and " is now loss.terms." in line for line in lines)
+    assert all(line.startswith("loss.") and " is deprecated; use loss.terms." in line for line in lines)
 
 
 def test_the_line_about_an_old_key(caplog):
@@ -113,7 +113,7 @@ def test_the_line_about_an_old_key(caplog):
     current_override.cache_clear()
     compose_settings(["loss.ce_weight=0.5"])
     compose_settings(["loss.ce_weight=0.25"])
-    expected = "loss.ce_weight is now loss.terms.ce.weight; the old key stops working in the next release"
+    expected = "loss.ce_weight is deprecated; use loss.terms.ce.weight"
     assert caplog.messages == [expected]
 
 
