@@ -32,14 +32,19 @@ KINDS: Mapping[str, Kind] = {
     "labels": _FUSION,
     "evaluate.reference": _FUSION,
     "method": Kind("a method", ("dmseg.methods",), "dmseg.methods.base.Method"),
-    "loss.region": Kind(
+    "loss.terms": Kind(
         "a loss", ("dmseg.losses", "torch.nn", "timm", "segmentation_models_pytorch"), "torch.nn.modules.module.Module"
     ),
 }
-"""What may stand under ``_target_``, by configuration node."""
+"""What may stand under ``_target_``, by configuration node; that of ``loss.terms`` holds for each term."""
 
 MODULES: set[str] = set()
 """Modules from outside the package whose components are allowed too."""
+
+
+def kind_at(where: str) -> Kind:
+    """What may stand at a configuration node, of a loss term too."""
+    return KINDS["loss.terms" if where.startswith("loss.terms.") else where]
 
 
 def check_target(target: object, where: str) -> str:
@@ -47,7 +52,7 @@ def check_target(target: object, where: str) -> str:
 
     Args:
         target: the dotted name.
-        where: the configuration node, a key of `KINDS`.
+        where: the configuration node, a key of `KINDS` or a loss term (``loss.terms.ce``).
 
     Returns:
         The dotted name.
@@ -55,7 +60,7 @@ def check_target(target: object, where: str) -> str:
     Raises:
         UserError: if it is no name, or lies elsewhere.
     """
-    kind = KINDS[where]
+    kind = kind_at(where)
     if not isinstance(target, str) or not all(part.isidentifier() for part in target.split(".")):
         raise UserError(f"{where}._target_ is {shown(target)}, but must be the dotted name of {kind.what}")
     if not any(target.startswith(f"{package}.") for package in (*kind.packages, *MODULES)):
@@ -78,8 +83,8 @@ def resolve(target: str, where: str) -> Callable[..., Any]:
         UserError: if it may not stand there, or there is no such module or attribute.
     """
     found = load(check_target(target, where))
-    if not _is_of_kind(found, KINDS[where]):
-        raise UserError(f"{where}._target_={target} is not {KINDS[where].what}")
+    if not _is_of_kind(found, kind_at(where)):
+        raise UserError(f"{where}._target_={target} is not {kind_at(where).what}")
     return found
 
 

@@ -18,8 +18,10 @@ from omegaconf.errors import OmegaConfBaseException
 from dmseg.config.components import check_target
 from dmseg.config.interpolations import check_interpolations
 from dmseg.config.label_kind import AUTO, refuse_retired_keys, refuse_retired_overrides, settle_labels, translate_labels
+from dmseg.config.loss_terms import gather_loss, restore_loss
 from dmseg.config.overrides import chosen_option, expand_paths, parse_override, quote_path, refuse_reserved
 from dmseg.config.ranges import check_values
+from dmseg.config.renamed import current_override
 from dmseg.config.resources import resource
 from dmseg.config.settings import Settings
 from dmseg.config.teacher import resolve_teacher
@@ -64,7 +66,7 @@ def compose_config(overrides: Sequence[str], config: str = "config") -> DictConf
         refuse_reserved(item)
     refuse_retired_overrides(overrides)
     with _hydra_initialised(), _in_plain_words(overrides):
-        words = [*method_labels(overrides), *map(quote_path, overrides)]
+        words = [*method_labels(overrides), *(quote_path(current_override(item)) for item in overrides)]
         return compose(config, overrides=_without_null(words))
 
 
@@ -140,10 +142,12 @@ def to_settings(plain: Mapping[str, Any]) -> Settings:
         node[key] = group["name"]
     node["data"] = _gather(node, "data", drop=("epochs", "scale", "crop", "tables"))
     node["labels"] = _gather_labels(node)
+    node["loss"] = gather_loss(node)
     if node.get("distill"):
         distill = check_group(node, "distill", "null or one of the files in configs/distill")
         teacher = check_group(distill, "teacher", "a group of keys")
-        node["distill"] = {**distill, "teacher": {**teacher, "labels": _gather_labels(teacher)}}
+        gathered = {"labels": _gather_labels(teacher), "loss": gather_loss(teacher)}
+        node["distill"] = {**distill, "teacher": {**teacher, **gathered}}
     node["method"] = _gather(node, "method", drop=("labels",))
     settings: Settings = typed(Settings, node, "")
     check_components(settings)
@@ -165,7 +169,7 @@ def check_components(settings: Settings) -> None:
         "data": settings.data.target,
         "method": settings.method.target,
         "labels": settings.labels.target,
-        "loss.region": settings.loss.region.get("_target_"),
+        **{f"loss.terms.{name}": term.target for name, term in settings.loss.terms.items()},
         "evaluate.reference": settings.evaluate.reference.get("_target_"),
     }
     if settings.data.phantom is not None:
@@ -175,7 +179,8 @@ def check_components(settings: Settings) -> None:
     if settings.distill is not None:
         teacher = settings.distill.teacher
         check_target(teacher.labels.target, "labels")
-        check_target(teacher.loss.region.get("_target_"), "loss.region")
+        for name, term in teacher.loss.terms.items():
+            check_target(term.target, f"loss.terms.{name}")
 
 
 def restore_settings(node: Mapping[str, Any], results: Path) -> Settings:
@@ -188,15 +193,19 @@ def restore_settings(node: Mapping[str, Any], results: Path) -> Settings:
     Raises:
         UserError: if a key is unknown or missing, a value has the wrong type, or a component may not stand there.
     """
-    node = dict(node) | {"labels": translate_labels(check_group(node, "labels", "a group of keys"))}
+    node = {**node, **_restore_parts(node)}
     if node.get("distill"):
         distill = check_group(node, "distill", "null or a group of keys")
         teacher = check_group(distill, "teacher", "a group of keys")
-        labels = translate_labels(check_group(teacher, "labels", "a group of keys"))
-        node["distill"] = {**distill, "teacher": {**teacher, "labels": labels}}
+        node["distill"] = {**distill, "teacher": {**teacher, **_restore_parts(teacher)}}
     settings: Settings = typed(Settings, node, "")
     check_components(settings)
     return dataclasses.replace(settings, paths=dataclasses.replace(settings.paths, results=str(results)))
+
+
+def _restore_parts(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Labels and loss of stored settings, translated where an earlier version wrote them."""
+    return {"labels": translate_labels(check_group(node, "labels", "a group of keys")), "loss": restore_loss(node)}
 
 
 @contextmanager
@@ -243,7 +252,10 @@ def _plain_message(error: Exception, overrides: Sequence[str]) -> str:
     text = str(error)
     if found := re.search(r"Could not override '([^']+)'", text):
         key = found[1]
-        return f"unknown key '{cut(key)}'{guess(key, _known_keys(), '')}"
+        known = _known_keys()
+        if key in known:
+            return f"{key} is given a key that it does not have yet; write +{key}={{...}} to add it"
+        return f"unknown key '{cut(key)}'{guess(key, known, '')}"
     if found := re.search(r"Could not find '([^']+)'", text):
         group, _, option = found[1].rpartition("/")
         options = re.findall(r"^\t(\w+)$", text, re.MULTILINE)

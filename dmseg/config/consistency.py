@@ -10,6 +10,9 @@ from dmseg.errors import UserError, cut
 from dmseg.limits import LEAST_BANDWIDTH, crop_edge
 from dmseg.models.stride import edge_multiple
 
+_OPEN = re.compile(r"^(data|labels|method)$|loss\.terms\.\w+$")
+"""Nodes whose options are written beside their other keys."""
+
 
 def check_together(node: Mapping[str, Any]) -> None:
     """Checks what ranges of single keys cannot.
@@ -41,11 +44,12 @@ def check_weights(node: Mapping[str, Any]) -> None:
     if node["distill"] is not None:
         losses["distill.teacher.loss"] = node["distill"]["teacher"]["loss"]
     for name, loss in losses.items():
-        for key in ("ce_weight", "region_weight"):
-            if not 0 <= loss[key] <= 1e6:
-                raise UserError(f"{name}.{key} is {loss[key]}, but must lie between 0 and 1e+06")
-        if not loss["ce_weight"] and not loss["region_weight"]:
-            raise UserError(f"{name}.ce_weight and {name}.region_weight are both 0; give at least one a weight")
+        for term, settings in loss["terms"].items():
+            if not 0 <= settings["weight"] <= 1e6:
+                weight = settings["weight"]
+                raise UserError(f"{name}.terms.{term}.weight is {weight}, but must lie between 0 and 1e+06")
+        if not any(settings["weight"] for settings in loss["terms"].values()):
+            raise UserError(f"{name}.terms has no term with a weight above 0; give at least one a weight")
 
 
 def check_pins(node: Mapping[str, Any]) -> None:
@@ -119,7 +123,7 @@ def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
     """Every value with its dotted key, as it is written on the command line."""
     if isinstance(node, Mapping):
         for name, value in node.items():
-            inner = key if name == "options" and key in ("data", "labels", "method") else f"{key}.{name}".lstrip(".")
+            inner = key if name == "options" and _OPEN.search(key) else f"{key}.{name}".lstrip(".")
             yield from _leaves(value, inner)
     elif isinstance(node, list | tuple):
         for value in node:

@@ -39,7 +39,7 @@ def label_kind(labels: LabelSettings) -> Kind:
 
 
 def settle_labels(part: Part, protocol: Mapping[str, Any]) -> Part:
-    """Replaces each `AUTO` of the labels and of the region loss by the protocol's choice for the kind of the label.
+    """Replaces each `AUTO` of the labels and of the loss terms by the protocol's choice for the kind of the label.
 
     Args:
         part: a run's settings or a teacher's.
@@ -48,15 +48,18 @@ def settle_labels(part: Part, protocol: Mapping[str, Any]) -> Part:
     Raises:
         UserError: if the fusion cannot be used, or cannot be interpolated in the way that the settings name.
     """
-    labels, fused, region = part.labels, fused_kind(part.labels), dict(part.loss.region)
+    labels, fused = part.labels, fused_kind(part.labels)
     smoothed = labels.smoothing is not None and fused == "hard"
     if labels.interpolation == AUTO:
         chosen = "nearest" if smoothed else str(protocol["interpolation"][fused])
         labels = replace(labels, interpolation=chosen)
     _check_interpolation(labels, smoothed)
-    if region.get("classes") == AUTO:
-        region["classes"] = protocol["classes"][label_kind(labels)]
-    return replace(part, labels=labels, loss=replace(part.loss, region=region))
+    classes = {"classes": protocol["classes"][label_kind(labels)]}
+    terms = {
+        name: replace(term, options=term.options | classes) if term.options.get("classes") == AUTO else term
+        for name, term in part.loss.terms.items()
+    }
+    return replace(part, labels=labels, loss=replace(part.loss, terms=terms))
 
 
 def _check_interpolation(labels: LabelSettings, smoothed: bool) -> None:

@@ -9,6 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType, Quote, QuotedString
 from hydra.errors import HydraException
 
+from dmseg.config.renamed import current_override
 from dmseg.config.reserved import refuse_hydra
 from dmseg.config.resources import resource
 from dmseg.errors import UserError, cut
@@ -30,13 +31,13 @@ PATH_KEYS = (
 
 @lru_cache(maxsize=4096)
 def parse_override(text: str) -> Override:
-    """Parses one override.
+    """Parses one override; the key of an earlier version becomes the one of today.
 
     Raises:
         UserError: if it is malformed, or chooses a file of a group by a path.
     """
     try:
-        parsed = OverridesParser.create().parse_override(quote_path(text))
+        parsed = OverridesParser.create().parse_override(quote_path(current_override(text)))
         _refuse_paths(parsed, text)
         return parsed
     except HydraException as error:

@@ -30,6 +30,11 @@ def typed(kind: Any, value: Any, key: str) -> Any:  # noqa: ANN401
         if not isinstance(value, list):
             raise UserError(f"{key} is {shown(value)}, but must be a list")
         return [typed(get_args(kind)[0], item, key) for item in value]
+    if get_origin(kind) is dict and dataclasses.is_dataclass(get_args(kind)[1]):
+        if not isinstance(value, Mapping):
+            raise UserError(f"{key} is {shown(value)}, but must be a group of keys")
+        check_plain(list(value), key)
+        return {name: typed(get_args(kind)[1], item, f"{key}.{name}") for name, item in value.items()}
     expected = get_origin(kind) or kind
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         return _float(value, key)

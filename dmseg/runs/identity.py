@@ -10,11 +10,13 @@ from typing import Any
 
 from dmseg.config.code_version import code_version
 from dmseg.config.label_kind import fused_kind
+from dmseg.config.renamed import CROSS_ENTROPY
 from dmseg.config.settings import (
     DistillSettings,
     EvaluateSettings,
     LabelSettings,
     LossSettings,
+    LossTerm,
     MethodSettings,
     ModelSettings,
     Settings,
@@ -99,7 +101,7 @@ def run_identity(
         "method": _method(settings.method),
         "labels": _labels(settings.labels),
         "model": _model(settings.model),
-        "loss": _loss(settings.loss),
+        "loss": None if "loss" in settings.method.unused else _loss(settings.loss),
         "distill": None if settings.distill is None else _distill(settings, settings.distill, teachers or {}),
         "held_out": held_out,
         "optim": asdict(settings.optim),
@@ -125,8 +127,9 @@ def _code(settings: Settings) -> dict[str, int | str]:
     targets = {"method": settings.method.target, "network": NETWORK}
     if "labels" not in settings.method.unused:
         targets["labels"] = settings.labels.target
-    if "loss" not in settings.method.unused and settings.loss.region_weight:
-        targets["loss"] = str(settings.loss.region["_target_"])
+    if "loss" not in settings.method.unused:
+        active = settings.loss.active
+        targets |= {key: active[name].target for key, name in (("ce", "ce"), ("loss", "region")) if name in active}
     versions = {name: code_version(target) for name, target in targets.items()}
     return {name: version for name, version in versions.items() if version != 1}
 
@@ -146,19 +149,37 @@ def _labels(settings: LabelSettings) -> dict[str, Any]:
 
 
 def _loss(settings: LossSettings) -> dict[str, Any]:
-    """A term of weight zero is not computed, so its options have no effect."""
-    node = _without_names(asdict(settings))
-    if not settings.region_weight:
-        del node["region"]
-    if not settings.ce_weight:
-        del node["kl"]
+    """The active terms, in the form that a loss of cross-entropy and region loss has always had.
+
+    Of other terms the content counts and the name does not; they are sorted by it, as they are when they are summed.
+    """
+    active = settings.active
+    ce, region = active.get("ce"), active.get("region")
+    node: dict[str, Any] = {"ce_weight": ce.weight if ce else 0.0, "region_weight": region.weight if region else 0.0}
+    if ce is not None and ce.target == CROSS_ENTROPY and set(ce.options) <= {"kl"}:
+        node["kl"] = ce.options.get("kl", False)
+    elif ce is not None:
+        node["ce"] = _component(ce)
+    if region is not None:
+        node["region"] = _component(region)
+    if others := settings.others.values():
+        node["others"] = [
+            {"term": _component(term), "weight": term.weight, "code": code_version(term.target)} for term in others
+        ]
     return node
+
+
+def _component(term: LossTerm) -> dict[str, Any]:
+    return {"_target_": term.target, **term.options}
 
 
 def _distill(student: Settings, settings: DistillSettings, teachers: Mapping[str, str]) -> dict[str, Any]:
     """The terms' weights, the teacher's id, and what is done with its predictions; what has no effect is left out."""
     weights = settings.weights(student.loss)
+    others = [weights.pop(f"label_{name}", 0.0) for name in student.loss.others]
     node: dict[str, Any] = {"weights": weights, "revision": DISTILL_REVISION}
+    if others:
+        node["others"] = others
     if not settings.needs_teacher(student.loss):
         return node
     if _has_dropout(student.model):

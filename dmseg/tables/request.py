@@ -171,9 +171,12 @@ class Compared:
 
 
 def _names_component(override: Override) -> bool:
-    """Whether the value is a mapping that chooses a component."""
-    value = override.value()
-    return isinstance(value, dict) and "_target_" in value
+    """Whether the value is a mapping that chooses a component, at any depth."""
+
+    def names_one(value: object) -> bool:
+        return isinstance(value, dict) and ("_target_" in value or any(map(names_one, value.values())))
+
+    return names_one(override.value())
 
 
 def option_key(text: str) -> str:

@@ -12,6 +12,7 @@ from dmseg.config.settings import DistillSettings, KdeSettings, LossSettings
 from dmseg.data.batches import Batch, TrainingData, network_input
 from dmseg.errors import UserError
 from dmseg.losses import CompoundLoss
+from dmseg.training.loss_term import takes_classes
 from dmseg.training.objective import Objective, build_loss, forward
 from dmseg.training.precision import float32_math
 
@@ -72,14 +73,15 @@ class DistillObjective(Objective):
         weights = settings.weights(loss)
         if not weights:
             raise UserError("no term of the loss is left: all of distill's are off or have weight 0")
-        against_teacher = replace(loss, region=loss.region | {"classes": settings.classes})
+        against_teacher = _with_classes(loss, settings.classes)
         temperature = settings.temperature
-        softened = weights.get("teacher_ce", 0.0) * temperature**2
-        self._label = _terms(loss, weights.get("label_ce", 0.0), weights.get("label_region", 0.0))
-        self._soft = _terms(against_teacher, softened, 0.0)
-        self._sharp = _terms(against_teacher, 0.0, weights.get("teacher_region", 0.0))
+        softened = {"ce": weights.get("teacher_ce", 0.0) * temperature**2}
+        sharp = {"region": weights.get("teacher_region", 0.0)}
+        self._label = _terms(loss, {name: weights.get(f"label_{name}", 0.0) for name in loss.terms})
+        self._soft = _terms(against_teacher, softened)
+        self._sharp = _terms(against_teacher, sharp)
         if temperature == 1:  # both share a softmax
-            self._soft, self._sharp = None, _terms(against_teacher, softened, weights.get("teacher_region", 0.0))
+            self._soft, self._sharp = None, _terms(against_teacher, softened | sharp)
         self._temperature = temperature
         self._teacher = teacher
 
@@ -115,10 +117,17 @@ class DistillObjective(Objective):
             self._teacher.keys.set_state(state["keys"])
 
 
-def _terms(loss: LossSettings, ce_weight: float, region_weight: float) -> CompoundLoss | None:
-    if not ce_weight and not region_weight:
-        return None
-    return build_loss(replace(loss, ce_weight=ce_weight, region_weight=region_weight))
+def _terms(loss: LossSettings, weights: Mapping[str, float]) -> CompoundLoss | None:
+    """The terms with these weights, None if none has one."""
+    return build_loss(loss.with_weights(weights)) if any(weights.values()) else None
+
+
+def _with_classes(loss: LossSettings, classes: str) -> LossSettings:
+    """The loss with other classes of its region loss, where that has such an option."""
+    region = loss.terms.get("region")
+    if region is None or not takes_classes(region):
+        return loss
+    return replace(loss, terms=loss.terms | {"region": replace(region, options=region.options | {"classes": classes})})
 
 
 def pixel_kernel(settings: KdeSettings | None) -> PixelKernel | None:

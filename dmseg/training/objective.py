@@ -7,12 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dmseg.config.components import bind
 from dmseg.config.settings import LossSettings
 from dmseg.data.batches import Batch
 from dmseg.errors import UserError
-from dmseg.losses import CompoundLoss, SoftCrossEntropyLoss
-from dmseg.models.build import N_CLASSES
+from dmseg.losses import CompoundLoss
+from dmseg.training.loss_term import build_term
 
 
 class Objective(ABC):
@@ -76,25 +75,14 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def build_loss(settings: LossSettings) -> CompoundLoss:
-    """The weighted sum of soft cross-entropy and a region loss; terms of weight zero are left out.
+    """The weighted sum of the terms; those of weight 0 are left out.
+
+    The terms of dmseg share one pass over the pixels; each other term is called by itself (`build_term`).
 
     Raises:
-        UserError: if an option does not fit the region loss, or both weights are zero.
+        UserError: if an option does not fit its term, a term cannot be used, or all weights are 0.
     """
-    options = dict(settings.region)
-    target = options.pop("_target_")
-    terms: dict[str, tuple[float, nn.Module]] = {}
-    if settings.ce_weight:
-        terms["ce"] = (settings.ce_weight, SoftCrossEntropyLoss(kl=settings.kl, check_values=False))
-    if settings.region_weight:
-        try:
-            region = bind(target, options | {"check_values": False}, where="loss.region", n_positional=0)()
-            region(torch.zeros(1, N_CLASSES, 1, 1), torch.zeros(1, 1, 1, dtype=torch.long))  # as many class weights?
-        except (TypeError, ValueError) as error:
-            raise UserError(f"loss.region: {error}") from None
-        if not getattr(region, "from_logits", True):
-            raise UserError("loss.region.from_logits is false, but networks give logits; set it to true")
-        terms["region"] = (settings.region_weight, region)
+    terms = {name: (term.weight, build_term(term, f"loss.terms.{name}")) for name, term in settings.active.items()}
     if not terms:
-        raise UserError("loss.ce_weight and loss.region_weight are both 0; give at least one a weight")
+        raise UserError("loss.terms has no term with a weight above 0; give at least one a weight")
     return CompoundLoss(terms)

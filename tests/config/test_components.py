@@ -12,7 +12,7 @@ HARMLESS = {
     "labels": "dmseg.labels.fusion.weighted",
     "evaluate.reference": "dmseg.labels.fusion.uniform",
     "method": "dmseg.methods.softseg.SoftSeg",
-    "loss.region": "torch.nn.MSELoss",
+    "loss.terms": "torch.nn.MSELoss",
 }
 HOSTILE = (
     "os.system",
@@ -69,7 +69,7 @@ def test_what_is_no_name_is_refused(target):
         ("dmseg.labels.fusion.rater_dice", "labels"),  # only imported there
         ("dmseg.labels.fusion.FusionWarning", "labels"),  # no function
         ("dmseg.data.adapters.volume.VolumeAdapter", "data"),  # abstract
-        ("torch.nn.functional.mse_loss", "loss.region"),  # no module
+        ("torch.nn.functional.mse_loss", "loss.terms"),  # no module
     ],
 )
 def test_names_of_the_right_room_may_still_be_of_the_wrong_kind(target, where):
@@ -87,8 +87,9 @@ def test_names_of_the_right_room_may_still_be_of_the_wrong_kind(target, where):
         "evaluate.reference._target_=os.system",
         "~evaluate.reference._target_",
         "evaluate.reference={_target_: os.system}",
+        "loss.terms.ce._target_=torch.load",
         "loss.region._target_=torch.load",
-        "loss.region={_target_: torch.load}",
+        "loss.terms.region={_target_: torch.load}",
         "+hydra.callbacks.x._target_=os.system",
         "hydra/launcher=joblib",
         "+hydra/callbacks=x",
@@ -108,8 +109,8 @@ def test_the_components_of_a_teacher_are_checked_too(monkeypatch):
     from dmseg.config import compose
 
     plain = compose.compose_plain(["distill=kd"])
-    plain["distill"]["teacher"]["loss"]["region"]["_target_"] = "torch.load"
-    with pytest.raises(UserError, match=r"loss\.region\._target_=torch\.load is not allowed"):
+    plain["distill"]["teacher"]["loss"]["terms"]["region"]["_target_"] = "torch.load"
+    with pytest.raises(UserError, match=r"loss\.terms\.region\._target_=torch\.load is not allowed"):
         compose.to_settings(plain)
 
 

@@ -25,7 +25,7 @@ def test_every_choice_composes_and_its_components_exist(choice):
         "labels": settings.labels.target,
         "method": settings.method.target,
         "evaluate.reference": settings.evaluate.reference["_target_"],
-        "loss.region": settings.loss.region["_target_"],
+        **{f"loss.terms.{name}": term.target for name, term in settings.loss.terms.items()},
     }
     for where, target in named.items():
         assert callable(resolve(target, where))
@@ -52,8 +52,10 @@ def test_both_protocols_make_the_same_choices():
     [("majority", "present"), ("random", "present"), ("uniform", "all"), ("weighted", "all"), ("smoothing", "all")],
 )
 def test_the_released_region_loss_takes_present_classes_for_hard_labels(labels, released):
-    assert compose_settings([f"labels={labels}"]).loss.region["classes"] == "all"
-    assert compose_settings([f"labels={labels}", "protocol=release"]).loss.region["classes"] == released
+    assert compose_settings([f"labels={labels}"]).loss.terms["region"].options["classes"] == "all"
+    assert (
+        compose_settings([f"labels={labels}", "protocol=release"]).loss.terms["region"].options["classes"] == released
+    )
 
 
 def test_the_papers_numbers_are_the_defaults():
@@ -61,7 +63,8 @@ def test_the_papers_numbers_are_the_defaults():
     optim, train, loss = settings.optim, settings.train, settings.loss
     assert (optim.lr, optim.momentum, optim.weight_decay, optim.poly_power) == (0.01, 0.9, 0.0005, 0.9)
     assert (train.epochs, train.batch_size, settings.data.size) == (150, 8, 256)
-    assert (loss.ce_weight, loss.region_weight, loss.region["variant"]) == (0.25, 0.75, 1)
+    ce, region = loss.terms["ce"], loss.terms["region"]
+    assert (ce.weight, region.weight, region.options["variant"]) == (0.25, 0.75, 1)
 
 
 def test_overrides_win_over_the_profile():

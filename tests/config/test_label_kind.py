@@ -32,7 +32,7 @@ def run_id(*overrides):
 
 
 def classes(*overrides):
-    return compose_settings([RELEASE, *overrides]).loss.region["classes"]
+    return compose_settings([RELEASE, *overrides]).loss.terms["region"].options["classes"]
 
 
 @pytest.fixture
@@ -92,18 +92,18 @@ def test_the_kind_of_a_label_follows_fusion_and_smoothing_not_interpolation():
     for interpolation in ("nearest", "linear", "rater"):
         assert classes("labels=majority", f"labels.interpolation={interpolation}") == "present"
         assert classes("labels=uniform", f"labels.interpolation={interpolation}") == "all"
-    assert classes("labels=majority", "loss.region.classes=foreground") == "foreground"
+    assert classes("labels=majority", "loss.terms.region.classes=foreground") == "foreground"
     assert classes("labels=majority", "protocol.classes.hard=foreground") == "foreground"
 
 
 def test_a_teacher_has_the_classes_of_its_own_labels():
     student = compose_settings([RELEASE, "labels=uniform", "distill=kd"])
-    assert student.loss.region["classes"] == "all"
-    assert student.distill.teacher.loss.region["classes"] == "present"
+    assert student.loss.terms["region"].options["classes"] == "all"
+    assert student.distill.teacher.loss.terms["region"].options["classes"] == "present"
     assert student.distill.teacher.labels.interpolation == "nearest"
     smoothed = compose_settings([RELEASE, "distill=kd", "distill.teacher.labels=smoothing"])
-    assert smoothed.loss.region["classes"] == "present"
-    assert smoothed.distill.teacher.loss.region["classes"] == "all"
+    assert smoothed.loss.terms["region"].options["classes"] == "present"
+    assert smoothed.distill.teacher.loss.terms["region"].options["classes"] == "all"
 
 
 def test_variants_of_a_base_are_settled_too():

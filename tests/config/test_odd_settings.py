@@ -47,7 +47,10 @@ ODD = (
     "~protocol", "protocol.interpolation=5", "~protocol.classes.hard", "profile=5", "distill=5", "distill={}",
     "+distill.teacher=5", "launcher.job=5", "wandb=5", "threads=x", "workers=[1]", "train.scale=[1,2,3]",
     "train.scale=[nan,nan]", "labels.smoothing={1:2}", "model.options={1:2}", "=", "", "~", "+", "a..b=1",
-    "data@x=qubiq", "+data=qubiq", "labels._target_=dmseg.labels.fusion", "loss.region._target_=torch.nn.Module",
+    "data@x=qubiq", "+data=qubiq", "labels._target_=dmseg.labels.fusion", "loss.region=5",
+    "loss.terms.region._target_=torch.nn.Module", "loss={ce_weight:1,region:x}", "loss.terms=5", "loss.terms={a:5}",
+    "loss={terms:x,kl:1}", "~loss.terms.ce.weight", "~loss.terms.ce", "+loss.terms.loss={a:1}",
+
     "model.architecture=[a]", "seed=${seed}", "seed=glob(*)", "seed=choice(1,2)", "x" * 5000 + "=1", "-m", "--help=1",
 )  # fmt: skip
 
@@ -128,8 +131,8 @@ def test_stored_settings_of_another_shape(node, tmp_path):
 
 
 def test_what_a_constructor_raises_is_one_line():
-    with pytest.raises(UserError, match=r"the options of 'loss.region' do not fit torch\.nn\.Conv2d: ") as caught:
-        bind("torch.nn.Conv2d", {"in_channels": 1, "out_channels": -1, "kernel_size": "x"}, where="loss.region",
+    with pytest.raises(UserError, match=r"the options of 'loss.terms.x' do not fit torch\.nn\.Conv2d: ") as caught:
+        bind("torch.nn.Conv2d", {"in_channels": 1, "out_channels": -1, "kernel_size": "x"}, where="loss.terms.x",
              n_positional=0)()  # fmt: skip
     assert len(str(caught.value).splitlines()) == 1
 

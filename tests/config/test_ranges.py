@@ -50,10 +50,10 @@ DEEPLAB = "model=deeplabv3plus_resnet18"
         (["labels=weighted", "labels.disjoint_weight=nan"], r"labels\.disjoint_weight is nan"),
         (["labels=smoothing", "labels.smoothing.kernel=2"], r"labels\.smoothing\.kernel is 2, but must be odd"),
         (["labels=smoothing", "labels.smoothing.kernel=-1"], r"labels\.smoothing\.kernel is -1"),
-        (["loss.ce_weight=-1"], r"loss\.ce_weight is -1\.0"),
-        (["loss.ce_weight=0", "loss.region_weight=0"], "loss.ce_weight and loss.region_weight are both 0"),
-        (["loss.region.smooth=nan"], r"loss\.region\.smooth is nan, but must be a finite number"),
-        (["+loss.region.class_weights=[1,inf]"], r"loss\.region\.class_weights is inf"),
+        (["loss.terms.ce.weight=-1"], r"loss\.terms\.ce\.weight is -1\.0, but must lie between 0 and 1e\+06"),
+        (["loss.terms.ce.weight=0", "loss.terms.region.weight=0"], "loss.terms has no term with a weight above 0"),
+        (["loss.terms.region.smooth=nan"], r"loss\.terms\.region\.smooth is nan, but must be a finite number"),
+        (["+loss.terms.region.class_weights=[1,inf]"], r"loss\.terms\.region\.class_weights is inf"),
         ([KD, "distill.kde.bandwidth=1e-20"], r"distill\.kde\.bandwidth is 1e-20, but must be 0 or at least 1e-09"),
         ([KD, "distill.kde.boundary=4"], r"distill\.kde\.boundary is 4, but must be odd"),
         ([KD, "distill.kde.n_key=0"], r"distill\.kde\.n_key is 0"),
@@ -99,8 +99,8 @@ def test_refused_in_one_line_when_composing(overrides, message):
         ["data.size=20", "evaluate.crop=0.5"],
         ["protocol=release", "data=lidc", DEEPLAB, "data.size=24", "train.crop=1", "evaluate.crop=1"],
         ["data.size=200", DEEPLAB, "train.crop=0.75", "evaluate.crop=0.75"],
-        [SOFTSEG, "loss.ce_weight=0", "loss.region_weight=0"],
-        ["+loss.region.class_weights=[1,2]"],
+        [SOFTSEG, "loss.terms.ce.weight=0", "loss.terms.region.weight=0"],
+        ["+loss.terms.region.class_weights=[1,2]"],
         [KD, "distill.kde.bandwidth=0"],
     ],
 )
@@ -163,13 +163,13 @@ def test_the_multiple_is_what_the_network_itself_asks_for(architecture, options)
 
 
 def test_the_region_loss_is_tried_with_two_classes():
-    weights = compose_settings(["+loss.region.class_weights=[1,2]"]).loss
+    weights = compose_settings(["+loss.terms.region.class_weights=[1,2]"]).loss
     assert build_loss(weights).losses[1].setting.class_weights == (1.0, 2.0)
     for override, message in (
-        ("+loss.region.class_weights=[1,2,3]", "loss.region: class_weights has 3 entries for 2 channels"),
-        ("+loss.region.class_weights=2", "loss.region: class_weights is 2; give one number a channel"),
-        ("+loss.region.from_logits=false", "loss.region.from_logits is false"),
-        ("loss.region.smooth=much", "loss.region: smooth is 'much'; give a number"),
+        ("+loss.terms.region.class_weights=[1,2,3]", "loss.terms.region: class_weights has 3 entries for 2 channels"),
+        ("+loss.terms.region.class_weights=2", "loss.terms.region: class_weights is 2; give one number a channel"),
+        ("+loss.terms.region.from_logits=false", "loss.terms.region.from_logits is false"),
+        ("loss.terms.region.smooth=much", "loss.terms.region: smooth is 'much'; give a number"),
     ):
         with pytest.raises(UserError, match=message):
             build_loss(compose_settings([override]).loss)

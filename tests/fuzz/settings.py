@@ -31,7 +31,7 @@ CODE = (
     ("dmseg.losses.os.system", "command=x"), ("torch.nn.functional.os.system", "command=x"), ("hydra._internal.utils._locate", "path=os.system"),
     ("", "x=1"), ("..", "x=1"), ("dmseg", "x=1"), ("dmseg.", "x=1"), ("a b", "x=1"), ("dmseg.no.such", "x=1"), ("x" * 500, "x=1"), ("__import__", "name=os"),
 )  # fmt: skip
-PLACES = ("method", "data", "labels", "loss.region", "evaluate.reference")
+PLACES = ("method", "data", "labels", "loss.terms.region", "evaluate.reference")
 HYDRA_WORDS = """
     hydra.run.dir=/tmp/x +hydra.callbacks.x._target_=os.system hydra/launcher=joblib hydra.searchpath=[/tmp]
     hydra.sweeper._target_=os.system +hydra.job.env_set.A=b hydra.mode=MULTIRUN hydra=x ~hydra
@@ -52,7 +52,7 @@ ODD_WORDS = """
     paths.prepared=/dev/null paths=x launcher=nothing launcher.workers=0 tracker=x distill=nothing table=../config
     protocol=../config profile=x data@x=lidc model.weights=/nothing model.weights=5 model.weights=''
     model.encoder=../x model.architecture=os +model.options.x=1 model.encoder_options={a:{b:c}}
-    loss.region_weight=nan labels.smoothing=x labels.interpolation=cubic checkpoint.minutes=-1 evaluate.bins=0
+    loss.terms.region.weight=nan labels.smoothing=x labels.interpolation=cubic checkpoint.minutes=-1 evaluate.bins=0
     evaluate.empty=x evaluate.crop=0 wandb=5 task=../x task=5 task=[a] data.root=/nothing
 """
 ODD = (*ODD_WORDS.split(), "data.name='a\0b'", "a b=c", "paths.results='a\0b'")

@@ -77,6 +77,8 @@ def test_compared_keys_are_refused_in_every_form(name, form):
         ("2", "labels@_global_=uniform", "labels"),
         ("2", "+profile@_global_=demo", "labels"),
         ("6", "loss={ce_weight: 1}", "loss"),
+        ("6", "loss.terms.ce._target_=dmseg.losses.FocalCrossEntropyLoss", "loss"),
+        ("6", "loss.terms={region: {_target_: dmseg.losses.SoftDiceLoss}}", "loss"),
         ("6", "loss.region._target_=dmseg.losses.SoftDiceLoss", "loss"),
         ("6", "loss.region={_target_: dmseg.losses.SoftDiceLoss}", "loss"),
         ("8", "distill.kde={bandwidth: 0.1}", "distill.kde"),
@@ -153,7 +155,7 @@ def test_a_mapping_means_the_same_in_a_cell_as_in_train(small_run):
     alone = compose_settings([*small_run, "labels=uniform", *texts])
     for part in ("loss", "labels", "evaluate", "model"):
         assert getattr(cell, part) == getattr(alone, part)
-    assert cell.loss.region["variant"] == 1  # merged, as Hydra does
+    assert cell.loss.terms["region"].options["variant"] == 1  # merged, as Hydra does
 
 
 def test_networks_of_one_data_set():

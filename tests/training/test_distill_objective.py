@@ -137,7 +137,7 @@ def test_kl_is_less_by_the_teachers_entropy():
 
 def test_the_release_takes_present_classes_for_labels_and_all_for_the_teacher():
     distill, loss = settings_of("protocol=release", "data=lidc", "labels=majority")
-    assert loss.region["classes"] == "present"
+    assert loss.terms["region"].options["classes"] == "present"
     assert distill.classes == "all"
 
 

@@ -1,6 +1,8 @@
 """Settings that numbers depend on: data, labels, network, loss, training, evaluation."""
 
-from dataclasses import dataclass, field
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -113,23 +115,59 @@ class ModelSettings:
         return {name: getattr(self, name) for name in names}
 
 
+DISTILLED_TERMS = ("ce", "region")
+"""Names of the loss terms that distillation also computes against the teacher."""
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """One term of the loss.
+
+    Attributes:
+        weight: its weight in the sum; 0 switches it off.
+        target: dotted name of the loss, a `torch.nn.Module`.
+        options: its options.
+    """
+
+    weight: float
+    target: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def content(self) -> str:
+        """Target, options and weight as one text; equal numbers are written alike (1 and 1.0)."""
+        text = json.dumps([self.target, self.options, self.weight])
+        return json.dumps(json.loads(text, parse_int=float), sort_keys=True)
+
+
 @dataclass(frozen=True)
 class LossSettings:
-    """A weighted sum of a pixel-wise and a region loss.
+    """A weighted sum of losses.
 
     Attributes:
         name: short name, for titles only.
-        ce_weight: weight of the soft cross-entropy.
-        kl: Kullback-Leibler divergence in place of cross-entropy (same gradient, other value).
-        region_weight: weight of the region loss.
-        region: dotted name (`_target_`) and options of the region loss.
+        terms: the terms by name.
     """
 
     name: str
-    ce_weight: float
-    kl: bool
-    region_weight: float
-    region: dict[str, Any]
+    terms: dict[str, LossTerm]
+
+    @property
+    def active(self) -> dict[str, LossTerm]:
+        """Terms with a weight above 0, in the order of their sum: ce, region, then the others by content."""
+        distilled = {name: self.terms[name] for name in DISTILLED_TERMS if name in self.terms}
+        return {name: term for name, term in distilled.items() if term.weight} | self.others
+
+    @property
+    def others(self) -> dict[str, LossTerm]:
+        """Those of them beside ce and region."""
+        named = {name: term for name, term in self.terms.items() if name not in DISTILLED_TERMS and term.weight}
+        return dict(sorted(named.items(), key=lambda item: item[1].content))
+
+    def with_weights(self, weights: Mapping[str, float]) -> "LossSettings":
+        """The same terms with other weights; a term that is not named gets 0."""
+        terms = {name: replace(term, weight=weights.get(name, 0.0)) for name, term in self.terms.items()}
+        return replace(self, terms=terms)
 
 
 @dataclass(frozen=True)
@@ -172,6 +210,8 @@ class KdeSettings:
 class DistillSettings:
     """Knowledge distillation: which terms there are beside the loss against the label.
 
+    The terms ``ce`` and ``region`` of the loss stand on both sides; any other term stands on the label's side only.
+
     Attributes:
         name: short name, for titles only.
         teacher: network, labels and loss of the teacher.
@@ -203,11 +243,13 @@ class DistillSettings:
     kde: KdeSettings | None = None
 
     def weights(self, loss: LossSettings) -> dict[str, float]:
-        """Weights of the terms that are on, by name: that of the side times that of the loss."""
+        """Weights of the terms that are on, by side and name (``label_ce``): the side's times the term's."""
         sides = {"label": self.label_weight, "teacher": self.teacher_weight}
-        kinds = {"ce": loss.ce_weight, "region": loss.region_weight}
-        every = {f"{side}_{kind}": sides[side] * kinds[kind] for side in sides for kind in kinds}
-        kept = {name: weight for name, weight in every.items() if getattr(self, name) and weight}
+        terms = {name: loss.terms[name].weight if name in loss.terms else 0.0 for name in DISTILLED_TERMS}
+        every = {f"{side}_{name}": sides[side] * terms[name] for side in sides for name in terms}
+        off = {name for name in every if not getattr(self, name)}
+        every |= {f"label_{name}": self.label_weight * term.weight for name, term in loss.others.items()}
+        kept = {name: weight for name, weight in every.items() if name not in off and weight}
         share = sum(every.values()) / sum(kept.values()) if self.renormalise and kept else 1.0
         return {name: weight * share for name, weight in kept.items()}
 
