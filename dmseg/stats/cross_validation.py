@@ -1,0 +1,217 @@
+"""Confidence intervals for means of cross-validated, repeatedly trained networks.
+
+Two networks trained by the same command with another seed differ, and a test over cases does not see that noise. The
+interval of `fold_interval` does: it takes the folds as clusters, as each fold has networks of its own, and is valid
+with a single seed. From two seeds on, `same_splits_interval` says how much of the variance comes from cases, networks
+and the split. The derivation and the simulations behind both are in ``docs/explanation/statistics.md``.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+Array = npt.NDArray[np.float64]
+
+LEAST_FOLDS = 3
+"""Folds with cases that `fold_interval` needs at least."""
+LARGEST_SHARE = 0.4
+"""Folds with a larger share of the cases make the interval too narrow: with 1, 1, 1, 1, 5 cases 8-12 % lie outside."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and its confidence interval.
+
+    Attributes:
+        mean: the mean.
+        low: lower end; NaN where there is no interval.
+        high: upper end; NaN where there is no interval.
+        variance: estimated variance of the mean.
+        degrees: degrees of freedom of the t distribution.
+    """
+
+    mean: float
+    low: float
+    high: float
+    variance: float
+    degrees: float
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Shares of the variance of a mean, from 0 to 1; they add up to 1 unless the variance is 0.
+
+    Attributes:
+        cases: by the choice of cases.
+        networks: by training again.
+        split: by the split into folds: what the folds as clusters show beyond the other three.
+        rest: by what differs from case to case and training to training.
+    """
+
+    cases: float
+    networks: float
+    split: float
+    rest: float
+
+
+def fold_interval(folds: Sequence[npt.ArrayLike], confidence: float = 0.95) -> Interval:
+    """Interval of the mean over cases, with folds as clusters.
+
+    With d_f the mean of fold f and w_f its share of the cases, the mean is d = sum w_f d_f, its variance
+    V = F / (F - 1) sum w_f^2 (d_f - d)^2, and the interval d +- t_{F-1} sqrt(V). This is the cluster-robust variance of
+    an intercept (CR1).
+
+    Args:
+        folds: for each fold the values of its cases, (n_f,), or those of each seed, (S, n_f). Folds without cases are
+            left out.
+        confidence: of the interval, in (0, 1).
+
+    Returns:
+        The interval; its ends are NaN with fewer than `LEAST_FOLDS` folds.
+
+    Raises:
+        ValueError: if there are no values, or some are not finite.
+    """
+    means, weights = _fold_means(folds)
+    mean = float(weights @ means)
+    n_folds = len(means)
+    if n_folds < LEAST_FOLDS:
+        return Interval(mean, math.nan, math.nan, math.nan, n_folds - 1)
+    variance = n_folds / (n_folds - 1) * float(np.sum((weights * (means - mean)) ** 2))
+    return _interval(mean, variance, n_folds - 1, confidence)
+
+
+def task_interval(cohorts: Sequence[Sequence[Sequence[npt.ArrayLike]]], confidence: float = 0.95) -> Interval:
+    """Interval of the plain mean over tasks, of which those of one cohort share patients and folds.
+
+    With u_f = sum over the cohort's tasks of w_tf (d_tf - d_t) / T, a cohort's variance is
+    V_c = F / (F - 1) sum_f u_f^2. Cohorts are independent: V = sum V_c, with V^2 / sum (V_c^2 / (F_c - 1)) degrees of
+    freedom.
+
+    Args:
+        cohorts: for each cohort its tasks, for each task its folds as for `fold_interval`. Tasks of one cohort have the
+            same folds in the same order; a fold without cases is empty.
+        confidence: of the interval, in (0, 1).
+
+    Returns:
+        The interval; its ends are NaN if a cohort has fewer than `LEAST_FOLDS` folds.
+
+    Raises:
+        ValueError: if there are no values, some are not finite, or tasks of a cohort have different numbers of folds.
+    """
+    n_tasks = sum(map(len, cohorts))
+    means, variances, degrees = [], [], []
+    for tasks in cohorts:
+        if len({len(folds) for folds in tasks}) > 1:
+            raise ValueError("tasks of one cohort have different numbers of folds; give empty folds where one has none")
+        scores = np.zeros(len(tasks[0]))
+        for folds in tasks:
+            filled = np.array([np.size(fold) > 0 for fold in folds])
+            fold_means, weights = _fold_means(folds)
+            mean = float(weights @ fold_means)
+            scores[filled] += weights * (fold_means - mean) / n_tasks
+            means.append(mean)
+        n_folds = int(np.sum([any(np.size(folds[index]) > 0 for folds in tasks) for index in range(len(scores))]))
+        if n_folds < LEAST_FOLDS:
+            return Interval(float(np.mean(means)), math.nan, math.nan, math.nan, n_folds - 1)
+        variances.append(n_folds / (n_folds - 1) * float(scores @ scores))
+        degrees.append(n_folds - 1)
+    total = sum(variances)
+    spread = sum(one**2 / freedom for one, freedom in zip(variances, degrees, strict=True))
+    return _interval(float(np.mean(means)), total, total**2 / spread if spread else sum(degrees), confidence)
+
+
+def same_splits_interval(folds: Sequence[npt.ArrayLike], confidence: float = 0.95) -> tuple[Interval, Shares]:
+    """Interval of the mean over cases for the same splits, and where its variance comes from.
+
+    Within folds, cases and networks are crossed: mean squares of both and of the rest, pooled over folds, each divided
+    by the number of values, add up to v_cases + v_networks - v_rest (not below the larger of the first two), with
+    Satterthwaite's degrees of freedom. Unequal folds count by the harmonic mean of their sizes.
+
+    Args:
+        folds: for each fold the values of its cases under each seed, (S, n_f), of the same S >= 2.
+        confidence: of the interval, in (0, 1).
+
+    Returns:
+        The interval, and the shares of the variance of the mean; estimates below 0 count as 0. The split's share is 0
+        where there are fewer than `LEAST_FOLDS` folds.
+
+    Raises:
+        ValueError: if a fold has fewer than two seeds or cases, or some values are not finite.
+    """
+    tables = [np.asarray(fold, np.float64) for fold in folds if np.size(fold) > 0]
+    seeds = {len(table) for table in tables if table.ndim == 2}
+    if not tables or any(table.ndim != 2 for table in tables) or len(seeds) > 1 or min(seeds) < 2:
+        raise ValueError("every fold needs the values of its cases under the same two or more seeds, (S, n_f)")
+    if min(table.shape[1] for table in tables) < 2:
+        raise ValueError("every fold needs at least two cases")
+    n_seeds, n_folds = seeds.pop(), len(tables)
+    sizes = np.array([table.shape[1] for table in tables])
+    squares, freedom = np.zeros(3), np.zeros(3)
+    for table in tables:
+        mean, by_case, by_seed = table.mean(), table.mean(0), table.mean(1)
+        rest = table - by_case - by_seed[:, None] + mean
+        n_cases = table.shape[1]
+        squares += (
+            n_seeds * np.sum((by_case - mean) ** 2),
+            n_cases * np.sum((by_seed - mean) ** 2),
+            np.sum(rest**2),
+        )
+        freedom += n_cases - 1, n_seeds - 1, (n_cases - 1) * (n_seeds - 1)
+    n_values = n_folds * n_seeds * n_folds / np.sum(1 / sizes)
+    parts = squares / freedom / n_values
+    variance, degrees = _combined(parts, freedom)
+    means, weights = _fold_means(tables)
+    clustered = fold_interval(tables, confidence).variance
+    split = max(clustered - variance, 0.0) if n_folds >= LEAST_FOLDS else 0.0
+    amounts = np.maximum([parts[0] - parts[2], parts[1] - parts[2], split, parts[2]], 0)
+    shares = amounts / amounts.sum() if amounts.sum() else amounts
+    return _interval(float(weights @ means), variance, degrees, confidence), Shares(*map(float, shares))
+
+
+def narrowed(shares: Shares, n_seeds: int, more: int) -> float:
+    """By how much further seeds would narrow an interval, as a share of its width: 0.2 for a fifth.
+
+    Args:
+        shares: of the variance, under `n_seeds`.
+        n_seeds: seeds behind it.
+        more: further seeds.
+    """
+    trained = shares.networks + shares.rest
+    return 1 - math.sqrt(1 - trained + trained * n_seeds / (n_seeds + more))
+
+
+def largest_fold(folds: Sequence[npt.ArrayLike]) -> float:
+    """Share of the cases that the largest fold has; above `LARGEST_SHARE` the interval is too narrow."""
+    return float(_fold_means(folds)[1].max())
+
+
+def _fold_means(folds: Sequence[npt.ArrayLike]) -> tuple[Array, Array]:
+    """Mean of each fold that has cases, and its share of the cases."""
+    tables = [np.atleast_2d(np.asarray(fold, np.float64)) for fold in folds if np.size(fold) > 0]
+    if not tables:
+        raise ValueError("there are no values")
+    if not all(np.isfinite(table).all() for table in tables):
+        raise ValueError("some values are not finite; leave out cases that have none")
+    sizes = np.array([table.shape[1] for table in tables], np.float64)
+    return np.array([table.mean() for table in tables]), sizes / sizes.sum()
+
+
+def _combined(parts: Array, freedom: Array) -> tuple[float, float]:
+    """Variance of a mean over cases and networks, and its degrees of freedom, from its parts: cases, networks, rest."""
+    variance = float(parts[0] + parts[1] - parts[2])
+    larger = int(np.argmax(parts[:2]))
+    if variance <= parts[larger]:
+        return float(parts[larger]), float(freedom[larger])
+    return variance, float(variance**2 / np.sum(parts**2 / freedom))
+
+
+def _interval(mean: float, variance: float, degrees: float, confidence: float) -> Interval:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}; give a number between 0 and 1")
+    half = float(stats.t.ppf((1 + confidence) / 2, degrees)) * math.sqrt(variance)
+    return Interval(mean, mean - half, mean + half, variance, degrees)
