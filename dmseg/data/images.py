@@ -20,9 +20,9 @@ from isal import isal_zlib
 from PIL.PngImagePlugin import PngImageFile
 
 from dmseg.data.nifti import GIB, check_pixels, too_large
-from dmseg.data.raw import open_file, readable, shown
+from dmseg.data.raw import open_file, readable
 from dmseg.data.volumes import MAX_GIB
-from dmseg.errors import UserError
+from dmseg.errors import UserError, shown
 
 Array = npt.NDArray[np.float32]
 

@@ -18,8 +18,8 @@ import numpy.typing as npt
 from isal import igzip
 from nibabel.spatialimages import HeaderDataError
 
-from dmseg.data.raw import open_file, readable, shown
-from dmseg.errors import UserError
+from dmseg.data.raw import open_file, readable
+from dmseg.errors import UserError, shown
 
 GIB = 2**30
 BYTES_PER_PIXEL = 64

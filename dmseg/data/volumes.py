@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dmseg.data.nifti import GIB, check_pixels, finish, open_stream, read_header, too_large
-from dmseg.data.raw import readable, shown
-from dmseg.errors import UserError
+from dmseg.data.raw import readable
+from dmseg.errors import UserError, shown
 
 MAX_GIB = 2.0
 """Memory that reading one file may take, in GiB, unless the user allows more."""

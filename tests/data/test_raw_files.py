@@ -19,10 +19,11 @@ from dmseg.data.adapters.lits import LitsAdapter
 from dmseg.data.adapters.qubiq import QubiqAdapter
 from dmseg.data.images import read_png
 from dmseg.data.prepared import PreparedTask, prepare
-from dmseg.data.raw import JSON_DEPTH, TEXT_BYTES, read_json
+from dmseg.data.raw import TEXT_BYTES, read_json
 from dmseg.data.split_files import read_groups, read_splits
 from dmseg.data.volumes import open_volume
 from dmseg.errors import UserError
+from dmseg.files.schema import DEEPEST
 
 
 @pytest.fixture(autouse=True)
@@ -286,11 +287,11 @@ def test_a_dataset_json_with_very_many_cases_takes_no_time(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"[" * JSON_DEPTH + b"]" * JSON_DEPTH, None),
-        (b'{"a":' * JSON_DEPTH + b"1" + b"}" * JSON_DEPTH, None),
-        (b"[" * (JSON_DEPTH + 1) + b"]" * (JSON_DEPTH + 1), "nested more than 32 deep"),
-        (b"[" * 10**6, "nested more than 32 deep"),
-        (b'{"a": ' * 500 + b"1" + b"}" * 500, "nested more than 32 deep"),
+        (b"[" * DEEPEST + b"]" * DEEPEST, None),
+        (b'{"a":' * DEEPEST + b"1" + b"}" * DEEPEST, None),
+        (b"[" * (DEEPEST + 1) + b"]" * (DEEPEST + 1), "nested more than 50 levels deep"),
+        (b"[" * 10**6, "nested more than 50 levels deep"),
+        (b'{"a": ' * 500 + b"1" + b"}" * 500, "nested more than 50 levels deep"),
         (b"\xef\xbb\xbf{}", None),
         (b"\xff\xfe{\0}\0", "is not a text file in UTF-8"),
         (b'{"a": "\xff"}', "is not a text file in UTF-8"),

@@ -17,7 +17,7 @@ from scipy.special import ndtr, ndtri
 from dmseg.data.adapters.qubiq import QubiqAdapter
 from dmseg.errors import UserError
 from dmseg.phantom import ensure_qubiq, write_qubiq
-from dmseg.phantom import qubiq as write
+from dmseg.phantom import planar as write
 from dmseg.phantom.cases import COHORTS, PhantomCase, stream
 from dmseg.phantom.fields import Blob, GaussianField, Grid, resample
 from dmseg.phantom.raters import RaterModel, Structure, annotate, draw_habit, draw_reading, probability

@@ -20,10 +20,10 @@ from dmseg.data.case import About, Adapter, Case, CaseFiles, Slice, Task
 from dmseg.data.images import png_depth, read_png
 from dmseg.data.listing import entries, existing, folders
 from dmseg.data.options import check_choices, check_max_gib, check_whole
-from dmseg.data.raw import is_file, is_folder, shown
+from dmseg.data.raw import is_file, is_folder
 from dmseg.data.readers import as_mask
 from dmseg.data.volumes import MAX_GIB
-from dmseg.errors import MissingDataError, UserError
+from dmseg.errors import MissingDataError, UserError, shown
 
 RATERS = ("mask-0", "mask-1", "mask-2", "mask-3")
 FOLDER = "LIDC-IDRI-slices"

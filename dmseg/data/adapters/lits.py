@@ -11,9 +11,9 @@ from pathlib import Path
 from dmseg.data.adapters.volume import VolumeAdapter
 from dmseg.data.case import About, CaseFiles
 from dmseg.data.listing import files_below
-from dmseg.data.raw import is_folder, shown
+from dmseg.data.raw import is_folder
 from dmseg.data.readers import natural_key
-from dmseg.errors import MissingDataError, UserError
+from dmseg.errors import MissingDataError, UserError, shown
 
 
 class LitsAdapter(VolumeAdapter):

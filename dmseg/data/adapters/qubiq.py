@@ -19,10 +19,10 @@ import numpy.typing as npt
 from dmseg.data.case import About, Adapter, Case, CaseFiles, Slice, Task
 from dmseg.data.listing import entries, folders, nifti_file
 from dmseg.data.options import check_choices, check_max_gib
-from dmseg.data.raw import is_file, is_folder, shown
+from dmseg.data.raw import is_file, is_folder
 from dmseg.data.readers import as_mask, natural_key
 from dmseg.data.volumes import MAX_GIB, read_nifti
-from dmseg.errors import MissingDataError, UserError
+from dmseg.errors import MissingDataError, UserError, shown
 
 RELEASES = (
     "training_data_v2",

@@ -17,10 +17,9 @@ import numpy.typing as npt
 
 from dmseg.data.case import Adapter, Case, CaseFiles, Slice, Task
 from dmseg.data.options import check_choices, check_max_gib, check_whole, read_window
-from dmseg.data.raw import shown
 from dmseg.data.readers import TOLERANCE, one_value
 from dmseg.data.volumes import MAX_GIB, Volume, open_volume
-from dmseg.errors import UserError
+from dmseg.errors import UserError, shown
 
 PERCENTILES = (0.5, 99.5)
 """Mapped to the full range where no window is given, as for QUBIQ."""
