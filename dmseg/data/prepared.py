@@ -272,8 +272,9 @@ def _make_parts(
         said = str(fault) if str(fault).startswith(f"case {case}") else f"case {case}: {fault}"
         log.log(logging.WARNING if adapter.skips_faulty else logging.ERROR, "%s", said)
     if faults and not adapter.skips_faulty:
+        names = some([case for case, _ in faults])
         raise UserError(
-            f"{faults[0][1]}\n{len(faults)} of {len(files)} cases cannot be read: {some([case for case, _ in faults])}; "
+            f"{faults[0][1]}\n{len(faults)} of {len(files)} cases cannot be read: {names}; "
             "fix them and run the command again; finished cases are kept"
         )
     return [result for result in results if isinstance(result, Part)]

@@ -150,7 +150,5 @@ class _Agreement:
             if dice[rater, best] > plain + CLEARLY:
                 found.append(f"{known}, but {dice[rater, best]:.2f} if they are {list(TURNS)[best]}; check these masks")
             elif plain < FAR * others:
-                found.append(
-                    f"{known}, whose median is {others:.2f}; check whether they are misplaced"
-                )
+                found.append(f"{known}, whose median is {others:.2f}; check whether they are misplaced")
         return found
