@@ -127,7 +127,7 @@ class LidcAdapter(Adapter):
         depths = {png_depth(path) for path in images}
         if len(depths) > 1:
             raise UserError(
-                f"images of {images[0].parent.parent.parent} have {sorted(depths)} bits; save them all with the same number"
+                f"images of {images[0].parent.parent.parent} have {sorted(depths)} bits; save them with one bit depth"
             )
         if depths != {16}:
             return 1.0 if depths == {1} else 255.0
@@ -157,8 +157,8 @@ def _bits_in_use(images: tuple[Path, ...], max_gib: float) -> int:
     largest = max(int(read_png(path, max_gib).max()) for path in images)
     if WHITE[12] + 15 < largest < WHITE[16] / 2:
         raise UserError(
-            f"16-bit images of {images[0].parent.parent.parent} have values up to {largest}: 12 or 16 bits? "
-            "Set data.bits=16 (window 0 to 65535) or data.bits=12 (window 0 to 4080)"
+            f"16-bit images of {images[0].parent.parent.parent} have values up to {largest}, of either 12 or 16 bits; "
+            "set data.bits=16 (window 0 to 65535) or data.bits=12 (window 0 to 4080)"
         )
     return 8 if largest < 256 else 12 if largest < 4096 else 16
 
