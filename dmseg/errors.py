@@ -1,22 +1,27 @@
-"""The exceptions that stand for a mistake of use, and words for messages."""
+"""The exceptions for mistakes that a user can fix, and how values are written in their messages."""
 
 import errno
+import re
+from collections.abc import Sequence
+from pathlib import PurePath
+
+from dmseg.text import printable
 
 ADVICE = {
-    errno.ENOSPC: "free space there and call again",
-    errno.EDQUOT: "free space there (the quota is used up) and call again",
+    errno.ENOSPC: "free some space and run the command again",
+    errno.EDQUOT: "the quota is used up: free some space and run the command again",
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "make it writable, or choose another folder"),
-    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST), "something else is in its place: choose another"),
-    **dict.fromkeys((errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP), "choose another place, with a plain, short name"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST), "something else has that name: choose another place"),
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP), "choose a place with a short, plain name"),
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "allow more open files (ulimit -n), or set workers=1"),
-    **dict.fromkeys((errno.ESTALE, errno.ETIMEDOUT, errno.EIO), "check the disk or the file server, and call again"),
+    **dict.fromkeys((errno.ESTALE, errno.ETIMEDOUT, errno.EIO), "check the disk or file server and try again"),
 }
-"""What helps against errors of the system, by number."""
+"""What to do about an operating system error, by error number."""
 
 
 def advice(error: OSError) -> str:
-    """What helps against an error of the system, in some words."""
-    return ADVICE.get(error.errno or 0, "check the disk and the path, and call again")
+    """Says what to do about an operating system error."""
+    return ADVICE.get(error.errno or 0, "check the disk and the path, and try again")
 
 
 class UserError(Exception):
@@ -28,11 +33,11 @@ class UserError(Exception):
 
 
 class UnwritableError(UserError):
-    """A folder cannot be written to: the disk is full, read-only or failing. What was finished before is kept."""
+    """A folder cannot be written to: the disk is full, read-only or failing. Work that was already done is kept."""
 
 
 class MissingDataError(UserError):
-    """The raw data of a data set are not where they should be; a store that was prepared from them may still serve."""
+    """The raw data of a data set are not where they should be; a store prepared from them earlier may still be used."""
 
 
 class DamagedStoreError(UserError):
@@ -46,7 +51,7 @@ class DamagedStoreError(UserError):
     """
 
     def __init__(self, fault: str) -> None:
-        super().__init__(f"{fault}; run 'dmseg prepare' with the same data settings to make the store again")
+        super().__init__(f"{fault}; run 'dmseg prepare' with the same data settings to prepare the store again")
         self.fault = fault
 
 
@@ -60,13 +65,31 @@ def kind_of(value: object) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as Python writes it, for a message; a long one is cut."""
+    """Formats a value for a message on one line, shortened if long: a path as it is, anything else as its `repr`."""
+    if isinstance(value, PurePath):
+        return cut(str(value), 300)
     try:
-        return cut(repr(value))
-    except (ValueError, RecursionError):  # an integer of thousands of digits; containers in containers without end
+        return cut(re.sub(r"\s*\n\s*", " ", repr(value)))
+    except (ValueError, RecursionError):  # an integer of thousands of digits; a container that is nested too deeply
         return f"{kind_of(value)} too large to be shown"
 
 
 def cut(text: str, most: int = 120) -> str:
-    """A text for a message, its middle left out where it is long."""
-    return text if len(text) <= most else f"{text[: most - 20]} ... {text[-15:]}"
+    """Formats text for a message: shortened in the middle if long, with escapes for what cannot be printed."""
+    return printable(text if len(text) <= most else f"{text[: most - 20]} ... {text[-15:]}")
+
+
+def some(names: Sequence[object], most: int = 5) -> str:
+    """The first few of many names or numbers, for a message: ``a, b, c and 4 more``."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(cut(str(name)) for name in names[:most]) + more
+
+
+def check_choice(key: str, value: object, choices: Sequence[str]) -> None:
+    """Refuses a value that is not one of several choices.
+
+    Raises:
+        UserError: names the key, the value and the choices.
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise UserError(f"{key} is {shown(value)}, but must be {', '.join(choices[:-1])} or {choices[-1]}")

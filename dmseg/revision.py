@@ -1,4 +1,4 @@
-"""The revision of a component: raised when a change of its code gives other numbers."""
+"""Revisions of components, which are incremented when a change of the code changes their results."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -7,13 +7,13 @@ Component = TypeVar("Component", bound=Callable[..., Any])
 
 
 def revision(number: int) -> Callable[[Component], Component]:
-    """Declares the revision of a component of dmseg, a function or a class; without it, it is 1.
+    """Declares the revision of a component of dmseg, a function or a class. The default is 1.
 
-    It is raised when the numbers that the component gives change, be it through a function that it calls. Subclasses
-    have revisions of their own. Planning reads the number from the source, as importing a component may import torch.
+    Increment it when the results of the component change, also because of a function that it calls. Subclasses have
+    their own revisions. Planning reads the number from the source, as importing a component may import torch.
 
     Args:
-        number: written as a literal.
+        number: the revision, written as a literal.
     """
 
     def declare(component: Component) -> Component:

@@ -1,6 +1,6 @@
-"""Augmentation of whole batches as tensor operations: isotropic scale, left-right flip, crop with padding.
+"""Augments whole batches with tensor operations: isotropic scale, left-right flip, crop with padding.
 
-Everything is one resampling of the source at transformed positions, so it runs wherever the batch lies.
+All of it is a single resampling of the source at transformed positions, on the device of the batch.
 """
 
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ Value = TypeVar("Value", bound=np.generic)
 
 @dataclass(frozen=True)
 class Views:
-    """How each sample of a batch is looked at.
+    """The transformation of each sample of a batch.
 
     Attributes:
         scale: (B,) magnification.
-        offset: (B, 2) position of the crop in the scaled slice, 0 at its first and 1 at its last possible place,
-            rows then columns; a slice that is smaller than the crop lies at that place within the padding.
-        flip: (B,) bool, left-right.
+        offset: (B, 2) position of the crop in the scaled slice (row, column), from 0 at the first possible position to
+            1 at the last; a slice smaller than the crop has this position within the padding.
+        flip: (B,) bool, whether to flip left and right.
     """
 
     scale: Tensor
@@ -34,20 +34,20 @@ class Views:
 
 
 def centre_crop(values: npt.NDArray[Value], share: float) -> npt.NDArray[Value]:
-    """The middle (..., h, w) of arrays (..., H, W), each edge cut down to a share."""
+    """The centre (..., h, w) of arrays (..., H, W), with each edge reduced to a fraction (`crop_edge`)."""
     height, width = (crop_edge(extent, share) for extent in values.shape[-2:])
     top, left = (values.shape[-2] - height) // 2, (values.shape[-1] - width) // 2
     return values[..., top : top + height, left : left + width]
 
 
 def draw_views(n: int, scale: tuple[float, float], flip: float, generator: torch.Generator) -> Views:
-    """Draws views.
+    """Draws random views.
 
     Args:
         n: batch size B.
-        scale: smallest and largest scale, drawn uniformly between.
+        scale: smallest and largest scale of the uniform distribution.
         flip: probability of a flip.
-        generator: CPU generator of the augmentation stream.
+        generator: CPU generator for augmentation.
     """
     drawn = torch.rand(n, 4, generator=generator)
     return Views(scale[0] + (scale[1] - scale[0]) * drawn[:, 0], drawn[:, 1:3], drawn[:, 3] < flip)
@@ -56,17 +56,17 @@ def draw_views(n: int, scale: tuple[float, float], flip: float, generator: torch
 def sampling_grid(
     views: Views, shape: tuple[int, int], device: torch.device, share: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Positions in the source slice that a crop looks at.
+    """Positions in the source slices that crops are sampled at.
 
     Args:
-        views: how to look.
+        views: the transformations.
         shape: (H, W) of the slices.
-        device: where to compute.
-        share: edge of the crops as a share of the slices' (`crop_edge`).
+        device: device of the result.
+        share: edge of the crops as a fraction of the slices' edge (`crop_edge`).
 
     Returns:
-        Grid (B, h, w, 2) as `torch.nn.functional.grid_sample` takes it (x, y in -1..1, pixel edges at the ends), and
-        the mask (B, h, w) of pixels that lie inside the slice.
+        Grid (B, h, w, 2) for `torch.nn.functional.grid_sample` (x, y in [-1, 1] between the outer pixel edges), and the
+        mask (B, h, w) of pixels inside the slice.
     """
     scale = views.scale.to(device)
     axes = []
@@ -83,16 +83,16 @@ def sampling_grid(
 
 
 def resample(values: Tensor, grid: Tensor, linear: bool) -> Tensor:
-    """Samples (B, C, H, W) at the grid's positions, bilinearly or from the nearest pixel; the border is repeated."""
+    """Samples (B, C, H, W) at the grid's positions, bilinear or nearest; positions outside repeat the border."""
     mode = "bilinear" if linear else "nearest"
     return functional.grid_sample(values, grid, mode=mode, padding_mode="border", align_corners=False)
 
 
 def fuse_resampled(masks: Tensor, grid: Tensor, weights: Tensor, threshold: Tensor | None) -> Tensor:
-    """Samples each rater's mask bilinearly, cuts it at 0.5, and fuses the masks (`dmseg.labels.fusion.Votes`).
+    """Samples each rater's mask bilinearly, thresholds it at 0.5 and fuses the masks (`dmseg.labels.fusion.Votes`).
 
     Args:
-        masks: (B, R, H, W), 0 or 1; those of absent raters count for nothing.
+        masks: (B, R, H, W), 0 or 1; those of absent raters have no effect.
         grid: (B, h, w, 2) positions.
         weights: (B, R) float64, 0 for absent raters.
         threshold: (B,) float64 for a hard label; None for a soft one.
@@ -100,8 +100,8 @@ def fuse_resampled(masks: Tensor, grid: Tensor, weights: Tensor, threshold: Tens
     Returns:
         (B, 1, h, w) float32 in [0, 1].
     """
-    cut = resample(masks.float(), grid, linear=True) >= 0.5
-    votes = (weights[:, :, None, None] * cut).sum(dim=1, keepdim=True)
+    marked = resample(masks.float(), grid, linear=True) >= 0.5
+    votes = (weights[:, :, None, None] * marked).sum(dim=1, keepdim=True)
     if threshold is None:
         return (votes / weights.sum(dim=1)[:, None, None, None]).float()
     return (votes >= threshold[:, None, None, None]).float()

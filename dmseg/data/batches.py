@@ -1,4 +1,4 @@
-"""Training and evaluation data of one fold as tensors, and batches of them."""
+"""Training data of one fold as tensors, and batches of it."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,14 +21,14 @@ from dmseg.labels.smoothing import smooth
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step trains on.
+    """The input of one training step.
 
     Attributes:
         image: (B, C, H, W) float32 in [-1, 1]; padding is -1.
         target: (B, 2, H, W) float32, background and foreground, summing to 1.
         mask: (B, H, W) bool, False in the padding.
-        raters: (B, R, H, W) float32, each rater's own annotation, 0 or 1; only for methods that ask for it.
-        present: (B, R) bool, which raters annotated the case; likewise.
+        raters: (B, R, H, W) float32, annotation of each rater, 0 or 1; only for methods that ask for it.
+        present: (B, R) bool, which raters annotated the case; only for methods that ask for it.
     """
 
     image: Tensor
@@ -45,7 +45,7 @@ class Batch:
             ValueError: if the batch does not carry them.
         """
         if self.raters is None or self.present is None:
-            raise ValueError("this batch carries no annotations of single raters; load them with raters=True")
+            raise ValueError("this batch has no annotations of individual raters; load them with raters=True")
         return self.raters, self.present
 
 
@@ -55,15 +55,16 @@ class TrainingData:
 
     Attributes:
         images: (N, C, H, W) uint8 or int16, as prepared.
-        labels: (N, V, H, W), V candidates a slice; uint8 for hard labels, float32 for soft ones.
+        labels: (N, V, H, W), V candidates per slice; uint8 for hard labels, float32 for soft ones.
         case_index: (N,) position of each slice's case.
-        n_candidates: (cases,) how many of the V candidates each case has.
-        raters: (N, R, H, W) uint8, all raters' annotations, blank for absent ones; None unless a method asks for them
+        n_candidates: (cases,) number of candidates of each case, at most V.
+        raters: (N, R, H, W) uint8, annotations of all raters, blank for absent ones; None unless a method asks for them
             or labels are interpolated rater by rater.
         present: (N, R) bool, which raters annotated the slice's case; None unless a method asks for it.
-        weights: (N, R) float64, each rater's weight in the label, 0 for absent ones; None unless labels are
+        weights: (N, R) float64, weight of each rater in the label, 0 for absent ones; None unless labels are
             interpolated rater by rater.
-        threshold: (N,) float64, least sum of weights of a foreground pixel; None for soft labels, and likewise.
+        threshold: (N,) float64, smallest sum of weights of a foreground pixel; None for soft labels, and unless labels
+            are interpolated rater by rater.
     """
 
     images: Tensor
@@ -80,7 +81,7 @@ class TrainingData:
 
 
 def network_input(images: Tensor, stored: torch.dtype) -> Tensor:
-    """Maps prepared intensities, from 0 to the largest value of the type they are stored as, to float32 in [-1, 1]."""
+    """Maps prepared intensities, 0 to the largest value of their stored type, to float32 in [-1, 1]."""
     return images.float() / (torch.iinfo(stored).max / 2) - 1.0
 
 
@@ -98,18 +99,18 @@ def load_training(
         prepared: the store.
         ids: training cases.
         fusion: fusion strategy with its options bound.
-        device: where training runs.
-        raters: whether each rater's own annotations are loaded too.
+        device: device of the tensors.
+        raters: whether to load the annotations of individual raters as well.
         votes: the fusion's `Votes`, to interpolate labels rater by rater; None to interpolate fused labels.
 
     Raises:
-        UserError: if the fusion does not return labels, or its votes are not those of its labels.
+        UserError: if the fusion does not return labels, or its votes do not reproduce its labels.
     """
     cases = select_cases(prepared, ids)
     fused = fuse_cases(prepared, cases, fusion)
     if is_soft(fused[0]) != gives_soft_labels(fusion):
         kind = "soft" if is_soft(fused[0]) else "hard"
-        raise UserError(f"case {cases[0].case}: the fusion returns a {kind} label, but another kind on small masks")
+        raise UserError(f"case {cases[0].case}: the fusion returns a {kind} label, but the other kind on small masks")
     n_slices = sum(case.n_slices for case in cases)
     labels = np.zeros((n_slices, max(map(len, fused)), *fused[0].shape[2:]), dtype=fused[0].dtype)
     position = 0
@@ -117,79 +118,68 @@ def load_training(
         labels[position : position + label.shape[1], : len(label)] = np.moveaxis(label, 0, 1)
         position += label.shape[1]
     images = np.concatenate([prepared.images[case.span] for case in cases])
-    counts = torch.tensor([case.n_slices for case in cases])
+    arrays = {"images": images, "labels": labels}
+    if raters or votes is not None:
+        arrays["raters"] = np.concatenate([prepared.annotation_arrays[case.span] for case in cases])
+    counts = [case.n_slices for case in cases]
+    for name, values in _by_rater(prepared, cases, fused, raters, votes).items():
+        arrays[name] = np.repeat(values, counts, axis=0)
     return TrainingData(
-        torch.from_numpy(images).to(device),
-        torch.from_numpy(labels).to(device),
-        torch.repeat_interleave(torch.arange(len(cases)), counts),
-        torch.tensor([len(label) for label in fused]),
-        raters=_masks(prepared, cases, device) if raters or votes is not None else None,
-        present=_present(prepared, cases, device) if raters else None,
-        **_weights(prepared, cases, fused, votes, device),
+        case_index=torch.repeat_interleave(torch.arange(len(cases)), torch.tensor(counts)),
+        n_candidates=torch.tensor([len(label) for label in fused]),
+        **{name: torch.from_numpy(values).to(device) for name, values in arrays.items()},
     )
 
 
-def _masks(prepared: PreparedTask, cases: Sequence[PreparedCase], device: torch.device) -> Tensor:
-    """All raters' annotations of the cases' slices."""
-    masks = np.concatenate([prepared.annotation_arrays[case.span] for case in cases])
-    return torch.from_numpy(masks).to(device)
-
-
-def _present(prepared: PreparedTask, cases: Sequence[PreparedCase], device: torch.device) -> Tensor:
-    """Which raters annotated the cases' slices."""
-    present = np.zeros((len(cases), len(prepared.task.raters)), dtype=bool)
-    for row, case in zip(present, cases, strict=True):
-        row[list(case.raters)] = True
-    counts = [case.n_slices for case in cases]
-    return torch.from_numpy(np.repeat(present, counts, axis=0)).to(device)
-
-
-def _weights(
+def _by_rater(
     prepared: PreparedTask,
     cases: Sequence[PreparedCase],
     fused: Sequence[npt.NDArray[Any]],
+    raters: bool,
     votes: Callable[[Annotations], Votes] | None,
-    device: torch.device,
-) -> dict[str, Tensor]:
-    """`TrainingData.weights` and `TrainingData.threshold`, where labels are interpolated rater by rater."""
-    if votes is None:
-        return {}
-    weights = np.zeros((len(cases), len(prepared.task.raters)))
-    found = case_votes(prepared, cases, fused, votes)
-    for row, case, own in zip(weights, cases, found, strict=True):
-        row[list(case.raters)] = own.weights
-    arrays = {"weights": weights}
-    if thresholds := [own.threshold for own in found if own.threshold is not None]:
-        arrays["threshold"] = np.array(thresholds, dtype=np.float64)
-    counts = [case.n_slices for case in cases]
-    return {name: torch.from_numpy(np.repeat(each, counts, axis=0)).to(device) for name, each in arrays.items()}
+) -> dict[str, npt.NDArray[Any]]:
+    """`present`, `weights` and `threshold` of `TrainingData` for each case, as far as they are needed."""
+    shape = (len(cases), len(prepared.task.raters))
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    if raters:
+        arrays["present"] = np.zeros(shape, dtype=bool)
+        for row, case in zip(arrays["present"], cases, strict=True):
+            row[list(case.raters)] = True
+    if votes is not None:
+        arrays["weights"] = np.zeros(shape)
+        found = case_votes(prepared, cases, fused, votes)
+        for row, case, own in zip(arrays["weights"], cases, found, strict=True):
+            row[list(case.raters)] = own.weights
+        if thresholds := [own.threshold for own in found if own.threshold is not None]:
+            arrays["threshold"] = np.array(thresholds, dtype=np.float64)
+    return arrays
 
 
 def batches_per_epoch(n_slices: int, batch_size: int) -> int:
-    """Number of whole batches.
+    """Number of complete batches.
 
     Raises:
         UserError: if there are fewer slices than one batch.
     """
     if n_slices < batch_size:
         raise UserError(
-            f"this fold has {n_slices} training slices, fewer than one batch; lower train.batch_size={batch_size}"
+            f"this fold has {n_slices} training slices, fewer than one batch; reduce train.batch_size={batch_size}"
         )
     return n_slices // batch_size
 
 
 class BatchSource:
-    """Endless batches of the training data; order, rater draws and augmentation each come from a stream of their own.
+    """An endless source of training batches, with separate random streams for order, raters and augmentation.
 
-    It can be stopped between any two batches and go on from its `state` with the very same batches.
+    It can stop between any two batches and later resume from its `state` with exactly the same batches.
 
     Args:
         data: the training data.
         labels: how labels are resampled and smoothed.
         train: batch size and augmentation.
-        order: stream of the order of slices; the same for all label strategies.
-        rater: stream of the candidate drawn for each case and epoch.
-        augmentation: stream of the views.
+        order: random stream for the order of slices; the same for all label strategies.
+        rater: random stream for the candidate drawn for each case and epoch.
+        augmentation: random stream for the views.
     """
 
     def __init__(
@@ -218,11 +208,11 @@ class BatchSource:
 
     @property
     def epochs(self) -> int:
-        """Number of epochs, raised where the configured ones give too few steps."""
+        """Number of epochs; more than configured if those give fewer steps than ``train.min_steps``."""
         return max(self._train.epochs, math.ceil(self._train.min_steps / self.steps_per_epoch))
 
     def epoch(self) -> Iterator[Batch]:
-        """Yields the batches of one pass over the data, or what is left of it."""
+        """Yields the batches of one epoch, or the remaining ones if it was interrupted."""
         for _ in range(self.steps_per_epoch - self._position):
             yield self.next()
 
@@ -236,12 +226,12 @@ class BatchSource:
         return self._batch(chosen, self._candidate[chosen])
 
     def state(self) -> dict[str, Any]:
-        """Where the streams stand: tensors and a number, for `load_state`."""
+        """State of the random streams and position in the epoch, for `load_state`."""
         streams = self._epoch_start if self._position else self._stream_states()
         return {"position": self._position, **streams, "augmentation": self._augmentation.get_state()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a state of an equal source."""
+        """Resumes from the state of an identical source."""
         self._order.set_state(state["order"])
         self._rater.set_state(state["rater"])
         if state["position"]:
@@ -270,7 +260,10 @@ class BatchSource:
         if self._labels.smoothing is not None:
             target = smooth(target, mask, **self._labels.smoothing.arguments)
         image = network_input(sampled, self._data.images.dtype)
-        return Batch(image, target, mask, *self._annotations(chosen, grid, mask))
+        if self._data.raters is None or self._data.present is None:
+            return Batch(image, target, mask)
+        masks = resample(self._data.raters[chosen].float(), grid, linear=False) * mask.unsqueeze(1)
+        return Batch(image, target, mask, masks, self._data.present[chosen])
 
     def _label(self, chosen: Tensor, candidate: Tensor, grid: Tensor) -> Tensor:
         """The foreground label at the grid's positions, (B, 1, h, w)."""
@@ -279,13 +272,6 @@ class BatchSource:
             label = data.labels[chosen, candidate].unsqueeze(1).float()
             return resample(label, grid, linear=self._labels.interpolation == "linear")
         if data.raters is None or data.weights is None:
-            raise ValueError("the training data carry no weights of raters; load them with votes")
+            raise ValueError("the training data have no rater weights; load them with votes")
         threshold = None if data.threshold is None else data.threshold[chosen]
         return fuse_resampled(data.raters[chosen], grid, data.weights[chosen], threshold)
-
-    def _annotations(self, chosen: Tensor, grid: Tensor, mask: Tensor) -> tuple[Tensor, Tensor] | tuple[()]:
-        """The single raters' annotations in the same views, where they are loaded."""
-        if self._data.raters is None or self._data.present is None:
-            return ()
-        masks = resample(self._data.raters[chosen].float(), grid, linear=False) * mask.unsqueeze(1)
-        return masks, self._data.present[chosen]

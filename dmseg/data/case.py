@@ -1,4 +1,4 @@
-"""What an adapter gives: tasks, the files of each case, and cases."""
+"""The interface of adapters: tasks, the files of each case, and cases."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -18,10 +18,10 @@ class Task:
 
     Attributes:
         name: id, for example ``prostate-1``.
-        title: what tables print.
+        title: name in tables.
         cohort: tasks of one cohort share their patients (``prostate``).
         raters: names of all raters, in a fixed order.
-        anonymous_raters: whether the k-th rater of one case may be another person than the k-th of the next.
+        anonymous_raters: whether the k-th raters of different cases may be different people.
     """
 
     name: str
@@ -33,13 +33,13 @@ class Task:
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """The raw files of one case, not read yet.
+    """The raw files of one case, before they are read.
 
     Attributes:
         case: id of the case.
-        n_slices: number of slices that reading will give, or None where only reading tells.
+        n_slices: number of slices of the case, or None if only reading tells.
         files: all files that the case is read from, in a fixed order.
-        layout: what the adapter itself needs to know for reading.
+        layout: anything else that the adapter needs for reading.
     """
 
     case: str
@@ -53,8 +53,8 @@ class Slice:
     """One image with its annotations.
 
     Attributes:
-        image: (C, H, W) float32, in the data's own units.
-        annotations: (R, H, W) uint8, 0 or 1, R as in `Case.raters`.
+        image: (C, H, W) float32, in the units of the data.
+        annotations: (R, H, W) uint8, 0 or 1, in the order of `Case.raters`.
     """
 
     image: npt.NDArray[np.float32]
@@ -67,11 +67,11 @@ class Case:
 
     Attributes:
         case: id.
-        raters: positions, in `Task.raters`, of those who annotated this case.
+        raters: positions, in `Task.raters`, of the raters who annotated this case.
         window: (C, 2), the intensities of each channel that are mapped to 0 and to the largest value of `dtype`; values
-            beyond are clipped.
+            outside are clipped.
         slices: the slices, possibly read one by one.
-        dtype: what intensities are stored as: ``uint8``, or in finer steps ``int16``.
+        dtype: stored type of intensities: ``uint8``, or ``int16`` for finer steps.
     """
 
     case: str
@@ -86,7 +86,7 @@ class About:
     """A data set as it is distributed.
 
     Attributes:
-        cases: number of cases that the paper or the distribution has, or None where it varies.
+        cases: number of cases in the paper or the distribution, or None if it varies.
         licence: licence of the data.
         source: where to get the data.
     """
@@ -97,13 +97,13 @@ class About:
 
 
 class Adapter(ABC):
-    """Reads one data set as it is distributed. Its constructor's first argument is the root folder.
+    """Reads one data set as it is distributed. The first argument of the constructor is the root folder.
 
     Attributes:
-        about: the data set, for people.
-        skips_faulty: whether cases with missing or damaged files are left out, not an error.
-        unread_task: for data sets that name their one task in their own files: what stands for it while these are
-            missing, so that runs can be counted. The others know their tasks without data.
+        about: description of the data set.
+        skips_faulty: whether cases with missing or damaged files are skipped instead of being an error.
+        unread_task: a placeholder task, for data sets whose files name their only task; used to count runs while the
+            files are missing. Other data sets know their tasks without files.
     """
 
     about: ClassVar[About]
@@ -113,15 +113,15 @@ class Adapter(ABC):
     @property
     @abstractmethod
     def tasks(self) -> Mapping[str, Task]:
-        """The tasks of the data set by name, in the order of the tables."""
+        """The tasks of the data set by name, in the order of tables."""
 
     @abstractmethod
     def list_cases(self, task: str) -> list[CaseFiles]:
         """Lists the cases of a task without reading them.
 
         Raises:
-            MissingDataError: if there is nothing where the data set should be.
-            UserError: if files are missing or out of place.
+            MissingDataError: if the data set is not there.
+            UserError: if files are missing or misplaced.
         """
 
     @abstractmethod
@@ -129,15 +129,15 @@ class Adapter(ABC):
         """Reads one case.
 
         Raises:
-            UserError: if a file is damaged or does not hold what it should.
+            UserError: if a file is damaged or has unsuitable content.
         """
 
 
 def find_task(tasks: Mapping[str, Task], name: str | None, data: str) -> Task:
-    """Returns the task of that name; a data set with one task needs none. ``lidc/nodule`` stands for ``nodule``.
+    """Finds a task by its name, for example ``nodule`` or ``lidc/nodule``; not needed if there is only one task.
 
     Raises:
-        UserError: if there is no such task, or several and none is named.
+        UserError: if there is no such task, or no name is given and there are several tasks.
     """
     if name is None and len(tasks) == 1:
         return next(iter(tasks.values()))

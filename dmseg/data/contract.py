@@ -1,8 +1,8 @@
 """The contract between adapters and the prepared store.
 
-Whatever an adapter hands over is checked here once, before anything is resized or quantised: `check_task`,
-`checked_cases` and `checked_case`. What is unambiguous is converted (lists, float64 or integer images, integer masks);
-anything else is refused in one line that names the case, its file and the value.
+Everything that an adapter returns is checked here once, before slices are resized or quantised: `check_task`,
+`checked_cases` and `checked_case`. Unambiguous values are converted (lists, float64 or integer images, integer masks);
+anything else is refused with one line that names the case, its file and the value.
 """
 
 import math
@@ -17,33 +17,33 @@ import numpy.typing as npt
 
 from dmseg.data.case import Case, CaseFiles, Slice, Task
 from dmseg.data.readers import SOFT, some_values
-from dmseg.errors import UserError
+from dmseg.errors import UserError, cut, shown
 from dmseg.files.names import check_name as check_name
 
 LARGEST = float(np.finfo(np.float32).max)
 DTYPES = ("uint8", "int16")
-"""What intensities may be stored as."""
+"""Types that intensities may be stored as."""
 
 
 class _Breach(Exception):
-    """What is wrong with a case, in words that do not name the case yet."""
+    """A breach of the contract; the message does not name the case yet."""
 
 
 def check_task(task: object) -> None:
     """Checks a task.
 
     Raises:
-        UserError: if it is not a `Task`, its name cannot name a file, or its raters are not different names.
+        UserError: if it is not a `Task`, its name cannot name a file, or the names of its raters are not distinct.
     """
     if not isinstance(task, Task):
-        raise UserError(f"the adapter's task is {task!r:.80}; expected a dmseg.data.case.Task")
+        raise UserError(f"the adapter's task is {shown(task)}; expected a dmseg.data.case.Task")
     check_name(task.name, "the task's name")
     if not (isinstance(task.title, str) and isinstance(task.cohort, str)):
-        raise UserError(f"task {task.name}: title {task.title!r:.60} and cohort {task.cohort!r:.60} must be text")
+        raise UserError(f"task {task.name}: title {shown(task.title)} and cohort {shown(task.cohort)} must be text")
     raters = task.raters
     listed = isinstance(raters, tuple | list) and all(isinstance(rater, str) and rater for rater in raters)
     if not listed or not raters or len(set(raters)) < len(raters):
-        raise UserError(f"task {task.name}: raters are {raters!r:.80}; expected a tuple of one or more different names")
+        raise UserError(f"task {task.name}: raters is {shown(raters)}; expected a tuple of one or more distinct names")
 
 
 def checked_cases(listed: object, task: Task) -> list[CaseFiles]:
@@ -54,20 +54,20 @@ def checked_cases(listed: object, task: Task) -> list[CaseFiles]:
         task: their task.
 
     Returns:
-        The cases, `CaseFiles.files` made a tuple of paths.
+        The cases, with `CaseFiles.files` as a tuple of paths.
 
     Raises:
-        UserError: if there is none, one is there twice, or an id cannot name a file.
+        UserError: if there are no cases, one is listed twice, or an id cannot name a file.
     """
     if not isinstance(listed, Iterable):
-        raise UserError(f"task {task.name}: list_cases gives {listed!r:.80}; expected a list of CaseFiles")
+        raise UserError(f"task {task.name}: list_cases returns {shown(listed)}; expected a list of CaseFiles")
     cases = [_checked_files(files, task) for files in listed]
     if not cases:
-        raise UserError(f"task {task.name}: list_cases gives no case; check data.root")
+        raise UserError(f"task {task.name}: list_cases returns no cases; check data.root")
     seen: set[str] = set()
     for files in cases:
         if files.case in seen:
-            raise UserError(f"task {task.name} has two cases with the id {files.case!r}; give each its own")
+            raise UserError(f"task {task.name} has two cases with the id {files.case!r}; ids must be unique")
         seen.add(files.case)
     return cases
 
@@ -77,24 +77,24 @@ def checked_case(case: object, files: CaseFiles, task: Task) -> Case:
 
     Args:
         case: the case.
-        files: the files that it was to be read from.
+        files: the files it is read from.
         task: its task.
 
     Returns:
-        The case with raters, window and dtype as the store needs them. Each of its slices is a float32 image (C, H, W),
-        finite, and uint8 annotations (len(raters), H, W), 0 or 1. Reading them raises UserError as this does.
+        The case with raters, window and dtype as the store needs them. Each slice has a finite float32 image (C, H, W)
+        and uint8 annotations (len(raters), H, W), 0 or 1; iterating over invalid slices raises UserError.
 
     Raises:
         UserError: if it breaks the contract.
     """
     try:
         if not isinstance(case, Case):
-            raise _Breach(f"read_case gives {case!r:.80}; expected a dmseg.data.case.Case")
+            raise _Breach(f"read_case returns {shown(case)}; expected a dmseg.data.case.Case")
         if case.case != files.case:
-            raise _Breach(f"read_case gives the case {case.case!r:.80}; expected the one that was listed")
+            raise _Breach(f"read_case returns case {shown(case.case)}; expected the one it was asked for")
         raters, window, dtype = _checked_raters(case.raters, task), _checked_window(case.window), _dtype(case.dtype)
         if not isinstance(case.slices, Iterable):
-            raise _Breach(f"slices is {case.slices!r:.80}; expected a list, or anything else that yields Slice objects")
+            raise _Breach(f"slices is {shown(case.slices)}; expected a list or another iterable of Slice objects")
     except _Breach as breach:
         raise _error(breach, files) from None
     return replace(case, raters=raters, window=window, dtype=dtype, slices=_checked_slices(case, files, raters, window))
@@ -102,15 +102,15 @@ def checked_case(case: object, files: CaseFiles, task: Task) -> Case:
 
 def _checked_files(files: object, task: Task) -> CaseFiles:
     if not isinstance(files, CaseFiles):
-        raise UserError(f"task {task.name}: list_cases gives {files!r:.80}; expected CaseFiles")
+        raise UserError(f"task {task.name}: list_cases returns {shown(files)}; expected CaseFiles")
     paths = files.files
     if not isinstance(paths, tuple | list) or not all(isinstance(path, str | Path) for path in paths):
-        raise UserError(f"case {files.case!r:.80}: files is {paths!r:.80}; expected a tuple of paths")
-    place = f" ({str(paths[0]).encode(errors='backslashreplace').decode()})" if paths else ""
+        raise UserError(f"case {shown(files.case)}: files is {shown(paths)}; expected a tuple of paths")
+    place = f" ({shown(Path(paths[0]))})" if paths else ""
     check_name(files.case, f"the id of a case of task {task.name}{place}")
     count: object = files.n_slices
     if count is not None and not (_is_whole(count) and count >= 0):
-        raise UserError(f"case {files.case}: n_slices is {count!r:.80}; expected a whole number, or None if not known")
+        raise UserError(f"case {files.case}: n_slices is {shown(count)}; expected a whole number, or None if unknown")
     plain = isinstance(paths, tuple) and all(isinstance(path, Path) for path in paths)
     return files if plain else replace(files, files=tuple(map(Path, paths)))
 
@@ -121,10 +121,10 @@ def _is_whole(value: object) -> TypeGuard[int]:
 
 def _checked_raters(raters: object, task: Task) -> tuple[int, ...]:
     if not isinstance(raters, Sequence | np.ndarray) or isinstance(raters, str | bytes):
-        raise _Breach(f"raters is {raters!r:.80}; expected positions in Task.raters, for example (0, 1)")
-    known = f"expected different positions from 0 to {len(task.raters) - 1} in the task's raters, at least one"
+        raise _Breach(f"raters is {shown(raters)}; expected positions in Task.raters, for example (0, 1)")
+    known = f"expected distinct positions from 0 to {len(task.raters) - 1} in the task's raters, at least one"
     if len(raters) == 0 or not all(map(_is_whole, raters)):
-        raise _Breach(f"raters is {raters!r:.80}; {known}")
+        raise _Breach(f"raters is {shown(raters)}; {known}")
     positions = tuple(map(int, raters))
     if min(positions) < 0 or max(positions) >= len(task.raters) or len(set(positions)) < len(positions):
         raise _Breach(f"raters is {positions}; {known}")
@@ -132,12 +132,12 @@ def _checked_raters(raters: object, task: Task) -> tuple[int, ...]:
 
 
 def _checked_window(value: object) -> npt.NDArray[np.float64]:
-    """(C, 2) float64; both ends may be equal, as percentiles are where nearly all pixels are."""
+    """The window as (C, 2) float64; both ends may be equal, as percentiles of a nearly constant image are."""
     window = _array(value, "window")
     if window.dtype.kind not in "fiu" or window.ndim != 2 or window.shape[1] != 2 or len(window) == 0:
-        raise _Breach(f"window is {value!r:.80}; expected one (low, high) for each channel, an array of shape (C, 2)")
+        raise _Breach(f"window is {shown(value)}; expected one (low, high) for each channel, an array of shape (C, 2)")
     if not all(-LARGEST <= low <= high <= LARGEST for low, high in window.tolist()):  # false for NaN, too
-        raise _Breach(f"window is {window.tolist()!s:.80}; expected finite numbers, low before high")
+        raise _Breach(f"window is {shown(window.tolist())}; expected finite numbers, low before high")
     return window.astype(np.float64)
 
 
@@ -147,7 +147,7 @@ def _dtype(value: object) -> str:
     except (TypeError, ValueError):
         name = ""
     if name not in DTYPES:
-        raise _Breach(f"dtype is {value!r:.80}; expected {' or '.join(DTYPES)}")
+        raise _Breach(f"dtype is {shown(value)}; expected {' or '.join(DTYPES)}")
     return name
 
 
@@ -169,7 +169,7 @@ def _checked_slices(
         yield checked
         count += 1
     if files.n_slices is not None and count != files.n_slices:
-        raise _error(_Breach(f"it has {count} slices; list_cases announced {files.n_slices}"), files)
+        raise _error(_Breach(f"it has {count} slices, but list_cases said {files.n_slices}"), files)
 
 
 def _checked_slice(item: object, n_raters: int, n_channels: int) -> Slice:
@@ -177,13 +177,8 @@ def _checked_slice(item: object, n_raters: int, n_channels: int) -> Slice:
     if not isinstance(pair, tuple) or len(pair) != 2:
         raise _Breach(f"it is {type(item).__name__}; expected Slice(image, annotations)")
     image, masks = _array(pair[0], "image"), _array(pair[1], "annotations")
-    _check_shapes(image, masks, n_raters, n_channels)
-    return Slice(_checked_image(image), _checked_masks(masks))
-
-
-def _check_shapes(image: npt.NDArray[Any], masks: npt.NDArray[Any], n_raters: int, n_channels: int) -> None:
     if image.ndim != 3 or min(image.shape) < 1 or min(image.shape[1:]) < 2:
-        raise _Breach(f"image has shape {image.shape}; expected (C, H, W), at least 2 x 2 pixels")
+        raise _Breach(f"image has shape {image.shape}; expected (C, H, W) with at least 2 x 2 pixels")
     expected = (n_raters, *image.shape[1:])
     if masks.shape != expected:
         last = masks.shape[1:] == image.shape[:2]
@@ -193,41 +188,36 @@ def _check_shapes(image: npt.NDArray[Any], masks: npt.NDArray[Any], n_raters: in
         )
     if len(image) != n_channels:
         raise _Breach(f"image has {len(image)} channels, but window is for {n_channels}; give one (low, high) for each")
+    return Slice(_checked_image(image), _checked_masks(masks))
 
 
 def _checked_image(image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     if image.dtype.kind not in "fiu":
-        raise _Breach(f"image holds {image.dtype} values; expected floating-point or whole numbers")
+        raise _Breach(f"image has {image.dtype} values; expected floating-point or whole numbers")
     if image.dtype != np.float32:
-        with np.errstate(over="ignore"):  # what becomes infinite is refused below
+        with np.errstate(over="ignore"):  # infinite values are refused below
             image = image.astype(np.float32)
     values = image.ravel(order="K")
     with np.errstate(over="ignore", invalid="ignore"):
         squares = np.dot(values, values)  # one fast pass; infinite for very large values, too
     if not math.isfinite(squares) and (bad := np.count_nonzero(~np.isfinite(image))):
-        raise _Breach(
-            f"image holds {bad} values that are NaN, infinite or beyond float32; fix it or leave the case out"
-        )
+        raise _Breach(f"image has {bad} values that are NaN, infinite or beyond float32; fix it or leave the case out")
     return image
 
 
 def _checked_masks(masks: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     kind = masks.dtype.kind
     if kind == "f":
-        raise _Breach(f"annotations hold {masks.dtype} values ({some_values(masks)}); {_advice_for_floats(masks)}")
+        if np.isin(masks, (0, 1)).all():
+            said = "convert them to uint8 or bool"
+        else:
+            said = SOFT if masks.min() >= 0 and masks.max() <= 1 else "expected uint8 or bool, 0 or 1"
+        raise _Breach(f"annotations have {masks.dtype} values ({some_values(masks)}); {said}")
     if kind not in "biu":
-        raise _Breach(f"annotations hold {masks.dtype} values; expected uint8 or bool, 0 or 1")
+        raise _Breach(f"annotations have {masks.dtype} values; expected uint8 or bool, 0 or 1")
     if kind != "b" and (masks.max() > 1 or (kind == "i" and masks.min() < 0)):
-        raise _Breach(f"annotations hold the values {some_values(masks)}; expected 0 and 1, for example masks > 0")
+        raise _Breach(f"annotations have the values {some_values(masks)}; expected 0 and 1, for example masks > 0")
     return masks.view(np.uint8) if kind == "b" else masks.astype(np.uint8, copy=False)
-
-
-def _advice_for_floats(masks: npt.NDArray[Any]) -> str:
-    if np.isin(masks, (0, 1)).all():
-        return "convert them to uint8 or bool"
-    if masks.min() >= 0 and masks.max() <= 1:
-        return SOFT
-    return "expected uint8 or bool, 0 or 1"
 
 
 def _array(value: object, what: str) -> npt.NDArray[Any]:
@@ -236,11 +226,11 @@ def _array(value: object, what: str) -> npt.NDArray[Any]:
     try:
         return np.asarray(value)
     except (ValueError, TypeError, RuntimeError, OverflowError) as error:
-        raise _Breach(f"{what} is no array ({str(error).splitlines()[0]:.80})") from None
+        raise _Breach(f"{what} cannot be converted to an array ({cut(str(error).splitlines()[0])})") from None
 
 
 def _error(breach: _Breach, files: CaseFiles, index: int | None = None) -> UserError:
-    """The message: where, then what."""
+    """The error that names the case, slice and file before the breach."""
     more = f" and {len(files.files) - 1} more" if len(files.files) > 1 else ""
     place = f" ({files.files[0]}{more})" if files.files else ""
     number = "" if index is None else f", slice {index}"

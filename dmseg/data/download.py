@@ -1,4 +1,4 @@
-"""Downloads that survive broken and slow connections: resumed where they stopped, checked before they are named."""
+"""Downloads files over unreliable connections: resumes interrupted downloads and verifies checksums."""
 
 import hashlib
 import http.client
@@ -8,7 +8,6 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from email.message import Message
 from pathlib import Path
 from typing import IO, Any
@@ -18,17 +17,17 @@ from dmseg.files.atomic import write_whole
 
 CHUNK = 1 << 20
 RETRIED = {408, 425, 429, 500, 502, 503, 504}
-"""HTTP statuses that may go away."""
+"""HTTP statuses worth a retry."""
 
 log = logging.getLogger(__name__)
 
 
 class _Broken(Exception):
-    """The connection failed; what has arrived is kept."""
+    """The connection failed; the part that arrived is kept."""
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects and keeps the checksum that Hugging Face publishes with the first answer."""
+    """Follows redirects and remembers the checksum that Hugging Face sends with the first response."""
 
     linked: str | None = None
 
@@ -40,23 +39,23 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def fetch(url: str, place: Path, checksum: str | None = None, *, attempts: int = 6, timeout: float = 60.0) -> bool:
-    """Downloads one file, unless it is there.
+    """Downloads a file unless it exists.
 
-    What has arrived lies in ``<name>.part``; this or a later call resumes from there. The file gets its name only
-    when it is whole and its checksum is right: the given one, or that of Hugging Face's ``X-Linked-Etag``.
+    An incomplete download is kept as ``<name>.part``; this or a later call resumes it. The file gets its final name
+    only once it is complete and its checksum is right: the given one, or Hugging Face's ``X-Linked-Etag``.
 
     Args:
         url: http or https.
-        place: where the file goes.
+        place: path of the file.
         checksum: ``sha256:<hex>`` or ``git:<hex>`` (of the Git blob), or None.
-        attempts: how often in a row a connection may bring nothing.
-        timeout: seconds without a byte after which a connection counts as broken.
+        attempts: number of connections in a row that may bring no data.
+        timeout: seconds without data after which a connection counts as broken.
 
     Returns:
         Whether anything was downloaded.
 
     Raises:
-        UserError: if the server refuses, nothing arrives any more, or the checksum is wrong twice.
+        UserError: if the server refuses, no more data arrive, or the checksum is wrong twice.
     """
     if place.exists():
         return False
@@ -67,17 +66,17 @@ def fetch(url: str, place: Path, checksum: str | None = None, *, attempts: int =
             _part(place).replace(place)
             _note(place).unlink(missing_ok=True)
             return True
-        log.warning("%s has a wrong checksum; it is downloaded anew", place)
+        log.warning("%s has a wrong checksum and is downloaded again", place)
         _discard(place)
-    raise UserError(f"{url} arrives with a wrong checksum; try again later, or ask its owner")
+    raise UserError(f"{url} has a wrong checksum after two downloads; try again later, or ask its owner")
 
 
 def git_checksums(url: str, timeout: float = 60.0) -> dict[str, str]:
-    """Checksums that GitHub publishes of all files of a repository: by path, for `fetch`.
+    """Checksums of all files of a GitHub repository by path, for `fetch`.
 
     Args:
-        url: of GitHub's tree interface, ``.../git/trees/<branch>?recursive=1``.
-        timeout: seconds without a byte.
+        url: of GitHub's tree API, ``.../git/trees/<branch>?recursive=1``.
+        timeout: seconds without data after which a connection counts as broken.
 
     Raises:
         UserError: if they cannot be downloaded.
@@ -91,7 +90,7 @@ def git_checksums(url: str, timeout: float = 60.0) -> dict[str, str]:
 
 
 def _collect(url: str, place: Path, attempts: int, timeout: float) -> str | None:
-    """Downloads until the part is whole; returns the published checksum, if there is one."""
+    """Downloads until the part is complete; returns the published checksum, if any."""
     failures = 0
     while True:
         before = _size(_part(place))
@@ -100,14 +99,18 @@ def _collect(url: str, place: Path, attempts: int, timeout: float) -> str | None
         except _Broken as error:
             failures = 0 if _size(_part(place)) > before else failures + 1
             if failures >= attempts:
-                raise UserError(f"{url} cannot be downloaded ({error}); call again to go on") from None
+                raise UserError(f"{url} cannot be downloaded ({error}); run the command again to resume") from None
             time.sleep(min(2.0**failures - 1, 30.0) * min(1.0, timeout))
 
 
 def _continue(url: str, place: Path, timeout: float) -> str | None:
-    """One connection: what is missing of the part, to its end; nothing may be (the server answers 416)."""
+    """Downloads the rest of the part over one connection; if nothing is missing, the server answers 416."""
     part, redirects = _part(place), _Redirects()
-    request = urllib.request.Request(url, headers=_headers(place))
+    headers = {"Accept-Encoding": "identity", "User-Agent": "dmseg"}
+    if have := _size(part):  # the rest, provided that the server's file is still the same
+        tag = _note(place).read_text() if _note(place).exists() else ""
+        headers |= {"Range": f"bytes={have}-"} | ({"If-Range": tag} if tag else {})
+    request = urllib.request.Request(url, headers=headers)
     try:
         with urllib.request.build_opener(redirects).open(request, timeout=timeout) as answer:
             total = _begin(answer, place)
@@ -123,30 +126,21 @@ def _continue(url: str, place: Path, timeout: float) -> str | None:
                 return _linked(redirects.linked or error.headers.get("X-Linked-Etag"))
             _discard(place)
         elif error.code not in RETRIED:
-            raise UserError(f"{url} is refused ({error.code} {error.reason}); check the address") from None
+            raise UserError(f"{url} was refused ({error.code} {error.reason}); check the address") from None
         raise _Broken(f"{error.code} {error.reason}") from None
     except (OSError, http.client.HTTPException) as error:
         raise _Broken(str(error) or type(error).__name__) from None
 
 
-def _headers(place: Path) -> dict[str, str]:
-    """Asks for the rest, provided that the server's file is still the same."""
-    headers = {"Accept-Encoding": "identity", "User-Agent": "dmseg"}
-    if have := _size(_part(place)):
-        tag = _note(place).read_text() if _note(place).exists() else ""
-        headers |= {"Range": f"bytes={have}-"} | ({"If-Range": tag} if tag else {})
-    return headers
-
-
 def _begin(answer: Any, place: Path) -> int | None:  # noqa: ANN401
-    """Gets the part ready for an answer: kept if it is the rest, emptied if it is the whole. Returns the whole size."""
+    """Prepares the part for a response: keeps it if the rest follows, else discards it. Returns the total size."""
     length = answer.headers.get("Content-Length")
     have = _size(_part(place))
     if answer.status == 206:
         found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
         if found is None or int(found[1]) != have:
             _discard(place)
-            raise _Broken("the server sent another range than was asked for")
+            raise _Broken("the server sent a different range from the one requested")
         return None if found[2] == "*" else int(found[2])
     _discard(place)
     tag = answer.headers.get("ETag", "")
@@ -160,18 +154,13 @@ def _is_right(path: Path, checksum: str | None) -> bool:
         return True
     kind, _, expected = checksum.partition(":")
     digest = hashlib.sha256() if kind == "sha256" else hashlib.sha1(f"blob {_size(path)}\0".encode())
-    _feed(path, digest.update)
+    with path.open("rb") as file:
+        hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest() == expected.lower()
 
 
-def _feed(path: Path, take: Callable[[bytes], None]) -> None:
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            take(chunk)
-
-
 def _linked(tag: str | None) -> str | None:
-    """Hugging Face's tag of a large file is its SHA-256."""
+    """The checksum in a Hugging Face tag, which is the SHA-256 for large files."""
     found = re.fullmatch(r'"?([0-9a-f]{64})"?', tag or "")
     return None if found is None else f"sha256:{found[1]}"
 
@@ -181,7 +170,7 @@ def _part(place: Path) -> Path:
 
 
 def _note(place: Path) -> Path:
-    """Holds the server's tag of the file that the part is of."""
+    """Path of the file with the server's tag of the file being downloaded."""
     return place.with_name(place.name + ".part.tag")
 
 

@@ -1,4 +1,4 @@
-"""Fingerprints of raw files: whether they are still what a prepared store was made from."""
+"""Fingerprints of raw files, which tell whether a prepared store is still up to date."""
 
 import json
 from collections.abc import Iterator
@@ -8,10 +8,11 @@ from typing import Any
 
 from dmseg.data.case import CaseFiles
 from dmseg.data.raw import is_file
-from dmseg.data.sealed_json import MAX_BYTES, parse_json
+from dmseg.data.sealed_json import MAX_BYTES
 from dmseg.errors import UserError
 from dmseg.files.atomic import write_whole
 from dmseg.files.regular import checksum, read_regular
+from dmseg.files.schema import parse_json
 
 
 def paths(files: CaseFiles) -> list[str]:
@@ -20,34 +21,41 @@ def paths(files: CaseFiles) -> list[str]:
 
 
 def missing_files(cases: list[CaseFiles]) -> list[Path]:
-    """Files of some cases that are missing.
+    """Lists the missing files of some cases.
 
     Raises:
-        UserError: if there is something else than a regular file in a file's place, or it cannot be looked at.
+        UserError: if a path is not a regular file, or cannot be accessed.
     """
     return [path for case in cases for path in case.files if not is_file(path)]
 
 
 def fingerprints(files: CaseFiles) -> dict[str, Any]:
-    """Fingerprint of each file of a case by its absolute path; None for a missing one, or no regular file.
+    """Fingerprint of each file of a case by its absolute path; None if it is missing or not a regular file.
 
     Raises:
-        UserError: if a file is there but cannot be read.
+        UserError: if a file exists but cannot be read.
     """
-    return {str(path.absolute()): _fingerprint(path) for path in files.files}
+    found: dict[str, Any] = {}
+    for path, name in zip(files.files, paths(files), strict=True):
+        with _reading(path):
+            found[name] = None
+            if path.is_file():  # a pipe or a device has no content to compare
+                status = path.stat()
+                found[name] = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": checksum(path)}
+    return found
 
 
 def unchanged(path: Path, then: dict[str, Any] | None, times: dict[str, Any] | None = None) -> bool:
-    """Whether a file is as its fingerprint says: same size, and same time or same checksum.
+    """Whether a file still matches its fingerprint: same size, and same time or same checksum.
 
     Args:
         path: the file.
         then: its fingerprint; None if it was missing.
-        times: for each file that was compared by its checksum before, the time it had, and the checksum; a file
-            whose checksum has to be compared now is added.
+        times: time and checksum of each file whose checksum was compared before; a file whose checksum is compared
+            now is added.
 
     Raises:
-        UserError: if the file is there but cannot be read.
+        UserError: if the file exists but cannot be read.
     """
     with _reading(path):
         if then is None or not path.is_file():
@@ -66,39 +74,27 @@ def unchanged(path: Path, then: dict[str, Any] | None, times: dict[str, Any] | N
 
 
 def all_unchanged(cases: list[CaseFiles], sources: dict[str, Any], memory: Path) -> bool:
-    """Whether all files of some cases are as their fingerprints say.
+    """Whether all files of some cases still match their fingerprints.
 
-    Copies of the data may have other times than the files had when they were prepared. Their content is compared once:
-    the times are kept in a file of their own, whose loss costs time only.
+    Copied data may have other times than the files that were prepared. Their content is compared once, and the times
+    are kept in a file of their own; losing it only costs time.
 
     Args:
         cases: the cases.
         sources: the fingerprints, by absolute path.
-        memory: the file that keeps the times; where it cannot be written, nothing is kept.
+        memory: the file that keeps the times; if it cannot be written, nothing is kept.
     """
-    times = _read_times(memory)
+    try:
+        found = parse_json(read_regular(memory, MAX_BYTES))
+    except (OSError, ValueError):
+        found = {}
+    times: dict[str, Any] = found if isinstance(found, dict) else {}
     before = dict(times)
     same = all(unchanged(path, sources.get(str(path.absolute())), times) for case in cases for path in case.files)
     if times != before:
         with suppress(OSError):
             write_whole(memory, json.dumps(times))
     return same
-
-
-def _read_times(memory: Path) -> dict[str, Any]:
-    try:
-        times = parse_json(read_regular(memory, MAX_BYTES))
-    except (OSError, ValueError):
-        return {}
-    return times if isinstance(times, dict) else {}
-
-
-def _fingerprint(path: Path) -> dict[str, Any] | None:
-    with _reading(path):
-        if not path.is_file():  # a pipe or a device has no content that could be compared
-            return None
-        status = path.stat()
-        return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": checksum(path)}
 
 
 @contextmanager

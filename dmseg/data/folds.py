@@ -1,4 +1,4 @@
-"""Splits of cases into folds: made once, written as JSON, and only read ever after."""
+"""Splits cases into folds. A split is made once, written as JSON, and only read from then on."""
 
 import hashlib
 import json
@@ -9,7 +9,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeGuard
 
 import numpy as np
 
@@ -17,12 +16,16 @@ from dmseg.config.settings import FoldSettings
 from dmseg.data.fold_files import compare_with_seal, read_split_file, write_split_file
 from dmseg.data.groups import balanced_folds, consecutive_folds
 from dmseg.data.readers import natural_key
-from dmseg.data.sealed_json import parse_json
-from dmseg.data.split_files import read_groups, read_splits, some
-from dmseg.errors import UserError
+from dmseg.data.split_files import read_groups, read_splits
+from dmseg.errors import UserError, check_choice, some
+from dmseg.files.schema import TEXT, list_of, parse_json
 
+FOLDS = list_of(list_of(TEXT, least=1))
+"""What a split file contains: the case ids of each fold."""
+UNEVEN = 0.4
+"""A fold with more than this fraction of the cases is worth a warning, as the last one of few contiguous cases."""
 DEFAULT_COUNT = 5
-"""Number of folds where none is given, as in the paper."""
+"""Default number of folds, as in the paper."""
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +35,8 @@ class Split:
     """The cases of one fold.
 
     Attributes:
-        train: ids of the cases that are trained on.
-        validation: ids of the cases that are scored.
+        train: ids of the training cases.
+        validation: ids of the validation cases, which are scored.
     """
 
     train: tuple[str, ...]
@@ -41,14 +44,14 @@ class Split:
 
 
 HELD_OUT = 0.2
-"""Share of a fold's training cases that an inner split holds out."""
+"""Fraction of a fold's training cases that an inner split holds out."""
 
 
 def inner_split(split: Split, seed: int, fold: int) -> Split:
-    """Splits the training cases of a fold again; the fold's validation cases are in neither part.
+    """Splits the training cases of a fold once more; the fold's validation cases are in neither part.
 
     Args:
-        split: the fold's cases, at least two to train on.
+        split: the fold's cases, with at least two training cases.
         seed: seed of the run.
         fold: number of the fold.
     """
@@ -59,25 +62,25 @@ def inner_split(split: Split, seed: int, fold: int) -> Split:
 
 
 def contiguous_folds(cases: Sequence[str], count: int) -> list[list[str]]:
-    """Blocks of the sorted ids, each of N // count cases, the last with the rest (as in JDTLosses)."""
+    """Consecutive blocks of N // count sorted ids each; the last block takes the remainder (as in JDTLosses)."""
     ordered = sorted(cases, key=natural_key)
     size = len(ordered) // count
     return [ordered[index * size : (index + 1) * size if index < count - 1 else None] for index in range(count)]
 
 
 def shuffled_folds(cases: Sequence[str], count: int, seed: int) -> list[list[str]]:
-    """Folds of a seeded shuffle of the ids; their sizes differ by one at most."""
+    """Folds of the shuffled ids, whose sizes differ by at most one."""
     ordered = sorted(cases, key=natural_key)
     order = np.random.default_rng(seed).permutation(len(ordered))
     return [sorted((ordered[index] for index in part), key=natural_key) for part in np.array_split(order, count)]
 
 
 def grouped_folds(groups: Collection[Sequence[str]], settings: FoldSettings) -> list[list[str]]:
-    """Folds that never divide a group, of sizes as equal as the groups allow.
+    """Folds that keep groups together, of sizes as equal as the groups allow.
 
     Args:
         groups: the cases of each group.
-        settings: kind and number of folds; contiguous folds are runs of groups in the order of their first cases.
+        settings: kind and number of folds; contiguous folds are consecutive groups in the order of their first cases.
 
     Raises:
         UserError: if there are fewer groups than folds.
@@ -85,7 +88,7 @@ def grouped_folds(groups: Collection[Sequence[str]], settings: FoldSettings) -> 
     count = fold_count(settings)
     if len(groups) < count:
         raise UserError(
-            f"folds.groups={settings.groups} has {len(groups)} groups, too few for {count} folds; lower folds.count"
+            f"folds.groups={settings.groups} has {len(groups)} groups, too few for {count} folds; reduce folds.count"
         )
     seed = None if settings.kind == "contiguous" else settings.seed or 0
     folds = _join_groups(tuple(map(tuple, groups)), count, seed)
@@ -94,14 +97,14 @@ def grouped_folds(groups: Collection[Sequence[str]], settings: FoldSettings) -> 
 
 @lru_cache(maxsize=64)
 def _join_groups(groups: tuple[tuple[str, ...], ...], count: int, seed: int | None) -> list[list[Sequence[str]]]:
-    """Groups of each fold, found once for all runs of a table."""
+    """The groups of each fold, computed once for all runs of a table."""
     if seed is None:
         return consecutive_folds(groups, count)
     return balanced_folds(groups, count, np.random.default_rng(seed))
 
 
 def fold_count(settings: FoldSettings) -> int:
-    """Number of folds: that of ``folds.file``, or ``folds.count``, or 5.
+    """Number of folds: as in ``folds.file``, else ``folds.count``, else 5.
 
     Raises:
         UserError: if ``folds.count`` is below 2, or ``folds.file`` cannot be read or has another number of folds.
@@ -113,22 +116,21 @@ def fold_count(settings: FoldSettings) -> int:
     count = len(read_splits(settings.file, None))
     if settings.count not in (None, count):
         raise UserError(
-            f"folds.file={settings.file} has {count} folds, but folds.count is {settings.count}; leave folds.count out"
+            f"folds.file={settings.file} has {count} folds, but folds.count is {settings.count}; remove folds.count"
         )
     return count
 
 
 def make_folds(cases: Sequence[str], settings: FoldSettings) -> list[list[str]]:
-    """Splits cases as configured: the validation cases of each fold.
+    """Splits cases as configured and returns the validation cases of each fold.
 
     Raises:
         UserError: if there are fewer cases than folds, the kind is unknown, or ``folds.groups`` does not fit the cases.
     """
     count = fold_count(settings)
     if count > len(cases):
-        raise UserError(f"folds.count is {count}, but must lie between 2 and the number of cases, {len(cases)}")
-    if settings.kind not in ("contiguous", "shuffled"):
-        raise UserError(f"folds.kind is '{settings.kind}', but may be contiguous or shuffled")
+        raise UserError(f"folds.count is {count}, but must be between 2 and the number of cases, {len(cases)}")
+    check_choice("folds.kind", settings.kind, ("contiguous", "shuffled"))
     if settings.groups is not None:
         return grouped_folds(read_groups(settings.groups, cases).values(), settings)
     if settings.kind == "contiguous":
@@ -137,30 +139,30 @@ def make_folds(cases: Sequence[str], settings: FoldSettings) -> list[list[str]]:
 
 
 def make_splits(cases: Sequence[str], settings: FoldSettings) -> list[Split]:
-    """The split of each fold, made as configured or read from the user's file; nothing is written.
+    """The split of each fold, as configured or from the user's file; nothing is written.
 
     Raises:
-        UserError: as `make_folds`, or if ``folds.file`` does not fit the cases.
+        UserError: as `make_folds`, or if ``folds.file`` does not match the cases.
     """
     if settings.file is None:
         return _splits(make_folds(cases, settings))
     if settings.groups is not None:
-        raise UserError("folds.groups has no effect on folds.file, which says all; leave one of them out")
+        raise UserError("folds.groups has no effect together with folds.file; remove one of them")
     fold_count(settings)
     return [Split(tuple(train), tuple(validation)) for train, validation in read_splits(settings.file, cases)]
 
 
 def load_splits(store: Path, cases: Sequence[str], settings: FoldSettings, write: bool = True) -> list[Split]:
-    """The split of each fold of a prepared store. That of ``folds.file`` is read from there every time.
+    """The split of each fold of a prepared store; ``folds.file`` is read anew each time.
 
     Args:
         store: the prepared store's folder.
         cases: ids of all cases of the store.
         settings: how cases are split.
-        write: whether a split that is made is kept in the store.
+        write: whether to keep a new split in the store.
 
     Raises:
-        UserError: if a split cannot be made, or the file that it is read from does not split exactly these cases.
+        UserError: if a split cannot be made, or the file does not split exactly these cases.
     """
     if settings.file is not None:
         return make_splits(cases, settings)
@@ -168,38 +170,40 @@ def load_splits(store: Path, cases: Sequence[str], settings: FoldSettings, write
 
 
 def load_folds(store: Path, cases: Sequence[str], settings: FoldSettings, write: bool = True) -> list[list[str]]:
-    """Reads the folds of a prepared store, making and writing them the first time.
+    """Reads the folds of a prepared store; the first time they are made and written.
 
     Args:
-        store: the prepared store's folder; the file lies in it.
+        store: the prepared store's folder, which contains the file.
         cases: ids of all cases of the store.
         settings: kind and number of folds, the seed of a shuffled split, and groups.
-        write: whether folds that are made are kept in the store.
+        write: whether to keep new folds in the store.
 
     Raises:
-        UserError: if the file does not split exactly these cases, or was changed after it was written.
+        UserError: if the file does not split exactly these cases, or has changed since it was written.
     """
     path = store / _file_name(cases, settings)
     if not os.path.lexists(path):
         folds = make_folds(cases, settings)
         if not write:
             return folds
-        _warn_uneven(path, folds)
+        sizes = [len(fold) for fold in folds]
+        if max(sizes) > UNEVEN * sum(sizes) and max(sizes) >= 2 * min(sizes):
+            listed = ", ".join(map(str, sizes))
+            log.warning("%s: folds of %s cases; folds.kind=shuffled makes them equal in size", path.name, listed)
         write_split_file(path, json.dumps(folds, indent=1))
     content = read_split_file(path)
     try:
-        stored = parse_json(content)
-        if not _is_folds(stored):
-            raise ValueError("expected lists of case ids, none empty")
+        stored: list[list[str]] = parse_json(content)
+        FOLDS(stored, "it")
     except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); restore it, or delete it to make the split anew") from None
+        raise UserError(f"{path} is damaged ({error}); restore it, or delete it to make a new split") from None
     _check_stored(path, stored, cases, fold_count(settings))
     compare_with_seal(path, content, write)
     return stored
 
 
 def _file_name(cases: Sequence[str], settings: FoldSettings) -> str:
-    """Name of a split's file: all that the split depends on beside the cases."""
+    """Name of a split file: everything that the split depends on, except the cases."""
     seed = "" if settings.seed is None or settings.kind == "contiguous" else f"-seed{settings.seed}"
     groups = ""
     if settings.groups is not None:
@@ -208,36 +212,24 @@ def _file_name(cases: Sequence[str], settings: FoldSettings) -> str:
     return f"folds-{settings.kind}-{fold_count(settings)}{seed}{groups}.json"
 
 
-def _is_folds(node: object) -> TypeGuard[list[list[str]]]:
-    return isinstance(node, list) and all(
-        isinstance(fold, list) and fold and all(isinstance(case, str) for case in fold) for fold in node
-    )
-
-
 def _check_stored(path: Path, folds: list[list[str]], cases: Sequence[str], count: int) -> None:
-    """Refuses a file with another number of folds or other cases."""
+    """Refuses a file with a different number of folds or different cases."""
     times = Counter(case for fold in folds for case in fold)
     gone, new = (sorted(part, key=natural_key) for part in (set(times) - set(cases), set(cases) - set(times)))
     twice = [case for case, number in times.items() if number > 1]
     if len(folds) != count:
-        raise UserError(f"{path} has {len(folds)} folds instead of {count}; restore it, or delete it to make them anew")
+        raise UserError(
+            f"{path} has {len(folds)} folds instead of {count}; restore it, or delete it to make a new split"
+        )
     if twice:
         raise UserError(
-            f"{path} does not split the cases of this store: {twice[0]} is there twice; restore or delete it"
+            f"{path} does not split the cases of this store: {twice[0]} is listed twice; restore or delete it"
         )
     if gone or new:
-        changes = "; ".join(f"{some(part)} {word}" for part, word in ((gone, "gone"), (new, "new")) if part)
+        changes = "; ".join(f"{some(part)} {word}" for part, word in ((gone, "removed"), (new, "added")) if part)
         raise UserError(
-            f"{path} does not split the cases of this store: {changes}; delete this file to split the cases of now"
+            f"{path} does not split the cases of this store: {changes}; delete this file to make a new split"
         )
-
-
-def _warn_uneven(path: Path, folds: list[list[str]], share: float = 0.4) -> None:
-    """Says it where one fold is far larger than the others, as the last one of few contiguous cases is."""
-    sizes = [len(fold) for fold in folds]
-    if max(sizes) > share * sum(sizes) and max(sizes) >= 2 * min(sizes):
-        shown = ", ".join(map(str, sizes))
-        log.warning("%s: folds of %s cases; folds.kind=shuffled makes them equally large", path.name, shown)
 
 
 def _splits(folds: Sequence[Sequence[str]]) -> list[Split]:

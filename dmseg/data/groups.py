@@ -1,4 +1,4 @@
-"""Folds that keep groups together: the cases of one patient, scanner or site are never in two folds."""
+"""Folds that keep groups together: cases of the same patient, scanner or site are never in different folds."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -9,14 +9,14 @@ import numpy.typing as npt
 Group = Sequence[str]
 
 STARTS = 20
-"""Random starts of `balanced_folds`; the most even result is taken."""
+"""Random starts of `balanced_folds`, of which the most even result is returned."""
 
 
 def consecutive_folds(groups: Sequence[Group], count: int) -> list[list[Group]]:
-    """Cuts a row of groups into `count` runs whose sizes are as equal as possible (least sum of squares).
+    """Splits a sequence of groups into `count` runs of sizes as equal as possible (least sum of squares).
 
     Args:
-        groups: the groups in order, at least `count` of them, none empty.
+        groups: at least `count` groups in order, none of them empty.
         count: number of folds.
     """
     ends = np.concatenate([[0], np.cumsum([len(group) for group in groups])]).astype(float)
@@ -35,7 +35,7 @@ def consecutive_folds(groups: Sequence[Group], count: int) -> list[list[Group]]:
 def _one_more_run(
     best: npt.NDArray[np.float64], ends: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Least sum of squares of the first j groups with one more run, and where that run starts."""
+    """Least sum of squares of the first j groups with one more run, and the start of that run."""
     least, start = np.full(len(ends), np.inf), np.zeros(len(ends), dtype=np.int64)
     for j in range(1, len(ends)):
         costs = best[:j] + (ends[j] - ends[:j]) ** 2
@@ -47,13 +47,13 @@ def _one_more_run(
 def balanced_folds(groups: Sequence[Group], count: int, rng: np.random.Generator) -> list[list[Group]]:
     """Distributes groups at random over folds of nearly equal size.
 
-    Each start takes the groups in random order, each to the smallest fold, and then moves and swaps groups between two
-    folds as long as that makes their sizes more equal.
+    Each start assigns the groups, in random order, to the smallest fold, and then moves and swaps groups between two
+    folds as long as this makes their sizes more equal.
 
     Args:
-        groups: the groups, at least `count` of them, none empty.
+        groups: at least `count` groups, none of them empty.
         count: number of folds.
-        rng: source of the random orders.
+        rng: random number generator for the orders.
     """
     best: list[list[Group]] = []
     for _ in range(STARTS):
@@ -64,13 +64,14 @@ def balanced_folds(groups: Sequence[Group], count: int, rng: np.random.Generator
             pass
         if not best or _spread(folds) < _spread(best):
             best = folds
-        if _range(best) <= 1:
+        sizes = [_size(fold) for fold in best]
+        if max(sizes) - min(sizes) <= 1:
             break
     return best
 
 
 def _even_out(folds: list[list[Group]]) -> bool:
-    """Makes the one move or swap of groups between two folds that helps most; False if none helps."""
+    """Makes the single move or swap of groups between two folds that helps most; False if none helps."""
     options = (
         (step * (gap - step), large, small, given, taken)
         for large in folds
@@ -102,8 +103,3 @@ def _size(fold: list[Group]) -> int:
 
 def _spread(folds: list[list[Group]]) -> int:
     return sum(_size(fold) ** 2 for fold in folds)
-
-
-def _range(folds: list[list[Group]]) -> int:
-    sizes = [_size(fold) for fold in folds]
-    return max(sizes) - min(sizes)

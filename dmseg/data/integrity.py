@@ -1,11 +1,11 @@
-"""The seal of a prepared store: what its files were when they were written, and whether they still are.
+"""The seal of a prepared store: checksums that tell whether its files are still as they were written.
 
-``seal.json`` holds the SHA-256 of ``manifest.json``, length and CRC-32 of both arrays, and a checksum of itself.
-`read_store` compares them before a store is used. Arrays are read once for each process: files whose inode, length and
-times are those of then are not read again. Nothing is remembered on the disk, so that a store may be read-only, and
+``seal.json`` contains the SHA-256 of ``manifest.json``, the length and CRC-32 of both arrays, and a checksum of itself.
+`read_store` checks them before a store is used. Each process reads the arrays once: a file whose inode, length and
+times have not changed since is not read again. Nothing is remembered on the disk, so a store may be read-only, and
 bytes that change without the file's times (a failing disk, a copy) are found by the next process.
 
-A store without a seal, written before there were any, counts as whole if its arrays give the digest of its manifest;
+A store without a seal was written by an earlier version. It is accepted if its arrays match the digest in its manifest;
 `seal_store` then adds the seal.
 """
 
@@ -26,53 +26,54 @@ import numpy.typing as npt
 from isal import isal_zlib
 
 from dmseg.data.manifest import check_manifest
-from dmseg.data.sealed_json import MAX_BYTES, parse_json, parse_sealed, sealed_text
+from dmseg.data.sealed_json import MAX_BYTES, parse_sealed, sealed_text
 from dmseg.errors import DamagedStoreError, UserError
 from dmseg.files.atomic import write_whole
 from dmseg.files.regular import open_regular, read_regular
+from dmseg.files.schema import parse_json
 
 SEAL, MANIFEST, IMAGES, ANNOTATIONS = "seal.json", "manifest.json", "images.npy", "annotations.npy"
 DTYPES = tuple(map(np.dtype, ("uint8", "int16")))
-"""What images are stored as; annotations are uint8."""
+"""Types that images are stored as; annotations are uint8."""
 _HEADER = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '([|<>][ui][12])', 'fortran_order': False, "
     rb"'shape': \((\d{1,12}), (\d{1,6}), (\d{1,6}), (\d{1,6})\), \} *\n",
     re.DOTALL,
 )
 BLOCK = 1 << 20
-"""Bytes that are read at a time."""
+"""Bytes read at a time."""
 SETTLED_SECONDS = 2.0
-"""Files that changed less than so long ago are compared again: a second change could have the same time."""
+"""Files that changed more recently than this are checked again: a second change could have the same time."""
 
 _same: set[tuple[object, ...]] = set()
-"""Arrays that this process found as they should be: their `_stamp`, and what they were compared with."""
+"""Arrays that this process has checked: their `_stamp`, and what they were compared with."""
 
 Seal = dict[str, Any]
 
 
 class ContentDigest:
-    """SHA-256 of the images and masks of each slice and of each case's row; it is part of the ids of runs."""
+    """SHA-256 over the images and masks of each slice and the manifest's row of each case; part of run ids."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
 
     def add(self, images: npt.NDArray[Any], masks: npt.NDArray[np.uint8]) -> None:
-        """Adds slices: (n, C, S, S) and, of the case's raters only, (n, r, S, S); contiguous."""
+        """Adds slices: images (n, C, S, S) and the masks of the case's raters (n, r, S, S), both contiguous."""
         for one_image, one_masks in zip(images, masks, strict=True):
             self._hash.update(one_image.data)
             self._hash.update(one_masks.data)
 
     def end_case(self, row: dict[str, Any]) -> None:
-        """Ends a case; `row` is what the manifest says of it."""
+        """Ends a case; `row` describes it in the manifest."""
         self._hash.update(json.dumps(row, sort_keys=True).encode())
 
     def hexdigest(self) -> str:
-        """The digest of what was added."""
+        """The digest of everything added so far."""
         return self._hash.hexdigest()
 
 
 class ArrayFile:
-    """A ``.npy`` file whose values are written one after another, as a context.
+    """A ``.npy`` file that is written piece by piece; a context manager.
 
     Args:
         path: the file.
@@ -80,7 +81,7 @@ class ArrayFile:
         dtype: of its values.
 
     Attributes:
-        row: the file's row of the seal, of what was written so far.
+        row: the file's entry in the seal, for what has been written so far.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: str) -> None:
@@ -105,11 +106,11 @@ class ArrayFile:
 
 
 def write_seal(folder: Path, arrays: dict[str, dict[str, Any]], manifest: bytes) -> None:
-    """Seals a store that has been written.
+    """Writes the seal of a store.
 
     Args:
         folder: the store.
-        arrays: the rows of both arrays (`ArrayFile.row`).
+        arrays: the entries of both arrays (`ArrayFile.row`).
         manifest: content of its manifest.
 
     Raises:
@@ -120,15 +121,15 @@ def write_seal(folder: Path, arrays: dict[str, dict[str, Any]], manifest: bytes)
 
 
 def read_store(folder: Path, thorough: bool = False) -> dict[str, Any]:
-    """Reads the manifest of a store after comparing all its files with its seal.
+    """Checks all files of a store against its seal and returns its manifest.
 
     Args:
         folder: the store.
-        thorough: whether arrays are read even if this process has read them, and also compared with the SHA-256 of
-            slices and cases that the manifest holds.
+        thorough: whether to read arrays that this process has read before, and also to compare them with the SHA-256
+            of slices and cases in the manifest.
 
     Raises:
-        DamagedStoreError: if a file is missing, no regular file, or not as it was written.
+        DamagedStoreError: if a file is missing, not a regular file, or not as it was written.
         UserError: if there is no store.
     """
     if not any(os.path.lexists(folder / name) for name in (MANIFEST, SEAL, IMAGES, ANNOTATIONS)):
@@ -143,19 +144,25 @@ def read_store(folder: Path, thorough: bool = False) -> dict[str, Any]:
     _check_shapes(folder, manifest)
     if seal is not None:
         for name in (IMAGES, ANNOTATIONS):
-            _compare(folder / name, seal[name], thorough)
+            with _naming(folder / name), open_regular(folder / name) as file:
+                key = (*_stamp(file), json.dumps(seal[name]))
+                if key in _same and not thorough:
+                    continue
+                if _describe(file, name) != seal[name]:
+                    raise ValueError("its checksum does not match")
+                _remember(key, file)
     if seal is None or thorough:
         _compare_content(folder, manifest, known, thorough)
     return manifest
 
 
 def is_sealed(folder: Path) -> bool:
-    """Whether a store has a seal, right or not."""
+    """Whether a store has a seal, valid or not."""
     return os.path.lexists(folder / SEAL)
 
 
 def seal_store(folder: Path) -> None:
-    """Seals a store that has no seal, if it is whole (`read_store`) and its folder can be written to.
+    """Seals an intact store that has no seal, if its folder can be written to.
 
     Raises:
         UserError: as `read_store` does.
@@ -180,7 +187,7 @@ def file_crc(file: BinaryIO) -> int:
 
 
 def _blocks(file: BinaryIO) -> Iterator[memoryview]:
-    """The rest of a file; each block is overwritten by the next."""
+    """Yields the rest of a file in blocks; each block is overwritten by the next."""
     block = memoryview(bytearray(BLOCK))
     while n := file.readinto(block):  # type: ignore[attr-defined]
         yield block[:n]
@@ -192,13 +199,13 @@ def _read_seal(folder: Path) -> Seal | None:
     with _naming(folder / SEAL):
         seal = parse_sealed(read_regular(folder / SEAL, 1 << 16))
         if seal.keys() != {MANIFEST, IMAGES, ANNOTATIONS} or not all(isinstance(row, dict) for row in seal.values()):
-            raise ValueError("it does not name the three files of a store")
+            raise ValueError("it does not list the three files of a store")
         return seal
 
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Names the file in what is wrong with it."""
+    """Turns errors of reading a file into messages that name it."""
     try:
         yield
     except FileNotFoundError:
@@ -209,7 +216,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def _check_shapes(folder: Path, manifest: dict[str, Any]) -> None:
-    """Compares the arrays' headers and lengths with the manifest."""
+    """Checks the headers and lengths of the arrays against the manifest."""
     count, edge = sum(row["n_slices"] for row in manifest["cases"]), manifest["size"]
     for name, dtypes in ((IMAGES, DTYPES), (ANNOTATIONS, DTYPES[:1])):
         with _naming(folder / name), open_regular(folder / name) as file:
@@ -231,22 +238,11 @@ def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
     return tuple(map(int, found.groups()[1:])), np.dtype(found[1].decode())
 
 
-def _compare(path: Path, row: dict[str, Any], again: bool) -> None:
-    """Compares an array with its row of the seal, unless that was done."""
-    with _naming(path), open_regular(path) as file:
-        key = (*_stamp(file), json.dumps(row))
-        if key in _same and not again:
-            return
-        if _describe(file, path.name) != row:
-            raise ValueError("its checksum does not match")
-        _remember(key, file)
-
-
 def _describe(file: BinaryIO, name: str) -> dict[str, Any]:
-    """The row that an array has in the seal.
+    """The entry of an array in the seal.
 
     Raises:
-        ValueError: if it holds values that no store has.
+        ValueError: if it holds values that a store cannot have.
     """
     _, dtype = _read_header(file)
     size = file.tell()
@@ -263,10 +259,10 @@ def _describe(file: BinaryIO, name: str) -> dict[str, Any]:
 
 
 def _compare_content(folder: Path, manifest: dict[str, Any], known: str, again: bool) -> None:
-    """Compares the arrays with the manifest's digest, unless that was done; `known` is the manifest's checksum.
+    """Compares the arrays with the manifest's digest unless done before; `known` is the manifest's checksum.
 
     Raises:
-        DamagedStoreError: if they do not give it, or a rater who is absent from a case has marked something.
+        DamagedStoreError: if they do not match, or a rater who did not annotate a case has marked something in it.
     """
     with ExitStack() as stack:
         files = {name: stack.enter_context(open_regular(folder / name)) for name in (IMAGES, ANNOTATIONS)}
@@ -279,7 +275,7 @@ def _compare_content(folder: Path, manifest: dict[str, Any], known: str, again: 
         with _naming(folder / ANNOTATIONS):
             digest = _content_digest(folder, manifest["cases"])
         if digest != manifest["digest"]:
-            said = f"{IMAGES} and {ANNOTATIONS} do not give the digest in {MANIFEST}"
+            said = f"{IMAGES} and {ANNOTATIONS} do not match the digest in {MANIFEST}"
             raise DamagedStoreError(f"{folder} is damaged ({said})")
         _remember(key, *files.values())
 
@@ -288,7 +284,7 @@ def _content_digest(folder: Path, rows: list[dict[str, Any]]) -> str:
     """The digest of arrays whose headers have been checked.
 
     Raises:
-        ValueError: if a rater who is absent from a case has marks.
+        ValueError: if a rater who did not annotate a case has marked something in it.
     """
     images, masks = (np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in (IMAGES, ANNOTATIONS))
     digest, everybody = ContentDigest(), list(range(masks.shape[1]))
@@ -296,7 +292,7 @@ def _content_digest(folder: Path, rows: list[dict[str, Any]]) -> str:
         absent = sorted(set(everybody) - set(row["raters"]))
         for index in range(row["first"], row["first"] + row["n_slices"]):
             if absent and masks[index, absent].any():
-                raise ValueError(f"raters who are absent from case {row['case']} have marks")
+                raise ValueError(f"raters who did not annotate case {row['case']} have marked something in it")
             chosen = masks[index] if row["raters"] == everybody else masks[index, row["raters"]]
             digest.add(images[index][None], chosen[None])
         digest.end_case(row)
@@ -304,7 +300,7 @@ def _content_digest(folder: Path, rows: list[dict[str, Any]]) -> str:
 
 
 def _stamp(file: BinaryIO) -> tuple[int, ...]:
-    """What changes when somebody writes to a file; the last of them cannot be set back."""
+    """Values that change when a file is written to; the last one cannot be set back."""
     status = os.fstat(file.fileno())
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 

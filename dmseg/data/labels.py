@@ -1,4 +1,4 @@
-"""Fused labels of prepared cases, checked: what a fusion returns is looked at before anything is trained or scored."""
+"""Fuses the annotations of prepared cases, and checks the labels before they are used for training or scoring."""
 
 import logging
 import warnings
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def select_cases(prepared: PreparedTask, ids: Sequence[str]) -> list[PreparedCase]:
-    """Returns the cases with these ids, in their order."""
+    """Returns the cases with these ids, in the order of the ids."""
     by_id = {case.case: case for case in prepared.cases}
     return [by_id[case] for case in ids]
 
@@ -25,7 +25,7 @@ def fuse_cases(prepared: PreparedTask, cases: Sequence[PreparedCase], fusion: Fu
     """Fuses the annotations of each whole case.
 
     Returns:
-        One array (V, n_slices, H, W) for each case, V candidates: uint8 for hard labels, float32 for soft ones.
+        One array (V, n_slices, H, W) of V candidates for each case: uint8 for hard labels, float32 for soft ones.
 
     Raises:
         UserError: if the fusion does not return labels, or hard ones for some cases and soft ones for others.
@@ -55,15 +55,15 @@ def fuse_cases(prepared: PreparedTask, cases: Sequence[PreparedCase], fusion: Fu
 
 
 def _checked_label(label: npt.NDArray[Any], annotations: Annotations, case: str) -> npt.NDArray[Any]:
-    """A fused label as candidates (V, n_slices, H, W), uint8 or float32.
+    """Returns a fused label as candidates (V, n_slices, H, W), uint8 or float32.
 
     Raises:
-        UserError: if it has another shape or dtype than a label, or values outside of its range.
+        UserError: if it does not have the shape, dtype or range of a label.
     """
     spatial = annotations.shape[1:]
     if label.shape != spatial and (label.ndim != annotations.ndim or label.shape[1:] != spatial or not len(label)):
         raise UserError(
-            f"case {case}: the fusion returns shape {label.shape}, but must return {spatial} or a stack of it"
+            f"case {case}: the fusion returns shape {label.shape}, but must return {spatial} or a stack of such labels"
         )
     try:
         soft = is_soft(label)
@@ -88,19 +88,19 @@ def case_votes(
         prepared: the store.
         cases: the cases.
         fused: their fused labels (`fuse_cases`).
-        votes: what the fusion declares (`declared_votes`).
+        votes: the votes declared by the fusion (`declared_votes`).
 
     Raises:
-        UserError: if fusing with them does not give the fused label.
+        UserError: if the votes do not reproduce the fused label.
     """
     found = []
     for case, label in zip(cases, fused, strict=True):
         annotations = prepared.annotations(case)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FusionWarning)  # fusing has reported it
+            warnings.simplefilter("ignore", FusionWarning)  # already reported when fusing
             own = votes(annotations)
         same = len(label) == 1 and own.fit(annotations) and (own.threshold is None) == is_soft(label)
         if not same or not np.allclose(own.fuse(annotations), label[0], rtol=0, atol=1e-5):
-            raise UserError(f"case {case.case}: the label is not the one that the fusion's declared votes give")
+            raise UserError(f"case {case.case}: the votes that the fusion declares do not reproduce its label")
         found.append(own)
     return found

@@ -1,4 +1,4 @@
-"""Putting a prepared store in its place, and what a process leaves that is killed at it."""
+"""Puts a prepared store in its final place, and removes what killed processes left beside it."""
 
 import glob
 import os
@@ -12,9 +12,9 @@ from dmseg.files.atomic import exclusive, remove_scratch
 
 
 def swap(scratch: Path, folder: Path) -> None:
-    """Puts a whole store in place of an outdated one, whose splits it takes over.
+    """Replaces an outdated store by a complete one, which takes over its split files.
 
-    A process that is killed in between leaves the outdated store beside its place, where the next one finds it.
+    If the process is killed in between, the outdated store stays beside its place, where the next process finds it.
     """
     outdated = list(folder.parent.glob(f".{glob.escape(folder.name)}.old.*"))
     if os.path.lexists(folder):
@@ -28,9 +28,9 @@ def swap(scratch: Path, folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what a process left beside a store that was killed just after it had put it there.
+    """Removes what a process that was killed right after publishing a store left beside it.
 
-    Nothing goes while another process prepares the same store.
+    Nothing is removed while another process prepares the same store.
     """
     remove_scratch(folder)
     work = folder.parent / f".{folder.name}.parts"

@@ -1,20 +1,20 @@
-"""Folders of raw data, without what file managers, archives and file servers leave in them."""
+"""Lists folders of raw data, ignoring what file managers, archives and file servers leave in them."""
 
 import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from dmseg.data.raw import is_broken_link, is_folder, is_there, shown
+from dmseg.data.raw import is_broken_link, is_folder, is_there
 from dmseg.data.readers import natural_key
-from dmseg.errors import UserError
+from dmseg.errors import UserError, shown
 from dmseg.files.regular import is_junk
 
 log = logging.getLogger(__name__)
 
 
 def entries(folder: Path) -> list[Path]:
-    """Files and folders of a folder in natural order, junk left out.
+    """Files and folders of a folder in natural order, without junk.
 
     Raises:
         UserError: if the folder is missing or cannot be listed.
@@ -27,34 +27,37 @@ def entries(folder: Path) -> list[Path]:
 
 
 def folders(parent: Path) -> list[Path]:
-    """Folders of a folder, links to folders included; see `entries`.
+    """Subfolders of a folder in natural order, including links to folders, without junk.
 
     Raises:
-        UserError: if one cannot be looked at, or there is a link to nothing, which may have been a folder.
+        UserError: if one cannot be accessed, or there is a broken link, which may have pointed to a folder.
     """
-    return [path for path in entries(parent) if _is_folder(path)]
+    found = entries(parent)
+    if broken := next((path for path in found if is_broken_link(path)), None):
+        raise UserError(f"{shown(broken)} is a broken link; remove it, or restore its target")
+    return [path for path in found if is_folder(path)]
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Files at any depth, junk left out; links to folders are not followed.
+    """Files at any depth, without junk; links to folders are not followed.
 
     Raises:
         UserError: if a folder cannot be listed.
     """
 
     def refuse(error: OSError) -> None:
-        raise UserError(f"{shown(error.filename)} cannot be listed: {error.strerror}")
+        raise UserError(f"{shown(Path(error.filename))} cannot be listed: {error.strerror}")
 
     for place, below, names in os.walk(folder, onerror=refuse):
         below[:] = sorted(name for name in below if not is_junk(name))
         for path in (Path(place, name) for name in below):
             if path.is_symlink():
-                log.warning("%s is a link to a folder and is not followed; nothing in it is read", shown(path))
+                log.warning("%s is a link to a folder, which is not followed; nothing in it is read", shown(path))
         yield from (Path(place, name) for name in sorted(names) if not is_junk(name))
 
 
 def existing(path: Path) -> Path:
-    """The file of that name, in capitals or not; the path itself if there is none.
+    """The file of that name, ignoring case; the path itself if there is none.
 
     Raises:
         UserError: if its folder cannot be listed.
@@ -66,16 +69,10 @@ def existing(path: Path) -> Path:
 
 
 def nifti_file(folder: Path, stem: str) -> Path:
-    """The NIfTI file of a stem, ``.nii.gz`` or ``.nii``, in capitals or not; ``.nii.gz`` if there is none.
+    """The NIfTI file of a stem, ``.nii.gz`` or ``.nii``, ignoring case; ``.nii.gz`` if there is neither.
 
     Raises:
         UserError: see `existing`.
     """
     packed, plain = (existing(folder / f"{stem}{suffix}") for suffix in (".nii.gz", ".nii"))
     return plain if is_there(plain) and not is_there(packed) else packed
-
-
-def _is_folder(path: Path) -> bool:
-    if is_broken_link(path):
-        raise UserError(f"{shown(path)} is a link to nothing; remove it, or put back what it leads to")
-    return is_folder(path)

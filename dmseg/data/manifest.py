@@ -1,24 +1,22 @@
-"""The manifest of a prepared store: one schema, checked before anything relies on it."""
+"""Checks the manifest of a prepared store before anything relies on it."""
 
 import re
 from collections.abc import Callable, Mapping
-from reprlib import Repr
 from typing import Any
 
 from dmseg.data.case import Task
-from dmseg.data.contract import check_name, check_task
-from dmseg.errors import UserError
+from dmseg.data.contract import check_task
+from dmseg.errors import UserError, shown
+from dmseg.files.names import fault_of_name
 
 MAX_EDGE = 1 << 16
 """Largest edge of a slice, in pixels."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
-_SHORT = Repr()
-_SHORT.maxother = _SHORT.maxstring = 60
 
 
 def check_manifest(manifest: object) -> dict[str, Any]:
-    """Checks what a manifest holds, all but the arrays themselves.
+    """Checks the content of a manifest; the arrays are not read.
 
     Args:
         manifest: the parsed file.
@@ -27,37 +25,37 @@ def check_manifest(manifest: object) -> dict[str, Any]:
         The manifest.
 
     Raises:
-        ValueError: if it does not fit; it says which key has which value.
+        ValueError: if it is invalid; the message names the key and its value.
     """
     if not isinstance(manifest, dict):
-        raise ValueError(f"it is {_SHORT.repr(manifest)}; expected a mapping")
+        raise ValueError(f"it is {shown(manifest)}; expected a mapping")
     for key, (test, expected) in _SCHEMA.items():
         if key not in manifest and key in _LATER:
             continue
         if key not in manifest:
             raise ValueError(f"{key} is missing")
         if not test(manifest[key]):
-            raise ValueError(f"{key} is {_SHORT.repr(manifest[key])}; expected {expected}")
+            raise ValueError(f"{key} is {shown(manifest[key])}; expected {expected}")
     _check_cases(manifest["cases"], len(manifest["task"]["raters"]))
     cases = {row["case"] for row in manifest["cases"]}
     listed = manifest.get("listed") or cases
     if len(set(listed)) < len(listed) or not cases <= set(listed):
-        raise ValueError("listed does not name each case once")
+        raise ValueError("listed must name each case exactly once")
     return manifest
 
 
 def as_task(row: Mapping[str, Any]) -> Task:
-    """The task that a manifest describes."""
+    """The task described by a manifest."""
     return Task(row["name"], row["title"], row["cohort"], tuple(row["raters"]), row["anonymous_raters"])
 
 
 def is_digest(value: object) -> bool:
-    """Whether a value is a SHA-256 in hexadecimal."""
+    """Whether a value is a SHA-256 in lower-case hexadecimal."""
     return isinstance(value, str) and _DIGEST.match(value) is not None
 
 
 def is_count(value: object, least: int = 0) -> bool:
-    """Whether a value is a whole number, at least `least`."""
+    """Whether a value is a whole number of at least `least`."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
@@ -65,25 +63,19 @@ def _check_cases(rows: list[object], n_raters: int) -> None:
     first, seen = 0, set()
     for index, row in enumerate(rows):
         if not (isinstance(row, dict) and row.keys() >= {"case", "first", "n_slices", "raters"}):
-            raise ValueError(f"case {index} is {_SHORT.repr(row)}; expected case, first, n_slices and raters")
+            raise ValueError(f"case {index} is {shown(row)}; expected case, first, n_slices and raters")
         case, raters = row["case"], row["raters"]
-        _check_name(case)
+        if fault := fault_of_name(case):
+            raise ValueError(f"a case's id is {shown(case)}, which cannot name a file: {fault}")
         if case in seen:
-            raise ValueError(f"case {case} is there twice")
+            raise ValueError(f"case {case} is listed twice")
         if not is_count(row["first"]) or row["first"] != first or not is_count(row["n_slices"], 1):
-            raise ValueError(f"case {case} does not begin where the case before it ends, or has no slice")
+            raise ValueError(f"case {case} does not start where the previous case ends, or has no slices")
         known = isinstance(raters, list) and all(is_count(rater) and rater < n_raters for rater in raters)
         if not known or not raters or len(set(raters)) < len(raters):
-            raise ValueError(f"case {case} has raters {_SHORT.repr(raters)}; expected positions below {n_raters}")
+            raise ValueError(f"case {case} has raters {shown(raters)}; expected positions below {n_raters}")
         seen.add(case)
         first += row["n_slices"]
-
-
-def _check_name(name: object) -> None:
-    try:
-        check_name(name, "a case's id")
-    except UserError as error:
-        raise ValueError(str(error).partition("; rename")[0]) from None
 
 
 def _is_task(value: object) -> bool:
@@ -98,7 +90,7 @@ def _is_task(value: object) -> bool:
 
 
 def _are_texts(value: object) -> bool:
-    """Whether a value is a list of texts that can be written as UTF-8."""
+    """Whether a value is a list of texts that are valid in UTF-8."""
     return isinstance(value, list) and all(
         isinstance(text, str) and text.encode(errors="replace") == text.encode(errors="surrogatepass") for text in value
     )
@@ -115,15 +107,15 @@ def _are_source_files(value: object) -> bool:
 
 
 def _are_sources(value: object) -> bool:
-    return isinstance(value, dict) and all(row is None or _is_fingerprint(row) for row in value.values())
-
-
-def _is_fingerprint(row: object) -> bool:
-    return (
-        isinstance(row, dict)
-        and is_count(row.get("size"))
-        and isinstance(row.get("mtime_ns"), int)
-        and is_digest(row.get("sha256"))
+    return isinstance(value, dict) and all(
+        row is None
+        or (
+            isinstance(row, dict)
+            and is_count(row.get("size"))
+            and isinstance(row.get("mtime_ns"), int)
+            and is_digest(row.get("sha256"))
+        )
+        for row in value.values()
     )
 
 
@@ -134,10 +126,10 @@ _SCHEMA: dict[str, tuple[Callable[[Any], bool], str]] = {
     "digest": (is_digest, "64 hexadecimal digits"),
     "options": (lambda value: isinstance(value, dict), "a mapping"),
     "revision": (is_count, "a whole number"),
-    "source_files": (_are_source_files, "lists of a case and its files"),
+    "source_files": (_are_source_files, "pairs of a case and its files"),
     "sources": (_are_sources, "size, mtime_ns and sha256 of each file"),
     "listed": (_are_texts, "a list of cases"),
     "version": (lambda value: isinstance(value, str), "text"),
 }
 _LATER = ("listed", "version")
-"""Keys that the manifests of some stores lack."""
+"""Keys that stores written by earlier versions lack."""

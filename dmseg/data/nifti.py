@@ -1,8 +1,8 @@
-"""NIfTI files of one piece: the header, checked against the file, and its bytes as a stream.
+"""Single-file NIfTI: reads the header, checks it against the file, and opens the file as a stream.
 
-Accepted: NIfTI-1 and NIfTI-2 (magic ``n+1`` and ``n+2``), plain or compressed with gzip, either byte order; the content
-decides, not the name. Anything else is refused by name: a reader that guesses may fill in what is missing. Whatever a
-header asks for is compared with the length of the file before anything is allocated.
+Accepted are NIfTI-1 and NIfTI-2 (magic ``n+1`` and ``n+2``), uncompressed or gzip, of either byte order; the content
+decides, not the name. Other formats are named and refused: a reader that guesses may fill in what is missing. The size
+that a header declares is compared with the length of the file before any memory is allocated.
 """
 
 import math
@@ -18,25 +18,25 @@ import numpy.typing as npt
 from isal import igzip
 from nibabel.spatialimages import HeaderDataError
 
-from dmseg.data.raw import open_file, readable, shown
-from dmseg.errors import UserError
+from dmseg.data.raw import open_file, readable
+from dmseg.errors import UserError, shown
 
 GIB = 2**30
 BYTES_PER_PIXEL = 64
-"""Memory that reading takes for each pixel of a slice: as stored, as float32, and what is computed on the way."""
+"""Memory for reading, per pixel of a slice: as stored, as float32, and for intermediate results."""
 INFLATED_SHARE = 16
-"""A file may inflate to so many times the memory that reading it may take."""
+"""A file may decompress to this many times the memory limit for reading it."""
 MOST_PLANES = 2**20
 MOST_INFLATED = 1032
-"""A gzip file inflates to at most so many times its length."""
+"""A gzip file decompresses to at most this many times its length."""
 PADDING = 2**20
-"""So many zeros may follow the last voxel."""
+"""Largest number of zeros that may follow the last voxel."""
 
 _HEADERS = (
     (348, nibabel.Nifti1Header, slice(344, 348), (b"n+1\0",)),
     (540, nibabel.Nifti2Header, slice(4, 12), (b"n+2\0\r\n\032\n", b"n+2\0\0\0\0\0")),
 )
-"""Size, class, place of the magic and what it may be. A NIfTI-2 file copied as text has other line ends in it."""
+"""Size, class, position of the magic and its values. A NIfTI-2 file copied as text has other line ends in it."""
 _OTHER_FORMATS = (
     (0, b"version https://git-lfs", "a pointer of Git LFS, not the data; get the file itself"),
     (0, b"/annex/objects/", "a pointer of git-annex, not the data; get the file itself"),
@@ -56,22 +56,22 @@ _OTHER_FORMATS = (
     (0, b"\xfd7zXZ", "compressed with xz; unpack it, or compress it with gzip"),
     (0, b"\x28\xb5\x2f\xfd", "compressed with zstd; unpack it, or compress it with gzip"),
     (257, b"ustar", "a tar archive; unpack it"),
-    (0, b"<", "a web page or XML, not the data; get it again"),
+    (0, b"<", "a web page or XML, not the data; download it again"),
 )
 
-_UNKNOWN = "not a NIfTI file (.nii or .nii.gz), whatever its name says; get it again, or convert it"
+_UNKNOWN = "not a NIfTI file (.nii or .nii.gz), whatever its name is; download it again, or convert it"
 
 
 @dataclass(frozen=True)
 class NiftiHeader:
-    """What the header of a NIfTI file says, checked.
+    """The checked header of a NIfTI file.
 
     Attributes:
-        extents: all extents, at least one, each at least 1.
+        extents: extents of all axes, each at least 1.
         dtype: type of the stored values, real numbers.
-        offset: position of the first voxel in the (inflated) file.
-        scaling: slope and intercept that stored values are to be transformed with, or None.
-        affine: (4, 4) from voxel to mm, NaN where the header has none that can be used.
+        offset: position of the first voxel in the (decompressed) file.
+        scaling: slope and intercept to apply to stored values, or None.
+        affine: (4, 4) from voxel to mm; NaN if the header has no usable one.
     """
 
     extents: tuple[int, ...]
@@ -82,7 +82,7 @@ class NiftiHeader:
 
     @property
     def n_bytes(self) -> int:
-        """Length of the (inflated) file up to its last voxel."""
+        """Length of the (decompressed) file up to its last voxel."""
         return self.offset + math.prod(self.extents) * self.dtype.itemsize
 
 
@@ -91,11 +91,11 @@ def read_header(path: Path, max_bytes: int) -> NiftiHeader:
 
     Args:
         path: the file.
-        max_bytes: memory that reading the file may take.
+        max_bytes: limit of the memory for reading the file.
 
     Raises:
-        UserError: if the file is missing, no regular file, no NIfTI, damaged, shorter than its header says, does not
-            hold real numbers, or is too large.
+        UserError: if the file is missing, not a regular file, not NIfTI, damaged, shorter than its header says, not of
+            real numbers, or too large.
     """
     with readable(path), open_stream(path) as file:
         block = file.read(_HEADERS[-1][0])
@@ -111,11 +111,11 @@ def read_header(path: Path, max_bytes: int) -> NiftiHeader:
 
 @contextmanager
 def open_stream(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a regular file for reading, inflated where its content is compressed.
+    """Opens a regular file for reading and decompresses it if its content is gzip.
 
     Raises:
         OSError: if it is missing or may not be read.
-        UserError: if there is something else of that name.
+        UserError: if it is not a regular file.
     """
     with open_file(path) as raw:
         packed = _is_packed(raw)
@@ -127,10 +127,10 @@ def open_stream(path: Path) -> Iterator[IO[bytes]]:
 
 
 def finish(path: Path, file: IO[bytes]) -> None:
-    """Reads a stream after its last voxel to its end, so that checksums and lengths of all gzip members are compared.
+    """Reads a stream from the last voxel to its end, so that the checksums of all gzip members are verified.
 
     Raises:
-        UserError: if something else than a few zeros follows.
+        UserError: if anything but a few zeros follows.
         OSError: if a checksum or length is wrong.
     """
     followed = 0
@@ -138,7 +138,7 @@ def finish(path: Path, file: IO[bytes]) -> None:
         followed += len(data)
         if followed > PADDING or data.count(0) < len(data):
             raise UserError(
-                f"{shown(path)} goes on after the last voxel of its header; the file is damaged: get it again"
+                f"{shown(path)} continues after the last voxel of its header; the file is damaged: download it again"
             )
 
 
@@ -154,12 +154,12 @@ def _format(block: bytes) -> str:
             return name
     analyze = len(block) >= 348 and 348 in (int.from_bytes(block[:4], "little"), int.from_bytes(block[:4], "big"))
     if analyze:
-        return "a header without NIfTI's magic (Analyze, or damaged); get it again, or convert it to .nii.gz"
+        return "a header without the NIfTI magic (Analyze, or damaged); download it again, or convert it to .nii.gz"
     return _UNKNOWN
 
 
 def _parse(block: bytes) -> tuple[Any, int] | None:
-    """Header and its size; None if it is no NIfTI file of one piece. The header's size tells the byte order."""
+    """Header and its size, which gives the byte order; None if it is not a single-file NIfTI."""
     sizes = {"<": int.from_bytes(block[:4], "little"), ">": int.from_bytes(block[:4], "big")}
     for size, kind, place, magics in _HEADERS:
         order = next((order for order, found in sizes.items() if found == size), None)
@@ -169,10 +169,10 @@ def _parse(block: bytes) -> tuple[Any, int] | None:
 
 
 def _checked(path: Path, header: Any, size: int) -> NiftiHeader:  # noqa: ANN401
-    """The header's fields.
+    """Checks the fields of a header.
 
     Raises:
-        UserError: if they cannot be used.
+        UserError: if one of them is not usable.
     """
     n_axes = int(header["dim"][0])
     if not 1 <= n_axes <= 7:
@@ -187,16 +187,20 @@ def _checked(path: Path, header: Any, size: int) -> NiftiHeader:  # noqa: ANN401
     if dtype.kind not in "iuf":
         name = "complex" if dtype.kind == "c" else "colour" if dtype.names else "unsupported"
         code = int(header["datatype"])
-        raise UserError(f"{shown(path)} holds {name} values (data type {code}); expected a volume of real numbers")
+        raise UserError(f"{shown(path)} has {name} values (data type {code}); expected a volume of real numbers")
     offset = float(header["vox_offset"])
     if not (math.isfinite(offset) and offset >= size + 4):  # readers disagree on what a smaller one means
-        raise _cannot_be(path, f"places its first voxel at byte {offset:g} (vox_offset), not behind the header")
+        raise _cannot_be(path, f"places its first voxel at byte {offset:g} (vox_offset), not after the header")
     extents = tuple(int(extent) for extent in header.get_data_shape())
-    return NiftiHeader(extents, dtype, int(header["vox_offset"]), _scaling(path, header), _affine(header))
+    try:
+        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+    except (HeaderDataError, ValueError, np.linalg.LinAlgError):
+        affine = np.full((4, 4), np.nan)
+    return NiftiHeader(extents, dtype, int(header["vox_offset"]), _scaling(path, header), affine)
 
 
 def _scaling(path: Path, header: Any) -> tuple[float, float] | None:  # noqa: ANN401
-    """Slope and intercept; None where there is none: a slope of 0, or NaN as nibabel writes it."""
+    """Slope and intercept; None if values are not scaled: a slope of 0, or NaN as nibabel writes it."""
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0 or math.isnan(slope) or (slope, intercept) == (1.0, 0.0):
         return None
@@ -206,7 +210,7 @@ def _scaling(path: Path, header: Any) -> tuple[float, float] | None:  # noqa: AN
 
 
 def _check_length(path: Path, header: NiftiHeader, max_bytes: int) -> None:
-    """Compares what a header asks for with the file's length and with what may be read."""
+    """Compares the size that a header declares with the file's length and with the memory limit."""
     with open_file(path) as file:
         length = file.seek(0, 2)
         file.seek(0)
@@ -214,24 +218,24 @@ def _check_length(path: Path, header: NiftiHeader, max_bytes: int) -> None:
     if header.n_bytes > most:
         raise UserError(
             f"{shown(path)} cannot be read (it is too short for the {header.extents} voxels of its header); "
-            "the file is damaged: get it again"
+            "the file is damaged: download it again"
         )
     if header.n_bytes > INFLATED_SHARE * max_bytes:
         raise too_large(path, f"{header.n_bytes / GIB:.3g} GiB of voxels", f"{INFLATED_SHARE * max_bytes / GIB:.3g}")
     if math.prod(header.extents[2:]) > MOST_PLANES:
         raise UserError(
-            f"{shown(path)} has the shape {header.extents}: more than {MOST_PLANES} planes; join or leave out some"
+            f"{shown(path)} has the shape {header.extents}: more than {MOST_PLANES} planes; merge or remove some"
         )
 
 
 def check_pixels(path: Path, n_pixels: int, max_bytes: int, what: str = "a slice") -> None:
-    """Refuses images of which one slice would take more memory than a file may.
+    """Refuses images whose slices need more memory than allowed.
 
     Args:
         path: the file.
-        n_pixels: pixels of a slice, of all channels.
-        max_bytes: memory that reading the file may take.
-        what: has these pixels.
+        n_pixels: pixels of a slice, over all channels.
+        max_bytes: limit of the memory for reading the file.
+        what: what has these pixels, for the message.
 
     Raises:
         UserError: if there are more than ``max_bytes / BYTES_PER_PIXEL``.
@@ -241,25 +245,18 @@ def check_pixels(path: Path, n_pixels: int, max_bytes: int, what: str = "a slice
 
 
 def too_large(path: Path, what: str, most: str) -> UserError:
-    """What is said of a file that would take too much memory or time, and how to allow it.
+    """The error for a file that needs too much memory or time; says how to allow it.
 
     Args:
         path: the file.
-        what: it has.
-        most: how much is read at most.
+        what: what it has.
+        most: the limit.
     """
     return UserError(
-        f"{shown(path)} has {what}, but at most {most} are read; if the file is right, raise data.max_gib "
+        f"{shown(path)} has {what}, but at most {most} are allowed; if the file is right, raise data.max_gib "
         "(memory for one file in GiB)"
     )
 
 
 def _cannot_be(path: Path, what: str) -> UserError:
-    return UserError(f"{shown(path)} cannot be read: its header {what}; the file is damaged: get it again")
-
-
-def _affine(header: Any) -> npt.NDArray[np.float64]:  # noqa: ANN401
-    try:
-        return np.asarray(header.get_best_affine(), dtype=np.float64)
-    except (HeaderDataError, ValueError, np.linalg.LinAlgError):
-        return np.full((4, 4), np.nan)
+    return UserError(f"{shown(path)} cannot be read: its header {what}; the file is damaged: download it again")

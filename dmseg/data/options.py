@@ -1,4 +1,4 @@
-"""Options of adapters as users write them, checked: one line that names the key, the value and what it may be."""
+"""Checks options of adapters; messages name the key, the value and what is allowed."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,22 +7,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dmseg.errors import UserError
+from dmseg.errors import UserError, check_choice, shown
 
 
 def check_choices(given: Mapping[str, object], choices: Mapping[str, Sequence[str]]) -> None:
-    """Checks options that are one of a few words.
+    """Checks options that have a fixed set of values.
 
     Args:
         given: the options by name.
-        choices: what each of them may be.
+        choices: the values that each of them may have.
 
     Raises:
-        UserError: if one is anything else.
+        UserError: if one has another value.
     """
     for option, value in given.items():
-        if not isinstance(value, str) or value not in choices[option]:
-            raise UserError(f"data.{option} is {value!r:.80}, but may be {' or '.join(choices[option])}")
+        check_choice(f"data.{option}", value, choices[option])
 
 
 def check_whole(option: str, value: object, low: int, high: int | None = None, unset: str = "") -> None:
@@ -30,43 +29,45 @@ def check_whole(option: str, value: object, low: int, high: int | None = None, u
 
     Args:
         option: its name.
-        value: what the user wrote.
-        low: least value.
-        high: largest value, or None.
-        unset: what null stands for; empty where it must be a number.
+        value: the value to check.
+        low: smallest value.
+        high: largest value, or None for no limit.
+        unset: meaning of null; empty if null is not allowed.
 
     Raises:
-        UserError: if it is no whole number, or out of range.
+        UserError: if it is not a whole number, or out of range.
     """
     if value is None and unset:
         return
     is_whole = isinstance(value, int) and not isinstance(value, bool)
     if not is_whole or value < low or (high is not None and value > high):  # type: ignore[operator]
-        allowed = f"must be a whole number, at least {low}" if high is None else f"may be {low} to {high}"
-        raise UserError(f"data.{option} is {value!r:.80}, but {allowed}{f', or null for {unset}' if unset else ''}")
+        allowed = f"a whole number of at least {low}" if high is None else f"a whole number from {low} to {high}"
+        raise UserError(
+            f"data.{option} is {shown(value)}, but must be {allowed}{f', or null for {unset}' if unset else ''}"
+        )
 
 
 def check_max_gib(value: object) -> None:
-    """Checks the memory that reading one file may take.
+    """Checks the memory limit for reading one file.
 
     Raises:
         UserError: if it is not a number above 0.
     """
     if not _is_number(value) or not value > 0:  # type: ignore[operator]
-        raise UserError(f"data.max_gib is {value!r:.80}, but must be a number of GiB above 0")
+        raise UserError(f"data.max_gib is {shown(value)}, but must be a number of GiB above 0")
 
 
 def read_window(value: object) -> npt.NDArray[np.float64] | None:
-    """An intensity window as (1, 2) array; None for null.
+    """Converts an intensity window to a (1, 2) array; null becomes None.
 
     Raises:
-        UserError: if it is not a list of two finite numbers, the lower one first.
+        UserError: if it is not a list of two finite numbers in ascending order.
     """
     if value is None:
         return None
     pair = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
     if len(pair) != 2 or not all(map(_is_number, pair)) or not pair[0] < pair[1]:
-        raise UserError(f"data.window is {value!r:.80}, but must be [low, high], or null for percentiles")
+        raise UserError(f"data.window is {shown(value)}, but must be [low, high], or null for percentiles")
     return np.array([pair], dtype=np.float64)
 
 

@@ -1,7 +1,7 @@
-"""Parts of a prepared store: one case each, kept until the store is whole, so that an interrupted prepare goes on.
+"""Parts of a prepared store: one case each, kept until the store is complete, so that `prepare` can be resumed.
 
-A part is a folder with ``images`` (n, C, S, S), raw uint8 or int16, ``annotations`` (n, r, S, S), raw uint8, r being
-the raters of the case, and ``case.json``, which carries checksums of the three. It appears whole or not at all.
+A part is a folder with ``images`` (n, C, S, S), raw uint8 or int16, ``annotations`` (n, r, S, S), raw uint8, where r is
+the number of raters of the case, and ``case.json``, which contains checksums of the three. It is published atomically.
 """
 
 import hashlib
@@ -24,11 +24,11 @@ from dmseg.files.atomic import scratch_folder
 from dmseg.files.regular import open_regular, read_regular
 
 CHUNK = 32
-"""Slices that are held at a time."""
+"""Slices in memory at a time."""
 
 Bytes = npt.NDArray[np.uint8]
 Intensities = npt.NDArray[np.integer[Any]]
-"""Intensities as they are stored: from 0 to the largest value of their type, uint8 or int16."""
+"""Stored intensities: from 0 to the largest value of their type, uint8 or int16."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Part:
 
     Attributes:
         case: id of the case.
-        raters: positions in the rater axis of those who annotated it.
-        n_slices: number of its slices, may be 0.
-        n_channels: image channels.
+        raters: positions, on the rater axis, of the raters who annotated it.
+        n_slices: number of its slices, possibly 0.
+        n_channels: number of image channels.
         size: edge of a slice in pixels.
-        key: what else the part depends on.
+        key: everything else that the part depends on.
         sources: fingerprint of each source file, by absolute path.
         dtype: of the images.
         crc32: of the two arrays' files.
@@ -58,7 +58,7 @@ class Part:
     crc32: tuple[int, int] = (0, 0)
 
     def is_whole(self, folder: Path) -> bool:
-        """Whether the arrays are as they were written; they may not be after a loss of power."""
+        """Whether the arrays are as they were written; after a power failure they may not be."""
         pixels = self.n_slices * self.size**2
         lengths = pixels * self.n_channels * np.dtype(self.dtype).itemsize, pixels * len(self.raters)
         for name, length, crc in zip(("images", "annotations"), lengths, self.crc32, strict=True):
@@ -79,14 +79,14 @@ class Part:
 def write_part(
     case: Case, slices: Iterator[tuple[Intensities, Bytes]], files: CaseFiles, key: str, folder: Path
 ) -> Part:
-    """Writes a part.
+    """Writes the part of a case.
 
     Args:
         case: the case.
         slices: image (C, S, S) of the case's `dtype`, and annotations (r, S, S), of each slice.
         files: the case's sources.
-        key: what else the part depends on.
-        folder: where the part goes.
+        key: everything else that the part depends on.
+        folder: the part's folder.
 
     Raises:
         UserError: if the case cannot be read.
@@ -108,7 +108,7 @@ def write_part(
 
 
 def read_part(folder: Path, files: CaseFiles, key: str) -> Part | None:
-    """Reads what a part holds; None where there is none, it is damaged, or it is of other sources or another key."""
+    """Reads a part; None if it is missing or damaged, or was made from other sources or with another key."""
     try:
         row = parse_sealed(read_regular(folder / "case.json", MAX_BYTES))
         part = Part(**{**row, "raters": tuple(row["raters"]), "crc32": tuple(row["crc32"])})
@@ -120,7 +120,7 @@ def read_part(folder: Path, files: CaseFiles, key: str) -> Part | None:
 
 
 def part_folder(work: Path, case: str) -> Path:
-    """Place of a case's part, whatever signs its id has."""
+    """Folder of a case's part, whatever characters its id has."""
     return work / hashlib.sha256(case.encode()).hexdigest()[:24]
 
 

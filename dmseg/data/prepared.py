@@ -2,8 +2,8 @@
 
 A store is a folder with ``images.npy`` (N, C, S, S) uint8 or int16, ``annotations.npy`` (N, R, S, S) uint8, 0 or 1,
 ``manifest.json`` (cases with their slices and raters, options, checksums of the sources, digest of the arrays) and
-``seal.json`` (checksums of these three). It is written beside its final place and renamed when whole. ``times.json``
-(see `all_unchanged`) and files of splits may join later.
+``seal.json`` (checksums of these three). It is written beside its final place and renamed once complete. Split files
+and ``times.json`` (see `all_unchanged`) may be added later.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dmseg import __version__
-from dmseg.data.case import Adapter, Case, CaseFiles, Task
+from dmseg.data.case import Adapter, CaseFiles, Task
 from dmseg.data.contract import check_name, check_task, checked_case, checked_cases
 from dmseg.data.fingerprints import all_unchanged, fingerprints, missing_files, paths
 from dmseg.data.integrity import (
@@ -38,17 +38,17 @@ from dmseg.data.integrity import (
 from dmseg.data.leftovers import remove_leftovers, swap
 from dmseg.data.manifest import as_task
 from dmseg.data.parts import Intensities, Part, part_folder, read_part, write_part
-from dmseg.data.sealed_json import parse_json
 from dmseg.data.slices import stored_slices
-from dmseg.data.suspicions import Suspicions, some
-from dmseg.errors import DamagedStoreError, UserError
-from dmseg.files.atomic import exclusive, scratch_folder, sweep, writing
+from dmseg.data.suspicions import Suspicions
+from dmseg.errors import DamagedStoreError, UserError, some
+from dmseg.files.atomic import discard, exclusive, scratch_folder, sweep, writing
+from dmseg.files.schema import parse_json
 
 REVISION = 1
-"""Raised when a change gives other arrays for the same sources and options."""
+"""Incremented when a change produces different arrays from the same sources and options."""
 
 REPORT_SECONDS = 15.0
-"""How often a long preparation says how far it is."""
+"""Time between progress messages of a long preparation."""
 
 Result = TypeVar("Result")
 
@@ -63,7 +63,7 @@ class PreparedCase:
         case: id.
         first: index of its first slice.
         n_slices: number of its slices.
-        raters: positions in the rater axis of those who annotated it.
+        raters: positions, on the rater axis, of the raters who annotated it.
     """
 
     case: str
@@ -78,7 +78,7 @@ class PreparedCase:
 
 
 class PreparedTask:
-    """An opened store, its files compared with its seal (`dmseg.data.integrity`).
+    """An opened store, after its files have been checked against its seal (`dmseg.data.integrity`).
 
     Args:
         folder: the store's folder.
@@ -98,12 +98,12 @@ class PreparedTask:
 
     @property
     def digest(self) -> str:
-        """Names the content: arrays, case ids and raters."""
+        """SHA-256 of the content: arrays, case ids and raters."""
         return str(self.manifest["digest"])
 
     @property
     def listed(self) -> list[str]:
-        """Ids of all cases of the data set, which folds are made of; those without a slice are not in `cases`."""
+        """Ids of all cases of the data set, from which folds are made; cases without slices are not in `cases`."""
         return list(self.manifest.get("listed") or [case.case for case in self.cases])
 
     @property
@@ -113,12 +113,12 @@ class PreparedTask:
 
     @cached_property
     def images(self) -> Intensities:
-        """(N, C, S, S), memory-mapped; 0 and the type's largest value are the ends of the case's intensity window."""
+        """(N, C, S, S), memory-mapped; the case's intensity window runs from 0 to the type's largest value."""
         return np.load(self.folder / IMAGES, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
 
     @cached_property
     def annotation_arrays(self) -> npt.NDArray[np.uint8]:
-        """(N, R, S, S) uint8, 0 or 1, memory-mapped; raters absent from a case are blank."""
+        """(N, R, S, S) uint8, 0 or 1, memory-mapped; blank for raters who did not annotate the case."""
         return np.load(self.folder / ANNOTATIONS, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
 
     @property
@@ -127,12 +127,12 @@ class PreparedTask:
         return int(self.images.shape[1])
 
     def annotations(self, case: PreparedCase) -> npt.NDArray[np.uint8]:
-        """Annotations of a whole case: (R, n_slices, S, S), only raters who annotated it."""
+        """Annotations of a whole case by the raters who annotated it: (R, n_slices, S, S)."""
         return np.moveaxis(self.annotation_arrays[case.span][:, list(case.raters)], 1, 0)
 
 
 def store_folder(parent: Path, data: str, task: Task, root: str, size: int, options: dict[str, Any]) -> Path:
-    """Place of a store: one folder for each task, size, source folder and set of options.
+    """Folder of a store: one for each task, size, source folder and set of options.
 
     Raises:
         UserError: if the name of the data set or of the task cannot name a folder.
@@ -144,9 +144,9 @@ def store_folder(parent: Path, data: str, task: Task, root: str, size: int, opti
 
 
 def is_current(folder: Path, files: list[CaseFiles], options: dict[str, Any]) -> bool:
-    """Whether the store is whole and was made from these very sources with these options.
+    """Whether the store is intact and was prepared from these sources with these options.
 
-    A source whose size and time are unchanged counts as the same; otherwise its checksum decides.
+    A source whose size and time have not changed counts as the same; otherwise its checksum decides.
     """
     try:
         manifest = read_store(folder)
@@ -167,26 +167,26 @@ def prepare(
     options: dict[str, Any],
     workers: int = 1,
 ) -> bool:
-    """Writes the store of a task, unless it is there, whole and current; then it is sealed if it was not.
+    """Writes the store of a task unless it is there, intact and current; seals it if it has no seal.
 
-    Every case that is done is kept beside the store until the store is whole: called again after an interruption, or
-    after damaged files were replaced, it goes on with the cases that are missing.
+    Finished cases are kept beside the store until it is complete: when called again after an interruption, or after
+    damaged files were replaced, it continues with the missing cases.
 
     Args:
         adapter: reads the raw files.
         task: the task.
-        folder: where the store goes (`store_folder`).
+        folder: the store's folder (`store_folder`).
         size: edge that slices are resized to: images bilinearly, annotations to the nearest pixel.
-        options: everything beside the sources that the arrays depend on; kept in the manifest.
-        workers: number of cases that are read at a time.
+        options: everything else that the arrays depend on; kept in the manifest.
+        workers: number of cases read in parallel.
 
     Returns:
         Whether anything was written.
 
     Raises:
-        UserError: if a source is missing, damaged or not what it should be, or the adapter breaks its contract
-            (`dmseg.data.contract`; all such cases are logged before), or there is not one slice.
-        UnwritableError: if the disk is full or cannot be written to; cases that are done are kept.
+        UserError: if a source is missing, damaged or unsuitable, the adapter breaks its contract
+            (`dmseg.data.contract`; all faulty cases are logged first), or there are no slices.
+        UnwritableError: if the disk is full or cannot be written to; finished cases are kept.
     """
     check_task(task)
     files = checked_cases(adapter.list_cases(task.name), task)
@@ -195,22 +195,37 @@ def prepare(
         remove_leftovers(folder)
         return False
     work = folder.parent / f".{folder.name}.parts"
-    with writing(folder, kept="cases that are done are kept"), exclusive(work):
+    with writing(folder, kept="finished cases are kept"), exclusive(work):
         sweep(work)
         if is_current(folder, files, options):
             return False
-        _name_damage(folder)
+        try:
+            read_store(folder)
+        except DamagedStoreError as error:
+            log.warning("%s; the store is prepared again", error.fault)
+        except UserError:
+            pass
         parts = _make_parts(adapter, task, files, work, size, options, workers)
         with scratch_folder(folder) as scratch:
             content, arrays = _assemble(parts, task, size, work, scratch)
+            known = {part.case: part.sources for part in parts}
+            described = [known.get(case.case) or fingerprints(case) for case in files]  # also of cases left out
+            sources = {path: value for each in described for path, value in each.items()}
             content |= {
                 "options": options,
                 "revision": REVISION,
                 "version": __version__,
-                **_describe_sources(files, parts),
+                "listed": [case.case for case in files],
+                "source_files": [[case.case, paths(case)] for case in files],
+                "sources": sources,
             }
             manifest = json.dumps(content, indent=1).encode()
-            _refuse_huge(manifest, task)
+            try:
+                parse_json(manifest)
+            except ValueError as error:
+                raise UserError(
+                    f"task {task.name} has too many source files for a store ({error}); merge files"
+                ) from None
             (scratch / MANIFEST).write_bytes(manifest)
             write_seal(scratch, arrays, manifest)
             swap(scratch, folder)
@@ -227,14 +242,27 @@ def _make_parts(
     options: dict[str, Any],
     workers: int,
 ) -> list[Part]:
-    """Prepares the cases that are not done yet; returns all that could be read, in their order."""
+    """Prepares the cases that are not finished yet; returns all that could be read, in their order."""
     key = json.dumps([REVISION, asdict(task), size, options], sort_keys=True)
-    _refuse_missing(adapter, files)
+    missing = [] if adapter.skips_faulty else missing_files(files)
+    if missing:
+        others = f" and {len(missing) - 1} more files are" if len(missing) > 1 else " is"
+        raise UserError(
+            f"{missing[0]}{others} missing\nhow to get the data: {adapter.about.source}\n"
+            "to continue without such cases, set data.faulty_cases=skip"
+        )
 
     def make(case: CaseFiles) -> Part | UserError:
         place = part_folder(work, case.case)
         try:
-            return read_part(place, case, key) or _make_part(adapter, task, case, place, size, key)
+            if (part := read_part(place, case, key)) is not None:
+                return part
+            discard(place)
+            try:
+                opened = checked_case(adapter.read_case(task.name, case), case, task)
+            except OSError as error:
+                raise UserError(f"case {case.case} cannot be read ({error})") from error
+            return write_part(opened, stored_slices(opened, size), case, key, place)
         except UserError as error:
             return error
 
@@ -247,62 +275,38 @@ def _make_parts(
         names = some([case for case, _ in faults])
         raise UserError(
             f"{faults[0][1]}\n{len(faults)} of {len(files)} cases cannot be read: {names}; "
-            "fix them and call again, the others are kept"
+            "fix them and run the command again; finished cases are kept"
         )
     return [result for result in results if isinstance(result, Part)]
 
 
-def _make_part(adapter: Adapter, task: Task, files: CaseFiles, place: Path, size: int, key: str) -> Part:
-    if place.is_dir() and not place.is_symlink():
-        shutil.rmtree(place, ignore_errors=True)
-    else:
-        place.unlink(missing_ok=True)
-    case = _read_case(adapter, task, files)
-    return write_part(case, stored_slices(case, size), files, key, place)
-
-
-def _read_case(adapter: Adapter, task: Task, files: CaseFiles) -> Case:
-    try:
-        return checked_case(adapter.read_case(task.name, files), files, task)
-    except OSError as error:
-        raise UserError(f"case {files.case} cannot be read ({error})") from error
-
-
 def _side_by_side(make: Callable[[CaseFiles], Result], files: list[CaseFiles], workers: int) -> list[Result]:
-    """Applies a function to all cases in threads (inflating and array arithmetic let other threads run)."""
+    """Applies a function to all cases in threads (decompression and array arithmetic release the GIL)."""
     pool = ThreadPoolExecutor(workers)
     try:
-        results, told = [], time.monotonic()
+        results, reported = [], time.monotonic()
         for done, result in enumerate(pool.map(make, files), start=1):
             results.append(result)
-            if time.monotonic() - told > REPORT_SECONDS:
+            if time.monotonic() - reported > REPORT_SECONDS:
                 log.info("%d of %d cases", done, len(files))
-                told = time.monotonic()
+                reported = time.monotonic()
         return results
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _refuse_missing(adapter: Adapter, files: list[CaseFiles]) -> None:
-    missing = [] if adapter.skips_faulty else missing_files(files)
-    if missing:
-        others = f" and {len(missing) - 1} more files are" if len(missing) > 1 else " is"
-        raise UserError(
-            f"{missing[0]}{others} missing\nhow to get them: {adapter.about.source}\n"
-            "data.faulty_cases=skip goes on without such cases"
-        )
-
-
 def _assemble(
     parts: list[Part], task: Task, size: int, work: Path, folder: Path
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Joins the parts to the store's arrays; returns the manifest's part about the content, and the arrays' seals."""
+    """Joins the parts into the store's arrays; returns the manifest's entries about them, and their seals."""
     kept = [part for part in parts if part.n_slices]
     if not kept:
-        raise UserError(f"task {task.name} has not one slice to keep in {len(parts)} cases; check the data's labels")
+        raise UserError(f"task {task.name} has no slices to keep in {len(parts)} cases; check the labels of the data")
     odd = next((part for part in kept if _kind(part) != _kind(kept[0])), None)
     if odd is not None:
-        raise UserError(f"case {odd.case} has {_kind(odd)}, but case {kept[0].case} {_kind(kept[0])}; make them alike")
+        raise UserError(
+            f"case {odd.case} has {_kind(odd)}, but case {kept[0].case} has {_kind(kept[0])}; make them alike"
+        )
     suspicions = Suspicions(task, len(kept))
     total, digest, first, rows = sum(part.n_slices for part in kept), ContentDigest(), 0, []
     with (
@@ -310,7 +314,7 @@ def _assemble(
         ArrayFile(folder / ANNOTATIONS, (total, len(task.raters), size, size), "uint8") as annotations,
     ):
         for part in kept:
-            for image, masks in suspicions.look(part, part.chunks(part_folder(work, part.case))):
+            for image, masks in suspicions.inspect(part, part.chunks(part_folder(work, part.case))):
                 images.write(image.data)
                 annotations.write(_all_raters(masks, part.raters, len(task.raters)).data)
                 digest.add(image, masks)
@@ -323,43 +327,14 @@ def _assemble(
     return content, {IMAGES: images.row, ANNOTATIONS: annotations.row}
 
 
-def _name_damage(folder: Path) -> None:
-    """Says it where a store is made again because it is damaged."""
-    try:
-        read_store(folder)
-    except DamagedStoreError as error:
-        log.warning("%s; the store is prepared again", error.fault)
-    except UserError:
-        pass
-
-
-def _refuse_huge(manifest: bytes, task: Task) -> None:
-    """Refuses to write a manifest that would not be read."""
-    try:
-        parse_json(manifest)
-    except ValueError as error:
-        raise UserError(f"task {task.name}: the list of source files is too long ({error}); join files") from None
-
-
 def _kind(part: Part) -> str:
     return f"{part.n_channels} channels stored as {part.dtype}"
 
 
 def _all_raters(masks: npt.NDArray[np.uint8], raters: tuple[int, ...], count: int) -> npt.NDArray[np.uint8]:
-    """(n, r, S, S) to (n, R, S, S), absent raters blank."""
+    """Expands (n, r, S, S) to (n, R, S, S), blank for absent raters."""
     if raters == tuple(range(count)):
         return masks
     spread = np.zeros((len(masks), count, *masks.shape[2:]), dtype=np.uint8)
     spread[:, list(raters)] = masks
     return spread
-
-
-def _describe_sources(files: list[CaseFiles], parts: list[Part]) -> dict[str, Any]:
-    """All sources, those of cases that were left out too; and the ids that folds are made of."""
-    known = {part.case: part.sources for part in parts}
-    sources = [known.get(case.case) or fingerprints(case) for case in files]
-    return {
-        "listed": [case.case for case in files],
-        "source_files": [[case.case, paths(case)] for case in files],
-        "sources": {path: value for each in sources for path, value in each.items()},
-    }

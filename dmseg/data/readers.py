@@ -1,4 +1,4 @@
-"""What the adapters make of single files: names in natural order, and masks of one tolerance."""
+"""Helpers of adapters: natural order of names, and checks of binary masks."""
 
 import re
 from pathlib import Path
@@ -7,18 +7,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dmseg.data.raw import shown
-from dmseg.errors import UserError
+from dmseg.errors import UserError, shown, some
 
 Array = npt.NDArray[np.float32]
 
 TOLERANCE = 1e-2
-"""Values of masks and labels this near to a whole number are it: some tools store 0.9999, or shares of the largest."""
+"""Tolerance for whole numbers in masks and labels: some tools store 0.9999, or fractions of the maximum."""
 FOREGROUND = (1, 255, 65535)
-"""What binary masks hold beside 0."""
+"""Foreground values of binary masks."""
 LONGEST_NUMBER = 1000
-"""Digits of a number in a name; Python refuses to read very long ones."""
-SOFT = "soft masks are not supported yet; give one binary mask for each rater"
+"""Largest number of digits of a number in a name; Python refuses to parse very long ones."""
+SOFT = "soft masks are not supported yet; provide one binary mask for each rater"
 
 
 def natural_key(text: str) -> list[tuple[int, int | str]]:
@@ -28,10 +27,10 @@ def natural_key(text: str) -> list[tuple[int, int | str]]:
 
 
 def as_mask(values: Array, path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """Checks that an array is a binary mask of the image's shape.
+    """Converts an array to a binary mask of the image's shape.
 
     Args:
-        values: what the file holds; 0 and one other value, 1, 255 or 65535, within `TOLERANCE`.
+        values: content of the file: 0 and one other value, 1, 255 or 65535, within `TOLERANCE`.
         path: the file, for the message.
         shape: the image's (H, W).
 
@@ -39,7 +38,7 @@ def as_mask(values: Array, path: Path, shape: tuple[int, ...]) -> npt.NDArray[np
         (H, W) uint8, 0 or 1.
 
     Raises:
-        UserError: if the shape differs or there are other values.
+        UserError: if the shape differs, or the array contains other values.
     """
     if values.shape != shape:
         raise UserError(f"{shown(path)} has shape {values.shape}, but its image has {shape}; mask and image must match")
@@ -51,15 +50,14 @@ def as_mask(values: Array, path: Path, shape: tuple[int, ...]) -> npt.NDArray[np
             return mask.astype(np.uint8)
     is_soft = values.min() >= 0 and largest <= 1
     advice = SOFT if is_soft else f"expected 0 and one of {', '.join(map(str, FOREGROUND))}"
-    raise UserError(f"{shown(path)} is not a binary mask: it holds {some_values(values)}; {advice}")
+    raise UserError(f"{shown(path)} is not a binary mask: it contains {some_values(values)}; {advice}")
 
 
-def some_values(values: npt.NDArray[Any], shown: int = 5) -> str:
-    """The first few different values of an array, with all the digits that tell them apart."""
-    found = np.unique(values)
-    return ", ".join(map(one_value, found[:shown])) + (", ..." if len(found) > shown else "")
+def some_values(values: npt.NDArray[Any]) -> str:
+    """The first few distinct values of an array, with all their digits."""
+    return some([one_value(value) for value in np.unique(values)])
 
 
 def one_value(value: object) -> str:
-    """A number with all its digits, without an idle fraction."""
+    """A number with all its digits, without a fraction of zero."""
     return str(value).removesuffix(".0")

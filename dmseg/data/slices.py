@@ -1,4 +1,4 @@
-"""Slices of a case as they are stored: resized to one size, intensities in steps of a small integer type."""
+"""Resizes the slices of a case and quantises their intensities for the store."""
 
 from collections.abc import Iterator
 
@@ -10,14 +10,14 @@ from dmseg.data.parts import Intensities
 
 
 def stored_slices(case: Case, size: int) -> Iterator[tuple[Intensities, npt.NDArray[np.uint8]]]:
-    """Yields image (C, size, size) and annotations (r, size, size) of each slice."""
+    """Yields the image (C, size, size) and the annotations (r, size, size) of each slice."""
     for item in case.slices:
         image = quantise(resize_image(item.image, size), case.window, case.dtype)
         yield np.ascontiguousarray(image), resize_mask(item.annotations, size)
 
 
 def resize_image(image: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.float32]:
-    """Resizes (C, H, W) to (C, size, size) bilinearly, pixel centres aligned, aspect ratio not kept."""
+    """Resizes (C, H, W) to (C, size, size) bilinearly with aligned pixel centres; the aspect ratio is not kept."""
     if image.shape[1:] == (size, size):
         return image
     rows, row_weight = _linear_positions(image.shape[1], size)
@@ -28,7 +28,7 @@ def resize_image(image: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.fl
 
 
 def resize_mask(masks: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
-    """Resizes (R, H, W) to (R, size, size), each pixel from the nearest one (pixel centres aligned)."""
+    """Resizes (R, H, W) to (R, size, size) by nearest neighbour with aligned pixel centres."""
     if masks.shape[1:] == (size, size):
         return np.ascontiguousarray(masks)
     rows, columns = (np.floor((np.arange(size) + 0.5) * extent / size).astype(int) for extent in masks.shape[1:])
@@ -36,19 +36,19 @@ def resize_mask(masks: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8
 
 
 def _linear_positions(extent: int, size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Left neighbour and weight of the right one, for each of `size` samples of `extent` pixels (at least two)."""
+    """Left neighbour, and weight of the right one, for each of `size` samples of at least two pixels."""
     position = np.clip((np.arange(size) + 0.5) * extent / size - 0.5, 0, extent - 1)
     left = np.minimum(position.astype(np.int64), extent - 2)
     return left, (position - left).astype(np.float32)
 
 
 def quantise(image: npt.NDArray[np.float32], window: npt.NDArray[np.float64], dtype: str = "uint8") -> Intensities:
-    """Maps each channel's window to 0 and the type's largest value, clipping beyond; without any range it becomes 0."""
+    """Maps each channel's window linearly to 0 and the type's largest value, clipped; an empty window gives 0."""
     low, high = (window[:, index, None, None].astype(np.float32) for index in (0, 1))
     scaled = image - low
     scaled /= np.where(high > low, high - low, np.float32(1.0))
     scaled *= high > low
     np.clip(scaled, 0, 1, out=scaled)
     scaled *= np.iinfo(dtype).max
-    levels: Intensities = np.rint(scaled, out=scaled).astype(dtype)
-    return levels
+    intensities: Intensities = np.rint(scaled, out=scaled).astype(dtype)
+    return intensities

@@ -1,16 +1,17 @@
-"""Files that a user brings for splitting the cases: nnU-Net's ``splits_final.json``, and groups of cases."""
+"""Reads a user's own files for splitting cases: nnU-Net's ``splits_final.json``, and groups of cases."""
 
 import csv
-import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from dmseg.data.raw import read_text
+from dmseg.data.raw import read_json, read_text
 from dmseg.data.readers import natural_key
-from dmseg.errors import UserError
+from dmseg.errors import UserError, shown, some
+
+Content = TypeVar("Content")
 
 SHAPE = 'expected nnU-Net\'s splits_final.json, one fold per entry: [{"train": [ids], "val": [ids]}, ...]'
 _FILE_NAME = re.compile(r"(_\d{4})?(\.nii|\.mha|\.mhd|\.nrrd|\.npz|\.npy|\.png|\.tiff?)(\.gz)?$", re.IGNORECASE)
@@ -19,33 +20,37 @@ _FILE_NAME = re.compile(r"(_\d{4})?(\.nii|\.mha|\.mhd|\.nrrd|\.npz|\.npy|\.png|\
 def read_splits(file: str, cases: Collection[str] | None) -> list[tuple[list[str], list[str]]]:
     """Reads the training and validation cases of each fold, as nnU-Net writes them.
 
-    A fold's training list may leave cases out. The order of ids in a list has no meaning; they are returned sorted.
+    A fold's training list may omit cases. The order of ids in a list does not matter; they are returned sorted.
 
     Args:
         file: path of the JSON file; ``~`` stands for the home folder.
-        cases: ids of all cases of the data set; None to leave out the comparison with them.
+        cases: ids of all cases of the data set; None to skip the comparison with them.
 
     Raises:
-        UserError: if the file cannot be read or has another shape, a list is empty or holds a case twice, a case is in
-            both lists of a fold or in the validation lists of two folds, or the validation lists do not hold
-            exactly these cases.
+        UserError: if the file cannot be read or has another structure, a list is empty or names a case twice, a case is
+            in both lists of a fold or in the validation lists of two folds, or the validation lists together do not
+            contain exactly these cases.
     """
     where = f"folds.file={file}"
-    try:
-        node = json.loads(_read_text(file, where), object_pairs_hook=_distinct_keys)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is not valid JSON ({error}); {SHAPE}") from None
+    node = _read(file, where, lambda path: read_json(path, distinct=True))
     if not isinstance(node, list) or not node:
-        raise UserError(f"{where} does not hold a list of folds; {SHAPE}")
+        raise UserError(f"{where} does not contain a list of folds; {SHAPE}")
     folds = [_read_fold(where, number, item) for number, item in enumerate(node)]
-    _check_validation(where, [validation for _, validation in folds])
+    first: dict[str, int] = {}
+    for number, (_, validation) in enumerate(folds):
+        for case in validation:
+            if case in first:
+                raise UserError(
+                    f"{where} validates on {some([case])} in folds {first[case]} and {number}; "
+                    "every case must be in the val list of exactly one fold"
+                )
+            first[case] = number
     if cases is not None:
         every = [case for fold in folds for part in fold for case in part]
         _refuse_unknown(where, every, cases)
-        listed = {case for _, validation in folds for case in validation}
-        if left := sorted(set(cases) - listed, key=natural_key):
+        if left := sorted(set(cases) - set(first), key=natural_key):
             raise UserError(
-                f"{where} validates on no fold {some(left)}; every case must be in the val list of one fold"
+                f"{where} does not validate on {some(left)}; every case must be in the val list of one fold"
             )
     return [(sorted(train, key=natural_key), sorted(validation, key=natural_key)) for train, validation in folds]
 
@@ -58,14 +63,14 @@ def read_groups(file: str, cases: Collection[str]) -> dict[str, list[str]]:
         cases: ids of all cases of the data set.
 
     Returns:
-        The sorted cases of each group, the groups in the order of their first case.
+        The sorted cases of each group; groups are in the order of their first case.
 
     Raises:
-        UserError: if the file cannot be read or lacks a column, a case is unknown, missing or there twice, or has no
-            group.
+        UserError: if the file cannot be read or lacks a column, or a case is unknown, missing, listed twice or without
+            a group.
     """
     where = f"folds.groups={file}"
-    rows = _read_rows(where, _read_text(file, where))
+    rows = _read_rows(where, _read(file, where, read_text))
     _refuse_twice(where, (case for case, _ in rows))
     _refuse_unknown(where, (case for case, _ in rows), cases)
     by_case = dict(rows)
@@ -85,17 +90,17 @@ def _read_rows(where: str, text: str) -> list[tuple[str, str]]:
         raise UserError(f"{where} is not valid CSV ({error}); expected the columns case,group") from None
     lines = [line for line in lines if any(line)]
     if not lines or not {"case", "group"} <= set(lines[0]):
-        raise UserError(f"{expected}, but is {_shown(','.join(lines[0]) if lines else '')}")
+        raise UserError(f"{expected}, but is {shown(','.join(lines[0]) if lines else '')}")
     case, group = lines[0].index("case"), lines[0].index("group")
     for line in lines[1:]:
         if len(line) != len(lines[0]) or not line[case] or not line[group]:
-            raise UserError(f"{where} has the row {_shown(','.join(line))}; every row needs a case and its group")
+            raise UserError(f"{where} has the row {shown(','.join(line))}; every row needs a case and a group")
     return [(line[case], line[group]) for line in lines[1:]]
 
 
-def _read_fold(where: str, number: int, item: Any) -> tuple[list[str], list[str]]:  # noqa: ANN401
+def _read_fold(where: str, number: int, item: object) -> tuple[list[str], list[str]]:
     if not isinstance(item, dict) or set(item) != {"train", "val"}:
-        raise UserError(f"{where}: fold {number} does not consist of 'train' and 'val'; {SHAPE}")
+        raise UserError(f"{where}: fold {number} must have the keys 'train' and 'val'; {SHAPE}")
     for name, ids in item.items():
         if not isinstance(ids, list) or not all(isinstance(case, str) for case in ids):
             raise UserError(f"{where}: '{name}' of fold {number} is not a list of case ids; {SHAPE}")
@@ -103,20 +108,8 @@ def _read_fold(where: str, number: int, item: Any) -> tuple[list[str], list[str]
             raise UserError(f"{where}: '{name}' of fold {number} is empty; every fold needs cases in both lists")
         _refuse_twice(f"{where}: '{name}' of fold {number}", ids)
     if both := sorted(set(item["train"]) & set(item["val"]), key=natural_key):
-        raise UserError(f"{where}: fold {number} trains and validates on {some(both)}; remove it from one list")
+        raise UserError(f"{where}: fold {number} has {some(both)} in both lists; remove it from one of them")
     return item["train"], item["val"]
-
-
-def _check_validation(where: str, folds: list[list[str]]) -> None:
-    first: dict[str, int] = {}
-    for number, fold in enumerate(folds):
-        for case in fold:
-            if case in first:
-                raise UserError(
-                    f"{where} validates on {some([case])} in the folds {first[case]} and {number}; "
-                    "every case must be in the val list of exactly one fold"
-                )
-            first[case] = number
 
 
 def _refuse_twice(where: str, ids: Iterable[str]) -> None:
@@ -131,32 +124,15 @@ def _refuse_unknown(where: str, ids: Iterable[str], cases: Collection[str]) -> N
         return
     stem = _FILE_NAME.sub("", re.split(r"[/\\]", unknown[0])[-1])
     if stem != unknown[0] and stem in known:
-        raise UserError(f"{where} names files, not cases: write '{stem}' instead of {_shown(unknown[0])}")
+        raise UserError(f"{where} names files instead of cases: write '{stem}', not {shown(unknown[0])}")
     example = min(known, key=natural_key, default="none")
-    raise UserError(f"{where} lists {some(unknown)}, not in the data set; its cases are named like '{example}'")
+    raise UserError(
+        f"{where} lists {some(unknown)}, which the data set does not have; its cases have names like '{example}'"
+    )
 
 
-def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({key for key, _ in pairs}) < len(pairs):
-        raise ValueError(f"one key twice in {[key for key, _ in pairs]!s:.80}")
-    return dict(pairs)
-
-
-def _read_text(file: str, where: str) -> str:
+def _read(file: str, where: str, read: Callable[[Path], Content]) -> Content:
     try:
-        return read_text(Path(file).expanduser())
-    except UserError as error:
+        return read(Path(file).expanduser())
+    except (UserError, RuntimeError) as error:  # RuntimeError: the home folder is unknown
         raise UserError(f"{where} cannot be read: {error}") from None
-    except RuntimeError as error:  # an unknown home folder
-        raise UserError(f"{where} cannot be read ({error})") from None
-
-
-def some(cases: Sequence[str], shown: int = 3) -> str:
-    """Names the first few of some cases."""
-    more = f" and {len(cases) - shown} more" if len(cases) > shown else ""
-    return ", ".join(case if len(case) < 80 and case.isprintable() else _shown(case) for case in cases[:shown]) + more
-
-
-def _shown(text: str) -> str:
-    """Text of a file in quotes: shortened, and with nothing in it that a terminal would obey."""
-    return repr(text if len(text) < 80 else f"{text[:76]}...")

@@ -1,4 +1,4 @@
-"""What is legal in a prepared task but suspicious: looked for while its store is written, one warning for each kind."""
+"""Warnings about suspicious data, collected while a store is written: one for each kind of suspicion."""
 
 import logging
 import statistics
@@ -11,21 +11,22 @@ from isal import isal_zlib
 
 from dmseg.data.case import Task
 from dmseg.data.parts import Bytes, Intensities, Part
+from dmseg.errors import some
 
 SATURATED = 0.99
-"""More of a case's pixels than this at the two ends of the window are worth a warning."""
+"""A case with more than this fraction of its pixels at the two ends of the window is suspicious."""
 FLAT = 1 / 64
-"""So are all pixels of a case within this share of the window."""
+"""So is a case whose intensities span at most this fraction of the window."""
 COMPARED_CASES = 32
-"""Raters are compared in at most so many cases, evenly spread over the task."""
+"""Largest number of cases in which raters are compared, evenly spread over the task."""
 FEWEST_CASES = 5
-"""Raters are not compared in fewer cases than this."""
+"""Smallest number of cases in which raters are compared."""
 CLEARLY = 0.2
-"""Masks count as flipped if their Dice with the other raters is so much higher once they are turned."""
+"""Masks are suspected to be flipped if flipping them raises their Dice with the other raters by this much."""
 FAR = 0.5
-"""A rater is far from the others if the Dice with them is below this share of the other raters' median."""
+"""A rater is suspected to be misplaced if the Dice with the others is below this fraction of the others' median."""
 ROWS = 64
-"""So many rows of an image are looked at, evenly spread."""
+"""Number of rows of an image that are inspected, evenly spread."""
 
 Marks = npt.NDArray[np.bool_]
 
@@ -36,13 +37,13 @@ TURNS: dict[str, Callable[[Marks], Marks]] = {
     "turned by 180 degrees": lambda masks: masks[:, ::-1, ::-1],
     "transposed": lambda masks: masks.swapaxes(1, 2),
 }
-"""What may have happened to the masks of a rater, (n, S, S)."""
+"""Possible mistakes in the masks of a rater, (n, S, S)."""
 
 log = logging.getLogger(__name__)
 
 
 class Suspicions:
-    """Looks at the cases of a task one after another, and says at the end what is odd.
+    """Inspects the cases of a task one after another and reports at the end what is suspicious.
 
     Args:
         task: the task.
@@ -59,8 +60,8 @@ class Suspicions:
         self.first_with: dict[int, str] = {}
         self.agreement = _Agreement(len(task.raters))
 
-    def look(self, part: Part, chunks: Iterator[tuple[Intensities, Bytes]]) -> Iterator[tuple[Intensities, Bytes]]:
-        """Passes on the chunks of a case, and looks at them on the way.
+    def inspect(self, part: Part, chunks: Iterator[tuple[Intensities, Bytes]]) -> Iterator[tuple[Intensities, Bytes]]:
+        """Passes the chunks of a case through and inspects them on the way.
 
         Args:
             part: the case.
@@ -77,7 +78,9 @@ class Suspicions:
             n_pixels += rows.size
             at_ends += rows.size - int(np.count_nonzero(rows)) if low == 0 else 0
             at_ends += int(np.count_nonzero(rows == top)) if high == top else 0
-            content = _fingerprint(rows, content)
+            values = rows.reshape(-1)
+            half = values.size // 2
+            content = hash((content, isal_zlib.crc32(values[:half]), isal_zlib.crc32(values[half:])))
             for index in [index for index in blank if masks[:, index].max()]:  # much faster than any()
                 del blank[index]
             if compare:
@@ -85,49 +88,36 @@ class Suspicions:
             yield images, masks
         self.seen += 1
         self.agreement.n_cases += compare
-        self._note_image(part.case, at_ends / n_pixels, (highest - lowest) / top, content)
-        self._note_blank(part, list(blank.values()))
+        if len(blank) == len(part.raters):
+            self.empty.append(part.case)
+        elif blank:
+            self.blank.append(f"{part.case} ({', '.join(self.task.raters[rater] for rater in blank.values())})")
+        if (highest - lowest) / top <= FLAT:
+            self.flat.append(part.case)
+            return
+        if at_ends / n_pixels > SATURATED:
+            self.saturated.append(part.case)
+        first = self.first_with.setdefault(content, part.case)
+        if first != part.case:
+            self.same.append(f"{part.case} (= {first})")
 
     def warn(self) -> None:
-        """Logs one warning for each kind of oddity, with the number of cases and the first names."""
+        """Logs one warning for each kind of suspicion, with the number of cases and the first names."""
         for names, said in (
             (self.empty, "no rater marked anything"),
-            (self.blank, "a rater marked nothing where others did"),
+            (self.blank, "a rater marked nothing, but others did"),
             (self.saturated, f"more than {SATURATED:.0%} of the pixels lie at the ends of the window (check it)"),
             (self.flat, f"all pixels lie within 1/{1 / FLAT:.0f} of the window (check it, and the image)"),
-            (self.same, "the image is that of another case"),
+            (self.same, "the image is the same as another case's"),
         ):
             if names:
                 log.warning("%s: in %d of %d cases %s: %s", self.task.name, len(names), self.seen, said, some(names))
         for line in self.agreement.findings(self.task.raters):
             log.warning("%s: %s", self.task.name, line)
 
-    def _note_image(self, case: str, at_ends: float, spread: float, content: int) -> None:
-        if spread <= FLAT:
-            self.flat.append(case)
-            return
-        if at_ends > SATURATED:
-            self.saturated.append(case)
-        first = self.first_with.setdefault(content, case)
-        if first != case:
-            self.same.append(f"{case} (= {first})")
-
-    def _note_blank(self, part: Part, raters: Sequence[int]) -> None:
-        if len(raters) == len(part.raters):
-            self.empty.append(part.case)
-        elif raters:
-            self.blank.append(f"{part.case} ({', '.join(self.task.raters[rater] for rater in raters)})")
-
-
-def _fingerprint(rows: Intensities, before: int) -> int:
-    """Tells images apart: of the checksums of two halves, and of what came before."""
-    values = rows.reshape(-1)
-    half = values.size // 2
-    return hash((before, isal_zlib.crc32(values[:half]), isal_zlib.crc32(values[half:])))
-
 
 class _Agreement:
-    """Dice of each rater with the majority of the others, over cases: of the masks as they are, and turned."""
+    """Dice of each rater with the majority of the others over all cases, for each of `TURNS`."""
 
     def __init__(self, n_raters: int) -> None:
         self.n_cases = 0
@@ -136,7 +126,7 @@ class _Agreement:
         self.present: Counter[int] = Counter()
 
     def add(self, masks: Bytes, raters: Sequence[int]) -> None:
-        """Adds slices: masks (n, r, S, S) of the raters at these positions."""
+        """Adds slices: masks (n, r, S, S) and the positions of their raters."""
         marked = masks.view(np.bool_)
         total = masks.sum(axis=1, dtype=np.uint8 if len(raters) < 128 else np.uint16)
         for position, rater in enumerate(raters):
@@ -148,7 +138,7 @@ class _Agreement:
                 self.shared[rater, index] += np.count_nonzero(turn(own) & others)
 
     def findings(self, names: Sequence[str]) -> list[str]:
-        """One line for each rater who is far from the others, or nearer to them when turned."""
+        """One line for each rater who disagrees with the others, or agrees better once flipped or turned."""
         if self.n_cases < FEWEST_CASES or len(self.present) < 2:
             return []
         dice = 2 * self.shared / np.maximum(self.sizes, 1)[:, None]
@@ -160,10 +150,5 @@ class _Agreement:
             if dice[rater, best] > plain + CLEARLY:
                 found.append(f"{known}, but {dice[rater, best]:.2f} if they are {list(TURNS)[best]}; check these masks")
             elif plain < FAR * others:
-                found.append(f"{known}, whose own is {others:.2f}; check whether they are out of place")
+                found.append(f"{known}, whose median is {others:.2f}; check whether they are misplaced")
         return found
-
-
-def some(names: Sequence[str], shown: int = 5) -> str:
-    """The first few of many names, for a message."""
-    return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")

@@ -1,4 +1,4 @@
-"""Verifying prepared stores: every byte is read and compared, whatever the times of the files say."""
+"""Verifies prepared stores: reads and compares every byte, whatever the times of the files are."""
 
 import re
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ _STORE = re.compile(r"(?P<task>.+)-\d+-[0-9a-f]{8}")
 
 
 def find_stores(parent: Path, data: str | None = None, task: str | None = None) -> Iterator[Path]:
-    """Yields the folders of stores, damaged or not.
+    """Yields the folders of prepared stores, damaged or not.
 
     Args:
         parent: folder of the prepared stores.
@@ -31,10 +31,10 @@ def find_stores(parent: Path, data: str | None = None, task: str | None = None) 
 
 
 def verify_store(folder: Path) -> list[str]:
-    """Compares all files of a store with its seals, arrays also with the SHA-256 in its manifest.
+    """Compares all files of a store with their seals, and the arrays also with the SHA-256 in the manifest.
 
     Returns:
-        What is wrong, one line for each file; empty if nothing is.
+        One line for each file that is damaged; empty if none is.
     """
     faults = []
     try:
@@ -50,5 +50,7 @@ def verify_store(folder: Path) -> list[str]:
 
 
 def describe_store(folder: Path) -> str:
-    """Says of a store without faults whether it is sealed."""
-    return "whole" if is_sealed(folder) else "whole, not sealed yet (written by an earlier version; training seals it)"
+    """Says whether an intact store is sealed."""
+    return (
+        "intact" if is_sealed(folder) else "intact, not sealed yet (written by an earlier version; training seals it)"
+    )

@@ -1,8 +1,8 @@
-"""NIfTI volumes read as a stream, plane by plane, so that memory does not grow with the file.
+"""Reads NIfTI volumes as a stream, plane by plane, so that memory use does not grow with the file.
 
-A ``.nii.gz`` cannot be entered in its middle: every pass inflates it from the start (with igzip). Planes along the
-file's last axis come one at a time; slices along another axis, or of several channels, are gathered in as few passes as
-`GATHERED_BYTES` allows. What is accepted, and what a header may ask for: `dmseg.data.nifti`.
+A ``.nii.gz`` has no random access: every pass decompresses it from the start (with igzip). Planes along the file's last
+axis are read one at a time; slices along another axis, or of several channels, are gathered in as few passes as
+`GATHERED_BYTES` allows. `dmseg.data.nifti` says which files are accepted, and the limits on what a header may declare.
 """
 
 import math
@@ -15,17 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from dmseg.data.nifti import GIB, check_pixels, finish, open_stream, read_header, too_large
-from dmseg.data.raw import readable, shown
-from dmseg.errors import UserError
+from dmseg.data.raw import readable
+from dmseg.errors import UserError, shown
 
 MAX_GIB = 2.0
-"""Memory that reading one file may take, in GiB, unless the user allows more."""
+"""Default limit of the memory for reading one file, in GiB."""
 GATHERED_BYTES = 320 * 2**20
-"""At most so much is held of a volume whose slices do not lie one after another in the file."""
+"""Largest part of a volume held in memory if its slices are not contiguous in the file."""
 SAMPLED_VOXELS = 2**22
-"""At most so many voxels a channel are looked at for percentiles."""
+"""Largest number of voxels per channel used for percentiles."""
 SAMPLE_BYTES = 16
-"""Memory that percentiles take for each voxel that they look at."""
+"""Memory for percentiles, per voxel used."""
 
 Array = npt.NDArray[np.float32]
 Raw = npt.NDArray[Any]
@@ -33,17 +33,17 @@ Raw = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Volume:
-    """A volume that is not read yet.
+    """A volume whose voxels have not been read yet.
 
     Attributes:
         path: the file.
         shape: extents of the three spatial axes, in the file's order.
-        n_channels: number of channels, which follow one another in the file.
+        n_channels: number of channels, stored one after another in the file.
         dtype: type of the stored values.
-        affine: (4, 4) from voxel to mm, NaN where the header has none that can be used.
-        offset: position of the first voxel in the (inflated) file.
-        scaling: slope and intercept that stored values are to be transformed with, or None.
-        max_bytes: memory that reading may take.
+        affine: (4, 4) from voxel to mm; NaN if the header has no usable one.
+        offset: position of the first voxel in the (decompressed) file.
+        scaling: slope and intercept to apply to stored values, or None.
+        max_bytes: limit of the memory for reading.
     """
 
     path: Path
@@ -56,9 +56,9 @@ class Volume:
     max_bytes: int = int(MAX_GIB * GIB)
 
     def planes(self) -> Iterator[Raw]:
-        """Yields the stored values (X, Y) of each plane, the third axis running faster than the channels.
+        """Yields the stored values (X, Y) of each plane; the third axis varies faster than the channels.
 
-        The file is read to its end, so that the checksum of a compressed one is checked.
+        The file is read to its end, so that the checksum of a compressed file is verified.
 
         Raises:
             UserError: if the file is truncated or damaged.
@@ -74,7 +74,7 @@ class Volume:
             finish(self.path, file)
 
     def slices(self, axis: int, indices: Sequence[int]) -> Iterator[Array]:
-        """Yields slices across one of the file's axes, as what the stored values stand for: `stored`, `scaled`."""
+        """Yields slices across one of the file's axes with slope and intercept applied: `stored`, then `scaled`."""
         return map(self.scaled, self._views(axis, indices))
 
     def stored(self, axis: int, indices: Sequence[int]) -> Iterator[Raw]:
@@ -82,7 +82,7 @@ class Volume:
 
         Args:
             axis: 0, 1 or 2.
-            indices: which slices, rising.
+            indices: positions of the slices, ascending.
 
         Yields:
             (C, H, W), the two other axes in the file's order.
@@ -90,18 +90,18 @@ class Volume:
         Raises:
             UserError: if the file is damaged.
         """
-        # copies: whoever keeps one slice must not keep all of them while the next ones are gathered
+        # copies, so that keeping one slice does not keep the memory of all slices gathered with it
         return map(np.copy, self._views(axis, indices))
 
     def scaled(self, values: Raw, working: type[np.floating[Any]] = np.float32) -> Array:
-        """Stored values as what they stand for, float32.
+        """Applies slope and intercept to stored values and converts them to float32.
 
         Args:
             values: the stored values.
-            working: type that slope and intercept are applied in; float64 where either has more digits than float32.
+            working: type used for the calculation; float64 if slope or intercept needs more digits than float32 has.
 
         Raises:
-            UserError: if there are NaN or infinite ones, be it in the file, by its scaling, or in float32.
+            UserError: if there are NaN or infinite values, in the file or after scaling.
         """
         if self.scaling is None and values.dtype.kind != "f":
             return values.astype(np.float32)
@@ -117,12 +117,12 @@ class Volume:
             bad = finite.size - int(np.count_nonzero(finite))
             scaled = "" if self.scaling is None else ", scaled by {:g} and {:g}".format(*self.scaling)
             raise UserError(
-                f"{shown(self.path)} holds {bad} NaN or infinite values{scaled}; fix the file or leave the case out"
+                f"{shown(self.path)} contains {bad} NaN or infinite values{scaled}; fix the file or leave the case out"
             )
         return data
 
     def count(self, axis: int, hit: Callable[[Array | Raw], npt.NDArray[np.bool_]]) -> npt.NDArray[np.int64]:
-        """Counts the voxels of each slice across an axis for which `hit` says so."""
+        """Counts, in each slice across an axis, the voxels for which `hit` is true."""
         counts = np.zeros(self.shape[axis], dtype=np.int64)
         for index, plane in enumerate(self.planes()):
             found = hit(self.values(plane))
@@ -133,14 +133,14 @@ class Volume:
         return counts
 
     def values(self, plane: Raw) -> Array | Raw:
-        """A plane of labels: as stored where they are whole numbers, which is cheaper than `scaled`."""
+        """A plane of labels: as stored if they are unscaled integers, which is cheaper than `scaled`."""
         return plane if self.scaling is None and plane.dtype.kind in "iu" else self.scaled(plane)
 
     def percentiles(self, levels: tuple[float, float]) -> npt.NDArray[np.float64]:
-        """Percentiles of each channel, of every k-th voxel of a row-major plane where there are very many.
+        """Percentiles of each channel; of every k-th voxel of the row-major planes if there are very many.
 
         Args:
-            levels: per cent, the lower and the upper one.
+            levels: the lower and the upper percentile, in per cent.
 
         Returns:
             (C, 2).
@@ -155,7 +155,7 @@ class Volume:
         return np.percentile(channels, levels, axis=1).T.astype(np.float64)
 
     def _views(self, axis: int, indices: Sequence[int]) -> Iterator[Raw]:
-        """Yields slices as `stored` does, as parts of an array of many of them."""
+        """Yields slices as `stored` does, but as views of an array of many slices."""
         if axis == 2 and self.n_channels == 1:
             yield from (plane[np.newaxis] for plane in self._kept(axis, indices))
             return
@@ -168,8 +168,8 @@ class Volume:
     def _gather(self, axis: int, indices: Sequence[int]) -> Raw:
         """Stored values of some slices, (n, C, H, W).
 
-        All that is kept of a plane lies together in memory. If its rows went to their slices at once, they would lie
-        powers of two apart and push each other out of the cache.
+        What is kept of a plane is contiguous in memory. Writing its rows directly to their slices would place them
+        powers of two apart, where they evict each other from the cache.
         """
         width, height, depth = (len(indices) if place == axis else size for place, size in enumerate(self.shape))
         if axis == 0:
@@ -181,8 +181,10 @@ class Volume:
         return np.moveaxis(np.moveaxis(gathered, 1, 3), axis + 1, 0)
 
     def _kept(self, axis: int, indices: Sequence[int]) -> Iterator[Raw]:
-        """Yields what some slices hold of each plane that they meet."""
-        chosen, wanted = _selection(indices), set(indices)
+        """Yields the part of each plane that belongs to some slices."""
+        consecutive = len(indices) > 0 and indices[-1] - indices[0] == len(indices) - 1
+        chosen = slice(indices[0], indices[-1] + 1) if consecutive else list(indices)  # a slice needs no copy
+        wanted = set(indices)
         for number, plane in enumerate(self.planes()):
             if axis < 2:
                 yield plane[chosen] if axis == 0 else plane[:, chosen]
@@ -190,20 +192,13 @@ class Volume:
                 yield plane
 
 
-def _selection(indices: Sequence[int]) -> slice | list[int]:
-    """Rising indices into an array; a slice, which needs no copy, where they have no gap."""
-    if len(indices) > 0 and indices[-1] - indices[0] == len(indices) - 1:
-        return slice(indices[0], indices[-1] + 1)
-    return list(indices)
-
-
 def open_volume(path: Path, max_gib: float = MAX_GIB) -> Volume:
     """Reads the header of a volume.
 
     Args:
-        path: NIfTI-1 or NIfTI-2 of one piece, plain or compressed, whatever its name says; the axes beyond the third
-            are channels.
-        max_gib: memory that reading the file may take, in GiB.
+        path: a single-file NIfTI-1 or NIfTI-2, compressed or not, whatever its name; axes beyond the third are
+            channels.
+        max_gib: limit of the memory for reading the file, in GiB.
 
     Raises:
         UserError: if the file is missing, damaged, too large, or not a volume of real numbers.
@@ -225,17 +220,17 @@ def open_volume(path: Path, max_gib: float = MAX_GIB) -> Volume:
 
 
 def read_nifti(path: Path, max_gib: float = MAX_GIB) -> Array:
-    """Reads a NIfTI file whole, in array order, singleton axes dropped, orientation ignored.
+    """Reads a whole NIfTI file in array order, without singleton axes; the orientation is ignored.
 
     Args:
         path: as for `open_volume`.
-        max_gib: memory that reading the file may take, in GiB.
+        max_gib: limit of the memory for reading the file, in GiB.
 
     Returns:
-        float32 array of the file's own axes; axes beyond the third are joined.
+        float32 array of the file's own axes; axes beyond the third are merged.
 
     Raises:
-        UserError: if the file is missing, damaged, too large, not NIfTI, or holds NaN or infinite values.
+        UserError: if the file is missing, damaged, too large or not NIfTI, or contains NaN or infinite values.
     """
     volume = open_volume(path, max_gib)
     width, height, depth = volume.shape

@@ -1,1 +1,1 @@
-"""Files that other people made are read within bounds; our own appear whole or not at all."""
+"""Reads files of any origin within limits, and writes files and folders atomically."""

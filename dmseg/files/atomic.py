@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, also after a crash, on any file system that renames atomically."""
+"""Writes files and folders atomically, also if the process crashes, on any file system with atomic renames."""
 
 import fcntl
 import hashlib
@@ -20,11 +20,11 @@ from dmseg.files.processes import start_time
 
 @contextmanager
 def writing(place: Path | str, kept: str = "") -> Iterator[None]:
-    """Turns what writing to a full, read-only or failing disk raises into a message.
+    """Turns the errors of writing to a full, read-only or failing disk into a message.
 
     Args:
-        place: what is being written. Reading other files does not belong into the block.
-        kept: what is not lost; ends the message.
+        place: the file or folder being written. The block should not read other files.
+        kept: what is not lost; added to the message.
 
     Raises:
         UnwritableError: if the block raises an OSError.
@@ -39,29 +39,31 @@ def writing(place: Path | str, kept: str = "") -> Iterator[None]:
 
 
 SCRATCH = re.compile(r"\.(.+)\.([0-9a-f]{6})([0-9a-f]{6})([0-9a-f]{6})[0-9a-f]{6}", re.DOTALL)
-"""Names of what is being written: what it will be called; then machine, process, its start and chance."""
+"""Names of scratch files and folders: the final name, machine, process, start of the process, random digits."""
 OLD_SCRATCH = re.compile(r"\.(.+)\.([0-9a-f]{8}|[0-9a-f]{32})", re.DOTALL)
-"""The same in earlier versions, which did not say whose it is."""
+"""Scratch names of earlier versions, which do not identify the process."""
 STALE = 86_400.0
-"""Seconds after which scratch of another machine counts as left behind; that of this machine tells at once."""
+"""Age in seconds after which scratch of another machine counts as abandoned; on this machine processes are known."""
 
 
 def scratch_path(place: Path) -> Path:
-    """A free name beside `place`, for what is not yet, or no longer, to be seen there; it says which process took it.
+    """An unused scratch name beside `place` that identifies this process.
 
-    `remove_scratch` and `sweep` remove it once that process is gone.
+    `remove_scratch` and `sweep` remove the scratch file or folder once the process has ended.
     """
-    return place.parent / f".{place.name}.{_own_mark()}{uuid.uuid4().hex[:6]}"
+    pid = os.getpid()
+    mark = f"{_machine_mark()}{pid & 0xFFFFFF:06x}{_start_mark(pid) or UNKNOWN}"
+    return place.parent / f".{place.name}.{mark}{uuid.uuid4().hex[:6]}"
 
 
 @contextmanager
 def scratch_folder(place: Path) -> Iterator[Path]:
-    """Makes an empty folder beside `place`, to be filled and published; what is left of it at the end is removed.
+    """Creates an empty folder beside `place` to fill and publish; if it still exists at the end, it is removed.
 
-    What killed processes left of earlier ones for the same place is removed first.
+    Scratch folders that killed processes left for the same place are removed first.
 
     Args:
-        place: the final place; its parent is made where it is missing.
+        place: the final path; its parent is created if missing.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     remove_scratch(place)
@@ -74,11 +76,11 @@ def scratch_folder(place: Path) -> Iterator[Path]:
 
 
 def remove_scratch(place: Path, alone: bool = False) -> None:
-    """Removes what killed processes left beside `place`.
+    """Removes the scratch files and folders that killed processes left beside `place`.
 
     Args:
-        place: the final place of what they were writing.
-        alone: whether nobody else can be writing there now; then all goes, whoever made it.
+        place: the final path of what they were writing.
+        alone: whether no other process can be writing there; then all scratch is removed, whoever made it.
     """
     for left in abandoned(place.parent, alone):
         if _scratch_of(left.name) == place.name:
@@ -86,13 +88,13 @@ def remove_scratch(place: Path, alone: bool = False) -> None:
 
 
 def sweep(folder: Path, alone: bool = False) -> None:
-    """Removes what killed processes left in a folder, whatever it should have become; `alone` as above."""
+    """Removes all scratch that killed processes left in a folder; `alone` as in `remove_scratch`."""
     for left in abandoned(folder, alone):
         discard(left)
 
 
 def abandoned(folder: Path, alone: bool = False) -> list[Path]:
-    """Scratch in a folder whose process is gone; with `alone` that of living ones too."""
+    """Scratch in a folder whose process has ended; with `alone`, also that of running processes."""
     try:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries if entry.name.startswith(".")]
@@ -103,7 +105,7 @@ def abandoned(folder: Path, alone: bool = False) -> list[Path]:
 
 
 def remove(path: Path) -> None:
-    """Removes a file, a link (not what it leads to), or a folder with all that is in it; what is gone is fine.
+    """Removes a file, a link (not its target) or a folder with its content, if it exists.
 
     Raises:
         OSError: if it cannot be removed.
@@ -115,7 +117,7 @@ def remove(path: Path) -> None:
 
 
 def discard(path: Path) -> None:
-    """Removes a file, a link or a folder with all that is in it, as far as that is possible; a link is not followed."""
+    """Like `remove`, but ignores errors."""
     try:
         path.unlink(missing_ok=True)
     except OSError:
@@ -123,17 +125,17 @@ def discard(path: Path) -> None:
 
 
 def _scratch_of(name: str) -> str | None:
-    """What a scratch file or folder was to become; None for any other name."""
+    """The final name of a scratch file or folder; None for other names."""
     found = SCRATCH.fullmatch(name) or OLD_SCRATCH.fullmatch(name)
     return found[1] if found else None
 
 
 def _is_abandoned(path: Path) -> bool:
-    """Whether the process that made a scratch file or folder is gone."""
+    """Whether the process that made a scratch file or folder has ended."""
     if (found := SCRATCH.fullmatch(path.name)) and found[2] == _machine_mark() != UNKNOWN:
         return found[4] != _start_mark(int(found[3], 16))
     try:
-        return abs(time.time() - path.lstat().st_mtime) > STALE  # as far ahead: a clock was wrong
+        return abs(time.time() - path.lstat().st_mtime) > STALE  # abs: a clock may have been wrong
     except OSError:
         return False
 
@@ -141,37 +143,31 @@ def _is_abandoned(path: Path) -> bool:
 UNKNOWN = "0" * 6
 
 
-def _own_mark() -> str:
-    """This process in 18 digits: machine, number, start."""
-    pid = os.getpid()
-    return f"{_machine_mark()}{pid & 0xFFFFFF:06x}{_start_mark(pid) or UNKNOWN}"
-
-
 @cache
 def _machine_mark() -> str:
-    """This start of this machine and its namespace of process numbers; `UNKNOWN` where there is no ``/proc``."""
+    """Digits for this boot of this machine and its PID namespace; `UNKNOWN` if there is no ``/proc``."""
     here = this_place()
     return hashlib.sha256(repr(here).encode()).hexdigest()[:6] if here["boot"] else UNKNOWN
 
 
 def _start_mark(pid: int) -> str | None:
-    """When a process started; None if there is no such process."""
+    """Digits for the start time of a process; None if there is no such process."""
     started = start_time(pid)
     return None if started is None else f"{int(started) & 0xFFFFFF:06x}"
 
 
 def publish(scratch: Path, place: Path) -> None:
-    """Renames a filled scratch folder to its place, everything in it safely on the disk before.
+    """Renames a filled scratch folder to its final path, after everything in it has been synced to disk.
 
     Args:
         scratch: the folder.
-        place: where it goes; there may be nothing.
+        place: the final path, which must not exist.
 
     Raises:
-        OSError: if there is something already, or the disk is full or failing.
+        OSError: if the path exists, or the disk is full or failing.
     """
     folders = list(os.walk(scratch, topdown=False))
-    with ThreadPoolExecutor() as pool:  # a file system commits what is synced at the same time together
+    with ThreadPoolExecutor() as pool:  # file systems commit concurrent syncs together
         list(pool.map(_sync, [Path(folder) / name for folder, _, names in folders for name in names]))
     for folder, _, _ in folders:
         _sync(Path(folder))
@@ -180,14 +176,14 @@ def publish(scratch: Path, place: Path) -> None:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file that is seen whole or not at all; what was there before is replaced.
+    """Writes a file atomically; an existing file is replaced.
 
     Args:
-        path: the file; its folder is made where it is missing.
+        path: the file; its folder is created if missing.
         content: bytes, or text, which is written as UTF-8.
 
     Raises:
-        OSError: if it cannot be written; it names the path.
+        OSError: if it cannot be written; the error names the path.
     """
     remove_scratch(path)
     scratch = scratch_path(path)
@@ -197,20 +193,20 @@ def write_whole(path: Path, content: str | bytes) -> None:
         _sync(scratch)
         scratch.replace(path)
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None  # not the scratch file, or no file at all
+        raise OSError(error.errno, error.strerror, str(path)) from None  # name the file, not the scratch file
     finally:
         with suppress(OSError):
             scratch.unlink(missing_ok=True)
 
 
 def create_file(path: Path, text: str) -> bool:
-    """Creates a text file unless there is one already; it is seen whole or not at all.
+    """Creates a text file atomically unless it exists.
 
-    Of several writers, also on several machines, exactly one creates the file. Every writer sees the same file once its
-    call has returned.
+    Of several writers, also on different machines, exactly one creates the file. Every writer sees the same file once
+    its call has returned.
 
     Args:
-        path: the file; its folder is made where it is missing.
+        path: the file; its folder is created if missing.
         text: its content.
 
     Returns:
@@ -231,9 +227,9 @@ def create_file(path: Path, text: str) -> bool:
 
 
 def move_unless_exists(source: Path, target: Path) -> bool:
-    """Renames a file in its folder unless there is something at the target; returns whether it was renamed.
+    """Renames a file within its folder unless the target exists; returns whether it was renamed.
 
-    A hard link does this atomically. Where the file system refuses hard links, writers take turns.
+    A hard link does this atomically. If the file system does not support hard links, writers take turns.
 
     Raises:
         OSError: if the folder cannot be written to.
@@ -242,7 +238,7 @@ def move_unless_exists(source: Path, target: Path) -> bool:
         os.link(source, target)
     except FileExistsError:
         if source.stat().st_nlink == 1:
-            return False  # else it is our own link: a file server may answer a repeated request so
+            return False  # otherwise it is our own link: a file server may respond like this to a repeated request
     except OSError:
         with _turn(target):
             if target.exists():
@@ -254,15 +250,18 @@ def move_unless_exists(source: Path, target: Path) -> bool:
 
 
 CLAIM_SECONDS = 10.0
-"""A claim that stays for so long was left by a process that died: a rename takes no time."""
+"""A claim that exists for this long was left by a process that died, as a rename takes no time."""
 
 
 @contextmanager
 def _turn(path: Path) -> Iterator[None]:
-    """Lets one writer of a path at a time into the block, by a file that only one of them can create."""
+    """Lets one writer of a path at a time enter the block, by a file that only one of them can create."""
     claim = path.parent / f".{path.name}.claim"
     seen, since = None, time.monotonic()
-    while not _creates(claim):
+    while True:
+        with suppress(FileExistsError):
+            os.close(os.open(claim, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+            break
         with suppress(FileNotFoundError):
             status = claim.stat()
             if (holder := (status.st_ino, status.st_mtime_ns)) != seen:
@@ -276,26 +275,21 @@ def _turn(path: Path) -> Iterator[None]:
         claim.unlink(missing_ok=True)
 
 
-def _creates(path: Path) -> bool:
-    try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-    except FileExistsError:
-        return False
-    return True
-
-
 @contextmanager
 def exclusive(folder: Path, wait: bool = True) -> Iterator[bool]:
-    """Lets one process at a time into the block; others on the same machine wait. Makes the folder where it is missing.
+    """Lets one process at a time enter the block; others on the same machine wait. Creates the folder if missing.
 
-    Where the file system has no locks everybody is let in, so the block must be safe, if wasteful, without.
+    If the file system has no locks, all processes enter, so the block must be safe (if wasteful) without a lock.
 
     Args:
         folder: the folder.
-        wait: whether to wait; else the block begins at once and is told whether nobody else is in it.
+        wait: whether to wait; otherwise the block starts at once.
+
+    Yields:
+        Whether no other process is in the block.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # nor is a link's target emptied
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # never opens the target of a link
     handle = os.open(folder / "lock", flags, 0o666)
     alone = True
     try:
@@ -304,7 +298,7 @@ def exclusive(folder: Path, wait: bool = True) -> Iterator[bool]:
         except BlockingIOError:
             alone = False
         except OSError:
-            alone = wait  # there are no locks: what must not be done beside others is left
+            alone = wait  # without locks, skip what must not run concurrently
         yield alone
     finally:
         os.close(handle)

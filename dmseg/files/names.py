@@ -1,20 +1,19 @@
-"""Names that become files and folders, and the ids of runs and evaluations: one rule for all of them.
+"""Checks names that become files and folders, and ids of runs and evaluations.
 
-They come from data sets, configurations, prepared stores and exports, so each is checked before it becomes part of a
-path.
+Names come from data sets, configurations, prepared stores and exports; each is checked before it is used in a path.
 """
 
 import re
 import unicodedata
 from typing import TypeGuard
 
-from dmseg.errors import UserError
+from dmseg.errors import UserError, shown
 
 LONGEST_NAME = 200
-"""A name may have so many bytes in UTF-8: files named after it get a suffix, and file systems end at 255."""
+"""Largest length of a name in UTF-8 bytes: file systems allow 255, and files named after it get a suffix."""
 
 ID = re.compile(r"[0-9a-f]{16}")
-"""What runs, experiments and evaluations are called."""
+"""Ids of runs, experiments and evaluations."""
 
 
 def is_id(value: object) -> TypeGuard[str]:
@@ -23,17 +22,17 @@ def is_id(value: object) -> TypeGuard[str]:
 
 
 def check_id(value: object, what: str) -> str:
-    """Returns an id.
+    """Returns an id after checking it.
 
     Args:
         value: the id.
-        what: what it is the id of; begins the message.
+        what: what it is the id of; starts the message.
 
     Raises:
         UserError: if it is not 16 lower-case hexadecimal digits.
     """
     if not is_id(value):
-        raise UserError(f"{what} is {_shown(value)}; expected 16 hexadecimal digits")
+        raise UserError(f"{what} is {shown(value)}; expected 16 hexadecimal digits")
     return value
 
 
@@ -41,20 +40,20 @@ def check_name(name: object, what: str) -> None:
     """Refuses a name that cannot be the name of a file or folder.
 
     Args:
-        name: id of a case, or name of a task, data set or file of the configuration.
-        what: what the name is of, and where it comes from; begins the message.
+        name: a case id, or the name of a task, data set or configuration file.
+        what: what the name belongs to and where it comes from; starts the message.
 
     Raises:
-        UserError: if it is not text, empty, too long, begins with a dot, or holds a slash, a backslash, a control
-            character or anything that is not UTF-8.
+        UserError: if it is not text, is empty or too long, starts with a dot, or contains a slash, a backslash, a
+            control character or anything that is not UTF-8.
     """
     fault = fault_of_name(name)
     if fault:
-        raise UserError(f"{what} is {_shown(name)}, which cannot name a file: {fault}; rename it")
+        raise UserError(f"{what} is {shown(name)}, which cannot name a file: {fault}; rename it")
 
 
 def fault_of_name(name: object) -> str | None:
-    """Says why a name cannot be the name of a file or folder; None if it can (`check_name`)."""
+    """Says why a name cannot be the name of a file or folder (`check_name`); None if it can."""
     if not isinstance(name, str):
         return "it is not text"
     if not name:
@@ -64,14 +63,10 @@ def fault_of_name(name: object) -> str | None:
     if "Cs" in categories:
         return "it is not UTF-8"
     if categories & {"Cc", "Zl", "Zp"}:
-        return "it holds a control character"
+        return "it contains a control character"
     if "/" in name or "\\" in name:
-        return "it holds a slash"
+        return "it contains a slash"
     if name.startswith("."):
-        return "it begins with a dot"
+        return "it starts with a dot"
     length = len(name.encode())
-    return f"it has {length} bytes, more than {LONGEST_NAME}" if length > LONGEST_NAME else None
-
-
-def _shown(value: object) -> str:
-    return repr(value) if len(repr(value)) < 80 else repr(value)[:76] + "...'"
+    return f"it is {length} bytes long; at most {LONGEST_NAME} are allowed" if length > LONGEST_NAME else None

@@ -1,4 +1,4 @@
-"""Which process is which, also later and from elsewhere: what tells whether the owner of a file still lives."""
+"""Identifies processes across time and machines, to find out whether the owner of a file is still running."""
 
 import os
 import platform
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def place() -> dict[str, str]:
-    """Where processes can be looked up by their number: this start of this machine, this namespace of numbers."""
+    """Where process ids are valid: this boot of this machine, and this PID namespace."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         namespace = os.readlink("/proc/self/ns/pid")
@@ -16,7 +16,7 @@ def place() -> dict[str, str]:
 
 
 def start_time(pid: int) -> str | None:
-    """When a process of this machine started, in the kernel's ticks; None if there is none (or it is a zombie)."""
+    """Start time of a process of this machine, in kernel ticks; None if it does not exist or is a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
         return None if fields[0] == "Z" else fields[19]

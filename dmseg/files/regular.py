@@ -1,4 +1,4 @@
-"""Regular files: read within bounds, copied, listed and hashed; pipes, devices and links are never opened unasked."""
+"""Reads, copies, lists and hashes regular files; never opens pipes and devices, and links only on request."""
 
 import errno
 import hashlib
@@ -13,14 +13,14 @@ from pathlib import Path, PurePosixPath
 
 @contextmanager
 def open_regular(path: Path, follow: bool = False) -> Iterator[BufferedReader]:
-    """Opens a regular file for reading; never waits, as opening a named pipe would.
+    """Opens a regular file for reading; never blocks, as opening a named pipe would.
 
     Args:
         path: the file.
-        follow: whether a link is followed, as for a file that the user names; the rest of the path always is.
+        follow: whether to follow a link, as for a file named by the user; links in the rest of the path are followed.
 
     Raises:
-        OSError: if it is missing, a link, or no regular file (a folder, a pipe, a device).
+        OSError: if it is missing, a link, or not a regular file (a folder, a pipe, a device).
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     try:
@@ -38,15 +38,15 @@ def open_regular(path: Path, follow: bool = False) -> Iterator[BufferedReader]:
 
 
 def read_regular(path: Path, limit: int, follow: bool = False) -> bytes:
-    """Content of a regular file of bounded size (`open_regular`).
+    """Reads a regular file of limited size.
 
     Args:
         path: the file.
-        limit: most bytes that it may have.
-        follow: whether a link is followed.
+        limit: largest size in bytes.
+        follow: whether to follow a link.
 
     Raises:
-        OSError: if it cannot be opened so, or is larger.
+        OSError: if it cannot be opened (`open_regular`), or is larger.
     """
     with open_regular(path, follow) as file:
         content = file.read(limit + 1)
@@ -56,17 +56,17 @@ def read_regular(path: Path, limit: int, follow: bool = False) -> bytes:
 
 
 def copy_regular(source: Path, target: Path) -> None:
-    """Copies the content of a regular file; a link is not followed.
+    """Copies a regular file; a link is not followed.
 
     Raises:
-        OSError: if the source cannot be opened so, or the target cannot be written.
+        OSError: if the source cannot be opened (`open_regular`), or the target cannot be written.
     """
     with open_regular(source) as file, target.open("xb") as copy:
         shutil.copyfileobj(file, copy, 2**20)
 
 
 def is_regular(path: Path) -> bool:
-    """Whether there is a regular file, and no link to one."""
+    """Whether a path is a regular file and not a link."""
     try:
         return stat.S_ISREG(os.lstat(path).st_mode)
     except OSError:
@@ -74,14 +74,14 @@ def is_regular(path: Path) -> bool:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The path of a file below a folder, of which no part of the way is a link, the folder included.
+    """The path of a file inside a folder, after checking that neither the folder nor any subfolder is a link.
 
     Args:
         folder: the folder.
         name: relative path of the file, without ``..``.
 
     Raises:
-        OSError: if a folder on the way is missing, a link, or no folder.
+        OSError: if one of the folders is missing, a link, or not a folder.
     """
     place = folder
     for part in ("", *PurePosixPath(name).parts[:-1]):
@@ -119,21 +119,21 @@ JUNK = frozenset(
         "thumbs.db",
     )
 )
-"""Names, in lower case, of what file managers, archives and file servers leave in any folder."""
+"""Names, in lower case, of files and folders left by file managers, archives and file servers."""
 
 
 def is_junk(name: str) -> bool:
-    """Whether a name is in `JUNK` or hidden (``._slice-0.png``): neither data nor a file of ours."""
+    """Whether a name is hidden (``._slice-0.png``) or in `JUNK`, so that it is neither data nor one of our files."""
     return name.startswith(".") or name.lower() in JUNK
 
 
 def regular_files(folder: Path) -> list[Path]:
-    """All regular files below a folder, sorted; links are left out, and not followed."""
+    """All regular files at any depth in a folder, sorted; links are ignored."""
     found = (Path(place) / name for place, _, names in os.walk(folder) for name in names)
     return sorted(path for path in found if is_regular(path))
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """Checksums of all regular files below a folder, by their path within it; what is junk (`is_junk`) is left out."""
+    """Checksums of all regular files in a folder by their relative paths, without junk (`is_junk`)."""
     files = ((path, path.relative_to(folder)) for path in regular_files(folder))
     return {str(name): checksum(path, follow=False) for path, name in files if not any(map(is_junk, name.parts))}

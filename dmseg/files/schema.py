@@ -1,68 +1,62 @@
-"""What stored files must hold, as small checks that are put together; and JSON that is read with bounds.
+"""Composable checks of what stored files contain, and a JSON parser with limits.
 
-A check is a function of a value and of words for its place. It returns nothing and raises `Misfit`:
+A check takes a value and a description of where it stands. It returns nothing and raises `Misfit`:
 
     CASE = record({"case": name, "dice": number(0, 1)}, {"note": text()})
     CASE({"case": "a", "dice": 2}, "row 3")    # Misfit: row 3: dice is 2, but must be a number from 0 to 1
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dmseg.errors import cut, shown
 from dmseg.files.names import fault_of_name, is_id
 from dmseg.files.regular import read_regular
 
 Check = Callable[[Any, str], None]
 
 DEEPEST = 50
-"""JSON may be nested so deeply."""
+"""Largest nesting depth of JSON."""
 LARGEST_JSON = 64 * 2**20
-"""Bytes of a JSON file."""
+"""Largest size of a JSON file, in bytes."""
+MOST_VALUES = 10_000_000
+"""Largest number of values in a JSON file; small ones take 20 times as much memory as their text."""
 
 
 class Misfit(ValueError):
-    """A value that does not fit; the message says where, what it is, and what is expected."""
+    """A value that fails a check; the message says where it stands, what it is, and what is expected."""
 
 
 def _refuse(value: object, where: str, expected: str) -> Misfit:
-    return Misfit(f"{where} is {shortened(value)}, but must be {expected}")
-
-
-def shortened(value: object) -> str:
-    """A value as a message shows it, on one line of at most 60 characters."""
-    try:
-        shown = ascii(value[:60] if isinstance(value, str) else value)
-    except (RecursionError, ValueError):  # a whole number of thousands of digits
-        return "too long to show"
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+    return Misfit(f"{where} is {shown(value)}, but must be {expected}")
 
 
 def anything(value: object, where: str) -> None:
-    """Fits every value."""
+    """Accepts every value."""
 
 
 def name(value: object, where: str) -> None:
-    """A name that can name a file."""
+    """Accepts a name that a file can have."""
     if fault := fault_of_name(value):
-        raise Misfit(f"{where} is {shortened(value)}, which cannot be a name: {fault}")
+        raise Misfit(f"{where} is {shown(value)}, which cannot be a name: {fault}")
 
 
 def identity(value: object, where: str) -> None:
-    """The id of a run, an experiment or an evaluation."""
+    """Accepts the id of a run, an experiment or an evaluation."""
     if not is_id(value):
         raise _refuse(value, where, "16 hexadecimal digits")
 
 
 def flag(value: object, where: str) -> None:
-    """True or false."""
+    """Accepts true and false."""
     if not isinstance(value, bool):
         raise _refuse(value, where, "true or false")
 
 
 def text(longest: int = 1000) -> Check:
-    """Text of at most so many characters, valid in UTF-8."""
+    """Accepts text that is valid in UTF-8 and not longer than this many characters."""
 
     def check(value: object, where: str) -> None:
         if not isinstance(value, str) or len(value) > longest or any("\ud800" <= sign <= "\udfff" for sign in value):
@@ -72,7 +66,7 @@ def text(longest: int = 1000) -> Check:
 
 
 def number(low: float = -1e300, high: float = 1e300) -> Check:
-    """A finite number in a closed range."""
+    """Accepts a finite number in a closed range."""
 
     def check(value: object, where: str) -> None:
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
@@ -82,7 +76,7 @@ def number(low: float = -1e300, high: float = 1e300) -> Check:
 
 
 def whole(low: int = 0, high: int = 2**63 - 1) -> Check:
-    """A whole number in a closed range."""
+    """Accepts a whole number in a closed range."""
 
     def check(value: object, where: str) -> None:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
@@ -92,7 +86,7 @@ def whole(low: int = 0, high: int = 2**63 - 1) -> Check:
 
 
 def nullable(inner: Check) -> Check:
-    """None, or what fits another check."""
+    """Accepts None and whatever another check accepts."""
 
     def check(value: object, where: str) -> None:
         if value is not None:
@@ -102,7 +96,7 @@ def nullable(inner: Check) -> Check:
 
 
 def list_of(inner: Check, unique: bool = False, least: int = 0) -> Check:
-    """A list (or tuple) of values that fit, with at least so many; `unique` refuses a value that is there twice."""
+    """Accepts a list or tuple of at least `least` items that all pass a check; `unique` refuses repeated items."""
 
     def check(value: object, where: str) -> None:
         if not isinstance(value, list | tuple) or len(value) < least:
@@ -111,17 +105,17 @@ def list_of(inner: Check, unique: bool = False, least: int = 0) -> Check:
             inner(item, f"{where}[{index}]")
         if unique and len(set(value)) < len(value):
             twice = next(item for item in value if value.count(item) > 1)
-            raise Misfit(f"{where} has {shortened(twice)} twice")
+            raise Misfit(f"{where} contains {shown(twice)} twice")
 
     return check
 
 
 TEXT = text()
-"""Text that is not too long to be a key or a title."""
+"""Accepts text that is short enough for a key or a title."""
 
 
 def mapping(keys: Check = TEXT, values: Check = anything) -> Check:
-    """A group of keys that all fit, with values that all fit."""
+    """Accepts a mapping whose keys and values all pass their checks."""
 
     def check(value: object, where: str) -> None:
         if not isinstance(value, Mapping):
@@ -134,13 +128,13 @@ def mapping(keys: Check = TEXT, values: Check = anything) -> Check:
 
 
 GROUP = mapping()
-"""A group of any keys."""
+"""Accepts a mapping with any keys."""
 
 
 def record(
     required: Mapping[str, Check], optional: Mapping[str, Check] | None = None, others: Check | None = anything
 ) -> Check:
-    """A group with these keys; `others` is what values of further keys must fit, None for no such keys."""
+    """Accepts a mapping with these keys; `others` checks the values of further keys, None refuses such keys."""
     known = {**required, **(optional or {})}
 
     def check(value: object, where: str) -> None:
@@ -152,14 +146,14 @@ def record(
         for key, item in group.items():
             inner = known.get(key, others)
             if inner is None:
-                raise Misfit(f"{where} has the unknown key {shortened(key)}")
+                raise Misfit(f"{where} has the unknown key {shown(key)}")
             inner(item, f"{where}: {key}" if ":" not in where else f"{where}.{key}")
 
     return check
 
 
 def plain(value: object, where: str) -> None:
-    """What JSON can hold: groups, lists, text, numbers (NaN among them), true, false and null."""
+    """Accepts what JSON can represent: mappings, lists, text, numbers (also NaN), true, false and null."""
     left = [(value, 0)]
     while left:
         item, depth = left.pop()
@@ -174,27 +168,48 @@ def plain(value: object, where: str) -> None:
             raise _refuse(item, where, "plain values")
 
 
-def load_json(content: bytes) -> Any:  # noqa: ANN401
-    """Parses JSON in UTF-8 that is nested at most `DEEPEST` levels deep.
+def parse_json(content: bytes | str, distinct: bool = False) -> Any:  # noqa: ANN401
+    """Parses JSON within limits: at most `MOST_VALUES` values, nested at most `DEEPEST` levels deep.
+
+    Args:
+        content: text, or bytes in UTF-8; the caller limits its length.
+        distinct: whether a key that an object has twice is an error; otherwise the last value counts.
 
     Raises:
-        ValueError: if it is not such.
+        ValueError: if it is not JSON, or exceeds a limit.
     """
+    text = content.decode() if isinstance(content, bytes) else content
+    if sum(map(text.count, ",[{")) > MOST_VALUES:
+        raise Misfit(f"it holds more than {MOST_VALUES} values")
+    too_deep = Misfit(f"it is nested more than {DEEPEST} levels deep")
     try:
-        node = json.loads(content.decode("utf-8"))
+        node = json.loads(text, object_pairs_hook=_distinct_keys if distinct else None)
     except RecursionError:
-        raise Misfit(f"it is nested more than {DEEPEST} levels deep") from None
-    plain(node, "it")
-    return node
+        raise too_deep from None
+    level: list[Any] = [[node]]
+    for _ in range(DEEPEST + 1):
+        items = (item for group in level for item in (group.values() if isinstance(group, dict) else group))
+        level = [item for item in items if isinstance(item, dict | list)]
+        if not level:
+            return node
+    raise too_deep
+
+
+def _distinct_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) < len(keys):
+        raise Misfit(f"one key twice in {cut(str(keys))}")
+    return dict(pairs)
 
 
 def read_json(path: Path, check: Check = GROUP, limit: int = LARGEST_JSON) -> Any:  # noqa: ANN401
-    """Reads a regular file of JSON, no link, and checks it.
+    """Reads and checks a regular file of JSON; a link is not followed.
 
     Raises:
-        OSError: if it is missing, a link, no regular file, or too large.
-        ValueError: if it is no JSON, or does not fit.
+        OSError: if it is missing, a link, not a regular file, or too large.
+        ValueError: if it is not JSON, exceeds a limit (`parse_json`), or fails the check.
     """
-    node = load_json(read_regular(path, limit))
+    node = parse_json(read_regular(path, limit))
+    plain(node, "it")
     check(node, path.name)
     return node

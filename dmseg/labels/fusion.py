@@ -1,11 +1,11 @@
-"""Fusion strategies: several raters' annotations of one case into one label.
+"""Fusion strategies, which combine the annotations of several raters into one label.
 
-A strategy is a function of the annotations, shaped (R, *spatial) with values 0 and 1, where R counts the raters who
-annotated this case and the spatial axes hold the whole case (all its slices). It returns the fused label (*spatial),
-or a stack (V, *spatial) of candidates, of which the training draws one each time that the case is seen. The dtype says
-which kind of label it is: integers and booleans (0 or 1) are hard labels, floats (in [0, 1]) soft ones.
-To add a strategy, write such a function and name it in one file of ``configs/labels``. One that gives each rater a
-weight can declare it with `with_votes`; ``labels.interpolation=rater`` needs that.
+A strategy is a function of the annotations of a whole case (all slices), shaped (R, *spatial) with values 0 and 1;
+R is the number of raters who annotated the case. It returns the fused label (*spatial), or a stack (V, *spatial) of
+candidates, from which training draws one each time the case is used. The dtype determines the kind of label: integers
+and booleans (0 or 1) are hard labels, floats (in [0, 1]) are soft labels.
+To add a strategy, write such a function and name it in a file of ``configs/labels``. A strategy that weights the raters
+can declare the weights with `with_votes`, which ``labels.interpolation=rater`` requires.
 """
 
 import warnings
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from dmseg.errors import UserError
+from dmseg.errors import UserError, cut
 from dmseg.metrics.agreement import rater_dice
 
 Annotations = npt.NDArray[np.uint8] | npt.NDArray[np.bool_]
@@ -25,34 +25,34 @@ Fusion = Callable[[npt.NDArray[np.uint8]], npt.NDArray[Any]]
 Decorated = TypeVar("Decorated", bound=Callable[..., npt.NDArray[Any]])
 
 MAX_RATERS = 16
-"""Fusions are tried with up to so many raters to find out which kind of label they return."""
+"""Largest number of raters that a fusion is tried with to find out which kind of label it returns."""
 
 
 class FusionWarning(UserWarning):
-    """A strategy could not do with one case what its name says, and did something else."""
+    """A strategy could not be applied to a case, and a fallback was used."""
 
 
 @dataclass(frozen=True)
 class Votes:
-    """A fusion written as weights of the raters, the same for all pixels of a case.
+    """A fusion expressed as weights of the raters, which are the same for all pixels of a case.
 
     Attributes:
         weights: (R,), finite and at least 0, not all 0.
-        threshold: None for a soft label, the weighted mean ``sum(w * m) / sum(w)`` of the masks m; for a hard label the
-            least ``sum(w * m)`` of a foreground pixel.
+        threshold: None for a soft label, which is the weighted mean ``sum(w * m) / sum(w)`` of the masks m; for a hard
+            label, the smallest ``sum(w * m)`` of a foreground pixel.
     """
 
     weights: npt.NDArray[np.float64]
     threshold: float | None = None
 
     def fit(self, annotations: Annotations) -> bool:
-        """Whether the weights are as they must be for annotations (R, *spatial)."""
+        """Whether the weights are valid for annotations (R, *spatial)."""
         weights = np.asarray(self.weights)
         valid = weights.shape == (len(annotations),) and weights.dtype.kind in "iuf"
         return valid and bool(np.isfinite(weights).all() and (weights >= 0).all() and weights.any())
 
     def fuse(self, annotations: Annotations) -> npt.NDArray[Any]:
-        """The label (*spatial) of annotations (R, *spatial): float64 if soft, bool if hard."""
+        """Fuses annotations (R, *spatial) to a label (*spatial): float64 if soft, bool if hard."""
         weights = self.weights / self.weights.sum() if self.threshold is None else self.weights
         votes = np.tensordot(weights, np.asarray(annotations, dtype=np.float64), axes=1)
         return np.asarray(votes if self.threshold is None else votes >= self.threshold)
@@ -62,8 +62,8 @@ def with_votes(votes: Callable[..., Votes]) -> Callable[[Decorated], Decorated]:
     """Declares the `Votes` behind a fusion.
 
     Args:
-        votes: takes what the fusion takes, annotations (R, *spatial) and options, and returns the case's `Votes`;
-            fusing with them must give the fusion's own label.
+        votes: function with the arguments of the fusion, annotations (R, *spatial) and options, that returns the
+            `Votes` of the case; they must reproduce the fusion's label.
     """
 
     def declare(fusion: Decorated) -> Decorated:
@@ -74,17 +74,17 @@ def with_votes(votes: Callable[..., Votes]) -> Callable[[Decorated], Decorated]:
 
 
 def declared_votes(fusion: Callable[..., Any]) -> Callable[[Annotations], Votes] | None:
-    """The `Votes` that a fusion declares, as a function of the annotations with the options bound; None for none."""
+    """The `Votes` declared by a fusion, as a function of the annotations with options bound; None if it has none."""
     function, options = (fusion.func, fusion.keywords) if isinstance(fusion, partial) else (fusion, {})
     votes = getattr(function, "votes", None)
     return None if votes is None else partial(votes, **options)
 
 
 def is_soft(label: npt.NDArray[Any]) -> bool:
-    """Whether a fused label is soft, by its dtype: floats are, integers and booleans are not.
+    """Whether a fused label is soft, by its dtype: floats are soft, integers and booleans are hard.
 
     Raises:
-        ValueError: if it is of another dtype.
+        ValueError: if it has another dtype.
     """
     if label.dtype.kind not in "biuf":
         raise ValueError(f"it returns values of type {label.dtype}, but must return integers, booleans or floats")
@@ -92,9 +92,9 @@ def is_soft(label: npt.NDArray[Any]) -> bool:
 
 
 def gives_soft_labels(fusion: Fusion) -> bool:
-    """Whether a fusion returns soft labels, found out by fusing a few small masks.
+    """Whether a fusion returns soft labels, determined by fusing a few small masks.
 
-    A fusion may be meant for a certain number of raters: the first number that it accepts counts.
+    A fusion may require a certain number of raters, so several numbers are tried until it accepts one.
 
     Args:
         fusion: the fusion with its options bound.
@@ -115,12 +115,8 @@ def gives_soft_labels(fusion: Fusion) -> bool:
                 refusals.append(error)
                 continue
         return is_soft(label)
-    said = " ".join(str(refusals[0]).splitlines()[:1])
+    said = cut(" ".join(str(refusals[0]).splitlines()[:1]))
     raise ValueError(f"it fails on small masks of 1 to {MAX_RATERS} raters ({type(refusals[0]).__name__}: {said})")
-
-
-def _majority_votes(annotations: Annotations) -> Votes:
-    return Votes(np.ones(len(annotations)), len(annotations) // 2 + 1)
 
 
 def _equal_votes(annotations: Annotations) -> Votes:
@@ -132,13 +128,13 @@ def _dice_votes(annotations: Annotations, disjoint_weight: float = 0.0) -> Votes
     weights = rater_dice(annotations, majority(annotations), disjoint=disjoint_weight)
     if weights.any():
         return Votes(weights)
-    warnings.warn("no rater overlaps with the majority: uniform weights", FusionWarning, stacklevel=3)
+    warnings.warn("no rater overlaps with the majority; using equal weights", FusionWarning, stacklevel=3)
     return _equal_votes(annotations)
 
 
-@with_votes(_majority_votes)
+@with_votes(lambda annotations: Votes(np.ones(len(annotations)), len(annotations) // 2 + 1))
 def majority(annotations: Annotations) -> npt.NDArray[np.uint8]:
-    """Majority vote: foreground where at least R // 2 + 1 of R raters marked it (a tie is background).
+    """Majority vote: foreground if at least R // 2 + 1 of R raters marked the pixel (a tie is background).
 
     Args:
         annotations: (R, *spatial), 0 or 1.
@@ -151,7 +147,7 @@ def majority(annotations: Annotations) -> npt.NDArray[np.uint8]:
 
 
 def each_rater(annotations: Annotations) -> npt.NDArray[np.uint8]:
-    """Random rater: every annotation is a candidate, one is drawn anew each time that the case is seen.
+    """Random rater: every annotation is a candidate, and training draws one each time the case is used.
 
     Args:
         annotations: (R, *spatial), 0 or 1.
@@ -164,7 +160,7 @@ def each_rater(annotations: Annotations) -> npt.NDArray[np.uint8]:
 
 @with_votes(_equal_votes)
 def uniform(annotations: Annotations) -> npt.NDArray[np.float32]:
-    """Uniform average of the raters.
+    """Unweighted mean of the annotations.
 
     Args:
         annotations: (R, *spatial), 0 or 1.
@@ -178,15 +174,15 @@ def uniform(annotations: Annotations) -> npt.NDArray[np.float32]:
 
 @with_votes(_dice_votes)
 def weighted(annotations: Annotations, disjoint_weight: float = 0.0) -> npt.NDArray[np.float32]:
-    """Average of the raters, each weighted by the Dice score of its annotation with the majority (paper, section 3.4).
+    """Mean of the annotations, each weighted by its Dice score with the majority vote (paper, section 3.4).
 
-    Weights are taken over the whole case. Two empty masks agree fully (weight 1). Where all weights are zero the
-    uniform average is returned, with a `FusionWarning`.
+    Weights are computed over the whole case. Two empty masks agree fully (weight 1). If all weights are zero, the
+    unweighted mean is returned, with a `FusionWarning`.
 
     Args:
         annotations: (R, *spatial), 0 or 1.
-        disjoint_weight: weight of a rater whose annotation does not overlap with the majority: 0 as the paper says,
-            or 1 as in the authors' released preparation script (JDTLosses, ``prepare_qubiq.py``).
+        disjoint_weight: weight of a rater whose annotation does not overlap with the majority: 0 as in the paper, or 1
+            as in the authors' released preparation script (JDTLosses, ``prepare_qubiq.py``).
 
     Returns:
         Soft label (*spatial) in [0, 1].
@@ -196,16 +192,16 @@ def weighted(annotations: Annotations, disjoint_weight: float = 0.0) -> npt.NDAr
 
 
 def try_fusion(fusion: Fusion, n_raters: int, where: str, *, candidates: bool = True) -> None:
-    """Fuses a few pixels, so that a mistake shows before anything is trained.
+    """Fuses a few pixels to detect mistakes before training.
 
     Args:
         fusion: the fusion with its options bound.
-        n_raters: number of raters of the task; the last of them marks other pixels than the others.
+        n_raters: number of raters of the task; the last one marks different pixels from the others.
         where: the configuration node, for messages.
-        candidates: whether it may return a stack of candidates; what is scored against is one label.
+        candidates: whether it may return a stack of candidates; a reference for scoring must be a single label.
 
     Raises:
-        UserError: if it fails, or returns something that is no label.
+        UserError: if it fails, or does not return a label.
     """
     annotations = np.zeros((n_raters, 1, 2, 4), dtype=np.uint8)
     annotations[:-1, 0, 1, 2:] = 1
@@ -216,9 +212,11 @@ def try_fusion(fusion: Fusion, n_raters: int, where: str, *, candidates: bool = 
             label = np.asarray(fusion(annotations))
             fits = bool(np.all((label >= 0) & (label <= 1)))
     except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
-        raise UserError(f"{where} cannot fuse the masks of {n_raters} raters with these options: {error}") from None
+        raise UserError(
+            f"{where} cannot fuse the masks of {n_raters} raters with these options: {cut(str(error), 300)}"
+        ) from None
     if label.shape != annotations.shape[1:] and not (candidates and label.shape[1:] == annotations.shape[1:]):
         kind = "one label or a stack of candidates" if candidates else "one label"
-        raise UserError(f"{where} turns annotations {annotations.shape} into {label.shape}, but must make {kind}")
+        raise UserError(f"{where} turns annotations {annotations.shape} into {label.shape}, but must return {kind}")
     if not fits:
-        raise UserError(f"{where} makes labels from {label.min():g} to {label.max():g}, but they must lie in [0, 1]")
+        raise UserError(f"{where} returns labels from {label.min():g} to {label.max():g}, but they must be in [0, 1]")

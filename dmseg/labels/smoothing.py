@@ -1,4 +1,4 @@
-"""Label smoothing of hard label maps, everywhere or at the boundary only."""
+"""Label smoothing of hard labels, everywhere or only at boundaries."""
 
 import torch
 from torch import Tensor
@@ -6,14 +6,14 @@ from torch.nn import functional
 
 
 def boundary(one_hot: Tensor, mask: Tensor, kernel: int = 3) -> Tensor:
-    """Finds the pixels whose neighbourhood is not all of their own class.
+    """Finds the pixels whose neighbourhood contains another class.
 
-    With a kernel of 3 that is one pixel on each side of a contour. Beyond the image border everything counts as the
-    pixel's own class, and pixels near masked ones are never boundary (JDTLosses, ``train_soft_label.py``).
+    With a kernel of 3 this is one pixel on each side of a contour. Positions outside the image count as the pixel's own
+    class, and pixels near masked ones are never boundary pixels (JDTLosses, ``train_soft_label.py``).
 
     Args:
         one_hot: (B, C, H, W), 0 or 1.
-        mask: (B, H, W), True where a pixel counts.
+        mask: (B, H, W), True for pixels to use.
         kernel: odd edge of the neighbourhood.
 
     Returns:
@@ -28,16 +28,16 @@ def boundary(one_hot: Tensor, mask: Tensor, kernel: int = 3) -> Tensor:
 
 
 def smooth(one_hot: Tensor, mask: Tensor, epsilon: float, kernel: int | None = None) -> Tensor:
-    """Smooths a label: (1 - epsilon) * label + epsilon / C, everywhere or at the boundary only.
+    """Smooths a label: (1 - epsilon) * label + epsilon / C, everywhere or only at boundaries.
 
     Args:
         one_hot: (B, C, H, W), 0 or 1.
-        mask: (B, H, W), True where a pixel counts.
-        epsilon: 0 to 1, the share that all classes get alike.
-        kernel: odd edge of the neighbourhood that makes a boundary; None smooths everywhere.
+        mask: (B, H, W), True for pixels to use.
+        epsilon: 0 to 1, probability that is distributed equally over all classes.
+        kernel: odd edge of the neighbourhood that defines a boundary; None smooths everywhere.
 
     Returns:
-        Soft label (B, C, H, W), summing to 1 over the classes.
+        Soft label (B, C, H, W), which sums to 1 over the classes.
     """
     softened = (1.0 - epsilon) * one_hot + epsilon / one_hot.shape[1]
     if kernel is None:

@@ -1,1 +1,1 @@
-"""Metrics of a binary task: small counts of each case, the numbers they give, agreement of raters."""
+"""Metrics of binary segmentation: per-case counts, the scores computed from them, and agreement of raters."""

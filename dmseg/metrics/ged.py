@@ -1,14 +1,14 @@
-"""Generalised energy distance between predicted masks and the raters' annotations, from counts of shared pixels."""
+"""Generalised energy distance between predicted masks and annotations, from counts of shared pixels."""
 
 import numpy as np
 import numpy.typing as npt
 
 WORD = 64
-"""Pixels in a word: masks are packed into bits, and sixty-four of them are compared at once."""
+"""Pixels per word: masks are packed into bits, so that 64 pixels are compared at once."""
 
 
 def generalised_energy_distance(samples: npt.NDArray[np.bool_], annotations: npt.NDArray[np.bool_]) -> float:
-    """Squared generalised energy distance between two sets of masks of one case (`squared_ged`).
+    """Squared generalised energy distance between predicted masks and annotations of one case (`squared_ged`).
 
     Args:
         samples: (S, ...) bool, predicted masks of an image or a volume.
@@ -18,27 +18,29 @@ def generalised_energy_distance(samples: npt.NDArray[np.bool_], annotations: npt
         Distance in [0, 2]; lower is better.
 
     Raises:
-        ValueError: if shapes or dtypes do not fit, or a set is empty.
+        ValueError: if shapes or dtypes do not match, or a set is empty.
     """
     if samples.shape[1:] != annotations.shape[1:]:
-        raise ValueError(f"samples are {samples.shape}, annotations {annotations.shape}: their pixels differ")
+        raise ValueError(
+            f"samples are {samples.shape}, but annotations {annotations.shape}; they must have the same pixels"
+        )
     masks = np.concatenate([samples, annotations])
     return squared_ged(shared_pixels(masks.reshape(1, len(masks), 1, -1))[0], len(samples))
 
 
 def shared_pixels(masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Counts the pixels that each two masks of a slice share.
+    """Counts the pixels shared by each pair of masks of a slice.
 
-    The counts add up over slices; those of a volume are the sum over its slices.
+    The counts of a volume are the sum over its slices.
 
     Args:
         masks: (B, M, H, W) bool.
 
     Returns:
-        (B, M, M) int64; a mask's own size is on the diagonal.
+        (B, M, M) int64; the diagonal has the size of each mask.
 
     Raises:
-        ValueError: if shape or dtype do not fit.
+        ValueError: if the shape or dtype is wrong.
     """
     if masks.ndim != 4 or masks.dtype != np.bool_:
         raise ValueError(f"masks are {masks.shape} {masks.dtype}, but must be (B, M, H, W) bool")
@@ -51,7 +53,7 @@ def shared_pixels(masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
 
 
 def _packed(masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
-    """Masks (M, H, W) as words of bits, (M, number of words); the last one is filled up with zeros."""
+    """Packs masks (M, H, W) into words of bits, (M, number of words), padded with zeros."""
     packed = np.packbits(masks.reshape(len(masks), -1), axis=1)
     words = np.zeros((len(masks), -(-masks[0].size // WORD)), dtype=np.uint64)
     words.view(np.uint8)[:, : packed.shape[1]] = packed
@@ -62,12 +64,11 @@ def squared_ged(shared: npt.NDArray[np.int64], n_samples: int) -> float:
     """Squared generalised energy distance (Kohl et al., NeurIPS 2018; Szekely and Rizzo, JSPI 2013).
 
     2 E d(S, Y) - E d(S, S') - E d(Y, Y') for samples S of the prediction and annotations Y, where d = 1 - IoU is 0 for
-    two empty masks. As in the code of that paper, the expectations are means over all ordered pairs, those of a mask
-    with itself included (the V-statistic): equal sets are at distance 0, and it is never below 0.
+    two empty masks. As in the code of that paper, the expectations are means over all ordered pairs, including those of
+    a mask with itself (the V-statistic): the distance of equal sets is 0, and it is never negative.
 
     Args:
-        shared: (S + R, S + R) counts of pixels that masks share (`shared_pixels`), first the S samples, then the R
-            annotations that there are.
+        shared: (S + R, S + R) counts of shared pixels (`shared_pixels`), first the S samples, then the R annotations.
         n_samples: S.
 
     Returns:
@@ -77,15 +78,10 @@ def squared_ged(shared: npt.NDArray[np.int64], n_samples: int) -> float:
         ValueError: if there are no samples or no annotations.
     """
     if not 0 < n_samples < len(shared):
-        raise ValueError(f"{n_samples} samples among {len(shared)} masks: there must be samples and annotations")
-    distance = _iou_distance(shared)
+        raise ValueError(f"{n_samples} samples among {len(shared)} masks; there must be samples and annotations")
+    sizes = np.diagonal(shared)
+    union = sizes[:, None] + sizes - shared
+    distance = np.where(union > 0, 1 - shared / np.maximum(union, 1), 0.0)
     samples, raters = slice(n_samples), slice(n_samples, None)
     between = 2 * distance[samples, raters].mean()
     return float(between - distance[samples, samples].mean() - distance[raters, raters].mean())
-
-
-def _iou_distance(shared: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """1 - IoU of each two masks; 0 where both are empty."""
-    sizes = np.diagonal(shared)
-    union = sizes[:, None] + sizes - shared
-    return np.where(union > 0, 1 - shared / np.maximum(union, 1), 0.0)

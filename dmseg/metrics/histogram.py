@@ -1,8 +1,8 @@
-"""Per-case counts from which every metric of a binary task follows.
+"""Per-case counts from which all metrics of a binary task are computed.
 
 A case is reduced to a joint histogram (majority bit, level of the reference label, level of the predicted
-probability) and three sums per confidence bin. Both add up over slices and batches, so a volume's Dice is exact and
-memory does not grow with the data.
+probability) and three sums per confidence bin. Both add up over slices and batches, so the Dice of a volume is exact
+and memory does not grow with the data.
 """
 
 import math
@@ -23,10 +23,10 @@ BDICE_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Thresholds of BDice (paper, section 3.3)."""
 
 DECISION_LEVEL = 0.5
-"""A pixel is predicted foreground where its probability is at least this."""
+"""A pixel is predicted as foreground if its probability is at least this."""
 
 CPU_PIXELS = 2**16
-"""Pixels that are counted at once on a CPU."""
+"""Pixels counted at once on a CPU."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +36,8 @@ class CaseCounts:
     Attributes:
         joint: int64 (2, L + 1, L + 1), pixels by majority bit, level of the reference label and level of the predicted
             probability. The level of a value is the number of thresholds that it reaches (``>=``, in float32).
-        bins: float64 (B, 3), pixel count, sum of confidence and count of correct pixels by bin of the top-label
-            confidence max(p, 1 - p). Bin k begins at k / B; a confidence of 1 is in the last bin.
+        bins: float64 (B, 3), number of pixels, sum of confidence and number of correct pixels by bin of the top-label
+            confidence max(p, 1 - p). Bin k starts at k / B; a confidence of 1 is in the last bin.
         levels: the L thresholds, ascending.
     """
 
@@ -46,10 +46,10 @@ class CaseCounts:
     levels: tuple[float, ...] = BDICE_LEVELS
 
     def __add__(self, other: Self) -> "CaseCounts":
-        """Counts of both together.
+        """Adds the counts of both.
 
         Raises:
-            ValueError: if levels or number of bins differ.
+            ValueError: if the levels or the numbers of bins differ.
         """
         if self.levels != other.levels or self.bins.shape != other.bins.shape:
             raise ValueError(
@@ -70,33 +70,33 @@ def count_batch(
     n_bins: int = 10,
     valid: Tensor | None = None,
 ) -> list[CaseCounts]:
-    """Counts a batch of slices, case by case, on the device where the tensors are.
+    """Counts a batch of slices, case by case, on the device of the tensors.
 
     Thresholds are compared in float32. The sums of confidence are exact: every confidence is a multiple of 2^-24, so
-    float64 holds their sum without rounding up to 2^29 pixels, in whatever order they are added.
+    their sum over up to 2^29 pixels fits into float64 without rounding, in any order.
 
     Args:
         probability: (N, H, W) float32 in [0, 1], predicted probability of the foreground.
-        majority: (N, H, W) bool or uint8, majority vote, which Dice and calibration are measured against.
-        reference: (N, H, W) float32 in [0, 1], label that BDice is measured against.
+        majority: (N, H, W) bool or uint8, majority vote, the reference of Dice and calibration.
+        reference: (N, H, W) float32 in [0, 1], label, the reference of BDice.
         case_index: (N,) int64 in [0, n_cases), the case of each slice.
-        n_cases: number of cases; one without slices gets zeros.
-        levels: thresholds of BDice in (0, 1], ascending, 0.5 among them.
+        n_cases: number of cases; those without slices get zeros.
+        levels: thresholds of BDice in (0, 1], ascending and including 0.5.
         n_bins: number of equal confidence bins on [0, 1].
-        valid: (N, H, W) bool, pixels that count; None for all.
+        valid: (N, H, W) bool, pixels to count; None for all.
 
     Returns:
-        Counts of each case, in the order of `case_index`'s values.
+        Counts of each case, in the order of the case indices.
 
     Raises:
-        UserError: if levels or bins are unusable, or a value is not a number in [0, 1].
-        ValueError: if shapes, dtypes or case indices do not fit.
+        UserError: if levels or bins are invalid, or a value is not a number in [0, 1].
+        ValueError: if shapes, dtypes or case indices do not match.
     """
     levels = _checked_levels(levels, n_bins)
     probability, majority, reference, case_index = map(as_tensor, (probability, majority, reference, case_index))
     valid = None if valid is None else as_tensor(valid)
     _check_tensors(probability, majority, reference, case_index, n_cases, valid)
-    first_bin = _bins_below_half(n_bins)
+    first_bin = sum(k / n_bins <= 0.5 for k in range(n_bins)) - 1  # the top-label confidence is at least 0.5
     edges = tuple(k / n_bins for k in range(first_bin + 1, n_bins))
     shape = (n_cases, 2, len(levels) + 1, len(levels) + 1, len(edges) + 1)
     rows = _Rows.of(probability, majority, reference, case_index, valid)
@@ -113,7 +113,7 @@ def count_case(
     n_bins: int = 10,
     valid: Tensor | None = None,
 ) -> CaseCounts:
-    """Counts one case of any number of spatial axes; see `count_batch`.
+    """Counts one case with any number of spatial axes; see `count_batch`.
 
     Args:
         probability: (*spatial) float32 in [0, 1].
@@ -121,12 +121,12 @@ def count_case(
         reference: (*spatial) float32 in [0, 1].
         levels: thresholds of BDice.
         n_bins: number of confidence bins.
-        valid: (*spatial) bool, pixels that count; None for all.
+        valid: (*spatial) bool, pixels to count; None for all.
 
     Raises:
         TypeError: if an argument is neither a tensor nor a numpy array.
-        UserError: if levels or bins are unusable, or a value is not a number in [0, 1].
-        ValueError: if shapes or dtypes do not fit.
+        UserError: if levels or bins are invalid, or a value is not a number in [0, 1].
+        ValueError: if shapes or dtypes do not match.
     """
     values, votes, labels = (as_tensor(item)[None] for item in (probability, majority, reference))
     one = torch.zeros(1, dtype=torch.int64, device=values.device)
@@ -135,7 +135,7 @@ def count_case(
 
 
 def as_tensor(values: Tensor | npt.NDArray[Any]) -> Tensor:
-    """Takes a tensor as it is, and a numpy array as a tensor.
+    """Returns a tensor as it is and a numpy array as a tensor.
 
     Raises:
         TypeError: if it is neither.
@@ -151,11 +151,13 @@ def _checked_levels(levels: Sequence[float], n_bins: int) -> tuple[float, ...]:
     found = tuple(float(level) for level in levels)
     ascending = all(low < high for low, high in pairwise(found))
     if not found or not ascending or not 0 < found[0] <= found[-1] <= 1 or DECISION_LEVEL not in found:
-        raise UserError(f"BDice levels {found}: give ascending thresholds in (0, 1] with 0.5 among them")
+        raise UserError(f"BDice levels are {found}, but must be ascending thresholds in (0, 1] that include 0.5")
     if not isinstance(n_bins, int | np.integer) or not 1 <= n_bins <= MAX_LEVELS:
-        raise UserError(f"number of calibration bins is {n_bins}: give 1 to {MAX_LEVELS}")
+        raise UserError(
+            f"the number of calibration bins is {n_bins}, but must be a whole number from 1 to {MAX_LEVELS}"
+        )
     if len(found) > MAX_LEVELS:
-        raise UserError(f"there are {len(found)} BDice levels: give at most {MAX_LEVELS}")
+        raise UserError(f"there are {len(found)} BDice levels, but at most {MAX_LEVELS} are allowed")
     return found
 
 
@@ -171,32 +173,23 @@ def _check_tensors(
     if len(shapes) > 1 or case_index.shape != probability.shape[:1]:
         raise ValueError(f"shapes differ: {sorted(shapes)}, {tuple(case_index.shape)} case indices")
     if majority.dtype not in (torch.bool, torch.uint8):
-        raise ValueError(f"majority is {majority.dtype}; it has to be bool or uint8")
+        raise ValueError(f"majority is {majority.dtype}, but must be bool or uint8")
     for name, item in (("probability", probability), ("reference", reference)):
         if item.dtype != torch.float32:
-            raise ValueError(f"{name} is {item.dtype}; metrics take float32")
-        _check_range(name, item)
+            raise ValueError(f"{name} is {item.dtype}, but must be float32")
+        if item.numel() == 0:
+            continue
+        found = torch.aminmax(item) if item.is_cuda else (item.detach().numpy().min(), item.detach().numpy().max())
+        low, high = (float(bound) for bound in found)
+        if not 0.0 <= low <= high <= 1.0:  # also false for NaN
+            raise UserError(f"{name} ranges from {low} to {high}, but must be in [0, 1]: check the network and labels")
     if case_index.numel() and not 0 <= int(case_index.min()) <= int(case_index.max()) < n_cases:
-        raise ValueError(f"case indices {case_index.tolist()} are not all in [0, {n_cases})")
-
-
-def _check_range(name: str, values: Tensor) -> None:
-    if values.numel() == 0:
-        return
-    found = torch.aminmax(values) if values.is_cuda else (values.detach().numpy().min(), values.detach().numpy().max())
-    low, high = (float(bound) for bound in found)
-    if not 0.0 <= low <= high <= 1.0:  # also false for not-a-number
-        raise UserError(f"{name} ranges from {low} to {high}, not within [0, 1]: check the network's output and labels")
-
-
-def _bins_below_half(n_bins: int) -> int:
-    """Number of bins that no top-label confidence, at least 0.5, falls in."""
-    return sum(k / n_bins <= 0.5 for k in range(n_bins)) - 1
+        raise ValueError(f"case indices {case_index.tolist()} must be in [0, {n_cases})")
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Rows of pixels of all slices: all tensors (M, W), the case index (M,)."""
+    """Rows of pixels of all slices: all tensors are (M, W), except the case index (M,)."""
 
     probability: Tensor
     majority: Tensor
@@ -218,7 +211,7 @@ class _Rows:
         )
 
     def blocks(self, n_pixels: int) -> Iterator[list[npt.NDArray[Any]]]:
-        """Blocks of rows as numpy arrays, in the order of the fields."""
+        """Yields blocks of rows as numpy arrays, in the order of the fields."""
         step = max(n_pixels // max(self.probability.shape[1], 1), 1)
         fields = (self.probability, self.majority, self.reference, self.case_index, self.valid)
         arrays = [item.numpy() for item in fields if item is not None]
@@ -229,10 +222,10 @@ class _Rows:
 def _sum_with_numpy(
     rows: _Rows, shape: tuple[int, ...], levels: Sequence[float], edges: Sequence[float]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Pixels and their confidences summed over the flattened shape, and one slot at the end for invalid pixels.
+    """Sums pixels and confidences over the flattened shape, with one entry at the end for invalid pixels.
 
-    Block by block in one thread, so that the buffers stay in the cache and nothing waits for another thread. One
-    comparison a level is ten times faster on a CPU than a binary search for each pixel.
+    Blocks are processed in one thread, so that buffers stay in the cache and no thread waits for another. On a CPU, one
+    comparison per level is ten times faster than a binary search per pixel.
     """
     size = math.prod(shape) + 1
     pixels, confidence = np.zeros(size, dtype=np.int64), np.zeros(size)
@@ -262,7 +255,7 @@ def _levels_reached(values: npt.NDArray[np.float32], levels: Sequence[float]) ->
 def _sum_with_torch(
     rows: _Rows, shape: tuple[int, ...], levels: Sequence[float], edges: Sequence[float]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """The same sums on the device where the rows are, all pixels at once."""
+    """Computes the same sums for all pixels at once, on the device of the rows."""
     size, device = math.prod(shape) + 1, rows.probability.device
     top = torch.maximum(rows.probability, 1 - rows.probability)
     codes = (rows.majority != 0) + 2 * rows.case_index[:, None]
@@ -271,7 +264,7 @@ def _sum_with_torch(
         codes = codes.mul_(len(thresholds) + 1).add_(torch.bucketize(values, boundaries, right=True))
     if rows.valid is not None:
         codes.masked_fill_(rows.valid == 0, size - 1)
-    # Not bincount for the confidences: with weights it has no deterministic form on a GPU.
+    # bincount with weights is not deterministic on a GPU, so the confidences are summed by scatter_add_
     confidence = torch.zeros(size, dtype=torch.float64, device=device)
     confidence.scatter_add_(0, codes.view(-1), top.to(torch.float64).view(-1))
     return torch.bincount(codes.view(-1), minlength=size).cpu().numpy(), confidence.cpu().numpy()
@@ -282,7 +275,7 @@ def _split_cases(
 ) -> list[CaseCounts]:
     """Counts of each case from sums over (case, majority, reference level, predicted level, used bin).
 
-    The bin is the last one whose left edge the confidence reaches (JDTLosses, ``metrics/ece_metric.py``).
+    The bin is the last one whose left edge is not above the confidence (JDTLosses, ``metrics/ece_metric.py``).
     """
     decision = levels.index(DECISION_LEVEL) + 1
     by_class = pixels.sum(axis=2)

@@ -6,12 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from dmseg.errors import UserError
+from dmseg.errors import check_choice
 from dmseg.metrics.histogram import DECISION_LEVEL, CaseCounts
 
 EmptyRule = Literal["skip", "one", "zero"]
-"""Dice of two empty masks: not a number (left out of means), 1 or 0. One empty mask against another that is not
-always gives 0."""
+"""Dice of two empty masks: NaN (skipped in means), 1 or 0. If only one mask is empty, the Dice is always 0."""
 
 _EMPTY_VALUES: dict[str, float] = {"skip": float("nan"), "one": 1.0, "zero": 0.0}
 
@@ -38,15 +37,15 @@ def dice(counts: CaseCounts, empty: EmptyRule = "skip") -> float:
 def bdice(counts: CaseCounts, empty: EmptyRule = "skip") -> float:
     """Binarised Dice (paper, section 3.3): mean over the levels of the Dice of prediction and reference.
 
-    Both are thresholded with ``>=``. A level at which both are empty is left out under "skip", and counts 1 or 0
-    under "one" or "zero".
+    Both are thresholded with ``>=``. A level at which both are empty is skipped, or counts as 1 or 0, depending on
+    `empty`.
 
     Args:
         counts: counts of a case.
         empty: score of two empty masks.
 
     Returns:
-        Fraction in [0, 1]; NaN if every level is left out.
+        Fraction in [0, 1]; NaN if all levels are skipped.
 
     Raises:
         UserError: if `empty` is not a known rule.
@@ -62,7 +61,7 @@ def level_dice(counts: CaseCounts, empty: EmptyRule = "skip") -> Floats:
         empty: score of two empty masks.
 
     Returns:
-        (L,) float64 in [0, 1], NaN where left out.
+        (L,) float64 in [0, 1], NaN for skipped levels.
 
     Raises:
         UserError: if `empty` is not a known rule.
@@ -73,10 +72,10 @@ def level_dice(counts: CaseCounts, empty: EmptyRule = "skip") -> Floats:
 
 
 def ece(counts: CaseCounts) -> float:
-    """Expected calibration error of the top label, over all pixels with the background.
+    """Expected calibration error of the top label over all pixels, including the background.
 
-    Sum over the bins of |sum of confidence - number of correct pixels|, over the number of pixels (Guo et al., ICML
-    2017, eq. 5). The class is 1 where p >= 0.5, right where it equals the majority vote.
+    Sum over bins of |sum of confidence - number of correct pixels|, divided by the number of pixels (Guo et al., ICML
+    2017, eq. 5). The predicted class is 1 if p >= 0.5, and correct if it equals the majority vote.
 
     Args:
         counts: counts of a case.
@@ -93,10 +92,10 @@ def reliability(counts: CaseCounts) -> pd.DataFrame:
     """Reliability curve: confidence and accuracy of each bin.
 
     Args:
-        counts: counts of a case, or of cases added up.
+        counts: counts of a case, or the sum of several.
 
     Returns:
-        One row a bin: its edges ``left, right``, ``n_pixels``, mean ``confidence``, ``accuracy`` and their difference
+        One row per bin: its edges ``left, right``, ``n_pixels``, mean ``confidence``, ``accuracy`` and their difference
         ``gap``, fractions in [0, 1] and NaN for a bin without pixels. sum(n_pixels * |gap|) / sum(n_pixels) is the ECE.
     """
     n_bins = len(counts.bins)
@@ -109,16 +108,16 @@ def reliability(counts: CaseCounts) -> pd.DataFrame:
 
 
 def case_scores(counts: CaseCounts, empty: EmptyRule = "skip") -> dict[str, float | int]:
-    """Everything that is recorded about one case.
+    """All scores and counts recorded for one case.
 
     Args:
         counts: counts of a case.
         empty: score of two empty masks.
 
     Returns:
-        ``dice, bdice, ece``, ``precision`` (NaN where nothing is predicted) and ``recall`` (NaN where the majority is
-        empty) as fractions; ``n_pixels``, ``n_foreground`` (of the majority) and ``n_predicted`` pixels; ``n_levels``,
-        the number of levels that BDice is the mean of.
+        ``dice, bdice, ece``, ``precision`` (NaN if nothing is predicted) and ``recall`` (NaN if the majority is empty)
+        as fractions; ``n_pixels``, ``n_foreground`` (of the majority) and ``n_predicted`` pixels; ``n_levels``, the
+        number of levels averaged by BDice.
 
     Raises:
         UserError: if `empty` is not a known rule.
@@ -144,7 +143,7 @@ def _mean_present(values: Floats) -> float:
 
 
 def _decision_counts(counts: CaseCounts) -> tuple[int, int, int]:
-    """Pixels that are predicted and majority, predicted, majority."""
+    """Numbers of pixels in the intersection, the prediction and the majority."""
     by_class = counts.joint.sum(axis=1)  # majority bit, level of the prediction
     predicted = by_class[:, counts.levels.index(DECISION_LEVEL) + 1 :].sum(axis=1)
     return int(predicted[1]), int(predicted.sum()), int(by_class[1].sum())
@@ -153,8 +152,7 @@ def _decision_counts(counts: CaseCounts) -> tuple[int, int, int]:
 def _dice_ratio(
     hits: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], actual: npt.NDArray[np.int64], empty: EmptyRule
 ) -> Floats:
-    """2 hits / (predicted + actual), elementwise; the rule's value where both are empty."""
-    if empty not in get_args(EmptyRule):
-        raise UserError(f"empty-mask rule is '{empty}': choose from {', '.join(get_args(EmptyRule))}")
+    """Elementwise 2 hits / (predicted + actual), or the value of the rule if both are empty."""
+    check_choice("the rule for empty masks", empty, get_args(EmptyRule))
     size = predicted + actual
     return np.where(size > 0, 2.0 * hits / np.maximum(size, 1), _EMPTY_VALUES[empty])

@@ -1,4 +1,4 @@
-"""Phantoms: generated data in the data sets' own layouts; QUBIQ's has several raters, whose probabilities are known."""
+"""Phantoms: generated data in the layouts of real data sets; QUBIQ's has raters with known probabilities."""
 
 from dmseg.phantom.planar import ensure_qubiq, write_qubiq
 from dmseg.phantom.scans import ensure_decathlon, ensure_kits, ensure_lits

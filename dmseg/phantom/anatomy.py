@@ -1,33 +1,32 @@
-"""The four anatomies of the phantom: what there is in each image, where, and how it looks.
+"""The four anatomies of the phantom: position, shape and appearance of everything in an image.
 
-An anatomy is drawn from one stream of random numbers and knows no pixels: `structures` gives the signed
-distances of the tasks' structures on any grid, `paint` the noise-free image on the same grid. The structures
-are blended in with their own presence Phi(-d/w), so the image is ambiguous where the raters are.
+An anatomy is drawn from one stream of random numbers and is independent of pixels: `structures` gives the signed
+distances of the tasks' structures on any grid, `paint` the noise-free image on the same grid. Structures are blended
+in with their presence Phi(-d/w), so the image is ambiguous where raters disagree.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from dmseg.phantom.fields import Array, Blob, GaussianField, Grid, random_waves
 from dmseg.phantom.raters import Structure
 
 ABSENT = 1e3
-"""Distance of everything from a structure that is not there."""
+"""Distance of all pixels from a structure that is absent."""
 AIR = -1025.0
-"""What the kidney CT holds outside the body."""
+"""Intensity of the kidney CT outside the body."""
 CASES_WITHOUT_CORE = (1, 3, 6, 7, 11)
-"""Brain tumour cases whose T3 annotations are empty in the real data."""
+"""Brain tumour cases with empty T3 annotations in the real data."""
 
 
 class Anatomy(ABC):
-    """One patient's anatomy in one image.
+    """The anatomy of one patient in one image.
 
     Attributes:
-        half: half height and half width of the image; the latter is the unit.
-        noise: standard deviation of the pixel noise, in the modality's units.
+        half: half height and half width of the image; the half width is the unit of length.
+        noise: standard deviation of the pixel noise, in the units of the modality.
     """
 
     half: tuple[float, float] = (1.0, 1.0)
@@ -43,40 +42,29 @@ class Anatomy(ABC):
 
         Args:
             grid: pixels.
-            presences: for each task (H, W) in [0, 1], how much the structure is there.
+            presences: presence of each task's structure, (H, W) in [0, 1].
 
         Returns:
-            (C, H, W), in the modality's units.
+            (C, H, W), in the units of the modality.
         """
 
     def develop(self, clean: Array, noise: Array) -> Array:
         """Adds noise to the image.
 
         Args:
-            clean: (C, H, W) what `paint` gave.
-            noise: (C, H, W) standard normal numbers.
+            clean: (C, H, W), as returned by `paint`.
+            noise: (C, H, W), standard normal numbers.
 
         Returns:
-            (C, H, W), in the modality's units; magnitudes, so never negative.
+            (C, H, W), in the units of the modality; magnitudes, so never negative.
         """
         developed: Array = np.abs(clean + self.noise * noise)
         return developed
 
 
 def blend(image: Array, share: Array, value: float | Array) -> None:
-    """Moves an image (..., H, W), in place, towards a value by a share in [0, 1] of each pixel."""
+    """Blends a value into an image (..., H, W) in place, by a fraction in [0, 1] for each pixel."""
     image += share * (value - image)
-
-
-def _jitter(rng: np.random.Generator, centre: tuple[float, float], by: float) -> tuple[float, float]:
-    return centre[0] + rng.uniform(-by, by), centre[1] + rng.uniform(-by, by)
-
-
-def _radii(rng: np.random.Generator, radii: tuple[float, float], by: float = 0.12) -> tuple[float, float]:
-    """Radii scaled together and apart, each by up to about the given share."""
-    together = 1 + rng.uniform(-by, by)
-    apart = 1 + rng.uniform(-by, by) / 2
-    return radii[0] * together * apart, radii[1] * together / apart
 
 
 def _blob(
@@ -87,12 +75,17 @@ def _blob(
     move: float = 0.03,
     turn: float = 0.1,
 ) -> Blob:
-    """A blob about a typical place and size."""
-    return Blob(_jitter(rng, centre, move), _radii(rng, radii), rng.uniform(-turn, turn), random_waves(rng, wave))
+    """A random blob near a typical position and of about a typical size."""
+    y, x = (middle + rng.uniform(-move, move) for middle in centre)
+    size = 1 + rng.uniform(-0.12, 0.12)
+    aspect = 1 + rng.uniform(-0.12, 0.12) / 2
+    return Blob(
+        (y, x), (radii[0] * size * aspect, radii[1] * size / aspect), rng.uniform(-turn, turn), random_waves(rng, wave)
+    )
 
 
 def _channels(*values: float) -> Array:
-    """One value a channel, (C, 1, 1)."""
+    """One value per channel, (C, 1, 1)."""
     return np.array(values)[:, None, None]
 
 
@@ -100,8 +93,8 @@ class Prostate(Anatomy):
     """T2-weighted MR of the pelvis. T1: the whole gland; T2: the zone inside it.
 
     Args:
-        rng: stream of the case.
-        case: number of the case; every third image is half as high again as it is wide.
+        rng: random stream of the case.
+        case: number of the case; every third image is 1.5 times as high as it is wide.
     """
 
     noise = 13.0
@@ -125,7 +118,7 @@ class Prostate(Anatomy):
         self.coil = GaussianField.draw(rng, self.half, 0.9)
 
     def structures(self, grid: Grid) -> tuple[Structure, ...]:
-        """Whole gland, zone."""
+        """Whole gland and zone."""
         return tuple(Structure(blob.distance(grid)[None], blob.size) for blob in (self.gland, self.zone))
 
     def paint(self, grid: Grid, presences: Sequence[Array]) -> Array:
@@ -143,7 +136,7 @@ class Prostate(Anatomy):
         return shaded[None]
 
     def _paint_surroundings(self, image: Array, grid: Grid) -> None:
-        """Muscle, bone, veins and rectum, in place."""
+        """Paints muscle, bone, veins and rectum in place."""
         for muscle in self.muscles:
             blend(image, muscle.inside(grid), 110.0)
         for bone in self.bones:
@@ -156,10 +149,10 @@ class Prostate(Anatomy):
 
 
 class BrainGrowth(Anatomy):
-    """T2-weighted MR of a newborn's brain. T1: the white matter, bright at that age and deeply folded.
+    """T2-weighted MR of a newborn's brain. T1: the white matter, which is bright at that age and deeply folded.
 
     Args:
-        rng: stream of the case.
+        rng: random stream of the case.
         case: number of the case (not used: all cases are alike).
     """
 
@@ -176,7 +169,9 @@ class BrainGrowth(Anatomy):
         )
         y, x = self.brain.centre
         down, across = self.brain.radii
-        folds = random_waves(rng, 0.02, 3) + tuple(complex(wave) for wave in _gyri(rng))
+        folds = random_waves(rng, 0.02, 3)
+        phases = np.exp(2j * np.pi * rng.random(9))
+        folds += tuple(map(complex, rng.uniform(0.01, 0.045, 9) * phases))  # waves 5 to 13: the folds of the cortex
         self.matter = [
             Blob((y, x + side * 0.455 * across), (0.82 * down, 0.40 * across), self.brain.turn, tuple(folds))
             for side in (-1, 1)
@@ -193,7 +188,7 @@ class BrainGrowth(Anatomy):
         self.coil = GaussianField.draw(rng, self.half, 0.8)
 
     def structures(self, grid: Grid) -> tuple[Structure, ...]:
-        """White matter of both hemispheres, without ventricles and deep nuclei."""
+        """White matter of both hemispheres without ventricles and deep nuclei."""
         outer = np.minimum(*(blob.distance(grid) for blob in self.matter))
         holes = np.min([blob.distance(grid) for blob in (*self.deep, *self.ventricles)], axis=0)
         return (Structure(np.maximum(outer, -holes)[None], self.brain.size),)
@@ -219,21 +214,14 @@ class BrainGrowth(Anatomy):
         return shaded[None]
 
 
-def _gyri(rng: np.random.Generator) -> npt.NDArray[np.complex128]:
-    """Waves 5 to 13 around the outline: the folds of the cortex."""
-    phases = np.exp(2j * np.pi * rng.random(9))
-    amplitudes: npt.NDArray[np.complex128] = rng.uniform(0.01, 0.045, 9) * phases
-    return amplitudes
-
-
 class BrainTumor(Anatomy):
     """FLAIR, T1, contrast-enhanced T1 and T2 MR of a brain, skull removed.
 
-    T1: the whole tumour; T2: faint foci about it that raters disagree on; T3: a small enhancing core, absent
+    T1: the whole tumour; T2: faint foci around it that raters disagree on; T3: a small enhancing core, absent
     in `CASES_WITHOUT_CORE`.
 
     Args:
-        rng: stream of the case.
+        rng: random stream of the case.
         case: number of the case.
     """
 
@@ -256,7 +244,7 @@ class BrainTumor(Anatomy):
         self.coil = [GaussianField.draw(rng, self.half, 0.8) for _ in range(4)]
 
     def structures(self, grid: Grid) -> tuple[Structure, ...]:
-        """Whole tumour, disputed foci (one part each), core."""
+        """Whole tumour, disputed foci (one part each) and core."""
         foci = np.stack([blob.distance(grid) for blob in self.foci])
         core = self.core.distance(grid) if self.has_core else np.full(foci.shape[1:], ABSENT)
         return (
@@ -277,25 +265,20 @@ class BrainTumor(Anatomy):
         for blob in self.spots:
             blend(image, 0.8 * blob.inside(grid), _channels(470, 400, 560, 470))
         blend(image, tumour, _channels(640, 280, 300, 560) + 26 * coarse)
-        blend(image, foci * self._contrast(grid), _channels(560, 170, 400, 690))
+        nearest = np.argmin([blob.distance(grid) for blob in self.foci], axis=0)
+        blend(image, foci * self.contrasts[nearest], _channels(560, 170, 400, 690))
         blend(image, core, _channels(600, 250, 300, 520))
         blend(image, 4 * core * (1 - core), _channels(620, 300, 780, 500))
         image *= self.gain * np.exp(0.08 * np.stack([field.on(grid) for field in self.coil]))
         return np.where(self.brain.distance(grid) < 0, np.maximum(image, 1.0), 0.0)
 
     def develop(self, clean: Array, noise: Array) -> Array:
-        """Adds noise inside the brain only; the skull-stripped background stays 0."""
+        """Adds noise inside the brain only; the skull-stripped background remains 0."""
         return np.where(clean > 0, np.maximum(clean + self.noise * noise, 1.0), 0.0)
-
-    def _contrast(self, grid: Grid) -> Array:
-        """(H, W): how clearly the nearest focus shows."""
-        nearest = np.argmin([blob.distance(grid) for blob in self.foci], axis=0)
-        contrast: Array = self.contrasts[nearest]
-        return contrast
 
 
 def _foci(rng: np.random.Generator, tumour: Blob, count: int) -> list[Blob]:
-    """Small blobs all around inside the tumour, some at its edge."""
+    """Small blobs distributed around the tumour, some at its edge."""
     angles = 2 * np.pi * (np.arange(count) + rng.uniform(-0.2, 0.2, count)) / count + rng.uniform(0, 2 * np.pi)
     reach = tumour.size * rng.uniform(0.6, 0.95, count)
     places = [
@@ -306,10 +289,10 @@ def _foci(rng: np.random.Generator, tumour: Blob, count: int) -> list[Blob]:
 
 
 class Kidney(Anatomy):
-    """Contrast-enhanced CT of the abdomen. T1: one kidney; spleen, liver, vessels and bowel look much alike.
+    """Contrast-enhanced CT of the abdomen. T1: one kidney; spleen, liver, vessels and bowel look similar.
 
     Args:
-        rng: stream of the case.
+        rng: random stream of the case.
         case: number of the case (not used: all cases are alike).
     """
 
@@ -351,11 +334,11 @@ class Kidney(Anatomy):
         return image[None]
 
     def develop(self, clean: Array, noise: Array) -> Array:
-        """Adds noise; the scanner's scale ends at `AIR`."""
+        """Adds noise; no value is below `AIR`."""
         return np.maximum(clean + self.noise * noise, AIR)
 
     def _paint_organs(self, image: Array, grid: Grid, fine: Array) -> None:
-        """Everything inside the body but the kidney, in place."""
+        """Paints everything inside the body except the kidney in place."""
         blend(image, self.liver.inside(grid), self.values[1] + 9 * fine)
         blend(image, self.spleen.inside(grid), self.values[2] + 9 * fine)
         for bowel in self.bowel:

@@ -1,7 +1,7 @@
-"""The seven tasks of the phantom, with the parameters of their raters, and one case of a data set in memory.
+"""The seven tasks of the phantom with the parameters of their raters, and the generation of one case.
 
-Each random number belongs to a stream that is named by seed, data set, case, task and rater, so a case is the
-same however many others are made.
+All random numbers come from streams named by seed, data set, case, task and rater, so a case does not depend on how
+many others are generated.
 """
 
 import zlib
@@ -26,7 +26,7 @@ from dmseg.phantom.raters import (
 )
 
 WORKING_WIDTH = 256
-"""Anatomy is evaluated on at most so many columns and interpolated to the image's own."""
+"""Largest number of columns on which anatomy is evaluated; it is then interpolated to the image's own."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class Cohort:
     """One data set of the phantom.
 
     Attributes:
-        anatomy: what its images show.
+        anatomy: anatomy shown in its images.
         cases: number of its cases in the paper, section 3.1.
         width: width of an image in pixels, as distributed.
         spacing: edge of a pixel in mm.
-        models: how raters differ, for the tasks T1, T2, ...
+        models: model of the raters for each of the tasks T1, T2, ...
     """
 
     anatomy: type[Prostate] | type[BrainGrowth] | type[BrainTumor] | type[Kidney]
@@ -48,8 +48,8 @@ class Cohort:
     models: tuple[RaterModel, ...]
 
 
-# `spread` (and `miss` of Brain Tumor T2) come from scripts/calibrate_phantom.py: with them the raters agree
-# with their majority as in the paper's Table 1. The other numbers are chosen for plausible outlines.
+# `spread` (and `miss` of Brain Tumor T2) come from scripts/calibrate_phantom.py, so that the agreement of raters with
+# their majority is as in the paper's Table 1. The other numbers are chosen for plausible outlines.
 COHORTS = {
     "prostate": Cohort(Prostate, 55, 640, 0.3125, (RaterModel(6, 0.0489), RaterModel(6, 0.1075))),
     "brain-growth": Cohort(BrainGrowth, 39, 256, 0.7, (RaterModel(7, 0.0354, length=0.08),)),
@@ -65,12 +65,12 @@ COHORTS = {
 
 
 def stream(*name: int | str) -> np.random.Generator:
-    """A stream of random numbers of its own for each name (non-negative integers and words)."""
+    """A random stream of its own for each name, which consists of non-negative integers and words."""
     return np.random.default_rng([part if isinstance(part, int) else zlib.crc32(part.encode()) for part in name])
 
 
 class PhantomCase:
-    """One case, made when asked for.
+    """One case, generated lazily.
 
     Args:
         seed: seed of the whole phantom, not negative.
@@ -88,7 +88,7 @@ class PhantomCase:
 
     @cached_property
     def _working(self) -> tuple[Grid, tuple[Structure, ...]]:
-        """The grid that anatomy is evaluated on, and the structures there."""
+        """The grid on which anatomy is evaluated, and the structures on it."""
         shrink = min(1.0, WORKING_WIDTH / self.shape[1])
         grid = Grid.over((round(self.shape[0] * shrink), round(self.shape[1] * shrink)), self.anatomy.half)
         return grid, self.anatomy.structures(grid)
@@ -102,7 +102,7 @@ class PhantomCase:
         )
 
     def image(self) -> Array:
-        """(C, H, W) image with noise; whole numbers, in the modality's units."""
+        """(C, H, W) image with noise: whole numbers in the units of the modality."""
         grid, structures = self._working
         presences = [presence(part, model) for part, model in zip(structures, self.cohort.models, strict=True)]
         clean = np.stack([resample(part, self.shape) for part in self.anatomy.paint(grid, presences)])
@@ -110,11 +110,11 @@ class PhantomCase:
         return np.rint(self.anatomy.develop(clean, noise))
 
     def probability(self, task: int) -> npt.NDArray[np.float32]:
-        """(H, W) float32 in [0, 1]: how probably a rater marks the pixel; task from 1."""
+        """(H, W) float32 in [0, 1]: probability that a rater marks the pixel; tasks count from 1."""
         return probability(self.structures[task - 1], self.cohort.models[task - 1]).astype(np.float32)
 
     def readings(self, task: int) -> Iterator[Reading]:
-        """Each rater's look at the case, in the order of the raters; task from 1."""
+        """Each rater's reading of the case, in the order of raters; tasks count from 1."""
         seed, cohort, _ = self._name
         model, structure = self.cohort.models[task - 1], self.structures[task - 1]
         for rater in range(1, model.raters + 1):
@@ -123,7 +123,7 @@ class PhantomCase:
             yield draw_reading(rng, structure, model, habit, self.anatomy.half)
 
     def annotations(self, task: int) -> Iterator[npt.NDArray[np.bool_]]:
-        """Each rater's (H, W) mask, in the order of the raters; task from 1."""
+        """Each rater's (H, W) mask, in the order of raters; tasks count from 1."""
         model, structure = self.cohort.models[task - 1], self.structures[task - 1]
         grid = Grid.over(self.shape, self.anatomy.half)
         return (annotate(structure, model, reading, grid) for reading in self.readings(task))

@@ -1,7 +1,7 @@
-"""Geometry of the phantom: pixel grids, smooth random fields, outlines with a signed distance.
+"""Geometry of the phantom: pixel grids, smooth random fields, and outlines with a signed distance.
 
-Lengths are in units of half the image's width, so that nothing here depends on the number of pixels: the same
-case at another scale is the same anatomy, sampled elsewhere.
+Lengths are in units of half the image's width, so nothing here depends on the number of pixels: a case at another
+scale has the same anatomy, sampled at other positions.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Grid:
-    """Pixel centres of an image, the origin in its middle.
+    """Pixel centres of an image, with the origin at its centre.
 
     Attributes:
         rows: (H,) position of each row, downwards.
@@ -31,17 +31,17 @@ class Grid:
         return cls(*(((np.arange(n) + 0.5) / n * 2 - 1) * extent for n, extent in zip(shape, half, strict=True)))
 
     def window(self, box: tuple[slice, slice]) -> "Grid":
-        """The part of the grid in a box of pixels."""
+        """The part of the grid inside a box of pixels."""
         return Grid(self.rows[box[0]], self.columns[box[1]])
 
 
 @dataclass(frozen=True)
 class GaussianField:
-    """A smooth Gaussian random field of mean 0 and, at every point, variance 1.
+    """A smooth Gaussian random field with mean 0 and variance 1 at every point.
 
-    White noise on a lattice of knots is smoothed with a separable Gaussian kernel whose weights have unit
-    square sum at each point, so the variance is exactly 1 wherever the field is sampled. The correlation of
-    two points at distance t is exp(-t^2 / (2 length^2)), up to the (small) effect of the lattice.
+    White noise on a lattice of knots is smoothed with a separable Gaussian kernel. The squares of its weights sum to 1
+    at each point, so the variance is exactly 1 everywhere. The correlation of two points at distance t is
+    exp(-t^2 / (2 length^2)), up to the (small) effect of the lattice.
 
     Attributes:
         knots: (K, L) white noise.
@@ -76,7 +76,7 @@ def _knot_positions(half: float, length: float) -> Array:
 
 
 def _kernel_weights(positions: Array, half: float, length: float) -> Array:
-    """(n, K) weights of the knots at each position, with unit square sum."""
+    """(n, K) weights of the knots at each position; their squares sum to 1."""
     offsets = (positions[:, None] - _knot_positions(half, length)) / length
     weights = np.exp(-(offsets**2))
     unit: Array = weights / np.sqrt(np.sum(weights**2, axis=1, keepdims=True))
@@ -110,8 +110,8 @@ class Blob:
     def distance(self, grid: Grid) -> Array:
         """Signed distance to the outline, negative inside: (H, W).
 
-        It is the implicit function rho - outline over the length of its gradient: exact to first order at the
-        outline, a rough measure far from it.
+        Computed as the implicit function rho - outline divided by the length of its gradient: exact to first order at
+        the outline, and a rough approximation far from it.
         """
         down, across = np.cos(self.turn), np.sin(self.turn)
         y, x = grid.rows[:, None] - self.centre[0], grid.columns[None, :] - self.centre[1]
@@ -125,9 +125,9 @@ class Blob:
         return distance
 
     def inside(self, grid: Grid, edge: float = 0.015) -> Array:
-        """Share in [0, 1] of each pixel that is inside: (H, W).
+        """Fraction in [0, 1] of each pixel that is inside: (H, W).
 
-        The edge is a normal distribution function with `edge` as its standard deviation.
+        The profile of the edge is a normal distribution function with standard deviation `edge`.
         """
         share = np.zeros((len(grid.rows), len(grid.columns)))
         reach = max(self.radii) * (1 + sum(map(abs, self.waves))) + 5 * edge
@@ -138,13 +138,13 @@ class Blob:
 
 
 def _magnitude(x: Array, y: Array) -> Array:
-    """sqrt(x^2 + y^2); several times faster than hypot, and nothing here can overflow."""
+    """sqrt(x^2 + y^2); several times faster than `np.hypot`, and the values here cannot overflow."""
     length: Array = np.sqrt(x * x + y * y)
     return length
 
 
 def _outline(direction: npt.NDArray[np.complex128], waves: tuple[complex, ...]) -> tuple[Array, Array]:
-    """Radius of the wavy outline in each direction (unit complex number), and its derivative by the angle."""
+    """Radius of the wavy outline in each direction (a unit complex number), and its derivative by the angle."""
     radius, slope = np.ones(direction.shape), np.zeros(direction.shape)
     turning = direction
     for order, amplitude in enumerate(waves, start=2):
@@ -157,13 +157,13 @@ def _outline(direction: npt.NDArray[np.complex128], waves: tuple[complex, ...]) 
 
 
 def random_waves(rng: np.random.Generator, amplitude: float, orders: int = 4) -> tuple[complex, ...]:
-    """Draws waves 2, 3, ... whose amplitude falls as one over the order; `amplitude` is that of wave 2."""
+    """Draws waves 2, 3, ... with amplitudes inversely proportional to the order; `amplitude` is that of wave 2."""
     noise = rng.standard_normal((orders, 2)) @ np.array([1, 1j]) / np.sqrt(2)
     return tuple(complex(value) * amplitude * 2 / (order + 2) for order, value in enumerate(noise))
 
 
 def resample(values: Array, shape: tuple[int, int]) -> Array:
-    """Samples (H, W) anew at the pixel centres of (H', W'), linearly; the same shape stays as it is."""
+    """Resamples (H, W) linearly at the pixel centres of (H', W'); the same shape is returned as it is."""
     if values.shape == shape:
         return values
     for axis, extent in enumerate(shape):

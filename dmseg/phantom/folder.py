@@ -1,4 +1,4 @@
-"""The folder of a phantom: written whole, marked with its settings, and made anew when they change."""
+"""The folder of a phantom: written atomically with its settings, and rewritten when they change."""
 
 import gzip
 import json
@@ -13,7 +13,7 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 
-from dmseg.errors import UserError
+from dmseg.errors import UserError, shown
 from dmseg.files.atomic import remove_scratch, scratch_folder, writing
 from dmseg.files.schema import read_json
 
@@ -21,18 +21,21 @@ MARKER = "phantom.json"
 
 
 def write_folder(root: Path, settings: dict[str, Any], fill: Callable[[Path], None]) -> None:
-    """Writes a phantom beside `root` and renames it at the end; a phantom that is there already is replaced.
+    """Writes a phantom beside `root` and renames it at the end; an existing phantom is replaced.
 
     Args:
-        root: folder to make; it may not hold anything but an earlier phantom.
-        settings: what the phantom depends on; kept in the marker.
+        root: folder to create; it must not contain anything but an earlier phantom.
+        settings: everything that the phantom depends on; stored in the marker.
         fill: writes the files into the folder it is given.
 
     Raises:
-        UserError: if `root` holds something else than a phantom.
+        UserError: if `root` contains something other than a phantom.
         UnwritableError: if the disk is full or cannot be written to.
     """
-    _refuse_foreign(root)
+    if (root.exists() and not root.is_dir()) or root.is_symlink():
+        raise UserError(f"{root} is not a plain folder; choose another place for the phantom")
+    if root.is_dir() and any(root.iterdir()) and not (root / MARKER).is_file():
+        raise UserError(f"{root} contains files but no {MARKER}, so it is not a phantom; choose another place for one")
     with writing(root), scratch_folder(root) as scratch:
         folder = scratch / "new"
         folder.mkdir()
@@ -42,7 +45,7 @@ def write_folder(root: Path, settings: dict[str, Any], fill: Callable[[Path], No
 
 
 def is_made(root: Path, settings: dict[str, Any]) -> bool:
-    """Whether a phantom with these settings is there; what killed processes left beside it goes."""
+    """Whether a phantom with these settings exists; also removes what killed processes left beside it."""
     if read_marker(root) != settings:
         return False
     remove_scratch(root)
@@ -50,7 +53,7 @@ def is_made(root: Path, settings: dict[str, Any]) -> bool:
 
 
 def read_marker(root: Path) -> object:
-    """What the marker says; None where there is none or it cannot be read."""
+    """Content of the marker; None if it is missing or cannot be read."""
     try:
         return read_json(root / MARKER)
     except (OSError, ValueError):
@@ -58,47 +61,39 @@ def read_marker(root: Path) -> object:
 
 
 def check_seed(seed: object) -> None:
-    """Refuses a seed out of range.
+    """Refuses an invalid seed.
 
     Raises:
-        UserError: if it is not a whole number, 0 or more.
+        UserError: if it is not a whole number of 0 or more.
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise UserError(f"the phantom's seed is {seed!r}; set it to a whole number, 0 or more")
+        raise UserError(f"the phantom's seed is {shown(seed)}, but must be a whole number of 0 or more")
 
 
 def check_scale(scale: object, width: int, smallest: int, what: str) -> None:
-    """Refuses a scale out of range.
+    """Refuses an invalid scale.
 
     Raises:
-        UserError: if it is not above 0, or images of that native width would be narrower than `smallest` pixels.
+        UserError: if it is not above 0, or images of this native width would be narrower than `smallest` pixels.
     """
     if not (isinstance(scale, int | float) and math.isfinite(scale) and scale > 0):
-        raise UserError(f"the phantom's scale is {scale!r}; set it above 0 (1 for the native image sizes)")
+        raise UserError(f"the phantom's scale is {shown(scale)}, but must be above 0 (1 for the native image sizes)")
     if round(width * scale) < smallest:
         raise UserError(
-            f"the phantom's scale is {scale:g}: {what} images would be less than {smallest} "
+            f"the phantom's scale is {scale:g}, so {what} images would be less than {smallest} "
             f"pixels wide; set it to at least {math.ceil(100 * smallest / width) / 100:g}"
         )
 
 
 def write_nifti(path: Path, values: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> None:
-    """Writes ``.nii`` or ``.nii.gz``, without a time stamp so that equal arrays give equal files."""
+    """Writes ``.nii`` or ``.nii.gz``, without a time stamp, so that equal arrays give equal files."""
     content = nibabel.Nifti1Image(np.asfortranarray(values), affine).to_bytes()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress(content, compresslevel=1, mtime=0) if path.suffix == ".gz" else content)
 
 
-def _refuse_foreign(root: Path) -> None:
-    """Refuses to replace anything that is not a phantom."""
-    if (root.exists() and not root.is_dir()) or root.is_symlink():
-        raise UserError(f"{root} is not a plain folder; name another place for the phantom")
-    if root.is_dir() and any(root.iterdir()) and not (root / MARKER).is_file():
-        raise UserError(f"{root} holds files but no {MARKER}, so it is not a phantom; name another place for one")
-
-
 def _swap(folder: Path, root: Path, retired: Path) -> None:
-    """Puts the finished folder in place, unless another process was first with the same phantom."""
+    """Moves the finished folder into place, unless another process has done so with the same phantom."""
     with suppress(FileNotFoundError):
         os.rename(root, retired)
     try:

@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dmseg.errors import UserError
+from dmseg.errors import UserError, shown
 from dmseg.phantom.cases import COHORTS, PhantomCase
 from dmseg.phantom.folder import check_scale, check_seed, is_made, write_folder, write_nifti
 
 REVISION = 1
-"""Raised when a change of the generator gives other files for the same settings."""
+"""Incremented when a change of the generator produces different files for the same settings."""
 SMALLEST_WIDTH = 16
-"""No image is made narrower than this, in pixels."""
+"""Smallest width of an image, in pixels."""
 MISSING = {("prostate", 9): (3,)}
-"""Raters whose annotations the real data lacks (all tasks of the case)."""
+"""Raters without annotations in the real data (for all tasks of the case)."""
 IMAGE_TYPES: dict[str, Any] = {
     "prostate": np.int16,
     "brain-growth": np.float32,
@@ -34,23 +34,23 @@ MASK_TYPES: dict[str, Any] = {
 def write_qubiq(root: Path, *, seed: int = 0, cases: Mapping[str, int] | None = None, scale: float = 1.0) -> None:
     """Writes a phantom of QUBIQ 2020: seven tasks in four data sets, several raters each.
 
-    Files: ``<root>/<data set>/Training/caseNN/{image,taskTT_segSS,taskTT_probability}.nii.gz``, the last
-    being the probability (float32) with which a rater marks each pixel, which real data cannot know; and a
-    marker, ``phantom.json``. The probability is over all raters that could have been drawn. The few that were
-    drawn keep habits of their own over all cases, so their mean need not approach it, however many the cases.
+    Writes ``<root>/<data set>/Training/caseNN/{image,taskTT_segSS,taskTT_probability}.nii.gz`` and a marker,
+    ``phantom.json``. The probability (float32) that a rater marks each pixel is unknown for real data. It is over all
+    raters that could have been drawn: the few raters that were drawn keep their habits over all cases, so the mean of
+    their annotations need not approach it, even with many cases.
 
-    Same settings, same files, byte for byte. The folder is written beside `root` and renamed at the end; a
-    phantom that is there already is replaced.
+    The same settings give the same files, byte for byte. The folder is written beside `root` and renamed at the end; an
+    existing phantom is replaced.
 
     Args:
-        root: folder to make; it may not hold anything but an earlier phantom.
-        seed: seed of everything, not negative.
-        cases: number of cases of each data set; one left out or 0 is not written. Default: the paper's 55
+        root: folder to create; it must not contain anything but an earlier phantom.
+        seed: seed of all random numbers, not negative.
+        cases: number of cases of each data set; a data set that is omitted or 0 is not written. Default: the paper's 55
             prostate, 39 brain-growth, 32 brain-tumor and 24 kidney cases (section 3.1).
         scale: factor on the images' native sizes, 640 (or 960) x 640, 256 x 256, 240 x 240 x 4 and 497 x 497.
 
     Raises:
-        UserError: if a setting is out of range, or `root` holds something else than a phantom.
+        UserError: if a setting is out of range, or `root` contains something other than a phantom.
     """
     settings = _settings(seed, cases, scale)
 
@@ -71,14 +71,14 @@ def ensure_qubiq(
     scale: float = 1.0,
     write: bool = True,
 ) -> bool:
-    """Writes the phantom (`write_qubiq`, same arguments) unless `root` holds it already, with these settings.
+    """Writes the phantom (`write_qubiq`, same arguments) unless `root` already contains it with these settings.
 
     Args:
         root: see `write_qubiq`, also for the settings.
         seed: see there.
         cases: see there.
         scale: see there.
-        write: False to check the settings and the folder only.
+        write: False to only check the settings and the folder.
 
     Returns:
         Whether anything was written, or would be.
@@ -94,7 +94,7 @@ def ensure_qubiq(
 
 
 def _settings(seed: int, cases: Mapping[str, int] | None, scale: float) -> dict[str, Any]:
-    """The marker's content; refuses settings out of range."""
+    """Content of the marker; refuses settings out of range."""
     check_seed(seed)
     counts = _counts(cases)
     for cohort in counts:
@@ -103,21 +103,23 @@ def _settings(seed: int, cases: Mapping[str, int] | None, scale: float) -> dict[
 
 
 def _counts(cases: Mapping[str, int] | None) -> dict[str, int]:
-    """Number of cases of each data set that is to be written, in the order of the tables."""
+    """Number of cases of each data set to write, in the order of tables."""
     if cases is None:
         return {cohort: about.cases for cohort, about in COHORTS.items()}
     if not isinstance(cases, Mapping):
         raise UserError(
-            f"data.phantom.cases is {cases!r}; name each data set: data.phantom.cases={{prostate:10,kidney:5}}"
+            f"data.phantom.cases is {shown(cases)}; name each data set: data.phantom.cases={{prostate:10,kidney:5}}"
         )
     for cohort, count in cases.items():
         if cohort not in COHORTS:
-            raise UserError(f"the phantom has no data set '{cohort}'; it has {', '.join(COHORTS)}")
+            raise UserError(f"the phantom has no data set {shown(cohort)}; it has {', '.join(COHORTS)}")
         if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-            raise UserError(f"the phantom's number of {cohort} cases is {count!r}; set a whole number, 0 or more")
+            raise UserError(
+                f"the phantom's number of {cohort} cases is {shown(count)}, but must be a whole number of 0 or more"
+            )
     counts = {cohort: cases[cohort] for cohort in COHORTS if cases.get(cohort)}
     if not counts:
-        raise UserError("the phantom would have no case at all; set the number of cases of at least one data set")
+        raise UserError("the phantom would have no cases; set the number of cases of at least one data set")
     return counts
 
 
@@ -135,13 +137,13 @@ def _write_case(folder: Path, cohort: str, number: int, case: PhantomCase) -> No
 
 
 def _as_filed(values: npt.NDArray[Any], cohort: str) -> npt.NDArray[Any]:
-    """(C, H, W) as the data set files it: (H, W), (H, W, 4), or (H, W, 1) for prostate."""
+    """Converts (C, H, W) to the layout of the data set: (H, W), (H, W, 4), or (H, W, 1) for prostate."""
     filed = np.moveaxis(values, 0, -1)
     return filed if cohort == "prostate" or filed.shape[-1] > 1 else filed[..., 0]
 
 
 def _affine(case: PhantomCase) -> npt.NDArray[np.float64]:
-    """Rows run to the back, columns to the patient's left, the origin is in the middle; slices of 3 mm."""
+    """Rows run posterior, columns to the patient's left; the origin is at the centre and slices are 3 mm thick."""
     height, width = case.shape
     edge = case.cohort.spacing * case.cohort.width / width
     affine = np.zeros((4, 4))

@@ -1,11 +1,11 @@
-"""The raters of the phantom: a probit model, under which the foreground probability is known exactly.
+"""The raters of the phantom: a probit model with an exactly known foreground probability.
 
 A structure has a signed distance d(x), in units of its own size. Rater r marks a pixel where
 
     d(x) + w (a B_r + sqrt(1 - a^2) G_r(x)) < 0,
 
-with a size bias B_r ~ N(0, 1) (partly a habit that the rater keeps over all cases, partly new in each case)
-and a smooth Gaussian field G_r of unit variance (a boundary that wanders). The bracket is N(0, 1) at every
+with a size bias B_r ~ N(0, 1) (partly a habit that the rater keeps over all cases, partly drawn for each case)
+and a smooth Gaussian field G_r of unit variance, which shifts the boundary locally. The bracket is N(0, 1) at every
 pixel. A rater overlooks each part of the structure with probability m, so over all raters that could have
 been drawn
 
@@ -21,19 +21,19 @@ from scipy.special import ndtr
 from dmseg.phantom.fields import Array, GaussianField, Grid
 
 CERTAIN = 6.0
-"""Distance, in units of w, beyond which all raters agree: a rater differs there once in 10^9 pixels."""
+"""Distance, in units of w, beyond which all raters agree: there a rater would differ in one of 10^9 pixels."""
 
 
 @dataclass(frozen=True)
 class RaterModel:
-    """How the raters of one task differ.
+    """The distribution of the raters of one task.
 
     Attributes:
         raters: number of raters.
-        spread: w, standard deviation of an outline about the structure's, in units of the structure's size.
+        spread: w, standard deviation of the outline around the structure's, in units of the structure's size.
         bias: a in [0, 1], the part of it that shifts the whole outline.
-        habit: share in [0, 1] of the variance of the bias that a rater keeps over all cases.
-        length: correlation length of the rest, in units of the structure's size.
+        habit: fraction in [0, 1] of the variance of the bias that a rater keeps over all cases.
+        length: correlation length of the remaining part, in units of the structure's size.
         miss: m in [0, 1), probability that a rater overlooks a part of the structure.
     """
 
@@ -47,11 +47,11 @@ class RaterModel:
 
 @dataclass(frozen=True)
 class Structure:
-    """What is to be segmented in one image.
+    """The structure to segment in one image.
 
     Attributes:
         distances: (L, H, W) signed distance to each of its L parts, negative inside, in units of half the
-            image's width. A pixel belongs to the part that it is nearest to.
+            image's width. A pixel belongs to the nearest part.
         size: the structure's size, in the same units.
     """
 
@@ -68,7 +68,7 @@ class Structure:
 def presence(structure: Structure, model: RaterModel) -> Array:
     """Phi(-d/w): probability that a rater who does not overlook the part marks the pixel; (H, W) in [0, 1].
 
-    Where |d| is `CERTAIN` times w or more it is exactly 0 or 1.
+    It is exactly 0 or 1 if |d| is at least `CERTAIN` times w.
     """
     depth = -structure.distance / model.spread
     certain = (depth >= CERTAIN).astype(np.float64)
@@ -82,7 +82,7 @@ def probability(structure: Structure, model: RaterModel) -> Array:
 
 @dataclass(frozen=True)
 class Reading:
-    """What is random about one rater's look at one case.
+    """The random part of one rater's annotation of one case.
 
     Attributes:
         shift: a B_r.
@@ -95,25 +95,25 @@ class Reading:
     attention: Array
 
     def deviation(self, grid: Grid, model: RaterModel) -> Array:
-        """A B_r + sqrt(1 - a^2) G_r(x), a standard normal number at each pixel: (H, W)."""
+        """The sum a B_r + sqrt(1 - a^2) G_r(x), a standard normal number at each pixel: (H, W)."""
         deviation: Array = self.shift + np.sqrt(1 - model.bias**2) * self.wander.on(grid)
         return deviation
 
 
 def draw_habit(rng: np.random.Generator) -> float:
-    """Draws the part of a rater's bias that stays the same over all cases, N(0, 1)."""
+    """Draws the part of a rater's bias that is the same in all cases, N(0, 1)."""
     return float(rng.standard_normal())
 
 
 def draw_reading(
     rng: np.random.Generator, structure: Structure, model: RaterModel, habit: float, half: tuple[float, float]
 ) -> Reading:
-    """Draws one rater's look at one case.
+    """Draws one rater's reading of one case.
 
     Args:
-        rng: the stream of this rater, case and task.
-        structure: what is to be segmented.
-        model: how raters differ.
+        rng: the random stream of this rater, case and task.
+        structure: the structure to segment.
+        model: the distribution of raters.
         habit: the rater's own, from `draw_habit`.
         half: half height and half width of the image, in units of half its width.
     """
@@ -125,22 +125,18 @@ def draw_reading(
 
 
 def annotate(structure: Structure, model: RaterModel, reading: Reading, grid: Grid) -> npt.NDArray[np.bool_]:
-    """What the rater marks: (H, W) bool."""
+    """The pixels that the rater marks: (H, W) bool."""
     distance = structure.distance / model.spread
     marked = distance < 0
     box = _undecided(distance)
     marked[box] = distance[box] + reading.deviation(grid.window(box), model) < 0
-    return marked & ~overlooked(structure, reading, model.miss) if model.miss else marked
-
-
-def overlooked(structure: Structure, reading: Reading, miss: float) -> npt.NDArray[np.bool_]:
-    """Pixels of the parts that the rater overlooks: (H, W) bool."""
-    missed: npt.NDArray[np.bool_] = (reading.attention < miss)[structure.distances.argmin(axis=0)]
-    return missed
+    if model.miss:
+        marked &= ~(reading.attention < model.miss)[structure.distances.argmin(axis=0)]  # parts that are overlooked
+    return marked
 
 
 def _undecided(distance: Array) -> tuple[slice, slice]:
-    """The smallest box that holds all pixels on which raters can differ."""
+    """The smallest box that contains all pixels on which raters can differ."""
     near = np.abs(distance) < CERTAIN
     spans = (np.flatnonzero(near.any(axis=axis)) for axis in (1, 0))
     rows, columns = (slice(span[0], span[-1] + 1) if len(span) else slice(0) for span in spans)

@@ -1,4 +1,4 @@
-"""Phantoms of LiTS, KiTS and a Decathlon task in the data sets' own layouts, quirks of the real files included."""
+"""Phantoms of LiTS, KiTS and a Decathlon task in the original layouts, including quirks of the real files."""
 
 import json
 from collections.abc import Callable
@@ -9,57 +9,57 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dmseg.errors import UserError
+from dmseg.errors import UserError, shown
 from dmseg.phantom.cases import stream
 from dmseg.phantom.folder import check_scale, check_seed, is_made, write_folder, write_nifti
 from dmseg.phantom.solids import Scan, hippocampus_scan, kidney_scan, liver_scan
 
 REVISION = 1
-"""Raised when a change of the generator gives other files for the same settings."""
+"""Incremented when a change of the generator produces different files for the same settings."""
 WIDTH = 256
 DEPTH = 48
 SMALLEST_WIDTH, SMALLEST_DEPTH = 32, 16
 BATCH_1 = 28 / 131
-"""Share of LiTS's cases that came in the first batch."""
+"""Fraction of LiTS's cases in the first batch."""
 HIPPOCAMPUS = (34, 50, 36)
 """Typical extents (z, y, x) of the Decathlon's hippocampus volumes."""
 
 
 def ensure_lits(root: Path, *, seed: int = 0, scale: float = 1.0, cases: int = 25, write: bool = True) -> bool:
-    """Writes a phantom of LiTS unless `root` holds it already, with these settings.
+    """Writes a phantom of LiTS unless `root` already contains it with these settings.
 
-    Files: ``Training Batch 1/{volume,segmentation}-N.nii`` and ``Training Batch 2/...-N.nii.gz``, arrays (x, y, z),
-    int16 and uint8, in-plane directions that differ from case to case. Every tenth case has no tumour.
+    Files: ``Training Batch 1/{volume,segmentation}-N.nii`` and ``Training Batch 2/...-N.nii.gz``, arrays (x, y, z) of
+    int16 and uint8, with in-plane directions that differ between cases. Every tenth case has no tumour.
 
     Args:
-        root: folder to make; it may not hold anything but an earlier phantom.
-        seed: seed of everything, not negative.
+        root: folder to create; it must not contain anything but an earlier phantom.
+        seed: seed of all random numbers, not negative.
         scale: factor on the native size, `WIDTH` pixels and `DEPTH` slices.
         cases: number of cases.
-        write: False to check the settings and the folder only.
+        write: False to only check the settings and the folder.
 
     Returns:
         Whether anything was written, or would be.
 
     Raises:
-        UserError: if a setting is out of range, or `root` holds something else than a phantom.
+        UserError: if a setting is out of range, or `root` contains something other than a phantom.
     """
     return _ensure(root, "lits", partial(_write_lits, seed, cases), seed, cases, scale, write)
 
 
 def ensure_kits(root: Path, *, seed: int = 0, scale: float = 1.0, cases: int = 25, write: bool = True) -> bool:
-    """Writes a phantom of KiTS19, as `ensure_lits`.
+    """Writes a phantom of KiTS19; see `ensure_lits`.
 
-    Files: ``case_NNNNN/{imaging,segmentation}.nii.gz``, arrays (z, y, x), float64 and in turn uint8 or uint16; one case
+    Files: ``case_NNNNN/{imaging,segmentation}.nii.gz``, arrays (z, y, x) of float64, and of uint8 or uint16. One case
     is wider than the others, like case 160 of the real data.
     """
     return _ensure(root, "kits", partial(_write_kits, seed), seed, cases, scale, write)
 
 
 def ensure_decathlon(root: Path, *, seed: int = 0, cases: int = 25, write: bool = True) -> bool:
-    """Writes a phantom of the Decathlon's hippocampus task, as `ensure_lits`, always in its native size.
+    """Writes a phantom of the Decathlon's hippocampus task in its native size; see `ensure_lits`.
 
-    Files: ``dataset.json``, ``imagesTr`` and ``labelsTr``; float32 and uint8, of intensities that differ widely.
+    Files: ``dataset.json``, ``imagesTr`` and ``labelsTr``, float32 or uint8, with widely differing intensities.
     """
     return _ensure(root, "decathlon", partial(_write_hippocampus, seed), seed, cases, None, write)
 
@@ -75,7 +75,7 @@ def _ensure(
 ) -> bool:
     check_seed(seed)
     if isinstance(cases, bool) or not isinstance(cases, int) or cases < 1:
-        raise UserError(f"the phantom's number of cases is {cases!r}; set a whole number, 1 or more")
+        raise UserError(f"the phantom's number of cases is {shown(cases)}, but must be a whole number of 1 or more")
     if scale is not None:
         check_scale(scale, WIDTH, SMALLEST_WIDTH, name)
     settings = {"phantom": name, "revision": REVISION, "seed": seed, "cases": cases, "scale": scale}

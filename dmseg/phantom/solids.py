@@ -1,7 +1,7 @@
-"""Anatomy of the phantom's volumes: solids in three dimensions, painted in CT numbers or MR intensities.
+"""Anatomy of the phantom's volumes: three-dimensional solids, painted in CT numbers or MR intensities.
 
-Lengths are in half widths of the slices, along the third axis in half depths of the volume. Axes are (z, y, x):
-upwards, to the back, to the patient's left.
+Lengths are in units of half the slice width, or half the volume depth along z. Axes are (z, y, x) and run superior,
+posterior and to the patient's left.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ EDGE = 0.03
 
 
 class Scan(NamedTuple):
-    """A volume: image (Z, Y, X) in the modality's units, and labels (Z, Y, X)."""
+    """A volume: image (Z, Y, X) in the units of the modality, and labels (Z, Y, X)."""
 
     image: Array
     label: npt.NDArray[np.uint8]
@@ -34,7 +34,7 @@ class Solid:
         centre: position, (z, y, x).
         radii: semi-axes, (z, y, x).
         waves: (K, 4) wave vectors and phases of the surface.
-        amplitude: how far the surface goes up and down, as a share of the radii.
+        amplitude: amplitude of the surface, as a fraction of the radii.
     """
 
     centre: Triple
@@ -43,7 +43,7 @@ class Solid:
     amplitude: float
 
     def distance(self, space: Space) -> Array:
-        """Rough signed distance to the surface, negative inside: (Z, Y, X)."""
+        """Approximate signed distance to the surface, negative inside: (Z, Y, X)."""
         offsets = [axis - middle for axis, middle in zip(space, self.centre, strict=True)]
         rho = np.sqrt(sum((offset / radius) ** 2 for offset, radius in zip(offsets, self.radii, strict=True)))
         uneven: Array = sum(
@@ -53,7 +53,7 @@ class Solid:
         return away
 
     def within(self, other: "Solid", share: float, direction: Array) -> "Solid":
-        """The same solid moved to a share of the way from another's centre to its surface."""
+        """The same solid, moved part of the way from another solid's centre to its surface."""
         unit = direction / np.linalg.norm(direction)
         z, y, x = (
             middle + share * radius * step for middle, radius, step in zip(other.centre, other.radii, unit, strict=True)
@@ -69,7 +69,7 @@ def _space(shape: tuple[int, int, int]) -> Space:
 def _solid(
     rng: np.random.Generator, centre: Triple, radii: Triple, move: float = 0.05, amplitude: float = 0.25
 ) -> Solid:
-    """A solid about a typical place and size, its surface waving a few times around."""
+    """A random solid near a typical position and of about a typical size, with a wavy surface."""
     z, y, x = (middle + rng.uniform(-move, move) for middle in centre)
     size = 1 + rng.uniform(-0.15, 0.15)
     waves = np.column_stack([rng.normal(0, 2.0 / min(radii), (4, 3)), rng.uniform(0, 2 * np.pi, 4)])
@@ -78,12 +78,12 @@ def _solid(
 
 
 def _paint(image: Array, distance: Array, value: float) -> None:
-    """Moves an image, in place, to a value inside a solid."""
+    """Paints the inside of a solid in place with a value."""
     image += ndtr(-distance / EDGE) * (value - image)
 
 
 def _torso(rng: np.random.Generator, space: Space) -> Array:
-    """Air, fat, soft tissue and the spine."""
+    """An image of air, fat, soft tissue and the spine."""
     image = np.full(np.broadcast_shapes(*(axis.shape for axis in space)), -1000.0)
     for radii, value in (((9.0, 0.72, 0.94), -100.0), ((9.0, 0.64, 0.86), 45.0)):
         _paint(image, _solid(rng, (0.0, 0.0, 0.0), radii, 0.02, 0.05).distance(space), value)
@@ -92,12 +92,12 @@ def _torso(rng: np.random.Generator, space: Space) -> Array:
 
 
 def liver_scan(rng: np.random.Generator, shape: tuple[int, int, int], tumours: bool) -> Scan:
-    """CT of the liver (label 1) with one to three dark tumours (label 2), or none; vessels, spleen and stomach too.
+    """CT of the liver (label 1) with up to three dark tumours (label 2), and vessels, spleen and stomach.
 
     Args:
-        rng: stream of the case.
+        rng: random stream of the case.
         shape: (Z, Y, X).
-        tumours: whether there are any.
+        tumours: whether there are one to three tumours, or none.
     """
     space = _space(shape)
     image = _torso(rng, space)
@@ -127,7 +127,7 @@ def kidney_scan(rng: np.random.Generator, shape: tuple[int, int, int]) -> Scan:
     """CT of both kidneys (label 1), a tumour growing out of one (label 2) and a cyst in the other (part of label 1).
 
     Args:
-        rng: stream of the case.
+        rng: random stream of the case.
         shape: (Z, Y, X).
     """
     space = _space(shape)
@@ -151,7 +151,7 @@ def hippocampus_scan(rng: np.random.Generator, shape: tuple[int, int, int]) -> S
     """MR of the region around a hippocampus, anterior (label 1) and posterior (label 2), in arbitrary units.
 
     Args:
-        rng: stream of the case.
+        rng: random stream of the case.
         shape: (Z, Y, X).
     """
     space = _space(shape)

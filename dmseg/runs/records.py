@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dmseg.errors import shown
 from dmseg.files.names import fault_of_name
 from dmseg.files.regular import inside, read_regular
 from dmseg.files.schema import (
@@ -26,7 +27,6 @@ from dmseg.files.schema import (
     number,
     read_json,
     record,
-    shortened,
     text,
     whole,
 )
@@ -82,7 +82,7 @@ _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?")
 def _sealed_name(value: object, where: str) -> None:
     """The path of a file in a run's folder, as its seal names it."""
     if not isinstance(value, str) or not _OWN.fullmatch(value) or any(map(_fault_of_part, value.split("/"))):
-        raise Misfit(f"{where} is {shortened(value)}, which is no file of a run")
+        raise Misfit(f"{where} is {shown(value)}, which is no file of a run")
 
 
 def _fault_of_part(part: str) -> str | None:
@@ -91,7 +91,7 @@ def _fault_of_part(part: str) -> str | None:
 
 def _sha256(value: object, where: str) -> None:
     if not isinstance(value, str) or not _SHA256.fullmatch(value):
-        raise Misfit(f"{where} is {shortened(value)}, but must be a SHA-256")
+        raise Misfit(f"{where} is {shown(value)}, but must be a SHA-256")
 
 
 SEAL = mapping(_sealed_name, _sha256)
@@ -150,7 +150,7 @@ def check_settings(known: Mapping[str, Any], settings: Mapping[str, Any]) -> Non
     """
     for key in ("task", "fold", "seed"):
         if key in known and known[key] != settings[key]:
-            raise Misfit(f"settings.{key} is {shortened(settings[key])}, but {shortened(known[key])} in the identity")
+            raise Misfit(f"settings.{key} is {shown(settings[key])}, but {shown(known[key])} in the identity")
 
 
 def check_evaluation(node: Mapping[str, Any], expected: str | None = None) -> None:
@@ -199,13 +199,13 @@ def parse_cases(content: str, validation: Sequence[str] | None = None) -> list[d
     if validation is not None and set(cases) != set(validation):
         odd = sorted(set(cases) ^ set(validation))[0]
         which = "is not one of the split's validation cases" if odd in cases else "of the split is missing"
-        raise Misfit(f"cases.csv: case {shortened(odd)} {which}")
+        raise Misfit(f"cases.csv: case {shown(odd)} {which}")
     return rows
 
 
 def _column(value: object, where: str) -> None:
     if not isinstance(value, str) or not _COLUMN.fullmatch(value):
-        raise Misfit(f"{where} is {shortened(value)}, which is no name of a score")
+        raise Misfit(f"{where} is {shown(value)}, which is no name of a score")
 
 
 def _row(header: Sequence[str], line: Sequence[str], number: int) -> dict[str, str]:
@@ -217,6 +217,6 @@ def _row(header: Sequence[str], line: Sequence[str], number: int) -> dict[str, s
             low, high = RANGES.get(column, (0.0 if column.startswith("n_") else -1e300, 1e300))
             value = float(row[column]) if _NUMBER.fullmatch(row[column]) else math.nan
             if not low - ROUNDING <= value <= high + ROUNDING:
-                said = f"{column} of {shortened(row['case'])} is {shortened(row[column])}"
+                said = f"{column} of {shown(row['case'])} is {shown(row[column])}"
                 raise Misfit(f"cases.csv: {said}, but must be a number from {low:g} to {high:g}, or empty")
     return row

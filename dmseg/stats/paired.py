@@ -1,9 +1,9 @@
 """Paired comparison of two methods over the same cases.
 
-The paper cites Eelbode et al. (TMI 2020) for its procedure without saying what it is. Three tests stand to choose: the
-Wilcoxon signed-rank test (default), and the two kinds found in public code of the same group: a paired permutation test
-(JeroenBertels/dicegrad, ``stat_sign_boot.m``, there on ranks) and a bootstrap of the mean difference
-(JeroenBertels/deepvoxnet2, ``Series.basic_test``, there one-sided).
+The paper cites Eelbode et al. (TMI 2020) for its procedure without describing it. Three tests are available: the
+Wilcoxon signed-rank test (default), and the two tests in public code of the same group: a paired permutation test
+(JeroenBertels/dicegrad, ``stat_sign_boot.m``, which uses ranks) and a bootstrap of the mean difference
+(JeroenBertels/deepvoxnet2, ``Series.basic_test``, which is one-sided).
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from dmseg.errors import UserError
+from dmseg.errors import UserError, check_choice
 
 Floats = npt.NDArray[np.float64]
 TestName = Literal["wilcoxon", "permutation", "bootstrap"]
@@ -26,17 +26,17 @@ NAN = float("nan")
 
 @dataclass(frozen=True)
 class PairedResult:
-    """Outcome of a paired comparison of ours with a reference.
+    """Result of comparing our method with a reference method.
 
     Attributes:
-        n: pairs that were compared.
-        n_dropped: pairs left out because a value is missing.
-        statistic: of the test: the smaller rank sum (Wilcoxon) or the mean difference; NaN if n is 0.
+        n: number of pairs compared.
+        n_dropped: number of pairs left out because a value is missing.
+        statistic: the test statistic: the smaller rank sum (Wilcoxon) or the mean difference; NaN if n is 0.
         p_value: two-sided, in [0, 1]; 1 if no pair differs, NaN if n is 0.
         mean_difference: mean of ours - reference, in the unit of the values; NaN if n is 0.
-        effect_size: matched-pairs rank-biserial correlation in [-1, 1], positive where ours is higher; 0 if no pair
+        effect_size: matched-pairs rank-biserial correlation in [-1, 1], positive if ours is higher; 0 if no pair
             differs, NaN if n is 0.
-        better: whether ours is better, in the mean and in what the test is about (ranks, for Wilcoxon).
+        better: whether ours is better in the mean and, for Wilcoxon, also in the ranks.
     """
 
     n: int
@@ -48,7 +48,7 @@ class PairedResult:
     better: bool
 
     def significant(self, alpha: float = 0.05) -> bool:
-        """Whether ours is better with p below alpha (a significantly worse result is not marked)."""
+        """Whether ours is better with p below alpha; False for a significantly worse result."""
         return self.better and self.p_value < alpha
 
 
@@ -62,32 +62,42 @@ def compare(
     n_resamples: int = 10_000,
     seed: int = 0,
 ) -> PairedResult:
-    """Compares two methods over the same cases, two-sided.
+    """Compares two methods on the same cases with a two-sided test.
 
     Args:
-        ours: (N,) one value a case, NaN where missing.
-        reference: (N,) the other method's values for the same cases in the same order.
+        ours: (N,) one value per case, NaN if missing.
+        reference: (N,) values of the other method for the same cases in the same order.
         test: "wilcoxon" (signed ranks), "permutation" (`sign_flip_p_value`) or "bootstrap" (`bootstrap_p_value`).
-        zero_method: what the Wilcoxon test does with pairs that do not differ (`scipy.stats.wilcoxon`).
+        zero_method: how the Wilcoxon test treats pairs that do not differ (`scipy.stats.wilcoxon`).
         higher_is_better: False for errors such as the ECE.
-        n_resamples: resamples of the permutation test and of the bootstrap.
+        n_resamples: number of resamples of the permutation test and the bootstrap.
         seed: seed of the resamples.
 
     Returns:
-        The result, with the pairs counted after dropping those with a missing value.
+        The result for all pairs without missing values.
 
     Raises:
         UserError: if `test` or `zero_method` is unknown.
         ValueError: if the values are not two vectors of the same length.
     """
-    _check_choice("test", test, get_args(TestName))
-    _check_choice("zero_method", zero_method, get_args(ZeroMethod))
-    difference, n_dropped = _differences(ours, reference)
+    check_choice("test", test, get_args(TestName))
+    check_choice("zero_method", zero_method, get_args(ZeroMethod))
+    first, second = np.asarray(ours, dtype=np.float64), np.asarray(reference, dtype=np.float64)
+    if first.ndim != 1 or first.shape != second.shape:
+        raise ValueError(
+            f"paired values have shapes {first.shape} and {second.shape}, but must be vectors of one length"
+        )
+    difference = first - second
+    difference = difference[~np.isnan(difference)]
+    n_dropped = first.size - difference.size
     if difference.size == 0:
         return PairedResult(0, n_dropped, NAN, NAN, NAN, NAN, False)
     mean, effect = float(difference.mean()), rank_biserial(difference)
     if test == "wilcoxon":
-        statistic, p_value = _wilcoxon(difference, zero_method)
+        statistic, p_value = 0.0, 1.0
+        if difference.any():
+            result = stats.wilcoxon(difference, zero_method=zero_method, alternative="two-sided")
+            statistic, p_value = float(result.statistic), float(result.pvalue)
     else:
         p_values = {"permutation": sign_flip_p_value, "bootstrap": bootstrap_p_value}
         statistic, p_value = mean, p_values[test](difference, n_resamples, seed)
@@ -99,13 +109,13 @@ def compare(
 def rank_biserial(difference: Floats) -> float:
     """Matched-pairs rank-biserial correlation (Kerby, Comprehensive Psychology 2014).
 
-    Share of the rank sum of |difference| with positive sign minus that with negative sign, zeros left out.
+    Fraction of the rank sum of |difference| with positive sign minus that with negative sign, without zeros.
 
     Args:
         difference: (N,) differences.
 
     Returns:
-        Correlation in [-1, 1]; 0 if no difference is other than 0.
+        Correlation in [-1, 1]; 0 if all differences are 0.
     """
     present = difference[difference != 0]
     if present.size == 0:
@@ -115,9 +125,9 @@ def rank_biserial(difference: Floats) -> float:
 
 
 def sign_flip_p_value(difference: Floats, n_resamples: int = 10_000, seed: int = 0) -> float:
-    """Two-sided paired permutation test of the mean: the methods are swapped in each case with probability 1/2.
+    """Two-sided paired permutation test of the mean: each case swaps the methods with probability 1/2.
 
-    Exact over all swaps where there are no more of them than resamples; else the observed one counts as one of the
+    Exact if there are no more possible swaps than resamples. Otherwise the observed assignment counts as one of the
     resamples, so that p is never 0 (Phipson and Smyth, 2010).
 
     Args:
@@ -126,10 +136,10 @@ def sign_flip_p_value(difference: Floats, n_resamples: int = 10_000, seed: int =
         seed: seed of the swaps.
 
     Returns:
-        Share of swaps whose |mean difference| is at least the observed one.
+        Fraction of swaps whose |mean difference| is at least the observed one.
     """
     present = difference[difference != 0]
-    rounding = 1e-12 * float(np.abs(present).sum())  # equal sums of other signs may differ by this much
+    rounding = 1e-12 * float(np.abs(present).sum())  # equal sums may differ by this much
     observed = abs(float(present.sum())) - rounding
     if 2**present.size <= n_resamples:
         signs = np.array(list(product((-1.0, 1.0), repeat=present.size)))
@@ -140,11 +150,11 @@ def sign_flip_p_value(difference: Floats, n_resamples: int = 10_000, seed: int =
 
 
 def bootstrap_p_value(difference: Floats, n_resamples: int = 10_000, seed: int = 0) -> float:
-    """Two-sided bootstrap test of the mean: twice the smaller share of resampled means on one side of 0.
+    """Two-sided bootstrap test of the mean: twice the smaller fraction of resampled means on one side of 0.
 
-    Below alpha where the percentile interval of level 1 - alpha (`bootstrap_interval`) leaves out 0; the observed cases
-    count as one of the resamples. Too liberal for a handful of cases, whose resamples vary too little; fewer than two
-    pairs that differ give 1.
+    It is below alpha if the percentile interval of level 1 - alpha (`bootstrap_interval`) excludes 0; the observed
+    cases count as one of the resamples. The test is too liberal for very few cases, whose resamples vary too little.
+    With fewer than two pairs that differ, it returns 1.
 
     Args:
         difference: (N,) differences, N > 0.
@@ -164,19 +174,19 @@ def bootstrap_interval(
     """Percentile bootstrap interval of the mean over cases (Efron and Tibshirani, 1993, chapter 13).
 
     Args:
-        values: (N,) one value a case; NaN are left out.
-        level: share of resampled means within the interval, in (0, 1).
+        values: (N,) one value per case; NaN are skipped.
+        level: fraction of resampled means within the interval, in (0, 1).
         n_resamples: number of resamples of cases with replacement.
         seed: seed of the resamples.
 
     Returns:
-        Lower and upper bound in the unit of the values; NaN without values.
+        Lower and upper bound in the unit of the values; NaN if there are no values.
 
     Raises:
         UserError: if `level` is not in (0, 1).
     """
     if not 0 < level < 1:
-        raise UserError(f"level of the bootstrap interval is {level}: give a share between 0 and 1, such as 0.95")
+        raise UserError(f"the level of the bootstrap interval is {level}, but must be between 0 and 1, such as 0.95")
     array = np.asarray(values, dtype=np.float64)
     present = array[~np.isnan(array)]
     if present.size == 0:
@@ -190,10 +200,10 @@ def holm(p_values: npt.ArrayLike) -> Floats:
     """Holm's step-down correction for several tests (Holm, Scandinavian Journal of Statistics 1979).
 
     Args:
-        p_values: (M,) in [0, 1]; NaN (no test) stay NaN and do not count as tests.
+        p_values: (M,) in [0, 1]; NaN (no test) remain NaN and do not count as tests.
 
     Returns:
-        (M,) adjusted p-values in [0, 1], in the order given.
+        (M,) adjusted p-values in [0, 1], in the same order.
     """
     array = np.asarray(p_values, dtype=np.float64)
     adjusted = np.full(array.shape, np.nan)
@@ -204,28 +214,6 @@ def holm(p_values: npt.ArrayLike) -> Floats:
     return adjusted
 
 
-def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise UserError(f"{name} is '{value}': choose from {', '.join(known)}")
-
-
-def _differences(ours: npt.ArrayLike, reference: npt.ArrayLike) -> tuple[Floats, int]:
-    """Differences of complete pairs, and the number of the others."""
-    first, second = np.asarray(ours, dtype=np.float64), np.asarray(reference, dtype=np.float64)
-    if first.ndim != 1 or first.shape != second.shape:
-        raise ValueError(f"paired values have shapes {first.shape} and {second.shape}; give two vectors of one length")
-    difference = first - second
-    present = difference[~np.isnan(difference)]
-    return present, difference.size - present.size
-
-
-def _wilcoxon(difference: Floats, zero_method: ZeroMethod) -> tuple[float, float]:
-    if not difference.any():
-        return 0.0, 1.0
-    result = stats.wilcoxon(difference, zero_method=zero_method, alternative="two-sided")
-    return float(result.statistic), float(result.pvalue)
-
-
 def _bootstrap_means(values: Floats, n_resamples: int, seed: int) -> Floats:
     rng = np.random.default_rng(seed)
     n = values.size
@@ -233,7 +221,7 @@ def _bootstrap_means(values: Floats, n_resamples: int, seed: int) -> Floats:
 
 
 def _resample(draw: Callable[[int], Floats], n_resamples: int) -> Floats:
-    """Draws in chunks, so that memory stays small however many cases and resamples there are."""
+    """Draws in chunks, so that memory does not grow with the number of resamples."""
     chunk = 1000
     counts = [min(chunk, n_resamples - start) for start in range(0, n_resamples, chunk)]
     return np.concatenate([draw(count) for count in counts])

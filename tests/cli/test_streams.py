@@ -114,10 +114,10 @@ def test_a_notebooks_matplotlib_backend_does_not_matter(tmp_path):
         (OSError(28, "No space left on device", "/a/file"), "/a/file: No space left on device; what is"),
         (PermissionError(13, "Permission denied", "/a/file"), "make it writable, or choose another folder"),
         (OSError(30, "Read-only file system", "/a"), "make it writable, or choose another folder"),
-        (OSError(28, "No space left on device"), "free space there and call again"),
+        (OSError(28, "No space left on device"), "free some space and run the command again"),
         (OSError(122, "Disk quota exceeded", "/a/file"), "the quota is used up"),
-        (OSError(36, "File name too long", "/a/file"), "choose another place, with a plain, short name"),
-        (OSError(20, "Not a directory", "/a/file"), "something else is in its place"),
+        (OSError(36, "File name too long", "/a/file"), "choose a place with a short, plain name"),
+        (OSError(20, "Not a directory", "/a/file"), "something else has that name"),
         (OSError("cannot reach the server"), "cannot reach the server"),
     ],
 )

@@ -10,7 +10,7 @@ from dmseg.config.compose import compose_settings
 from dmseg.errors import UserError
 from dmseg.files.names import check_id, check_name
 from dmseg.files.regular import checksums, copy_regular, inside, read_regular
-from dmseg.files.schema import Misfit, load_json, number, record
+from dmseg.files.schema import Misfit, number, parse_json, record
 from dmseg.runs.identity import _file_digest
 from dmseg.runs.store import RunStore
 from dmseg.training.evaluate import save_predictions
@@ -90,7 +90,7 @@ def test_weights_that_are_a_pipe_are_refused_at_once(tmp_path):
 @pytest.mark.parametrize("content", [b"[" * 100_000, b"[" * 60 + b"]" * 60, b"\xff", b"", b"1" * 5000])
 def test_json_is_bounded(content):
     with pytest.raises(ValueError):  # noqa: PT011
-        load_json(content)
+        parse_json(content)
 
 
 def test_a_message_names_the_place_and_the_value():

@@ -179,11 +179,11 @@ def test_fusions_are_tried_before_anything_is_trained():
     for fusion in (majority, uniform, weighted):
         try_fusion(fusion, 3, "evaluate.reference", candidates=False)
     try_fusion(each_rater, 3, "labels")
-    with pytest.raises(UserError, match=r"evaluate.reference turns annotations .* but must make one label"):
+    with pytest.raises(UserError, match=r"evaluate.reference turns annotations .* but must return one label"):
         try_fusion(each_rater, 3, "evaluate.reference", candidates=False)
     with pytest.raises(UserError, match="labels cannot fuse the masks of 3 raters with these options"):
         try_fusion(lambda annotations: weighted(annotations, "much"), 3, "labels")  # type: ignore[arg-type]
-    with pytest.raises(UserError, match=r"labels makes labels from 0 to 255, but they must lie in \[0, 1\]"):
+    with pytest.raises(UserError, match=r"labels returns labels from 0 to 255, but they must be in \[0, 1\]"):
         try_fusion(lambda annotations: majority(annotations) * np.uint8(255), 3, "labels")
 
 

@@ -149,7 +149,7 @@ def test_a_rater_is_drawn_anew_for_each_case_and_epoch(tmp_path, qubiq_tree):
 def test_too_few_slices_for_a_batch():
     assert batches_per_epoch(20, 8) == 2
     with pytest.raises(
-        UserError, match=r"this fold has 7 training slices, fewer than one batch; lower train\.batch_size=8"
+        UserError, match=r"this fold has 7 training slices, fewer than one batch; reduce train\.batch_size=8"
     ):
         batches_per_epoch(7, 8)
 

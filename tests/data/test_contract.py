@@ -129,7 +129,7 @@ def test_what_is_unambiguous_is_stored_as_the_same_numbers(tmp_path, change):
         (images(lambda image: image.astype(complex)), r"complex128 values"),
         (images(lambda image: image.astype(object)), r"object values"),
         (images(lambda image: image > 9), r"bool values"),
-        (images(lambda image: [[[1, 2], [3]]]), r"image is no array"),
+        (images(lambda image: [[[1, 2], [3]]]), r"image cannot be converted to an array"),
         (images(lambda image: np.ma.masked_less(image, 9)), r"masked array"),
         (each_slice(lambda image, array: (image, array, 1)), r"it is tuple; expected Slice"),
         (lambda case: replace(case, window=np.array([[255.0, 0.0]])), r"window is \[\[255\.0, 0\.0\]\]"),
@@ -138,7 +138,7 @@ def test_what_is_unambiguous_is_stored_as_the_same_numbers(tmp_path, change):
         (lambda case: replace(case, window=None), r"window is None"),
         (
             lambda case: replace(case, raters=(0, 1, 3)),
-            r"raters is \(0, 1, 3\); expected different positions from 0 to 2",
+            r"raters is \(0, 1, 3\); expected distinct positions from 0 to 2",
         ),
         (lambda case: replace(case, raters=(0, 1, 1)), r"raters is \(0, 1, 1\)"),
         (lambda case: replace(case, raters=(-1, 0, 1)), r"raters is \(-1, 0, 1\)"),
@@ -146,10 +146,10 @@ def test_what_is_unambiguous_is_stored_as_the_same_numbers(tmp_path, change):
         (lambda case: replace(case, raters=()), r"raters is \(\)"),
         (lambda case: replace(case, raters=3), r"raters is 3"),
         (lambda case: replace(case, dtype="float32"), r"dtype is 'float32'; expected uint8 or int16"),
-        (lambda case: replace(case, slices=[]), r"it has 0 slices; list_cases announced 2"),
+        (lambda case: replace(case, slices=[]), r"it has 0 slices, but list_cases said 2"),
         (lambda case: replace(case, slices=next(iter(case.slices))), r"slices is Slice"),
-        (lambda case: replace(case, case="other"), r"gives the case 'other'"),
-        (lambda case: None, r"read_case gives None"),
+        (lambda case: replace(case, case="other"), r"read_case returns case 'other'"),
+        (lambda case: None, r"read_case returns None"),
     ],
 )
 def test_what_is_wrong_is_refused_by_case_file_and_value(tmp_path, change, said):
@@ -171,7 +171,7 @@ def test_cases_that_do_not_fit_together(tmp_path):
     def one_differs(case):
         return replace(case, dtype="int16") if case.case == "case1" else case
 
-    assert "case1 has 1 channels stored as int16, but case case0 1 channels stored as uint8" in refusal(
+    assert "case1 has 1 channels stored as int16, but case case0 has 1 channels stored as uint8" in refusal(
         tmp_path, one_differs
     )
 
@@ -219,8 +219,8 @@ def test_names_that_can(tmp_path, name):
 @pytest.mark.parametrize(
     ("listed", "said"),
     [
-        (lambda cases: [], "gives no case"),
-        (lambda cases: None, "list_cases gives None"),
+        (lambda cases: [], "returns no cases"),
+        (lambda cases: None, "list_cases returns None"),
         (lambda cases: [case.case for case in cases], "expected CaseFiles"),
         (lambda cases: [*cases, cases[0]], "two cases with the id 'case0'"),
         (lambda cases: [replace(cases[0], files="a.png")], "files is 'a.png'; expected a tuple of paths"),
@@ -233,7 +233,7 @@ def test_lists_of_cases(tmp_path, listed, said):
 
 @pytest.mark.parametrize("raters", [(), ("ann", "ann"), "ann", (1, 2), ("ann", ""), None])
 def test_raters_of_a_task(tmp_path, raters):
-    assert "expected a tuple of one or more different names" in refusal(tmp_path, task=replace(TASK, raters=raters))
+    assert "expected a tuple of one or more distinct names" in refusal(tmp_path, task=replace(TASK, raters=raters))
 
 
 def test_a_constant_image_stays_legal(tmp_path, caplog):

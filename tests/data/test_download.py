@@ -123,7 +123,9 @@ def test_a_stalling_connection_counts_as_broken(tmp_path, site):
 
 def test_a_later_call_goes_on(tmp_path, site):
     site.pieces = [100_000, 0, 0, 0, 0]
-    with pytest.raises(UserError, match=r"/file cannot be downloaded \(100000 of 300000 bytes arrived\); call again"):
+    with pytest.raises(
+        UserError, match=r"/file cannot be downloaded \(100000 of 300000 bytes arrived\); run the command again"
+    ):
         get(site, tmp_path / "file")
     assert not (tmp_path / "file").exists()
     site.pieces, site.requests = [], []
@@ -150,7 +152,7 @@ def test_a_server_without_ranges_is_begun_anew(tmp_path, site):
 def test_busy_servers_are_asked_again_and_refusals_are_not(tmp_path, site):
     site.statuses = [503, 429]
     assert get(site, tmp_path / "file")
-    with pytest.raises(UserError, match=r"/none is refused \(404"):
+    with pytest.raises(UserError, match=r"/none was refused \(404"):
         fetch(f"{site.url}/none", tmp_path / "none")
     assert len(site.requests) == 4
 

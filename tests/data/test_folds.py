@@ -113,11 +113,13 @@ def test_a_file_that_does_not_fit_is_an_error(tmp_path):
     cases = [f"p{number}" for number in range(10)]
     load_folds(tmp_path, cases, CONTIGUOUS)
     path = tmp_path / "folds-contiguous-5.json"
-    with pytest.raises(UserError, match=r"folds-contiguous-5\.json does not split .*: p9 gone; p10, p11 new; delete"):
+    with pytest.raises(
+        UserError, match=r"folds-contiguous-5\.json does not split .*: p9 removed; p10, p11 added; delete"
+    ):
         load_folds(tmp_path, [*cases[:-1], "p11", "p10"], CONTIGUOUS)
     whole = contiguous_folds(cases, 5)
     for content, words in (
-        ([["p0", "p1", "p1"], *whole[1:]], "p1 is there twice"),
+        ([["p0", "p1", "p1"], *whole[1:]], "p1 is listed twice"),
         ([["p0", "p1", "p2"], *whole[1:]], "p2 is there twice"),
         ([whole[0] + whole[1], *whole[2:]], "has 4 folds instead of 5"),
         ([[], whole[0] + whole[1], *whole[2:]], "is damaged .*none empty"),
@@ -147,7 +149,7 @@ def test_unknown_fold_and_too_few_cases():
     for fold in (7, -1, 5):
         with pytest.raises(UserError, match=f"fold {fold} does not exist: there are folds 0 to 4"):
             split(folds, fold)
-    with pytest.raises(UserError, match=r"folds\.count is 5, but must lie between 2 and the number of cases, 4"):
+    with pytest.raises(UserError, match=r"folds\.count is 5, but must be between 2 and the number of cases, 4"):
         make_folds(["a", "b", "c", "d"], CONTIGUOUS)
     for count in (1, 0, -3):
         with pytest.raises(UserError, match=rf"folds\.count is {count}, but must be at least 2"):
@@ -180,7 +182,7 @@ def test_a_fold_far_larger_than_the_others_is_said_once(tmp_path, caplog):
     load_folds(tmp_path, cases, FoldSettings("shuffled", 5, 0))
     load_folds(tmp_path, cases[:8], FoldSettings("contiguous", 2))
     assert [record.getMessage() for record in caplog.records] == [
-        "folds-contiguous-5.json: folds of 1, 1, 1, 1, 5 cases; folds.kind=shuffled makes them equally large"
+        "folds-contiguous-5.json: folds of 1, 1, 1, 1, 5 cases; folds.kind=shuffled makes them equal in size"
     ]
 
 
@@ -253,7 +255,7 @@ def test_a_split_of_ones_own(tmp_path):
     assert not list(store.iterdir())
     with pytest.raises(UserError, match=r"has 3 folds, but folds\.count is 5"):
         make_splits(["p1", "p2", "p3", "p10"], FoldSettings("contiguous", 5, file=settings.file))
-    with pytest.raises(UserError, match=r"folds\.groups has no effect on folds\.file"):
+    with pytest.raises(UserError, match=r"folds\.groups has no effect together with folds\.file"):
         make_splits(["p1", "p2", "p3", "p10"], FoldSettings("contiguous", 3, file=settings.file, groups="g.csv"))
 
 

@@ -37,8 +37,8 @@ def test_a_disk_that_fills_while_preparing(tmp_path, monkeypatch):
     with pytest.raises(UnwritableError) as caught:
         prepared(root, folder)
     assert str(caught.value) == (
-        f"{folder} cannot be written: No space left on device; free space there and call again; "
-        "cases that are done are kept"
+        f"{folder} cannot be written: No space left on device; free some space and run the command again; "
+        "finished cases are kept"
     )
     assert not folder.exists()
     monkeypatch.setattr("dmseg.data.prepared.write_part", write)
@@ -57,7 +57,7 @@ def test_a_disk_that_fills_while_a_phantom_is_made(tmp_path, monkeypatch, make):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Path, "write_bytes", no_space)
-    with pytest.raises(UnwritableError, match=r"phantom cannot be written: No space left on device; free space"):
+    with pytest.raises(UnwritableError, match=r"phantom cannot be written: No space left on device; free some space"):
         make(tmp_path / "phantom")
     assert list(tmp_path.iterdir()) == []
 
@@ -65,7 +65,7 @@ def test_a_disk_that_fills_while_a_phantom_is_made(tmp_path, monkeypatch, make):
 @pytest.mark.parametrize(
     ("number", "advice"),
     [
-        (errno.ENOSPC, "free space there and call again"),
+        (errno.ENOSPC, "free some space and run the command again"),
         (errno.EDQUOT, "the quota is used up"),
         (errno.EROFS, "make it writable, or choose another folder"),
         (errno.EACCES, "make it writable, or choose another folder"),

@@ -236,7 +236,7 @@ def test_votes_that_are_not_the_fusions_are_refused(votes):
     def mine(annotations):
         return uniform(annotations)
 
-    with pytest.raises(UserError, match="case a: the label is not the one that the fusion's declared votes give"):
+    with pytest.raises(UserError, match="case a: the votes that the fusion declares do not reproduce its label"):
         load_training(Store(), ["a"], mine, CPU, votes=declared_votes(mine))
 
 

@@ -159,7 +159,7 @@ def test_nifti_that_is_none(tmp_path):
         with pytest.raises(UserError, match=r"x\.nii\.gz"):
             read_nifti(path)
     save_nifti(path, np.full((4, 4), np.nan, dtype=np.float32))
-    with pytest.raises(UserError, match="holds 16 NaN or infinite values"):
+    with pytest.raises(UserError, match="contains 16 NaN or infinite values"):
         read_nifti(path)
 
 

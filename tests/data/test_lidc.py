@@ -54,7 +54,7 @@ def test_bad_files(lidc_tree):
     files = adapter.list_cases("nodule")[1]
     mask = lidc_tree / PATIENT / "nodule-0/mask-0/slice-0.png"
     save_png(mask, np.full((32, 32), 7))
-    with pytest.raises(UserError, match="not a binary mask: it holds 7"):
+    with pytest.raises(UserError, match="not a binary mask: it contains 7"):
         list(adapter.read_case("nodule", files).slices)
     save_png(mask, np.zeros((16, 32)))
     with pytest.raises(UserError, match=r"has shape \(16, 32\), but its image has \(32, 32\)"):

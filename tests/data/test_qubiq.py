@@ -97,7 +97,7 @@ def test_a_case_that_is_there_twice(tmp_path):
     rng = np.random.default_rng(0)
     for release in ("training_data_v2", "training_data_v3"):
         write_qubiq_case(tmp_path / release / "kidney/Training/case01", "kidney", 3, 1, rng)
-    with pytest.raises(UserError, match="kidney case01 is there twice"):
+    with pytest.raises(UserError, match="kidney case01 exists twice"):
         QubiqAdapter(tmp_path).list_cases("kidney-1")
 
 
@@ -122,7 +122,7 @@ def test_masks_of_another_shape_or_not_binary(qubiq_tree):
     with pytest.raises(UserError, match=r"task01_seg01\.nii\.gz has shape \(39, 40\), but its image has \(40, 40\)"):
         read(QubiqAdapter(qubiq_tree), "kidney-1", "case01")
     save_nifti(folder / "task01_seg01.nii.gz", mask * 3, np.uint8)
-    with pytest.raises(UserError, match=r"task01_seg01\.nii\.gz is not a binary mask: it holds 0, 3"):
+    with pytest.raises(UserError, match=r"task01_seg01\.nii\.gz is not a binary mask: it contains 0, 3"):
         read(QubiqAdapter(qubiq_tree), "kidney-1", "case01")
     save_nifti(folder / "task01_seg01.nii.gz", mask * 255, np.uint8)
     (item,) = read(QubiqAdapter(qubiq_tree), "kidney-1", "case01").slices
@@ -140,7 +140,7 @@ def test_truncated_files_and_nan(qubiq_tree):
     image = np.array(raw(folder / "image.nii.gz"))
     image[3, 4] = np.nan
     save_nifti(folder / "image.nii.gz", image, np.float32)
-    with pytest.raises(UserError, match=r"image\.nii\.gz holds 1 NaN"):
+    with pytest.raises(UserError, match=r"image\.nii\.gz contains 1 NaN"):
         read(QubiqAdapter(qubiq_tree), "kidney-1", "case01")
 
 
@@ -153,5 +153,5 @@ def test_empty_folder_and_missing_image(tmp_path, qubiq_tree):
 
 
 def test_an_unknown_choice():
-    with pytest.raises(UserError, match=r"data\.intensity is 'log', but may be robust or max"):
+    with pytest.raises(UserError, match=r"data\.intensity is 'log', but must be robust or max"):
         QubiqAdapter("x", intensity="log")

@@ -19,10 +19,11 @@ from dmseg.data.adapters.lits import LitsAdapter
 from dmseg.data.adapters.qubiq import QubiqAdapter
 from dmseg.data.images import read_png
 from dmseg.data.prepared import PreparedTask, prepare
-from dmseg.data.raw import JSON_DEPTH, TEXT_BYTES, read_json
+from dmseg.data.raw import TEXT_BYTES, read_json
 from dmseg.data.split_files import read_groups, read_splits
 from dmseg.data.volumes import open_volume
 from dmseg.errors import UserError
+from dmseg.files.schema import DEEPEST
 
 
 @pytest.fixture(autouse=True)
@@ -215,19 +216,19 @@ def test_masks_without_their_image_are_named(tmp_path):
 def test_a_folder_that_is_a_link_to_nothing_is_named(tmp_path):
     adapter, path = write_kits(tmp_path / "raw")
     (path.parent.parent / "case_00007").symlink_to("gone")
-    with pytest.raises(UserError, match="case_00007 is a link to nothing"):
+    with pytest.raises(UserError, match="case_00007 is a broken link"):
         adapter.list_cases("tumour")
 
 
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"image": "../../secret.nii.gz", "label": "labelsTr/x_0.nii.gz"}, "leads outside its folder"),
-        ({"image": "imagesTr/x_0.nii.gz", "label": "labelsTr/../../y.nii.gz"}, "leads outside its folder"),
-        ({"image": "imagesTr\\..\\..\\y.nii.gz", "label": "labelsTr/x_0.nii.gz"}, "leads outside its folder"),
-        ({"image": "/etc/passwd", "label": "labelsTr/x_0.nii.gz"}, "leads outside its folder"),
-        ({"image": "a\0b", "label": "labelsTr/x_0.nii.gz"}, "is no path of a file"),
-        ({"image": "\ud800", "label": "labelsTr/x_0.nii.gz"}, "is no path of a file"),
+        ({"image": "../../secret.nii.gz", "label": "labelsTr/x_0.nii.gz"}, "is outside its folder"),
+        ({"image": "imagesTr/x_0.nii.gz", "label": "labelsTr/../../y.nii.gz"}, "is outside its folder"),
+        ({"image": "imagesTr\\..\\..\\y.nii.gz", "label": "labelsTr/x_0.nii.gz"}, "is outside its folder"),
+        ({"image": "/etc/passwd", "label": "labelsTr/x_0.nii.gz"}, "is outside its folder"),
+        ({"image": "a\0b", "label": "labelsTr/x_0.nii.gz"}, "cannot be the path of a file"),
+        ({"image": "\ud800", "label": "labelsTr/x_0.nii.gz"}, "cannot be the path of a file"),
         ({"image": "x" * 5000, "label": "labelsTr/x_0.nii.gz"}, "File name too long"),
         ({"image": "imagesTr/x_0.nii.gz", "label": "9" * 5000}, "File name too long"),
         ({"image": "", "label": "labelsTr/x_0.nii.gz"}, "expected an image and a label"),
@@ -265,9 +266,9 @@ def test_a_data_set_behind_a_link_is_read(tmp_path):
         ({"name": {"a": 1}}, "the name in .* expected text"),
         ({"name": "x" * 300}, "cannot name a file"),
         ({"labels": {"0": "b", "1" * 4000: "a"}}, "labels out of range"),
-        ({"labels": {"0": "b", "²": "a"}}, "no usable 'labels'"),
-        ({"labels": None}, "no usable 'labels'"),
-        ({"labels": [[0], [1]]}, "no usable 'labels'"),
+        ({"labels": {"0": "b", "²": "a"}}, "no valid 'labels'"),
+        ({"labels": None}, "no valid 'labels'"),
+        ({"labels": [[0], [1]]}, "no valid 'labels'"),
     ],
 )
 def test_a_dataset_json_of_another_kind_is_named(tmp_path, changes, said):
@@ -286,17 +287,17 @@ def test_a_dataset_json_with_very_many_cases_takes_no_time(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"[" * JSON_DEPTH + b"]" * JSON_DEPTH, None),
-        (b'{"a":' * JSON_DEPTH + b"1" + b"}" * JSON_DEPTH, None),
-        (b"[" * (JSON_DEPTH + 1) + b"]" * (JSON_DEPTH + 1), "nested more than 32 deep"),
-        (b"[" * 10**6, "nested more than 32 deep"),
-        (b'{"a": ' * 500 + b"1" + b"}" * 500, "nested more than 32 deep"),
+        (b"[" * DEEPEST + b"]" * DEEPEST, None),
+        (b'{"a":' * DEEPEST + b"1" + b"}" * DEEPEST, None),
+        (b"[" * (DEEPEST + 1) + b"]" * (DEEPEST + 1), "nested more than 50 levels deep"),
+        (b"[" * 10**6, "nested more than 50 levels deep"),
+        (b'{"a": ' * 500 + b"1" + b"}" * 500, "nested more than 50 levels deep"),
         (b"\xef\xbb\xbf{}", None),
         (b"\xff\xfe{\0}\0", "is not a text file in UTF-8"),
         (b'{"a": "\xff"}', "is not a text file in UTF-8"),
         (b"", "is not valid JSON"),
         (b"9" * 5000, "is not valid JSON"),
-        (b" " * (TEXT_BYTES + 1), "is longer than 16 MiB"),
+        (b" " * (TEXT_BYTES + 1), "is larger than 16 MiB"),
     ],
 )
 def test_json_is_bounded(tmp_path, content, said):
@@ -316,7 +317,7 @@ def test_split_files_are_regular_and_bounded(tmp_path, read):
         read(str(tmp_path / "pipe"), ["a"])
     with (tmp_path / "long").open("wb") as file:
         file.truncate(TEXT_BYTES * 1000)
-    with pytest.raises(UserError, match="is longer than 16 MiB"):
+    with pytest.raises(UserError, match="is larger than 16 MiB"):
         read(str(tmp_path / "long"), ["a"])
 
 
@@ -354,7 +355,7 @@ def test_readers_of_single_files_name_what_they_refuse(tmp_path):
     for read in (open_volume, read_png):
         with pytest.raises(UserError, match="is a folder, not a regular file"):
             read(tmp_path)
-        with pytest.raises(UserError, match=r"a\\x00b is no path of a file"):
+        with pytest.raises(UserError, match=r"a\\x00b cannot be the path of a file"):
             read(tmp_path / "a\0b")
         with pytest.raises(UserError, match=r"\\n.* is missing") as caught:
             read(tmp_path / "line\nbreak \x1b[31m")

@@ -51,8 +51,8 @@ def test_grey_is_read_with_the_files_own_values(tmp_path, image, expected, depth
     ("image", "said"),
     [
         (Image.fromarray(np.stack([GREY, GREY * 0, GREY * 0], -1)), "is a colour image"),
-        (with_alpha(np.full_like(GREY, 255), GREY), "is transparent in places"),
-        (Image.fromarray(np.stack([GREY, GREY], -1), "LA"), "is transparent in places"),
+        (with_alpha(np.full_like(GREY, 255), GREY), "has transparent pixels"),
+        (Image.fromarray(np.stack([GREY, GREY], -1), "LA"), "has transparent pixels"),
     ],
 )
 def test_what_is_not_grey_is_refused_by_name(tmp_path, image, said):
@@ -63,7 +63,7 @@ def test_what_is_not_grey_is_refused_by_name(tmp_path, image, said):
 
 def test_transparent_grey_values_are_refused(tmp_path):
     Image.fromarray(GREY).save(tmp_path / "image.png", transparency=7)
-    with pytest.raises(UserError, match="is transparent in places"):
+    with pytest.raises(UserError, match="has transparent pixels"):
         read_png(tmp_path / "image.png")
 
 
@@ -95,7 +95,7 @@ def test_only_png_is_read(tmp_path, kind):
 
 def test_an_image_of_too_many_pixels_is_refused(tmp_path, monkeypatch):
     Image.fromarray(GREY).save(tmp_path / "image.png")
-    with pytest.raises(UserError, match=r"an image of 256 pixels, but at most 255 are read; .* raise data\.max_gib"):
+    with pytest.raises(UserError, match=r"an image of 256 pixels, but at most 255 are allowed; .* raise data\.max_gib"):
         read_png(tmp_path / "image.png", max_gib=255.5 * 64 / 2**30)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow's own bound is not ours
     assert read_png(tmp_path / "image.png").shape == (16, 16)
@@ -116,15 +116,15 @@ def test_masks_hold_zero_and_one_other_value(tmp_path, foreground):
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ([[0, -1], [0, 0]], r"it holds -1, 0; expected 0 and one of 1, 255, 65535"),
-        ([[0, 0.5], [0, 0]], r"it holds 0, 0\.5; soft masks are not supported yet"),
-        ([[0, 1], [0, 0.97]], r"it holds 0, 0\.97, 1; soft"),
-        ([[0, 128], [0, 0]], r"it holds 0, 128;"),
-        ([[0, 1], [255, 0]], r"it holds 0, 1, 255;"),
-        ([[0, 1], [2, 0]], r"it holds 0, 1, 2;"),
-        ([[0, 1.0123457], [0, 0]], r"it holds 0, 1\.0123457;"),
-        ([[0, np.nan], [0, 0]], r"it holds 0, nan;"),
-        ([[255, 254], [0, 0]], r"it holds 0, 254, 255;"),
+        ([[0, -1], [0, 0]], r"it contains -1, 0; expected 0 and one of 1, 255, 65535"),
+        ([[0, 0.5], [0, 0]], r"it contains 0, 0\.5; soft masks are not supported yet"),
+        ([[0, 1], [0, 0.97]], r"it contains 0, 0\.97, 1; soft"),
+        ([[0, 128], [0, 0]], r"it contains 0, 128;"),
+        ([[0, 1], [255, 0]], r"it contains 0, 1, 255;"),
+        ([[0, 1], [2, 0]], r"it contains 0, 1, 2;"),
+        ([[0, 1.0123457], [0, 0]], r"it contains 0, 1\.0123457;"),
+        ([[0, np.nan], [0, 0]], r"it contains 0, nan;"),
+        ([[255, 254], [0, 0]], r"it contains 0, 254, 255;"),
     ],
 )
 def test_other_masks_are_refused_with_all_digits(tmp_path, values, said):
@@ -169,12 +169,12 @@ def test_lidc_is_the_same_in_every_depth(tmp_path, change):
 
 def test_lidc_whose_depth_is_unclear(tmp_path):
     root = lidc_of(tmp_path / "lidc", lambda values: values.astype(np.uint16) * 30)
-    with pytest.raises(UserError, match=r"hold values up to \d+: of 12 bits, or of 16\? set data\.bits=16"):
+    with pytest.raises(UserError, match=r"have values up to \d+, of either 12 or 16 bits; set data\.bits=16"):
         stored_images(root)
     with Image.open(sorted(root.rglob("images/*.png"))[0]) as image:
         expected = np.rint(np.asarray(image, dtype=float) / 65535 * 255)
     assert np.array_equal(stored_images(root, bits=16)[0, 0], expected)
-    with pytest.raises(UserError, match=r"data\.bits is 10, but may be 8, 12, 16 or null"):
+    with pytest.raises(UserError, match=r"data\.bits is 10, but must be 8, 12, 16 or null"):
         LidcAdapter(root, bits=10)
 
 
@@ -184,14 +184,15 @@ def test_lidc_whose_patients_differ_in_depth_is_said(tmp_path, caplog):
         Image.fromarray(np.full((32, 32), 4000, dtype=np.uint16)).save(path)
     stored_images(root)
     assert (
-        sum("16-bit images of some patients take 12 bits, those of others 16" in line for line in caplog.messages) == 1
+        sum("16-bit images of some patients use 12 bits and those of others 16" in line for line in caplog.messages)
+        == 1
     )
 
 
 def test_lidc_whose_slices_differ_in_depth_or_are_binary(tmp_path):
     root = lidc_of(tmp_path / "a/lidc", lambda values: values)
     Image.fromarray(np.zeros((32, 32), dtype=np.uint16)).save(sorted(root.rglob("images/*.png"))[1])
-    with pytest.raises(UserError, match=r"LIDC-IDRI-0001 have \[8, 16\] bits; make them alike"):
+    with pytest.raises(UserError, match=r"LIDC-IDRI-0001 have \[8, 16\] bits; save them with one bit depth"):
         stored_images(root)
     root = lidc_of(tmp_path / "b/lidc", lambda values: (values > 100).astype(np.uint8))
     with pytest.raises(UserError, match="holds 0 and 1 only, in a file for values to 255"):

@@ -38,7 +38,7 @@ def warnings(caplog, content, raters=RATERS):
     suspicions = Suspicions(Task("thing", "Thing", "things", raters), len(content))
     for number, (images, masks) in enumerate(content):
         part = Part(f"case{number}", tuple(range(masks.shape[1])), 1, 1, SIZE, "", {})
-        (chunk,) = suspicions.look(part, iter([(images, masks)]))
+        (chunk,) = suspicions.inspect(part, iter([(images, masks)]))
         assert chunk[0] is images
         assert chunk[1] is masks
     caplog.clear()
@@ -79,7 +79,7 @@ def test_empty_and_blank_masks(caplog):
     assert said == "thing: in 1 of 8 cases no rater marked anything: case2"
     content = list(altered(cases(20), blank(1, 3), set(range(7))))
     (said,) = warnings(caplog, content)[:1]
-    assert said.startswith("thing: in 7 of 20 cases a rater marked nothing where others did: case0 (ben, dee), case1")
+    assert said.startswith("thing: in 7 of 20 cases a rater marked nothing, but others did: case0 (ben, dee), case1")
     assert said.endswith("case4 (ben, dee), ...")
 
 
@@ -94,7 +94,9 @@ def test_saturated_and_flat_images(caplog):
 def test_the_same_image_twice(caplog):
     content = list(cases())
     content[6] = (content[1][0], content[6][1])
-    assert warnings(caplog, content) == ["thing: in 1 of 8 cases the image is that of another case: case6 (= case1)"]
+    assert warnings(caplog, content) == [
+        "thing: in 1 of 8 cases the image is the same as another case's: case6 (= case1)"
+    ]
 
 
 @pytest.mark.parametrize("raters", [2, 3, 4])
@@ -117,7 +119,7 @@ def test_a_rater_whose_masks_are_turned(caplog, raters, how, said):
 def test_a_rater_whose_masks_are_out_of_place(caplog):
     (said,) = warnings(caplog, altered(cases(), turned(2, lambda mask: np.roll(mask, 8, 1))))
     assert "the masks of rater cy have a Dice of 0.1" in said
-    assert "check whether they are out of place" in said
+    assert "check whether they are misplaced" in said
 
 
 def test_two_cases_are_too_few_to_judge_a_rater(caplog):
@@ -133,7 +135,7 @@ def test_preparing_says_it_once(tmp_path, caplog):
         for _ in range(2):
             prepare(adapter, adapter.tasks["nodule"], tmp_path / "store", SIZE, {}, workers=2)
     assert caplog.messages == [
-        "nodule: in 1 of 6 cases the image is that of another case: LIDC-IDRI-0005 (= LIDC-IDRI-0002)"
+        "nodule: in 1 of 6 cases the image is the same as another case's: LIDC-IDRI-0005 (= LIDC-IDRI-0002)"
     ]
 
 

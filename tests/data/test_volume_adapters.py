@@ -156,7 +156,7 @@ def test_lits_files_that_are_missing_or_there_twice(tmp_path):
     with pytest.raises(UserError, match=r"segmentation-1\.nii\.gz is missing\n.*codalab.*\n.*faulty_cases=skip"):
         store(LitsAdapter(root), tmp_path / "store")
     write_lits(root / "copy", [0], np.random.default_rng(0))
-    with pytest.raises(UserError, match=r"volume-0\.nii\.gz is there twice"):
+    with pytest.raises(UserError, match=r"volume-0\.nii\.gz exists twice"):
         LitsAdapter(root).list_cases("tumour")
     (root / "copy/empty").mkdir()
     with pytest.raises(UserError, match="no LiTS cases under"):
@@ -173,7 +173,7 @@ def test_wrong_options_and_labels(tmp_path):
         ({"slices_per_case": 0}, r"data\.slices_per_case is 0"),
         ({"window": [3, 1]}, r"data\.window is \[3, 1\]"),
         ({"axis": 3}, r"data\.axis is 3"),
-        ({"dtype": "int8"}, r"data\.dtype is 'int8', but may be uint8 or int16"),
+        ({"dtype": "int8"}, r"data\.dtype is 'int8', but must be uint8 or int16"),
     ):
         with pytest.raises(UserError, match=message):
             LitsAdapter(root, **wrong)
@@ -296,10 +296,10 @@ def test_decathlon_axis_labels_channels_and_window(tmp_path, axis, channels):
 
 
 def test_decathlon_descriptions_that_are_wrong(tmp_path):
-    with pytest.raises(UserError, match=r"dataset\.json; there is none"):
+    with pytest.raises(UserError, match=r"dataset\.json; it does not contain one"):
         DecathlonAdapter(tmp_path)
     root = write_decathlon(tmp_path / "Task99_Thing", 2, np.random.default_rng(0))
-    with pytest.raises(UserError, match=r"data\.target_labels is \[3\], but may hold \[1, 2\]"):
+    with pytest.raises(UserError, match=r"data\.target_labels is \[3\], but must be a list of labels from \[1, 2\]"):
         DecathlonAdapter(root, target_labels=[3])
     for broken in ("{", "[]", '{"labels": {"0": "background"}}', "{}"):
         (root / "dataset.json").write_text(broken)

@@ -96,7 +96,7 @@ def test_other_formats_are_refused_by_name(tmp_path):
         ("v.mgh", "is not a NIfTI file"),
         ("pair.hdr", "is one half of a pair"),
         ("pair2.hdr", "is one half of a pair"),
-        ("analyze.hdr", "without NIfTI's magic"),
+        ("analyze.hdr", "without the NIfTI magic"),
         ("v.nrrd", "is an NRRD file; convert it"),
         ("v.mha", "is a MetaImage header"),
         ("bz2", "compressed with bzip2"),

@@ -63,7 +63,7 @@ def test_disjoint_rater_weighs_nothing_or_one():
 
 def test_no_weights_fall_back_to_uniform_and_say_so():
     given_votes = np.eye(3, dtype=np.uint8)  # no two raters agree: the majority is empty, and nobody is
-    with pytest.warns(FusionWarning, match="uniform weights"):
+    with pytest.warns(FusionWarning, match="using equal weights"):
         label = weighted(given_votes)
     assert label == pytest.approx(uniform(given_votes))
 

@@ -1,7 +1,7 @@
-"""Tasks of the Medical Segmentation Decathlon, from the ``dataset.json`` in their folder.
+"""Tasks of the Medical Segmentation Decathlon, described by the ``dataset.json`` in their folder.
 
 Layout, as distributed: ``Task04_Hippocampus/{dataset.json,imagesTr,labelsTr}``. Test images have no labels and are not
-read. ``Task03_Liver`` is LiTS under other numbers, so its folds are not those of LiTS.
+read. ``Task03_Liver`` is LiTS with different case numbers, so its folds are not those of LiTS.
 """
 
 import re
@@ -17,10 +17,10 @@ from dmseg.data.adapters.volume import Mask, VolumeAdapter
 from dmseg.data.case import About, CaseFiles, Task
 from dmseg.data.contract import check_name
 from dmseg.data.listing import folders, nifti_file
-from dmseg.data.raw import is_file, is_folder, is_there, read_json, shown
+from dmseg.data.raw import is_file, is_folder, is_there, read_json
 from dmseg.data.readers import natural_key
 from dmseg.data.volumes import MAX_GIB
-from dmseg.errors import MissingDataError, UserError
+from dmseg.errors import MissingDataError, UserError, cut, shown
 
 LARGEST_LABEL = 65535
 
@@ -29,11 +29,11 @@ class DecathlonAdapter(VolumeAdapter):
     """Reads one task of the Decathlon.
 
     Args:
-        root: the task's folder, or a folder that holds one such.
-        target_labels: labels that make up the structure; None: all but the background.
-        slices: see `VolumeAdapter`, also for all further options.
+        root: the task's folder, or a folder that contains exactly one.
+        target_labels: labels that make up the structure; None for all except the background.
+        slices: see `VolumeAdapter`, also for the other options.
         slices_per_case: see there.
-        window: see there; None, percentiles of each volume and channel, suits MR.
+        window: see there; None (percentiles of each volume and channel) suits MR.
         orientation: see there.
         faulty_cases: see there.
         axis: axis that slices are cut across.
@@ -41,7 +41,7 @@ class DecathlonAdapter(VolumeAdapter):
         max_gib: see there.
 
     Raises:
-        UserError: if an option has an unknown value.
+        UserError: if an option is invalid.
     """
 
     about = About(None, "CC BY-SA 4.0", "medicaldecathlon.com")
@@ -64,17 +64,23 @@ class DecathlonAdapter(VolumeAdapter):
             root, "organ", slices, slices_per_case, window, orientation, faulty_cases, axis, dtype, max_gib
         )
         self.folder = _task_folder(self.root)
-        self.dataset = _read_dataset(self.folder / "dataset.json")
-        self.name = self.title = _name(self.dataset, self.folder)
-        check_name(self.name, f"the name in {shown(self.folder / 'dataset.json')}")
-        known = _label_values(self.dataset, self.folder / "dataset.json")
+        source = self.folder / "dataset.json"
+        self.dataset = read_json(source)
+        if not isinstance(self.dataset, dict):
+            raise UserError(f"{shown(source)} is not a Decathlon dataset.json; download it again")
+        name = self.dataset.get("name") or self.folder.name
+        if not isinstance(name, str | int | float):
+            raise UserError(f"the name in {shown(source)} is {shown(name)}; expected text")
+        check_name(str(name), f"the name in {shown(source)}")
+        self.name = self.title = str(name)
+        known = _label_values(self.dataset, source)
         self.largest_label = max(known)
         _check_target_labels(target_labels, known - {0})
         self.target_labels = None if target_labels is None else sorted(set(target_labels))
 
     @property
     def tasks(self) -> Mapping[str, Task]:
-        """One task, named like the data set."""
+        """One task, with the name of the data set."""
         name = self.name.lower().replace(" ", "-")
         return {name: Task(name, self.title, f"decathlon-{name}", ("expert",))}
 
@@ -86,7 +92,7 @@ class DecathlonAdapter(VolumeAdapter):
         """Lists the training cases, sorted by id.
 
         Raises:
-            UserError: if ``dataset.json`` lists none, or one twice.
+            UserError: if ``dataset.json`` lists no cases, or one case twice.
         """
         rows, source = self.dataset.get("training"), shown(self.folder / "dataset.json")
         if not isinstance(rows, list) or not rows:
@@ -94,24 +100,23 @@ class DecathlonAdapter(VolumeAdapter):
         pairs = [self._files(row) for row in rows]
         twice = next((case for case, n in Counter(_stem(label) for _, label in pairs).items() if n > 1), None)
         if twice is not None:
-            raise UserError(f"{source} lists the case {shown(twice)} twice")
-        cases = [CaseFiles(_stem(pair[1]), None, tuple(map(_packed_or_not, pair))) for pair in pairs]
+            raise UserError(f"{source} lists the case {cut(twice)} twice")
+        cases = [CaseFiles(_stem(pair[1]), None, tuple(map(_find, pair))) for pair in pairs]
         return sorted(cases, key=lambda case: natural_key(case.case))
 
     def _files(self, row: Any) -> tuple[Path, Path]:  # noqa: ANN401
-        """Image and label that a row names, not looked at yet."""
+        """Paths of the image and label in a row; the files may be missing."""
         pair = [row.get(key) for key in ("image", "label")] if isinstance(row, dict) else []
         names = [name for name in pair if isinstance(name, str) and name]
         if len(names) < 2:
-            row = shown(f"{row!r:.120}")
             raise UserError(
-                f"{shown(self.folder / 'dataset.json')} lists {row} for training; expected an image and a label"
+                f"{shown(self.folder / 'dataset.json')} lists {shown(row)} for training; expected an image and a label"
             )
         for name in names:
             if PurePath(name).is_absolute() or ".." in re.split(r"[/\\]", name):
                 raise UserError(
-                    f"{shown(self.folder / 'dataset.json')} lists {shown(repr(name))}, which leads outside its folder; "
-                    "name a file below it"
+                    f"{shown(self.folder / 'dataset.json')} lists {shown(name)}, which is outside its folder; "
+                    "name a file inside it"
                 )
         return self.folder / names[0], self.folder / names[1]
 
@@ -120,17 +125,10 @@ def _stem(path: Path) -> str:
     return re.sub(r"(?i:\.nii)?(?i:\.gz)?$", "", path.name)
 
 
-def _packed_or_not(path: Path) -> Path:
-    """The file itself, or the one that lies there in its stead, packed or unpacked."""
+def _find(path: Path) -> Path:
+    """The file itself, or its compressed or uncompressed counterpart if only that exists."""
     other = path if is_there(path) else nifti_file(path.parent, _stem(path))
     return other if is_there(other) else path
-
-
-def _name(dataset: dict[str, Any], folder: Path) -> str:
-    name = dataset.get("name") or folder.name
-    if not isinstance(name, str | int | float):
-        raise UserError(f"the name in {shown(folder / 'dataset.json')} is {shown(f'{name!r:.80}')}; expected text")
-    return str(name)
 
 
 def _check_target_labels(value: object, known: set[int]) -> None:
@@ -139,7 +137,9 @@ def _check_target_labels(value: object, known: set[int]) -> None:
     labels = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
     whole = all(isinstance(label, int) and not isinstance(label, bool) for label in labels)
     if not labels or not whole or not set(labels) <= known:
-        raise UserError(f"data.target_labels is {value!r:.80}, but may hold {sorted(known)!s:.200}")
+        raise UserError(
+            f"data.target_labels is {shown(value)}, but must be a list of labels from {shown(sorted(known))}"
+        )
 
 
 def _task_folder(root: Path) -> Path:
@@ -148,26 +148,19 @@ def _task_folder(root: Path) -> Path:
     found = [path for path in folders(root) if is_file(path / "dataset.json")] if is_folder(root) else []
     if len(found) == 1:
         return found[0]
-    where = f"it holds {', '.join(path.name for path in found)}" if found else "there is none in it"
+    where = f"it contains {', '.join(path.name for path in found)}" if found else "it does not contain one"
     error = UserError if found else MissingDataError
-    raise error(f"data.root={root} must be the folder of one Decathlon task, with its dataset.json; {where}")
-
-
-def _read_dataset(path: Path) -> dict[str, Any]:
-    dataset = read_json(path)
-    if not isinstance(dataset, dict):
-        raise UserError(f"{shown(path)} is not a Decathlon dataset.json; get it again")
-    return dataset
+    raise error(f"data.root={root} must be the folder of one Decathlon task with its dataset.json; {where}")
 
 
 def _label_values(dataset: dict[str, Any], path: Path) -> set[int]:
-    """Values of the labels, background included."""
+    """Values of the labels, including the background."""
     try:
         values = {int(value) for value in dataset["labels"]}
     except (KeyError, TypeError, ValueError):
-        raise UserError(f"{shown(path)} has no usable 'labels'; expected numbers with their names") from None
+        raise UserError(f"{shown(path)} has no valid 'labels'; expected numbers with their names") from None
     if max(values, default=0) > LARGEST_LABEL or min(values, default=0) < 0:
         raise UserError(f"{shown(path)} has labels out of range in 'labels'; expected 0 to {LARGEST_LABEL}")
     if max(values, default=0) < 1:
-        raise UserError(f"{shown(path)} names no label beside the background")
+        raise UserError(f"{shown(path)} names no label other than the background")
     return values

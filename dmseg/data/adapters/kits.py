@@ -1,8 +1,8 @@
 """KiTS19: 210 CT scans of the kidneys with their tumours.
 
 Layout, as distributed: ``case_00000/{imaging,segmentation}.nii.gz``. Slices lie along the first axis. All slices are
-512 x 512 but those of case 160 (512 x 796), which are resized like any other, not keeping their aspect. Cases 210 to
-299 of the distribution are the challenge's test cases, without segmentation, and are not read.
+512 x 512 except those of case 160 (512 x 796), which are resized like the others, without keeping their aspect ratio.
+Cases 210 to 299 of the distribution are the challenge's test cases, which have no segmentation and are not read.
 """
 
 import re
@@ -26,20 +26,16 @@ class KitsAdapter(VolumeAdapter):
         """Lists the training cases by number.
 
         Raises:
-            MissingDataError: if there is none.
+            MissingDataError: if there are none.
         """
         if not is_folder(self.root):
             raise MissingDataError(f"KiTS folder {self.root} does not exist; set data.root, or use data=phantom_kits")
         place = self.root / "data" if is_folder(self.root / "data") else self.root
-        cases = [folder for folder in folders(place) if _is_training_case(folder.name)]
+        matches = ((folder, re.fullmatch(r"case_(\d{5})", folder.name)) for folder in folders(place))
+        cases = [folder for folder, match in matches if match and int(match[1]) < TRAINING_CASES]
         if not cases:
             raise MissingDataError(f"no KiTS cases under {place}; expected case_00000/segmentation.nii.gz and so on")
         return [
             CaseFiles(case.name, None, (nifti_file(case, "imaging"), nifti_file(case, "segmentation")))
             for case in cases
         ]
-
-
-def _is_training_case(name: str) -> bool:
-    match = re.fullmatch(r"case_(\d{5})", name)
-    return match is not None and int(match[1]) < TRAINING_CASES

@@ -1,12 +1,13 @@
 """LIDC-IDRI lung nodules as one PNG per slice and rater.
 
-Layout: ``<root>/<patient>/<nodule>/{images,mask-0,mask-1,mask-2,mask-3}/slice-N.png`` (``<root>`` may also hold one
-folder ``LIDC-IDRI-slices`` with the patients). A case is a patient: all slices of all its nodules. The readers are
-anonymous: ``mask-0`` of one patient and of the next need not be the same radiologist.
+Layout: ``<root>/<patient>/<nodule>/{images,mask-0,mask-1,mask-2,mask-3}/slice-N.png`` (``<root>`` may also contain a
+folder ``LIDC-IDRI-slices`` with the patients). A case is a patient with all slices of all nodules. The readers are
+anonymous: ``mask-0`` of two patients may be by different radiologists.
 
-Intensities are mapped from the images' own depth, the same for all slices of a patient: 0 to 255 in 8-bit files. In
-16-bit files it depends on how many bits the patient's largest value takes: 8 (0 to 255), 12 (0 to 4080, 16 values to
-each of 255 steps) or 16 (0 to 65535); values that may mean 12 or 16 bits are an error unless the option `bits` says it.
+The intensity window depends on the bit depth of the images and is the same for all slices of a patient. In 8-bit files
+it is 0 to 255. In 16-bit files it depends on the number of bits that the patient's largest value needs: 8 (0 to 255),
+12 (0 to 4080, so that 16 values share each of 255 steps) or 16 (0 to 65535). If it is unclear whether 12 or 16 bits are
+used, that is an error unless the option `bits` is set.
 """
 
 import logging
@@ -14,23 +15,22 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from dmseg.data.case import About, Adapter, Case, CaseFiles, Slice, Task
 from dmseg.data.images import png_depth, read_png
 from dmseg.data.listing import entries, existing, folders
 from dmseg.data.options import check_choices, check_max_gib, check_whole
-from dmseg.data.raw import is_file, is_folder, shown
+from dmseg.data.raw import is_file, is_folder
 from dmseg.data.readers import as_mask
 from dmseg.data.volumes import MAX_GIB
-from dmseg.errors import MissingDataError, UserError
+from dmseg.errors import MissingDataError, UserError, cut, shown
 
 RATERS = ("mask-0", "mask-1", "mask-2", "mask-3")
 FOLDER = "LIDC-IDRI-slices"
 WHITE = {8: 255.0, 12: 4080.0, 16: 65535.0}
-"""What is mapped to the largest stored value, by the number of bits in use."""
+"""Intensity that is mapped to the largest stored value, by the number of bits in use."""
 OTHER_IMAGES = (".bmp", ".dcm", ".gif", ".jpeg", ".jpg", ".npy", ".tif", ".tiff", ".webp")
-"""Names that end so are images, which are not read."""
+"""Suffixes of images that are not read."""
 TASK = Task("nodule", "LIDC nodule", "lidc", RATERS, anonymous_raters=True)
 
 log = logging.getLogger(__name__)
@@ -41,19 +41,19 @@ class LidcAdapter(Adapter):
 
     Args:
         root: folder with the patients.
-        min_marks: a slice counts only if at least so many raters marked something in it, 0 to 4.
-        missing_masks: what a missing mask file means: ``error``, or ``blank`` (that rater marked nothing).
-        bits: how many bits of 16-bit images are in use, 8, 12 or 16; None: seen from each patient's largest value.
-        max_gib: memory that reading one slice with its masks may take, in GiB; see `dmseg.data.nifti`.
+        min_marks: smallest number of raters, 0 to 4, who must have marked something in a slice; others are left out.
+        missing_masks: what to do about a missing mask file: ``error``, or ``blank`` (the rater marked nothing).
+        bits: number of bits in use in 16-bit images, 8, 12 or 16; None to infer it from each patient's largest value.
+        max_gib: limit of the memory for reading one slice with its masks, in GiB; see `dmseg.data.nifti`.
 
     Raises:
-        UserError: if an option has an unknown value.
+        UserError: if an option is invalid.
     """
 
     about = About(
         None,
         "CC BY 3.0",
-        "LIDC-IDRI of The Cancer Imaging Archive, in a public distribution of one PNG a slice and reader",
+        "LIDC-IDRI of The Cancer Imaging Archive, in a public distribution with one PNG per slice and reader",
     )
 
     def __init__(
@@ -67,7 +67,7 @@ class LidcAdapter(Adapter):
         check_choices({"missing_masks": missing_masks}, {"missing_masks": ("error", "blank")})
         check_whole("min_marks", min_marks, 0, len(RATERS))
         if bits is not None and (not isinstance(bits, int) or bits not in WHITE):
-            raise UserError(f"data.bits is {bits!r:.80}, but may be 8, 12, 16 or null")
+            raise UserError(f"data.bits is {shown(bits)}, but must be 8, 12, 16 or null")
         check_max_gib(max_gib)
         folder = Path(root)
         self.root = folder / FOLDER if is_folder(folder / FOLDER) else folder
@@ -83,41 +83,39 @@ class LidcAdapter(Adapter):
         return {TASK.name: TASK}
 
     def list_cases(self, task: str) -> list[CaseFiles]:
-        """Lists the patients; those without a slice that counts are left out.
+        """Lists the patients that have slices to use.
 
         Raises:
-            UserError: if there are no patients, a mask file is missing, or there are masks whose image is.
+            UserError: if there are no patients, or a mask file or the image of a mask is missing.
         """
         if not is_folder(self.root):
             raise MissingDataError(f"LIDC folder {self.root} does not exist; set data.root, or use data=phantom")
-        listed = [self._list_patient(patient) for patient in folders(self.root)]
-        cases = [files for files in listed if files.n_slices]
+        cases = []
+        for patient in folders(self.root):
+            kept = [image for nodule in folders(patient) for image in _images(nodule) if self._counts(image)]
+            if kept:
+                files = tuple(path for image in kept for path in (image, *_existing(_masks(image))))
+                cases.append(CaseFiles(patient.name, len(kept), files, layout=tuple(kept)))
         if not cases:
             raise MissingDataError(f"no slices under {self.root}; expected <patient>/<nodule>/images/slice-N.png")
         return cases
 
     def read_case(self, task: str, files: CaseFiles) -> Case:
-        """Opens one patient; the slices are read as they are needed.
+        """Opens one patient; the slices are read lazily.
 
         Raises:
-            UserError: if a file is damaged, or the depth of the images is unclear.
+            UserError: if a file is damaged, or the bit depth of the images is unclear.
         """
         white = self._white(files.layout)
         return Case(files.case, (0, 1, 2, 3), np.array([[0.0, white]]), self._slices(files.layout, white))
 
-    def _list_patient(self, patient: Path) -> CaseFiles:
-        images = [image for nodule in folders(patient) for image in _images(nodule)]
-        kept = [image for image in images if self._counts(image)]
-        files = tuple(path for image in kept for path in (image, *_existing(_masks(image))))
-        return CaseFiles(patient.name, len(kept), files, layout=tuple(kept))
-
     def _counts(self, image: Path) -> bool:
-        """Whether enough raters marked something; missing masks are an error unless they are taken as blank."""
+        """Whether enough raters marked something; missing masks are an error unless ``missing_masks=blank``."""
         masks = _masks(image)
         missing = [path for path in masks if not is_file(path)]
         if missing and self.missing_masks == "error":
             raise UserError(
-                f"{shown(missing[0])} is missing: {shown(image.name)} of {shown(image.parent.parent)} has "
+                f"{shown(missing[0])} is missing: {cut(image.name)} of {shown(image.parent.parent)} has "
                 f"{4 - len(missing)} of 4 raters; add the file, or set data.missing_masks=blank"
             )
         if self.min_marks == 0:
@@ -125,18 +123,20 @@ class LidcAdapter(Adapter):
         return sum(bool(read_png(path, self.max_gib).any()) for path in _existing(masks)) >= self.min_marks
 
     def _white(self, images: tuple[Path, ...]) -> float:
-        """The value that is mapped to the largest stored one."""
+        """The intensity that is mapped to the largest stored value."""
         depths = {png_depth(path) for path in images}
         if len(depths) > 1:
-            raise UserError(f"images of {images[0].parent.parent.parent} have {sorted(depths)} bits; make them alike")
+            raise UserError(
+                f"images of {images[0].parent.parent.parent} have {sorted(depths)} bits; save them with one bit depth"
+            )
         if depths != {16}:
             return 1.0 if depths == {1} else 255.0
         bits = self.bits or _bits_in_use(images, self.max_gib)
         seen = len(self._bits_seen)
         self._bits_seen.add(bits)
         if 0 < seen < len(self._bits_seen):
-            patients = "16-bit images of some patients take %s bits, those of others %s"
-            log.warning(patients + "; they are scaled apart unless data.bits is set", *sorted(self._bits_seen)[:2])
+            used = "16-bit images of some patients use %s bits and those of others %s"
+            log.warning(used + "; they are scaled differently unless data.bits is set", *sorted(self._bits_seen)[:2])
         return WHITE[bits]
 
     def _slices(self, images: tuple[Path, ...], white: float) -> Iterator[Slice]:
@@ -144,23 +144,21 @@ class LidcAdapter(Adapter):
             image = read_png(path, self.max_gib)
             if white > 1 and image.max() == 1:
                 raise UserError(
-                    f"{path} holds 0 and 1 only, in a file for values to {white:g}; scale it, or save one bit"
+                    f"{path} has only the values 0 and 1, but is scaled from 0 to {white:g}; scale it, or save 1 bit"
                 )
-            masks = [self._mask(mask, image.shape) for mask in _masks(path)]
-            yield Slice(image[np.newaxis], np.stack(masks))
-
-    def _mask(self, path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-        if not is_file(path) and self.missing_masks == "blank":
-            return np.zeros(shape, dtype=np.uint8)
-        return as_mask(read_png(path, self.max_gib), path, shape)
+            masks = np.zeros((len(RATERS), *image.shape), dtype=np.uint8)
+            for blank, mask in zip(masks, _masks(path), strict=True):
+                if is_file(mask) or self.missing_masks == "error":
+                    blank[:] = as_mask(read_png(mask, self.max_gib), mask, image.shape)
+            yield Slice(image[np.newaxis], masks)
 
 
 def _bits_in_use(images: tuple[Path, ...], max_gib: float) -> int:
     largest = max(int(read_png(path, max_gib).max()) for path in images)
     if WHITE[12] + 15 < largest < WHITE[16] / 2:
         raise UserError(
-            f"16-bit images of {images[0].parent.parent.parent} hold values up to {largest}: of 12 bits, or of 16? "
-            "set data.bits=16 (0 to 65535 are mapped) or data.bits=12 (0 to 4080)"
+            f"16-bit images of {images[0].parent.parent.parent} have values up to {largest}, of either 12 or 16 bits; "
+            "set data.bits=16 (window 0 to 65535) or data.bits=12 (window 0 to 4080)"
         )
     return 8 if largest < 256 else 12 if largest < 4096 else 16
 
@@ -177,22 +175,22 @@ def _images(nodule: Path) -> list[Path]:
     """The images of a nodule.
 
     Raises:
-        UserError: if there is a mask without its image, or a file that is no PNG and may be an image.
+        UserError: if the image of a mask is missing, or a file may be an image but is not PNG.
     """
     images = _pngs(nodule / "images")
     names = {image.name.lower() for image in images}
     masks = (mask for rater in RATERS for mask in _pngs(nodule / rater))
-    lonely = next((mask for mask in masks if mask.name.lower() not in names), None)
-    if lonely is not None:
+    orphan = next((mask for mask in masks if mask.name.lower() not in names), None)
+    if orphan is not None:
         raise UserError(
-            f"{shown(nodule / 'images' / lonely.name)} is missing, but {lonely.parent.name} has a mask of that name; "
+            f"{shown(nodule / 'images' / orphan.name)} is missing, but {orphan.parent.name} has a mask of that name; "
             "add the image, or remove its masks"
         )
     return images
 
 
 def _pngs(folder: Path) -> list[Path]:
-    """The PNG files of a folder; none if there is no such folder."""
+    """The PNG files of a folder, which may be missing."""
     found = entries(folder) if is_folder(folder) else []
     other = next((path for path in found if path.suffix.lower() in OTHER_IMAGES), None)
     if other is not None:

@@ -2,7 +2,7 @@
 
 Layout, as distributed: ``[...]/volume-N.nii[.gz]`` and ``segmentation-N.nii[.gz]``, in one folder or in two (``Training
 Batch 1`` and ``Training Batch 2``), at any depth below the root. Slices lie along the last axis. 13 cases have no
-tumour: they count in the folds (as in the released code), but have no slice to train on or to score.
+tumour: folds include them (as in the released code), but they have no slices for training or scoring.
 """
 
 import re
@@ -11,9 +11,9 @@ from pathlib import Path
 from dmseg.data.adapters.volume import VolumeAdapter
 from dmseg.data.case import About, CaseFiles
 from dmseg.data.listing import files_below
-from dmseg.data.raw import is_folder, shown
+from dmseg.data.raw import is_folder
 from dmseg.data.readers import natural_key
-from dmseg.errors import MissingDataError, UserError
+from dmseg.errors import MissingDataError, UserError, shown
 
 
 class LitsAdapter(VolumeAdapter):
@@ -26,7 +26,7 @@ class LitsAdapter(VolumeAdapter):
         """Lists the cases by number.
 
         Raises:
-            UserError: if there is none, or a file is there twice.
+            UserError: if there are none, or a file exists twice.
         """
         if not is_folder(self.root):
             raise MissingDataError(f"LiTS folder {self.root} does not exist; set data.root, or use data=phantom_lits")
@@ -35,29 +35,27 @@ class LitsAdapter(VolumeAdapter):
         numbers = sorted({*images, *labels}, key=natural_key)
         if not numbers:
             raise MissingDataError(f"no LiTS cases under {self.root}; expected volume-N.nii and segmentation-N.nii")
-        return [self._case(number, images, labels) for number in numbers]
-
-    def _case(self, number: str, images: dict[str, Path], labels: dict[str, Path]) -> CaseFiles:
-        image = images.get(number) or _beside(labels[number], f"volume-{number}")
-        label = labels.get(number) or _beside(image, f"segmentation-{number}")
-        return CaseFiles(f"volume-{number}", None, (image, label))
+        cases = []
+        for number in numbers:
+            image = images.get(number) or _beside(labels[number], f"volume-{number}")
+            label = labels.get(number) or _beside(image, f"segmentation-{number}")
+            cases.append(CaseFiles(f"volume-{number}", None, (image, label)))
+        return cases
 
 
 def _numbered(files: list[Path], kind: str) -> dict[str, Path]:
-    """Files of a kind by number."""
+    """Files of one kind by case number."""
     found: dict[str, Path] = {}
     for path in files:
         match = re.fullmatch(rf"{kind}-(\d+)(?i:\.nii(\.gz)?)", path.name)
         if match is None:
             continue
         if match[1] in found:
-            raise UserError(
-                f"{path.name} is there twice: {shown(found[match[1]])} and {shown(path)}; remove one of them"
-            )
+            raise UserError(f"{path.name} exists twice: {shown(found[match[1]])} and {shown(path)}; remove one of them")
         found[match[1]] = path
     return found
 
 
 def _beside(path: Path, stem: str) -> Path:
-    """Where a missing file is expected."""
+    """The path at which a missing file is expected."""
     return path.with_name(stem + "".join(path.suffixes))

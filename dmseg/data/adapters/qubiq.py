@@ -2,9 +2,9 @@
 
 Layout, as distributed: ``[<release>/]<data set>/[Training|Validation/]caseNN/{image,taskTT_segSS}.nii[.gz]``. The
 2020 release has its cases in ``training_data_v2`` and ``validation_data_v2``, the 2021 release in
-``training_data_v3[_QC]`` and ``validation_data_qubiq2021[_QC]``. All parts are merged; the paper's cases are those
-numbered up to its counts (55, 39, 32, 24), so the 2021 validation cases, numbered beyond, are left out by default.
-Test folders are never read. Arrays are taken in nibabel's order, headers are ignored.
+``training_data_v3[_QC]`` and ``validation_data_qubiq2021[_QC]``. All parts are merged. The numbers of the paper's cases
+go up to its counts (55, 39, 32, 24), so the 2021 validation cases, which have higher numbers, are left out by default.
+Test folders are never read. Arrays are used in nibabel's order, and headers are ignored.
 """
 
 import logging
@@ -19,10 +19,10 @@ import numpy.typing as npt
 from dmseg.data.case import About, Adapter, Case, CaseFiles, Slice, Task
 from dmseg.data.listing import entries, folders, nifti_file
 from dmseg.data.options import check_choices, check_max_gib
-from dmseg.data.raw import is_file, is_folder, shown
+from dmseg.data.raw import is_file, is_folder
 from dmseg.data.readers import as_mask, natural_key
 from dmseg.data.volumes import MAX_GIB, read_nifti
-from dmseg.errors import MissingDataError, UserError
+from dmseg.errors import MissingDataError, UserError, shown
 
 RELEASES = (
     "training_data_v2",
@@ -36,9 +36,9 @@ PARTS = ("Training", "Validation")
 CASE_COUNTS = {"prostate": 55, "brain-growth": 39, "brain-tumor": 32, "kidney": 24}
 """Cases of each data set in the paper, section 3.1."""
 
-# The official description: one prostate case has five annotations. It is case 09, where rater 3 is missing.
+# According to the official description one prostate case has five annotations: case 09, where rater 3 is missing.
 KNOWN_MISSING = {("prostate", "case09"): ("seg03",)}
-# Annotations of prostate T2 that other users of the data found to contradict the image.
+# Annotations of prostate T2 that contradict the image, as found by other users of the data.
 CONFLICTING = {("prostate-2", "case50"): ("seg01", "seg03", "seg04", "seg05", "seg06")}
 
 
@@ -74,18 +74,19 @@ class QubiqAdapter(Adapter):
     """Reads QUBIQ.
 
     Args:
-        root: folder with the four data sets, or with the releases that hold them.
-        intensity: ``robust``: each channel's 0.5th to 99.5th percentile is mapped to the full range; ``max``: zero to
-            the image's maximum over all channels, negative values lost (the authors' released script).
-        missing_raters: ``known``: only the case that is known to lack a rater may; ``allow``: any case may.
+        root: folder with the four data sets, or with the releases that contain them.
+        intensity: window that is mapped to the full range: ``robust`` for the 0.5th to 99.5th percentile of each
+            channel, ``max`` for zero to the maximum over all channels, which clips negative values (authors' released
+            script).
+        missing_raters: ``known`` if only the case that is known to lack a rater may do so; ``allow`` if any case may.
         incomplete_cases: ``keep`` cases that are known to lack a rater, or ``replace`` such a case by the last one
-            of the data set (the authors' released script).
+            of the data set (authors' released script).
         conflicting_annotations: ``keep`` or ``drop`` the annotations of prostate T2, case 50 that contradict the image.
-        cases: ``paper``: cases numbered up to the paper's counts; ``all``: every case that is there.
-        max_gib: memory that reading one file may take, in GiB; see `dmseg.data.nifti`.
+        cases: ``paper`` for cases numbered up to the paper's counts; ``all`` for all cases found.
+        max_gib: limit of the memory for reading one file, in GiB; see `dmseg.data.nifti`.
 
     Raises:
-        UserError: if an option has an unknown value.
+        UserError: if an option is invalid.
     """
 
     about = About(sum(CASE_COUNTS.values()), "non-commercial", "register at qubiq.grand-challenge.org")
@@ -122,7 +123,7 @@ class QubiqAdapter(Adapter):
         """Lists the cases of a task, sorted by number.
 
         Raises:
-            UserError: if the data set is missing or empty, a case appears twice, or annotations are missing.
+            UserError: if the data set is missing or empty, a case exists twice, or annotations are missing.
         """
         cohort = TASKS[task].cohort
         folders = self._case_folders(cohort)
@@ -135,30 +136,31 @@ class QubiqAdapter(Adapter):
         image = _channels_first(read_nifti(files.files[0], self.max_gib), files.files[0])
         masks = (as_mask(read_nifti(path, self.max_gib), path, image.shape[1:]) for path in files.files[1:])
         annotations = np.stack(list(masks))
-        window = _robust_window(image) if self.options["intensity"] == "robust" else _max_window(image)
+        if self.options["intensity"] == "robust":
+            window = np.percentile(image.reshape(len(image), -1), (0.5, 99.5), axis=1).T.astype(np.float64)
+        else:
+            window = np.tile(np.array([0.0, max(0.0, float(image.max()))]), (len(image), 1))
         return Case(files.case, files.layout, window, [Slice(image, annotations)])
 
     def _case_folders(self, cohort: str) -> dict[str, Path]:
-        """Finds the case folders of one data set in all releases and parts, by case id, sorted."""
+        """Finds the case folders of one data set in all releases and parts, sorted, by case id."""
         places = [self.root / cohort, *(self.root / release / cohort for release in RELEASES)]
         parts = [part for place in places for part in (place, *(place / name for name in PARTS)) if is_folder(part)]
         found = [path for part in parts for path in folders(part) if re.fullmatch(r"case\d+", path.name)]
         twice = [case for case, count in Counter(path.name for path in found).items() if count > 1]
         if twice:
             where = ", ".join(str(path) for path in found if path.name == twice[0])
-            raise UserError(f"QUBIQ {cohort} {twice[0]} is there twice: {where}; set data.root to one release")
+            raise UserError(f"QUBIQ {cohort} {twice[0]} exists twice: {where}; set data.root to one release")
         if not found:
             raise MissingDataError(
                 f"no QUBIQ {cohort} cases under {self.root}; expected {cohort}/caseNN/image.nii.gz\n"
                 "set data.root, or use data=phantom; data/README.md says where to get the data"
             )
-        kept = [path for path in found if self._belongs(path, cohort)]
+        most = None if self.options["cases"] == "all" else CASE_COUNTS[cohort]
+        kept = [path for path in found if most is None or int(path.name[4:]) <= most]
         if len(kept) < len(found):
-            log.info("%s: %d cases beyond the paper's are left out", cohort, len(found) - len(kept))
+            log.info("%s: %d cases that the paper does not have are left out", cohort, len(found) - len(kept))
         return {path.name: path for path in sorted(kept, key=lambda path: natural_key(path.name))}
-
-    def _belongs(self, folder: Path, cohort: str) -> bool:
-        return self.options["cases"] == "all" or int(folder.name[4:]) <= CASE_COUNTS[cohort]
 
     def _list_case(self, task: str, case: str, folder: Path) -> CaseFiles:
         present = _annotation_files(folder, task)
@@ -176,26 +178,22 @@ class QubiqAdapter(Adapter):
         if not present:
             raise UserError(f"{folder} has no annotation of {task}; add task{task[-1:]:0>2}_segSS.nii.gz files")
         raters = tuple(index for index, rater in enumerate(TASKS[task].raters) if rater in present)
-        return CaseFiles(case, 1, (_image_file(folder), *present.values()), layout=raters)
+        image = nifti_file(folder, "image")
+        if not is_file(image):
+            raise UserError(f"{shown(image)} is missing; every case needs an image")
+        return CaseFiles(case, 1, (image, *present.values()), layout=raters)
 
 
 def _annotation_files(folder: Path, task: str) -> dict[str, Path]:
-    """Annotation files of a case by rater, in the order of the raters."""
+    """Annotation files of a case by rater, in the order of raters."""
     pattern = re.compile(rf"task{task[-1:]:0>2}_(seg\d+)(?i:\.nii(\.gz)?)")
     matches = ((pattern.fullmatch(path.name), path) for path in entries(folder))
     found = {match.group(1): path for match, path in matches if match}
     return {rater: found[rater] for rater in TASKS[task].raters if rater in found}
 
 
-def _image_file(folder: Path) -> Path:
-    image = nifti_file(folder, "image")
-    if not is_file(image):
-        raise UserError(f"{shown(image)} is missing; every case needs its image")
-    return image
-
-
 def _replace_incomplete(folders: dict[str, Path], cohort: str) -> dict[str, Path]:
-    """Gives the id and place of each incomplete case to the last case of the data set."""
+    """Replaces each incomplete case by the last case of the data set, which takes its id and position."""
     replaced = dict(folders)
     for name, case in KNOWN_MISSING:
         if name == cohort and case in replaced and list(replaced)[-1] != case:
@@ -204,17 +202,9 @@ def _replace_incomplete(folders: dict[str, Path], cohort: str) -> dict[str, Path
 
 
 def _channels_first(image: npt.NDArray[np.float32], path: Path) -> npt.NDArray[np.float32]:
-    """(H, W) or (H, W, C) to (C, H, W), C up to 4."""
+    """Converts (H, W) or (H, W, C) to (C, H, W), with C up to 4."""
     if image.ndim == 2:
         return image[np.newaxis]
     if image.ndim == 3 and image.shape[2] <= 4:
         return np.moveaxis(image, 2, 0)
-    raise UserError(f"{shown(path)} has shape {image.shape}; expected one 2-D image with up to 4 channels last")
-
-
-def _robust_window(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    return np.percentile(image.reshape(len(image), -1), (0.5, 99.5), axis=1).T.astype(np.float64)
-
-
-def _max_window(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    return np.tile(np.array([0.0, max(0.0, float(image.max()))]), (len(image), 1))
+    raise UserError(f"{shown(path)} has shape {image.shape}; expected a 2-D image with up to 4 channels last")

@@ -1,7 +1,7 @@
-"""What the adapters of volumes have in common: which slices count, in which order, through which window.
+"""The base class of adapters for volumes: selection and orientation of slices, and the intensity window.
 
-A case is one image and one label volume. Arrays are taken in the file's own order, headers ignored, as the released
-code does; ``orientation=canonical`` turns them to RAS+ by the image's affine.
+A case is one image and one label volume. Arrays are used in the order of the file and headers are ignored, as in the
+released code; ``orientation=canonical`` reorients them to RAS+ by the image's affine.
 """
 
 import logging
@@ -17,15 +17,14 @@ import numpy.typing as npt
 
 from dmseg.data.case import Adapter, Case, CaseFiles, Slice, Task
 from dmseg.data.options import check_choices, check_max_gib, check_whole, read_window
-from dmseg.data.raw import shown
 from dmseg.data.readers import TOLERANCE, one_value
 from dmseg.data.volumes import MAX_GIB, Volume, open_volume
-from dmseg.errors import UserError
+from dmseg.errors import UserError, shown
 
 PERCENTILES = (0.5, 99.5)
-"""Mapped to the full range where no window is given, as for QUBIQ."""
+"""Percentiles that are mapped to the full range if no window is given, as for QUBIQ."""
 AFFINE_TOLERANCE = 1e-2
-"""Affines of image and label that differ by more, in mm, are worth a warning."""
+"""Largest difference between the affines of image and label, in mm, without a warning."""
 CHOICES = {
     "structure": ("tumour", "organ"),
     "slices": ("target", "all"),
@@ -41,11 +40,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Orientation:
-    """How slices are cut from the file's axes and turned.
+    """How slices are taken from a volume and reoriented.
 
     Attributes:
-        axis: axis of the file that is cut across.
-        transpose: whether rows and columns change places; before `flips`.
+        axis: axis of the file across which slices are taken.
+        transpose: whether rows and columns are swapped, before `flips`.
         flips: whether rows and columns are reversed.
     """
 
@@ -54,7 +53,7 @@ class Orientation:
     flips: tuple[bool, bool] = (False, False)
 
     def turn(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Turns (..., H, W) as cut from the file."""
+        """Reorients (..., H, W) as taken from the file."""
         if self.transpose:
             values = values.swapaxes(-1, -2)
         rows, columns = (slice(None, None, -1 if flip else 1) for flip in self.flips)
@@ -62,7 +61,7 @@ class Orientation:
 
 
 def canonical(affine: npt.NDArray[np.float64], axis: int) -> Orientation:
-    """Orientation after which the axes run to the right, to the front and upwards; `axis` counts in that order."""
+    """Orientation that makes the axes run right, anterior and superior (RAS+); `axis` refers to that order."""
     turned = nibabel.io_orientation(affine)
     place = {int(out): position for position, (out, _) in enumerate(turned)}
     rows, columns = (place[out] for out in range(3) if out != axis)
@@ -71,7 +70,7 @@ def canonical(affine: npt.NDArray[np.float64], axis: int) -> Orientation:
 
 @dataclass(frozen=True)
 class SliceCount:
-    """How many slices a case has, and how many of them hold the target."""
+    """Number of slices of a case, and of those that contain the target."""
 
     case: str
     n_slices: int
@@ -79,22 +78,23 @@ class SliceCount:
 
 
 class VolumeAdapter(Adapter):
-    """Base of the adapters of volumes.
+    """Base class of adapters for volumes.
 
     Args:
         root: folder of the data set.
-        structure: ``tumour`` (labels above 1) or ``organ`` (labels above 0, tumours included).
-        slices: ``target``: only slices that hold the structure, also in evaluation (the released code); or ``all``.
-        slices_per_case: at most so many slices of a case, evenly spread over those; None for all of them.
-        window: intensities that are mapped to the ends of the range; None: percentiles of each volume (`PERCENTILES`).
-        orientation: ``file``: array order, headers ignored; ``canonical``: turned to RAS+ by the image's affine.
-        faulty_cases: what a missing or damaged file means: ``error``, or ``skip`` (the case is left out).
-        axis: axis that slices are cut across; None: the data set's own in the file, and 2 (axial) in canonical order.
-        dtype: what the window is stored as: ``uint8``, in steps of 1/255 of it, or ``int16``, in steps of 1/32767.
-        max_gib: memory that reading one file may take, in GiB; see `dmseg.data.nifti`.
+        structure: ``tumour`` (labels above 1) or ``organ`` (labels above 0, including tumours).
+        slices: ``target`` for slices that contain the structure, also in evaluation (as in the released code), or
+            ``all``.
+        slices_per_case: largest number of slices per case, evenly spread over the selected ones; None for all of them.
+        window: intensities mapped to the ends of the range; None for percentiles of each volume (`PERCENTILES`).
+        orientation: ``file`` for array order, ignoring headers; ``canonical`` for RAS+ by the image's affine.
+        faulty_cases: what to do about missing or damaged files: ``error``, or ``skip`` to leave the case out.
+        axis: axis across which slices are taken; None for the data set's own, or for 2 (axial) in canonical order.
+        dtype: stored type: ``uint8`` divides the window into 255 steps, ``int16`` into 32767.
+        max_gib: limit of the memory for reading one file, in GiB; see `dmseg.data.nifti`.
 
     Raises:
-        UserError: if an option has an unknown value.
+        UserError: if an option is invalid.
     """
 
     name: str
@@ -137,16 +137,16 @@ class VolumeAdapter(Adapter):
 
     @property
     def tasks(self) -> Mapping[str, Task]:
-        """One task, named by the structure."""
+        """One task, named after the structure."""
         title = self.title if self.structure == "tumour" else f"{self.title} organ"
         return {self.structure: Task(self.structure, title, self.name, ("expert",))}
 
     @abstractmethod
     def list_cases(self, task: str) -> list[CaseFiles]:
-        """Lists all cases; `CaseFiles.files` is (image, label), either may be missing.
+        """Lists all cases; `CaseFiles.files` is (image, label), either of which may be missing.
 
         Raises:
-            UserError: if there is no case at all, or one is there twice.
+            UserError: if there are no cases, or one is there twice.
         """
 
     def is_target(self, labels: npt.NDArray[Any]) -> Mask:
@@ -155,23 +155,28 @@ class VolumeAdapter(Adapter):
         return hit
 
     def read_case(self, task: str, files: CaseFiles) -> Case:
-        """Opens one case: finds the slices that count; they are read as they are asked for.
+        """Opens one case and selects its slices, which are read lazily.
 
         Raises:
-            UserError: if a file is damaged, the shapes differ, or the label holds what it should not.
+            UserError: if a file is damaged, the shapes differ, or the label has unexpected values.
         """
         image, label = (open_volume(path, self.max_gib) for path in files.files[:2])
         _check_match(files.case, image, label)
         orientation = self._orientation(image)
         kept = self._choose(self._count(label, orientation.axis))
-        window = np.zeros((image.n_channels, 2)) if len(kept) == 0 else self._window(image)
+        if len(kept) == 0:
+            window = np.zeros((image.n_channels, 2))
+        elif self.window is None:
+            window = image.percentiles(PERCENTILES)
+        else:
+            window = np.tile(self.window, (image.n_channels, 1))
         return Case(files.case, (0,), window, self._slices(image, label, orientation, kept), self.dtype)
 
     def count_slices(self, files: CaseFiles) -> SliceCount:
         """Counts the slices of a case from its label alone.
 
         Raises:
-            UserError: if the label is missing or damaged, or holds what it should not.
+            UserError: if the label is missing or damaged, or has unexpected values.
         """
         label = open_volume(files.files[1], self.max_gib)
         counts = self._count(label, self._orientation(label).axis)
@@ -184,20 +189,20 @@ class VolumeAdapter(Adapter):
             return canonical(volume.affine, self.axis)
         except (ValueError, KeyError, np.linalg.LinAlgError):
             raise UserError(
-                f"{shown(volume.path)} has no usable orientation in its header; fix it, or set data.orientation=file"
+                f"{shown(volume.path)} has no valid orientation in its header; fix it, or set data.orientation=file"
             ) from None
 
     def _count(self, label: Volume, axis: int) -> npt.NDArray[np.int64]:
-        """Target voxels of each slice; checks every label on the way."""
+        """Number of target voxels of each slice; also checks all labels."""
         if label.n_channels > 1:
-            raise UserError(f"{shown(label.path)} has {label.n_channels} channels; expected one label volume")
+            raise UserError(f"{shown(label.path)} has {label.n_channels} channels; expected a single label volume")
         return label.count(axis, lambda values: self.is_target(self._whole(values, label.path)))
 
     def _whole(self, values: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
-        """Labels as whole numbers.
+        """Converts labels to whole numbers.
 
         Raises:
-            UserError: if they are not, or out of range.
+            UserError: if they are not whole numbers, or out of range.
         """
         whole = values if values.dtype.kind in "iu" else np.rint(values)
         is_near = whole is values or np.abs(values - whole).max() <= TOLERANCE
@@ -205,20 +210,17 @@ class VolumeAdapter(Adapter):
             odd = (np.abs(values - whole) > TOLERANCE) | (whole < 0) | (whole > self.largest_label)
             found = one_value(values[odd][0])
             raise UserError(
-                f"{shown(path)} holds the label {found}; expected whole numbers from 0 to {self.largest_label}"
+                f"{shown(path)} has the label {found}; expected whole numbers from 0 to {self.largest_label}"
             )
         return whole
 
     def _choose(self, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
-        """Positions of the slices that count, rising."""
+        """Positions of the selected slices, ascending."""
         candidates = np.flatnonzero(counts) if self.kept == "target" else np.arange(len(counts))
         if self.per_case is None or len(candidates) <= self.per_case:
             return candidates
         spread = (np.arange(self.per_case) + 0.5) * len(candidates) / self.per_case
         return candidates[spread.astype(np.intp)]
-
-    def _window(self, image: Volume) -> npt.NDArray[np.float64]:
-        return image.percentiles(PERCENTILES) if self.window is None else np.tile(self.window, (image.n_channels, 1))
 
     def _slices(
         self, image: Volume, label: Volume, orientation: Orientation, kept: npt.NDArray[np.intp]
@@ -235,7 +237,7 @@ class VolumeAdapter(Adapter):
 def _check_match(case: str, image: Volume, label: Volume) -> None:
     if image.shape != label.shape:
         raise UserError(
-            f"{shown(label.path)} has shape {label.shape}, but its image has {image.shape}; get both files again"
+            f"{shown(label.path)} has shape {label.shape}, but its image has {image.shape}; download both files again"
         )
     if not np.allclose(image.affine, label.affine, rtol=0, atol=AFFINE_TOLERANCE, equal_nan=True):
-        log.warning("case %s: the affines of image and label differ; the arrays are taken as they are", case)
+        log.warning("case %s: the affines of image and label differ; the arrays are used as they are", case)
