@@ -23,12 +23,12 @@ CONDITIONS = {"mean": 3 / 6, "mixed": 2 / 6, "single": 1 / 6}
 
 
 class MRNetMethod(RaterMethod):
-    """The configured network as host of the three modules; the prediction is that under equal weights of all raters.
+    """The configured network as backbone of the three modules; the prediction weights all raters equally.
 
     Args:
         anonymous_raters: see `RaterMethod`.
         adam: ``lr`` and ``weight_decay`` of Adam, which takes SGD's place.
-        consistency: share of the consistency loss in that of the host, in [0, 1).
+        consistency: share of the consistency loss in the backbone's loss, in [0, 1).
         widths: see `Widths`.
 
     Raises:
@@ -71,7 +71,7 @@ class MRNetObjective(Objective):
     Weights of raters are spread over those who annotated the case; the label is the raters' mean with these weights.
 
     Args:
-        consistency: share of the consistency loss in that of the host.
+        consistency: share of the consistency loss in the backbone's loss.
         stream: that conditions are drawn from.
     """
 
@@ -96,8 +96,8 @@ class MRNetObjective(Objective):
             "raters": _sum(_entropy(answer.raters, masks, annotated) for answer in answers) / len(answers),
             "final": _sum(share * _entropy(answer.final, target, keep) for share, answer, target in asked),
         }
-        host = (1.0 - self._consistency) * parts["coarse"] + self._consistency * consistency
-        total = host + parts["raters"] + parts["final"]
+        backbone = (1.0 - self._consistency) * parts["coarse"] + self._consistency * consistency
+        total = backbone + parts["raters"] + parts["final"]
         return total, {name: value.detach() for name, value in parts.items()}
 
     def _distance(self, network: nn.Module, image: Tensor, answer: MRNetOutput, target: Tensor, keep: Tensor) -> Tensor:

@@ -201,8 +201,9 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Loads parameters and buffers, which must have the network's own names, shapes and types.
 
     Raises:
-        Misfit: if they have others; then the network stays as it is.
+        Misfit: if they have others; the network then stays as it is.
     """
+    weights = getattr(network, "current_names", dict)(weights)
     known = {name: (value.shape, value.dtype) for name, value in network.state_dict().items()}
     if known != {name: (value.shape, value.dtype) for name, value in weights.items()}:
         raise Misfit("its weights are those of another network")
