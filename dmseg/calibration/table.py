@@ -55,7 +55,7 @@ def reference_estimate(prob: Tensor, keys: Keys, bandwidth: float) -> Tensor:
 
 
 def n_intervals(bandwidth: float) -> int:
-    """Number of intervals of a table, up to 16384: each spans a sixth of the kernel's width (768 intervals for 1e-3)."""
+    """Number of intervals of a table: 768 for 1e-3, a sixth of the kernel's width each; at most 16384."""
     return min(16384, max(384, math.ceil(768 * math.sqrt(1e-3 / bandwidth))))
 
 

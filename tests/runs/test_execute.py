@@ -13,7 +13,7 @@ from conftest import save_png
 from dmseg.config.compose import compose_settings
 from dmseg.config.settings import LauncherSettings
 from dmseg.errors import UserError
-from dmseg.launch import attempt, launch
+from dmseg.launch import launch, try_run
 from dmseg.runs.execute import execute
 from dmseg.runs.plan import plan_folds, plan_run
 from dmseg.runs.sources import prepare_task
@@ -170,14 +170,14 @@ def test_a_failed_run_leaves_nothing_that_looks_finished(small_run, monkeypatch)
         raise RuntimeError("the machine is on fire")
 
     monkeypatch.setattr("dmseg.runs.execute.fit", broken)
-    outcome = attempt(run, nothing)
+    outcome = try_run(run, nothing)
     assert outcome.status == 1
     assert "on fire" in outcome.error
     assert "Traceback" in outcome.log.read_text()
     assert not RunStore(results(run)).is_done(run.run_id)
     assert list(folder(run).parent.iterdir()) == []
     monkeypatch.undo()
-    assert attempt(run, nothing).error is None
+    assert try_run(run, nothing).error is None
 
 
 def test_one_failing_run_does_not_stop_the_others(small_run):

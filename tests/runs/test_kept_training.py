@@ -12,9 +12,9 @@ import torch
 
 from dmseg.config.compose import compose_settings
 from dmseg.errors import UserError
-from dmseg.launch import attempt
+from dmseg.launch import try_run
 from dmseg.launch.local import context
-from dmseg.runs import teacher as distill
+from dmseg.runs import training_data as distill
 from dmseg.runs.execute import execute
 from dmseg.runs.plan import distinct, plan_run
 from dmseg.runs.preflight import check_schedule
@@ -84,14 +84,14 @@ def test_a_failure_while_scoring_costs_no_training(small_run, tmp_path, monkeypa
     run = planned(small_run)
     with monkeypatch.context() as patch:
         fail_in_scoring(patch, error)
-        outcome = attempt(run, nothing)
+        outcome = try_run(run, nothing)
     assert outcome.kind == kind
-    assert outcome.error.splitlines()[-1] == "the training is kept: the same command only scores"
+    assert outcome.error.splitlines()[-1] == "the trained network is kept; run the same command to score it"
     assert not RunStore(run.results).is_done(run.run_id)
     with monkeypatch.context() as patch:
         for name in ("fit", "load_training", "initial_model"):
             patch.setattr(f"dmseg.runs.execute.{name}", None)
-        assert attempt(run, nothing).error is None
+        assert try_run(run, nothing).error is None
     whole = undisturbed(small_run, tmp_path)
     assert content(run) == content(whole)
     assert {path.name for path in folder(run).iterdir()} == {path.name for path in folder(whole).iterdir()}
@@ -104,7 +104,7 @@ def test_a_failure_while_scoring_costs_no_training(small_run, tmp_path, monkeypa
 
 def test_a_run_that_only_fails_before_it_is_scored_does_not_promise_anything(small_run, monkeypatch):
     monkeypatch.setattr("dmseg.runs.execute.fit", None)
-    assert "kept" not in attempt(planned(small_run), nothing).error
+    assert "kept" not in try_run(planned(small_run), nothing).error
 
 
 def die_while_scoring(run):
@@ -138,7 +138,7 @@ def test_a_student_that_is_only_scored_needs_neither_teacher_nor_training_data(s
     execute(run.teacher)
     with monkeypatch.context() as patch:
         fail_in_scoring(patch, ValueError("odd"))
-        assert attempt(run, nothing).kind == "failed"
+        assert try_run(run, nothing).kind == "failed"
     shutil.rmtree(folder(run.teacher))
     monkeypatch.setattr("dmseg.runs.execute.load_training", None)
     execute(run)
@@ -152,7 +152,7 @@ def test_observers_see_a_training_that_is_only_scored_as_a_whole(small_run, monk
     run = planned(small_run)
     with monkeypatch.context() as patch:
         fail_in_scoring(patch, ValueError("odd"))
-        attempt(run, nothing)
+        try_run(run, nothing)
     seen = []
 
     class Sees:
@@ -167,7 +167,7 @@ def test_a_kept_training_that_is_damaged_is_trained_again(small_run, tmp_path, m
     run = planned(small_run)
     with monkeypatch.context() as patch:
         fail_in_scoring(patch, ValueError("odd"))
-        attempt(run, nothing)
+        try_run(run, nothing)
     (kept,) = RunStore(run.results).checkpoints(run.run_id).glob("*")
     weights = kept / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
@@ -189,7 +189,7 @@ def test_what_scoring_would_refuse_is_refused_before_the_first_step(small_run, m
         run, settings=dataclasses.replace(run.settings, evaluate=dataclasses.replace(run.settings.evaluate, bins=200))
     )
     no_step(monkeypatch)
-    outcome = attempt(run, nothing)
+    outcome = try_run(run, nothing)
     assert outcome.kind == "misused"
     assert "200" in outcome.error
     assert "kept" not in outcome.error
@@ -226,7 +226,7 @@ def test_options_that_only_matter_late_are_refused_before_the_first_step(small_r
         run = planned([*small_run, *method, override])
     except UserError:
         return  # earlier still
-    outcome = attempt(run, nothing)
+    outcome = try_run(run, nothing)
     assert outcome.kind == "misused", outcome.error
     assert len(outcome.error.splitlines()) <= 3
 

@@ -15,7 +15,7 @@ from dmseg.config.compose import compose_settings
 from dmseg.data.folds import Split, inner_split
 from dmseg.data.prepared import PreparedTask
 from dmseg.errors import UserError
-from dmseg.launch import attempt
+from dmseg.launch import try_run
 from dmseg.runs.execute import execute
 from dmseg.runs.plan import distinct, plan_folds, plan_run
 from dmseg.runs.sources import prepare_task
@@ -164,7 +164,7 @@ def test_each_term_trains_alone(small_kd):
 
 
 def test_a_student_without_its_teacher_says_so(small_kd):
-    outcome = attempt(planned(small_kd), lambda run: [])
+    outcome = try_run(planned(small_kd), lambda run: [])
     assert outcome.kind == "misused"
     assert "teacher" in outcome.error
     assert "not done; train it first" in outcome.error
