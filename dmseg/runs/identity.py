@@ -30,8 +30,8 @@ NETWORK = "dmseg.models.build.build_model"
 """The function that builds the networks of all methods."""
 
 REVISIONS = {"labels": 1, "model": 1, "loss": 1, "training": 1}
-"""Revision of distilled networks with dropout; in revision 1 it depended on the teacher's initialisation."""
-named in settings have revisions of their own (`dmseg.config.code_version`)."""
+"""Incremented when a fix changes the numbers of all runs, so that earlier runs are not mistaken for new ones.
+Components named in settings have revisions of their own (`dmseg.config.code_version`)."""
 
 DISTILL_REVISION = 1
 """Revision of distillation."""
