@@ -50,6 +50,7 @@ COURSE = record(
 """The plain form of `_Course`."""
 
 KEPT = "the trained network is kept; run the same command to score it"
+RESUME = "the trained network is kept; run the same command to resume"
 
 
 class _Reports:
@@ -177,7 +178,7 @@ def _train_and_score(
         model, course = _train(run, prepared, device, observers, checkpoints)
         here = course.sessions[-1].seconds
     if should_stop():
-        raise Interrupted(f"stopped after the last step; {KEPT}")
+        raise Interrupted(f"stopped after the last step; {RESUME}")
     course.write_history(folder / "history.csv")
     save_weights(folder / "weights.safetensors", model)
     predictions = folder / "predictions" if run.settings.evaluate.save_predictions else None
@@ -282,7 +283,7 @@ def _score(
 
     def keep(case: str, probability: Array) -> None:
         if should_stop():
-            raise Interrupted(f"stopped during scoring; {KEPT}")
+            raise Interrupted(f"stopped during scoring; {RESUME}")
         if save is not None:
             save(case, probability)
 
