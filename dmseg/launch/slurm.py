@@ -128,7 +128,9 @@ class RunGroup:
                 if not self.file(run).exists():
                     outcome = try_run_apart(with_threads(run, len(usable_cores())), self.observers, self.try_one)
                     if outcome.kind != "stopped":
-                        write_whole(self.file(run), _to_text(outcome))
+                        log = outcome.log and str(outcome.log)
+                        node = {"kind": outcome.kind, "error": outcome.error, "log": log}
+                        write_whole(self.file(run), json.dumps(node))
 
     def checkpoint(self) -> Any:  # noqa: ANN401
         """What submitit requeues: the same runs, as outcomes and checkpoints determine what is left."""
@@ -190,7 +192,8 @@ class _Job:
         found = []
         for run in list(self.left.values()):
             if (file := self._batch.file(run)).exists():
-                found.append(_from_text(file.read_text(), run))
+                node = json.loads(file.read_text())
+                found.append(Outcome(run, node["kind"], node["error"], node["log"] and Path(node["log"])))
                 del self.left[run.run_id]
         return found
 
@@ -202,7 +205,8 @@ class _Job:
     def without_outcome(self) -> list[Outcome]:
         """Outcomes of the runs for which a job that has ended wrote none."""
         outcomes = self.written()
-        state = _state(self.name)
+        known = re.search(r"JobState=(\w+)", _show(self.name))
+        state = known[1] if known else "UNKNOWN"  # Slurm forgets jobs after some time
         log = self._folder / f"{self.name}_0_log.err"
         outcomes += [_gone(run, self.name, state, log) for run in self.left.values()]
         self.left = {}
@@ -230,32 +234,17 @@ def _tail(log: Path) -> str:
 
 def _queued() -> set[str] | None:
     """Names of this user's pending and running jobs; None if Slurm does not respond."""
-    words = ["squeue", "--noheader", "--array", "--format=%i", f"--user={os.getuid()}"]
+    command = ["squeue", "--noheader", "--array", "--format=%i", f"--user={os.getuid()}"]
     try:
-        done = subprocess.run(words, check=True, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.SubprocessError):
         return None
     return set(done.stdout.split())
 
 
-def _state(job: str) -> str:
-    """State of a job that has left the queue; ``UNKNOWN`` if Slurm has forgotten it."""
-    found = re.search(r"JobState=(\w+)", _show(job))
-    return found[1] if found else "UNKNOWN"
-
-
 def _show(job: str) -> str:
-    words = ["scontrol", "--oneliner", "show", "job", job]
-    return subprocess.run(words, check=False, capture_output=True, text=True).stdout
-
-
-def _to_text(outcome: Outcome) -> str:
-    return json.dumps({"kind": outcome.kind, "error": outcome.error, "log": outcome.log and str(outcome.log)})
-
-
-def _from_text(text: str, run: PlannedRun) -> Outcome:
-    node = json.loads(text)
-    return Outcome(run, node["kind"], node["error"], node["log"] and Path(node["log"]))
+    command = ["scontrol", "--oneliner", "show", "job", job]
+    return subprocess.run(command, check=False, capture_output=True, text=True).stdout
 
 
 def _submitit_executor(settings: JobSettings, folder: Path) -> Any:  # noqa: ANN401

@@ -56,7 +56,8 @@ class HeadsObjective(Objective):
         for rater, share in enumerate(found / found.sum().clamp_min(1.0)):
             foreground = raters[:, rater : rater + 1]
             mask = batch.mask & present[:, rater, None, None]
-            value, terms = self._loss.forward_parts(heads[:, rater], _one_hot(foreground), mask)
+            label = torch.cat([1.0 - foreground, foreground], dim=1)
+            value, terms = self._loss.forward_parts(heads[:, rater], label, mask)
             total = total + share * value
             parts = {name: parts.get(name, 0.0) + share * term for name, term in terms.items()}
         return total, parts
@@ -83,7 +84,3 @@ class HeadsPredictor(Predictor):
 def split_heads(logits: Tensor) -> Tensor:
     """Logits (B, 2 R, H, W) as (B, R, 2, H, W)."""
     return logits.reshape(logits.shape[0], -1, N_CLASSES, *logits.shape[2:])
-
-
-def _one_hot(foreground: Tensor) -> Tensor:
-    return torch.cat([1.0 - foreground, foreground], dim=1)

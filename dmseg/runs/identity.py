@@ -15,7 +15,6 @@ from dmseg.config.settings import (
     EvaluateSettings,
     LabelSettings,
     LossSettings,
-    MethodSettings,
     ModelSettings,
     Settings,
 )
@@ -89,6 +88,7 @@ def run_identity(
     Raises:
         UserError: if the weights file cannot be read.
     """
+    method = settings.method
     identity = {
         "task": settings.task,
         "data": {"digest": data_digest, "size": settings.data.size},
@@ -96,7 +96,9 @@ def run_identity(
         "fold": settings.fold,
         "seed": settings.seed,
         "precision": precision,
-        "method": _method(settings.method),
+        "method": None
+        if method.target == PLAIN
+        else {"target": method.target, "options": method.options, "revision": METHOD_REVISION},
         "labels": _labels(settings.labels),
         "model": _model(settings.model),
         "loss": _loss(settings.loss),
@@ -161,7 +163,8 @@ def _distill(student: Settings, settings: DistillSettings, teachers: Mapping[str
     node: dict[str, Any] = {"weights": weights, "revision": DISTILL_REVISION}
     if not settings.needs_teacher(student.loss):
         return node
-    if _has_dropout(student.model):
+    options = {**student.model.options, **student.model.encoder_options}
+    if student.model.architecture in DROPOUT or any("drop" in name and value for name, value in options.items()):
         node["dropout"] = DROPOUT_REVISION
     node |= {**teachers, "temperature": settings.temperature}
     if "teacher_region" in weights:
@@ -171,13 +174,6 @@ def _distill(student: Settings, settings: DistillSettings, teachers: Mapping[str
     if settings.kde is not None and settings.kde.bandwidth:
         node["kde"] = asdict(settings.kde) | {"revision": KDE_REVISION}
     return node
-
-
-def _method(settings: MethodSettings) -> dict[str, Any] | None:
-    """The method; None for plain training."""
-    if settings.target == PLAIN:
-        return None
-    return {"target": settings.target, "options": settings.options, "revision": METHOD_REVISION}
 
 
 def _model(settings: ModelSettings) -> dict[str, Any]:
@@ -192,12 +188,6 @@ def _model(settings: ModelSettings) -> dict[str, Any]:
             raise UserError(f"{settings.weights} has the SHA-256 {digest}, but model.weights_sha256 is {pinned}")
         node["weights"] = f"sha256:{digest}"
     return node
-
-
-def _has_dropout(settings: ModelSettings) -> bool:
-    """Whether a network has dropout, by its architecture or by an option."""
-    options = {**settings.options, **settings.encoder_options}
-    return settings.architecture in DROPOUT or any("drop" in name and value for name, value in options.items())
 
 
 def _file_digest(path: Path) -> str:

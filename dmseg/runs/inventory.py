@@ -119,7 +119,7 @@ def _sound(store: RunStore, run_id: str) -> Entry:
     )
 
 
-def choose(found: Sequence[Entry], words: Sequence[str]) -> list[Entry]:
+def choose(found: Sequence[Entry], filters: Sequence[str]) -> list[Entry]:
     """Selects runs by beginnings of ids and by ``field=value``, where several values are separated by commas.
 
     A run must have one of the ids, if any are given, and fit every field.
@@ -129,16 +129,16 @@ def choose(found: Sequence[Entry], words: Sequence[str]) -> list[Entry]:
     """
     chosen = list(found)
     stores = ", ".join(dict.fromkeys(str(entry.store.results) for entry in found)) or "this store, which is empty"
-    ids = [word for word in words if "=" not in word]
-    for word in ids:
-        if not any(entry.run_id.startswith(word) for entry in found):
-            raise UserError(f"there is no run '{word}' in {stores}; 'dmseg runs list' shows all")
+    ids = [item for item in filters if "=" not in item]
+    for item in ids:
+        if not any(entry.run_id.startswith(item) for entry in found):
+            raise UserError(f"there is no run '{item}' in {stores}; 'dmseg runs list' shows all")
     if ids:
         chosen = [entry for entry in chosen if entry.run_id.startswith(tuple(ids))]
-    for word in (word for word in words if "=" in word):
-        name, _, value = word.partition("=")
+    for item in (item for item in filters if "=" in item):
+        name, _, value = item.partition("=")
         if name not in FIELDS:
-            raise UserError(f"runs cannot be chosen by '{name}'; choose by {', '.join(FIELDS)}, or by id")
+            raise UserError(f"runs cannot be selected by '{name}'; select by {', '.join(FIELDS)}, or by id")
         chosen = [entry for entry in chosen if entry.fields.get(name) in value.split(",")]
     return chosen
 

@@ -86,8 +86,8 @@ class PlannedRun:
         used = "" if "labels" in settings.method.unused else settings.labels.name
         taught = "" if settings.distill is None else f"+{settings.distill.name}"
         method = "" if settings.method.target == PLAIN else settings.method.name
-        words = [f"{settings.data.name}/{self.task.name}", method, f"{used}{taught}", settings.model.name]
-        return " ".join([*filter(None, words), f"fold {settings.fold}"])
+        parts = [f"{settings.data.name}/{self.task.name}", method, f"{used}{taught}", settings.model.name]
+        return " ".join([*filter(None, parts), f"fold {settings.fold}"])
 
 
 def plan_run(settings: Settings, data: TaskData) -> PlannedRun:

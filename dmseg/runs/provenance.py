@@ -88,8 +88,8 @@ def describe_usage(device: torch.device) -> dict[str, Any]:
     return usage
 
 
-def _git(root: Path, *words: str) -> str:
-    done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True)
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True)
     return done.stdout.strip()
 
 
