@@ -49,7 +49,7 @@ def reference_estimate(prob: Tensor, keys: Keys, bandwidth: float) -> Tensor:
     label = keys.label[counted].double()
     rows = []
     for f in prob.double().clamp_min(math.exp(LOG_TINY)):
-        weight = density.log_prob(f).softmax(0)
+        weight = density.log_prob(f).softmax(0)  # type: ignore[no-untyped-call]
         rows.append(weight @ label)
     return torch.stack(rows)
 
