@@ -1,4 +1,4 @@
-"""Checks of what a calibrator is called with."""
+"""Checks of the arguments of calibrators."""
 
 import math
 from typing import Any
@@ -12,7 +12,7 @@ from dmseg.errors import kind_of
 from dmseg.limits import LEAST_BANDWIDTH
 
 _TOLERANCE = {torch.float16: 2e-2, torch.bfloat16: 2e-2}
-"""How far a row may be from summing to 1; 1e-3 in other precisions."""
+"""Tolerance for the sum of a row, which must be 1; 1e-3 for other dtypes."""
 
 
 def check_bandwidth(bandwidth: float) -> float:
@@ -24,12 +24,12 @@ def check_bandwidth(bandwidth: float) -> float:
     if not (math.isfinite(bandwidth) and bandwidth > 0):
         raise ValueError(f"bandwidth is {bandwidth}; it must be a number above 0")
     if bandwidth < LEAST_BANDWIDTH:
-        raise ValueError(f"bandwidth is {bandwidth:g}; the least that float64 can compute with is {LEAST_BANDWIDTH:g}")
+        raise ValueError(f"bandwidth is {bandwidth:g}; the smallest that float64 supports is {LEAST_BANDWIDTH:g}")
     return float(bandwidth)
 
 
 def as_tensor(name: str, values: Tensor | npt.NDArray[Any]) -> Tensor:
-    """Takes a tensor as it is, and a numpy array as a tensor.
+    """Returns a tensor unchanged, and a numpy array as a tensor.
 
     Raises:
         TypeError: if it is neither.
@@ -46,7 +46,7 @@ def checked(prob: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
 
     Raises:
         TypeError: if a dtype does not fit.
-        ValueError: if a shape or a value does not fit, or there is no row.
+        ValueError: if a shape or a value does not fit, or there are no rows.
     """
     prob, label = checked_prob(prob), as_tensor("label", label)
     if label.shape != prob.shape[:1] or not len(label):
@@ -69,11 +69,11 @@ def checked_label(label: Tensor, n_classes: int) -> Tensor:
 
 
 def checked_prob(prob: Tensor) -> Tensor:
-    """Returns predictions (N, C) whose rows sum to 1 up to their last digits, in float32 or more.
+    """Returns predictions (N, C) in float32 or more, with rows normalised to a sum of exactly 1.
 
     Raises:
         TypeError: if they are not floating point.
-        ValueError: if the shape is another, a value is negative or no number, or a row does not sum to 1.
+        ValueError: if the shape does not fit, a value is negative or NaN, or a row does not sum to 1.
     """
     prob = as_tensor("prob", prob)
     if not prob.is_floating_point():

@@ -1,4 +1,4 @@
-"""The kernel estimate as a calibrator: fit on some predictions, transform others."""
+"""The kernel estimate as a calibrator with `fit` and `transform`."""
 
 from typing import Self
 
@@ -12,15 +12,16 @@ from dmseg.calibration.table import BetaTable, n_estimated
 
 
 class KernelCalibrator:
-    """Recalibrates predictions by the kernel estimate of E[y | f] from predictions with known classes.
+    """Recalibrates predictions with the kernel estimate of E[y | f] from predictions with known classes.
 
     Example:
         >>> calibrated = KernelCalibrator(bandwidth=1e-3).fit(prob, label).transform(other_prob)
 
     Args:
-        bandwidth: h: the greater, the smoother. None chooses it in `fit`, by `choose_bandwidth`.
-        exact: for two classes, estimates each prediction by itself. By default many predictions are read off a table,
-            which is up to 3e-4 away (bandwidths of 3e-6 or more) and a hundred times faster.
+        bandwidth: h; larger values give a smoother estimate. None chooses it in `fit` with `choose_bandwidth`.
+        exact: whether to compute the estimate of every prediction. By default many predictions of two classes are
+            looked up in a `BetaTable`, which is a hundred times faster and differs by at most 3e-4 (for bandwidths of
+            3e-6 or more).
 
     Raises:
         ValueError: if the bandwidth is not a number above 0.
@@ -33,11 +34,11 @@ class KernelCalibrator:
         self.fitted_bandwidth: float | None = None
 
     def fit(self, prob: Tensor, label: Tensor) -> Self:
-        """Takes keys.
+        """Stores the predictions with known classes, the keys of the estimate.
 
         Args:
-            prob: (N, C) predictions, at least one, rows summing to 1; a thousand are enough as a rule.
-            label: (N,) integer classes from 0. A class that none has gets probability 0.
+            prob: (N, C) predictions, at least one, rows summing to 1; a thousand are usually enough.
+            label: (N,) integer classes from 0. A class that does not occur gets probability 0.
 
         Raises:
             TypeError: if a dtype does not fit.
@@ -53,7 +54,8 @@ class KernelCalibrator:
 
         Args:
             prob: (N, C) predictions, rows summing to 1.
-            leave_one_out: they are the ones of `fit`, in their order, and each is estimated from the others.
+            leave_one_out: whether these are the predictions of `fit`, in the same order, and each is estimated from the
+                others.
 
         Raises:
             RuntimeError: if `fit` was not called.

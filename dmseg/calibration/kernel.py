@@ -1,10 +1,9 @@
-"""The kernel estimate of E[y | f] of Appendix E: a Dirichlet kernel, which for two classes is the Beta kernel.
+"""The kernel estimate of E[y | f] of Appendix E, with a Dirichlet kernel, which for two classes is the Beta kernel.
 
-With key pixels of prediction f_i and label y_i, and alpha_i = f_i / h + 1, the estimate at a prediction f is the mean
-of the labels y_i, weighted by the Dirichlet densities of parameters alpha_i at f (Eqs. 30 to 32; Popordanoska et al.
-2022). The weights are formed from logarithms, so that a key at any distance counts as it should: however far all keys
-are, the nearest ones give the estimate, and it is always a distribution. A probability of 0 counts as the smallest
-normal float32.
+For key pixels with predictions f_i and labels y_i, and alpha_i = f_i / h + 1, the estimate at a prediction f is the
+mean of the labels y_i, weighted by the densities of Dir(alpha_i) at f (Eqs. 30 to 32; Popordanoska et al. 2022).
+Weights are computed from logarithms, so they do not underflow: even if all keys are far away, the nearest ones
+determine the estimate, which is always a distribution. A probability of 0 counts as the smallest normal float32.
 """
 
 import math
@@ -18,22 +17,22 @@ from torch.nn import functional
 from dmseg.calibration._check import check_bandwidth, checked
 
 LOG_TINY = math.log(torch.finfo(torch.float32).tiny)
-"""Logarithm of the least probability that is told from 0."""
+"""Logarithm of the smallest probability that is distinguished from 0."""
 LEAST_LOG_WEIGHT = -60.0
-"""Weights further below the largest one count as this: exp is slow where it underflows."""
+"""Lower limit of logarithmic weights relative to the largest one, as exp is slow where it underflows."""
 BLOCK = 2**19
-"""How many kernel values are formed at a time, 4 MiB."""
+"""Number of kernel values computed at a time, 4 MiB."""
 BANDWIDTHS = (*(10 ** (-5 + 4 * k / 14) for k in range(15)), 0.2, 0.4, 0.6, 0.8, 1.0)
-"""Candidates for the bandwidth (ece-kde, `get_bandwidth`)."""
+"""Candidate bandwidths (ece-kde, `get_bandwidth`)."""
 
 
 class Keys(NamedTuple):
-    """Pixels whose class is known, from which the estimate is made.
+    """Pixels with known labels, from which the estimate is computed.
 
     Attributes:
         prob: (n, C) their predictions, distributions.
         label: (n, C) their labels, distributions; one-hot for hard labels.
-        counted: (n,) bool, False for rows that only fill the shape; None counts all.
+        counted: (n,) bool, False for rows that are padding; None counts all.
     """
 
     prob: Tensor
@@ -46,11 +45,11 @@ def log_kernel(log_query: Tensor, keys: Keys, bandwidth: float) -> Tensor:
 
     Args:
         log_query: (N, C) logarithms of predictions, at least `LOG_TINY`.
-        keys: n keys; those that do not count get minus infinity.
+        keys: n keys; padding gets minus infinity.
         bandwidth: h, above 0.
 
     Returns:
-        (N, n), up to rounding the log-density of Dir(keys / h + 1) at the predictions.
+        (N, n), the log-density of Dir(keys / h + 1) at the predictions.
     """
     excess = keys.prob.double() / bandwidth
     alpha = excess + 1
@@ -63,17 +62,17 @@ def log_kernel(log_query: Tensor, keys: Keys, bandwidth: float) -> Tensor:
 def kernel_estimate(query: Tensor, keys: Keys, bandwidth: float, own: Tensor | None = None) -> Tensor:
     """Estimates E[y | f] at predictions (Eq. 30).
 
-    Time grows with N n, memory does not: it is done in blocks. For two classes and many predictions see
-    `dmseg.calibration.table.BetaTable`.
+    Time grows with N n; memory does not, as it is computed in blocks. `dmseg.calibration.table.BetaTable` is faster
+    for many predictions of two classes.
 
     Args:
         query: (N, C) predictions, distributions.
         keys: n keys.
         bandwidth: h, above 0.
-        own: (N,) for leaving one out: which key each prediction is itself, and is not estimated from.
+        own: (N,) for leave-one-out: index of the key that each prediction is and that its estimate leaves out.
 
     Returns:
-        (N, C), distributions in float32 or more; the prediction itself where no key is left to estimate it from.
+        (N, C), distributions in float32 or more; the prediction itself if no key is left.
     """
     label = keys.label.double()
     step = max(1, BLOCK // max(1, len(label)))
@@ -96,16 +95,16 @@ def choose_bandwidth(
     of: Literal["label", "prediction"] = "label",
     limit: int = 2048,
 ) -> float:
-    """Chooses the bandwidth of the greatest leave-one-out likelihood.
+    """Chooses the bandwidth with the largest leave-one-out likelihood.
 
     Args:
         prob: (N, C) predictions, distributions; N at least 2.
         label: (N,) integer classes.
-        candidates: bandwidths to choose from; the first of equals is taken.
-        of: likelihood of what. ``label``: of each label under the estimate from the other pixels, so it is also the
-            choice of the least cross-entropy. ``prediction``: of each prediction under the density of the others, which
-            asks for no labels (ece-kde); where predictions repeat, as 0 and 1 do, it favours the smallest bandwidth.
-        limit: at most so many pixels are used, evenly spread over the rows; time grows with their square.
+        candidates: bandwidths to choose from; the first of equally good ones is chosen.
+        of: what the likelihood is of. ``label``: each label under the estimate from the other pixels, which also
+            minimises the cross-entropy. ``prediction``: each prediction under the density of the others, which needs
+            no labels (ece-kde); if predictions repeat, as 0 and 1 often do, it favours the smallest bandwidth.
+        limit: largest number of pixels to use, evenly spaced over the rows; time grows with its square.
 
     Raises:
         TypeError: if a dtype does not fit.
@@ -113,7 +112,7 @@ def choose_bandwidth(
     """
     prob, label = checked(prob, label)
     if len(prob) < 2:
-        raise ValueError("leaving one out needs at least 2 pixels")
+        raise ValueError("leave-one-out needs at least 2 pixels")
     chosen = torch.linspace(0, len(prob) - 1, min(limit, len(prob)), device=prob.device).round().long()
     keys = Keys(prob[chosen], functional.one_hot(label[chosen], prob.shape[1]).double())
     scores = [_left_out_likelihood(keys, check_bandwidth(bandwidth), of) for bandwidth in candidates]
@@ -131,7 +130,7 @@ def _left_out_likelihood(keys: Keys, bandwidth: float, of: str) -> Tensor:
 
 
 def _weighted_mean(log_weight: Tensor, label: Tensor) -> Tensor:
-    """Mean of labels (n, C) by the weights of each row (N, n), (N, C); NaN where all weights are 0."""
+    """Mean (N, C) of labels (n, C) with logarithmic weights (N, n); NaN where all weights are 0."""
     weight = (log_weight - log_weight.amax(1, keepdim=True)).clamp_min_(LEAST_LOG_WEIGHT).exp_()
     share = weight @ label
     return share / share.sum(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""The kernel estimate on the pixels of a training batch: which are keys, and which are recalibrated."""
+"""The kernel estimate on the pixels of a training batch: choice of keys and of recalibrated pixels."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,15 +14,15 @@ from dmseg.labels.smoothing import boundary
 
 @dataclass(frozen=True)
 class PixelKernel:
-    """How a batch's probabilities are recalibrated.
+    """Settings for recalibrating the probabilities of a batch.
 
     Attributes:
         bandwidth: h of the kernel (paper, Table 8: 1e-3 is best).
         n_key: number of key pixels of a batch or an image; ceil(n_key / classes present) of each class if balanced.
-        keys: drawn from the whole ``batch`` (paper, Appendix E) or from each ``image`` (JDTLosses `kde.py`).
-        balanced: as many keys of each class that is present; else as the pixels come.
-        leave_one_out: a key is estimated from the other keys.
-        boundary: odd edge of the neighbourhood that makes a boundary pixel.
+        keys: draw keys from the whole ``batch`` (paper, Appendix E) or from each ``image`` (JDTLosses `kde.py`).
+        balanced: whether to draw as many keys from each class that is present, instead of uniformly from all pixels.
+        leave_one_out: whether a key is estimated from the other keys only.
+        boundary: odd edge length of the neighbourhood that defines boundary pixels.
     """
 
     bandwidth: float = 1e-3
@@ -36,18 +36,20 @@ class PixelKernel:
 def draw_keys(
     label: Tensor, keep: Tensor, n_classes: int, n_key: int, balanced: bool, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Draws key pixels without replacement; the shape of what it returns depends on shapes alone, so nothing waits.
+    """Draws key pixels without replacement.
+
+    Output shapes depend only on input shapes, so the device is not synchronised.
 
     Args:
         label: (M,) integer classes.
-        keep: (M,) bool, the pixels that may be drawn.
+        keep: (M,) bool, the pixels to draw from.
         n_classes: number of classes.
-        n_key: number of keys wanted.
-        balanced: ceil(n_key / classes present) of each class that is present, or all of it; else n_key of all pixels.
+        n_key: number of keys to draw.
+        balanced: whether to draw up to ceil(n_key / classes present) keys of each class, or n_key of all pixels.
         generator: CPU stream; one number is drawn from it.
 
     Returns:
-        Positions (n,) and which of them are keys (n,) bool; the others fill the shape.
+        Positions (n,), and bool (n,) that is False for padding.
     """
     seed = int(torch.randint(2**62, (), generator=generator))
     own = torch.Generator(label.device).manual_seed(seed)
@@ -73,7 +75,7 @@ def recalibrate(
     Args:
         prob: (B, C, H, W) predictions, distributions, float32.
         target: (B, C, H, W) labels, distributions.
-        mask: (B, H, W) bool, the pixels that count; no other is a key or is changed.
+        mask: (B, H, W) bool, the pixels that count; others are neither keys nor changed.
         settings: kernel and keys.
         generator: CPU stream of the keys; one number is drawn for each set of keys.
 
@@ -89,7 +91,7 @@ def recalibrate(
 def _recalibrate(
     prob: Tensor, target: Tensor, mask: Tensor, settings: PixelKernel, generator: torch.Generator
 ) -> Tensor:
-    """The same with one set of keys."""
+    """Like `recalibrate`, with one set of keys."""
     n_classes = prob.shape[1]
     hard = target.argmax(1)
     rows, labels = (item.movedim(1, -1).reshape(-1, n_classes) for item in (prob, target))
@@ -97,18 +99,13 @@ def _recalibrate(
     keys = Keys(rows[index], labels[index], counted)
     one_hot = functional.one_hot(hard, n_classes).movedim(-1, 1).to(prob.dtype)
     chosen = mask & ((prob.argmax(1) != hard) | boundary(one_hot, mask, settings.boundary))
-    found = _estimate(rows, keys, chosen.flatten(), settings.bandwidth)
+    if n_classes == 2:
+        found = BetaTable(keys, settings.bandwidth).estimate(rows)
+    else:  # without a table only the chosen pixels are worth the time
+        found, inside = rows.clone(), chosen.flatten()
+        found[inside] = kernel_estimate(rows[inside], keys, settings.bandwidth).to(rows.dtype)
     if settings.leave_one_out:
         left_out = kernel_estimate(keys.prob, keys, settings.bandwidth, torch.arange(len(index), device=index.device))
         found = found.index_copy(0, index[counted], left_out[counted].to(found.dtype))
     found = found.reshape(*mask.shape, n_classes).movedim(-1, 1)
     return torch.where(chosen.unsqueeze(1), found, prob)
-
-
-def _estimate(rows: Tensor, keys: Keys, chosen: Tensor, bandwidth: float) -> Tensor:
-    """The estimate at predictions (N, C); of more than two classes only where it is wanted."""
-    if rows.shape[1] == 2:
-        return BetaTable(keys, bandwidth).estimate(rows)
-    found = rows.clone()
-    found[chosen] = kernel_estimate(rows[chosen], keys, bandwidth).to(rows.dtype)
-    return found

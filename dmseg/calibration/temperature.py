@@ -1,4 +1,4 @@
-"""Temperature scaling: one number that makes a network's probabilities more or less sharp (Guo et al. 2017)."""
+"""Temperature scaling: one number that makes a network's probabilities sharper or softer (Guo et al. 2017)."""
 
 from typing import Self
 
@@ -9,15 +9,15 @@ from torch.nn import functional
 from dmseg.calibration._check import as_tensor, checked_label
 
 RANGE = (0.01, 100.0)
-"""Least and greatest temperature."""
+"""Smallest and largest temperature."""
 _STEPS = 50
 
 
 def fit_temperature(logits: Tensor, target: Tensor) -> float:
-    """The temperature of the least negative log-likelihood of the targets.
+    """Returns the temperature that minimises the negative log-likelihood of the targets.
 
-    The likelihood is concave in 1 / T, so bisection finds it. Where the logits separate the classes the likelihood
-    grows to the end of `RANGE`, which is then returned; so it is where they are no better than chance.
+    The log-likelihood is concave in 1 / T, so bisection finds its maximum. If the logits separate the classes, the
+    smallest temperature in `RANGE` is returned; if they are no better than chance, the largest.
 
     Args:
         logits: (N, C), N at least 1.
@@ -35,13 +35,13 @@ def fit_temperature(logits: Tensor, target: Tensor) -> float:
     n_classes = logits.shape[1]
     label = functional.one_hot(checked_label(target, n_classes), n_classes) if target.ndim == 1 else target
     logits, label = logits.detach().double(), label.double()
-    wanted = (label * logits).sum() / len(logits)
+    observed = (label * logits).sum() / len(logits)
     low, high = (torch.tensor(edge, dtype=torch.float64).log() for edge in RANGE)
     for _ in range(_STEPS):
         middle = (low + high) / 2
         expected = (torch.softmax(logits / middle.exp(), 1) * logits).sum(1).mean()
-        # the mean logit under the scaled probabilities falls as they grow softer; at the optimum it is the targets'
-        low, high = (middle, high) if expected > wanted else (low, middle)
+        # the mean logit under the scaled probabilities decreases with T; at the optimum it is that of the targets
+        low, high = (middle, high) if expected > observed else (low, middle)
     return float(((low + high) / 2).exp())
 
 
@@ -56,7 +56,7 @@ class TemperatureScaling:
         self.temperature: float | None = None
 
     def fit(self, logits: Tensor, target: Tensor) -> Self:
-        """Finds the temperature; arguments and errors as of `fit_temperature`."""
+        """Finds the temperature; arguments and errors are those of `fit_temperature`."""
         self.temperature = fit_temperature(logits, target)
         return self
 

@@ -1,6 +1,6 @@
-"""Carries out many runs somewhere: in this process, in worker processes, or as Slurm jobs.
+"""Runs many planned runs in this process, in worker processes, or as Slurm jobs.
 
-One run that fails does not stop the others; a launcher only says where runs are carried out (`schedule.Executor`).
+A failed run does not stop the others. A launcher only determines where runs take place (`scheduler.Executor`).
 """
 
 from collections.abc import Generator, Sequence
@@ -19,16 +19,16 @@ __all__ = ["Outcome", "is_inline", "launch", "try_run"]
 def launch(
     runs: Sequence[PlannedRun], launcher: LauncherSettings, observers: MakeObservers, try_one: TryRun = try_run
 ) -> Generator[Outcome]:
-    """Carries out runs and yields each one's outcome as soon as it is known, teachers before their students.
+    """Executes runs, teachers before their students, and yields the outcome of each as soon as it is known.
 
-    On Ctrl-C, SIGTERM or SIGHUP no further run begins, those under way keep their state, and the rest are left out. A
-    second signal raises KeyboardInterrupt.
+    On Ctrl-C, SIGTERM or SIGHUP no further run starts and current runs save their state and stop. A second signal
+    raises KeyboardInterrupt.
 
     Args:
         runs: the runs, each once.
-        launcher: where they are carried out.
-        observers: makes each run's observers; must be picklable unless runs are carried out in this process.
-        try_one: what is done with a run; likewise.
+        launcher: where to execute them.
+        observers: creates the observers of a run; must be picklable unless runs are executed in this process.
+        try_one: executes one run; likewise.
 
     Raises:
         UserError: if the launcher cannot be used here.
@@ -50,21 +50,18 @@ def launch(
 
 
 def is_inline(launcher: LauncherSettings, runs: Sequence[PlannedRun] | None = None) -> bool:
-    """Whether runs are carried out in this process, one after another.
+    """Whether runs are executed in this process, one after another.
 
     Args:
-        launcher: where runs are carried out.
-        runs: the runs, each once; where none of them can be trained beside another, ``auto`` needs no worker processes.
+        launcher: where to execute runs.
+        runs: the runs, each once; if no two of them can be trained in parallel, ``auto`` needs no worker processes.
     """
     if launcher.kind != "auto":
         return launcher.kind == "inline"
-    return launcher.workers == 1 or (runs is not None and _is_chain(runs))
-
-
-def _is_chain(runs: Sequence[PlannedRun]) -> bool:
-    """Whether each run but the last one teaches another: a student, what calibrates its teacher, and the teacher."""
+    if launcher.workers == 1 or runs is None:
+        return launcher.workers == 1
     teachers = {run.teacher.run_id for run in runs if run.teacher is not None}
-    return sum(run.run_id not in teachers for run in runs) <= 1
+    return sum(run.run_id not in teachers for run in runs) <= 1  # a chain of teachers and one last student
 
 
 def _executor(
@@ -75,7 +72,7 @@ def _executor(
     if launcher.kind != "slurm":
         return Local(runs, launcher.workers, observers, try_one)
     if launcher.job is None:
-        raise UserError("launcher.kind is slurm, but nothing is said of its jobs; write launcher=slurm")
+        raise UserError("launcher.kind=slurm needs the settings of launcher.job; use launcher=slurm")
     from dmseg.launch.slurm import Slurm
 
     return Slurm(launcher.job, runs[0].results / "slurm", observers, try_one)

@@ -1,6 +1,6 @@
-"""Runs in this process, or in worker processes of this machine.
+"""Executes runs in this process, or in worker processes on this machine.
 
-Each worker is a process of its own, so that one that dies takes only its run with it; it is started once, not per run.
+Each worker is a separate process, so if one dies only its current run is lost. It is started once, not for every run.
 """
 
 import faulthandler
@@ -24,7 +24,7 @@ from dmseg.runs.stopping import signals_held_back, stop_with_parent, working
 
 
 class Inline:
-    """Carries runs out in this process, one after another."""
+    """Executes runs in this process, one after another."""
 
     def __init__(self, observers: MakeObservers, try_one: TryRun) -> None:
         self._observers, self._try_one = observers, try_one
@@ -35,42 +35,42 @@ class Inline:
         return 1 - len(self._begun)
 
     def begin(self, runs: Sequence[PlannedRun]) -> None:
-        """Keeps the run for `ended`."""
+        """Stores the run for `ended`."""
         self._begun.extend(runs)
 
     def ended(self, seconds: float) -> list[Outcome]:
-        """Carries out the run, however long it takes."""
+        """Executes the run, however long it takes."""
         return [self._try_one(self._begun.popleft(), self._observers)]
 
     def ask_to_stop(self) -> None:
-        """The run itself hears of it."""
+        """Does nothing: the run itself checks `should_stop`."""
 
     def kill(self) -> None:
-        """An exception is on its way through the run."""
+        """Does nothing: an exception already ends the run."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Does nothing."""
 
 
 class Local:
-    """Carries runs out in worker processes, each on its share of the cores and one of the CUDA devices.
+    """Executes runs in worker processes, each with its share of the CPU cores and one CUDA device.
 
     Args:
-        runs: all runs; only their number, and whether they name a device, counts.
+        runs: all runs; only their number and whether they name a device matter.
         workers: number of worker processes; several may share a device.
-        observers: makes a run's observers.
-        try_one: what is done with a run.
+        observers: creates the observers of a run.
+        try_one: executes one run.
     """
 
     def __init__(self, runs: Sequence[PlannedRun], workers: int, observers: MakeObservers, try_one: TryRun) -> None:
-        dealt = shares(min(workers, len(runs)), _devices(runs))
-        self._workers = [_Worker(share, observers, try_one) for share in dealt]
+        allotted = shares(min(workers, len(runs)), _devices(runs))
+        self._workers = [_Worker(share, observers, try_one) for share in allotted]
         self._free = deque(self._workers)
         self._busy: dict[Future[Outcome], tuple[_Worker, PlannedRun]] = {}
-        self._told = False
+        self._stopping = False
 
     def room(self) -> int:
-        """As many as there are idle workers."""
+        """Number of idle workers."""
         return len(self._free)
 
     def begin(self, runs: Sequence[PlannedRun]) -> None:
@@ -85,37 +85,37 @@ class Local:
         for future in wait(self._busy, timeout=seconds, return_when=FIRST_COMPLETED).done:
             worker, run = self._busy.pop(future)
             outcome = worker.outcome(future, run)
-            if outcome.kind == "stopped" and not self._told:
-                worker.close()  # somebody asked this worker alone: the next run gets a new one
+            if outcome.kind == "stopped" and not self._stopping:
+                worker.close()  # only this worker received a signal; the next run gets a new process
             self._free.append(worker)
             outcomes.append(outcome)
         return outcomes
 
     def ask_to_stop(self) -> None:
         """Sends SIGTERM to all workers."""
-        self._told = True
+        self._stopping = True
         for worker in self._workers:
             worker.ask_to_stop()
 
     def kill(self) -> None:
         """Kills all workers."""
-        self._told = True
+        self._stopping = True
         for worker in self._workers:
             worker.kill()
 
     def close(self) -> None:
-        """Ends all workers, after the runs under way."""
+        """Ends all workers after their current runs."""
         for worker in self._workers:
             worker.close()
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one of several workers may use.
+    """Resources of one of several workers.
 
     Attributes:
-        cores: numbers of its CPU cores; shared with others where there are more workers than cores.
-        device: what CUDA_VISIBLE_DEVICES becomes, None to leave it.
+        cores: numbers of its CPU cores; shared if there are more workers than cores.
+        device: value of CUDA_VISIBLE_DEVICES; None to leave it unchanged.
     """
 
     cores: tuple[int, ...]
@@ -123,21 +123,21 @@ class Share:
 
 
 def shares(workers: int, devices: Sequence[str], cores: Sequence[int] | None = None) -> list[Share]:
-    """Deals cores and CUDA devices out among workers, as evenly as they go.
+    """Divides CPU cores and CUDA devices among workers as evenly as possible.
 
     Args:
         workers: number of workers.
-        devices: CUDA devices, as CUDA_VISIBLE_DEVICES names them; none for the CPU.
+        devices: CUDA devices as named in CUDA_VISIBLE_DEVICES; empty for the CPU.
         cores: numbers of the cores; None for those that this process may use.
     """
     if cores is None:
         cores = usable_cores()
-    dealt = []
+    allotted = []
     for index in range(workers):
         first, last = (len(cores) * edge // workers for edge in (index, index + 1))
         own = tuple(cores[first:last]) or (cores[index % len(cores)],)
-        dealt.append(Share(own, devices[index % len(devices)] if devices else None))
-    return dealt
+        allotted.append(Share(own, devices[index % len(devices)] if devices else None))
+    return allotted
 
 
 def usable_cores() -> list[int]:
@@ -146,12 +146,12 @@ def usable_cores() -> list[int]:
 
 
 def with_threads(run: PlannedRun, cores: int) -> PlannedRun:
-    """The run with a thread for each of its cores, unless its settings name a number."""
+    """The run with one thread for each core, unless its settings give a number of threads."""
     return replace(run, settings=replace(run.settings, threads=run.settings.threads or cores))
 
 
 def _devices(runs: Sequence[PlannedRun]) -> list[str]:
-    """CUDA devices among which runs are divided: none where they name a device themselves."""
+    """CUDA devices to divide among workers; none if the runs' settings name a device."""
     if any(run.settings.device != "auto" for run in runs):
         return []
     import torch
@@ -163,7 +163,7 @@ def _devices(runs: Sequence[PlannedRun]) -> list[str]:
 
 
 class _Worker:
-    """Carries runs out in a process of its own, which begins with the first run and is replaced when it dies."""
+    """Executes runs in one process, which is started for the first run and replaced when it dies."""
 
     def __init__(self, share: Share, observers: MakeObservers, try_one: TryRun) -> None:
         self._share, self._observers, self._try_one = share, observers, try_one
@@ -174,7 +174,7 @@ class _Worker:
         run = with_threads(run, len(self._share.cores))
         try:
             return self._start().submit(_try_run_in_worker, run, self._observers, self._try_one)
-        except BrokenProcessPool:  # it died between two runs
+        except BrokenProcessPool:  # the process died between two runs
             self.close()
             return self._start().submit(_try_run_in_worker, run, self._observers, self._try_one)
 
@@ -191,7 +191,7 @@ class _Worker:
                 os.kill(self._pid.result(), SIGTERM)
 
     def kill(self) -> None:
-        """Kills the process; one that is still starting notices that its parent is gone."""
+        """Kills the process; one that is still starting ends by itself once its parent has ended."""
         if self._pool is None or self._pid is None:
             return
         if self._pid.done():
@@ -215,13 +215,13 @@ class _Worker:
 
 
 def context() -> BaseContext:
-    """How worker processes begin: on Linux as forks of a server that has imported torch once and used nothing of it.
+    """How worker processes are started: on Linux as forks of a server process that has imported torch.
 
-    The server receives no signals, which may be sent to the whole group of processes: it ends with the last of those
-    that use it.
+    The server blocks signals, as these may be sent to the whole process group; it ends when no process uses it any
+    more.
     """
     with signals_held_back():
-        resource_tracker.ensure_running()  # which lets some signals through again
+        resource_tracker.ensure_running()  # unblocks some signals again
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     server = multiprocessing.get_context("forkserver")
@@ -237,7 +237,7 @@ def _try_run_in_worker(run: PlannedRun, observers: MakeObservers, try_one: TryRu
 
 
 def _start_worker(share: Share) -> None:
-    """Runs first in each worker, before a device is used."""
+    """Prepares each worker before it uses a device."""
     stop_with_parent()
     faulthandler.enable()
     if share.device is not None:

@@ -1,4 +1,4 @@
-"""What becomes of one run, and the log of one that fails."""
+"""The outcome of one run, and the log of a failed one."""
 
 import os
 import sys
@@ -29,20 +29,20 @@ STATUS: dict[Kind, int] = {
 }
 
 LOG_LINES = 5
-"""How many lines of a failed run's log are shown."""
+"""Number of lines shown of a failed run's log."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run.
+    """The outcome of a run.
 
     Attributes:
         run: the run.
-        kind: ``done``; ``misused`` for a mistake of the user's; ``failed`` for anything else; ``blocked`` where its
-            teacher is missing; ``held`` by another process; ``stopped`` on request, its state kept; ``unwritable``
-            where the results folder is at fault, for this run and all others.
-        error: one or a few lines where it is not done.
-        log: file with all that the run said where it failed.
+        kind: ``done``; ``misused``: an error of the user; ``failed``: any other error; ``blocked``: its teacher is
+            missing; ``held``: another process is working on it; ``stopped`` on request, with its state saved;
+            ``unwritable``: the results folder cannot be written to, which concerns all runs.
+        error: one or a few lines if it is not done.
+        log: file with the output of a failed run.
     """
 
     run: PlannedRun
@@ -52,12 +52,12 @@ class Outcome:
 
     @property
     def status(self) -> int:
-        """Exit status: 0 done, 1 failed, 2 a mistake of use, 130 stopped."""
+        """Exit status: 0 done, 1 failed, 2 user error, 130 stopped."""
         return STATUS[self.kind]
 
     @property
     def tail(self) -> str:
-        """The last lines of the log, empty where there is none."""
+        """The last lines of the log; empty if there is none."""
         with suppress(OSError):
             return "\n".join(self.log.read_text().splitlines()[-LOG_LINES:]) if self.log else ""
         return ""
@@ -67,7 +67,7 @@ TryRun = Callable[[PlannedRun, MakeObservers], Outcome]
 
 
 def try_run(run: PlannedRun, observers: MakeObservers) -> Outcome:
-    """Carries out one run; an error becomes an outcome."""
+    """Executes one run; an error becomes an outcome."""
     from dmseg.runs.execute import execute
     from dmseg.training.checkpoint import Interrupted
 
@@ -82,16 +82,13 @@ def try_run(run: PlannedRun, observers: MakeObservers) -> Outcome:
     except UserError as error:
         return Outcome(run, "misused", _with_notes(error, str(error)))
     except OSError as error:
-        return _unwritable(run, error) if error.errno in FULL else _failed(run, error)
+        if error.errno not in FULL:
+            return _failed(run, error)
+        place = error.filename or run.results  # an error of the store itself is an UnwritableError
+        return Outcome(run, "unwritable", _with_notes(error, f"{place}: {error.strerror or error}; {advice(error)}"))
     except Exception as error:
         return _failed(run, error)
     return Outcome(run)
-
-
-def _unwritable(run: PlannedRun, error: OSError) -> Outcome:
-    """The outcome of a run whose disk is full or read-only where the store has not said so: elsewhere than there."""
-    place = error.filename or run.results
-    return Outcome(run, "unwritable", _with_notes(error, f"{place}: {error.strerror or error}; {advice(error)}"))
 
 
 def _failed(run: PlannedRun, error: Exception) -> Outcome:
@@ -100,13 +97,13 @@ def _failed(run: PlannedRun, error: Exception) -> Outcome:
 
 
 def _with_notes(error: Exception, said: str) -> str:
-    """What is said of an error, and what was noted on its way: that the training is kept."""
+    """The message of an error with the notes added to it, such as that the training is kept."""
     return "\n".join([said, *getattr(error, "__notes__", [])])
 
 
 def try_run_apart(run: PlannedRun, observers: MakeObservers, try_one: TryRun = try_run) -> Outcome:
-    """Carries out one run in a process that nobody watches: what it says goes to its log, which is kept if it fails."""
-    with _said_to(_unfinished_log(run)):
+    """Executes one run in a background process; its output goes to a log, which is kept if the run fails."""
+    with _output_to(_unfinished_log(run)):
         outcome = try_one(run, observers)
         if outcome.kind == "misused":
             return replace(outcome, log=write_log(run, f"{outcome.error}\n"))
@@ -116,12 +113,12 @@ def try_run_apart(run: PlannedRun, observers: MakeObservers, try_one: TryRun = t
 
 
 def lost(run: PlannedRun, said: str) -> Outcome:
-    """The outcome of a run whose process died; its log ends with what is known of that."""
+    """The outcome of a run whose process died; its log ends with the reason, as far as it is known."""
     return Outcome(run, "failed", said, write_log(run, f"{said}\n"))
 
 
 def write_log(run: PlannedRun, text: str) -> Path | None:
-    """Keeps a failed run's log: what its process said so far, then `text`; None if the store cannot be written to."""
+    """Writes a failed run's log: the output so far, then `text`; returns None if the store cannot be written to."""
     unfinished = _unfinished_log(run)
     try:
         sys.stdout.flush()
@@ -135,14 +132,14 @@ def write_log(run: PlannedRun, text: str) -> Path | None:
 
 
 def _unfinished_log(run: PlannedRun) -> Path:
-    """Where the log of a run lies while it is carried out apart; hidden, as it does not tell of a failure."""
+    """Path of the output of a run in progress; the name is hidden, as the run has not failed."""
     log = RunStore(run.results).log(run.run_id)
     return log.with_name(f".{log.name}")
 
 
 @contextmanager
-def _said_to(path: Path) -> Iterator[None]:
-    """Sends this process's standard output and error to a file while the block runs, if it can be written."""
+def _output_to(path: Path) -> Iterator[None]:
+    """Redirects standard output and error to a file while the block runs, if the file can be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)

@@ -1,4 +1,4 @@
-"""Which run begins when: teachers before students; a run that another process works on waits, the others go on."""
+"""The order of runs: teachers before students; a run that another process is working on waits without blocking."""
 
 import logging
 import time
@@ -14,48 +14,48 @@ from dmseg.runs.store import RunStore
 log = logging.getLogger(__name__)
 
 POLL = 2.0
-"""Seconds until a run that another process works on is looked at again."""
+"""Seconds before a run that another process is working on is tried again."""
 
 
 class Executor(Protocol):
-    """Carries runs out somewhere; knows nothing of teachers, nor of other processes that want the same runs."""
+    """Executes runs; unaware of teachers and of other processes that work on the same runs."""
 
     def room(self) -> int:
-        """How many runs may be begun now."""
+        """Number of runs that can be started now."""
 
     def begin(self, runs: Sequence[PlannedRun]) -> None:
-        """Begins some runs, at most as many as there is room for."""
+        """Starts some runs, at most as many as there is room for."""
 
     def ended(self, seconds: float) -> list[Outcome]:
-        """Outcomes of runs that have ended since the last call; waits up to so many seconds for the first."""
+        """Outcomes of runs that ended since the last call; waits up to so many seconds for the first."""
 
     def ask_to_stop(self) -> None:
-        """Asks all runs under way to keep their state and stop."""
+        """Asks all current runs to save their state and stop."""
 
     def kill(self) -> None:
-        """Ends all runs under way at once; what they have kept so far stays."""
+        """Ends all current runs at once; what they have saved is kept."""
 
     def close(self) -> None:
-        """Waits for the runs under way and frees what is held."""
+        """Waits for the current runs and frees all resources."""
 
 
 def schedule(runs: Sequence[PlannedRun], executor: Executor) -> Iterator[Outcome]:
-    """Carries out runs and yields each one's outcome as soon as it is known.
+    """Executes runs and yields the outcome of each as soon as it is known.
 
-    Once a run finds that the results folder cannot be written to, no further one begins, and it is said once.
+    If the results folder turns out not to be writable, no further run starts, and only one such outcome is yielded.
 
     Args:
         runs: the runs, each once; a teacher that is not done yet must be among them.
-        executor: carries them out.
+        executor: executes them.
     """
     queue = _Queue(runs)
     running: set[str] = set()
-    told = unwritable = False
+    stopping = unwritable = False
     while running or (queue and not should_stop() and not unwritable):
-        if should_stop() and not told:
-            told = True
+        if should_stop() and not stopping:
+            stopping = True
             executor.ask_to_stop()
-        if not told and not unwritable:
+        if not stopping and not unwritable:
             yield from queue.blocked()
             ready = queue.take(executor.room())
             executor.begin(ready)
@@ -71,7 +71,7 @@ def schedule(runs: Sequence[PlannedRun], executor: Executor) -> Iterator[Outcome
 
 
 class _Queue:
-    """The runs that have not begun, teachers first, and what became of the others."""
+    """The runs that have not started, teachers first, and the outcomes of the others."""
 
     def __init__(self, runs: Sequence[PlannedRun]) -> None:
         teachers = {run.teacher.run_id for run in runs if run.teacher is not None}
@@ -84,7 +84,7 @@ class _Queue:
         return len(self._waiting)
 
     def note(self, outcome: Outcome) -> bool:
-        """Notes what became of a run; one that is held by another process waits again. Returns whether it ended."""
+        """Records the outcome of a run; one held by another process is queued again. Returns whether it has ended."""
         run = outcome.run
         if outcome.kind == "held":
             if run.run_id not in self._not_before:
@@ -97,7 +97,7 @@ class _Queue:
         return True
 
     def blocked(self) -> list[Outcome]:
-        """Takes the runs out that cannot be carried out for want of a teacher, and says so."""
+        """Removes the runs that cannot be executed because a teacher is missing, and returns their outcomes."""
         found = []
         while reasons := {run.run_id: reason for run in self._waiting if (reason := self._obstacle(run))}:
             for run in [run for run in self._waiting if run.run_id in reasons]:
@@ -107,7 +107,7 @@ class _Queue:
         return found
 
     def take(self, room: int) -> list[PlannedRun]:
-        """Takes the first runs that may begin now."""
+        """Removes and returns the first runs that can start now."""
         now = time.monotonic()
         ready: list[PlannedRun] = []
         for run in self._waiting:
@@ -126,7 +126,7 @@ class _Queue:
         return due is None or (due <= now and not is_held(_store(run).lease_file(run.run_id)))
 
     def _obstacle(self, run: PlannedRun) -> str | None:
-        """Why a run can never begin, None where it can."""
+        """Why a run can never start; None if it can."""
         teacher = run.teacher
         if teacher is None or teacher.run_id in self._unknown:
             return None

@@ -1,8 +1,9 @@
-"""Runs as Slurm jobs, through submitit: one array for all runs that may begin, one run or a few in each job.
+"""Executes runs as Slurm jobs, through submitit: one array for all runs that can start, with one or more runs per job.
 
-A job writes each run's outcome to a file as soon as it is known. A job that has left the queue with an outcome missing
-was cancelled or died; ``squeue`` and ``scontrol`` tell, so that no accounting is needed. A job that meets its time
-limit or is pre-empted keeps its run's state and is requeued; jobs whose command is gone go on, as the store tells.
+A job writes the outcome of each run to a file as soon as it is known. A job that has left the queue with an outcome
+missing was cancelled or died; ``squeue`` and ``scontrol`` are enough to find out, without Slurm's accounting. A job
+that reaches its time limit or is pre-empted saves the state of its run and is requeued. Jobs continue if the command
+that submitted them ends; their runs appear in the store.
 """
 
 import json
@@ -31,19 +32,19 @@ from dmseg.runs.stopping import ask_to_stop, should_stop
 from dmseg.runs.store import RunStore
 
 LOOK = 10.0
-"""Seconds between two looks at the queue; outcomes are looked for more often."""
+"""Seconds between two queries of the queue; outcomes are read more often."""
 ROOM = 1000
 """Most jobs of one array: Slurm's default limit (MaxArraySize)."""
 
 
 class Slurm:
-    """Carries runs out as Slurm jobs.
+    """Executes runs as Slurm jobs.
 
     Args:
-        settings: of a job.
-        folder: where jobs, their logs and outcomes lie; a folder for this launch is made in it, which all nodes see.
-        observers: makes a run's observers.
-        try_one: what is done with a run.
+        settings: settings of a job.
+        folder: shared by all nodes; a folder for the jobs, logs and outcomes of this launch is created in it.
+        observers: creates the observers of a run.
+        try_one: executes one run.
 
     Raises:
         UserError: if submitit or Slurm is missing.
@@ -58,7 +59,7 @@ class Slurm:
         self._clean = True
 
     def room(self) -> int:
-        """As many as one array takes."""
+        """Number of runs that fit into one array."""
         return ROOM * self._settings.runs
 
     def begin(self, runs: Sequence[PlannedRun]) -> None:
@@ -75,7 +76,7 @@ class Slurm:
             self._jobs += [_Job(name, batch, self._folder) for name, batch in zip(ids, batches, strict=True)]
 
     def ended(self, seconds: float) -> list[Outcome]:
-        """Outcomes that have been written since, and of the jobs that have gone without."""
+        """Outcomes written since the last call, and those of jobs that ended without writing one."""
         time.sleep(seconds)
         outcomes = [outcome for job in self._jobs for outcome in job.written()]
         if time.monotonic() - self._last_look > LOOK and (queued := _queued()) is not None:
@@ -86,30 +87,30 @@ class Slurm:
         return outcomes
 
     def ask_to_stop(self) -> None:
-        """Cancels all jobs: Slurm sends SIGTERM, on which a run keeps its state, and later SIGKILL."""
+        """Cancels all jobs: Slurm sends SIGTERM, on which a run saves its state, and later SIGKILL."""
         if self._jobs:
             subprocess.run(["scancel", *(job.name for job in self._jobs)], check=False, capture_output=True)
 
     def kill(self) -> None:
-        """Cancels all jobs; Slurm gives them no choice, but a little time."""
+        """Cancels all jobs; Slurm kills them after a grace period."""
         self.ask_to_stop()
 
     def close(self) -> None:
-        """Removes the jobs' files, unless something went wrong or is still under way."""
+        """Removes the jobs' files, unless something failed or a job is left."""
         if self._clean and not self._jobs:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)
 class RunGroup:
-    """What one job does: some runs, one after another; called again after a requeue, it goes on.
+    """The runs of one job, executed one after another; it continues when called again after a requeue.
 
     Attributes:
         runs: the runs.
-        observers: makes a run's observers.
-        try_one: what is done with a run.
-        outcomes: folder for the outcomes, one file a run.
-        key: name of this batch within it.
+        observers: creates the observers of a run.
+        try_one: executes one run.
+        outcomes: folder for the outcomes, one file for each run.
+        key: prefix of the names of these files.
     """
 
     runs: tuple[PlannedRun, ...]
@@ -119,41 +120,43 @@ class RunGroup:
     key: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
 
     def __call__(self) -> None:
-        """Carries out the runs that have no outcome yet; a stopped one has none, as it may be requeued."""
-        with _handing_warnings_on(lambda: not all(self.file(run).exists() for run in self.runs)):
+        """Executes the runs without an outcome; a stopped run gets none, as it may be requeued."""
+        with _requeueing_later(lambda: not all(self.file(run).exists() for run in self.runs)):
             for run in self.runs:
                 if should_stop():
                     return
                 if not self.file(run).exists():
                     outcome = try_run_apart(with_threads(run, len(usable_cores())), self.observers, self.try_one)
                     if outcome.kind != "stopped":
-                        write_whole(self.file(run), _to_text(outcome))
+                        log = outcome.log and str(outcome.log)
+                        node = {"kind": outcome.kind, "error": outcome.error, "log": log}
+                        write_whole(self.file(run), json.dumps(node))
 
     def checkpoint(self) -> Any:  # noqa: ANN401
-        """What submitit requeues: the same again, as outcomes and checkpoints say what is left."""
+        """What submitit requeues: the same runs, as outcomes and checkpoints determine what is left."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
     def file(self, run: PlannedRun) -> Path:
-        """Where the outcome of a run goes."""
+        """Path of the outcome of a run."""
         return self.outcomes / f"{self.key}-{run.run_id}.json"
 
 
 @contextmanager
-def _handing_warnings_on(is_unfinished: Callable[[], bool]) -> Iterator[None]:
-    """Keeps submitit's answer to Slurm's warning (requeue, exit) back until the run under way has kept its state.
+def _requeueing_later(is_unfinished: Callable[[], bool]) -> Iterator[None]:
+    """Delays submitit's handler of Slurm's warning (requeue, exit) until the current run has saved its state.
 
-    The warning is a signal of its own at the time limit, SIGTERM on pre-emption. SIGTERM on ``scancel``, or where Slurm
-    requeues by itself, only stops.
+    The warning is a special signal at the time limit, or SIGTERM on pre-emption. After ``scancel``, or if Slurm
+    requeues by itself, SIGTERM only stops the runs.
     """
     from submitit import JobEnvironment
 
     warning: signal.Signals = JobEnvironment._usr_sig()
-    told: list[int] = []
+    received: list[int] = []
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        told.append(number)
+        received.append(number)
         ask_to_stop()
 
     before = {number: signal.signal(number, on_signal) for number in (warning, signal.SIGTERM)}
@@ -163,20 +166,20 @@ def _handing_warnings_on(is_unfinished: Callable[[], bool]) -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
     requeue = before[warning]
-    if not told or not is_unfinished() or not callable(requeue):
+    if not received or not is_unfinished() or not callable(requeue):
         return
-    if warning in told or _is_preempted(os.environ["SLURM_JOB_ID"]):
+    if warning in received or _is_preempted(os.environ["SLURM_JOB_ID"]):
         requeue(warning, None)
 
 
 def _is_preempted(job: str) -> bool:
-    """Whether Slurm has told a job to make room, and would take it for finished if it ended by itself now."""
+    """Whether Slurm has pre-empted a job, which would then count as finished if it ended by itself."""
     shown = _show(job)
     return "JobState=RUNNING" in shown and re.search(r"PreemptTime=\d", shown) is not None
 
 
 class _Job:
-    """A submitted job, seen from outside."""
+    """A submitted job, as seen by the submitting process."""
 
     def __init__(self, name: str, batch: RunGroup, folder: Path) -> None:
         self.name = name
@@ -189,19 +192,21 @@ class _Job:
         found = []
         for run in list(self.left.values()):
             if (file := self._batch.file(run)).exists():
-                found.append(_from_text(file.read_text(), run))
+                node = json.loads(file.read_text())
+                found.append(Outcome(run, node["kind"], node["error"], node["log"] and Path(node["log"])))
                 del self.left[run.run_id]
         return found
 
     def is_gone(self, queued: set[str]) -> bool:
-        """Whether the job was missing from the queue twice in a row: by then a late file is visible to all nodes."""
+        """Whether the job was missing from the queue twice in a row; by then all nodes see its last file."""
         self._looks = 0 if self.name in queued else self._looks + 1
         return self._looks >= 2
 
     def without_outcome(self) -> list[Outcome]:
-        """Outcomes of the runs that a job which is gone left without one."""
+        """Outcomes of the runs for which a job that has ended wrote none."""
         outcomes = self.written()
-        state = _state(self.name)
+        known = re.search(r"JobState=(\w+)", _show(self.name))
+        state = known[1] if known else "UNKNOWN"  # Slurm forgets jobs after some time
         log = self._folder / f"{self.name}_0_log.err"
         outcomes += [_gone(run, self.name, state, log) for run in self.left.values()]
         self.left = {}
@@ -214,8 +219,8 @@ def _gone(run: PlannedRun, job: str, state: str, log: Path) -> Outcome:
         return Outcome(run)
     if state in ("CANCELLED", "PREEMPTED", "COMPLETED"):
         kept = any(store.checkpoints(run.run_id).glob("[0-9]*"))
-        goes_on = "it goes on from its checkpoint" if kept else "it begins anew"
-        return Outcome(run, "stopped", f"Slurm job {job} is {state}; call again, and {goes_on}")
+        resumes = "resume from its checkpoint" if kept else "start again"
+        return Outcome(run, "stopped", f"Slurm job {job} is {state}; run the same command to {resumes}")
     said = f"Slurm job {job} ended as {state}, its output: {log}"
     return Outcome(run, "failed", said, write_log(run, f"{_tail(log)}{said}\n"))
 
@@ -228,37 +233,22 @@ def _tail(log: Path) -> str:
 
 
 def _queued() -> set[str] | None:
-    """Names of this user's jobs that wait or run; None where Slurm does not answer."""
-    words = ["squeue", "--noheader", "--array", "--format=%i", f"--user={os.getuid()}"]
+    """Names of this user's pending and running jobs; None if Slurm does not respond."""
+    command = ["squeue", "--noheader", "--array", "--format=%i", f"--user={os.getuid()}"]
     try:
-        done = subprocess.run(words, check=True, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.SubprocessError):
         return None
     return set(done.stdout.split())
 
 
-def _state(job: str) -> str:
-    """What became of a job that has left the queue, ``UNKNOWN`` where Slurm has forgotten it."""
-    found = re.search(r"JobState=(\w+)", _show(job))
-    return found[1] if found else "UNKNOWN"
-
-
 def _show(job: str) -> str:
-    words = ["scontrol", "--oneliner", "show", "job", job]
-    return subprocess.run(words, check=False, capture_output=True, text=True).stdout
-
-
-def _to_text(outcome: Outcome) -> str:
-    return json.dumps({"kind": outcome.kind, "error": outcome.error, "log": outcome.log and str(outcome.log)})
-
-
-def _from_text(text: str, run: PlannedRun) -> Outcome:
-    node = json.loads(text)
-    return Outcome(run, node["kind"], node["error"], node["log"] and Path(node["log"]))
+    command = ["scontrol", "--oneliner", "show", "job", job]
+    return subprocess.run(command, check=False, capture_output=True, text=True).stdout
 
 
 def _submitit_executor(settings: JobSettings, folder: Path) -> Any:  # noqa: ANN401
-    """Submitit's executor with these settings."""
+    """Builds submitit's executor with these settings."""
     try:
         import submitit
     except ImportError:
@@ -299,5 +289,5 @@ def _submit(executor: Any, batches: Sequence[RunGroup]) -> list[str]:  # noqa: A
         raise UnwritableError(said) from None
     except (FailedJobError, FailedSubmissionError) as error:
         lines = [line for line in str(error).splitlines() if "sbatch: " in line] or str(error).splitlines()
-        raise UserError(f"Slurm refuses the jobs (launcher.job says what is asked for): {lines[-1]}") from None
+        raise UserError(f"Slurm refuses the jobs (see the settings of launcher.job): {lines[-1]}") from None
     return [str(job.job_id) for job in jobs]

@@ -1,7 +1,7 @@
-"""Losses on soft labels: Dice semimetric losses and their kin, cross-entropy, and weighted sums of them.
+"""Losses for soft labels: Dice semimetric losses and related ones, cross-entropy, and weighted sums of losses.
 
 All are called with ``(input, target, mask=None)``: logits or probabilities (batch, channels, spatial ...), hard labels
-as integers (batch, spatial ...) or soft ones (batch, channels, spatial ...), and the pixels to keep.
+as integers (batch, spatial ...) or soft labels (batch, channels, spatial ...), and a mask of the pixels to keep.
 """
 
 from dmseg.losses.adaptive_wing import AdaptiveWingLoss

@@ -1,4 +1,4 @@
-"""Checks of what a loss is called with: types, shapes and dtypes always, values on request; and of its settings."""
+"""Checks of a loss's settings and arguments: types, shapes and dtypes always, values on request."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from torch import Tensor
 from dmseg.errors import kind_of
 
 ClassWeights = Iterable[float] | Mapping[int, float] | Tensor
-"""One number a class: in their order, or by class index."""
+"""One number for each class, in order or by class index."""
 
 _SUM_TOLERANCE = {torch.float16: 2e-2, torch.bfloat16: 2e-2}
 
@@ -32,7 +32,7 @@ def check_at_least(name: str, value: float | Tensor, least: float, *, strictly: 
         ValueError: if it is less than `least` (or equal to it, with `strictly`), infinite or NaN.
     """
     if isinstance(value, Tensor) and value.requires_grad:
-        raise TypeError(f"{name} requires a gradient, but is a fixed number that is not learned: detach it")
+        raise TypeError(f"{name} requires a gradient, but must be a fixed number; detach it")
     number = _number(name, value)
     if not (number > least if strictly else number >= least) or number == math.inf:
         finite = "finite and " if number == math.inf else ""
@@ -52,14 +52,14 @@ def _number(name: str, value: object) -> float:
 
 
 def as_class_weights(weights: ClassWeights | None) -> tuple[float, ...] | None:
-    """Copies class weights from any list of numbers, or from a mapping that names every class by its index.
+    """Copies class weights from a sequence of numbers, or from a mapping that contains every class index.
 
     Args:
         weights: a sequence, a one-dimensional tensor or array (values are copied, without a gradient), a mapping such
             as ``{0: 0.5, 1: 2}``, or None.
 
     Returns:
-        One finite number of at least 0 a class, not all of them 0; or None.
+        One finite number of at least 0 for each class, not all of them 0; or None.
 
     Raises:
         TypeError: if it is none of these.
@@ -68,7 +68,15 @@ def as_class_weights(weights: ClassWeights | None) -> tuple[float, ...] | None:
     if weights is None:
         return None
     if isinstance(weights, Mapping):
-        weights = _by_index(weights)
+        try:
+            by_index = {index(key): weight for key, weight in weights.items()}
+        except TypeError:
+            raise TypeError(
+                f"class_weights has the keys {list(weights)}; give class indices, 0 for the first"
+            ) from None
+        if set(by_index) != set(range(len(weights))):
+            raise ValueError(f"class_weights has the keys {list(weights)}; name every class by its index: 0, 1, ...")
+        weights = [by_index[position] for position in range(len(weights))]
     if isinstance(weights, Tensor):
         weights = weights.detach()
     if isinstance(weights, str | bytes | set | frozenset) or getattr(weights, "ndim", 1) == 0:
@@ -82,24 +90,13 @@ def as_class_weights(weights: ClassWeights | None) -> tuple[float, ...] | None:
     return numbers
 
 
-def _by_index(weights: Mapping[int, float]) -> list[float]:
-    """Values of a mapping in the order of the classes 0, 1, ..., which are its keys."""
-    try:
-        by_index = {index(key): weight for key, weight in weights.items()}
-    except TypeError:
-        raise TypeError(f"class_weights has the keys {list(weights)}; give class indices, 0 for the first") from None
-    if set(by_index) != set(range(len(weights))):
-        raise ValueError(f"class_weights has the keys {list(weights)}; name every class by its index: 0, 1, ...")
-    return [by_index[position] for position in range(len(weights))]
-
-
 def _class_weights_message(weights: object) -> str:
     shown = repr(weights) if isinstance(weights, str | int | float | set) else kind_of(weights)
     return f"class_weights is {shown}; give one number a channel, for example [0.5, 2]"
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Checks a setting of a loss that is one of a few words.
+    """Checks a setting of a loss that must be one of several strings.
 
     Raises:
         ValueError: if `value` is none of `choices`.
@@ -112,7 +109,7 @@ def check_types(input: object, target: object, mask: object) -> None:
     """Checks that a loss is called with tensors.
 
     Raises:
-        TypeError: if one is something else: a network's list or dictionary of outputs, a numpy array.
+        TypeError: if an argument is something else, such as a network's list or dictionary of outputs, or an array.
     """
     if not isinstance(input, Tensor):
         advice = "give one tensor of logits or probabilities"
@@ -131,7 +128,7 @@ def check_types(input: object, target: object, mask: object) -> None:
 
 
 def check_shapes(input: Tensor, target: Tensor, mask: Tensor | None = None) -> None:
-    """Checks shapes, dtypes and devices. Reads no values, so nothing waits for the device.
+    """Checks shapes, dtypes and devices. Reads no values, so the device is not synchronised.
 
     Args:
         input: (B, C, ...) floating point with at least one spatial dimension.
@@ -178,7 +175,7 @@ def check_several_channels(channels: int, loss: str) -> None:
     """Checks that a softmax loss has more than one channel to choose from.
 
     Raises:
-        ValueError: if there is one channel, whose softmax is 1 whatever the prediction.
+        ValueError: if there is one channel, whose softmax is always 1.
     """
     if channels < 2:
         raise ValueError(
@@ -188,7 +185,7 @@ def check_several_channels(channels: int, loss: str) -> None:
 
 
 def should_check_values(setting: bool | None, input: Tensor) -> bool:
-    """Tells whether values are checked: as set, or (None) on the CPU outside of torch.compile."""
+    """Whether to check values: as set, or for None only on the CPU; never within torch.compile."""
     if torch.compiler.is_compiling():
         return False
     return input.device.type == "cpu" if setting is None else setting
@@ -196,7 +193,7 @@ def should_check_values(setting: bool | None, input: Tensor) -> bool:
 
 @torch.no_grad()
 def check_values(input: Tensor, target: Tensor, mask: Tensor | None = None, *, from_logits: bool = True) -> None:
-    """Checks the values of all kept pixels; waits for the device. The shapes have passed `check_shapes`.
+    """Checks the values of all kept pixels, which synchronises the device. Shapes must have passed `check_shapes`.
 
     Args:
         input: (B, C, ...) logits, or with ``from_logits=False`` probabilities in [0, 1].

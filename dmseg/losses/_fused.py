@@ -1,9 +1,9 @@
-"""Sums over pixels straight from logits, with their gradient in closed form.
+"""Sums over pixels, directly from logits, with gradients in closed form.
 
-A region loss is a function of a few sums over the pixels of an image, and so is cross-entropy. `LogitSums` computes
-all that are asked for from one softmax (or sigmoid). What follows, from the sums to the loss, happens on tensors of
-shape (batch, channels) and is left to autograd; `LogitSums.backward` takes over where the gradients of the sums arrive.
-With p the probability and y the label of a pixel, and a prime for the gradient that arrives:
+Region losses and cross-entropy are functions of a few sums over the pixels of an image. `LogitSums` computes all
+required sums from one softmax (or sigmoid). The step from the sums to the loss acts on tensors of shape (batch,
+channels) and is left to autograd; `LogitSums.backward` receives the gradients with respect to the sums. With p the
+probability and y the label of a pixel, and a prime for the gradient with respect to a sum:
 
 =============  ===================  ================================
 sum            over pixels          its derivative
@@ -18,12 +18,12 @@ cross-entropy  -sum_c y_c log p_c   by the logit of class c: p_c - y_c
 The first four make up ``slope = signed' + absolute' sign(p - y) + 2 squared' (p - y) + product' y``, the derivative
 by p. Softmax takes it to ``p_c (slope_c - sum_k p_k slope_k)``, sigmoid to ``p (1 - p) slope``.
 
-0 log 0 is 0: a class that an infinite logit switches off costs nothing where its label is 0, and infinitely much where
-it is not. Autograd may differentiate the gradient again, which takes more memory.
+0 log 0 is 0: a class whose logit is minus infinity adds nothing where its label is 0, and an infinite loss where it is
+not. Autograd can differentiate the gradient again, which takes more memory.
 
-Two things keep this small. Two classes are one: the softmax of (z_0, z_1) is the sigmoid of z_1 - z_0, so only the
-foreground's channel is computed. And a pixel that is masked out has p = y = 0, which takes it out of every sum and
-makes each of the gradients above 0, so that backward needs no mask.
+Two observations save memory and time. For two classes, the softmax of (z_0, z_1) is the sigmoid of z_1 - z_0, so only
+the foreground channel is computed. And masked-out pixels have p = y = 0, which removes them from every sum and makes
+all gradients above 0, so that `backward` needs no mask.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ from torch import Tensor
 
 
 class RequiredSums(NamedTuple):
-    """Which sums a loss needs; the sums of the labels and of p - y are always there.
+    """The sums that a loss needs; those of the labels and of p - y are always computed.
 
     Attributes:
         absolute: of abs(p - y).
@@ -42,7 +42,7 @@ class RequiredSums(NamedTuple):
         product: of p y.
         cross_entropy: of -sum_c y_c log p_c.
         entropy: of -sum_c y_c log y_c.
-        peak: not a sum but the maximum, of y.
+        peak: the maximum of y instead of a sum.
     """
 
     absolute: bool = False
@@ -53,7 +53,7 @@ class RequiredSums(NamedTuple):
     peak: bool = False
 
     def union(self, other: "RequiredSums") -> "RequiredSums":
-        """Returns what either of two losses needs."""
+        """Returns the sums that either of two losses needs."""
         return RequiredSums(*(mine or theirs for mine, theirs in zip(self, other, strict=True)))
 
 
@@ -76,7 +76,7 @@ def sum_pixels(values: Tensor) -> Tensor:
 
 
 def difference_sums(difference: Tensor, prob: Tensor, label: Tensor, required: RequiredSums) -> DifferenceSums:
-    """Sums p - y and what is required of abs(p - y), (p - y)^2 and p y over pixels; differentiable by autograd.
+    """Sums p - y, and abs(p - y), (p - y)^2 and p y if required, over pixels; differentiable by autograd.
 
     Args:
         difference: (B, C, ...) p - y.
@@ -93,9 +93,9 @@ def difference_sums(difference: Tensor, prob: Tensor, label: Tensor, required: R
 
 
 class LogitSums(torch.autograd.Function):
-    """Sums over pixels from logits; see the top of this file for the formulas.
+    """Sums over pixels from logits; the formulas are at the top of this file.
 
-    The probabilities are an output too, so that autograd can differentiate the gradient once more (`_plain_gradient`).
+    The probabilities are also an output, so that autograd can differentiate the gradient again (`_plain_gradient`).
     """
 
     @staticmethod
@@ -118,13 +118,13 @@ class LogitSums(torch.autograd.Function):
         prob, cross_entropy = probabilities(logits, label, mask, required.cross_entropy)
         difference = prob - label
         sums = difference_sums(difference, prob, label, required)
-        if cross_entropy is not None:  # nansum leaves pixels out that are not a number, the sum of p - y does not
+        if cross_entropy is not None:  # propagates NaN, which nansum ignores and the sum of p - y does not
             cross_entropy = cross_entropy + 0 * sums.signed.sum(1)
         return *sums, cross_entropy, prob, difference
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:  # noqa: ANN401
-        """Keeps what `backward` needs."""
+        """Saves what `backward` needs."""
         logits, label, _, required = inputs
         *_, prob, difference = output
         ctx.mark_non_differentiable(difference)
@@ -141,18 +141,21 @@ class LogitSums(torch.autograd.Function):
             grad = _plain_gradient(prob, difference, label, sums, cross_entropy, by_prob)
         else:
             grad = _gradient(prob, difference, label, sums, cross_entropy)
-        return (_both_classes(grad) if ctx.channels == 2 else grad), None, None, None
+        if ctx.channels == 2:  # from the foreground's gradient, which is that of the difference of the logits
+            signs = torch.arange(-1, 2, 2, dtype=grad.dtype, device=grad.device)
+            grad = grad * _over_pixels(signs.unsqueeze(0), grad)
+        return grad, None, None, None
 
 
 def _gradient(
     prob: Tensor, difference: Tensor, label: Tensor | None, sums: Sequence[Tensor | None], cross_entropy: Tensor | None
 ) -> Tensor:
-    """Returns the gradient of the logits, of the foreground's alone for two classes, computed in place.
+    """Returns the gradient of the logits, or for two classes that of the foreground logit, computed in place.
 
     Args:
         prob: (B, C, ...) p.
         difference: (B, C, ...) p - y.
-        label: (B, C, ...) y, or None where the sum of p y is not required.
+        label: (B, C, ...) y, or None if the sum of p y is not required.
         sums: gradients (B, C) of the fields of `DifferenceSums`, None for 0.
         cross_entropy: gradient (B,) of the cross-entropy, None for 0.
     """
@@ -176,49 +179,43 @@ def _plain_gradient(
     cross_entropy: Tensor | None,
     by_prob: Tensor | None,
 ) -> Tensor:
-    """Returns the same gradient in operations that autograd differentiates: gradient penalties, `torch.func.grad`.
+    """Returns the same gradient, differentiable by autograd, for gradient penalties and `torch.func.grad`.
 
     Args:
-        prob: as of `_gradient`, like all but the last.
-        difference: p - y.
-        label: y.
+        prob: (B, C, ...) p, as for `_gradient`.
+        difference: (B, C, ...) p - y.
+        label: (B, C, ...) y, or None.
         sums: gradients of the sums.
         cross_entropy: gradient of the cross-entropy.
-        by_prob: (B, C, ...) gradient of the probabilities themselves, which arrives with the second derivative.
+        by_prob: (B, C, ...) gradient of the probabilities themselves, which only second derivatives have.
     """
-    difference = difference + (prob - prob.detach())  # its value, now as a function of the probabilities
+    difference = difference + (prob - prob.detach())  # same value, but differentiable by the probabilities
     slope = torch.zeros_like(prob) if by_prob is None else by_prob
     for grad, factor in zip(sums, (torch.ones_like(difference), difference.sign(), 2 * difference, label), strict=True):
         if grad is not None and factor is not None:
             slope = slope + _over_pixels(grad, difference) * factor
-    logits = prob * (slope - (prob * slope).sum(1, keepdim=True))  # of one channel: p (1 - p) slope
+    logits = prob * (slope - (prob * slope).sum(1, keepdim=True))  # for one channel: p (1 - p) slope
     return (
         logits if cross_entropy is None else logits + difference * _over_pixels(cross_entropy.unsqueeze(1), difference)
     )
 
 
-def _both_classes(grad: Tensor) -> Tensor:
-    """Gradient of both logits (B, 2, ...) from the foreground's (B, 1, ...), which is that of their difference."""
-    signs = torch.arange(-1, 2, 2, dtype=grad.dtype, device=grad.device)
-    return grad * _over_pixels(signs.unsqueeze(0), grad)
-
-
 def _masked(logits: Tensor, mask: Tensor | None) -> Tensor:
-    """Lowers logits or log probabilities where masked out: p is 0 there, and so is the logit times the label 0."""
+    """Sets masked-out logits or log-probabilities to the least finite value, so that p and logit times label are 0."""
     return logits if mask is None else torch.where(mask, logits, torch.finfo(logits.dtype).min)
 
 
 def _softmax(logits: Tensor, label: Tensor, mask: Tensor | None, cross_entropy: bool) -> tuple[Tensor, Tensor | None]:
-    """Returns the probabilities (B, C, ...), 0 where masked out, and, on request, the cross-entropy (B,)."""
+    """Returns the probabilities (B, C, ...), 0 where masked out, and the cross-entropy (B,) on request."""
     log_prob = _masked(torch.log_softmax(logits, 1), mask)
     loss = -sum_pixels((log_prob * label).nansum(1, keepdim=True)).sum(1) if cross_entropy else None
     return log_prob.exp_(), loss
 
 
 def _sigmoid(logits: Tensor, label: Tensor, mask: Tensor | None, cross_entropy: bool) -> tuple[Tensor, Tensor | None]:
-    """Returns the foreground's probability (B, 1, ...), 0 where masked out, and, on request, the cross-entropy (B,).
+    """Returns the foreground probability (B, 1, ...), 0 where masked out, and the cross-entropy (B,) on request.
 
-    With d the logit against the background's and p its sigmoid, the cross-entropy of a pixel is
+    With d the difference of the two logits and p its sigmoid, the cross-entropy of a pixel is
     d (round(p) - y) - log(max(p, 1 - p)), which neither overflows nor takes the logarithm of 0.
     """
     logit = _masked(logits[:, 1:] - logits[:, :1] if logits.shape[1] == 2 else logits, mask)
@@ -226,17 +223,12 @@ def _sigmoid(logits: Tensor, label: Tensor, mask: Tensor | None, cross_entropy: 
     if not cross_entropy:
         return prob, None
     linear = prob.round().sub_(label).mul_(logit).flatten(1).nansum(1)
-    return prob, linear - _sum_logs((1 - prob).clamp_(min=prob).flatten(1))
-
-
-def _sum_logs(values: Tensor) -> Tensor:
-    """Sums the logarithms of (B, N) values in [0.5, 1] over each row (B,).
-
-    A product takes a tenth of a logarithm's time, and one of 32 values is at least 2^-32: one logarithm does for 32.
-    """
-    groups = values.shape[1] // 32
-    products = values[:, : groups * 32].reshape(values.shape[0], groups, 32).prod(2)
-    return torch.cat((products, values[:, groups * 32 :]), 1).log_().sum(1)
+    # Sum of logarithms of values in [0.5, 1]. A product takes a tenth of the time of a logarithm, and that of 32 values
+    # is at least 2^-32, so one logarithm serves 32 values.
+    larger = (1 - prob).clamp_(min=prob).flatten(1)
+    groups = larger.shape[1] // 32
+    products = larger[:, : groups * 32].reshape(larger.shape[0], groups, 32).prod(2)
+    return prob, linear - torch.cat((products, larger[:, groups * 32 :]), 1).log_().sum(1)
 
 
 def _slope(
@@ -259,5 +251,5 @@ def _slope(
 
 
 def _over_pixels(values: Tensor, pixels: Tensor) -> Tensor:
-    """Gives (B, C) the spatial dimensions of `pixels`, so that the two broadcast."""
+    """Adds spatial dimensions of size 1 to (B, C), so that it broadcasts with `pixels`."""
     return values.reshape(values.shape + (1,) * (pixels.ndim - 2))

@@ -1,4 +1,4 @@
-"""The adaptive wing loss, which SoftSeg trains with on soft labels."""
+"""The adaptive wing loss, with which SoftSeg is trained on soft labels."""
 
 from typing import Literal
 
@@ -12,17 +12,17 @@ from dmseg.losses.counts import label_channels, mean_pixels, prepare
 class AdaptiveWingLoss(nn.Module):
     """Adaptive wing loss (Wang et al. 2019) of the foreground, with the constants of ivadomed's AdapWingLoss.
 
-    With d = abs(p - y), it is omega log(1 + (d / epsilon)^(alpha - y)) where d < theta, and beyond the straight line
-    A d - C that goes on from there with the same value and slope.
+    With d = abs(p - y), it is omega log(1 + (d / epsilon)^(alpha - y)) for d < theta, and for larger d the straight
+    line A d - C that continues it with the same value and slope.
 
     Args:
         theta: difference at which the curve becomes a line, more than 0.
         alpha: power for y = 0, more than 2, so that the gradient is continuous at the label for every y up to 1.
         omega: height of the curve, more than 0.
         epsilon: width of the curve, more than 0.
-        reduction: ``mean`` over kept pixels (of the sum over foreground classes), or ``sum`` over them, as ivadomed.
+        reduction: ``mean`` over kept pixels (of the sum over foreground classes), or ``sum`` over them as in ivadomed.
         from_logits: whether the input holds logits; SoftSeg's own activation gives probabilities.
-        check_values: whether values are checked, None for on the CPU only.
+        check_values: whether to check values; None checks them on the CPU only.
 
     Raises:
         ValueError: if a setting lies outside its range.
@@ -53,8 +53,8 @@ class AdaptiveWingLoss(nn.Module):
         """Returns the loss, a scalar in float32 or more.
 
         Args:
-            input: (B, C, ...) logits (C = 1: sigmoid, else softmax) or probabilities in [0, 1]; of several channels
-                the first, the background, is left out.
+            input: (B, C, ...) logits (C = 1: sigmoid, else softmax) or probabilities in [0, 1]; if there are
+                several channels, the first (background) is left out.
             target: (B, ...) integer classes, or (B, C, ...) soft labels in [0, 1] that sum to 1 over the classes.
             mask: (B, ...) bool or 0 and 1, the pixels to keep; None keeps all.
 

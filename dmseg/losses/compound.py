@@ -20,7 +20,7 @@ class CompoundLoss(nn.Module):
         terms: name -> (weight, loss); weights are numbers of at least 0, not all of them 0.
 
     Raises:
-        TypeError: if `terms` is no mapping, or a term is not a weight and a module.
+        TypeError: if `terms` is not a mapping, or a term is not a weight and a module.
         ValueError: if there is no term, a weight is negative, all are 0, or some terms take logits and others
             probabilities.
     """
@@ -42,16 +42,16 @@ class CompoundLoss(nn.Module):
         self.from_logits = next(iter(takes_logits.values()))
 
     def forward(self, input: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Returns the weighted sum, a scalar; arguments and errors as of the losses."""
+        """Returns the weighted sum, a scalar; arguments and errors are those of the losses."""
         return self.forward_parts(input, target, mask)[0]
 
     def forward_parts(
         self, input: Tensor, target: Tensor, mask: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the weighted sum and the unweighted terms by name, scalars on the device, detached.
+        """Returns the weighted sum, a scalar, and the unweighted terms by name, detached scalars on the device.
 
         Args:
-            input: (B, C, ...), as the losses take it.
+            input: (B, C, ...) logits or probabilities, as for the losses.
             target: (B, ...) integer classes or (B, C, ...) soft labels.
             mask: (B, ...), the pixels to keep; None keeps all.
 
@@ -59,24 +59,20 @@ class CompoundLoss(nn.Module):
             TypeError: if a dtype does not fit.
             ValueError: if a shape or a value does not fit.
         """
-        values = self._values(input, target, mask)
-        weighted = [self.weights[name] * value for name, value in values.items()]
-        total = sum(weighted[1:], start=weighted[0])
-        return total, {name: value.detach() for name, value in values.items()}
-
-    def _values(self, input: Tensor, target: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
-        """Returns the value of each term; those that are made of sums over pixels get them from one pass."""
         named = dict(zip(self.weights, self.losses, strict=True))
         shared = {name: loss for name, loss in named.items() if isinstance(loss, PixelSumLoss)}
         values: dict[str, Tensor] = {}
         if shared:
             sums = _shared_sums(list(shared.values()), input, target, mask)
             values = {name: loss.from_sums(sums) for name, loss in shared.items()}
-        return {name: values[name] if name in values else loss(input, target, mask) for name, loss in named.items()}
+        values = {name: values[name] if name in values else loss(input, target, mask) for name, loss in named.items()}
+        weighted = [self.weights[name] * value for name, value in values.items()]
+        total = sum(weighted[1:], start=weighted[0])
+        return total, {name: value.detach() for name, value in values.items()}
 
 
 def _checked_term(name: str, term: object) -> tuple[float, nn.Module]:
-    """Returns weight and loss of a term."""
+    """Checks a term and returns its weight and loss."""
     if not isinstance(term, Sequence) or len(term) != 2 or not isinstance(term[1], nn.Module):
         shown = f"{kind_of(term)} of {', '.join(map(kind_of, term))}" if isinstance(term, tuple) else kind_of(term)
         raise TypeError(f"term {name!r} is {shown}; give (weight, loss), the loss a torch.nn.Module")
@@ -84,7 +80,7 @@ def _checked_term(name: str, term: object) -> tuple[float, nn.Module]:
 
 
 def _shared_sums(losses: Sequence[PixelSumLoss], input: Tensor, target: Tensor, mask: Tensor | None) -> PixelSums:
-    """Returns the sums that any of the losses needs, checked as the strictest of them asks."""
+    """Returns the sums that any of the losses needs; values are checked if any of the losses does so."""
     required = RequiredSums()
     for loss in losses:
         required = required.union(loss.required)

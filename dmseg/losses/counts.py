@@ -1,7 +1,7 @@
-"""Soft confusion counts: from a prediction and a label to what every region loss is made of.
+"""Soft confusion counts, from which every region loss is computed.
 
-`pixel_sums` reads the pixels once; `confusion` turns its sums into true positives, false positives and false
-negatives. For hard predictions and labels all four definitions of the counts agree with counting pixels.
+`pixel_sums` reads the pixels once; `confusion` turns the sums into true positives, false positives and false negatives.
+For hard predictions and labels, all four definitions of these counts agree with counting pixels.
 """
 
 from abc import ABC, abstractmethod
@@ -14,7 +14,7 @@ from dmseg.losses import _check
 from dmseg.losses._fused import DifferenceSums, LogitSums, RequiredSums, difference_sums, sum_pixels
 
 Overlap = Literal["minimum", "product", "classical", "squared"]
-"""How a soft prediction and a soft label overlap; see `confusion`."""
+"""Definition of the overlap of a soft prediction and a soft label; see `confusion`."""
 OVERLAPS: tuple[Overlap, ...] = ("minimum", "product", "classical", "squared")
 
 
@@ -24,7 +24,7 @@ class PixelSums(NamedTuple):
     Attributes:
         pixels: (B,) number of kept pixels.
         label: (B, C) of y.
-        difference: (B, C) of x - y and, where required, of abs(x - y), (x - y)^2 and x y.
+        difference: (B, C) of x - y and, if required, of abs(x - y), (x - y)^2 and x y.
         cross_entropy: (B,) of -sum_c y_c log x_c, or None.
         entropy: (B,) of -sum_c y_c log y_c, or None.
         peak: (B, C) largest y, or None.
@@ -55,20 +55,20 @@ def pixel_sums(
     from_logits: bool = True,
     check_values: bool | None = None,
 ) -> PixelSums:
-    """Sums over the pixels of each image, in float32 or more whatever the input's dtype.
+    """Sums over the pixels of each image, in float32 or more for any dtype of the input.
 
     Args:
         input: (B, C, ...) logits (C = 1: sigmoid, else softmax) or probabilities in [0, 1].
-        target: (B, ...) integer classes, or (B, C, ...) soft labels in [0, 1] that sum to 1 over the classes. Of two
-            classes only the second channel is read when `input` holds logits.
-        mask: (B, ...) bool or 0 and 1, the pixels to keep; None keeps all. What stands elsewhere has no influence.
+        target: (B, ...) integer classes, or (B, C, ...) soft labels in [0, 1] that sum to 1 over the classes. For
+            logits of two classes only the second channel is read.
+        mask: (B, ...) bool or 0 and 1, the pixels to keep; None keeps all. Values of other pixels have no effect.
         required: the sums to compute.
         from_logits: whether `input` holds logits. If so, the target gets no gradient.
-        check_values: whether values are checked too, which waits for the device; None does so on the CPU.
+        check_values: whether to check values too, which synchronises the device; None checks them on the CPU only.
 
     Raises:
-        TypeError: if an argument is no tensor, or a dtype does not fit.
-        ValueError: if a shape or a value does not fit, or the target of logits requires a gradient.
+        TypeError: if an argument is not a tensor, or a dtype does not fit.
+        ValueError: if a shape or a value does not fit, or `input` holds logits and the target requires a gradient.
     """
     input, target, keep = prepare(input, target, mask, from_logits=from_logits, check_values=check_values)
     if from_logits:
@@ -78,12 +78,12 @@ def pixel_sums(
 
 
 def plain_sums(prob: Tensor, label: Tensor, required: RequiredSums, keep: Tensor | None = None) -> PixelSums:
-    """Sums over the pixels of each image by plain autograd, which differentiates by prediction and label; no checks.
+    """Sums over the pixels of each image, differentiable by autograd in prediction and label; without checks.
 
     Args:
         prob: (B, C, ...) predictions in [0, 1], 0 where masked out.
         label: (B, C, ...) labels in [0, 1], 0 where masked out.
-        required: the sums to compute; cross-entropy takes logits and is not among them.
+        required: the sums to compute, except cross-entropy, which needs logits.
         keep: (B, 1, ...) bool, the kept pixels; None for all.
     """
     return _with_label_sums(
@@ -94,18 +94,18 @@ def plain_sums(prob: Tensor, label: Tensor, required: RequiredSums, keep: Tensor
 def prepare(
     input: Tensor, target: Tensor, mask: Tensor | None, *, from_logits: bool, check_values: bool | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Checks what a loss is called with and brings it into the form that all losses compute with.
+    """Checks the arguments of a loss and converts them to the form that all losses use.
 
     Args:
-        input: as of `pixel_sums`, like the others.
+        input: logits or probabilities, see `pixel_sums` for all arguments.
         target: hard or soft.
         mask: the pixels to keep.
         from_logits: whether `input` holds logits.
-        check_values: whether values are checked.
+        check_values: whether to check values.
 
     Returns:
-        The input in float32 or more; the target as it is; the mask as (B, 1, ...) bool, or None. All are plain tensors:
-        autograd functions do not know subclasses such as MONAI's MetaTensor.
+        The input in float32 or more; the target unchanged; the mask as (B, 1, ...) bool, or None. All are plain
+        tensors, as autograd functions do not support subclasses such as MONAI's MetaTensor.
     """
     _check.check_types(input, target, mask)
     input, target = _plain(input), _plain(target)
@@ -123,7 +123,7 @@ def _plain(tensor: Tensor) -> Tensor:
 
 
 def _from_logits(logits: Tensor, target: Tensor, keep: Tensor | None, required: RequiredSums) -> PixelSums:
-    """Sums over the pixels with the closed-form gradient; two classes go through the foreground's channel alone."""
+    """Sums over pixels with closed-form gradients; two classes are computed from the foreground channel alone."""
     if target.requires_grad:
         raise ValueError("target requires a gradient, which losses of logits do not give it: pass target.detach()")
     channels = logits.shape[1]
@@ -136,17 +136,17 @@ def _from_logits(logits: Tensor, target: Tensor, keep: Tensor | None, required: 
 def label_channels(
     target: Tensor, channels: int, dtype: torch.dtype, keep: Tensor | None = None, *, foreground: bool = False
 ) -> Tensor:
-    """Returns a hard or soft target as one channel a class.
+    """Returns a hard or soft target with one channel for each class.
 
     Args:
         target: (B, ...) integer classes or (B, C, ...) soft labels.
-        channels: number of classes C; with one, class 1 of a hard target is its channel.
-        dtype: of the result.
+        channels: number of classes C; for 1, the channel is class 1 of a hard target.
+        dtype: dtype of the result.
         keep: (B, 1, ...) bool; labels are 0 where it is False. None keeps all.
         foreground: whether only the last channel is returned.
 
     Returns:
-        (B, C, ...), or (B, 1, ...) with `foreground`; a view of `target` where nothing has to change.
+        (B, C, ...), or (B, 1, ...) with `foreground`; a view of `target` if nothing has to change.
     """
     if target.is_floating_point():
         label = (target[:, -1:] if foreground else target).to(dtype)
@@ -165,7 +165,7 @@ def _with_label_sums(
     keep: Tensor | None,
     required: RequiredSums,
 ) -> PixelSums:
-    """Adds the sums that depend on the label (B, C, ...), or of two classes (B, 1, ...), alone."""
+    """Adds the sums that depend only on the label, (B, C, ...) or for two classes (B, 1, ...)."""
     pixels = label.new_full((1,), label[:1, :1].numel()) if keep is None else sum_pixels(keep.to(label.dtype))[:, 0]
     return PixelSums(
         pixels=pixels.expand(label.shape[0]),
@@ -178,8 +178,8 @@ def _with_label_sums(
 
 
 def _entropy(label: Tensor) -> Tensor:
-    """Returns -sum_c y_c log y_c over the pixels of each image (B,); one channel stands for two classes."""
-    label = label.clamp(0, 1)  # a label may be off by rounding, of which there is no logarithm
+    """Returns the sum of -sum_c y_c log y_c over the pixels of each image, (B,); one channel means two classes."""
+    label = label.clamp(0, 1)  # rounding may have moved labels out of [0, 1], where the logarithm is undefined
     surprise = torch.special.xlogy(label, label)
     if label.shape[1] == 1:
         surprise = surprise + torch.special.xlogy(1 - label, 1 - label)
@@ -195,7 +195,7 @@ def _peak(label: Tensor, channels: int, keep: Tensor | None) -> Tensor:
 
 
 def _add_background(sums: PixelSums) -> PixelSums:
-    """Adds the first of two classes, whose prediction and label are 1 - x and 1 - y, to the second's (B, 1) sums."""
+    """Adds the sums of the background, with prediction 1 - x and label 1 - y, to those of the foreground (B, 1)."""
     label, (signed, absolute, squared, product) = sums.label, sums.difference
     background = sums.pixels.unsqueeze(1) - label
     difference = DifferenceSums(
@@ -208,7 +208,7 @@ def _add_background(sums: PixelSums) -> PixelSums:
 
 
 def _twice(values: Tensor | None) -> Tensor | None:
-    """Returns (B, 1) as (B, 2), for a sum that is the same for both of two classes."""
+    """Returns (B, 1) as (B, 2), for a sum that is the same for both classes."""
     return None if values is None else values.expand(-1, 2)
 
 
@@ -227,12 +227,12 @@ def confusion(sums: PixelSums, overlap: Overlap) -> Confusion:
     =========== ============= =================== =================== ============================================
     minimum     min(x, y)     max(x - y, 0)       max(y - x, 0)       Dice semimetric losses, Eqs. 3-4, variant 1
     product     x y           max(x - y, 0)       max(y - x, 0)       Dice semimetric losses, Eqs. 3-4, variant 2
-    classical   x y           x (1 - y)           (1 - x) y           soft Dice and its kin, Eqs. 1-2 and 21
+    classical   x y           x (1 - y)           (1 - x) y           soft Dice and others, Eqs. 1-2 and 21
     squared     x y           (x - y)^2 / 2       (x - y)^2 / 2       V-Net: tp + fp/2 + fn/2 = (x^2 + y^2) / 2
     =========== ============= =================== =================== ============================================
 
     Args:
-        sums: with the sums of `sums_for`.
+        sums: sums that include those of `sums_for`.
         overlap: one of `OVERLAPS`.
     """
     signed, absolute, squared, product = sums.difference
@@ -248,25 +248,25 @@ def confusion(sums: PixelSums, overlap: Overlap) -> Confusion:
 
 
 def require(values: Tensor | None) -> Tensor:
-    """Returns sums that have been computed.
+    """Returns sums, after checking that they were computed.
 
     Raises:
-        ValueError: if they have not.
+        ValueError: if they were not.
     """
     if values is None:
-        raise ValueError("a sum that the loss needs was not computed: ask for those of sums_for(overlap)")
+        raise ValueError("a sum that the loss needs was not computed; request those of sums_for(overlap)")
     return values
 
 
 def mean_pixels(values: Tensor, keep: Tensor | None) -> Tensor:
-    """Sums (B, C, ...) over the channels and averages it over the kept pixels of the batch.
+    """Sums values over the channels and averages them over the kept pixels of the batch.
 
     Args:
         values: (B, C, ...)
-        keep: (B, 1, ...) bool, or None for all.
+        keep: (B, 1, ...) bool; None keeps all.
 
     Returns:
-        A scalar, 0 if no pixel is kept.
+        A scalar; 0 if no pixel is kept.
     """
     if keep is None:
         return values.sum() / max(values[:, 0].numel(), 1)
@@ -279,7 +279,7 @@ class PixelSumLoss(nn.Module, ABC):
     Attributes:
         required: the sums that it needs.
         from_logits: whether its input holds logits.
-        check_values: whether values are checked, see `pixel_sums`.
+        check_values: whether to check values, see `pixel_sums`.
     """
 
     def __init__(self, required: RequiredSums, *, from_logits: bool, check_values: bool | None) -> None:
@@ -290,10 +290,10 @@ class PixelSumLoss(nn.Module, ABC):
 
     @abstractmethod
     def from_sums(self, sums: PixelSums) -> Tensor:
-        """Returns the loss, a scalar, from sums that hold at least `required`."""
+        """Returns the loss, a scalar, from sums that include `required`."""
 
     def forward(self, input: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Returns the loss, a scalar in float32 or more; arguments and errors as of `pixel_sums`."""
+        """Returns the loss, a scalar in float32 or more; arguments and errors are those of `pixel_sums`."""
         sums = pixel_sums(
             input, target, mask, self.required, from_logits=self.from_logits, check_values=self.check_values
         )

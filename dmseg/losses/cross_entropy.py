@@ -1,4 +1,4 @@
-"""Pixel-wise losses: cross-entropy and Kullback-Leibler divergence with soft labels and masks, focal cross-entropy."""
+"""Pixel-wise losses for soft labels: cross-entropy, Kullback-Leibler divergence and focal cross-entropy."""
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +11,14 @@ from dmseg.losses.counts import PixelSumLoss, PixelSums, label_channels, mean_pi
 class SoftCrossEntropyLoss(PixelSumLoss):
     """Cross-entropy, -sum_c y_c log p_c with p the softmax of the logits, averaged over all kept pixels of the batch.
 
-    Call it with ``(input, target, mask=None)``: logits (B, C, ...) of at least two channels, a target as of
-    `dmseg.losses.counts.pixel_sums`. A batch without a kept pixel has loss 0. A class whose logit is minus infinity
-    adds nothing where its label is 0, and makes the loss infinite where it is not.
+    Call it with ``(input, target, mask=None)``: logits (B, C, ...) with at least two channels, and a target as for
+    `dmseg.losses.counts.pixel_sums`. A batch without kept pixels has loss 0. A class whose logit is minus infinity adds
+    nothing where its label is 0, and makes the loss infinite where it is not.
 
     Args:
-        kl: Kullback-Leibler divergence, sum_c y_c (log y_c - log p_c): less by the label's entropy, same gradient.
-        check_values: whether values are checked, None for on the CPU only.
+        kl: Kullback-Leibler divergence, sum_c y_c (log y_c - log p_c), which is smaller by the label's entropy and has
+            the same gradient.
+        check_values: whether to check values; None checks them on the CPU only.
     """
 
     def __init__(self, kl: bool = False, *, check_values: bool | None = None) -> None:
@@ -27,7 +28,7 @@ class SoftCrossEntropyLoss(PixelSumLoss):
         """Returns the loss, a scalar, from sums over pixels.
 
         Raises:
-            ValueError: if there is one channel only.
+            ValueError: if there is only one channel.
         """
         check_several_channels(sums.label.shape[1], type(self).__name__)
         total = require(sums.cross_entropy)
@@ -39,11 +40,12 @@ class SoftCrossEntropyLoss(PixelSumLoss):
 class FocalCrossEntropyLoss(nn.Module):
     """Focal cross-entropy, -sum_c y_c (1 - p_c)^gamma log p_c, averaged over all kept pixels (Lin et al. 2017).
 
-    Call it as `SoftCrossEntropyLoss`, which it is for gamma = 0. With gamma > 0 its minimum is not at a soft label.
+    It is called like `SoftCrossEntropyLoss`, which it equals for gamma = 0. For gamma > 0 its minimum is not at a soft
+    label.
 
     Args:
         gamma: the power, at least 0; 2 in the source.
-        check_values: whether values are checked, None for on the CPU only.
+        check_values: whether to check values; None checks them on the CPU only.
 
     Raises:
         TypeError: if gamma is not a number.
@@ -71,7 +73,7 @@ class FocalCrossEntropyLoss(nn.Module):
         check_several_channels(logits.shape[1], type(self).__name__)
         label = label_channels(target, logits.shape[1], logits.dtype, keep)
         limits = torch.finfo(logits.dtype)
-        # 0 log 0 is 0: a class that an infinite logit switches off counts only where its label is not 0
+        # 0 log 0 is 0: a class whose logit is minus infinity counts only where its label is not 0
         log_prob = torch.where(label == 0, 0, torch.log_softmax(logits, 1))
         doubt = (-torch.expm1(log_prob.clamp_min(limits.min))).clamp_min(limits.tiny)
         return mean_pixels(-(label * doubt**self.gamma * log_prob), keep)

@@ -4,7 +4,7 @@ With the soft counts of `dmseg.losses.counts.confusion` of one class,
 
     score = (tp + s) / (tp + alpha fp + beta fn + s),    loss = (1 - score)^gamma,
 
-and the losses of the paper differ in how prediction and label overlap and in three numbers:
+and the losses of the paper differ in the definition of the overlap and in three numbers:
 
 ==============================  =====================  ============  ================================
 loss                            overlap                alpha, beta   equation
@@ -20,7 +20,7 @@ loss                            overlap                alpha, beta   equation
 ==============================  =====================  ============  ================================
 
 The classical losses are wrong for soft labels: their minimum is not at the label (Section 2.1). The others agree with
-them wherever prediction or label is hard (Theorems 2 and 6) and are 0 exactly at the label.
+them if prediction or label is hard (Theorems 2 and 6), and are 0 exactly at the label.
 """
 
 import inspect
@@ -35,35 +35,35 @@ from dmseg.losses._fused import RequiredSums
 from dmseg.losses.counts import OVERLAPS, Confusion, Overlap, PixelSumLoss, PixelSums, confusion, pixel_sums, sums_for
 
 Reduction = Literal["batch", "image", "class"]
-"""Over what counts are summed and losses averaged; see `RegionSetting`."""
+"""What counts are summed over and losses averaged over; see `RegionSetting`."""
 Classes = Literal["all", "present", "foreground"]
-"""Which classes enter the mean; see `RegionSetting`."""
+"""Which classes are averaged; see `RegionSetting`."""
 PRESENCE = 0.01
-"""A class is present where its label exceeds this somewhere (JDTLosses `jdt_loss.py`, ``threshold``)."""
+"""A class is present if its label exceeds this in any pixel (JDTLosses `jdt_loss.py`, ``threshold``)."""
 
 
 @dataclass(frozen=True)
 class RegionSetting:
-    """One member of the family.
+    """The settings of a loss of the family.
 
     Attributes:
-        overlap: how prediction and label overlap, see `dmseg.losses.counts.confusion`.
+        overlap: definition of the overlap, see `dmseg.losses.counts.confusion`.
         alpha: weight of false positives, at least 0.
         beta: weight of false negatives, at least 0; not both are 0.
         gamma: power of each class's loss before the mean (Eq. 29), more than 0.
-        smooth: s, at least 0, in pixels. It stands as 2 s in the usual form (2 tp + 2 s) / (sum x + sum y + 2 s) of
-            the Dice score. With 0 the loss of an empty prediction of an empty label is 0.
+        smooth: s, at least 0, in pixels; it appears as 2 s in the usual form (2 tp + 2 s) / (sum x + sum y + 2 s) of
+            the Dice score. Even for s = 0 the loss of an empty prediction for an empty label is 0.
         reduction: ``batch`` sums the counts over the batch before the ratio, then averages the classes; ``image``
             averages the classes of each image, then the images; ``class`` averages the images for each class, then the
             classes (mIoUD, mIoUI and mIoUC of JDTLosses).
         classes: ``all``; ``present``, those whose label exceeds `PRESENCE` in the pixels that are reduced over; or
-            ``foreground``, all but the first (of one channel, that channel). The mean of no classes is 0.
-        log_loss: -log(score) in the place of 1 - score.
-        class_weights: factors of the classes' losses before the mean, one a channel, at least 0; given as a sequence, a
+            ``foreground``, all but the first (or the only channel). The mean of no classes is 0.
+        log_loss: whether to use -log(score) instead of 1 - score.
+        class_weights: factors of the classes' losses before the mean, one for each channel, at least 0; a sequence, a
             tensor, an array, or a mapping from class indices. None for 1.
 
     Raises:
-        TypeError: if an attribute is of another type.
+        TypeError: if an attribute has the wrong type.
         ValueError: if an attribute lies outside its range.
     """
 
@@ -78,7 +78,7 @@ class RegionSetting:
     class_weights: ClassWeights | None = None
 
     def __post_init__(self) -> None:
-        """Checks the attributes; numbers become floats, class weights a tuple of them."""
+        """Checks the attributes and converts numbers to floats and class weights to a tuple of floats."""
         check_choice("overlap", self.overlap, OVERLAPS)
         check_choice("reduction", self.reduction, ("batch", "image", "class"))
         check_choice("classes", self.classes, ("all", "present", "foreground"))
@@ -101,11 +101,11 @@ def loss_from_sums(sums: PixelSums, setting: RegionSetting) -> Tensor:
     """Returns the region loss, a scalar, from sums over pixels.
 
     Args:
-        sums: with at least ``setting.required``.
-        setting: the loss.
+        sums: sums that include ``setting.required``.
+        setting: settings of the loss.
 
     Raises:
-        ValueError: if there are not as many class weights as channels.
+        ValueError: if the number of class weights is not that of channels.
     """
     counts, peak = confusion(sums, setting.overlap), sums.peak
     if setting.reduction == "batch":
@@ -122,11 +122,11 @@ def loss_from_sums(sums: PixelSums, setting: RegionSetting) -> Tensor:
 def class_losses(counts: Confusion, setting: RegionSetting) -> Tensor:
     """Returns the loss of each entry of the counts, before class weights and means.
 
-    1 - score is computed as (alpha fp + beta fn) / (tp + alpha fp + beta fn + s), which is exact near 0. Where the
-    denominator is 0, and for gamma < 1 where the loss is 0, the gradient is taken as 0.
+    1 - score is computed as (alpha fp + beta fn) / (tp + alpha fp + beta fn + s), which is accurate near 0. The
+    gradient is defined as 0 where the denominator is 0 and, for gamma < 1, where the loss is 0.
 
     Args:
-        counts: tensors of one shape, at least 0.
+        counts: tensors of the same shape, at least 0.
         setting: alpha, beta, gamma, smooth and log_loss of the loss.
     """
     error = setting.alpha * counts.fp + setting.beta * counts.fn
@@ -145,7 +145,7 @@ def class_losses(counts: Confusion, setting: RegionSetting) -> Tensor:
 
 
 def _weighted(losses: Tensor, weights: tuple[float, ...] | None) -> Tensor:
-    """Multiplies losses (B, C) with the weights of their classes, which stay numbers: none is copied."""
+    """Multiplies losses (B, C) by class weights, which stay Python numbers, so that none is copied to the device."""
     if weights is None:
         return losses
     if len(weights) != losses.shape[1]:
@@ -154,7 +154,7 @@ def _weighted(losses: Tensor, weights: tuple[float, ...] | None) -> Tensor:
 
 
 def _mean(values: Tensor, active: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Returns the mean of the active values along `dim` (0 of none), and where there were any."""
+    """Returns the mean of the active values along `dim`, 0 if there are none, and whether there are any."""
     number = active.sum(dim)
     return torch.where(active, values, 0).sum(dim) / number.clamp_min(1), number > 0
 
@@ -174,20 +174,20 @@ def region_loss(
         input: (B, C, ...) logits (C = 1: sigmoid, else softmax) or probabilities in [0, 1].
         target: (B, ...) integer classes, or (B, C, ...) soft labels in [0, 1] that sum to 1 over the classes.
         mask: (B, ...) bool or 0 and 1, the pixels to keep; None keeps all.
-        setting: which loss of the family.
+        setting: settings of the loss.
         from_logits: whether `input` holds logits.
-        check_values: whether values are checked too, which waits for the device; None does so on the CPU.
+        check_values: whether to check values too, which synchronises the device; None checks them on the CPU only.
 
     Raises:
         TypeError: if a dtype does not fit.
-        ValueError: if a shape or a value does not fit, or there are not as many class weights as channels.
+        ValueError: if a shape or a value does not fit, or the number of class weights is not that of channels.
     """
     sums = pixel_sums(input, target, mask, setting.required, from_logits=from_logits, check_values=check_values)
     return loss_from_sums(sums, setting)
 
 
 class FocalOptions(TypedDict, total=False):
-    """Keywords that every named loss takes, as documented in `RegionLoss`."""
+    """Keyword arguments of all named losses, as documented in `RegionLoss`."""
 
     smooth: float
     reduction: Reduction
@@ -199,28 +199,28 @@ class FocalOptions(TypedDict, total=False):
 
 
 class RegionOptions(FocalOptions, total=False):
-    """Keywords of the losses that do not name gamma among their arguments."""
+    """Keyword arguments of the losses for which gamma is not a positional argument."""
 
     gamma: float
 
 
 class RegionLoss(PixelSumLoss):
-    """A region loss with all its settings free; the named losses below fix some of them.
+    """A region loss with all settings free; the named losses below fix some of them.
 
-    Call it with ``(input, target, mask=None)`` as `region_loss`.
+    Call it with ``(input, target, mask=None)``, like `region_loss`.
 
     Args:
-        overlap: how prediction and label overlap, see `dmseg.losses.counts.confusion`.
+        overlap: definition of the overlap, see `dmseg.losses.counts.confusion`.
         alpha: weight of false positives.
         beta: weight of false negatives.
         gamma: power of each class's loss before the mean.
         smooth: s of the score, in pixels.
         reduction: ``batch``, ``image`` or ``class``.
         classes: ``all``, ``present`` or ``foreground``.
-        log_loss: -log(score) in the place of 1 - score.
+        log_loss: whether to use -log(score) instead of 1 - score.
         class_weights: factors of the classes' losses.
         from_logits: whether the input holds logits.
-        check_values: whether values are checked, None for on the CPU only.
+        check_values: whether to check values; None checks them on the CPU only.
 
     Raises:
         ValueError: if a setting lies outside its range, see `RegionSetting`.
@@ -246,7 +246,7 @@ class RegionLoss(PixelSumLoss):
         self.setting = setting
 
     def __init_subclass__(cls) -> None:
-        """Spells the ``**options`` of a named loss out in its signature, for `help` and checks of configurations."""
+        """Lists the ``**options`` of a named loss in its signature, for `help` and configuration checks."""
         super().__init_subclass__()
         shared = inspect.signature(RegionLoss.__init__).parameters.values()
         own = [p for p in inspect.signature(cls.__init__).parameters.values() if p.kind is not p.VAR_KEYWORD][1:]
@@ -274,8 +274,8 @@ class SoftDiceLoss(RegionLoss):
     """SDL, 1 - 2 sum xy / (sum x + sum y) (Eq. 1). Wrong for soft labels: for y = 0.5 its minimum is at x = 1.
 
     Args:
-        squared: squares in the denominator, 1 - 2 sum xy / (sum x^2 + sum y^2), the L2 form of V-Net, whose minimum
-            is at the label.
+        squared: whether to square in the denominator, 1 - 2 sum xy / (sum x^2 + sum y^2), the form of V-Net, whose
+            minimum is at the label.
         **options: keywords of `RegionLoss`.
     """
 
@@ -284,10 +284,10 @@ class SoftDiceLoss(RegionLoss):
 
 
 class SoftJaccardLoss(RegionLoss):
-    """SJL, 1 - sum xy / (sum x + sum y - sum xy) (Eq. 2). Wrong for soft labels as `SoftDiceLoss` is.
+    """SJL, 1 - sum xy / (sum x + sum y - sum xy) (Eq. 2). Wrong for soft labels, like `SoftDiceLoss`.
 
     Args:
-        squared: squares in the denominator, the L2 form, whose minimum is at the label.
+        squared: whether to square in the denominator; the minimum is then at the label.
         **options: keywords of `RegionLoss`.
     """
 
@@ -296,7 +296,7 @@ class SoftJaccardLoss(RegionLoss):
 
 
 class SoftTverskyLoss(RegionLoss):
-    """STL (Eq. 21; Salehi et al. 2017). Wrong for soft labels as `SoftDiceLoss` is: use `CompatibleTverskyLoss`.
+    """STL (Eq. 21; Salehi et al. 2017). Wrong for soft labels, like `SoftDiceLoss`; use `CompatibleTverskyLoss`.
 
     Args:
         alpha: weight of false positives.
@@ -372,7 +372,7 @@ class CompatibleFocalTverskyLoss(RegionLoss):
     Args:
         alpha: weight of false positives.
         beta: weight of false negatives.
-        gamma: more than 1 makes little of small errors and much of large ones.
+        gamma: values above 1 reduce the weight of small errors relative to large ones.
         **options: keywords of `RegionLoss`.
     """
 

@@ -1,1 +1,1 @@
-"""Methods: how a network is made, trained and asked, each one class and one file of ``configs/method`` (floor 2)."""
+"""Methods: how a network is built, trained and used for prediction; one class and one ``configs/method`` file each."""

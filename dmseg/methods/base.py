@@ -13,7 +13,7 @@ from dmseg.training.optim import build_optimizer, build_schedule
 from dmseg.training.predictor import Predictor
 
 Streams = Callable[[str], torch.Generator]
-"""Gives a run's stream of random numbers by its name."""
+"""Returns a run's stream of random numbers by name."""
 
 
 class Method:
@@ -26,7 +26,7 @@ class Method:
     uses_raters = False
 
     def network(self, model: ModelSettings, n_channels: int, task: Task) -> nn.Module:
-        """Builds the untrained network; draws from torch's global random numbers.
+        """Builds the untrained network, using torch's global random numbers.
 
         Args:
             model: architecture, encoder, weights and options.
@@ -43,7 +43,7 @@ class Method:
 
         Args:
             loss: the configured loss.
-            streams: for what the objective draws itself.
+            streams: random streams for the objective.
 
         Raises:
             UserError: if the settings do not fit.
@@ -55,7 +55,7 @@ class Method:
         return build_optimizer(network, settings)
 
     def schedule(self, optimizer: optim.Optimizer, settings: OptimSettings, total: int) -> optim.lr_scheduler.LambdaLR:
-        """The learning rates of a training of so many steps."""
+        """The learning rates of a training with `total` steps."""
         return build_schedule(optimizer, settings, total)
 
     def predictor(self, network: nn.Module, streams: Streams) -> Predictor:
@@ -64,10 +64,10 @@ class Method:
 
 
 class RaterMethod(Method):
-    """A method that tells the raters of a task apart; see `identified_raters.check_raters`.
+    """A method that distinguishes the raters of a task.
 
     Args:
-        anonymous_raters: see there; planning has asked.
+        anonymous_raters: see `identified_raters.check_raters`, which planning calls.
     """
 
     uses_raters = True

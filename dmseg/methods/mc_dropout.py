@@ -1,4 +1,4 @@
-"""Monte-Carlo dropout: dropout stays on at test, and many passes are averaged (Gal and Ghahramani, ICML 2016)."""
+"""Monte Carlo dropout: dropout stays on at test time, and several passes are averaged (Gal and Ghahramani 2016)."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ class MCDropout(Method):
     """Plain training of a network with dropout; the prediction is the mean softmax of several thinned networks.
 
     Args:
-        sites: where dropout goes, see `insert_dropout`.
+        sites: where to insert dropout, see `insert_dropout`.
         rate: share of channels that are dropped, in [0, 1).
         passes: number of thinned networks.
 
@@ -32,25 +32,25 @@ class MCDropout(Method):
         self._sites, self._rate, self._passes = sites, rate, passes
 
     def network(self, model: ModelSettings, n_channels: int, task: Task) -> nn.Module:
-        """The plain network with dropout in it; its parameters have the same names."""
+        """The plain network with dropout; its parameters keep their names."""
         network = build_model(**model.arguments, in_channels=n_channels)
         insert_dropout(network, self._sites, self._rate)
         return network
 
     def predictor(self, network: nn.Module, streams: Streams) -> Predictor:
-        """The mean of the passes, their masks from the stream ``mc_dropout``."""
+        """The mean of the passes, with masks from the stream ``mc_dropout``."""
         seeds = torch.randint(2**62, (self._passes,), generator=streams("mc_dropout"))
         return DropoutPredictor(network, seeds.tolist())
 
 
 class DropoutPredictor(Predictor):
-    """Mean softmax of thinned networks, the same ones for every image: batches do not change a prediction.
+    """Mean softmax of thinned networks, which are the same for all images, so predictions do not depend on batches.
 
-    The encoder, in which nothing is dropped, runs once for all of them.
+    The encoder, which has no dropout, runs once for all of them.
 
     Args:
-        network: with `ChannelDropout` in it.
-        seeds: of each thinned network's masks.
+        network: network with `ChannelDropout` modules.
+        seeds: seed of the masks of each thinned network.
     """
 
     def __init__(self, network: nn.Module, seeds: Sequence[int]) -> None:

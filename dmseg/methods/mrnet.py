@@ -1,4 +1,4 @@
-"""MRNet: conditions that say how far each rater is followed, and three modules (Ji et al., CVPR 2021)."""
+"""MRNet: training and prediction with conditions, which are weights of the raters (Ji et al., CVPR 2021)."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -19,16 +19,16 @@ from dmseg.training.optim import build_adam
 from dmseg.training.predictor import Predictor
 
 CONDITIONS = {"mean": 3 / 6, "mixed": 2 / 6, "single": 1 / 6}
-"""The conditions of a step, and what each one's loss weighs: all raters alike, random weights, one random rater."""
+"""Conditions of a step and the weights of their losses: equal weights, random weights, one random rater."""
 
 
 class MRNetMethod(RaterMethod):
-    """The configured network as host of the three modules; the prediction is that under equal weights of all raters.
+    """The configured network as backbone of the three modules; the prediction weights all raters equally.
 
     Args:
         anonymous_raters: see `RaterMethod`.
-        adam: ``lr`` and ``weight_decay`` of Adam, which takes SGD's place.
-        consistency: share of the consistency loss in that of the host, in [0, 1).
+        adam: ``lr`` and ``weight_decay`` of Adam, which replaces SGD.
+        consistency: share of the consistency loss in the backbone's loss, in [0, 1).
         widths: see `Widths`.
 
     Raises:
@@ -57,7 +57,7 @@ class MRNetMethod(RaterMethod):
         return MRNetObjective(self._consistency, streams("conditions"))
 
     def optimizer(self, network: nn.Module, settings: OptimSettings) -> optim.Optimizer:
-        """One Adam, which equals one for each module as none sends gradients into another."""
+        """One Adam, equivalent to one for each module, as no module sends gradients into another."""
         return build_adam(network, self._adam)
 
     def predictor(self, network: nn.Module, streams: Streams) -> Predictor:
@@ -68,57 +68,57 @@ class MRNetMethod(RaterMethod):
 class MRNetObjective(Objective):
     """Binary cross-entropy of all three modules under three conditions, and the consistency loss.
 
-    Weights of raters are spread over those who annotated the case; the label is the raters' mean with these weights.
+    Only raters who annotated a case have a weight; the label is the raters' mean with these weights.
 
     Args:
-        consistency: share of the consistency loss in that of the host.
-        stream: that conditions are drawn from.
+        consistency: share of the consistency loss in the backbone's loss.
+        stream: random stream for the conditions.
     """
 
     def __init__(self, consistency: float, stream: torch.Generator) -> None:
         self._consistency, self._stream = consistency, stream
 
     def losses(self, network: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, dict[str, Tensor]]:
-        """The sum of the three modules' losses, and each: ``coarse, consistency, raters, final``."""
+        """The sum of the three modules' losses, and its parts: ``coarse, consistency, raters, final``."""
         masks, present = batch.annotations
         keep = batch.mask.unsqueeze(1)
         conditions = draw_conditions(present, self._stream)
         targets = [torch.einsum("br,brhw->bhw", weights, masks).unsqueeze(1) for weights in conditions]
         image = batch.image.contiguous(memory_format=torch.channels_last)
         with autocast(image.device, precision):
-            answers: list[MRNetOutput] = network(image, conditions)
-            consistency = self._distance(network, image, answers[0], targets[0], keep)
+            outputs: list[MRNetOutput] = network(image, conditions)
+            consistency = self._distance(network, image, outputs[0], targets[0], keep)
         annotated = keep & present[:, :, None, None]
-        asked = list(zip(CONDITIONS.values(), answers, targets, strict=True))
+        weighted = list(zip(CONDITIONS.values(), outputs, targets, strict=True))
         parts = {
-            "coarse": _sum(share * _entropy(answer.coarse, target, keep) for share, answer, target in asked),
+            "coarse": _sum(share * _entropy(output.coarse, target, keep) for share, output, target in weighted),
             "consistency": consistency,
-            "raters": _sum(_entropy(answer.raters, masks, annotated) for answer in answers) / len(answers),
-            "final": _sum(share * _entropy(answer.final, target, keep) for share, answer, target in asked),
+            "raters": _sum(_entropy(output.raters, masks, annotated) for output in outputs) / len(outputs),
+            "final": _sum(share * _entropy(output.final, target, keep) for share, output, target in weighted),
         }
-        host = (1.0 - self._consistency) * parts["coarse"] + self._consistency * consistency
-        total = host + parts["raters"] + parts["final"]
+        backbone = (1.0 - self._consistency) * parts["coarse"] + self._consistency * consistency
+        total = backbone + parts["raters"] + parts["final"]
         return total, {name: value.detach() for name, value in parts.items()}
 
-    def _distance(self, network: nn.Module, image: Tensor, answer: MRNetOutput, target: Tensor, keep: Tensor) -> Tensor:
-        """The consistency loss under equal weights; 0 where it has no share."""
+    def _distance(self, network: nn.Module, image: Tensor, output: MRNetOutput, target: Tensor, keep: Tensor) -> Tensor:
+        """The consistency loss under equal weights; 0 if it has no share."""
         if not self._consistency:
             return image.new_zeros(())
-        prediction = torch.sigmoid(answer.coarse) * keep
+        prediction = torch.sigmoid(output.coarse) * keep
         distance: Tensor = network.reconstruction.distance(image, prediction, target)  # type: ignore[operator,union-attr]
         return distance
 
     def state(self) -> dict[str, Any]:
-        """Where the stream stands."""
+        """State of the random stream."""
         return {"conditions": self._stream.get_state()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Goes on from there."""
+        """Restores the random stream."""
         self._stream.set_state(state["conditions"])
 
 
 class MRNetPredictor(Predictor):
-    """The final prediction under equal weights; a sample is the mask under one rater alone."""
+    """The final prediction under equal weights; each sample is the mask under a single rater."""
 
     def probability(self, image: Tensor) -> Tensor:
         """Foreground probability (B, H, W)."""
@@ -130,22 +130,22 @@ class MRNetPredictor(Predictor):
         return torch.stack(self._final(image, self._single()), dim=1) >= 0.0
 
     def _single(self) -> Tensor:
-        """The conditions that follow one rater alone, (R, R)."""
+        """The conditions with a single rater, (R, R)."""
         n_raters: int = self.network.reconstruction.heads.out_channels  # type: ignore[union-attr,assignment]
         return torch.eye(n_raters)
 
     def _final(self, image: Tensor, conditions: Iterable[Tensor]) -> list[Tensor]:
         """Logits (B, H, W) of the prediction under each condition (R,)."""
         everywhere = [condition.to(image.device).expand(len(image), -1) for condition in conditions]
-        return [answer.final[:, 0].float() for answer in self.network(image, everywhere)]
+        return [output.final[:, 0].float() for output in self.network(image, everywhere)]
 
 
 def draw_conditions(present: Tensor, stream: torch.Generator) -> list[Tensor]:
-    """Weights of the raters under each of the `CONDITIONS`, (B, R) each, that sum to 1 over those present.
+    """Draws the raters' weights for each of the `CONDITIONS`, (B, R) each; they sum to 1 over the raters present.
 
     Args:
         present: (B, R) bool, which raters annotated the case.
-        stream: CPU generator of the random numbers: the mixed weights are whole numbers from 1 to 10, normalised.
+        stream: CPU generator of the random numbers. Mixed weights are integers from 1 to 10, normalised.
     """
     mixed = torch.randint(1, 11, present.shape, generator=stream).to(present.device, non_blocking=True)
     ranks = torch.rand(present.shape, generator=stream).to(present.device, non_blocking=True)
@@ -154,7 +154,7 @@ def draw_conditions(present: Tensor, stream: torch.Generator) -> list[Tensor]:
 
 
 def _entropy(logits: Tensor, target: Tensor, keep: Tensor) -> Tensor:
-    """Binary cross-entropy, the mean over the kept pixels."""
+    """Binary cross-entropy, averaged over the kept pixels."""
     kept = keep.expand_as(target).float()
     total = functional.binary_cross_entropy_with_logits(logits.float(), target, weight=kept, reduction="sum")
     return total / kept.sum().clamp_min(1.0)

@@ -23,7 +23,7 @@ class MultiHead(RaterMethod):
     """
 
     def network(self, model: ModelSettings, n_channels: int, task: Task) -> nn.Module:
-        """A network to (B, 2 R, H, W): background and foreground of the first rater, of the second, and so on."""
+        """A network with output (B, 2 R, H, W): background and foreground of the first rater, the second, and so on."""
         return build_model(**model.arguments, in_channels=n_channels, classes=N_CLASSES * len(task.raters))
 
     def objective(self, loss: LossSettings, streams: Streams) -> Objective:
@@ -36,9 +36,9 @@ class MultiHead(RaterMethod):
 
 
 class HeadsObjective(Objective):
-    """Mean, over the raters who annotated a case of the batch, of each head's loss on its own rater's annotations.
+    """Mean loss of the heads, each against the annotations of its own rater.
 
-    A head learns nothing from a case that its rater did not annotate.
+    A head is not trained on cases that its rater did not annotate; heads without any case in the batch do not count.
 
     Args:
         loss: compound loss of logits, target and mask.
@@ -56,7 +56,8 @@ class HeadsObjective(Objective):
         for rater, share in enumerate(found / found.sum().clamp_min(1.0)):
             foreground = raters[:, rater : rater + 1]
             mask = batch.mask & present[:, rater, None, None]
-            value, terms = self._loss.forward_parts(heads[:, rater], _one_hot(foreground), mask)
+            label = torch.cat([1.0 - foreground, foreground], dim=1)
+            value, terms = self._loss.forward_parts(heads[:, rater], label, mask)
             total = total + share * value
             parts = {name: parts.get(name, 0.0) + share * term for name, term in terms.items()}
         return total, parts
@@ -83,7 +84,3 @@ class HeadsPredictor(Predictor):
 def split_heads(logits: Tensor) -> Tensor:
     """Logits (B, 2 R, H, W) as (B, R, 2, H, W)."""
     return logits.reshape(logits.shape[0], -1, N_CLASSES, *logits.shape[2:])
-
-
-def _one_hot(foreground: Tensor) -> Tensor:
-    return torch.cat([1.0 - foreground, foreground], dim=1)

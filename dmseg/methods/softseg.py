@@ -19,16 +19,16 @@ from dmseg.training.predictor import Predictor
 
 
 class SoftSeg(Method):
-    """One output channel; its activation is the soft prediction, at test always normalised for each image alone.
+    """One output channel whose activation is the soft prediction; at test time each image is normalised on its own.
 
     Args:
-        maximum: what the activation is divided by the maximum of in training: ``image`` or ``batch``.
-        theta: see `AdaptiveWingLoss`, as the next three.
+        maximum: whether, in training, the activation is divided by the maximum of each ``image`` or of the ``batch``.
+        theta: threshold, see `AdaptiveWingLoss` for this and the next three.
         alpha: power.
         omega: height.
         epsilon: width.
         reduction: ``mean`` or ``sum`` over pixels.
-        adam: ``lr`` and ``weight_decay`` of Adam, which takes SGD's place.
+        adam: ``lr`` and ``weight_decay`` of Adam, which replaces SGD.
 
     Raises:
         UserError: if an option lies outside its range.
@@ -51,7 +51,7 @@ class SoftSeg(Method):
         self._per_image, self._adam = maximum == "image", adam
 
     def network(self, model: ModelSettings, n_channels: int, task: Task) -> nn.Module:
-        """A network to (B, 1, H, W)."""
+        """A network with output (B, 1, H, W)."""
         return build_model(**model.arguments, in_channels=n_channels, classes=1)
 
     def objective(self, loss: LossSettings, streams: Streams) -> Objective:
@@ -71,7 +71,7 @@ class WingObjective(Objective):
     """Adaptive wing loss between the normalised ReLU and the foreground label.
 
     Args:
-        loss: of probabilities (B, 1, H, W).
+        loss: loss of probabilities (B, 1, H, W).
         per_image: see `normalized_relu`.
     """
 
@@ -79,7 +79,7 @@ class WingObjective(Objective):
         self._loss, self._per_image = loss, per_image
 
     def losses(self, network: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, which has no parts; padding does not enter the maximum."""
+        """The loss, which has no parts; padding does not count for the maximum."""
         logits = forward(network, batch.image, precision).float()
         kept = logits.masked_fill(~batch.mask.unsqueeze(1), 0.0)
         value = self._loss(normalized_relu(kept, self._per_image), batch.target[:, 1:], batch.mask)

@@ -1,21 +1,21 @@
-"""SoftSeg's last activation."""
+"""The output activation of SoftSeg."""
 
 import torch
 from torch import Tensor
 
 
 def normalized_relu(logits: Tensor, per_image: bool = True) -> Tensor:
-    """ReLU over its own maximum: relu(x) / max relu(x) (Gros et al., MedIA 2021; ivadomed, ``models.py``).
+    """ReLU divided by its maximum: relu(x) / max relu(x) (Gros et al., MedIA 2021; ivadomed, ``models.py``).
 
-    Where no logit is above 0 the result is 0 and the gradient that of the identity, so that a network which says
-    nothing is still told where it should; ivadomed has 0 there too, but its gradient, of 0 / 0, is not a number.
+    If no logit is above 0 the result is 0 and the gradient is that of the identity, so that a network which predicts
+    only 0 can still learn. ivadomed also returns 0 then, but its gradient is NaN (0 / 0).
 
     Args:
         logits: (B, C, ...).
-        per_image: the maximum of each image, or of the whole batch as ivadomed takes it.
+        per_image: whether to use the maximum of each image, or that of the whole batch as ivadomed does.
 
     Returns:
-        (B, C, ...) in [0, 1], of the logits' dtype.
+        (B, C, ...) in [0, 1], in the dtype of the logits.
     """
     positive = torch.relu(logits)
     over = tuple(range(1 if per_image else 0, logits.ndim))

@@ -16,7 +16,7 @@ from dmseg.errors import UserError, cut
 from dmseg.models.weights import HUB
 
 N_CLASSES = 2
-"""Background and foreground, always a softmax over both (paper, section 2; JDTLosses)."""
+"""Background and foreground, with a softmax over both (paper, section 2; JDTLosses)."""
 
 log = logging.getLogger(__name__)
 
@@ -31,15 +31,15 @@ def build_model(
     options: Mapping[str, Any] | None = None,
     encoder_options: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """Builds a network and loads its encoder's weights. Draws from torch's global random numbers.
+    """Builds a network and loads its encoder's weights. Uses torch's global random numbers.
 
     Args:
-        architecture: a network of segmentation_models_pytorch, for example ``Unet``.
+        architecture: class name in segmentation_models_pytorch, for example ``Unet``.
         encoder: name of a timm network.
         in_channels: image channels, 1 to 4; ImageNet stems are adapted (summed or repeated) as timm does.
         classes: channels of the output.
-        weights: ``imagenet``, path of a safetensors file, or None for random ones.
-        options: further arguments of the architecture; those that are None are left out.
+        weights: ``imagenet``, path of a safetensors file, or None for random weights.
+        options: further arguments of the architecture; None values are left out.
         encoder_options: further arguments of the encoder.
 
     Returns:
@@ -80,8 +80,12 @@ def load_encoder(encoder: nn.Module, path: Path, in_channels: int) -> None:
     Raises:
         UserError: if the file is missing or damaged, or does not belong to this encoder.
     """
-    state = _adapted(_read_weights(path), encoder.state_dict(), in_channels)
     own = {name: value.shape for name, value in encoder.state_dict().items()}
+    state = _read_weights(path)
+    for name, value in state.items():
+        shape = own.get(name)
+        if shape is not None and value.ndim == 4 and value.shape != shape and shape[1] == in_channels:
+            state[name] = adapt_input_conv(in_channels, value)  # the first convolution, as timm does
     fits = {name: value for name, value in state.items() if own.get(name) == value.shape}
     ignored = sorted(set(state) - set(fits))
     missing = sorted(name for name in set(own) - set(fits) if not name.endswith("num_batches_tracked"))
@@ -101,10 +105,10 @@ def load_encoder(encoder: nn.Module, path: Path, in_channels: int) -> None:
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file by name; values that are not finite are refused."""
+    """Reads the tensors of a safetensors file by name; refuses values that are not finite."""
     ending = "it may be null, imagenet or the path of a safetensors file"
     try:
-        if not path.is_file():  # a pipe is waited for
+        if not path.is_file():  # reading a pipe would block
             raise FileNotFoundError("it is not a regular file")
         state = load_file(path)
     except (OSError, SafetensorError, ValueError, OverflowError, MemoryError) as error:
@@ -116,19 +120,6 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     if odd is not None:
         raise UserError(f"model.weights={path} has values in {odd[:100]!r} that are not finite; {ending}")
     return state
-
-
-def _adapted(state: Mapping[str, Tensor], own: Mapping[str, Tensor], in_channels: int) -> dict[str, Tensor]:
-    """Adapts the stem convolution to the number of image channels, as timm does."""
-
-    def fit(name: str, value: Tensor) -> Tensor:
-        mine = own.get(name)
-        if mine is None or value.ndim != 4 or value.shape == mine.shape or mine.shape[1] != in_channels:
-            return value
-        adapted: Tensor = adapt_input_conv(in_channels, value)
-        return adapted
-
-    return {name: fit(name, value) for name, value in state.items()}
 
 
 def _build_message(architecture: str, encoder: str, weights: str | None, error: Exception) -> str:
@@ -148,7 +139,7 @@ def _list(names: list[str]) -> str:
 def split_parameters(
     model: nn.Module,
 ) -> tuple[list[tuple[str, nn.Parameter]], list[tuple[str, nn.Parameter]]]:
-    """Parameters of the encoder and of everything else, by name."""
+    """Trainable parameters of the encoder and of the rest of the network, with names."""
     named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
     encoder = [(name, value) for name, value in named if name.startswith("encoder.")]
     return encoder, [(name, value) for name, value in named if not name.startswith("encoder.")]

@@ -1,4 +1,4 @@
-"""A convolutional LSTM, one step of it: how MRNet lets a condition shape features."""
+"""One step of a convolutional LSTM, by which MRNet conditions features on the raters' weights."""
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +10,12 @@ State = tuple[Tensor, Tensor]
 class ConvLSTMCell(nn.Module):
     """One step of an LSTM whose gates are a convolution of input and hidden state (Shi et al., NeurIPS 2015).
 
-    There are no peepholes. Input, forget, cell and output gate stand in `torch.nn.LSTMCell`'s order.
+    There are no peephole connections. The gates have the order of `torch.nn.LSTMCell`: input, forget, cell, output.
 
     Args:
         inputs: channels of the input.
         hidden: channels of the state.
-        kernel: odd edge of the convolution.
+        kernel: odd edge length of the convolution.
     """
 
     def __init__(self, inputs: int, hidden: int, kernel: int = 3) -> None:
@@ -36,10 +36,10 @@ class ConvLSTMCell(nn.Module):
 
 
 class ConditionedStep(nn.Module):
-    """One step of a ConvLSTM on features; the condition, embedded, is its first hidden and cell state.
+    """One step of a ConvLSTM on features; the embedded condition is its initial hidden and cell state.
 
-    Where the features have another number of channels than the LSTM, one-by-one convolutions lead in and out, as the
-    gates alone have 18 weights a pair of channels: 302 million for the 2048 of a ResNet50.
+    If the features and the LSTM differ in their number of channels, 1x1 convolutions project the features to the LSTM
+    and back. An LSTM with the 2048 channels of a ResNet50 would have 302 million weights in its gates alone.
 
     Args:
         conditions: length of the condition.
@@ -55,7 +55,7 @@ class ConditionedStep(nn.Module):
         self.leave = nn.Identity() if channels == width else nn.Conv2d(width, channels, 1)
 
     def forward(self, features: Tensor, condition: Tensor) -> Tensor:
-        """Conditioned features.
+        """Returns the conditioned features, (B, channels, H, W).
 
         Args:
             features: (B, channels, H, W).

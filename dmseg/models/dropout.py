@@ -1,4 +1,4 @@
-"""Dropout of channels that can be kept on at test, with masks that are drawn once for all images."""
+"""Dropout of channels that can stay on at test time, with the same masks for all images."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -12,13 +12,13 @@ from dmseg.limits import DROPOUT_SITES
 
 
 class ChannelDropout(nn.Module):
-    """Drops whole channels in training (torch's own random numbers), and at test if it is given a stream.
+    """Drops whole channels in training, with torch's global random numbers, and at test time if it has a stream.
 
     Args:
-        rate: share of channels that are dropped, in [0, 1).
+        rate: share of channels to drop, in [0, 1).
 
     Attributes:
-        stream: CPU generator that masks are drawn from in evaluation mode, or None for no dropout there.
+        stream: CPU generator of the masks in evaluation mode; None for no dropout.
     """
 
     def __init__(self, rate: float) -> None:
@@ -27,7 +27,7 @@ class ChannelDropout(nn.Module):
         self.stream: torch.Generator | None = None
 
     def forward(self, values: Tensor) -> Tensor:
-        """Drops channels of (B, C, H, W); at test the same ones for all B, so that a mask is one thinned network."""
+        """Drops channels of (B, C, H, W); in evaluation mode the same ones for all B, as of one thinned network."""
         if self.training:
             return functional.dropout2d(values, self.rate)
         if self.stream is None:
@@ -38,19 +38,19 @@ class ChannelDropout(nn.Module):
 
 
 def insert_dropout(network: nn.Module, sites: Sequence[str], rate: float) -> list[ChannelDropout]:
-    """Puts dropout into a network of segmentation-models-pytorch; its parameters and their names stay.
+    """Inserts dropout into a network of segmentation-models-pytorch without renaming its parameters.
 
     Args:
-        network: with ``encoder``, ``decoder`` and ``segmentation_head``.
+        network: network with ``encoder``, ``decoder`` and ``segmentation_head``.
         sites: ``bottleneck`` (the encoder's last feature map), ``decoder`` (after each of its blocks), ``head`` (before
             the last convolution).
-        rate: share of channels that are dropped.
+        rate: share of channels to drop.
 
     Returns:
         The dropout modules, in the order of the sites.
 
     Raises:
-        UserError: if a site is unknown, or the architecture does not have it.
+        UserError: if a site is unknown or missing in the architecture.
     """
     found = [dropout for site in sites for dropout in _insert(network, site, rate)]
     network.dropouts = nn.ModuleList(found)
@@ -74,14 +74,14 @@ def _insert(network: nn.Module, site: str, rate: float) -> list[ChannelDropout]:
 
 
 def _after(module: nn.Module, rate: float) -> ChannelDropout:
-    """Dropout of a module's output."""
+    """Adds dropout to a module's output."""
     dropout = ChannelDropout(rate)
     module.register_forward_hook(partial(_drop, dropout))
     return dropout
 
 
 def _before(decoder: nn.Module, rate: float) -> ChannelDropout:
-    """Dropout of the last of the feature maps that a decoder is given."""
+    """Adds dropout to the last feature map that enters a decoder."""
     dropout = ChannelDropout(rate)
     decoder.register_forward_pre_hook(partial(_drop_last, dropout))
     return dropout

@@ -1,14 +1,18 @@
-"""MRNet: a network that is told which raters to follow, and how the raters differ (Ji et al., CVPR 2021).
+"""MRNet: a network conditioned on a weight for each rater, which also predicts how the raters differ (Ji et al. 2021).
 
-Three parts, of which none sends gradients into another (as in the authors' code): the host, a network of
-segmentation-models-pytorch with the condition at its bottleneck (expertise-aware inferring), gives a coarse
-prediction; a second network guesses each rater's annotation from image and coarse prediction (multi-rater
-reconstruction); and attention on where the prediction and the raters' disagreement lie gives the final prediction
-(multi-rater perception).
+It has three parts, none of which sends gradients into another (as in the authors' code):
+
+- the backbone, a network of segmentation-models-pytorch with the condition at its bottleneck, predicts a coarse mask
+  (the paper's expertise-aware inferring);
+- a second network predicts each rater's annotation from the image and the coarse mask (multi-rater reconstruction);
+- attention to the coarse mask and to the raters' disagreement gives the final prediction (multi-rater perception).
+
+Ji et al., "Learning calibrated medical image segmentation via multi-rater agreement modeling", CVPR 2021.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +23,7 @@ from dmseg.limits import MRNET_BLOCKS
 from dmseg.models.conv_lstm import ConditionedStep
 
 RATES = (1, 6, 12, 18)
-"""Dilations of its pyramid of atrous convolutions."""
+"""Dilations of the pyramid of atrous convolutions."""
 
 BLUR = 31
 """Edge of the attention's blur, in pixels."""
@@ -30,11 +34,11 @@ class Widths:
     """Numbers of channels.
 
     Attributes:
-        bottleneck: of the host's ConvLSTM.
-        encoder: of the second network's five blocks; the last one's is also that of its ConvLSTM.
-        context: of its pyramid and decoder.
-        detail: of the features of its third block that its decoder sees.
-        perception: of the features that attention is paid to.
+        bottleneck: of the backbone's ConvLSTM.
+        encoder: of the five blocks of the reconstruction network; the last is also the width of its ConvLSTM.
+        context: of the reconstruction network's pyramid and decoder.
+        detail: of the features of its third block that are passed to its decoder.
+        perception: of the features that attention is applied to.
     """
 
     bottleneck: int
@@ -46,12 +50,12 @@ class Widths:
 
 @dataclass(frozen=True)
 class MRNetOutput:
-    """What the network says under one condition, as logits of the foreground.
+    """Outputs of the network under one condition, as logits of the foreground.
 
     Attributes:
-        coarse: (B, 1, H, W), of the host.
+        coarse: (B, 1, H, W), output of the backbone.
         raters: (B, R, H, W), each rater's annotation.
-        final: (B, 1, H, W), the prediction.
+        final: (B, 1, H, W), the final prediction.
     """
 
     coarse: Tensor
@@ -63,44 +67,56 @@ class MRNet(nn.Module):
     """The three parts together.
 
     Args:
-        host: a network of segmentation-models-pytorch to one channel.
+        backbone: a network of segmentation-models-pytorch with one output channel.
         n_channels: image channels.
         n_raters: R.
         widths: numbers of channels.
     """
 
-    def __init__(self, host: nn.Module, n_channels: int, n_raters: int, widths: Widths) -> None:
+    def __init__(self, backbone: nn.Module, n_channels: int, n_raters: int, widths: Widths) -> None:
         super().__init__()
-        self.host = host
-        bottleneck: int = host.encoder.out_channels[-1]  # type: ignore[union-attr,index,assignment]
-        decoded: int = host.segmentation_head[0].in_channels  # type: ignore[index,union-attr]
+        self.backbone = backbone
+        bottleneck: int = backbone.encoder.out_channels[-1]  # type: ignore[union-attr,index,assignment]
+        decoded: int = backbone.segmentation_head[0].in_channels  # type: ignore[index,union-attr]
         self.expertise = ConditionedStep(n_raters, bottleneck, widths.bottleneck)
         self.reconstruction = Reconstruction(n_channels, n_raters, widths)
         self.perception = Perception(decoded, widths.perception)
 
     def forward(self, image: Tensor, conditions: Sequence[Tensor]) -> list[MRNetOutput]:
-        """What it says under each condition; the host's encoder, which sees none, runs once.
+        """Outputs under each condition; the backbone's encoder, which no condition enters, runs once.
 
         Args:
             image: (B, C, H, W).
             conditions: weights of the raters, each (B, R), that sum to 1 over the raters.
         """
-        self.host.check_input_shape(image)  # type: ignore[operator]
-        features = self.host.encoder(image)  # type: ignore[operator]
-        return [self._answer(image, features, condition) for condition in conditions]
+        self.backbone.check_input_shape(image)  # type: ignore[operator]
+        features = self.backbone.encoder(image)  # type: ignore[operator]
+        return [self._predict(image, features, condition) for condition in conditions]
 
-    def _answer(self, image: Tensor, features: Sequence[Tensor], condition: Tensor) -> MRNetOutput:
+    def _predict(self, image: Tensor, features: Sequence[Tensor], condition: Tensor) -> MRNetOutput:
         conditioned = [*features[:-1], self.expertise(features[-1], condition)]
-        decoded: Tensor = self.host.decoder(conditioned)  # type: ignore[operator]
-        coarse: Tensor = self.host.segmentation_head(decoded)  # type: ignore[operator]
+        decoded: Tensor = self.backbone.decoder(conditioned)  # type: ignore[operator]
+        coarse: Tensor = self.backbone.segmentation_head(decoded)  # type: ignore[operator]
         given = coarse.detach()
         raters: Tensor = self.reconstruction(image, torch.sigmoid(given), condition)
         final: Tensor = self.perception(decoded.detach(), given, raters.detach())
         return MRNetOutput(coarse, raters, final)
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401
+        """Like torch's method; also loads weights stored when the backbone was called ``host``."""
+        return super().load_state_dict(self.current_names(state_dict), strict, assign)
+
+    @staticmethod
+    def current_names(weights: Mapping[str, Any]) -> dict[str, Any]:
+        """Stored weights under the names that the parameters and buffers have now."""
+        return {
+            f"backbone.{name.removeprefix('host.')}" if name.startswith("host.") else name: value
+            for name, value in weights.items()
+        }
+
 
 class Reconstruction(nn.Module):
-    """Guesses each rater's annotation from the image, a prediction and the condition it was made under.
+    """Predicts each rater's annotation from the image, a coarse prediction and the condition it was made under.
 
     Args:
         n_channels: image channels.
@@ -134,15 +150,15 @@ class Reconstruction(nn.Module):
         return raters
 
     def distance(self, image: Tensor, prediction: Tensor, label: Tensor) -> Tensor:
-        """How far the encoder's maps of a prediction lie from those of the label: the consistency loss.
+        """Distance between the encoder's maps of a prediction and those of the label: the consistency loss.
 
-        Squared distances of rows, averaged over the batch, channels and rows of a map, added over the six maps, divided
-        by 1000. The gradient reaches the prediction; the encoder is a fixed measure.
+        Squared distances between rows, averaged over the batch, channels and rows of a map, summed over the six maps
+        and divided by 1000. Gradients reach the prediction, but not the encoder's parameters.
 
         Args:
             image: (B, C, H, W).
             prediction: (B, 1, H, W) in [0, 1].
-            label: likewise, the mean of the raters.
+            label: (B, 1, H, W) in [0, 1], the mean of the raters.
         """
         fixed = {name: value.detach() for name, value in self.encoder.named_parameters()}
         kept = {name: value.clone() for name, value in self.encoder.named_buffers()}
@@ -154,7 +170,7 @@ class Reconstruction(nn.Module):
 
 
 class Encoder(nn.Module):
-    """VGG16 with batch normalisation and PReLU, after a convolution to three channels; 1/16 of the size at its end.
+    """VGG16 with batch normalisation and PReLU after a convolution to three channels; its output has 1/16 of the size.
 
     Args:
         channels: of the input.
@@ -164,11 +180,13 @@ class Encoder(nn.Module):
     def __init__(self, channels: int, widths: Sequence[int]) -> None:
         super().__init__()
         self.stem = nn.Conv2d(channels, 3, 3, padding=1)
-        before = (3, *widths[:-1])
-        self.blocks = nn.ModuleList(map(_block, before, widths, MRNET_BLOCKS))
+        self.blocks = nn.ModuleList(
+            nn.Sequential(_convolution(before, width), *(_convolution(width, width) for _ in range(count - 1)))
+            for before, width, count in zip((3, *widths[:-1]), widths, MRNET_BLOCKS, strict=True)
+        )
 
     def forward(self, values: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Six maps: of the first convolution, of four blocks after pooling, and of the last; and the third unpooled."""
+        """Six maps (first convolution, four pooled blocks, last block), and the third block's map before pooling."""
         maps = [self.stem(values)]
         for index, block in enumerate(self.blocks):
             values = block(maps[-1])
@@ -180,7 +198,7 @@ class Encoder(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """Atrous convolutions of growing dilation and a pooled branch, each added to those before, then merged.
+    """Atrous convolutions of increasing dilation and a pooled branch; each is added to the sum before it, then merged.
 
     Args:
         channels: of the input.
@@ -203,11 +221,11 @@ class Pyramid(nn.Module):
 
 
 class Perception(nn.Module):
-    """The final prediction, from the host's features where the coarse prediction and the raters' disagreement lie.
+    """The final prediction, with attention to the coarse prediction and to the raters' disagreement.
 
     Args:
-        channels: of the features.
-        width: of the features that attention is paid to.
+        channels: of the backbone's features.
+        width: of the features that attention is applied to.
     """
 
     def __init__(self, channels: int, width: int) -> None:
@@ -233,19 +251,19 @@ class Perception(nn.Module):
         return final
 
     def _attention(self, values: Tensor) -> Tensor:
-        """Values, or their blur stretched to [0, 1] where that is larger."""
+        """The pixel-wise maximum of the values and their blur, which is rescaled to [0, 1]."""
         blurred: Tensor = self.blur(values)
         low, high = blurred.amin(dim=(2, 3), keepdim=True), blurred.amax(dim=(2, 3), keepdim=True)
         return torch.maximum((blurred - low) / (high - low + 1e-8), values)
 
 
 class Blur(nn.Module):
-    """Convolution of a map with one large learnable kernel, at first a Gaussian; zeros beyond the border.
+    """Convolution of a zero-padded map with one large learnable kernel, initialised as a Gaussian.
 
     It is computed in the frequency domain, which takes 1/30 to 1/50 of the time on a CPU.
 
     Args:
-        edge: odd edge of the kernel.
+        edge: odd edge length of the kernel.
     """
 
     def __init__(self, edge: int) -> None:
@@ -253,7 +271,7 @@ class Blur(nn.Module):
         self.weight = nn.Parameter(gaussian_kernel(edge))
 
     def forward(self, values: Tensor) -> Tensor:
-        """(B, 1, H, W) to the same, float32."""
+        """(B, 1, H, W) to the same shape, float32."""
         edge = len(self.weight)
         height, width = values.shape[2:]
         size = (height + edge - 1, width + edge - 1)
@@ -263,20 +281,19 @@ class Blur(nn.Module):
 
 
 def gaussian_kernel(edge: int, reach: float = 4.0) -> Tensor:
-    """Weights of a blur, (edge, edge), that sum to 1: square roots of the normal mass of pixels out to +-`reach`.
+    """Weights (edge, edge) of a blur that sum to 1: square roots of the normal probability of each pixel.
 
-    The authors' code takes the root, which makes the Gaussian wider by the square root of 2.
+    The square root follows the authors' code; it makes the Gaussian wider by a factor of sqrt(2).
+
+    Args:
+        edge: odd edge length.
+        reach: half the width of the kernel in standard deviations.
     """
     pixel = (2.0 * reach + 1.0) / edge
     bounds = torch.linspace(-reach - pixel / 2, reach + pixel / 2, edge + 1, dtype=torch.float64)
     mass = torch.special.ndtr(bounds).diff()
     kernel = torch.outer(mass, mass).sqrt()
     return (kernel / kernel.sum()).float()
-
-
-def _block(before: int, width: int, count: int) -> nn.Sequential:
-    """Convolutions of one size."""
-    return nn.Sequential(*(_convolution(before if index == 0 else width, width) for index in range(count)))
 
 
 def _convolution(before: int, width: int, kernel: int = 3, dilation: int = 1) -> nn.Sequential:
@@ -287,7 +304,7 @@ def _convolution(before: int, width: int, kernel: int = 3, dilation: int = 1) ->
 
 
 def _resize(values: Tensor, like: Tensor) -> Tensor:
-    """Resized bilinearly to the size of another map."""
+    """Resizes a map bilinearly to the size of another."""
     if values.shape[2:] == like.shape[2:]:
         return values
     return functional.interpolate(values, size=like.shape[2:], mode="bilinear", align_corners=True)

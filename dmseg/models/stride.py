@@ -1,4 +1,4 @@
-"""Which image sizes an architecture takes. Imports no torch, so that planning may ask."""
+"""Image sizes that an architecture accepts. Does not import torch, so that planning can use it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,14 +15,14 @@ DEFAULTS = {
     "UPerNet": 32,
     "UnetPlusPlus": 32,
 }
-"""Architectures of segmentation-models-pytorch whose image edges must be multiples of the encoder's stride, and that
-stride by default; `Unet` takes any size."""
+"""Architectures of segmentation-models-pytorch whose image edges must be multiples of the encoder's stride, with the
+default stride; `Unet` accepts any size."""
 
 MOST_STAGES = 16
 
 
 def edge_multiple(architecture: str, options: Mapping[str, Any]) -> int:
-    """Number of which image edges must be a multiple, in pixels; 1 where any size works or nothing is known.
+    """Number of pixels that image edges must be a multiple of; 1 if any size works or the architecture is unknown.
 
     Args:
         architecture: class name in segmentation_models_pytorch.
@@ -33,6 +33,6 @@ def edge_multiple(architecture: str, options: Mapping[str, Any]) -> int:
     stride, depth = options.get("encoder_output_stride"), options.get("encoder_depth")
     found = stride if isinstance(stride, int) else DEFAULTS[architecture]
     if found < 1 or not isinstance(depth, int) or not 0 <= depth <= MOST_STAGES:
-        return max(found, 1)  # what the network does not take is refused when it is built
+        return max(found, 1)  # invalid options are refused when the network is built
     reduction: int = 2**depth
     return reduction if architecture == "PSPNet" else min(found, reduction)

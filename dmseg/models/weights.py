@@ -1,4 +1,4 @@
-"""Which pretrained weights a network was built with: the SHA-256 of their file, and the revision on timm's hub."""
+"""Description of pretrained weights: the SHA-256 of their file and the revision on timm's hub."""
 
 import hashlib
 import logging
@@ -9,25 +9,25 @@ from dmseg.errors import UserError
 
 HUB = "imagenet"
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
-"""Files of a repository of timm's hub, in the order in which timm looks for them."""
+"""Weights files in a repository of timm's hub, in the order in which timm looks for them."""
 
 log = logging.getLogger(__name__)
 
 
 def describe_weights(encoder: str, weights: str | None, pinned: str | None = None) -> dict[str, Any] | None:
-    """Describes the weights that a network has just been built with.
+    """Describes the weights that a network was just built with.
 
     Args:
-        encoder: name of a timm network, built in this process or before, so that the hub's file is in the local cache.
+        encoder: name of a timm network that has been built before, so that the hub's file is in the local cache.
         weights: ``imagenet``, path of a file, or None.
         pinned: SHA-256 that the file must have; None for any.
 
     Returns:
         None for a network trained from scratch, else ``source`` (``file``, or the hub's repository), ``encoder``,
-        ``revision`` (a commit of the hub; None for a file) and ``sha256`` of the file. What is unknown is None.
+        ``revision`` (a commit on the hub; None for a file) and ``sha256`` of the file. Unknown values are None.
 
     Raises:
-        UserError: if the file cannot be read, or is not the one that ``model.weights_sha256`` names.
+        UserError: if the file cannot be read, or its SHA-256 is not ``model.weights_sha256``.
     """
     if weights is None:
         return None
@@ -44,7 +44,7 @@ def describe_weights(encoder: str, weights: str | None, pinned: str | None = Non
 
 
 def check_pinned(encoder: str, weights: str, sha256: str | None, pinned: str | None) -> None:
-    """Compares a checksum with ``model.weights_sha256``, where that is set.
+    """Compares a checksum with ``model.weights_sha256``, if that is set.
 
     Raises:
         UserError: if they differ.
@@ -53,7 +53,7 @@ def check_pinned(encoder: str, weights: str, sha256: str | None, pinned: str | N
         raise UserError(
             f"the weights of {encoder} (model.weights={weights}) have the SHA-256 "
             f"{sha256 or 'unknown'}, but model.weights_sha256 is {pinned}\n"
-            "use the file that was pinned, or set model.weights_sha256 to the checksum of this one"
+            "use the pinned file, or set model.weights_sha256 to the checksum of this one"
         )
 
 

@@ -1,1 +1,1 @@
-"""What people watch and read: progress, logs, wandb (floor 5)."""
+"""Progress bars, wandb tracking and figures."""

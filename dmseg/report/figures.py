@@ -1,4 +1,4 @@
-"""Figures: each is a function that draws on a fresh figure, named in `FIGURES`, written as PNG and PDF."""
+"""Figures: each is a function in `FIGURES` that draws on an empty figure, which is written as PNG, PDF and SVG."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from dmseg.calibration import BetaTable, Keys
+from dmseg.calibration.table import reference_estimate
 from dmseg.errors import UserError
 from dmseg.files.atomic import write_whole
 from dmseg.losses import CompatibleFocalTverskyLoss, DiceSemimetricLoss, RegionLoss, SoftDiceLoss, confusion, pixel_sums
@@ -22,18 +24,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
-"""Okabe and Ito's, told apart by the colour-blind."""
+"""Okabe and Ito's palette, which colour-blind readers can distinguish."""
 DASHES = ("-", "--", "-.", ":")
 RESOLUTION = 1001
 
 
 def pixel_losses(loss: RegionLoss, predictions: Tensor, labels: Tensor) -> Tensor:
-    """Returns the losses of single pixels, each by itself.
+    """Returns the loss of each pixel on its own.
 
     Args:
         loss: with ``from_logits=False``.
         predictions: foreground probabilities in [0, 1].
-        labels: soft labels in [0, 1], of a shape that broadcasts with the predictions'.
+        labels: soft labels in [0, 1], of a shape that broadcasts with that of the predictions.
 
     Returns:
         Losses of the broadcast shape.
@@ -45,7 +47,7 @@ def pixel_losses(loss: RegionLoss, predictions: Tensor, labels: Tensor) -> Tenso
 
 
 def minimisers(loss: RegionLoss, predictions: Tensor, labels: Tensor) -> Tensor:
-    """Returns for each label (M,) that one of the predictions (N,) whose loss of one pixel is least, (M,)."""
+    """Returns for each label (M,) the one of the predictions (N,) that minimises the loss of a single pixel, (M,)."""
     return predictions[pixel_losses(loss, predictions, labels[:, None]).argmin(1)]
 
 
@@ -65,44 +67,71 @@ def draw_focal_tversky(figure: Figure) -> None:
 
 
 def draw_soft_labels(figure: Figure) -> None:
-    """Why the soft Dice loss is wrong for soft labels: loss of one pixel, and the prediction that it asks for."""
+    """Why the soft Dice loss is wrong for soft labels: loss of one pixel, and the prediction that minimises it."""
     label, predictions = torch.tensor(0.5, dtype=torch.float64), _from_zero_to_one()
-    curves, asked = figure.subplots(1, 2)
+    curves, minima = figure.subplots(1, 2)
+    losses = {
+        "SDL": SoftDiceLoss(smooth=0.0, from_logits=False),
+        "DML$_1$": DiceSemimetricLoss(1, smooth=0.0, from_logits=False),
+        "DML$_2$": DiceSemimetricLoss(2, smooth=0.0, from_logits=False),
+    }
     labels = torch.linspace(0.01, 1, 100, dtype=torch.float64)
-    for (name, loss), colour, dashes, width in zip(
-        _dice_losses().items(), COLOURS, DASHES, (1.5, 3, 1.5), strict=False
-    ):
+    for (name, loss), colour, dashes, width in zip(losses.items(), COLOURS, DASHES, (1.5, 3, 1.5), strict=False):
         values = pixel_losses(loss, predictions, label)
         least = int(values.argmin())
         curves.plot(predictions, values, dashes, color=colour, label=name)
         curves.plot(predictions[least], values[least], "o", color=colour, clip_on=False, zorder=3)
-        asked.plot(labels, minimisers(loss, predictions, labels), dashes, color=colour, label=name, linewidth=width)
+        minima.plot(labels, minimisers(loss, predictions, labels), dashes, color=colour, label=name, linewidth=width)
     _mark_label(curves, float(label))
     curves.set(
         xlabel="prediction", ylabel="loss", xlim=(0, 1), ylim=(0, 1), title="Loss of a pixel with soft label 0.5"
     )
-    asked.set(xlabel="soft label", ylabel="prediction of least loss", xlim=(0, 1), ylim=(0, 1.02))
-    asked.set_title("What each loss asks the network for")
+    minima.set(xlabel="soft label", ylabel="prediction of least loss", xlim=(0, 1), ylim=(0, 1.02))
+    minima.set_title("What each loss teaches the network to predict")
     curves.legend(frameon=False, title="dot: least loss")
-    asked.legend(frameon=False)
+    minima.legend(frameon=False)
+
+
+def draw_calibration(figure: Figure) -> None:
+    """Nodes of the calibration table and the estimate that it holds, for three clusters of keys and h = 1e-3."""
+    bandwidth = 1e-3
+    foreground = torch.tensor([0.1, 0.45, 0.9], dtype=torch.float64).repeat_interleave(10)
+    label = (torch.arange(30) % 10 < torch.tensor([1, 7, 4]).repeat_interleave(10)).long()
+    keys = Keys(torch.stack([1 - foreground, foreground], 1), torch.eye(2)[label])
+    nodes = torch.sigmoid(BetaTable(keys, bandwidth).nodes)
+    whole, zoom = figure.subplots(1, 2)
+    for axes, (low, high) in ((whole, (0.0, 1.0)), (zoom, (0.25, 0.275))):
+        shown = torch.linspace(low, high, RESOLUTION, dtype=torch.float64)
+        estimate = reference_estimate(torch.stack([1 - shown, shown], 1), keys, bandwidth)[:, 1]
+        axes.plot(shown, estimate, color=COLOURS[0], label="estimate of E[y | f]")
+        axes.set(xlabel="prediction f", ylabel="share of foreground", xlim=(low, high), ylim=(0, 1))
+    chosen = nodes[(nodes > 0.25) & (nodes < 0.275)]
+    exact = reference_estimate(torch.stack([1 - chosen, chosen], 1), keys, bandwidth)[:, 1]
+    whole.plot([0.1, 0.45, 0.9], [0.1, 0.7, 0.4], "o", color=COLOURS[1], label="ten keys and their share of foreground")
+    zoom.plot(chosen, exact, ".", color=COLOURS[1], markersize=3, label="nodes of the table")
+    whole.set_title(f"{len(nodes)} nodes, 30 keys, h = {bandwidth:g}")
+    zoom.set_title("Between two clusters of keys")
+    for axes in (whole, zoom):
+        axes.legend(frameon=False, loc="upper left")
 
 
 FIGURES: dict[str, tuple[Callable[[Figure], None], tuple[float, float]]] = {
     "1": (draw_focal_tversky, (5.0, 3.6)),
     "soft-labels": (draw_soft_labels, (9.0, 3.6)),
+    "calibration": (draw_calibration, (9.0, 3.6)),
 }
-"""Name -> what draws it, and its width and height in inches."""
+"""By name: the function that draws the figure, and its width and height in inches."""
 
 
-def write_figure(name: str, folder: Path) -> tuple[Path, Path]:
-    """Draws a figure and writes it as ``figure<name>.png`` and ``.pdf``, the same bytes each time.
+def write_figure(name: str, folder: Path) -> tuple[Path, ...]:
+    """Draws a figure and writes it as ``figure<name>.png``, ``.pdf`` and ``.svg``, the same bytes each time.
 
     Args:
         name: one of `FIGURES`.
-        folder: where to write; made where it is missing.
+        folder: where to write; it is created if it is missing.
 
     Returns:
-        The two files.
+        The three files.
 
     Raises:
         UserError: if there is no figure of this name.
@@ -112,60 +141,40 @@ def write_figure(name: str, folder: Path) -> tuple[Path, Path]:
         raise UserError(f"there is no figure '{name}'; choose from {', '.join(FIGURES)}")
     draw, size = FIGURES[name]
     stem = f"figure{name}" if name.isdigit() else name
-    png, pdf = folder / f"{stem}.png", folder / f"{stem}.pdf"
-    with _own_matplotlib():
-        figure = _drawn(draw, size)
-        write_whole(png, _saved(figure, format="png", dpi=200))
-        write_whole(pdf, _saved(figure, format="pdf", metadata={"CreationDate": None}))
-    return png, pdf
+    formats: dict[str, dict[str, Any]] = {
+        "png": {"dpi": 200},
+        "pdf": {"metadata": {"CreationDate": None}},
+        "svg": {"metadata": {"Date": None}},
+    }
+    with _default_matplotlib():
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure)
+        for axes in figure.axes:
+            axes.spines[["top", "right"]].set_visible(False)
+        for ending, options in formats.items():
+            file = io.BytesIO()
+            figure.savefig(file, format=ending, **options)
+            write_whole(folder / f"{stem}.{ending}", file.getvalue())
+    return tuple(folder / f"{stem}.{ending}" for ending in formats)
 
 
 @contextmanager
-def _own_matplotlib() -> Iterator[None]:
-    """Matplotlib with its own defaults, whatever backend, style or file of settings the user has for it."""
-    with _without("MPLBACKEND"):  # a notebook's is an error in the process that the notebook starts
-        import matplotlib
-    with matplotlib.rc_context(matplotlib.rcParamsDefault):
-        yield
-
-
-@contextmanager
-def _without(name: str) -> Iterator[None]:
-    """An environment without a variable."""
-    before = os.environ.pop(name, None)
+def _default_matplotlib() -> Iterator[None]:
+    """Matplotlib with its default settings, regardless of the user's backend, style or settings file."""
+    backend = os.environ.pop("MPLBACKEND", None)  # a notebook's backend is an error in a process that it starts
     try:
-        yield
+        import matplotlib
     finally:
-        if before is not None:
-            os.environ[name] = before
-
-
-def _drawn(draw: Callable[[Figure], None], size: tuple[float, float]) -> Figure:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, layout="constrained")
-    draw(figure)
-    for axes in figure.axes:
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure
-
-
-def _saved(figure: Figure, **options: Any) -> bytes:  # noqa: ANN401
-    file = io.BytesIO()
-    figure.savefig(file, **options)
-    return file.getvalue()
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    with matplotlib.rc_context({**matplotlib.rcParamsDefault, "svg.hashsalt": "dmseg"}):
+        yield
 
 
 def _from_zero_to_one() -> Tensor:
     return torch.linspace(0, 1, RESOLUTION, dtype=torch.float64)
-
-
-def _dice_losses() -> dict[str, RegionLoss]:
-    return {
-        "SDL": SoftDiceLoss(smooth=0.0, from_logits=False),
-        "DML$_1$": DiceSemimetricLoss(1, smooth=0.0, from_logits=False),
-        "DML$_2$": DiceSemimetricLoss(2, smooth=0.0, from_logits=False),
-    }
 
 
 def _mark_label(axes: Axes, label: float) -> None:

@@ -1,4 +1,4 @@
-"""Progress of one run, and of many, for people: bars on a terminal, plain lines elsewhere."""
+"""Progress of one or many runs: bars on a terminal, plain lines elsewhere."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,14 +18,14 @@ from dmseg.text import printable, score_text
 from dmseg.training.observers import EpochReport, RunInfo
 
 PLAIN_LINES = 10
-"""How many lines a run prints where there is no terminal."""
+"""Number of lines that a run prints without a terminal."""
 
 
 class RunProgress:
-    """Shows loss, learning rate and time left of one run.
+    """Shows loss, learning rate and remaining time of one run.
 
     Args:
-        console: where to write.
+        console: console to write to.
     """
 
     def __init__(self, console: Console) -> None:
@@ -34,7 +34,7 @@ class RunProgress:
         self._epochs = 0
 
     def started(self, info: RunInfo) -> None:
-        """Opens the bar, or prints a first line."""
+        """Prints the title and starts the bar."""
         self._epochs = info.epochs
         self._console.print(Text.assemble(printable(info.title), "  ", (info.run_id, "dim")), highlight=False)
         if self._console.is_terminal:
@@ -49,12 +49,12 @@ class RunProgress:
             self._bar.start()
 
     def stepped(self, step: int) -> None:
-        """Moves the bar."""
+        """Updates the bar."""
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=step)
 
     def epoch_ended(self, report: EpochReport) -> None:
-        """Shows the epoch's mean losses; without a terminal every tenth of the run."""
+        """Shows the epoch's mean losses; without a terminal only after each tenth of the run."""
         text = " ".join(f"{name} {value:.4f}" for name, value in report.losses.items()) + f" lr {report.lr:.5f}"
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], description=text)
@@ -76,9 +76,9 @@ class ManyProgress:
     """Counts finished runs, on a bar or in plain lines.
 
     Args:
-        console: where to write.
+        console: console to write to.
         total: number of runs.
-        bar: whether a bar may be shown; where runs show bars of their own it may not.
+        bar: whether to show a bar; false if the runs show bars of their own.
     """
 
     def __init__(self, console: Console, total: int, bar: bool) -> None:
@@ -89,7 +89,7 @@ class ManyProgress:
         self._bar: Progress | None = None
 
     def advance(self, title: str) -> None:
-        """One run has ended, well or not."""
+        """Counts a run that has ended, successfully or not."""
         self._done += 1
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], advance=1, description=printable(title))

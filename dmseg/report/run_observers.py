@@ -1,4 +1,4 @@
-"""Which observers a run gets."""
+"""The observers of a run."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ from dmseg.training.observers import Observer
 
 
 def silent(run: PlannedRun) -> list[Observer]:
-    """The tracker, where the settings ask for one."""
+    """The tracker, if the settings enable one."""
     if run.settings.tracker == "disabled":
         return []
     return [WandbTracker(run.settings.tracker, run.settings.wandb, Path(run.settings.paths.results))]

@@ -15,7 +15,7 @@ class WandbTracker:
     Args:
         mode: ``offline`` or ``online``.
         settings: project and entity.
-        folder: where wandb keeps its files (in ``wandb`` below it).
+        folder: wandb writes its files to ``wandb`` in this folder.
     """
 
     def __init__(self, mode: str, settings: TrackerSettings, folder: Path) -> None:
@@ -28,7 +28,7 @@ class WandbTracker:
         """Opens the wandb run.
 
         Raises:
-            UserError: if wandb is not installed, or refuses.
+            UserError: if wandb is not installed, or cannot start a run.
         """
         try:
             import wandb
@@ -49,10 +49,10 @@ class WandbTracker:
                 settings=wandb.Settings(silent=True, console="off"),
             )
         except (wandb.errors.Error, OSError) as error:
-            raise UserError(f"tracker={self._mode}: wandb refuses ({error}); try tracker=offline") from None
+            raise UserError(f"tracker={self._mode}: wandb cannot start a run ({error}); try tracker=offline") from None
 
     def stepped(self, step: int) -> None:
-        """Nothing: losses are logged once an epoch, so that the device is not waited for."""
+        """Does nothing: losses are logged once per epoch, so that the device need not be synchronised."""
 
     def epoch_ended(self, report: EpochReport) -> None:
         """Logs the epoch's mean losses and learning rate."""
@@ -64,7 +64,7 @@ class WandbTracker:
         self._run.summary.update({f"validation/{name}": value for name, value in summary.items()})
 
     def ended(self, error: BaseException | None) -> None:
-        """Closes the wandb run, as failed after an error."""
+        """Closes the wandb run; marks it as failed after an error."""
         if self._run is not None:
             self._run.finish(exit_code=0 if error is None else 1)
             self._run = None

@@ -1,1 +1,1 @@
-"""One run: its name, its folder, its lease, what it computed, and what it may be copied with."""
+"""Runs: identity, store, lease, execution, and transfer between stores."""

@@ -1,15 +1,15 @@
-"""Digests that name runs, experiments and evaluations; standard library only, so that stores are read fast."""
+"""Digests that identify runs, experiments and evaluations; standard library only, so that stores open fast."""
 
 import hashlib
 import json
 from typing import Any
 
 FOLD_OF_TEACHER = ("teacher", "calibrator")
-"""Keys of distillation with the ids of other runs of the same fold."""
+"""Keys of ``distill`` that hold the ids of other runs of the same fold."""
 
 
 def identifier(identity: dict[str, Any]) -> str:
-    """Sixteen hexadecimal digits that name an identity.
+    """The id of an identity: sixteen hexadecimal digits.
 
     Raises:
         ValueError: if a number in it is infinite or NaN.
@@ -36,7 +36,7 @@ def digest(node: dict[str, Any]) -> str:
 
 
 def _canonical(node: Any) -> Any:  # noqa: ANN401
-    """Writes equal numbers alike: 1.0 as 1."""
+    """Writes equal numbers the same way: 1.0 as 1."""
     if isinstance(node, dict):
         return {key: _canonical(value) for key, value in node.items()}
     if isinstance(node, list | tuple):

@@ -1,4 +1,4 @@
-"""Carries out one planned run: train, evaluate, store; or only what is missing of it."""
+"""Runs one planned run: train, evaluate and store, or only the steps that are missing."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -29,7 +29,6 @@ from dmseg.runs.training_data import distill_objective
 from dmseg.training.checkpoint import REPORTS, SESSIONS, Checkpoints, Interrupted, Session, State, load_weights
 from dmseg.training.evaluate import Array, evaluate, save_predictions
 from dmseg.training.fit import fit, resolve_device
-from dmseg.training.objective import Objective
 from dmseg.training.observers import EpochReport, Observer, Observers, RunInfo
 from dmseg.training.precision import check_precision, describe_precision
 from dmseg.training.random_streams import stream, stream_seed
@@ -50,8 +49,8 @@ COURSE = record(
 )
 """The plain form of `_Course`."""
 
-KEPT = "the training is kept: the same command only scores"
-RESUME = "the training is kept, run the same command to resume: it only scores"
+KEPT = "the trained network is kept; run the same command to score it"
+RESUME = "the trained network is kept; run the same command to resume"
 
 
 class _Reports:
@@ -71,16 +70,16 @@ class _Reports:
 
 @dataclass(frozen=True)
 class _Course:
-    """What is known of a training that is over, kept with its weights until they are scored.
+    """Facts about a finished training, kept with its weights until these are scored.
 
     Attributes:
         epochs: number of epochs.
         steps_per_epoch: optimiser steps in an epoch.
-        reports: of each epoch.
-        sessions: that it took.
-        facts: of the objective.
-        machine: what it ran on, and with which versions.
-        usage: when it ended and how much memory it took.
+        reports: one for each epoch.
+        sessions: one for each stretch between interruptions.
+        facts: reported by the objective.
+        machine: hardware and software versions.
+        usage: end time and peak memory.
     """
 
     epochs: int
@@ -93,10 +92,10 @@ class _Course:
 
     @classmethod
     def of(cls, node: Mapping[str, Any]) -> Self:
-        """From the plain form that `dataclasses.asdict` gives.
+        """Restores the object from the plain form that `dataclasses.asdict` returns.
 
         Raises:
-            Misfit: if it is none.
+            Misfit: if `node` does not have this form.
         """
         plain(node, "rest.pt")
         COURSE(node, "rest.pt")
@@ -110,34 +109,34 @@ class _Course:
 
 
 def execute(run: PlannedRun, observers: Callable[[PlannedRun], list[Observer]] = lambda run: []) -> bool:
-    """Does what is missing of a run; a finished training is never repeated.
+    """Runs the missing steps of a run; a finished training is never repeated.
 
     Args:
         run: the planned run.
-        observers: makes the run's observers; called only if there is something to do.
+        observers: creates the run's observers; called only if a step is missing.
 
     Returns:
-        Whether anything was done.
+        Whether any step was missing.
 
     Raises:
-        RunLocked: if another process works on the run.
-        Interrupted: if this process was asked to stop; the state is kept.
-        UserError: if the data, the settings or the store are at fault.
+        RunLocked: if another process is working on the run.
+        Interrupted: if this process was asked to stop; its state is kept.
+        UserError: if the data, the settings or the store are invalid.
     """
     store = RunStore(run.results)
     if is_complete(run):
         store.tidy(run.run_id)
         return False
     if should_stop():
-        raise Interrupted("stopped before it began; run the same command to resume")
+        raise Interrupted("stopped before it started; run the same command to resume")
     with store.working_on(run.run_id):
         if is_complete(run):
             return False
-        _do_what_is_missing(run, store, observers)
+        _run_missing_steps(run, store, observers)
     return True
 
 
-def _do_what_is_missing(run: PlannedRun, store: RunStore, observers: Callable[[PlannedRun], list[Observer]]) -> None:
+def _run_missing_steps(run: PlannedRun, store: RunStore, observers: Callable[[PlannedRun], list[Observer]]) -> None:
     device = resolve_device(run.settings.device)
     if run.settings.threads is not None:
         torch.set_num_threads(run.settings.threads)
@@ -145,12 +144,12 @@ def _do_what_is_missing(run: PlannedRun, store: RunStore, observers: Callable[[P
         _score_again(run, store, device)
         return
     check_precision(run.precision, device)
-    told = Observers(observers(run))
-    kept = run.settings.checkpoint
-    checkpoints = Checkpoints(store.checkpoints(run.run_id), kept.minutes, kept.steps, should_stop)
+    notified = Observers(observers(run))
+    interval = run.settings.checkpoint
+    checkpoints = Checkpoints(store.checkpoints(run.run_id), interval.minutes, interval.steps, should_stop)
     error: BaseException | None = None
     try:
-        store.write(run.run_id, partial(_train_and_score, run, device, told, checkpoints))
+        store.write(run.run_id, partial(_train_and_score, run, device, notified, checkpoints))
         checkpoints.remove()
         store.log(run.run_id).unlink(missing_ok=True)
     except BaseException as caught:
@@ -160,23 +159,23 @@ def _do_what_is_missing(run: PlannedRun, store: RunStore, observers: Callable[[P
         raise
     finally:
         with suppress(OSError):  # the terminal may be gone
-            told.ended(error)
+            notified.ended(error)
 
 
 def _train_and_score(
-    run: PlannedRun, device: torch.device, told: Observers, checkpoints: Checkpoints, folder: Path
+    run: PlannedRun, device: torch.device, observers: Observers, checkpoints: Checkpoints, folder: Path
 ) -> None:
-    """Fills a run's folder."""
+    """Writes all files of a run to its folder."""
     start = time.monotonic()
     begin_usage(device)
     prepared = PreparedTask(run.store)
     write_json(folder / "config.json", _config(run))
-    kept = _finished(run, prepared, device, checkpoints, told)
+    kept = _restore_finished(run, prepared, device, observers, checkpoints)
     if kept is not None:
         model, course = kept
         here = 0.0
     else:
-        model, course = _trained(run, prepared, device, told, checkpoints)
+        model, course = _train(run, prepared, device, observers, checkpoints)
         here = course.sessions[-1].seconds
     if should_stop():
         raise Interrupted(f"stopped after the last step; {RESUME}")
@@ -188,23 +187,33 @@ def _train_and_score(
     seconds = sum(session.seconds for session in course.sessions)
     times = {"train_seconds": seconds, "seconds": seconds + time.monotonic() - start - here}
     write_json(folder / "manifest.json", _manifest(run, course, times, describe_usage(device)))
-    told.evaluated(mean_scores(cases))
+    observers.evaluated(mean_scores(cases))
 
 
-def _trained(
-    run: PlannedRun, prepared: PreparedTask, device: torch.device, told: Observers, checkpoints: Checkpoints
+def _train(
+    run: PlannedRun, prepared: PreparedTask, device: torch.device, observers: Observers, checkpoints: Checkpoints
 ) -> tuple[nn.Module, _Course]:
-    """Trains the network, from the last checkpoint on, and keeps it before anything else may fail."""
-    settings = run.settings
+    """Trains the network from the last checkpoint on and keeps it, so that no later error can lose it."""
+    settings, method, streams = run.settings, run.method, _streams(run)
     model = initial_model(run, prepared.n_channels).to(device)
     pretrained = pretrained_facts(run)
     check_scoring(run, model, prepared, device)
-    source = _batch_source(run, prepared, device)
-    told.started(_info(run, source.epochs, source.steps_per_epoch))
-    objective = _objective(run, prepared, device)
-    torch.manual_seed(stream_seed(settings.seed, settings.fold, "dropout"))  # last: building a teacher draws, too
+    data = load_training(prepared, run.split.train, run.fusion, device, method.uses_raters, run.votes)
+    source = BatchSource(data, settings.labels, settings.train, *map(streams, ("order", "rater", "augmentation")))
+    observers.started(_info(run, source.epochs, source.steps_per_epoch))
+    if settings.distill is None:
+        objective = method.objective(settings.loss, streams)
+    else:
+        objective = distill_objective(run, settings.distill, prepared, device, streams)
+    # after the objective, as building a teacher draws random numbers too
+    torch.manual_seed(stream_seed(settings.seed, settings.fold, "dropout"))
+    optimizer = method.optimizer(model, settings.optim)
+    n_steps = source.steps_per_epoch * source.epochs
+    schedule = method.schedule(optimizer, settings.optim, n_steps)
+    check_schedule(schedule, n_steps)
     reports = _Reports()
-    sessions = _fit(run, model, source, objective, Observers([reports, told]), checkpoints)
+    watching = Observers([reports, observers])
+    sessions = fit(model, source, objective, optimizer, schedule, run.precision, watching, checkpoints)
     course = _Course(
         source.epochs,
         source.steps_per_epoch,
@@ -214,14 +223,14 @@ def _trained(
         {"versions": describe_versions(), "machine": describe_machine(device)},
         describe_usage(device),
     )
-    checkpoints.finish(source.epochs * source.steps_per_epoch, model.state_dict(), asdict(course))
+    checkpoints.finish(n_steps, model.state_dict(), asdict(course))
     return model, course
 
 
-def _finished(
-    run: PlannedRun, prepared: PreparedTask, device: torch.device, checkpoints: Checkpoints, told: Observers
+def _restore_finished(
+    run: PlannedRun, prepared: PreparedTask, device: torch.device, observers: Observers, checkpoints: Checkpoints
 ) -> tuple[nn.Module, _Course] | None:
-    """A trained network that was not scored, if there is one; neither training data nor teacher are needed."""
+    """Restores a network that was trained but not scored, if any; needs neither training data nor a teacher."""
     if not checkpoints.has_finished:
         return None
     model = _untrained(run, prepared)
@@ -234,9 +243,9 @@ def _finished(
     course = checkpoints.restore(load, finished=True)
     if course is None:
         return None
-    told.started(_info(run, course.epochs, course.steps_per_epoch))
+    observers.started(_info(run, course.epochs, course.steps_per_epoch))
     for report in course.reports:
-        told.epoch_ended(report)
+        observers.epoch_ended(report)
     return _on_device(model, device), course
 
 
@@ -248,17 +257,8 @@ def _config(run: PlannedRun) -> dict[str, Any]:
     return {"identity": run.identity, "settings": asdict(run.settings)}
 
 
-def _network(
-    run: PlannedRun, prepared: PreparedTask, weights: Mapping[str, torch.Tensor], device: torch.device
-) -> nn.Module:
-    """The network of a run with these weights."""
-    model = _untrained(run, prepared)
-    model.load_state_dict(weights)
-    return _on_device(model, device)
-
-
 def _untrained(run: PlannedRun, prepared: PreparedTask) -> nn.Module:
-    """The network of a run, to load weights into."""
+    """The network of a run without pretrained weights, to load stored weights into."""
     return run.method.network(replace(run.settings.model, weights=None), prepared.n_channels, run.task)
 
 
@@ -266,46 +266,14 @@ def _on_device(model: nn.Module, device: torch.device) -> nn.Module:
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
-def _objective(run: PlannedRun, prepared: PreparedTask, device: torch.device) -> Objective:
-    """What is minimised: what the method says, or a loss against the label and a teacher."""
-    settings = run.settings
-    if settings.distill is None:
-        return run.method.objective(settings.loss, _streams(run))
-    return distill_objective(run, settings.distill, prepared, device, _streams(run))
-
-
 def initial_model(run: PlannedRun, n_channels: int) -> nn.Module:
-    """The untrained network of a run: the same for all label strategies."""
+    """The untrained network of a run, which is the same for all label strategies."""
     torch.manual_seed(stream_seed(run.settings.seed, run.settings.fold, "initialisation"))
     return run.method.network(run.settings.model, n_channels, run.task)
 
 
-def _fit(
-    run: PlannedRun,
-    model: nn.Module,
-    source: BatchSource,
-    objective: Objective,
-    told: Observers,
-    checkpoints: Checkpoints,
-) -> list[Session]:
-    method, optim = run.method, run.settings.optim
-    optimizer = method.optimizer(model, optim)
-    total = source.steps_per_epoch * source.epochs
-    schedule = method.schedule(optimizer, optim, total)
-    check_schedule(schedule, total)
-    return fit(model, source, objective, optimizer, schedule, run.precision, told, checkpoints)
-
-
 def _streams(run: PlannedRun) -> Streams:
     return partial(stream, run.settings.seed, run.settings.fold)
-
-
-def _batch_source(run: PlannedRun, prepared: PreparedTask, device: torch.device) -> BatchSource:
-    settings = run.settings
-    raters = run.method.uses_raters
-    data = load_training(prepared, run.split.train, run.fusion, device, raters, run.votes)
-    order, rater, augmentation = map(_streams(run), ("order", "rater", "augmentation"))
-    return BatchSource(data, settings.labels, settings.train, order, rater, augmentation)
 
 
 def _score(
@@ -315,7 +283,7 @@ def _score(
 
     def keep(case: str, probability: Array) -> None:
         if should_stop():
-            raise Interrupted(f"stopped while it was scored; {RESUME}")
+            raise Interrupted(f"stopped during scoring; {RESUME}")
         if save is not None:
             save(case, probability)
 
@@ -324,9 +292,11 @@ def _score(
 
 
 def _score_again(run: PlannedRun, store: RunStore, device: torch.device) -> None:
-    """Re-evaluates saved weights: new evaluation settings, or predictions that were not kept."""
+    """Evaluates stored weights again, for other evaluation settings or to save predictions."""
     prepared = PreparedTask(run.store)
-    model = _network(run, prepared, store.load_weights(run.run_id), device)
+    model = _untrained(run, prepared)
+    model.load_state_dict(store.load_weights(run.run_id))
+    model = _on_device(model, device)
     scored: list[pd.DataFrame] = []
     if run.settings.evaluate.save_predictions and not store.has_predictions(run.run_id):
         store.add(

@@ -1,4 +1,4 @@
-"""What a run is named by: a digest of everything that its numbers depend on, and of nothing else."""
+"""The identity of a run: everything that its numbers depend on and nothing else. Its digest is the run id."""
 
 import errno
 import stat
@@ -17,7 +17,6 @@ from dmseg.config.settings import (
     LabelSettings,
     LossSettings,
     LossTerm,
-    MethodSettings,
     ModelSettings,
     Settings,
 )
@@ -29,39 +28,39 @@ from dmseg.runs.digests import experiment_identity as experiment_identity
 from dmseg.runs.digests import identifier as identifier
 
 NETWORK = "dmseg.models.build.build_model"
-"""What builds the networks of all methods."""
+"""The function that builds the networks of all methods."""
 
 REVISIONS = {"labels": 1, "model": 1, "loss": 1, "training": 1}
-"""Raised when a fix changes the numbers of all runs, so that earlier ones are not taken for new ones; a component that
-settings name has a revision of its own (`dmseg.config.code_version`)."""
+"""Incremented when a fix changes the numbers of all runs, so that earlier runs are not mistaken for new ones.
+Components named in settings have revisions of their own (`dmseg.config.code_version`)."""
 
 DISTILL_REVISION = 1
-"""The same for distillation."""
+"""Revision of distillation."""
 
 KDE_REVISION = 2
-"""The same for the kernel estimate of the teacher's calibration."""
+"""Revision of the kernel estimate that calibrates the teacher."""
 
 DROPOUT_REVISION = 2
-"""The same for distilled networks with dropout: up to 1, their dropout depended on how the teacher was initialised."""
+"""Revision of distilled networks with dropout, which in revision 1 depended on the teacher's initialisation."""
 
 DROPOUT = ("DeepLabV3", "DeepLabV3Plus", "FPN", "PSPNet")
 """Architectures with dropout by default."""
 
 METHOD_REVISION = 2
-"""The same for the methods that plain training is compared with."""
+"""Revision of the methods other than plain training."""
 
 PLAIN = "dmseg.methods.base.Method"
-"""Plain training, which was all there was before there were methods."""
+"""Plain training, which is left out of an identity, as it was the only method at first."""
 
 EVALUATION_REVISION = 1
-"""The same for the scores of a trained network."""
+"""Revision of the scores of a trained network."""
 
 IDENTITY_DEFAULTS: dict[str, Any] = {"train.crop": 1.0, "distill": None, "held_out": None, "method": None, "code": {}}
-"""Keys that joined the schema later, each with the value that stands for how things were before it existed. A key equal
-to its value here is left out of the identity, so that earlier ids stay valid. Entries are never changed."""
+"""Keys added to the schema later, each with the value that means the earlier behaviour. A key with this value is left
+out of the identity, so that earlier ids stay valid. Entries are never changed."""
 
 INTERPOLATION_DEFAULTS = {"hard": "nearest", "soft": "linear"}
-"""The same for `labels.interpolation`, by the kind of label that the fusion returns."""
+"""The same for `labels.interpolation`, by the kind of labels that the fusion returns."""
 
 EVALUATION_DEFAULTS: dict[str, Any] = {"crop": 1.0, "ged": False, "code": 1}
 """The same for evaluations."""
@@ -75,22 +74,23 @@ def run_identity(
     teachers: Mapping[str, str] | None = None,
     held_out: float | None = None,
 ) -> dict[str, Any]:
-    """The scientific settings of a run, plain and canonical.
+    """The settings that determine the numbers of a run, in plain containers.
 
-    Titles, paths, devices, workers, trackers, and the names of profile, protocol and groups are not in it; neither are
-    options that have no effect (the kernel of uniform smoothing).
+    It leaves out titles, paths, devices, workers, trackers, the names of profile, protocol and groups, and options
+    without effect (such as the kernel of uniform smoothing).
 
     Args:
         settings: the run's settings.
         precision: resolved precision, ``fp32``, ``tf32`` or ``bf16``.
         data_digest: digest of the prepared arrays.
         split: the fold's cases.
-        teachers: run and experiment id of the teacher and of what calibrates it, by the keys that they stand under.
-        held_out: share of the fold's training cases that a run which calibrates a teacher leaves out; else None.
+        teachers: ids of the teacher and of the run that calibrates it, by their keys in the identity.
+        held_out: for a run that calibrates a teacher, the share of training cases that it leaves out; else None.
 
     Raises:
         UserError: if the weights file cannot be read.
     """
+    method = settings.method
     identity = {
         "task": settings.task,
         "data": {"digest": data_digest, "size": settings.data.size},
@@ -98,7 +98,9 @@ def run_identity(
         "fold": settings.fold,
         "seed": settings.seed,
         "precision": precision,
-        "method": _method(settings.method),
+        "method": None
+        if method.target == PLAIN
+        else {"target": method.target, "options": method.options, "revision": METHOD_REVISION},
         "labels": _labels(settings.labels),
         "model": _model(settings.model),
         "loss": None if "loss" in settings.method.unused else _loss(settings.loss),
@@ -115,7 +117,7 @@ def run_identity(
 
 
 def evaluation_identity(settings: EvaluateSettings) -> dict[str, Any]:
-    """What the scores of a trained network depend on beside the network."""
+    """The settings that determine the scores of a trained network."""
     names = ("reference", "empty", "bins", "crop", "ged")
     chosen = {name: getattr(settings, name) for name in names}
     chosen["code"] = code_version(settings.reference["_target_"])
@@ -123,7 +125,7 @@ def evaluation_identity(settings: EvaluateSettings) -> dict[str, Any]:
 
 
 def _code(settings: Settings) -> dict[str, int | str]:
-    """Code of the components that a training uses; revision 1, the first one, is left out."""
+    """Code versions of the components that a training uses; revision 1 is left out."""
     targets = {"method": settings.method.target, "network": NETWORK}
     if "labels" not in settings.method.unused:
         targets["labels"] = settings.labels.target
@@ -135,7 +137,7 @@ def _code(settings: Settings) -> dict[str, int | str]:
 
 
 def _labels(settings: LabelSettings) -> dict[str, Any]:
-    """An interpolation that is not the default of the label's kind is named by a key that no earlier identity has."""
+    """Labels; the interpolation is named only if it is not the default for the kind of label."""
     node = _without_names(asdict(settings))
     kind = fused_kind(settings)
     node["soft"] = kind == "soft"
@@ -174,7 +176,7 @@ def _component(term: LossTerm) -> dict[str, Any]:
 
 
 def _distill(student: Settings, settings: DistillSettings, teachers: Mapping[str, str]) -> dict[str, Any]:
-    """The terms' weights, the teacher's id, and what is done with its predictions; what has no effect is left out."""
+    """Weights of the terms, ids of the teacher, use of its predictions; options without effect are left out."""
     weights = settings.weights(student.loss)
     others = [weights.pop(f"label_{name}", 0.0) for name in student.loss.others]
     node: dict[str, Any] = {"weights": weights, "revision": DISTILL_REVISION}
@@ -182,7 +184,8 @@ def _distill(student: Settings, settings: DistillSettings, teachers: Mapping[str
         node["others"] = others
     if not settings.needs_teacher(student.loss):
         return node
-    if _has_dropout(student.model):
+    options = {**student.model.options, **student.model.encoder_options}
+    if student.model.architecture in DROPOUT or any("drop" in name and value for name, value in options.items()):
         node["dropout"] = DROPOUT_REVISION
     node |= {**teachers, "temperature": settings.temperature}
     if "teacher_region" in weights:
@@ -192,13 +195,6 @@ def _distill(student: Settings, settings: DistillSettings, teachers: Mapping[str
     if settings.kde is not None and settings.kde.bandwidth:
         node["kde"] = asdict(settings.kde) | {"revision": KDE_REVISION}
     return node
-
-
-def _method(settings: MethodSettings) -> dict[str, Any] | None:
-    """A method that is not plain training; None is that."""
-    if settings.target == PLAIN:
-        return None
-    return {"target": settings.target, "options": settings.options, "revision": METHOD_REVISION}
 
 
 def _model(settings: ModelSettings) -> dict[str, Any]:
@@ -215,16 +211,10 @@ def _model(settings: ModelSettings) -> dict[str, Any]:
     return node
 
 
-def _has_dropout(settings: ModelSettings) -> bool:
-    """Whether a network drops something in training, as its architecture or an option says."""
-    options = {**settings.options, **settings.encoder_options}
-    return settings.architecture in DROPOUT or any("drop" in name and value for name, value in options.items())
-
-
 def _file_digest(path: Path) -> str:
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # a pipe is waited for, a device has no end
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe would block, reading a device would never end
             raise OSError(errno.EINVAL, "it is not a regular file")
         return _digest_of_version(path, status.st_size, status.st_mtime_ns)
     except OSError as error:
@@ -235,7 +225,7 @@ def _file_digest(path: Path) -> str:
 
 @lru_cache(maxsize=64)
 def _digest_of_version(path: Path, size: int, mtime_ns: int) -> str:
-    """Digest of a file, computed once for all runs that are planned with it."""
+    """Digest of a file; computed once for all runs planned with it."""
     return checksum(path)
 
 
@@ -253,7 +243,7 @@ def _without_names(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_defaults(identity: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """Drops later keys that have their frozen default."""
+    """Removes keys that have their frozen default."""
     for key, default in defaults.items():
         *groups, name = key.split(".")
         node = identity

@@ -1,4 +1,4 @@
-"""What lies in a run store, read from its files alone: no configuration is composed, no data are needed."""
+"""The content of a run store, read from its files alone, without any configuration or data."""
 
 import math
 import os
@@ -20,25 +20,25 @@ from dmseg.runs.seal import DONE, DamagedError, read_seal
 from dmseg.runs.store import RunStore
 
 OWN = re.compile(r"(\.time|\.predictions|\.?[0-9a-f]{16}(\.json|\.log)?)(\.[0-9a-f]{8,32}|\.claim)?")
-"""Names in a store's folders: of runs, their leases and logs, and what is being written."""
+"""Names that dmseg uses in a store's folders: runs, their leases and logs, and unfinished files."""
 ASIDE = re.compile(r"[0-9a-f]{16}-[0-9]+")
 """Names of runs that were set aside."""
 FIELDS = ("status", "data", "task", "labels", "model", "fold", "seed", "experiment")
-"""What runs can be chosen by, beside their ids."""
+"""Fields that runs can be selected by, in addition to their ids."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A run as its store shows it.
+    """A run in a store.
 
     Attributes:
         store: the store.
         run_id: id of the run.
         status: ``done``, ``damaged``, ``running`` or ``failed``.
-        title: words for people; of a damaged run what is wrong; empty where nothing is known but the id.
+        title: title for display; the fault of a damaged run; empty if only the id is known.
         fields: values of `FIELDS`, as text.
         scores: means over the validation cases, fractions.
-        seconds: time it took, NaN where unknown.
+        seconds: time that it took, NaN if unknown.
     """
 
     store: RunStore
@@ -51,7 +51,7 @@ class Entry:
 
 
 def entries(stores: Iterable[RunStore]) -> list[Entry]:
-    """All runs of some stores: finished ones first, then those that are being computed or that failed."""
+    """All runs of some stores; in each store finished runs come first, then running ones, then failed ones."""
     return [entry for store in stores for entry in _entries(store)]
 
 
@@ -70,7 +70,7 @@ def _entries(store: RunStore) -> Iterator[Entry]:
 
 
 def _named_by_runs(store: RunStore, folder: str, ending: str) -> list[Path]:
-    """Files of one of the store's folders that are called as a run is."""
+    """Files in one of the store's folders whose names are run ids."""
     found = (path for path in (store.results / folder).glob(f"*{ending}") if is_id(path.stem))
     return sorted(path for path in found if is_regular(path))
 
@@ -80,7 +80,7 @@ def _finished(store: RunStore, run_id: str) -> Entry:
         if wrong := store.damage(run_id):
             return _damaged(store, run_id, wrong[0])
         return _sound(store, run_id)
-    except (DamagedError, OSError) as error:  # it is changed or removed while it is read
+    except (DamagedError, OSError) as error:  # changed or removed while it was read
         return _damaged(store, run_id, str(error).splitlines()[0])
 
 
@@ -101,6 +101,12 @@ def _sound(store: RunStore, run_id: str) -> Entry:
         "seed": settings["seed"],
         "experiment": manifest["experiment_id"],
     }
+    folder = store.folder(run_id)
+    try:
+        rows = parse_cases(read_cases_file(folder))
+    except ValueError as error:
+        raise DamagedError(f"{folder} is damaged: {error}") from None
+    values = {name: [float(row[name]) for row in rows if row.get(name)] for name in SCORES}
     remarks = [word for key, word in (("phantom", "(PHANTOM data)"), ("imported", "(imported)")) if manifest.get(key)]
     return Entry(
         store,
@@ -108,49 +114,38 @@ def _sound(store: RunStore, run_id: str) -> Entry:
         "done",
         " ".join([manifest["title"], *remarks]),
         {name: str(value) for name, value in chosen.items()},
-        _means(store.folder(run_id)),
+        {name: sum(found) / len(found) if found else math.nan for name, found in values.items()},
         float(manifest["seconds"]),
     )
 
 
-def _means(folder: Path) -> dict[str, float]:
-    """Mean of each score over the cases that have one."""
-    try:
-        rows = parse_cases(read_cases_file(folder))
-    except ValueError as error:
-        raise DamagedError(f"{folder} is damaged: {error}") from None
-    values = {name: [float(row[name]) for row in rows if row.get(name)] for name in SCORES}
-    return {name: sum(found) / len(found) if found else math.nan for name, found in values.items()}
+def choose(found: Sequence[Entry], filters: Sequence[str]) -> list[Entry]:
+    """Selects runs by beginnings of ids and by ``field=value``, where several values are separated by commas.
 
-
-def choose(found: Sequence[Entry], words: Sequence[str]) -> list[Entry]:
-    """Runs that fit all of some words: beginnings of ids, or ``field=value`` with several values by commas.
+    A run must have one of the ids, if any are given, and fit every field.
 
     Raises:
         UserError: if a field is unknown, or no run has such an id.
     """
     chosen = list(found)
-    ids = [word for word in words if "=" not in word]
-    for word in ids:
-        if not any(entry.run_id.startswith(word) for entry in found):
-            raise UserError(f"there is no run '{word}' in {_places(found)}; 'dmseg runs list' shows all")
+    stores = ", ".join(dict.fromkeys(str(entry.store.results) for entry in found)) or "this store, which is empty"
+    ids = [item for item in filters if "=" not in item]
+    for item in ids:
+        if not any(entry.run_id.startswith(item) for entry in found):
+            raise UserError(f"there is no run '{item}' in {stores}; 'dmseg runs list' shows all")
     if ids:
         chosen = [entry for entry in chosen if entry.run_id.startswith(tuple(ids))]
-    for word in (word for word in words if "=" in word):
-        name, _, value = word.partition("=")
+    for item in (item for item in filters if "=" in item):
+        name, _, value = item.partition("=")
         if name not in FIELDS:
-            raise UserError(f"runs cannot be chosen by '{name}'; choose by {', '.join(FIELDS)}, or by id")
+            raise UserError(f"runs cannot be selected by '{name}'; select by {', '.join(FIELDS)}, or by id")
         chosen = [entry for entry in chosen if entry.fields.get(name) in value.split(",")]
     return chosen
 
 
-def _places(found: Sequence[Entry]) -> str:
-    return ", ".join(dict.fromkeys(str(entry.store.results) for entry in found)) or "this store, which is empty"
-
-
 @dataclass(frozen=True)
 class Lineage:
-    """Runs that a run stands on, and that stand on it.
+    """The teachers and students of a run.
 
     Attributes:
         teachers: ids of runs that its identity names.
@@ -162,7 +157,7 @@ class Lineage:
 
 
 def lineage(entry: Entry, found: Sequence[Entry]) -> Lineage:
-    """Which runs taught a run, and which it taught, as their identities say."""
+    """Finds the teachers and students of a run from the identities of all runs."""
     own = set(_texts(_identity(entry)))
     others = [other for other in found if other.status == "done" and other.run_id != entry.run_id]
     return Lineage(
@@ -176,7 +171,7 @@ def _identity(entry: Entry) -> Any:  # noqa: ANN401
 
 
 def _texts(node: Any) -> Iterator[str]:  # noqa: ANN401
-    """All texts in nested containers."""
+    """All strings in nested containers."""
     if isinstance(node, str):
         yield node
     elif isinstance(node, Mapping):
@@ -189,12 +184,12 @@ def _texts(node: Any) -> Iterator[str]:  # noqa: ANN401
 
 @dataclass(frozen=True)
 class Leftover:
-    """Something that may be removed.
+    """A file or folder that can be removed.
 
     Attributes:
         path: file or folder.
         why: what it is.
-        size: bytes.
+        size: its size in bytes.
     """
 
     path: Path
@@ -202,17 +197,17 @@ class Leftover:
     size: int
 
     def remove(self) -> None:
-        """Removes it; of a link, not what it leads to."""
+        """Removes it; for a link, not the target."""
         remove_path(self.path)
 
 
 def leftovers(store: RunStore) -> list[Leftover]:
-    """What no run needs any more: scratch of dead processes, checkpoints and logs of finished runs, damaged runs."""
+    """What no run needs: temporary files of dead processes, checkpoints and logs of finished runs, damaged runs."""
     done = set(store.run_ids())
     found = [
         _leftover(path, "scratch of a dead process")
         for path in store.runs.glob(".*")
-        if OWN.fullmatch(path.name) and not _is_in_work(store, path)
+        if OWN.fullmatch(path.name) and not is_held(store.lease_file(path.name.removeprefix(".").partition(".")[0]))
     ]
     others = [store.results / name for name in ("", "leases", "failed", "tables", "sweeps", "figures")]
     for folder in (*others, *sorted((store.results / "checkpoints").glob("*"))):
@@ -229,9 +224,9 @@ def leftovers(store: RunStore) -> list[Leftover]:
 
 
 def foreign(store: RunStore) -> list[Path]:
-    """Files and folders that dmseg did not write, among those of a store: an operating system's or a file server's.
+    """Files and folders in a store that dmseg did not write, such as those of an operating system or a file server.
 
-    Of a folder that is foreign the content is not listed.
+    The content of a foreign folder is not listed.
     """
     folders = (store.results / name for name in ("runs", "checkpoints", "leases", "failed"))
     found = [path for folder in folders for path in folder.glob("*") if not OWN.fullmatch(path.name)]
@@ -249,21 +244,17 @@ def _foreign_in_run(store: RunStore, run_id: str) -> list[Path]:
             known |= {part / name, *(part / name).parents}
     tree = os.walk(store.folder(run_id))
     everything = (Path(place) / name for place, folders, files in tree for name in (*folders, *files))
-    beside = (path for path in everything if path not in known and path.parent in known)
-    return [path for path in beside if not OWN.fullmatch(path.name)]
+    unknown = (path for path in everything if path not in known and path.parent in known)
+    return [path for path in unknown if not OWN.fullmatch(path.name)]
 
 
 def whole_runs(chosen: Sequence[Entry]) -> list[Leftover]:
-    """The folders of some finished or damaged runs, to be removed."""
+    """The folders of those runs that are finished or damaged."""
     return [
         _leftover(entry.store.folder(entry.run_id), f"{entry.status} run {entry.title}")
         for entry in chosen
         if entry.status in ("done", "damaged")
     ]
-
-
-def _is_in_work(store: RunStore, scratch: Path) -> bool:
-    return is_held(store.lease_file(scratch.name.removeprefix(".").partition(".")[0]))
 
 
 def _leftover(path: Path, why: str) -> Leftover:
@@ -272,7 +263,7 @@ def _leftover(path: Path, why: str) -> Leftover:
 
 
 def damage(entry: Entry) -> list[str]:
-    """Every file of a finished run that is not what was stored, one line each."""
+    """Every file of a finished run that is missing or has changed, one line for each."""
     try:
         return entry.store.damage(entry.run_id, every_file=True)
     except (DamagedError, OSError) as error:

@@ -1,8 +1,8 @@
-"""Leases: of several processes or nodes that want the same run, one gets it; a dead owner loses it.
+"""Leases: only one of several processes or nodes works on a run, and a dead owner loses its lease.
 
-A lease is a file that names its owner and whose time the owner renews. Only atomic creation, renaming and file times of
-the file server are relied on, not file locks, so that it holds on NFS. Two owners can follow one another when one was
-suspended for long; as runs are published whole and the first one counts, that costs time, never a result.
+A lease is a file that names its owner, who renews its modification time. It relies on atomic creation, renaming and
+the file server's times, but not on file locks, so it works on NFS. Two processes can hold a lease one after the other
+if the first was suspended for long; as runs are published whole and the first one counts, this costs time only.
 """
 
 import json
@@ -23,18 +23,18 @@ from dmseg.files.processes import start_time as _start_time
 from dmseg.text import printable
 
 PATIENCE = 300.0
-"""Seconds without renewal after which an owner counts as dead: well above the time that NFS caches file times."""
+"""Seconds without renewal after which an owner counts as dead; much longer than NFS caches file times."""
 RENEWALS = 10
-"""How often a lease is renewed within the patience."""
+"""Number of renewals within the patience."""
 LARGEST = 65_536
-"""Bytes that are read of a lease at most: ours have some hundreds."""
+"""Maximum number of bytes read of a lease; our own have a few hundred."""
 
 _first_seen: dict[Path, tuple[object, float]] = {}
-"""Leases from the future: the file as it was when it was first seen so, and when that was, by our monotonic clock."""
+"""Leases with a time in the future: inode and time when first seen, and when that was on our monotonic clock."""
 
 
 class RunLocked(Exception):
-    """Somebody else has the lease."""
+    """Another process holds the lease."""
 
 
 @contextmanager
@@ -46,13 +46,16 @@ def lease(path: Path, patience: float = PATIENCE) -> Iterator[None]:
         patience: seconds after which a lease that is not renewed is taken over.
 
     Raises:
-        RunLocked: if a living process has it.
+        RunLocked: if a living process holds it.
         OSError: if the folder cannot be written to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     owner = {**_place(), "pid": os.getpid(), "started": _start_time(os.getpid()), "token": uuid.uuid4().hex}
     if not _acquire(path, owner, patience):
-        raise RunLocked(f"{path.stem} is being computed by another process ({_describe(_read(path))})")
+        holder = _read(path)  # may hold anything
+        pid, host = (cut(printable(str(holder.get(key, "unknown")))) for key in ("pid", "host"))
+        described = f"process {pid} on {host}" if holder else "unknown"
+        raise RunLocked(f"{path.stem} is being computed by another process ({described})")
     over = threading.Event()
     beat = threading.Thread(target=_renew, args=(path, owner["token"], patience / RENEWALS, over), daemon=True)
     beat.start()
@@ -66,7 +69,7 @@ def lease(path: Path, patience: float = PATIENCE) -> Iterator[None]:
 
 
 def is_held(path: Path, patience: float = PATIENCE) -> bool:
-    """Whether a living process has a lease."""
+    """Whether a living process holds a lease."""
     return os.path.lexists(path) and not _is_dead(path, _read(path), patience)
 
 
@@ -82,7 +85,7 @@ def _acquire(path: Path, owner: dict[str, Any], patience: float) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The owner, empty where the lease is gone, not yet written, or no lease: a folder, a link, a pipe, other text."""
+    """The owner; empty if the lease is gone, not yet written, or not a lease (a folder, a link, a pipe, other text)."""
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
             is_file = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
@@ -93,7 +96,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _is_dead(path: Path, holder: dict[str, Any], patience: float) -> bool:
-    """Whether the owner is gone: at once for a process of this machine, after the patience for any other."""
+    """Whether the owner is dead: known at once for a process of this machine, after the patience for others."""
     pid, here = holder.get("pid"), _place()
     if type(pid) is int and here["boot"] and {key: holder.get(key) for key in here} == here:
         started = _start_time(pid)
@@ -107,10 +110,10 @@ def _is_dead(path: Path, holder: dict[str, Any], patience: float) -> bool:
 
 
 def _stays_in_future(path: Path, status: os.stat_result, patience: float) -> bool:
-    """Whether a lease whose time lies ahead (a clock was set back) has not been renewed for as long as the patience.
+    """Whether a lease with a time in the future (a clock was set back) was not renewed for the whole patience.
 
-    An owner that lives gives it the time of now. So do we, for commands that come later; where we may not, our own
-    clock tells how long it has stayed as it is.
+    A living owner sets it to the current time. We do so too, for later commands; if that is not permitted, our own
+    monotonic clock measures how long the file has not changed.
     """
     with suppress(OSError, NotImplementedError):
         os.utime(path, follow_symlinks=False)
@@ -121,7 +124,7 @@ def _stays_in_future(path: Path, status: os.stat_result, patience: float) -> boo
 
 
 def _bury(path: Path, token: object) -> None:
-    """Removes a dead owner's lease; one that somebody else has just got is put back."""
+    """Removes a dead owner's lease; puts it back if another process has just acquired it."""
     grave = scratch_path(path)
     try:
         path.rename(grave)
@@ -142,7 +145,7 @@ def _renew(path: Path, token: str, seconds: float, over: threading.Event) -> Non
 
 
 def _server_time(folder: Path) -> float:
-    """The file server's clock, which gives files their times; our own where nothing can be written."""
+    """The time on the file server's clock, which sets file times; on our own clock if nothing can be written."""
     probe = scratch_path(folder / "time")
     try:
         probe.touch()
@@ -151,9 +154,3 @@ def _server_time(folder: Path) -> float:
         return time.time()
     finally:
         discard(probe)
-
-
-def _describe(holder: dict[str, Any]) -> str:
-    """The owner in words; a lease may hold anything."""
-    pid, host = (cut(printable(str(holder.get(key, "unknown")))) for key in ("pid", "host"))
-    return f"process {pid} on {host}" if holder else "unknown"

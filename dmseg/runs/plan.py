@@ -1,4 +1,4 @@
-"""From settings to runs with ids. Nothing here trains, and nothing imports torch unless precision=auto asks for it."""
+"""From settings to runs with ids. Trains nothing, and imports torch only for ``precision=auto``."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One training with everything that it needs.
+    """One training with everything it needs.
 
     Attributes:
-        settings: its settings, task resolved.
-        precision: resolved precision: ``fp32``, ``tf32`` or ``bf16``.
+        settings: its settings, with the task filled in.
+        precision: ``fp32``, ``tf32`` or ``bf16``; never ``auto``.
         task: the task.
         store: folder of the prepared store.
         split: the fold's cases.
-        identity: what the run id is a digest of.
+        identity: the settings whose digest is the run id.
         run_id: id of the run.
         experiment_id: id shared with the other folds.
         evaluation_id: id of the evaluation that the settings ask for.
-        teacher: the run that must be finished before this one, or None: of a distilled run its teacher, or the run that
-            calibrates the teacher, whose own `teacher` is the teacher then.
-        prepared: whether its data are prepared. If not, its cases are not known and its ids only tell it from others.
+        teacher: the run that must finish before this one, or None. For a distilled run it is the teacher, or the run
+            that calibrates the teacher; the latter's own `teacher` is then the teacher.
+        prepared: whether its data are prepared. If not, its cases are unknown and its ids are placeholders.
     """
 
     settings: Settings
@@ -52,46 +52,46 @@ class PlannedRun:
 
     @property
     def fusion(self) -> Callable[..., Any]:
-        """The fusion strategy whose labels are trained on."""
+        """The fusion strategy that gives the training labels."""
         labels = self.settings.labels
         return bind(labels.target, labels.options, where="labels")
 
     @property
     def votes(self) -> Callable[[Annotations], Votes] | None:
-        """The raters' weights of a case, where each rater's mask is resampled; else None."""
+        """Function that gives the raters' weights for a case, if each rater's mask is resampled; else None."""
         return declared_votes(self.fusion) if self.settings.labels.interpolation == "rater" else None
 
     @property
     def reference(self) -> Callable[..., Any]:
-        """The fusion that BDice compares with."""
+        """The fusion whose result is the reference for BDice."""
         options = dict(self.settings.evaluate.reference)
         return bind(options.pop("_target_"), options, where="evaluate.reference")
 
     @property
     def method(self) -> "Method":
-        """How the network is made, trained and asked; imports torch."""
+        """The method, which builds and trains the network and makes predictions; imports torch."""
         chosen = self.settings.method
         method: Method = bind(chosen.target, chosen.options, where="method", n_positional=0)()
         return method
 
     @property
     def results(self) -> Path:
-        """Folder of the store that it belongs to."""
+        """Path of the results folder that it is stored in."""
         return Path(self.settings.paths.results)
 
     @property
     def title(self) -> str:
-        """Words for people."""
+        """Title for display."""
         settings = self.settings
         used = "" if "labels" in settings.method.unused else settings.labels.name
         taught = "" if settings.distill is None else f"+{settings.distill.name}"
         method = "" if settings.method.target == PLAIN else settings.method.name
-        words = [f"{settings.data.name}/{self.task.name}", method, f"{used}{taught}", settings.model.name]
-        return " ".join([*filter(None, words), f"fold {settings.fold}"])
+        parts = [f"{settings.data.name}/{self.task.name}", method, f"{used}{taught}", settings.model.name]
+        return " ".join([*filter(None, parts), f"fold {settings.fold}"])
 
 
 def plan_run(settings: Settings, data: TaskData) -> PlannedRun:
-    """Plans one run on a task, and the teacher of one that is distilled.
+    """Plans one run on a task, including its teacher if it is distilled.
 
     Raises:
         UserError: if the fold does not exist, an option does not fit, or the weights file cannot be read.
@@ -117,7 +117,7 @@ def _planned(
     teachers: Mapping[str, str] | None = None,
     held_out: float | None = None,
 ) -> PlannedRun:
-    """One run by itself."""
+    """Plans one run without its teacher."""
     settings = replace(settings, task=data.task.name)
     precision = _resolve_precision(settings)
     identity = run_identity(settings, precision, data.digest, split, teachers, held_out)
@@ -133,7 +133,7 @@ def _planned(
         evaluation_id=identifier(evaluation_identity(settings.evaluate)),
         prepared=not isinstance(data, FoundTask) or data.store is not None,
     )
-    # an option that does not fit is an error before anything starts
+    # report invalid options before anything starts
     n_raters = len(data.task.raters)
     try_fusion(run.fusion, n_raters, "labels")
     try_fusion(run.reference, n_raters, "evaluate.reference", candidates=False)
@@ -142,7 +142,7 @@ def _planned(
 
 
 def _check_method(settings: Settings, task: Task) -> None:
-    """Refuses what a method cannot do; its further options are checked when it is made, as that needs torch."""
+    """Refuses tasks and settings that the method does not support; building it checks the other options, with torch."""
     method = settings.method
     if "anonymous_raters" in method.options:
         check_raters(task, str(method.options["anonymous_raters"]))
@@ -151,13 +151,13 @@ def _check_method(settings: Settings, task: Task) -> None:
 
 
 def plan_folds(settings: Settings, data: TaskData, folds: Iterable[int] | None = None) -> list[PlannedRun]:
-    """Plans the runs of one experiment: all folds, or those named."""
+    """Plans the runs of one experiment: all folds, or the given ones."""
     chosen = range(fold_count(settings.folds)) if folds is None else folds
     return [plan_run(replace(settings, fold=fold), data) for fold in chosen]
 
 
 def distinct(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
-    """Runs and their teachers, each once, teachers before those that they teach."""
+    """Runs and their teachers, each once, teachers before their students."""
     found: dict[str, PlannedRun] = {}
     for run in runs:
         lineage = [run]
@@ -169,7 +169,7 @@ def distinct(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
 
 
 def evaluation_passes(runs: Iterable[PlannedRun]) -> list[list[PlannedRun]]:
-    """The distinct runs; then those of them that are to be scored in another way too; and so on."""
+    """Lists of distinct runs; a run that is evaluated in several ways is in one list for each."""
     left, found = list(runs), []
     while left:
         found.append(distinct(left))
@@ -179,10 +179,10 @@ def evaluation_passes(runs: Iterable[PlannedRun]) -> list[list[PlannedRun]]:
 
 
 def _resolve_precision(settings: Settings) -> str:
-    """The precision by its own name.
+    """The precision to use, with ``auto`` resolved.
 
     Raises:
-        UserError: if it cannot be used with the device, or would be found out on another machine than the run's.
+        UserError: if the device does not support it, or ``auto`` would be resolved on another machine than the run's.
     """
     if settings.precision == "tf32" and settings.device.startswith("cpu"):
         raise UserError(f"precision=tf32 needs a CUDA device, but device is {settings.device}; set precision=fp32")

@@ -1,4 +1,4 @@
-"""Settings that matter only late in a run are tried before its first step, by the very code that will use them."""
+"""Tries settings that matter only late in a run before its first step, with the code that will use them."""
 
 import copy
 import math
@@ -15,20 +15,20 @@ from dmseg.training.evaluate import evaluate
 from dmseg.training.random_streams import stream
 
 MISTAKES = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, RuntimeError)
-"""What code raises that is given an option which it cannot use."""
+"""Errors that code raises when an option is invalid."""
 
 
 def check_scoring(run: PlannedRun, network: nn.Module, prepared: PreparedTask, device: torch.device) -> None:
-    """Scores one slice with the untrained network as the trained one will be scored.
+    """Scores one slice with the untrained network, in the same way as the trained one.
 
     Args:
         run: the run; its method makes the predictions.
-        network: the untrained network, on the device; neither it nor torch's global random numbers change.
+        network: the untrained network, on the device; it and torch's global random state are not changed.
         prepared: the store.
         device: where the network is.
 
     Raises:
-        UserError: if an option of the evaluation or of the method cannot be used.
+        UserError: if an option of the evaluation or of the method is invalid.
     """
     settings = run.settings
     one = copy.copy(prepared)

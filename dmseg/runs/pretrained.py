@@ -1,4 +1,4 @@
-"""Pretrained weights of a run: recorded with it, and the same for all runs of a store that name them alike."""
+"""Pretrained weights of a run: recorded with it, and checked to be the same in all runs of a store."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ from dmseg.runs.store import RunStore
 
 
 def pretrained_facts(run: PlannedRun) -> dict[str, Any]:
-    """What a run's manifest says of the weights that its network has just been built with; empty for none.
+    """The manifest's entry for the pretrained weights that a network was just built with; empty for none.
 
-    The run id holds the word ``imagenet`` only, so weights that a hub has replaced would mix under one name.
+    The run id only contains the word ``imagenet``, so weights that changed on the hub would share one name.
 
     Raises:
-        UserError: if the weights are not those that are pinned, or another run of the store was trained from other
+        UserError: if the weights are not the pinned ones, or another run of the store was trained from different
             ImageNet weights of the same encoder.
     """
     model = run.settings.model

@@ -1,4 +1,4 @@
-"""What a run records of the software and hardware that it ran on."""
+"""The software and hardware that a run records."""
 
 import datetime
 import functools
@@ -29,9 +29,9 @@ PACKAGES = (
 
 @functools.cache
 def describe_versions() -> dict[str, str | None]:
-    """Versions of Python, of dmseg, of CUDA, the packages that numbers depend on, and the git commit.
+    """Versions of Python, dmseg, CUDA and the packages that numbers depend on, and the git commit.
 
-    Looked up once in a process, as what is imported stays as it was.
+    They are looked up once in a process, as imported code does not change.
     """
     found: dict[str, str | None] = {
         "python": platform.python_version(),
@@ -48,7 +48,7 @@ def describe_versions() -> dict[str, str | None]:
 
 
 def git_state() -> str | None:
-    """Commit of the checkout that dmseg runs from, ``+changes`` if files differ from it; None outside a checkout."""
+    """Commit of the checkout that dmseg runs from, with ``+changes`` if files were changed; None outside a checkout."""
     root = Path(dmseg.__file__).parents[1]
     if not (root / ".git").exists():
         return None
@@ -71,13 +71,13 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 
 
 def begin_usage(device: torch.device) -> None:
-    """Forgets the device memory that earlier runs of this process have held."""
+    """Resets the peak device memory of earlier runs in this process."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def describe_usage(device: torch.device) -> dict[str, Any]:
-    """When the run ended and the most memory held, in MiB: by this process, and on a device since `begin_usage`."""
+    """End time and peak memory in MiB: of this process, and on a CUDA device since `begin_usage`."""
     unit = 1 if sys.platform == "darwin" else 1024
     usage: dict[str, Any] = {
         "ended": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -88,8 +88,8 @@ def describe_usage(device: torch.device) -> dict[str, Any]:
     return usage
 
 
-def _git(root: Path, *words: str) -> str:
-    done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True)
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True)
     return done.stdout.strip()
 
 

@@ -1,6 +1,6 @@
-"""What the files of a run hold, and what must agree between them: one schema for every reader of runs.
+"""The schema of a run's files and how they must agree with each other, for everything that reads runs.
 
-`RunStore.damage` applies it, so that a run that does not fit counts as damaged, however well it is sealed.
+`RunStore.damage` applies it, so a run that does not fit the schema counts as damaged even if its checksums are valid.
 """
 
 import csv
@@ -35,15 +35,15 @@ from dmseg.runs.digests import digest, experiment_identity, identifier
 SCORES = ("dice", "bdice", "ece")
 """The scores that every evaluation has, columns of ``cases.csv``."""
 OPTIONAL_SCORES = ("ged",)
-"""Those that an evaluation has only if it is asked for them."""
+"""Scores that an evaluation has only on request."""
 RANGES = {
     **dict.fromkeys(("dice", "bdice", "ece", "precision", "recall"), (0.0, 1.0)),
     "ged": (0.0, 2.0),
     **dict.fromkeys(("n_slices", "n_raters", "n_pixels"), (1, 1e15)),
 }
-"""Ranges of the columns of ``cases.csv``; those of other columns hold finite numbers too, counts (``n_*``) from 0."""
+"""Ranges of the columns of ``cases.csv``. Other columns hold any finite number; counts (``n_*``) are at least 0."""
 ROUNDING = 1e-6
-"""Scores may be beyond their range by so much."""
+"""Scores may exceed their range by this much."""
 LARGEST_CSV = 256 * 2**20
 
 SPLIT = record({"train": list_of(name, unique=True), "validation": list_of(name, unique=True, least=1)})
@@ -71,7 +71,7 @@ MANIFEST = record(
 )
 EVALUATION = record({"id": identity, "settings": GROUP})
 SCHEMAS: dict[str, Check] = {"config.json": CONFIG, "manifest.json": MANIFEST, "evaluation.json": EVALUATION}
-"""By the name of a run's JSON file."""
+"""Schemas by the name of a run's JSON file."""
 
 _OWN = re.compile(r"[^/]+|predictions/[^/]+|evaluations/[0-9a-f]{16}/[^/]+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -80,13 +80,11 @@ _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?")
 
 
 def _sealed_name(value: object, where: str) -> None:
-    """The path of a file in a run's folder, as its seal names it."""
-    if not isinstance(value, str) or not _OWN.fullmatch(value) or any(map(_fault_of_part, value.split("/"))):
+    """Checks the path of a file, relative to the run's folder."""
+    # predictions are named after cases, whose ids may use the full length of a name
+    is_path = isinstance(value, str) and _OWN.fullmatch(value)
+    if not is_path or any(fault_of_name(part.removesuffix(".npy")) for part in str(value).split("/")):
         raise Misfit(f"{where} is {shown(value)}, which is no file of a run")
-
-
-def _fault_of_part(part: str) -> str | None:
-    return fault_of_name(part.removesuffix(".npy"))  # predictions are named after cases, whose ids may be long
 
 
 def _sha256(value: object, where: str) -> None:
@@ -95,15 +93,15 @@ def _sha256(value: object, where: str) -> None:
 
 
 SEAL = mapping(_sealed_name, _sha256)
-"""``DONE``: checksums by file."""
+"""Schema of ``DONE``: checksums by file."""
 
 
 def check_run(folder: Path, run_id: str, evaluations: Sequence[Path] = ()) -> None:
-    """Checks what the small files of a finished run hold, and that they agree with each other and with its id.
+    """Checks the small files of a finished run, and that they agree with each other and with the run's id.
 
     Args:
-        folder: the run's.
-        run_id: its id.
+        folder: the run's folder.
+        run_id: id of the run.
         evaluations: folders of its later evaluations.
 
     Raises:
@@ -126,10 +124,10 @@ def _read(folder: Path, file: str) -> Any:  # noqa: ANN401
 
 
 def check_identity(known: Mapping[str, Any], run_id: str, experiment_id: str, split: Mapping[str, Any]) -> None:
-    """Checks that a run's identity gives its id and its experiment's, and that its cases are those of the identity.
+    """Checks that a run's ids are those of its identity, and that its cases are those of its split.
 
     Raises:
-        ValueError: if it does not.
+        ValueError: if they are not.
     """
     node = dict(known)
     if node.get("distill") is not None:
@@ -154,17 +152,17 @@ def check_settings(known: Mapping[str, Any], settings: Mapping[str, Any]) -> Non
 
 
 def check_evaluation(node: Mapping[str, Any], expected: str | None = None) -> None:
-    """Checks that an evaluation's settings give its id, and that this is the expected one.
+    """Checks that an evaluation's id is that of its settings, and the expected one if that is given.
 
     Raises:
-        ValueError: if not.
+        ValueError: if it is not.
     """
     if (found := identifier(dict(node["settings"]))) != node["id"] or node["id"] != (expected or node["id"]):
         raise Misfit(f"evaluation.json: id is {node['id']}, but the settings are those of {found}")
 
 
 def read_cases_file(folder: Path) -> str:
-    """Text of an evaluation's ``cases.csv``.
+    """Reads the text of an evaluation's ``cases.csv``.
 
     Raises:
         OSError: if it is missing, a link, or too large.
@@ -174,17 +172,17 @@ def read_cases_file(folder: Path) -> str:
 
 
 def parse_cases(content: str, validation: Sequence[str] | None = None) -> list[dict[str, str]]:
-    """Rows of a ``cases.csv``, checked.
+    """Parses and checks the rows of a ``cases.csv``.
 
     Args:
         content: the file's text.
-        validation: ids of the cases that it must be about, in any order; None if they are not known.
+        validation: ids of the cases that it must contain, in any order; None if they are unknown.
 
     Returns:
-        One group a row, text by column: a score is a finite number in its range, or empty.
+        One mapping for each row, text by column; a score is a finite number in its range, or empty.
 
     Raises:
-        Misfit: if a column, a case or a score is not as it should be.
+        Misfit: if a column, a case or a score is invalid.
     """
     try:
         header, *lines = csv.reader(io.StringIO(content), strict=True)

@@ -1,4 +1,4 @@
-"""Folders that are sealed by a file of checksums, ``DONE``; and JSON files that are checked when they are read."""
+"""Folders sealed by a file of checksums, ``DONE``, and JSON files that are checked when they are read."""
 
 import json
 from pathlib import Path
@@ -11,11 +11,11 @@ from dmseg.files.schema import read_json as read_checked
 from dmseg.runs.records import SCHEMAS, SEAL
 
 DONE = "DONE"
-ADVICE = "'dmseg runs verify aside=true' sets what is damaged aside; then the same command computes it anew"
+ADVICE = "run 'dmseg runs verify aside=true' to set damaged runs aside, then the same command to compute them again"
 
 
 class DamagedError(UserError):
-    """A stored file is missing, or is not what was stored."""
+    """A stored file is missing or has changed."""
 
 
 def write_json(path: Path, node: dict[str, Any]) -> None:
@@ -27,12 +27,12 @@ def read_json(folder: Path, name: str, check: Check | None = None) -> dict[str, 
     """Reads a JSON file of a run and checks what it holds.
 
     Args:
-        folder: the run's, or one within.
-        name: of the file.
-        check: what it must hold; by default what its name says.
+        folder: the run's folder, or one within it.
+        name: name of the file.
+        check: its schema; by default the one for its name.
 
     Raises:
-        DamagedError: if it is missing, damaged, a link, or does not fit.
+        DamagedError: if it is missing, damaged, a link, or does not fit the schema.
     """
     path = folder / name
     try:
@@ -45,28 +45,28 @@ def read_json(folder: Path, name: str, check: Check | None = None) -> dict[str, 
 
 
 def in_words(error: Exception) -> str:
-    """What an error says, of a path only the last part."""
+    """The message of an error, with only the last part of a path."""
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
     return f"{Path(str(error.filename)).name}: {error.strerror}" if error.filename else error.strerror
 
 
 def seal(folder: Path) -> None:
-    """Writes DONE: the checksums of all files that are there."""
+    """Writes ``DONE`` with the checksums of all files in a folder."""
     write_json(folder / DONE, checksums(folder))
 
 
 def read_seal(folder: Path) -> dict[str, str]:
-    """Checksums by file name.
+    """Reads the checksums of a sealed folder, by file name.
 
     Raises:
-        DamagedError: if they are missing or damaged; then nothing that they are about can be trusted.
+        DamagedError: if they are missing or damaged, so that no file of the folder can be trusted.
     """
     return read_json(folder, DONE, SEAL)
 
 
 def differs(folder: Path, name: str, known: str) -> list[str]:
-    """Says what is wrong with a stored file, in no or one line."""
+    """The fault of a stored file, as a list of one line; empty if there is none."""
     path = folder / name
     try:
         same = checksum(inside(folder, name), follow=False) == known

@@ -1,4 +1,4 @@
-"""Settings and manifests as an export holds them: without paths, accounts and names of machines."""
+"""Settings and manifests for an export: without paths, accounts and machine names."""
 
 import copy
 import os
@@ -7,9 +7,9 @@ from pathlib import PurePath, PureWindowsPath
 from typing import Any
 
 FOLDERS = ("data.root", "paths.data", "paths.prepared", "paths.results")
-"""Keys of settings that name a folder; nothing of it is told."""
+"""Settings that name a folder, which is removed entirely."""
 FILES = ("model.weights", "distill.teacher.model.weights", "folds.file", "folds.groups")
-"""Keys of settings that may name a file, of which the last part is told."""
+"""Settings that may name a file, of which only the last part is kept."""
 PRIVATE: dict[str, Any] = {
     "wandb.entity": None,
     "launcher.job.partition": None,
@@ -18,20 +18,20 @@ PRIVATE: dict[str, Any] = {
     "launcher.job.setup": [],
     "launcher.job.parameters": {},
 }
-"""Keys that say who computed a run and on which cluster, and what stands in their place."""
+"""Settings that tell who computed a run and on which cluster, with their replacements."""
 HIDDEN = "."
-"""Stands in place of a folder."""
+"""Replaces a folder."""
 
 MACHINE = ("platform", "processor", "cores", "threads", "device")
-"""What is told of the machine of a manifest."""
+"""Keys of a manifest's machine that are kept."""
 _NAMES_OF_PLACES = re.compile(r"host(name)?|node(name)?|user(name)?|login|home|cwd|argv|command")
-"""Keys that are left out wherever they are."""
+"""Keys that are removed at any depth."""
 _PATH = re.compile(r"(?:~|/|[A-Za-z]:[\\/]|\\\\)[^\s'\",;:]*[\\/][^\s'\",;:]*|/[^\s/'\",;:]+")
-"""An absolute path, at the beginning of a word."""
+"""An absolute path at the beginning of a word."""
 
 
 def shareable_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings in their plain form that can be handed on: paths are shortened, accounts left out.
+    """Settings, in plain containers, that are safe to share: paths are shortened, accounts removed.
 
     No number and no id depends on what is changed.
     """
@@ -46,7 +46,7 @@ def shareable_settings(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def shareable_manifest(manifest: dict[str, Any]) -> dict[str, Any]:
-    """A run's manifest that can be handed on: of the machine only what numbers may depend on."""
+    """A run's manifest that is safe to share; of the machine it keeps what numbers may depend on."""
     node = copy.deepcopy(manifest)
     if isinstance(node.get("machine"), dict):
         node["machine"] = {key: value for key, value in node["machine"].items() if key in MACHINE}
@@ -56,7 +56,7 @@ def shareable_manifest(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def _change(node: Any, key: str, change: Any) -> None:  # noqa: ANN401
-    """Changes the value of a dotted key where there is one."""
+    """Changes the value of a dotted key, if the key exists."""
     *groups, name = key.split(".")
     for group in groups:
         node = node.get(group) if isinstance(node, dict) else None
@@ -74,7 +74,7 @@ def _without_paths(node: Any) -> Any:  # noqa: ANN401
 
 
 def _shortened(text: str) -> str:
-    """A text without absolute paths, of which the last part stays; one that is a path as a whole may hold spaces."""
+    """Text with absolute paths reduced to their last part; a text that is a path as a whole may contain spaces."""
     home = os.path.expanduser("~")
     if text.startswith(("/", "~/", "\\\\")) or PureWindowsPath(text).drive or (len(home) > 1 and text.startswith(home)):
         return _last_part(text)
@@ -83,6 +83,6 @@ def _shortened(text: str) -> str:
 
 
 def _last_part(path: str) -> str:
-    """The name of a file; of what looks like a folder nothing, as it may be called after a person."""
+    """The name of a file; `HIDDEN` for what looks like a folder, whose name may be that of a person."""
     name = PureWindowsPath(path).name if "\\" in path else PurePath(path).name
     return name if PurePath(name).suffix else HIDDEN

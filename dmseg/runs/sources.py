@@ -1,6 +1,6 @@
-"""From data settings to a prepared store: phantom made, raw data prepared, folds written, each only where missing.
+"""From data settings to a prepared store: generates the phantom, prepares raw data and writes folds where missing.
 
-`find_tasks` looks for the same stores and makes nothing.
+`find_tasks` looks up the same stores without writing anything.
 """
 
 import json
@@ -23,37 +23,22 @@ from dmseg.errors import DamagedStoreError, MissingDataError, UserError
 Notify = Callable[[str], None]
 
 STORE_DEFAULTS = {"dtype": "uint8", "bits": None}
-"""Options of data that joined later, with the value that stands for the behaviour before: as such they are no part of
-what a store is named by, so that earlier ones are found."""
+"""Data options added later, each with the value that means the earlier behaviour. An option with this value is left out
+of a store's name, so that stores from before are still found."""
 
 LIMITS = ("max_gib",)
-"""Options of data that only say what is refused: the arrays do not depend on them."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where the data of one run lie.
-
-    Attributes:
-        store: the prepared store's folder.
-        digest: of its content.
-        split: the fold's cases.
-    """
-
-    store: Path
-    digest: str
-    split: Split
+"""Data options that only limit what is accepted; the prepared arrays do not depend on them."""
 
 
 @dataclass(frozen=True)
 class FoundTask:
-    """A task as it is found without preparing anything: enough to plan its runs.
+    """A task that was looked up without preparing anything, which is enough to plan its runs.
 
     Attributes:
         task: the task.
-        folder: place of its prepared store.
-        store: the store; None where there is none, or an outdated one. Runs can be counted then, but their ids depend
-            on the prepared arrays and are not known.
+        folder: path of its prepared store.
+        store: the store, or None if it is missing or outdated. Runs can then be counted, but their ids are unknown as
+            they depend on the prepared arrays.
     """
 
     task: Task
@@ -62,16 +47,16 @@ class FoundTask:
 
     @property
     def digest(self) -> str:
-        """That of the store, or words that no store's digest can be and that tell this task from others."""
+        """Digest of the store, or a placeholder that is unique to this task and never equals a real digest."""
         return f"not prepared: {self.folder}" if self.store is None else self.store.digest
 
 
 TaskData = PreparedTask | FoundTask
-"""What runs are planned on."""
+"""The data that runs are planned for."""
 
 
 def open_adapter(data: DataSettings) -> Adapter:
-    """Builds the adapter of a data set, making its phantom first where that is what the settings ask for.
+    """Builds the adapter of a data set; generates its phantom first if the settings ask for one.
 
     Raises:
         UserError: if an option does not fit.
@@ -83,7 +68,7 @@ def open_adapter(data: DataSettings) -> Adapter:
 
 
 def prepare_tasks(settings: Settings, notify: Notify = lambda text: None) -> Iterator[PreparedTask]:
-    """Prepares the task that the settings name, or one after another all of the data set, as `prepare_task` does."""
+    """Prepares the task named in the settings, or else all tasks of the data set one by one, with `prepare_task`."""
     data, paths = settings.data, settings.paths
     try:
         tasks = open_adapter(data).tasks
@@ -104,20 +89,20 @@ def prepare_task(
     notify: Notify = lambda text: None,
     workers: int = 1,
 ) -> PreparedTask:
-    """Prepares one task, unless that is done, and opens its store.
+    """Prepares one task unless its store is current, and opens the store.
 
-    Where the raw data are gone, a store that was prepared from them is used as it is; `notify` is told.
+    If the raw data are missing, a store that was prepared from them is used as it is, and `notify` is called.
 
     Args:
         data: the data set.
-        paths: where stores go.
-        name: the task; None where the data set has one only.
-        notify: told what is being done.
-        workers: number of cases that are read at a time.
+        paths: where stores are written.
+        name: the task; None if the data set has only one.
+        notify: called with a message for the user.
+        workers: number of cases to read at a time.
 
     Raises:
-        UserError: if the task is unknown, the raw data are missing or damaged, only labels were asked for, or the store
-            is damaged and the raw data to prepare it again are missing.
+        UserError: if the task is unknown, the raw data are missing or damaged, ``data.labels_only`` is set, or the
+            store is damaged and the raw data needed to prepare it again are missing.
     """
     _refuse_labels_only(data)
     try:
@@ -139,20 +124,20 @@ def prepare_task(
 
 
 def find_tasks(settings: Settings, notify: Notify = lambda text: None) -> list[FoundTask]:
-    """Looks up the prepared stores of the task that the settings name, or of all; makes and writes nothing.
+    """Looks up the prepared store of the task named in the settings, or else of every task; writes nothing.
 
     Args:
-        settings: with the data set and, perhaps, the task.
-        notify: told where raw data are missing, and which stores are damaged: they count as not prepared.
+        settings: settings with the data set and optionally the task.
+        notify: called with a message for each store that is damaged (and so counts as not prepared) and for each whose
+            raw data are missing.
 
     Raises:
-        UserError: if the task is unknown, an option does not fit, the raw data of a store are damaged, or only labels
-            were asked for.
+        UserError: if the task is unknown, an option does not fit, the raw data of a store are damaged, or
+            ``data.labels_only`` is set.
     """
     data = settings.data
     _refuse_labels_only(data)
-    changed = _phantom_changed(data)
-    stores, damaged = ({}, {}) if changed else _stores(data, settings.paths)
+    stores, damaged = ({}, {}) if _phantom_is_outdated(data) else _stores(data, settings.paths)
     wanted = settings.task and settings.task.rpartition("/")[2]
     for name, error in damaged.items():
         if wanted in (None, name):
@@ -175,7 +160,7 @@ def find_tasks(settings: Settings, notify: Notify = lambda text: None) -> list[F
 
 
 def _is_current(data: DataSettings, adapter: Adapter | None, store: PreparedTask, notify: Notify) -> bool:
-    """Whether a store is of the raw data as they are; where they are gone, it is taken as it is."""
+    """Whether a store matches the raw data; without raw data it counts as current."""
     try:
         if adapter is not None:
             return is_current(store.folder, adapter.list_cases(store.task.name), _store_options(data))
@@ -190,8 +175,8 @@ def _without_raw_data(data: DataSettings, store: PreparedTask) -> str:
     return f"{data.name}/{store.task.name}: raw data not found; using the prepared store {store.folder}"
 
 
-def _phantom_changed(data: DataSettings) -> bool:
-    """Whether there is a phantom of other settings than these, which will be made anew."""
+def _phantom_is_outdated(data: DataSettings) -> bool:
+    """Whether there is a phantom with other settings than these, which will be generated again."""
     if data.phantom is None:
         return False
     options = {**data.phantom, "write": False}
@@ -205,7 +190,7 @@ def _adapter(data: DataSettings) -> Adapter:
 
 
 def _unread_tasks(data: DataSettings, wanted: str | None) -> dict[str, Task]:
-    """What stands for the task of a data set whose files are missing and name it; empty where there is no such."""
+    """A placeholder for the task of a data set whose missing files would name it; empty if the adapter has none."""
     task: Task | None = getattr(resolve(data.target, "data"), "unread_task", None)
     if task is None:
         return {}
@@ -214,7 +199,7 @@ def _unread_tasks(data: DataSettings, wanted: str | None) -> dict[str, Task]:
 
 
 def _chosen(tasks: Mapping[str, Task], settings: Settings) -> list[Task]:
-    """All tasks of a data set, or the one that the settings name."""
+    """The task named in the settings, or else all tasks of a data set."""
     if settings.task is None:
         return list(tasks.values())
     return [find_task(tasks, settings.task, settings.data.name)]
@@ -222,11 +207,11 @@ def _chosen(tasks: Mapping[str, Task], settings: Settings) -> list[Task]:
 
 def _refuse_labels_only(data: DataSettings) -> None:
     if data.labels_only:
-        raise UserError("data.labels_only=true counts slices (dmseg prepare) and trains nothing; set it to false")
+        raise UserError("data.labels_only=true only counts slices (dmseg prepare); set it to false to train")
 
 
 def _named_options(data: DataSettings) -> dict[str, Any]:
-    """The options of the data set that a store's folder is named by."""
+    """The options of the data set that determine the name of a store's folder."""
     chosen = {
         name: value
         for name, value in data.options.items()
@@ -237,8 +222,8 @@ def _named_options(data: DataSettings) -> dict[str, Any]:
 
 
 def _store_options(data: DataSettings) -> dict[str, Any]:
-    """What a store's arrays depend on beside the sources, as its manifest has it."""
-    code = code_version(data.target)  # not in the folder's name: a store takes the place of one of older code
+    """What a store's arrays depend on besides the raw data, as recorded in its manifest."""
+    code = code_version(data.target)  # not in the folder's name, so that a new store replaces one of older code
     return _named_options(data) | ({} if code == 1 else {"code": code})
 
 
@@ -249,7 +234,7 @@ def _place(data: DataSettings, paths: PathSettings, task: Task) -> tuple[Path, d
 
 
 Stores = tuple[dict[str, PreparedTask], dict[str, DamagedStoreError]]
-"""The stores of a data set by task, and what is wrong with those that are damaged."""
+"""The stores of a data set by task, and the errors of those that are damaged."""
 
 
 def _stores(data: DataSettings, paths: PathSettings) -> Stores:
@@ -272,12 +257,12 @@ def _stores(data: DataSettings, paths: PathSettings) -> Stores:
 
 
 def _stores_of_real_data(data: DataSettings, paths: PathSettings) -> Stores:
-    """`_stores`; none for a phantom, which can be made again."""
+    """Like `_stores`, but empty for a phantom, which can be generated again."""
     return ({}, {}) if data.phantom is not None else _stores(data, paths)
 
 
 def _refuse_damaged(damaged: Mapping[str, DamagedStoreError], task: str | None, data: DataSettings) -> None:
-    """Refuses a damaged store of the wanted task, or of any if none is named, where raw data are missing."""
+    """Refuses a damaged store of the given task (of any task if None) when its raw data are missing."""
     for name, error in damaged.items():
         if task is None or task.rpartition("/")[2] == name:
             raise UserError(
@@ -289,7 +274,7 @@ def _refuse_damaged(damaged: Mapping[str, DamagedStoreError], task: str | None, 
 def count_target_slices(
     data: DataSettings, name: str | None, folds: FoldSettings, workers: int = 1
 ) -> tuple[list[SliceCount], list[list[SliceCount]]]:
-    """Counts slices with the target from the labels of a data set of volumes alone; images need not be there.
+    """Counts the slices that contain the target, from labels alone; the images of the volumes may be missing.
 
     Returns:
         The counts of all cases, and of each fold's validation cases.
@@ -308,10 +293,10 @@ def count_target_slices(
 
 
 def fold_split(data: TaskData, folds: FoldSettings, fold: int) -> Split:
-    """The cases of one fold of a task. Cases without a slice count in the folds, and are then left out.
+    """The cases of one fold of a task. Cases without any slice take part in the split and are left out afterwards.
 
-    The split of a prepared task is kept in its store from the first time on. The cases of a task that was found without
-    a store are not known; words stand for them.
+    The split of a prepared task is stored with it when it is first needed. The cases of a task without a store are
+    unknown, so placeholders are returned.
 
     Raises:
         UserError: if there is no such fold, the split cannot be made, or the fold has no case to score or to train on.
@@ -320,13 +305,8 @@ def fold_split(data: TaskData, folds: FoldSettings, fold: int) -> Split:
     if store is None:
         return find_split([Split(("others",), (f"fold {k}",)) for k in range(fold_count(folds))], fold)
     whole = find_split(load_splits(store.folder, store.listed, folds, write=store is data), fold)
-    there = {case.case for case in store.cases}
-    train, validation = (tuple(case for case in part if case in there) for part in (whole.train, whole.validation))
+    cases = {case.case for case in store.cases}
+    train, validation = (tuple(case for case in part if case in cases) for part in (whole.train, whole.validation))
     if not train or not validation:
         raise UserError(f"fold {fold} of {store.folder} has {len(train)} cases to train on, {len(validation)} to score")
     return Split(train, validation)
-
-
-def open_source(settings: Settings, prepared: PreparedTask) -> Source:
-    """The data of one run, from a prepared task."""
-    return Source(prepared.folder, prepared.digest, fold_split(prepared, settings.folds, settings.fold))

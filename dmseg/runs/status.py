@@ -1,4 +1,4 @@
-"""How far planned runs are, and how long the rest will take."""
+"""Status of planned runs, and an estimate of the remaining time."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -15,20 +15,20 @@ Status = Literal["done", "running", "failed", "missing", "unknown"]
 
 
 def is_complete(run: PlannedRun) -> bool:
-    """Whether a run is trained, scored as its settings ask, and its predictions are kept if they ask for it."""
+    """Whether a run is trained and has the evaluation and the predictions that its settings ask for."""
     keep = run.settings.evaluate.save_predictions
     return RunStore(run.results).is_complete(run.run_id, run.evaluation_id, keep)
 
 
 def run_status(run: PlannedRun) -> Status:
-    """How far a run is. A run that failed and is tried again counts as running.
+    """Status of a run; a failed run that is being retried counts as running.
 
-    While its data are not prepared its id is not known, so neither is whether it is done.
+    It is unknown as long as the data are not prepared, as the run's id is unknown then.
     """
     if not run.prepared:
         return "unknown"
     store = RunStore(run.results)
-    with suppress(DamagedError):  # it is set aside and computed anew
+    with suppress(DamagedError):  # it will be set aside and computed again
         if is_complete(run):
             return "done"
     if is_held(store.lease_file(run.run_id)):
@@ -38,13 +38,13 @@ def run_status(run: PlannedRun) -> Status:
 
 @dataclass(frozen=True)
 class Summary:
-    """What some runs take.
+    """Counts and remaining time of some runs.
 
     Attributes:
-        experiments: number of distinct configurations, folds apart.
+        experiments: number of distinct configurations, regardless of folds.
         runs: number of distinct runs.
-        counts: how many of them are done, running, failed, missing or unknown.
-        hours: estimate for those that are not done, one after the other; None without any measured run to go by.
+        counts: number of runs by status.
+        hours: estimated time of the runs that are not done, one after another; None without a measured run.
     """
 
     experiments: int
@@ -56,8 +56,8 @@ class Summary:
 def summarise(runs: Iterable[PlannedRun]) -> Summary:
     """Counts runs and estimates the time left from those that are done.
 
-    A run that is to come is taken to last as long as the mean of the done ones most like it: those of its experiment,
-    else of its task and network, else of its network, else all.
+    The estimate for a run is the mean time of the most similar finished runs: those of its experiment, else of its task
+    and network, else of its network, else all.
     """
     distinct = list({run.run_id: run for run in runs}.values())
     status = {run.run_id: run_status(run) for run in distinct}
@@ -70,7 +70,7 @@ def summarise(runs: Iterable[PlannedRun]) -> Summary:
     )
 
 
-_LIKENESS: tuple[Callable[[PlannedRun], object], ...] = (
+_SIMILARITY: tuple[Callable[[PlannedRun], object], ...] = (
     lambda run: run.experiment_id,
     lambda run: (run.task.name, run.settings.model.name),
     lambda run: run.settings.model.name,
@@ -89,11 +89,13 @@ def _hours(left: Sequence[PlannedRun], done: Sequence[PlannedRun]) -> float | No
             seconds = float(RunStore(run.results).read_json(run.run_id, "manifest.json")["seconds"])
         except DamagedError:
             continue
-        for level, like in enumerate(_LIKENESS):
-            measured[level, like(run)].append(seconds)
-    return sum(_expected(run, measured) for run in left) / 3600 if measured else None
-
-
-def _expected(run: PlannedRun, measured: dict[object, list[float]]) -> float:
-    found = next(measured[key] for level, like in enumerate(_LIKENESS) if (key := (level, like(run))) in measured)
-    return sum(found) / len(found)
+        for level, group in enumerate(_SIMILARITY):
+            measured[level, group(run)].append(seconds)
+    if not measured:
+        return None
+    total = 0.0
+    for run in left:
+        keys = ((level, group(run)) for level, group in enumerate(_SIMILARITY))
+        similar = next(measured[key] for key in keys if key in measured)
+        total += sum(similar) / len(similar)
+    return total / 3600

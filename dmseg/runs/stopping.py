@@ -1,8 +1,8 @@
 """Signals that ask this process to stop: Ctrl-C, SIGTERM, and SIGHUP unless it was ignored from the start (nohup).
 
-A command handles them from its first moment (`handling_signals`). Where state can be kept (`stopping_gently`) the first
-signal only sets `should_stop`; anywhere else, and for the second signal, it raises KeyboardInterrupt. Worker processes
-obey the process that started them, which hears the signals.
+A command handles them from the start (`handling_signals`). Where state can be saved (`stopping_gently`) the first
+signal only makes `should_stop` true; elsewhere, and on a second signal, KeyboardInterrupt is raised. Worker processes
+ignore a terminal's signals; the process that started them receives these and stops its workers.
 """
 
 import errno
@@ -16,11 +16,11 @@ from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DOUBLE = 0.2
-"""Seconds within which two signals count as one: ``timeout`` and job runners signal a process and then its group."""
+"""Two signals within so many seconds count as one: ``timeout`` and job runners signal a process, then its group."""
 
 
 class _State:
-    """What this process was told, and what it is doing."""
+    """Signals that this process received, and how it handles them."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -40,25 +40,25 @@ def should_stop() -> bool:
 
 
 def ask_to_stop() -> None:
-    """Asks this process to stop; a training keeps its state first."""
+    """Asks this process to stop; a training saves its state first."""
     _state.asked = True
 
 
 def received() -> signal.Signals | None:
-    """The first signal that this process received since it handles them."""
+    """The first signal received since `handling_signals` began; None if there was none."""
     return _state.received[0] if _state.received else None
 
 
 def is_urgent() -> bool:
-    """Whether a second signal was received: what is under way is not waited for."""
+    """Whether a second signal was received, after which running work is not waited for."""
     return len(_state.received) > 1
 
 
 @contextmanager
 def handling_signals() -> Iterator[None]:
-    """While the block runs, signals ask to stop or interrupt.
+    """Handles signals while the block runs: they ask to stop, or interrupt.
 
-    Nested blocks, and those in other than the main thread, change nothing.
+    Has no effect in a nested block or outside of the main thread.
     """
     if _state.handling or threading.current_thread() is not threading.main_thread():
         yield
@@ -79,7 +79,7 @@ def handling_signals() -> Iterator[None]:
 
 @contextmanager
 def stopping_gently() -> Iterator[None]:
-    """While the block runs, the first signal only asks to stop; the second one interrupts at once."""
+    """While the block runs, the first signal only asks to stop and the second interrupts at once."""
     with handling_signals():
         _state.gentle += 1
         try:
@@ -90,7 +90,7 @@ def stopping_gently() -> Iterator[None]:
 
 @contextmanager
 def signals_held_back() -> Iterator[None]:
-    """Holds signals back while the block runs; processes that it starts never receive them, unless they choose to."""
+    """Blocks signals while the block runs; processes started in it also block them until they choose otherwise."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
@@ -100,15 +100,15 @@ def signals_held_back() -> Iterator[None]:
 
 @contextmanager
 def working() -> Iterator[None]:
-    """Marks what a worker process brings to its end, or to its next step, before it follows its parent."""
+    """Marks work that a worker process finishes, or brings to its next step, before it exits with its parent."""
     with _working:
         yield
 
 
 def stop_with_parent() -> None:
-    """Asks this worker process to stop on SIGTERM, or once the process that started it is gone.
+    """Makes this worker process stop on SIGTERM, or once the process that started it has ended.
 
-    The others reach the whole group of a terminal; the parent hears them and says what to do.
+    It ignores SIGINT and SIGHUP, which a terminal sends to the whole process group: the parent handles them.
     """
     from multiprocessing import parent_process
 
@@ -146,19 +146,13 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 
 
 def _leave_terminal() -> None:
-    """Discards output where the terminal is gone: a write that fails must not keep a checkpoint from being written."""
-    for stream in (1, 2):
-        with suppress(OSError):
-            os.fstat(stream)
-            if _is_dead_terminal(stream):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-
-
-def _is_dead_terminal(stream: int) -> bool:
+    """Discards output to a closed terminal: a failing write must not prevent a checkpoint from being written."""
     import termios
 
-    try:
-        termios.tcgetattr(stream)
-    except termios.error as error:
-        return bool(error.args[0] == errno.EIO)
-    return False
+    for stream in (1, 2):
+        try:
+            termios.tcgetattr(stream)
+        except termios.error as error:
+            if error.args[0] == errno.EIO:
+                with suppress(OSError):
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), stream)

@@ -1,4 +1,4 @@
-"""The run store: one folder a run, written beside its place and renamed when whole, so never seen half-written.
+"""The run store: one folder for each run, written under a temporary name and renamed when it is complete.
 
 ``<results>/runs/<run id>/``
 
@@ -6,11 +6,11 @@
 - ``history.csv``: losses and learning rate of each epoch; ``weights.safetensors``: the final network
 - ``cases.csv``, ``evaluation.json``: scores of the validation cases, and the id of the evaluation that gave them
 - ``evaluations/<id>/cases.csv``: the same under other evaluation settings
-- ``predictions/<case>.npy``: foreground probabilities, where asked for
-- ``DONE``: written last, the checksums of the others
+- ``predictions/<case>.npy``: foreground probabilities, if requested
+- ``DONE``: checksums of all other files, written last
 
-Beside ``runs`` lie ``checkpoints`` and ``leases`` of runs that are being computed, ``failed`` with the logs of those
-that failed, and ``damaged`` with entries that were set aside.
+Next to ``runs`` there are ``checkpoints`` and ``leases`` of runs in progress, ``failed`` with the logs of failed runs,
+and ``damaged`` with runs that were set aside.
 """
 
 import errno
@@ -30,16 +30,16 @@ from dmseg.runs.lease import PATIENCE, is_held, lease
 from dmseg.runs.records import OPTIONAL_SCORES, SCORES, check_run, parse_cases, read_cases_file
 from dmseg.runs.seal import ADVICE, DONE, DamagedError, differs, in_words, read_json, read_seal, seal, write_json
 
-if TYPE_CHECKING:  # 'dmseg runs' needs neither
+if TYPE_CHECKING:  # most of 'dmseg runs' needs neither of them
     import pandas as pd
     import torch
 
 WEIGHTS = "weights.safetensors"
 SMALL_FILES = ("config.json", "manifest.json", "history.csv", "cases.csv", "evaluation.json")
-"""What is checked whenever a run is relied on; weights and predictions are checked when they are read."""
+"""Files that are checked whenever a run is used; weights and predictions are checked when they are read."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-"""Errors of a disk, not of one file."""
+"""Errors that concern the whole disk, not one file."""
 
 
 class RunStore:
@@ -54,23 +54,23 @@ class RunStore:
         self.runs = results / "runs"
 
     def folder(self, run_id: str) -> Path:
-        """Where a run lies, or will lie.
+        """Path of a run's folder, whether it exists or not.
 
         Raises:
-            UserError: if the id is none.
+            UserError: if the id is not valid.
         """
         return self.runs / check_id(run_id, "the id of a run")
 
     def checkpoints(self, run_id: str) -> Path:
-        """Where a run's checkpoints lie while it is trained."""
+        """Path of a run's checkpoints during training."""
         return self.results / "checkpoints" / run_id
 
     def log(self, run_id: str) -> Path:
-        """Where the log of a failed run lies."""
+        """Path of the log of a failed run."""
         return self.results / "failed" / f"{run_id}.log"
 
     def lease_file(self, run_id: str) -> Path:
-        """Where the lease of a run lies while a process works on it."""
+        """Path of a run's lease while a process is working on it."""
         return self.results / "leases" / f"{run_id}.json"
 
     def run_ids(self) -> list[str]:
@@ -78,7 +78,7 @@ class RunStore:
         return [run_id for run_id in self.stored() if self.is_done(run_id)]
 
     def stored(self) -> list[str]:
-        """Ids of all runs that have a folder; one without `DONE`, or a link to a folder, is damaged."""
+        """Ids of all runs that have a folder; a run without `DONE`, or whose folder is a link, is damaged."""
         found = (path for path in self.runs.glob("*") if is_id(path.name))
         return sorted(path.name for path in found if path.is_dir() or path.is_symlink())
 
@@ -91,7 +91,7 @@ class RunStore:
         """Keeps other processes from working on a run while the block runs.
 
         Raises:
-            RunLocked: if another one does.
+            RunLocked: if another process is working on it.
             UnwritableError: if the store cannot be written to.
         """
         with ExitStack() as stack:
@@ -105,7 +105,7 @@ class RunStore:
             yield
 
     def tidy(self, run_id: str) -> None:
-        """Removes what a process left that was killed just after it had finished a run: lease, checkpoints, log."""
+        """Removes lease, checkpoints and log left by a process that was killed just after it finished a run."""
         if is_held(self.lease_file(run_id)):
             return
         shutil.rmtree(self.checkpoints(run_id), ignore_errors=True)
@@ -114,7 +114,7 @@ class RunStore:
             self.log(run_id).unlink(missing_ok=True)
 
     def write(self, run_id: str, fill: Callable[[Path], None]) -> Path:
-        """Lets `fill` write a run's files and publishes them as finished; what is finished already stays.
+        """Lets `fill` write a run's files and publishes them; a run that is finished already is not replaced.
 
         Args:
             run_id: id of the run.
@@ -138,7 +138,7 @@ class RunStore:
         return place
 
     def add(self, run_id: str, name: str, fill: Callable[[Path], None]) -> None:
-        """Adds a folder to a finished run, whole or not at all.
+        """Adds a folder to a finished run, either completely or not at all.
 
         Args:
             run_id: id of the run.
@@ -161,14 +161,14 @@ class RunStore:
             raise (UnwritableError if error.errno in FULL else UserError)(said) from error
 
     def damage(self, run_id: str, every_file: bool = False) -> list[str]:
-        """What is wrong with a finished run: one line for each file that is missing or not what was stored.
+        """What is wrong with a finished run: one line for each file that is missing or has changed.
 
-        Files that were never stored do not matter. Where all small files are what was stored, what they hold is checked
-        too (`records.check_run`): whoever made them may have sealed anything.
+        Files that were never stored are ignored. If no small file has changed, their content is checked too
+        (`records.check_run`), as an imported run may have valid checksums of invalid content.
 
         Args:
             run_id: id of the run.
-            every_file: weights and predictions too; by default only what is small.
+            every_file: whether to check weights and predictions too; by default only small files are checked.
         """
         folder = self.folder(run_id)
         try:
@@ -183,10 +183,16 @@ class RunStore:
             for name in known:
                 if every_file or Path(name).name in SMALL_FILES:
                     found += differs(place, name, known[name])
-        return found or _misfits(folder, run_id, [place for place in additions if is_id(place.name)])
+        if found:
+            return found
+        try:
+            check_run(folder, run_id, [place for place in additions if is_id(place.name)])
+        except (OSError, ValueError) as error:
+            return [f"{folder} is damaged: {in_words(error)}"]
+        return []
 
     def additions(self, run_id: str) -> list[Path]:
-        """Folders of a run that have checksums of their own: later evaluations, and predictions kept later.
+        """Folders of a run with checksums of their own: later evaluations, and predictions saved later.
 
         Raises:
             DamagedError: if the run's own checksums are missing or damaged.
@@ -200,7 +206,7 @@ class RunStore:
         return later if with_run or not predictions.is_dir() else [*later, predictions]
 
     def evaluations(self, run_id: str) -> dict[str, Path]:
-        """Folders of all evaluations of a finished run by their ids, the first one is the run's own.
+        """Folders of all evaluations of a finished run by id; that of the first evaluation is the run's own folder.
 
         Raises:
             DamagedError: if the file that names the first one is missing or damaged.
@@ -216,7 +222,7 @@ class RunStore:
         return False
 
     def set_aside(self, run_id: str) -> Path:
-        """Moves a damaged run out of the way, so that it counts as missing; returns where it lies."""
+        """Moves a damaged run aside, so that it counts as missing; returns its new path."""
         aside = self.results / "damaged"
         aside.mkdir(parents=True, exist_ok=True)
         number = 1
@@ -225,7 +231,7 @@ class RunStore:
         return self.folder(run_id).rename(aside / f"{run_id}-{number}")
 
     def remove(self, run_id: str) -> None:
-        """Removes a run; it never looks finished while it goes."""
+        """Removes a run; it never looks finished in the meantime."""
         (self.folder(run_id) / DONE).unlink(missing_ok=True)
         remove(self.folder(run_id))
 
@@ -233,7 +239,7 @@ class RunStore:
         """Reads one of a run's JSON files.
 
         Raises:
-            DamagedError: if it is missing, damaged, or does not hold what it should.
+            DamagedError: if it is missing, damaged or has invalid content.
         """
         return read_json(self.folder(run_id), name)
 
@@ -248,7 +254,7 @@ class RunStore:
 
         if not self.has_weights(run_id):
             raise UserError(
-                f"run {run_id} was imported without its weights: it can neither be scored anew nor teach\n"
+                f"run {run_id} was imported without its weights, so it can neither be scored again nor be a teacher\n"
                 f"export it with weights=true, or remove it (dmseg runs prune {run_id} confirm=true) and train it here"
             )
         path = self._sound(self.folder(run_id) / WEIGHTS)
@@ -262,10 +268,10 @@ class RunStore:
         return WEIGHTS in read_seal(self.folder(run_id))
 
     def evaluation_folder(self, run_id: str, evaluation_id: str) -> Path:
-        """Where the scores of one evaluation of a finished run lie: the first one in the run's own folder.
+        """Folder with the scores of one evaluation of a finished run.
 
         Raises:
-            DamagedError: if the file that says so is missing or damaged.
+            DamagedError: if the file that names the first evaluation is missing or damaged.
         """
         folder = self.folder(run_id)
         self._sound(folder / "evaluation.json")
@@ -274,15 +280,15 @@ class RunStore:
         return folder / "evaluations" / check_id(evaluation_id, "the id of an evaluation")
 
     def has_evaluation(self, run_id: str, evaluation_id: str) -> bool:
-        """Whether a finished run has been scored this way."""
+        """Whether a finished run has this evaluation."""
         return self.is_done(run_id) and is_regular(self.evaluation_folder(run_id, evaluation_id) / "cases.csv")
 
     def has_predictions(self, run_id: str) -> bool:
-        """Whether a finished run's predictions are kept."""
+        """Whether a finished run's predictions are saved."""
         return self.is_done(run_id) and (self.folder(run_id) / "predictions").is_dir()
 
     def is_complete(self, run_id: str, evaluation_id: str, predictions: bool) -> bool:
-        """Whether a run is trained, scored this way, and its predictions are kept if they are wanted."""
+        """Whether a run is trained, has this evaluation, and its predictions are saved if requested."""
         return self.has_evaluation(run_id, evaluation_id) and (not predictions or self.has_predictions(run_id))
 
     def read_cases(self, run_id: str, evaluation_id: str) -> "pd.DataFrame":
@@ -299,14 +305,14 @@ class RunStore:
             parse_cases(content)
         except (OSError, ValueError) as error:
             raise DamagedError(f"{path} is damaged ({in_words(error)}); {ADVICE}") from None
-        # a case may be called "NA"
+        # "NA" is a valid case id
         return pd.read_csv(io.StringIO(content), dtype={"case": str}, keep_default_na=False, na_values=[""])
 
     def _sound(self, path: Path) -> Path:
-        """A stored file that is what was stored.
+        """The path of a stored file, after its checksum was compared.
 
         Raises:
-            DamagedError: if it is missing or damaged.
+            DamagedError: if the file is missing or damaged.
         """
         known = read_seal(path.parent)
         if path.name not in known:
@@ -317,13 +323,13 @@ class RunStore:
 
 
 def write_scores(folder: Path, cases: "pd.DataFrame", evaluation_id: str, evaluation: dict[str, Any]) -> None:
-    """Writes ``cases.csv`` and ``evaluation.json``; numbers with all their digits."""
+    """Writes ``cases.csv`` and ``evaluation.json``, numbers in full precision."""
     write_json(folder / "evaluation.json", {"id": evaluation_id, "settings": evaluation})
     cases.to_csv(folder / "cases.csv", index=False)
 
 
 def mean_scores(cases: "pd.DataFrame") -> dict[str, float]:
-    """Mean of each score that there is over the cases that have one; not a number where none has."""
+    """Mean of each score over the cases that have a value; NaN if none has."""
     return {name: float(cases[name].mean()) for name in (*SCORES, *OPTIONAL_SCORES) if name in cases}
 
 
@@ -332,12 +338,3 @@ def save_weights(path: Path, model: "torch.nn.Module") -> None:
     from safetensors.torch import save
 
     path.write_bytes(save({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}))
-
-
-def _misfits(folder: Path, run_id: str, evaluations: list[Path]) -> list[str]:
-    """Says what does not fit in a run whose files are what was stored, in no or one line."""
-    try:
-        check_run(folder, run_id, evaluations)
-    except (OSError, ValueError) as error:
-        return [f"{folder} is damaged: {in_words(error)}"]
-    return []

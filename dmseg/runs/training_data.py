@@ -1,4 +1,4 @@
-"""From a planned run to what it is trained on: its own labels, or those and a teacher's predictions."""
+"""Distillation: the objective of a student, with its teacher's network and calibration from the store."""
 
 import logging
 from collections.abc import Callable
@@ -23,17 +23,17 @@ Stream = Callable[[str], torch.Generator]
 def distill_objective(
     run: PlannedRun, distill: DistillSettings, prepared: PreparedTask, device: torch.device, stream: Stream
 ) -> DistillObjective:
-    """The objective of a distilled run; reads the teacher's weights and the training cases alone.
+    """The objective of a distilled run; reads only the teacher's weights and training cases.
 
     Args:
         run: the student.
-        distill: its distillation.
+        distill: its distillation settings.
         prepared: the store.
         device: where training runs.
-        stream: makes the stream of a name.
+        stream: gives the stream of random numbers with a given name.
 
     Raises:
-        UserError: if the teacher is not done, no term is left, or an option does not fit.
+        UserError: if the teacher is not finished, no loss term is left, or an option does not fit.
     """
     if run.teacher is None:
         return DistillObjective(distill, run.settings.loss, None)

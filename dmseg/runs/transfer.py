@@ -1,8 +1,8 @@
-"""Finished runs on their way to another machine: their scores, configurations and manifests, with weights if asked.
+"""Export and import of finished runs: scores, configurations and manifests, with weights on request.
 
-An export is a results folder of its own (`RunStore` reads it): ``runs/<run id>/`` sealed with checksums like any other,
-without paths, accounts and names of machines. Without weights a run counts in tables, but can neither be scored anew
-nor teach. What is copied is what the seals name: regular files, no links.
+An export is a results folder that `RunStore` can read. Its runs are sealed with checksums like any others, but contain
+no paths, accounts or machine names. A run without weights counts in tables, but can neither be scored again nor be a
+teacher. Only regular files named in a seal are copied, no links.
 """
 
 from collections.abc import Callable, Iterable
@@ -23,19 +23,19 @@ from dmseg.runs.store import RunStore
 
 WEIGHTS = "weights.safetensors"
 PREDICTIONS = "predictions"
-"""With the weights, what is left behind unless it is asked for."""
+"""Copied only on request, together with the weights."""
 
 Rewrite = Callable[[str, dict[str, Any]], dict[str, Any]]
-"""From the name and content of one of a run's JSON files to the content of the copy."""
+"""Maps the name and content of one of a run's JSON files to the content of the copy."""
 
 
 @dataclass(frozen=True)
 class Copied:
-    """What became of some runs.
+    """Result of copying some runs.
 
     Attributes:
-        new: how many runs the target gained.
-        total: how many there were.
+        new: number of runs that the target did not have before.
+        total: number of all runs.
         refused: by run id, why a run was not copied.
     """
 
@@ -44,10 +44,10 @@ class Copied:
     refused: dict[str, str]
 
     def check(self) -> None:
-        """Ends a command that could not copy all runs.
+        """Checks that all runs were copied.
 
         Raises:
-            UserError: names the runs that were refused.
+            UserError: if some were refused; the message names them.
         """
         if self.refused:
             names = list(self.refused)
@@ -57,23 +57,23 @@ class Copied:
 
 
 def export_runs(runs: Iterable[tuple[RunStore, str]], folder: Path, weights: bool) -> Copied:
-    """Copies finished runs into an export, with all their evaluations; those that are there already stay.
+    """Copies finished runs with all their evaluations into an export; runs that it already has are kept.
 
     Args:
-        runs: each run's store and id.
-        folder: of the export.
-        weights: whether weights and predictions come along.
+        runs: store and id of each run.
+        folder: folder of the export.
+        weights: whether to copy weights and predictions too.
 
     Raises:
         UnwritableError: if the folder cannot be written to.
     """
-    return _copy_all(list(runs), RunStore(folder), weights, _for_others)
+    return _copy_all(list(runs), RunStore(folder), weights, _make_shareable)
 
 
 def import_runs(folder: Path, store: RunStore) -> Copied:
-    """Copies the runs of an export into a store, marked as imported; a run that is there already stays.
+    """Copies the runs of an export into a store, marked as imported; runs that the store already has are kept.
 
-    A run is refused if it is damaged, does not fit its id, or is in the store with other scores.
+    A run is refused if it is damaged, does not fit its id, or is in the store with different scores.
 
     Raises:
         UserError: if the folder is not an export.
@@ -84,18 +84,18 @@ def import_runs(folder: Path, store: RunStore) -> Copied:
     ids = source.stored()
     if not ids:
         raise UserError(f"{folder} is not an export: there are no runs in {source.runs}")
-    return _copy_all([(source, run_id) for run_id in ids], store, True, _marked)
+    return _copy_all([(source, run_id) for run_id in ids], store, True, _mark_imported)
 
 
 def refuse_links(export: Path) -> None:
-    """Refuses an export that leads elsewhere.
+    """Checks that no folder of an export is a link.
 
     Raises:
-        UserError: if one of its folders is a link.
+        UserError: if one is.
     """
     for name in ("runs", "plans", "tables"):
         if (export / name).is_symlink():
-            raise UserError(f"{export / name} is a link; an export holds its files itself, so it is not read")
+            raise UserError(f"{export / name} is a link; an export must contain its files itself, so it is not read")
 
 
 def _copy_all(runs: list[tuple[RunStore, str]], target: RunStore, weights: bool, rewrite: Rewrite) -> Copied:
@@ -111,7 +111,7 @@ def _copy_all(runs: list[tuple[RunStore, str]], target: RunStore, weights: bool,
 
 
 def _copy(source: RunStore, run_id: str, target: RunStore, weights: bool, rewrite: Rewrite) -> bool:
-    """Copies a run, or what the target lacks of it; returns whether the target had nothing of it."""
+    """Copies a run, or the evaluations that the target lacks; returns whether the run is new to the target."""
     if damage := source.damage(run_id, every_file=weights):
         raise UserError(damage[0])
     is_new = not target.is_done(run_id)
@@ -123,7 +123,8 @@ def _copy(source: RunStore, run_id: str, target: RunStore, weights: bool, rewrit
         if is_new:
             target.write(run_id, partial(_fill, source.folder(run_id), weights, rewrite))
         for evaluation, place in _lacking(source, run_id, target).items():
-            target.add(run_id, f"evaluations/{evaluation}", partial(_fill_evaluation, place))
+            files = ("evaluation.json", "cases.csv")
+            target.add(run_id, f"evaluations/{evaluation}", partial(_copy_files, place, files))
         later = source.folder(run_id) / PREDICTIONS
         if is_new and weights and later in source.additions(run_id):
             target.add(run_id, PREDICTIONS, partial(_copy_files, later, list(read_seal(later))))
@@ -131,7 +132,7 @@ def _copy(source: RunStore, run_id: str, target: RunStore, weights: bool, rewrit
 
 
 def _compare(source: RunStore, run_id: str, target: RunStore) -> None:
-    """Refuses a run whose scores are others than those of the run of the same id that is there."""
+    """Refuses a run whose scores differ from those of the run with the same id in the target."""
     if damage := target.damage(run_id):
         raise UserError(f"{damage[0]}; 'dmseg runs verify aside=true' sets it aside")
     here, there = target.evaluations(run_id), source.evaluations(run_id)
@@ -139,18 +140,18 @@ def _compare(source: RunStore, run_id: str, target: RunStore) -> None:
         if read_cases_file(here[evaluation]) != read_cases_file(there[evaluation]):
             raise UserError(
                 f"run {run_id} of {source.results} has other scores (cases.csv) than the run of the same id in "
-                f"{target.results}; the latter stays, to replace it remove it first (dmseg runs prune {run_id})"
+                f"{target.results}, which is kept; to replace it remove it first (dmseg runs prune {run_id})"
             )
 
 
 def _lacking(source: RunStore, run_id: str, target: RunStore) -> dict[str, Path]:
-    """Evaluations that the target's run does not have."""
+    """Evaluations that the run in the target does not have."""
     known = target.evaluations(run_id)
     return {name: place for name, place in source.evaluations(run_id).items() if name not in known}
 
 
 def _fill(source: Path, weights: bool, rewrite: Rewrite, folder: Path) -> None:
-    """Copies a run's own files; its later evaluations have a seal of their own."""
+    """Copies a run's own files, without later evaluations, which have seals of their own."""
     left_out = () if weights else (WEIGHTS, PREDICTIONS)
     own = [name for name in read_seal(source) if not name.startswith("evaluations/")]
     rewritten = ("config.json", "manifest.json")
@@ -159,28 +160,24 @@ def _fill(source: Path, weights: bool, rewrite: Rewrite, folder: Path) -> None:
         write_json(folder / name, rewrite(name, read_json(source, name)))
 
 
-def _fill_evaluation(source: Path, folder: Path) -> None:
-    _copy_files(source, ["evaluation.json", "cases.csv"], folder)
-
-
 def _copy_files(source: Path, names: Iterable[str], folder: Path) -> None:
     for name in names:
         (folder / name).parent.mkdir(exist_ok=True)
         copy_regular(inside(source, name), folder / name)
 
 
-def _for_others(name: str, node: dict[str, Any]) -> dict[str, Any]:
+def _make_shareable(name: str, node: dict[str, Any]) -> dict[str, Any]:
     if name == "manifest.json":
         return shareable_manifest(node)
     return node | {"settings": shareable_settings(node["settings"])}
 
 
-def _marked(name: str, node: dict[str, Any]) -> dict[str, Any]:
+def _mark_imported(name: str, node: dict[str, Any]) -> dict[str, Any]:
     return node | {"imported": True} if name == "manifest.json" else node
 
 
 def tidy_scores(store: RunStore) -> pd.DataFrame:
-    """Per-case scores of all sound runs of a store under their first evaluation, one row a run and case."""
+    """Per-case scores of all undamaged runs of a store in their first evaluation, one row for each run and case."""
     frames = []
     for run_id in store.run_ids():
         if store.damage(run_id):

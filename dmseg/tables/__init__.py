@@ -1,1 +1,1 @@
-"""Tables: what they consist of, how they are built and rendered, and the paper's own numbers."""
+"""Tables: specification, planning, numbers and rendering, and the numbers of the paper."""

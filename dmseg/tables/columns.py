@@ -1,4 +1,4 @@
-"""The scores that tables show: what they are called, their units and what they mean."""
+"""The scores in tables: titles, units and explanations."""
 
 from dataclasses import dataclass
 
@@ -8,12 +8,12 @@ class Score:
     """How tables show one score.
 
     Attributes:
-        title: what is printed.
-        unit: in CSV files: ``percent``, ``count``, or the range of a number without a unit.
-        factor: from the stored number to the shown one.
-        digits: after the point.
+        title: printed title.
+        unit: unit in CSV files: ``percent``, ``count``, or the range of a number without a unit.
+        factor: factor from the stored to the printed number.
+        digits: number of decimals.
         lower_is_better: whether smaller values are better.
-        note: what it means, a sentence under the table; empty for none.
+        note: explanation under the table; empty for none.
     """
 
     title: str
@@ -29,7 +29,7 @@ class Score:
         return f"{self.title} (%)" if self.unit == "percent" else self.title
 
     def shown(self, value: float) -> str:
-        """A number in the unit, as it is printed."""
+        """A number as it is printed."""
         return f"{value:.{self.digits}f}"
 
 

@@ -1,4 +1,4 @@
-"""The plan of a table as text, so that an export can be made a table of where the data are not."""
+"""The plan of a table as text, so that a table can be rendered from an export without the data."""
 
 import hashlib
 import json
@@ -19,16 +19,16 @@ from dmseg.tables.planning_schema import check_plan
 from dmseg.tables.spec import Block, Column, TableSpec
 
 LARGEST_PLAN = 256 * 2**20
-"""Bytes of a plan."""
+"""Largest size of a plan in bytes."""
 
 
 def plan_file(folder: Path, spec: TableSpec) -> Path:
-    """Where an export keeps the plan of a table."""
+    """Path of the plan of a table in an export."""
     return folder / "plans" / f"{spec.stem}.json"
 
 
 def plan_to_text(plan: PlannedTable) -> str:
-    """Writes a plan as JSON, with a checksum. A teacher is named by its id, in the identity; paths are left out."""
+    """Writes a plan as JSON with a checksum. A teacher is represented by its id in the identity; paths are left out."""
     rows = [
         {**{name: value for name, value in vars(row).items() if name in ("paper_model", "data", "stands_for")},
          "block": asdict(row.block),
@@ -53,14 +53,14 @@ def _run_to_node(run: PlannedRun) -> dict[str, Any]:
 
 
 def plan_from_text(folder: Path, spec: TableSpec) -> PlannedTable:
-    """Reads the plan of a table from an export, whose runs are then read from there.
+    """Reads the plan of a table from an export; its runs refer to the export.
 
     Args:
-        folder: of the export.
-        spec: of the table as it is here; the export has its own, of the same name.
+        folder: folder of the export.
+        spec: our specification of the table; the export contains its own under the same name.
 
     Raises:
-        UserError: if the folder is not an export, does not hold this table, or is damaged.
+        UserError: if the folder is not an export, does not contain this table, or is damaged.
     """
     path = plan_file(folder, spec)
     refuse_links(folder)
@@ -74,19 +74,17 @@ def plan_from_text(folder: Path, spec: TableSpec) -> PlannedTable:
         if _checksum(node) != known:
             raise Misfit("its checksum differs")
         check_plan(node, spec)
-        return PlannedTable(_spec(node["spec"]), tuple(_row(item, folder) for item in node["rows"]))
+        columns = tuple(Column(**item) for item in node["spec"].pop("columns"))
+        blocks = tuple(_block(item) for item in node["spec"].pop("blocks"))
+        own = TableSpec(columns=columns, blocks=blocks, **node["spec"])
+        return PlannedTable(own, tuple(_row(item, folder) for item in node["rows"]))
     except FileNotFoundError:
         stems = sorted(item.stem.removeprefix("table") for item in path.parent.glob("table*.json"))
-        there = [stem.removeprefix("-") for stem in stems]
-        raise UserError(f"{folder} has no table {spec.name}; it has: {', '.join(there) or 'none'}") from None
+        names = [stem.removeprefix("-") for stem in stems]
+        raise UserError(f"{folder} has no table {spec.name}; it has: {', '.join(names) or 'none'}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise UserError(f"{path} is damaged ({why.splitlines()[0]}); export anew") from None
-
-
-def _spec(node: dict[str, Any]) -> TableSpec:
-    columns = tuple(Column(**item) for item in node.pop("columns"))
-    return TableSpec(columns=columns, blocks=tuple(_block(item) for item in node.pop("blocks")), **node)
+        raise UserError(f"{path} is damaged ({why.splitlines()[0]}); export again") from None
 
 
 def _block(node: dict[str, Any]) -> Block:

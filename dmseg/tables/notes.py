@@ -1,18 +1,16 @@
-"""What stands under a table: what its numbers mean, what they were computed from, and what is missing."""
+"""The notes under a table: what its numbers mean, what they were computed from, and what is missing."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
-from dmseg.config.settings import FoldSettings, Settings
+from dmseg.config.settings import FoldSettings
 from dmseg.data.folds import DEFAULT_COUNT
-from dmseg.runs.plan import PlannedRun
 from dmseg.runs.store import RunStore
 from dmseg.tables.columns import SCORES
 from dmseg.tables.numbers import TableData
 from dmseg.tables.planning import PlannedRow, PlannedTable
-from dmseg.tables.spec import TableSpec
 
 MISSING = "–"
 
@@ -42,11 +40,11 @@ TEST_NOTE = (
 
 
 def table_notes(table: TableData, further: Iterable[str], mark: str) -> list[str]:
-    """All notes of a table, plain text.
+    """All notes of a table, as plain text.
 
     Args:
         table: the table.
-        further: what its settings have to say (`plan_notes`).
+        further: notes on its settings (`plan_notes`).
         mark: how significant cells are marked.
     """
     own = [AGREEMENT_NOTE] if table.spec.kind == "agreement" else _comparison_notes(table, mark)
@@ -54,33 +52,27 @@ def table_notes(table: TableData, further: Iterable[str], mark: str) -> list[str
 
 
 def plan_notes(planned: PlannedTable) -> tuple[str, ...]:
-    """What the settings of a comparison have to say: its folds, how it was scored, its networks and their training."""
+    """Notes on the settings of a comparison: folds, scoring, networks, epochs and imported runs."""
     evaluate = planned.settings.evaluate
     reference = str(evaluate.reference["_target_"]).rpartition(".")[2]
     networks = dict.fromkeys(row.model for row in planned.rows)
-    lengths = dict.fromkeys(f"{row.data} {_length(row.settings)}" for row in planned.rows)
+    trainings = [(row.data, row.settings.train) for row in planned.rows]
+    lengths = dict.fromkeys(
+        f"{data} {train.epochs}" + (f" (at least {train.min_steps} steps)" if train.min_steps else "")
+        for data, train in trainings
+    )
+    runs = {run.run_id: run for row in planned.rows for runs in row.cells.values() for run in runs}
+    imported = sum(RunStore(run.results).is_imported(run_id) for run_id, run in runs.items())
     return (
         _folds(planned.rows),
         f"BDice reference: {reference} fusion of the raters. Both masks empty: {evaluate.empty}. "
         f"Network: {', '.join(networks)}. Epochs: {'; '.join(lengths)}.",
-        *_imported(planned),
+        *([f"{imported} of {len(runs)} runs were imported: they were not computed here."] if imported else []),
     )
 
 
-def _imported(planned: PlannedTable) -> list[str]:
-    """Says how many runs were computed elsewhere, if any."""
-    runs = {run.run_id: run for row in planned.rows for runs in row.cells.values() for run in runs}
-    count = sum(RunStore(run.results).is_imported(run_id) for run_id, run in runs.items())
-    return [f"{count} of {len(runs)} runs were imported: they were not computed here."] if count else []
-
-
-def _length(settings: Settings) -> str:
-    least = f" (at least {settings.train.min_steps} steps)" if settings.train.min_steps else ""
-    return f"{settings.train.epochs}{least}"
-
-
 def _folds(rows: Iterable[PlannedRow]) -> str:
-    """Which folds the numbers are from; each data set by name where they differ."""
+    """The folds that the numbers are from, for each data set if they differ."""
     by_data: dict[str, list[PlannedRow]] = {}
     for row in rows:
         by_data.setdefault(row.data, []).append(row)
@@ -94,7 +86,9 @@ def _folds_of(rows: Iterable[PlannedRow]) -> str:
     cells = [runs for row in rows for runs in row.cells.values()]
     settings = cells[0][0].settings.folds
     chosen = sorted({run.settings.fold for runs in cells for run in runs})
-    if all(map(_is_complete, cells)):
+    splits = [[run.split for run in runs] for runs in cells]
+    # complete if each case that is trained on is validated by another run
+    if all({c for s in of_cell for c in s.train} <= {c for s in of_cell for c in s.validation} for of_cell in splits):
         return f"{len(chosen)}-fold cross-validation ({_kind(settings)}), each case is validated once"
     sizes = sorted({sum(len(run.split.validation) for run in runs) for runs in cells})
     cases = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
@@ -104,14 +98,8 @@ def _folds_of(rows: Iterable[PlannedRow]) -> str:
     return f"{names} ({whole}{_kind(settings)}): the {cases} cases of the validation set, no others are scored"
 
 
-def _is_complete(runs: Iterable[PlannedRun]) -> bool:
-    """Whether each case that is trained on is validated by another run."""
-    splits = [run.split for run in runs]
-    return {case for part in splits for case in part.train} <= {case for part in splits for case in part.validation}
-
-
 def _kind(settings: FoldSettings) -> str:
-    """How the cases were split, in words."""
+    """Describes how the cases were split."""
     if settings.file is not None:
         return f"split of {Path(settings.file).name}"
     shuffled = f"shuffled, seed {settings.seed or 0}"
@@ -123,42 +111,34 @@ def _kind(settings: FoldSettings) -> str:
 def _comparison_notes(table: TableData, mark: str) -> list[str]:
     metrics = [SCORES[metric].note for metric in table.spec.metrics]
     pooled = [POOLED_NOTE] if (table.cells["n_tasks"] > 1).any() else []
-    return [" ".join(filter(None, [CELL_NOTE, *metrics])), *pooled, _test_note(table.spec, mark)]
-
-
-def _test_note(spec: TableSpec, mark: str) -> str:
-    reference = next(column.title for column in spec.columns if column.key == spec.reference)
-    return (OURS_NOTE if spec.reference_is_ours else BETTER_NOTE).format(mark=mark, reference=reference) + TEST_NOTE
+    reference = next(column.title for column in table.spec.columns if column.key == table.spec.reference)
+    marked = (OURS_NOTE if table.spec.reference_is_ours else BETTER_NOTE).format(mark=mark, reference=reference)
+    return [" ".join(filter(None, [CELL_NOTE, *metrics])), *pooled, marked + TEST_NOTE]
 
 
 def _counts(table: TableData) -> list[str]:
-    """How many cases each row stands on, which rows compare different cases, and how many cells are still missing."""
+    """Notes on the number of cases of each row, on rows that compare different cases, and on missing cells."""
     if table.spec.kind == "agreement":
         return []
-    shown = _shown(table)
-    there = shown[shown["value"].notna()]
-    rows = [row for _, row in there.groupby(["row_title", "metric"], sort=False)]
+    cells = table.cells[table.cells["method"].isin([column.key for column in table.spec.shown])]
+    networks = " " + cells["model_title"] if cells["model"].nunique() > 1 else ""
+    shown = cells.assign(row_title=cells["task_title"] + networks)
+    computed = shown[shown["value"].notna()]
+    rows = [row for _, row in computed.groupby(["row_title", "metric"], sort=False)]
     notes = [f"n: {_n_of(rows)}."] if rows else []
     if uneven := [_by_column(row) for row in rows if row["n_values"].nunique() > 1 or _unpaired(row).any()]:
         notes.append(
             "Columns with different n, or with cases that the column they are tested against lacks, are means over "
             f"different cases: {'; '.join(uneven)}. Tests use only cases that have a value in both columns."
         )
-    if missing := len(shown) - len(there):
+    if missing := len(shown) - len(computed):
         reasons = "runs are missing, or no case counts"
         notes.append(f"{missing} of {len(shown)} cells have no number yet ({MISSING}): {reasons}.")
     return notes
 
 
-def _shown(table: TableData) -> pd.DataFrame:
-    """The cells that are printed, with the title of their row."""
-    cells = table.cells[table.cells["method"].isin([column.key for column in table.spec.shown])]
-    networks = " " + cells["model_title"] if cells["model"].nunique() > 1 else ""
-    return cells.assign(row_title=cells["task_title"] + networks)
-
-
 def _n_of(rows: Iterable[pd.DataFrame]) -> str:
-    """``Kidney Dice, BDice 24; Kidney ECE 20 to 24``; of a row over several tasks patients and values."""
+    """``Kidney Dice, BDice 24; Kidney ECE 20 to 24``; for a row over several tasks, numbers of patients and values."""
     metrics: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         first = row.iloc[0]

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from dmseg.config.settings import ModelSettings
@@ -27,15 +26,15 @@ log = logging.getLogger(__name__)
 
 ALL = "all"
 KEYS = ("data", "model", "task", "method")
-"""What names a cell in the frame of per-case scores."""
+"""Columns that identify a cell in the frame of per-case scores."""
 ARCHITECTURES = {"Unet": "UNet", "DeepLabV3Plus": "DeepLabV3+"}
 UNTESTED: dict[str, object] = {
     "p_value": np.nan, "mean_difference": np.nan, "mean_difference_tasks": np.nan, "effect_size": np.nan,
     "n_pairs": 0, "n_value_pairs": 0, "n_dropped": 0, "significant": False,
 }  # fmt: skip
-"""What stands in place of a test where there is nothing to compare."""
+"""Values of a cell that is not tested."""
 TaskScores = Sequence["pd.Series[float]"]
-"""One series a task, by (cohort, case)."""
+"""One series for each task, indexed by (cohort, case)."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +42,12 @@ class TableData:
     """A table ready to be rendered.
 
     Attributes:
-        spec: what it shows.
-        cells: one row a cell: ``task, task_title, metric, method, method_title, value, unit, ...``.
+        spec: specification of the table.
+        cells: one row for each cell: ``task, task_title, metric, method, method_title, value, unit, ...``.
         data: name of the data set.
         phantom: whether the data are generated.
-        profile: size of the study.
-        protocol: set of choices.
+        profile: name of the profile (size of the study).
+        protocol: name of the protocol (paper or released code).
     """
 
     spec: TableSpec
@@ -60,13 +59,13 @@ class TableData:
 
 
 def agreement_cells(stores: Sequence[PreparedTask], disjoint: float) -> pd.DataFrame:
-    """Cells of Table 1: per task the number of raters and the mean Dice of each rater with the majority.
+    """Cells of Table 1: for each task the number of raters and the mean Dice between a rater and the majority.
 
-    Mean over the raters of a case, then over cases. Two empty masks agree fully (Dice 1).
+    The mean is over the raters of a case, then over cases. Two empty masks have a Dice of 1.
 
     Args:
         stores: prepared tasks.
-        disjoint: what a rater without any overlap counts: 0, or 1 as in the released preparation script.
+        disjoint: Dice of a rater without any overlap: 0, or 1 as in the released preparation script.
     """
     rows = []
     for prepared in stores:
@@ -82,9 +81,9 @@ def agreement_cells(stores: Sequence[PreparedTask], disjoint: float) -> pd.DataF
 
 
 def collect_cases(plan: PlannedTable) -> pd.DataFrame:
-    """Per-case scores of all finished runs of a table, tidy: ``data, model, task, method, run_id, case, ...``.
+    """Per-case scores of all finished runs of a table in tidy form: ``data, model, task, method, run_id, case, ...``.
 
-    A run that is damaged is named in the log and left out.
+    Damaged runs are reported in the log and left out.
     """
     frames = [pd.DataFrame(columns=[*KEYS, "cohort", "experiment_id", "run_id", "case"])]
     for row in plan.rows:
@@ -97,7 +96,7 @@ def collect_cases(plan: PlannedTable) -> pd.DataFrame:
 
 
 def _scores_of(run: PlannedRun) -> pd.DataFrame | None:
-    """Scores of a run's cases; None where it is not finished, not scored this way, or damaged."""
+    """Scores of a run's cases; None if the run is not finished, lacks this evaluation, or is damaged."""
     store = RunStore(run.results)
     if not os.path.lexists(store.folder(run.run_id)):
         return None
@@ -115,9 +114,9 @@ def _scores_of(run: PlannedRun) -> pd.DataFrame | None:
 def comparison_cells(plan: PlannedTable, cases: pd.DataFrame) -> pd.DataFrame:
     """Cells of a comparison of methods, each column tested against the reference.
 
-    A cell is the mean over the cases of its runs; it stays empty until every run is there. A line over several tasks is
-    the plain mean over them. Its test takes the difference for each case and task that both columns have, averages it
-    over the tasks of each patient, and is over patients (`_tested`).
+    A cell is the mean over the cases of its runs, and empty until all of them are finished. A row over several tasks is
+    the unweighted mean over the tasks. Its test takes the difference for each case and task that both columns have,
+    averages it over the tasks of each patient, and compares patients (`_tested`).
 
     Args:
         plan: the runs.
@@ -127,20 +126,21 @@ def comparison_cells(plan: PlannedTable, cases: pd.DataFrame) -> pd.DataFrame:
     rows = [
         row for line in lines(plan) for metric in line.metrics for row in _line_cells(plan.spec, line, metric, scores)
     ]
-    cells = _told_apart(pd.DataFrame(rows))
-    cells = cells.assign(p_holm=cells.groupby("metric")["p_value"].transform(_holm), mark=_marks(cells, plan.spec))
+    cells = _with_distinct_titles(pd.DataFrame(rows))
+    p_holm = cells.groupby("metric")["p_value"].transform(lambda values: holm(values.to_numpy(dtype=float)))
+    cells = cells.assign(p_holm=p_holm, mark=_marks(cells, plan.spec))
     return _with_paper(cells, plan.spec.paper)
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """What stands in one line of a table (for each metric).
+    """One printed row of a table, for all metrics.
 
     Attributes:
-        task: name in files: a task, ``all`` for the mean over the tasks of a data set, or the data set where that is
-            all that is shown of it.
-        title: what is printed.
-        rows: the rows that it is the mean of.
+        task: name in files: a task, ``all`` for the mean over the tasks of a data set, or the data set if only this
+            mean is shown.
+        title: printed title.
+        rows: the planned rows whose mean it shows.
     """
 
     task: str
@@ -154,7 +154,7 @@ class TableRow:
 
     @property
     def paper_task(self) -> str:
-        """Its name among the paper's numbers; empty where the data are not the paper's, nor a phantom of them."""
+        """Its name among the paper's numbers; empty if the data are neither the paper's nor a phantom of them."""
         first = self.rows[0]
         if first.data != first.block.data and first.settings.data.phantom is None:
             return ""
@@ -162,7 +162,7 @@ class TableRow:
 
 
 def lines(plan: PlannedTable) -> list[TableRow]:
-    """The lines of a table: one a task and one for all, or one for all tasks of a data set."""
+    """The printed rows: one for each task and one for all, or only one for all tasks of a data set."""
     blocks: dict[tuple[str, str], list[PlannedRow]] = {}
     for row in plan.rows:
         blocks.setdefault((row.data, row.model), []).append(row)
@@ -170,7 +170,11 @@ def lines(plan: PlannedTable) -> list[TableRow]:
     for rows in blocks.values():
         first = rows[0]
         if first.block.pooled:
-            found.append(TableRow(first.data, _pooled_title(rows), tuple(rows)))
+            if first.data == first.block.data or first.settings.data.phantom is not None:
+                title = PAPER_DATA[first.block.data]
+            else:
+                title = first.task.title if len(rows) == 1 else first.data
+            found.append(TableRow(first.data, _title(first, title), tuple(rows)))
             continue
         found += [TableRow(row.task.name, _title(row, row.task.title), (row,)) for row in rows]
         if len(rows) > 1:
@@ -178,15 +182,8 @@ def lines(plan: PlannedTable) -> list[TableRow]:
     return found
 
 
-def _pooled_title(rows: Sequence[PlannedRow]) -> str:
-    first = rows[0]
-    if first.data == first.block.data or first.settings.data.phantom is not None:
-        return _title(first, PAPER_DATA[first.block.data])
-    return _title(first, first.task.title if len(rows) == 1 else first.data)
-
-
 def _title(row: PlannedRow, title: str) -> str:
-    """Says which of the paper's data sets something stands for, and that a phantom is one."""
+    """A title that names the paper's data sets which the data stand for, and marks phantoms."""
     if row.settings.data.phantom is not None:
         return f"{title} (phantom)"
     return title if row.data == row.block.data else f"{title} (for {', '.join(row.stands_for)})"
@@ -199,20 +196,20 @@ class _Scores:
         self._groups = dict(iter(cases.groupby(list(KEYS)))) if len(cases) else {}
 
     def of_case(self, row: PlannedRow, method: str, metric: str) -> "pd.Series[float] | None":
-        """Scores of one cell by (cohort, case), or None while runs are missing."""
+        """Scores of one cell, indexed by (cohort, case); None while runs are missing."""
         chosen = self._groups.get((*row.key, method))
         if chosen is None or chosen["run_id"].nunique() < len(row.cells[method]):
             return None
         return chosen.set_index(["cohort", "case"])[metric].astype(float)
 
     def of_line(self, line: TableRow, method: str, metric: str) -> TaskScores | None:
-        """Scores of each of a line's tasks, or None while runs are missing."""
+        """Scores for each task of a printed row; None while runs are missing."""
         found = [self.of_case(row, method, metric) for row in line.rows]
         return None if any(scores is None for scores in found) else [scores for scores in found if scores is not None]
 
 
 def _line_cells(spec: TableSpec, line: TableRow, metric: str, scores: _Scores) -> list[dict[str, object]]:
-    """One line's cells for one metric."""
+    """The cells of one printed row for one metric."""
     methods = [column for column in spec.columns if column.key in line.rows[0].cells]
     by_method = {column.key: scores.of_line(line, column.key, metric) for column in methods}
     first = line.rows[0]
@@ -235,29 +232,29 @@ def _line_cells(spec: TableSpec, line: TableRow, metric: str, scores: _Scores) -
 
 
 def _by_patient(tasks: TaskScores) -> "pd.Series[float]":
-    """Mean of each patient over the tasks that have a value; NaN where none has."""
+    """Mean of each patient over the tasks that have a value; NaN if none has."""
     return pd.concat(list(tasks)).groupby(level=[0, 1]).mean()
 
 
 def _mean(tasks: TaskScores | None, metric: str) -> dict[str, object]:
-    """The mean over tasks of the means over cases, and how many patients and (case, task) values are behind it."""
+    """The mean over tasks of the means over cases, and the numbers of patients and of (case, task) values."""
     if tasks is None:
         return {"value": np.nan, "n": 0, "n_values": 0}
-    means = [SCORES[metric].factor * float(scores.mean()) for scores in tasks]  # NaN where no case counts
+    means = [SCORES[metric].factor * float(scores.mean()) for scores in tasks]  # NaN if no case has a value
     n_values = sum(int(scores.count()) for scores in tasks)
     return {"value": float(np.mean(means)), "n": int(_by_patient(tasks).count()), "n_values": n_values}
 
 
 def _ids(line: TableRow, method: str) -> dict[str, str]:
-    """What a cell was computed from; a line over several tasks has too many runs to name, and no experiment."""
+    """Experiment and runs of a cell; empty for a row over several tasks, which has several experiments."""
     if len(line.rows) > 1:
         return {"experiment_id": "", "runs": ""}
     runs = line.rows[0].cells[method]
     return {"experiment_id": runs[0].experiment_id, "runs": " ".join(run.run_id for run in runs)}
 
 
-def _told_apart(cells: pd.DataFrame) -> pd.DataFrame:
-    """Adds its name to a title that several networks, or several lines, have in common."""
+def _with_distinct_titles(cells: pd.DataFrame) -> pd.DataFrame:
+    """Adds the name to titles that several networks, or several rows, have in common."""
     names = {"model_title": cells["model"], "task_title": cells["data_set"] + "/" + cells["task"]}
     for title, name in names.items():
         several = name.groupby(cells[title]).transform("nunique") > 1
@@ -266,21 +263,21 @@ def _told_apart(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def network_title(model: ModelSettings) -> str:
-    """A network as people call it: ``UNet resnet18``."""
+    """Printed name of a network, such as ``UNet resnet18``."""
     return f"{ARCHITECTURES.get(model.architecture, model.architecture)} {model.encoder}"
 
 
 def _tested(spec: TableSpec, by_method: Mapping[str, TaskScores | None], method: str, metric: str) -> dict[str, object]:
-    """A column's test against the reference: is it better? Or, if the reference is ours, is ours better than it?
+    """Tests whether a column is better than the reference, or the reference better than it if `reference_is_ours`.
 
-    Both columns count with the same (case, task) pairs: those that have a value in both. The mean difference is over
-    patients, as the test is; that over tasks is weighted like the printed mean. A cell is better only if both say so.
+    Only (case, task) pairs with a value in both columns count. ``mean_difference`` is over patients, like the test;
+    ``mean_difference_tasks`` is over tasks, like the printed mean. A cell is significant only if both agree in sign.
     """
     scores, reference = by_method[method], by_method.get(spec.reference)
     if scores is None or reference is None or method == spec.reference:
         return UNTESTED
     better, worse = (reference, scores) if spec.reference_is_ours else (scores, reference)
-    differences = [ours - other for ours, other in zip(better, worse, strict=True)]  # NaN where one has no value
+    differences = [ours - other for ours, other in zip(better, worse, strict=True)]  # NaN if one has no value
     patients = _by_patient(differences).to_numpy()
     score = SCORES[metric]
     result = compare(patients, np.zeros_like(patients), higher_is_better=not score.lower_is_better)
@@ -312,13 +309,8 @@ def _marks(cells: pd.DataFrame, spec: TableSpec) -> "pd.Series[str]":
     return (significant & others).map({True: "worse", False: ""}).mask(~others & beats_all, "better")
 
 
-def _holm(values: "pd.Series[float]") -> npt.NDArray[np.float64]:
-    """p-values corrected over all tests of one metric."""
-    return holm(values.to_numpy(dtype=float))
-
-
 def _with_paper(cells: pd.DataFrame, number: int | None) -> pd.DataFrame:
-    """Adds the number of a table of the paper beside each cell that has one there."""
+    """Adds the paper's number to each cell that has one."""
     paper = [] if number is None else paper_table(number).itertuples()
     known = {(row.task, row.backbone, row.method, row.metric): float(str(row.value)) for row in paper}
     keys = zip(cells["paper_task"], cells["paper_model"], cells["method"], cells["metric"], strict=True)

@@ -1,4 +1,4 @@
-"""The numbers that the paper prints, to set beside ours."""
+"""The numbers printed in the paper, for comparison with ours."""
 
 import pandas as pd
 
@@ -16,8 +16,8 @@ def paper_table(n: int) -> pd.DataFrame:
         n: number of the table, 1 to 8.
 
     Returns:
-        One row a printed number, all columns text: ``table, task, backbone, method, metric, value, bold``. ``value`` is
-        as printed, in per cent except for the metric ``raters``; what does not apply is an empty text.
+        One row for each printed number, all columns as text: ``table, task, backbone, method, metric, value, bold``.
+        ``value`` is as printed, in per cent except for the metric ``raters``; columns that do not apply are empty.
 
     Raises:
         UserError: if there is no such table, or its file is missing.

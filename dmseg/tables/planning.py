@@ -1,4 +1,4 @@
-"""From a table to its runs: which data sets, networks and methods, and the experiments behind each cell."""
+"""From a table to its runs: data sets, networks and methods of the rows, and the experiments of each cell."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,13 +20,13 @@ class PlannedRow:
     """The experiments of one task with one network.
 
     Attributes:
-        block: what it shows; the paper's data set and network.
-        paper_model: the paper's network whose numbers stand beside; empty for none.
+        block: its block, with the paper's data set and network.
+        paper_model: the paper's network to compare with; empty for none.
         data: name of the data set that is read.
-        stands_for: titles of the paper's data sets that it is read for.
+        stands_for: titles of the paper's data sets that this data set is read for.
         task: the task.
         settings: settings of its first cell.
-        cells: the folds' runs of each column that has a cell here.
+        cells: runs of all folds for each column that has a cell in this row.
     """
 
     block: Block
@@ -44,7 +44,7 @@ class PlannedRow:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """Names the row: data set, network and task."""
+        """Identifies the row: data set, network and task."""
         return self.data, self.model, self.task.name
 
 
@@ -53,7 +53,7 @@ class PlannedTable:
     """A table with the runs behind each of its cells.
 
     Attributes:
-        spec: what it shows.
+        spec: its specification.
         rows: its rows, in order.
     """
 
@@ -72,7 +72,7 @@ class PlannedTable:
 
     @property
     def unprepared(self) -> list[str]:
-        """Data sets of which tasks are not prepared; only `find_tasks` leaves such."""
+        """Data sets with tasks that are not prepared; there are none after `prepare_tasks`."""
         rows = [row for row in self.rows for runs in row.cells.values() if not all(run.prepared for run in runs)]
         return list(dict.fromkeys(row.data for row in rows))
 
@@ -86,16 +86,15 @@ class TablePlanner:
     """Plans tables of the same data and settings; what they share is prepared, composed and planned once.
 
     Args:
-        overrides: the user's. Beside Hydra's grammar, ``data=`` and ``model=`` may list several names, and
-            ``NAME:key=value`` holds for one data set only. ``task=`` limits the rows, ``fold=`` the folds. Keys that
-            cells set are refused; further keys of a group that they choose reach the cells that have them.
-        specs: the tables that are to be planned.
-        notify: told what is being prepared.
-        open_tasks: gives the tasks of a data set; `prepare_tasks` prepares them where they are not, `find_tasks` leaves
-            everything as it is.
+        overrides: the user's overrides. In addition to Hydra's grammar, ``data=`` and ``model=`` accept several names,
+            and ``NAME:key=value`` applies to one data set only. ``task=`` limits the rows, ``fold=`` the folds. Keys
+            set by cells are refused; other keys of a config group chosen by cells apply to the cells that have them.
+        specs: the tables to plan.
+        notify: called with a message for each prepared task.
+        open_tasks: gives the tasks of a data set: `prepare_tasks` prepares them, `find_tasks` only looks them up.
 
     Raises:
-        UserError: if an override is wrong.
+        UserError: if an override is invalid.
     """
 
     def __init__(
@@ -110,7 +109,7 @@ class TablePlanner:
         for item in (*request.overrides, *(item for items in request.own.values() for item in items)):
             self._compared.check(item)
         own = {name: _without_options(items, self._compared) for name, items in request.own.items()}
-        self._asked = request
+        self._given = request
         self._request = replace(request, overrides=_without_options(request.overrides, self._compared), own=own)
         self._specs = specs
         self._notify = notify
@@ -129,11 +128,11 @@ class TablePlanner:
         return [self._table(spec) for spec in self._specs]
 
     def _options(self, data: str) -> list[str]:
-        """Overrides of a data set that only some cells take."""
-        return [item.lstrip("+") for item in self._asked.overrides_of(data) if self._compared.is_option(item)]
+        """Overrides of a data set that apply only to some cells."""
+        return [item.lstrip("+") for item in self._given.overrides_of(data) if self._compared.is_option(item)]
 
     def _check_options(self) -> None:
-        """Refuses an option that no cell has."""
+        """Refuses an option whose key no cell has."""
         cells = {
             (self._request.data[block.data], (f"model={model}", *cell))
             for spec in self._specs
@@ -160,11 +159,11 @@ class TablePlanner:
                 rows.setdefault(row.key, row)
         if not rows:
             needs = " and ".join(dict.fromkeys(PAPER_DATA[block.data] for block in spec.blocks))
-            raise UserError(f"the data set that you name gives no row of table {spec.name}, which is about {needs}")
+            raise UserError(f"the given data set has no row in table {spec.name}, which is about {needs}")
         return PlannedTable(spec, tuple(rows.values()))
 
     def _models(self, block: Block) -> tuple[str, ...]:
-        """Networks in a block's rows: the user's, or the one that the profile takes for the paper's, or that one."""
+        """Networks of a block's rows: the user's, else the profile's replacement, else the paper's network."""
         data = self._request.data[block.data]
         if named := self._request.models_of(data):
             return named
@@ -178,7 +177,7 @@ class TablePlanner:
         return self._bases[data]
 
     def _prepared(self, data: str) -> list[TaskData]:
-        """The tasks of a data set: all, or the one that is asked for."""
+        """All tasks of a data set, or the one given by ``task=``."""
         if data not in self._tasks:
             self._tasks[data] = list(self._open_tasks(self._base(data).settings(), self._notify))
         return self._tasks[data]
@@ -188,7 +187,9 @@ class TablePlanner:
         cells = {}
         for column, overrides in block.cells.items():
             runs = self._experiment(data, prepared, (f"model={model}", *overrides))
-            if not (without_own and _is_own_teacher(runs[0])):
+            teacher = runs[0].teacher
+            is_own = teacher is not None and teacher.settings.model.name == runs[0].settings.model.name
+            if not (without_own and is_own):
                 cells[column] = runs
         self._refuse_equal_cells(spec, block, model, prepared, cells)
         settings = next(iter(cells.values()))[0].settings
@@ -206,21 +207,19 @@ class TablePlanner:
         key = data, prepared.task.name, variant
         if key not in self._experiments:
             base = self._base(data)
-            settings = base.settings((*variant, *self._more(base, data, variant, prepared.task)))
-            one_fold = any(option_key(item) == "fold" for item in self._request.overrides_of(data))
+            given = self._request.overrides_of(data)
+            options = _accepted(base, variant, self._options(data))
+            if any(option_key(item) == "method" for item in (*variant, *given)):
+                options.append(f"task={prepared.task.name}")  # the labels of a method may depend on it
+            settings = base.settings((*variant, *options))
+            one_fold = any(option_key(item) == "fold" for item in given)
             self._experiments[key] = plan_folds(settings, prepared, [settings.fold] if one_fold else None)
         return self._experiments[key]
-
-    def _more(self, base: Base, data: str, variant: tuple[str, ...], task: Task) -> tuple[str, ...]:
-        """The user's options that a cell has; and the task, on which the labels of a method may depend."""
-        names_method = any(option_key(item) == "method" for item in (*variant, *self._request.overrides_of(data)))
-        own = _accepted(base, variant, self._options(data))
-        return (*own, *([f"task={task.name}"] if names_method else []))
 
     def _refuse_equal_cells(
         self, spec: TableSpec, block: Block, model: str, prepared: TaskData, cells: Mapping[str, list[PlannedRun]]
     ) -> None:
-        """Refuses overrides under which two columns are the same experiment."""
+        """Refuses overrides that make two columns the same experiment."""
         seen: dict[str, str] = {}
         for column, runs in cells.items():
             other = seen.setdefault(runs[0].experiment_id, column)
@@ -233,12 +232,12 @@ class TablePlanner:
                 )
 
     def _reasons(self, data: str, prepared: TaskData, pair: Sequence[tuple[str, ...]], fold: int) -> Iterator[str]:
-        """The overrides without which two cells differ; all of them where no single one is to blame."""
-        asked = self._asked.overrides_of(data)[1:]
+        """The overrides without which two cells would differ; all overrides if no single one is the cause."""
+        given = self._given.overrides_of(data)[1:]
         found = False
-        for dropped in asked:
+        for dropped in given:
             key = option_key(dropped)
-            rest = [item for item in asked if item != dropped and not option_key(item).startswith(f"{key}.")]
+            rest = [item for item in given if item != dropped and not option_key(item).startswith(f"{key}.")]
             try:
                 base = Base((f"data={data}", *_without_options(rest, self._compared)))
                 options = [item.lstrip("+") for item in rest if self._compared.is_option(item)]
@@ -250,10 +249,10 @@ class TablePlanner:
                 found = True
                 yield f"'{dropped}'"
         if not found:
-            yield from (f"'{item}'" for item in asked if not option_key(item).startswith("paths."))
+            yield from (f"'{item}'" for item in given if not option_key(item).startswith("paths."))
 
     def _paper_model(self, spec: TableSpec, block: Block, model: str) -> str:
-        """The paper's network that a row may be set beside."""
+        """The paper's network that a row is compared with."""
         known = {item.model for item in spec.blocks if item.data == block.data}
         if model in known:
             return model
@@ -262,7 +261,7 @@ class TablePlanner:
 
 
 def _accepted(base: Base, variant: tuple[str, ...], options: Sequence[str]) -> list[str]:
-    """Those of some options whose key a cell has; one of them may give it the key of the next."""
+    """The options whose key a cell has; an option may add the key of a later one."""
     taken: list[str] = []
     for item in options:
         if base.has(option_key(item), (*variant, *taken)):
@@ -272,7 +271,3 @@ def _accepted(base: Base, variant: tuple[str, ...], options: Sequence[str]) -> l
 
 def _without_options(items: Sequence[str], fixed: Compared) -> tuple[str, ...]:
     return tuple(item for item in items if not fixed.is_option(item))
-
-
-def _is_own_teacher(run: PlannedRun) -> bool:
-    return run.teacher is not None and run.teacher.settings.model.name == run.settings.model.name

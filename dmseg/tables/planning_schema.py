@@ -1,4 +1,4 @@
-"""What the plan of a table in an export must hold, and what must agree in it."""
+"""The schema of a table's plan in an export, and how its parts must agree."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -68,21 +68,21 @@ ROW = record(
 PLAN = record({"spec": SPEC, "rows": list_of(ROW, least=1)}, others=None)
 
 
-def check_plan(node: Mapping[str, Any], asked_for: TableSpec) -> None:
+def check_plan(node: Mapping[str, Any], expected: TableSpec) -> None:
     """Checks the plan of a table.
 
     Args:
-        node: the plan, plain.
-        asked_for: the table as it is here.
+        node: the plan in plain containers.
+        expected: our specification of the table.
 
     Raises:
-        ValueError: if the plan is of another table, a value does not fit, an id is not that of its identity, or a cell
-            counts a case twice.
+        ValueError: if the plan is for another table, a value is invalid, an id does not match its identity, or a cell
+            contains a case twice.
     """
     PLAN(node, "the plan")
     spec = node["spec"]
-    if spec["name"] != asked_for.name or spec["kind"] != asked_for.kind:
-        raise Misfit(f"it is of table {spec['name']!r:.60}, not of table {asked_for.name}")
+    if spec["name"] != expected.name or spec["kind"] != expected.kind:
+        raise Misfit(f"it is of table {spec['name']!r:.60}, not of table {expected.name}")
     columns = [column["key"] for column in spec["columns"]]
     list_of(name, unique=True)(columns, "the columns")
     if spec["reference"] not in columns:
@@ -97,7 +97,7 @@ def check_plan(node: Mapping[str, Any], asked_for: TableSpec) -> None:
 
 
 def _check_cell(runs: list[Mapping[str, Any]], task: Mapping[str, Any], where: str) -> None:
-    """Checks the runs of a cell: their ids are those of their identities, and each case counts once."""
+    """Checks that the ids of a cell's runs match their identities, and that each case is in one run only."""
     seen: set[str] = set()
     for run in runs:
         check_identity(run["identity"], run["run_id"], run["experiment_id"], run["split"])

@@ -1,4 +1,4 @@
-"""Tables for people: Markdown and LaTeX, with what the numbers mean underneath."""
+"""Rendered tables: Markdown and LaTeX, with notes on the meaning of the numbers."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -19,30 +19,30 @@ NO_CELL = "-"
 
 @dataclass(frozen=True)
 class Style:
-    """How a format writes what a table consists of.
+    """How a format writes the cells of a table.
 
     Attributes:
-        text: makes any text safe.
-        marks: what a marked number becomes.
-        beside: whether the paper's numbers stand beside ours, in brackets.
+        text: escapes text.
+        marks: templates for numbers by mark.
+        with_paper: whether the paper's numbers are added in brackets.
     """
 
     text: Callable[[str], str]
     marks: Mapping[str, str]
-    beside: bool
+    with_paper: bool
 
     def cell(self, row: pd.Series) -> str:
-        """A number."""
+        """Text of a cell: the number with its mark, and the paper's number."""
         text = self.marks[str(row.get("mark", ""))].format(self._number(row, "value"))
-        return f"{text} ({self._number(row, 'paper')})" if self.beside and not np.isnan(row["paper"]) else text
+        return f"{text} ({self._number(row, 'paper')})" if self.with_paper and not np.isnan(row["paper"]) else text
 
     def _number(self, row: pd.Series, name: str) -> str:
         value = float(row[name])
         return self.text(MISSING if np.isnan(value) else SCORES[str(row["metric"])].shown(value))
 
 
-MARKDOWN = Style(markdown, {"": "{}", "better": "**{}**", "worse": "{}†"}, beside=True)
-LATEX = Style(latex, {"": "{}", "better": r"\textcolor{{red}}{{{}}}", "worse": r"{}$^\dagger$"}, beside=False)
+MARKDOWN = Style(markdown, {"": "{}", "better": "**{}**", "worse": "{}†"}, with_paper=True)
+LATEX = Style(latex, {"": "{}", "better": r"\textcolor{{red}}{{{}}}", "worse": r"{}$^\dagger$"}, with_paper=False)
 
 
 def write_table(table: TableData, folder: Path, notes: tuple[str, ...] = ()) -> list[Path]:
@@ -50,7 +50,7 @@ def write_table(table: TableData, folder: Path, notes: tuple[str, ...] = ()) -> 
 
     Args:
         table: the numbers.
-        folder: where the files go.
+        folder: where to write the files.
         notes: further lines under the table.
 
     Returns:
@@ -64,7 +64,7 @@ def write_table(table: TableData, folder: Path, notes: tuple[str, ...] = ()) -> 
 
 
 def to_markdown(table: TableData, notes: tuple[str, ...] = ()) -> str:
-    """The table in Markdown, our number first and the paper's in brackets where it has one."""
+    """The table in Markdown, with the paper's numbers in brackets after ours."""
     header, rows = _grid(table, MARKDOWN)
     lines = [f"# {markdown(table.spec.heading)}", "", f"_{markdown(_context(table))}_", ""]
     lines += _pipe_table(header, rows, _n_labels(table))
@@ -95,14 +95,14 @@ def to_latex(table: TableData, notes: tuple[str, ...] = ()) -> str:
 
 
 def _grid(table: TableData, style: Style) -> tuple[list[str], list[list[str]]]:
-    """Header and rows as a format writes them; the columns before the first number are `_n_labels`."""
+    """Header and rows in a format; the first `_n_labels` columns contain no numbers."""
     if table.spec.kind == "agreement":
         return _agreement_grid(table, style)
     return _grid_across(table, style) if table.spec.across else _grid_down(table, style)
 
 
 def _n_labels(table: TableData) -> int:
-    """How many columns stand before the numbers."""
+    """Number of columns before the numbers."""
     return 3 if table.spec.kind == "comparison" and (table.spec.across or _has_networks(table)) else 2
 
 
@@ -111,7 +111,7 @@ def _has_networks(table: TableData) -> bool:
 
 
 def _grid_down(table: TableData, style: Style) -> tuple[list[str], list[list[str]]]:
-    """Data sets and tasks below each other."""
+    """One row for each data set, task and metric."""
     names = ["task_title", *(["model_title"] if _has_networks(table) else [])]
     header = ["Dataset", *["Network"][: len(names) - 1], "Metric", *(column.title for column in table.spec.shown)]
     rows = []
@@ -124,7 +124,7 @@ def _grid_down(table: TableData, style: Style) -> tuple[list[str], list[list[str
 
 
 def _grid_across(table: TableData, style: Style) -> tuple[list[str], list[list[str]]]:
-    """Networks below each other, data sets side by side, as in the paper's Table 4."""
+    """One row for each network and metric, data sets side by side, as in the paper's Table 4."""
     sets = table.cells[["data_set", "task", "task_title"]].drop_duplicates()
     columns = [f"{title}: {column.title}" for title in sets["task_title"] for column in table.spec.shown]
     rows = []
@@ -147,7 +147,7 @@ def _texts(texts: Iterable[str], style: Style) -> list[str]:
 
 
 def _values(table: TableData, chosen: pd.DataFrame, style: Style) -> list[str]:
-    """The numbers of one row, one for each method; a dash where a method has no cell."""
+    """The numbers of one row, one for each method; a dash if a method has no cell."""
     by_method = {str(row["method"]): row for _, row in chosen.iterrows()}
     return [style.cell(by_method[column.key]) if column.key in by_method else NO_CELL for column in table.spec.shown]
 
@@ -164,8 +164,8 @@ def _agreement_grid(table: TableData, style: Style) -> tuple[list[str], list[lis
 
 def _context(table: TableData) -> str:
     kind = "PHANTOM (generated data)" if table.phantom else table.data
-    beside = " The paper's numbers in brackets." if table.cells["paper"].notna().any() else ""
-    return f"Data: {kind}. Profile: {table.profile}. Protocol: {table.protocol}.{beside}"
+    brackets = " The paper's numbers in brackets." if table.cells["paper"].notna().any() else ""
+    return f"Data: {kind}. Profile: {table.profile}. Protocol: {table.protocol}.{brackets}"
 
 
 def _pipe_table(header: list[str], rows: list[list[str]], labels: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""The overrides of a table command: data sets and networks of the rows, and what may be set beside the comparison."""
+"""The overrides of a table command: data sets and networks of the rows, and settings that cells do not set."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -14,20 +14,20 @@ from dmseg.errors import UserError
 from dmseg.tables.spec import TableSpec
 
 PAPER_DATA = {"qubiq": "QUBIQ", "lits": "LiTS", "kits": "KiTS"}
-"""The paper's data sets, as tables print them."""
+"""Titles of the paper's data sets."""
 
 _OF_ONE = re.compile(r"^(\w+):(.+)$", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Request:
-    """The overrides of a table command, taken apart.
+    """The parsed overrides of a table command.
 
     Attributes:
-        data: the data set that is read for each of the paper's.
-        models: networks in place of the specification's, by data set; ``""`` holds for every data set.
-        overrides: overrides of every data set.
-        own: overrides of one data set, by its name.
+        data: the data set to read for each of the paper's data sets.
+        models: networks that replace those of the specification, by data set; ``""`` applies to every data set.
+        overrides: overrides for every data set.
+        own: overrides for a single data set, by its name.
     """
 
     data: Mapping[str, str]
@@ -40,16 +40,16 @@ class Request:
         return (f"data={data}", *self.overrides, *self.own.get(data, ()))
 
     def models_of(self, data: str) -> tuple[str, ...]:
-        """Networks that are named for a data set; empty for the specification's."""
+        """Networks given for a data set; empty to use those of the specification."""
         return self.models.get(data, self.models.get("", ()))
 
 
 def parse_request(overrides: Sequence[str], needed: Collection[str] = tuple(PAPER_DATA)) -> Request:
-    """Takes the overrides of a table command apart.
+    """Parses the overrides of a table command.
 
     Args:
         overrides: in Hydra's grammar, and ``data=A,B``, ``model=A,B``, ``NAME:key=value``.
-        needed: the paper's data sets that the tables are about.
+        needed: the paper's data sets that the tables contain.
 
     Raises:
         UserError: if a data set is unknown, an override is of a data set that is not read, phantoms and real data
@@ -102,7 +102,7 @@ def _check_names(read: Sequence[str], named: Sequence[str], common: Sequence[str
 
 
 def _data_of(names: Sequence[str]) -> dict[str, str]:
-    """The data set that is read for each of the paper's, from the names that a user gives."""
+    """The data set to read for each of the paper's data sets, from the given names."""
     nodes = {name: _data_file(name) for name in names}
     kinds = {node.get("phantom") is not None for node in nodes.values()}
     if len(kinds) > 1:
@@ -124,7 +124,7 @@ def _data_file(name: str) -> Mapping[str, Any]:
 
 @dataclass(frozen=True)
 class Compared:
-    """What the cells of some tables set, so that nobody else may.
+    """The keys that the cells of some tables set, which overrides must not set.
 
     Attributes:
         keys: each dotted key or config group that a cell sets, with the name of the first table that does.
@@ -134,11 +134,11 @@ class Compared:
 
     @property
     def groups(self) -> set[str]:
-        """Config groups whose file the cells choose."""
+        """Config groups that the cells choose a file from."""
         return {key for key in self.keys if is_group(key)}
 
     def check(self, text: str) -> None:
-        """Refuses an override of something that is compared.
+        """Refuses an override of a key that the cells set.
 
         Args:
             text: the override, without the name of a data set.
@@ -148,7 +148,7 @@ class Compared:
         """
         parsed = parse_override(text)
         for name in map(dotted, filter(None, (parsed.key_or_group, parsed.package))):
-            for key, table in sorted(self.keys.items(), key=lambda item: item[0] != name):  # itself before its group
+            for key, table in sorted(self.keys.items(), key=lambda item: item[0] != name):  # exact match first
                 if self._touches(name, key, parsed):
                     raise UserError(
                         f"'{text}' sets {key}, which the cells of table {table} set themselves; leave it out\n"
@@ -156,16 +156,18 @@ class Compared:
                     )
 
     def _touches(self, name: str, key: str, override: Override) -> bool:
-        """Whether an override of `name` changes what a cell chooses by setting `key`."""
+        """Whether an override of `name` changes the choice that a cell makes by setting `key`."""
         if name == key or key.startswith(f"{name}.") or name == "_global_":
             return True
         if not name.startswith(f"{key}."):
             return False
-        of_choice = is_group(key) and (name.rpartition(".")[2] in ("_target_", "name") or _names_component(override))
+        value = override.value()
+        names_component = isinstance(value, dict) and "_target_" in value
+        of_choice = is_group(key) and (name.rpartition(".")[2] in ("_target_", "name") or names_component)
         return of_choice or override.type is OverrideType.DEL or override.package is not None
 
     def is_option(self, text: str) -> bool:
-        """Whether an override sets a further key of a group that the cells choose: then only some cells may have it."""
+        """Whether an override sets another key of a group that the cells choose from; only some cells may have it."""
         key = option_key(text)
         return any(key.startswith(f"{group}.") for group in self.groups)
 
@@ -185,7 +187,7 @@ def option_key(text: str) -> str:
 
 
 def compared(specs: Sequence[TableSpec]) -> Compared:
-    """What the cells of some tables set. A method brings its labels, so these count as set beside it."""
+    """Collects the keys that the cells of some tables set; a cell that sets ``method`` also sets ``labels``."""
     found: dict[str, str] = {}
     for spec in specs:
         cells = [cell for block in spec.blocks for cell in block.cells.values()]

@@ -1,4 +1,4 @@
-"""What a table consists of, read from ``configs/table``."""
+"""Specifications of tables, read from ``configs/table``."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,8 +17,8 @@ class Column:
 
     Attributes:
         key: its name in files.
-        title: what is printed.
-        shown: whether it is printed; a reference of the tests need not be.
+        title: printed title.
+        shown: whether it is printed; the reference of the tests need not be.
     """
 
     key: str
@@ -33,9 +33,9 @@ class Block:
     Attributes:
         data: the paper's data set: ``qubiq``, ``lits`` or ``kits``.
         model: the paper's network, a file of ``configs/model``.
-        metrics: scores that are shown, of the columns of ``cases.csv``.
-        pooled: one row, the mean over the data set's tasks, in place of one row a task.
-        cells: overrides that set each column's configuration apart, by the column's key.
+        metrics: scores to show, columns of ``cases.csv``.
+        pooled: whether to show one row with the mean over the data set's tasks instead of one row for each task.
+        cells: overrides of each column's configuration, by the column's key.
     """
 
     data: str
@@ -51,14 +51,14 @@ class TableSpec:
 
     Attributes:
         name: its number in the paper, or another name.
-        title: what it shows.
+        title: title of the table.
         kind: ``agreement`` (of raters, nothing is trained) or ``comparison`` (of methods).
-        reference: key of the column of the tests: each other column is tested against it.
-        reference_is_ours: the reference is the method that should win; the tests ask where it is better than a column,
-            not where the column is better than it.
-        across: data sets stand side by side, networks below each other.
-        without_own_teacher: a network that is the teacher is not taught by itself, where there are several networks.
-        paper: number of the paper's table whose numbers stand beside; None for no such.
+        reference: key of the column that every other column is tested against.
+        reference_is_ours: whether the reference is the proposed method; the tests then ask if it is better than each
+            column, instead of the other way round.
+        across: whether data sets are columns and networks are rows.
+        without_own_teacher: whether, with several networks, the teacher's network is left out as a student.
+        paper: number of the paper's table to compare with; None for none.
         columns: the methods.
         blocks: the rows.
     """
@@ -81,7 +81,7 @@ class TableSpec:
 
     @property
     def heading(self) -> str:
-        """What stands above it: the number, where it has one, and the title."""
+        """The number, if it has one, and the title."""
         return f"Table {self.name}. {self.title}" if self.name.isdecimal() else self.title
 
     @property
@@ -96,13 +96,13 @@ class TableSpec:
 
 
 def table_names() -> list[str]:
-    """Names of all tables that there is a specification of: the paper's by number, then the others."""
+    """Names of all specified tables: the paper's by number, then the others."""
     names = [path.stem for path in (resource("configs") / "table").glob("*.yaml")]
     return sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
 
 
 def table_numbers() -> list[int]:
-    """Numbers of those that are the paper's."""
+    """Numbers of the paper's tables that are specified."""
     return [int(name) for name in table_names() if name.isdecimal()]
 
 

@@ -1,1 +1,1 @@
-"""The fit loop, its schedule, and evaluation (floor 2)."""
+"""Training and evaluation: fit loop, objectives, checkpoints, predictors."""

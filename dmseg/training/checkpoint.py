@@ -1,4 +1,4 @@
-"""Checkpoints: where a training stands, on disk, so that a killed one goes on and ends in the same numbers."""
+"""Checkpoints: the state of a training on disk, so that an interrupted one resumes and gives the same numbers."""
 
 import io
 import json
@@ -23,10 +23,10 @@ from dmseg.files.schema import GROUP, TEXT, Misfit, list_of, mapping, number, re
 
 SUMS = "sums.json"
 FILES = ("weights.safetensors", "rest.pt")
-"""What a checkpoint consists of, beside their checksums."""
+"""The files of a checkpoint, besides their checksums."""
 LARGEST_SUMS = 2**16
 FINISHED = "-finished"
-"""Ending of the name of a checkpoint whose training is over."""
+"""Suffix of the name of a checkpoint whose training is finished."""
 PLACE = re.compile(rf"[0-9]{{9,}}({FINISHED})?")
 
 REPORTS = list_of(
@@ -38,13 +38,13 @@ REPORTS = list_of(
 SESSIONS = list_of(
     record({"steps": whole(), "seconds": number(0, 1e12), "threads": whole(1), "torch": TEXT}, others=None)
 )
-"""What is read back of `EpochReport` and `Session`."""
+"""Schemas of stored `EpochReport` and `Session` objects."""
 
 UNUSABLE = (
     OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, EOFError,
     UnpicklingError, SafetensorError,
 )  # fmt: skip
-"""What reading a checkpoint may raise that was not written by this training."""
+"""Errors raised on reading a checkpoint that is damaged or from another training."""
 
 Used = TypeVar("Used")
 
@@ -52,16 +52,16 @@ log = logging.getLogger(__name__)
 
 
 class Interrupted(Exception):
-    """A training was asked to stop, and has kept its state."""
+    """A training was asked to stop and has saved its state."""
 
 
 @dataclass(frozen=True)
 class State:
-    """Where a training stands between two steps.
+    """State of a training between two steps.
 
     Attributes:
         weights: the network's parameters and buffers.
-        rest: optimiser, schedule, random streams, order of the data, losses so far: plain containers and tensors.
+        rest: optimiser, schedule, random streams, order of the data and losses so far, as plain containers and tensors.
     """
 
     weights: Mapping[str, Tensor]
@@ -70,13 +70,13 @@ class State:
 
 @dataclass(frozen=True)
 class Session:
-    """A stretch of a training without interruption.
+    """A part of a training without interruption.
 
     Attributes:
-        steps: steps taken before it.
-        seconds: how long it took, up to the last checkpoint if it was interrupted.
-        threads: CPU threads; bitwise equality needs the same in all sessions.
-        torch: version of torch, likewise.
+        steps: number of steps taken before it.
+        seconds: its duration, up to the last checkpoint if it was interrupted.
+        threads: number of CPU threads; bitwise equal results need the same number in all sessions.
+        torch: version of torch; likewise.
     """
 
     steps: int
@@ -86,14 +86,14 @@ class Session:
 
 
 class Checkpoints:
-    """Checkpoints of one run; only the newest is kept, each appears whole or not at all.
+    """Checkpoints of one run; only the newest is kept, and each is written completely or not at all.
 
     Args:
-        folder: of this run alone; ``<folder>/<steps>/``, after the last step ``<steps>-finished``, holds the weights
-            (safetensors), the rest, and their checksums.
-        minutes: a checkpoint is written when so many minutes have passed since the last one; None for never.
-        steps: the same in steps.
-        should_stop: asked after each step; if it says yes, the state is kept and the training stops.
+        folder: folder of this run alone. ``<folder>/<steps>/``, or ``<folder>/<steps>-finished/`` after the last step,
+            contains the weights (safetensors), the rest of the state and their checksums.
+        minutes: minutes between two checkpoints; None for no limit.
+        steps: steps between two checkpoints; None for no limit.
+        should_stop: called after each step; if it returns True, the state is saved and the training stops.
     """
 
     def __init__(
@@ -108,24 +108,22 @@ class Checkpoints:
         self._should_stop = should_stop
         self._last = time.monotonic()
         self.is_finished = False
-        """Whether the training is over and its weights are kept."""
+        """Whether the training is finished and its weights are saved."""
 
     def after_step(self, steps: int, state: Callable[[], State]) -> None:
-        """Writes a checkpoint where it is time to.
+        """Writes a checkpoint if one is due.
 
         Raises:
             Interrupted: if the training was asked to stop.
             UnwritableError: if the checkpoint cannot be written.
         """
         stop = self._should_stop()
-        if stop or self._is_time(steps):
+        by_steps = self._steps is not None and steps % self._steps == 0
+        by_time = self._minutes is not None and time.monotonic() - self._last >= 60 * self._minutes
+        if stop or by_steps or by_time:
             self.save(steps, state())
         if stop:
             raise Interrupted(f"stopped after {steps} steps; a checkpoint is kept, run the same command to resume")
-
-    def _is_time(self, steps: int) -> bool:
-        by_steps = self._steps is not None and steps % self._steps == 0
-        return by_steps or (self._minutes is not None and time.monotonic() - self._last >= 60 * self._minutes)
 
     def save(self, steps: int, state: State, ending: str = "") -> None:
         """Writes a checkpoint and removes the older ones."""
@@ -145,28 +143,28 @@ class Checkpoints:
         self._last = time.monotonic()
 
     def finish(self, steps: int, weights: Mapping[str, Tensor], course: Mapping[str, Any]) -> None:
-        """Keeps the weights of a training that is over, which no further step is taken from.
+        """Saves the weights of a finished training.
 
         Args:
             steps: number of steps that it took.
             weights: final parameters and buffers.
-            course: what else is to be known of it: plain containers.
+            course: further facts about it, in plain containers.
         """
         self.save(steps, State(weights, course), FINISHED)
         self.is_finished = True
 
     def restore(self, use: Callable[[State], Used], finished: bool = False) -> Used | None:
-        """Hands the newest checkpoint over; one that is damaged or refused is named, removed and passed over.
+        """Loads the newest usable checkpoint; unusable ones are logged and removed.
 
         Args:
-            use: loads a state, whose `rest` is a course if `finished`, else where the training stands. What it raises
-                because the state does not fit (`UNUSABLE`) refuses the checkpoint, so it does nothing but load.
-            finished: whether the training must be over, or must not.
+            use: loads a state and does nothing else. It raises one of `UNUSABLE` if the state does not fit. The `rest`
+                of a finished training is its course.
+            finished: whether to load the checkpoint of a finished training, or of one in progress.
 
         Returns:
-            What `use` returns; None if there is no checkpoint that can be used.
+            The return value of `use`; None if there is no usable checkpoint.
         """
-        sweep(self._folder, alone=True)  # whoever restores has the run's lease
+        sweep(self._folder, alone=True)  # safe, as this process holds the run's lease
         for place in reversed(self._whole()):
             if place.name.endswith(FINISHED) != finished:
                 continue
@@ -175,7 +173,8 @@ class Checkpoints:
                 self.is_finished = finished
                 return used
             except UNUSABLE as error:
-                if _is_of_device(error):
+                of_device = isinstance(error, RuntimeError) and "CUDA" in str(error)
+                if of_device or isinstance(error, torch.OutOfMemoryError):  # no fault of the checkpoint
                     raise
                 said = (str(error) or type(error).__name__).splitlines()[0]
                 log.warning("checkpoint %s cannot be used (%s); it is removed", place, said)
@@ -184,7 +183,7 @@ class Checkpoints:
 
     @property
     def has_finished(self) -> bool:
-        """Whether there is a checkpoint of a training that is over; it may be damaged."""
+        """Whether there is a checkpoint of a finished training, which may be damaged."""
         return any(place.name.endswith(FINISHED) for place in self._whole())
 
     def remove(self) -> None:
@@ -192,17 +191,18 @@ class Checkpoints:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _whole(self) -> list[Path]:
-        """The checkpoints, oldest first; links are none."""
+        """The checkpoints, oldest first; links do not count."""
         found = (path for path in self._folder.glob("[0-9]*") if PLACE.fullmatch(path.name))
         return sorted(path for path in found if path.is_dir() and not path.is_symlink())
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Loads parameters and buffers, which must have the network's own names, shapes and types.
+    """Loads parameters and buffers, whose names, shapes and types must be those of the network.
 
     Raises:
-        Misfit: if they have others; then the network stays as it is.
+        Misfit: if they are not; the network is then left unchanged.
     """
+    weights = getattr(network, "current_names", dict)(weights)
     known = {name: (value.shape, value.dtype) for name, value in network.state_dict().items()}
     if known != {name: (value.shape, value.dtype) for name, value in weights.items()}:
         raise Misfit("its weights are those of another network")
@@ -225,8 +225,3 @@ def _read(place: Path) -> State:
         if not torch.isfinite(value).all():
             raise Misfit(f"{name} holds numbers that are not finite")
     return State(weights, rest)
-
-
-def _is_of_device(error: Exception) -> bool:
-    """Whether a device failed, or its memory is full: no fault of the checkpoint."""
-    return isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and "CUDA" in str(error))

@@ -1,4 +1,4 @@
-"""Distillation: a teacher's predictions as a second label."""
+"""Distillation: a teacher's predictions as additional labels."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,20 +17,20 @@ from dmseg.training.objective import Objective, build_loss, forward
 from dmseg.training.precision import float32_math
 
 MAX_SLICES = 256
-"""At most so many slices, evenly spread, are looked at to fit a temperature."""
+"""Largest number of slices used to fit a temperature; they are evenly spaced."""
 MAX_PIXELS = 2**20
-"""At most so many of their pixels, evenly spread."""
+"""Largest number of their pixels used, evenly spaced."""
 
 
 class Teacher:
-    """A trained network that is only asked: in evaluation mode, in float32 without TF32, without gradients.
+    """A trained network that only predicts: in evaluation mode, in float32 without TF32, without gradients.
 
     Args:
         network: trained, on the device of the batches; it is not changed.
         temperature: its logits are divided by it.
         kernel: how its probabilities are recalibrated after that, or None.
         keys: stream of the key pixels.
-        fitted: a temperature of its own (`teacher_temperature`) that they are divided by too; None for no such.
+        fitted: the teacher's fitted temperature (`teacher_temperature`), which also divides the logits; None for none.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class DistillObjective(Objective):
         teacher: None if no term is against a teacher.
 
     Raises:
-        UserError: if no term is left, or an option does not fit the region loss.
+        UserError: if no term has a weight, or an option does not fit the region loss.
     """
 
     def __init__(self, settings: DistillSettings, loss: LossSettings, teacher: Teacher | None) -> None:
@@ -86,7 +86,7 @@ class DistillObjective(Objective):
         self._teacher = teacher
 
     def losses(self, network: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum of all terms, in which a cross-entropy at temperature T counts T squared times, and each."""
+        """The weighted sum of all terms, and each term; a cross-entropy at temperature T is multiplied by T squared."""
         logits = forward(network, batch.image, precision).float()
         sides = [("label", self._label, logits, batch.target)]
         if self._teacher is not None:
@@ -108,11 +108,11 @@ class DistillObjective(Objective):
         return {} if fitted is None else {"teacher_temperature": fitted}
 
     def state(self) -> dict[str, Any]:
-        """Where the stream of the key pixels stands."""
+        """State of the random stream of the key pixels."""
         return {} if self._teacher is None else {"keys": self._teacher.keys.get_state()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Goes on from there."""
+        """Restores the random stream."""
         if self._teacher is not None:
             self._teacher.keys.set_state(state["keys"])
 
@@ -131,7 +131,7 @@ def _with_classes(loss: LossSettings, classes: str) -> LossSettings:
 
 
 def pixel_kernel(settings: KdeSettings | None) -> PixelKernel | None:
-    """The kernel of some settings; None where they switch it off."""
+    """The kernel with these settings; None if they switch it off."""
     if settings is None or not settings.bandwidth:
         return None
     return PixelKernel(**vars(settings))
@@ -140,12 +140,12 @@ def pixel_kernel(settings: KdeSettings | None) -> PixelKernel | None:
 @float32_math(tf32=False)
 @torch.no_grad()
 def teacher_temperature(network: nn.Module, data: TrainingData, batch_size: int) -> float:
-    """The temperature of the least negative log-likelihood of some cases' labels, on whole slices as they are.
+    """The temperature that minimises the negative log-likelihood of some cases' labels, on whole slices.
 
     Args:
-        network: trained.
-        data: the cases; of several candidates for a label the first is taken.
-        batch_size: slices at a time.
+        network: the trained network.
+        data: the cases; if a label has several candidates, the first is used.
+        batch_size: number of slices in a batch.
     """
     network.eval()
     count = min(MAX_SLICES, len(data))

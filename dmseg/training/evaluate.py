@@ -1,4 +1,4 @@
-"""Evaluation: foreground probabilities of the validation cases, and each case's scores."""
+"""Evaluation: foreground probabilities of the validation cases and the scores of each case."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -30,29 +30,29 @@ Array = npt.NDArray[np.float32]
 @float32_math(tf32=False)
 @torch.inference_mode()
 def predict(predictor: Predictor, images: Intensities, device: torch.device, batch_size: int) -> Array:
-    """Foreground probabilities, float32 throughout, without TF32.
+    """Foreground probabilities, computed in float32 without TF32.
 
     Args:
-        predictor: makes the predictions.
-        images: (N, C, H, W), as prepared.
-        device: where its network is.
-        batch_size: slices at a time.
+        predictor: predicts probabilities.
+        images: (N, C, H, W), as in the prepared store.
+        device: device of its network.
+        batch_size: number of slices in a batch.
 
     Returns:
         (N, H, W) float32 in [0, 1].
     """
-    return np.concatenate([part.cpu().numpy() for part in _ask(predictor.probability, images, device, batch_size)])
+    return np.concatenate([part.cpu().numpy() for part in _apply(predictor.probability, images, device, batch_size)])
 
 
-def _ask(
-    question: Callable[[Tensor], Tensor], images: Intensities, device: torch.device, batch_size: int
+def _apply(
+    function: Callable[[Tensor], Tensor], images: Intensities, device: torch.device, batch_size: int
 ) -> Iterator[Tensor]:
-    """What a predictor says of images, a batch at a time; float32 throughout."""
+    """Applies a function of a predictor to images batch by batch, in float32."""
     for start in range(0, len(images), batch_size):
         chunk = torch.from_numpy(np.array(images[start : start + batch_size])).to(device)
         image = network_input(chunk, chunk.dtype).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, enabled=False):
-            yield question(image)
+            yield function(image)
 
 
 @float32_math(tf32=False)
@@ -65,22 +65,22 @@ def energy_distances(
     settings: EvaluateSettings,
     device: torch.device,
 ) -> list[float]:
-    """Squared generalised energy distance of each case's samples to the annotations of those who annotated it.
+    """Squared generalised energy distance between the samples for each case and the case's annotations.
 
     Args:
-        predictor: gives the samples.
+        predictor: predicts samples.
         images: (N, C, H, W), all slices of the cases, cropped.
         prepared: the store.
         group: the cases.
         settings: crop and batch size.
-        device: where the network is.
+        device: device of the network.
 
     Returns:
         One distance in [0, 2] for each case.
     """
     raters = np.concatenate([centre_crop(prepared.annotation_arrays[case.span], settings.crop) for case in group])
     counts, n_samples, start = [], 0, 0
-    for samples in _ask(predictor.samples, images, device, settings.batch_size):
+    for samples in _apply(predictor.samples, images, device, settings.batch_size):
         own = raters[start : start + len(samples)] != 0
         counts.append(shared_pixels(np.concatenate([samples.cpu().numpy(), own], axis=1)))
         n_samples, start = samples.shape[1], start + len(samples)
@@ -103,16 +103,16 @@ def evaluate(
     """Scores the validation cases of a fold.
 
     Args:
-        predictor: makes the predictions of the trained network.
+        predictor: predicts with the trained network.
         prepared: the store.
         ids: validation cases.
-        reference: fusion that BDice compares with.
-        settings: empty-mask rule, bins, crop, batch size, whether the energy distance is wanted.
-        device: where its network is.
+        reference: fusion whose result is the reference for BDice.
+        settings: empty-mask rule, bins, crop, batch size, and whether to compute the energy distance.
+        device: device of the network.
         keep: called with each case's id and probabilities, (H, W) for one slice and (slices, H, W) for more.
 
     Returns:
-        One row a case: ``case, dice, bdice, ece, ...``, fractions; with `settings.ged` also ``ged``, in [0, 2].
+        One row for each case: ``case, dice, bdice, ece, ...`` as fractions; with `settings.ged` also ``ged`` in [0, 2].
     """
     rows = []
     for group in _groups(select_cases(prepared, ids), settings.batch_size):
@@ -171,7 +171,7 @@ def _score(
 def _labels(
     prepared: PreparedTask, group: Sequence[PreparedCase], fusion: Fusion, crop: float
 ) -> npt.NDArray[np.generic]:
-    """Fused label of each slice, (N, H, W); fused on the whole case, then cropped."""
+    """Fused label of each slice, (N, H, W), cropped after fusion of the whole case."""
     return np.concatenate([centre_crop(label[0], crop) for label in fuse_cases(prepared, group, fusion)])
 
 
@@ -180,7 +180,7 @@ def _by_case(values: npt.NDArray[Any], group: Sequence[PreparedCase]) -> list[np
 
 
 def _groups(cases: Sequence[PreparedCase], batch_size: int) -> Iterator[list[PreparedCase]]:
-    """Whole cases, together at least one batch where there are so many."""
+    """Groups of whole cases that together fill at least one batch, except for the last group."""
     group: list[PreparedCase] = []
     for case in cases:
         group.append(case)

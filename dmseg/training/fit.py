@@ -31,16 +31,16 @@ REST = record(
         "sessions": SESSIONS,
     }
 )
-"""What is kept of a training beside the weights."""
+"""Schema of a checkpoint's state besides the weights."""
 
 PRECISIONS = ("fp32", "tf32", "bf16", "auto")
 
 
 def resolve_device(name: str) -> torch.device:
-    """``auto`` is the first CUDA device where there is one, else the CPU.
+    """The device with a name; ``auto`` is the first CUDA device if there is one, else the CPU.
 
     Raises:
-        UserError: if the device is unknown or absent.
+        UserError: if the device is unknown or not available.
     """
     try:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
@@ -49,14 +49,14 @@ def resolve_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"device '{name}' cannot be used; it may be auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device '{name}' is not there: torch sees no CUDA; set device=cpu")
+        raise UserError(f"device '{name}' is not available: torch finds no CUDA device; set device=cpu")
     if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
-        raise UserError(f"device '{name}' is not there: torch sees {count} CUDA devices, cuda:0 to cuda:{count - 1}")
+        raise UserError(f"device '{name}' is not available: the CUDA devices are cuda:0 to cuda:{count - 1}")
     return device
 
 
 def resolve_precision(name: str, device: str) -> str:
-    """``auto`` is bf16 where the hardware computes it natively, else fp32.
+    """The precision with a name; ``auto`` is bf16 if the hardware computes it natively, else fp32.
 
     Raises:
         UserError: if the precision is unknown.
@@ -77,13 +77,13 @@ def _cpu_has_bf16() -> bool:
 
 
 class Checkpointer(Protocol):
-    """Keeps where a training stands, so that another process can go on with it."""
+    """Saves the state of a training, so that another process can resume it."""
 
     def restore(self, use: Callable[[State], Used]) -> Used | None:
-        """Hands the last state that was kept and that `use` does not refuse to it; None if there is none."""
+        """Calls `use` with the last saved state that it accepts and returns its result; None if there is none."""
 
     def after_step(self, steps: int, state: Callable[[], State]) -> None:
-        """A step is done; keeps the state where it is time to, and may raise to stop the training."""
+        """Called after each step; saves the state if it is due, and may raise to stop the training."""
 
 
 def fit(
@@ -98,22 +98,21 @@ def fit(
 ) -> list[Session]:
     """Trains a network in place.
 
-    The device is waited for only at the end of an epoch, when its mean losses are read, and when a state is kept. That
-    comes before the observers, so that one that fails costs nothing. The state after the last step is the caller's to
-    keep.
+    The device is synchronised only at the end of an epoch, when its mean losses are read, and when the state is saved.
+    Observers are called after that, so that no state is lost if one fails. The caller saves the final weights.
 
     Args:
         model: network on the device of the data.
         source: batches of the training cases.
         objective: the loss of one step.
-        optimizer: of the network's parameters.
-        schedule: its learning rates, stepped once an iteration.
+        optimizer: optimiser of the network's parameters.
+        schedule: its learning rates, stepped once per iteration.
         precision: ``fp32``, ``tf32`` or ``bf16``.
-        observers: told of every step and epoch.
-        checkpointer: keeps the state now and then, and gives back an earlier one to go on from.
+        observers: notified after every step and epoch.
+        checkpointer: saves the state regularly and restores an earlier one.
 
     Returns:
-        The sessions that the training took: one, or more if it was interrupted.
+        The sessions of the training; more than one if it was interrupted.
 
     Raises:
         UserError: if there are fewer slices than one batch, or the loss is not finite.
@@ -147,7 +146,7 @@ def _step(training: "_Training", precision: str) -> None:
 
 
 class _Training:
-    """Everything that the next step depends on, and the losses so far."""
+    """The state that the next step depends on, and the losses so far."""
 
     def __init__(
         self,
@@ -169,14 +168,14 @@ class _Training:
 
     @property
     def sessions(self) -> list[Session]:
-        """The sessions so far, the current one last; one without a step does not count."""
+        """The sessions so far, the current one last unless it has no step yet."""
         if self._earlier and self.steps == self._first:
             return self._earlier
         seconds = time.monotonic() - self._start
         return [*self._earlier, Session(self._first, seconds, torch.get_num_threads(), str(torch.__version__))]
 
     def advance(self, losses: dict[str, Tensor]) -> None:
-        """Counts a step with these losses, still on the device."""
+        """Counts a step; its losses stay on the device."""
         self._names = list(losses)
         self._losses.append(torch.stack(list(losses.values())))
         self._lr = float(self.schedule.get_last_lr()[0])
@@ -198,7 +197,7 @@ class _Training:
         return report
 
     def state(self) -> State:
-        """A copy of everything, on the CPU where it is small, to be written at once."""
+        """The current state; it is valid until the next step."""
         losses = torch.stack(self._losses).cpu() if self._losses else torch.empty(0, len(self._names))
         return State(
             weights=self.model.state_dict(),
@@ -217,19 +216,20 @@ class _Training:
         )
 
     def load(self, state: State, per_epoch: int, total: int) -> bool:
-        """Goes on from a state of an equal training; returns True.
+        """Restores a state of a training with equal settings; returns True.
 
         Args:
             state: the state.
-            per_epoch: steps of an epoch.
-            total: steps of the whole training.
+            per_epoch: number of steps in an epoch.
+            total: number of steps of the whole training.
 
         Raises:
-            Exception: if it is not of an equal training; then nothing is changed.
+            Exception: if the state is from another training; nothing is changed then.
         """
         _check_rest(state.rest, per_epoch, total)
         initial, settings = copy.deepcopy(self.state()), self._settings()
-        rates = [base * rate(state.rest["steps"]) for base, rate in zip(*self._rates, strict=True)]
+        factors = zip(self.schedule.base_lrs, self.schedule.lr_lambdas, strict=True)
+        rates = [float(base) * factor(state.rest["steps"]) for base, factor in factors]
         try:
             self._load(state)
             _check_optimizer(self.optimizer, rates)
@@ -241,13 +241,8 @@ class _Training:
             raise
         return True
 
-    @property
-    def _rates(self) -> tuple[list[float], list[Callable[[int], float]]]:
-        """Initial learning rates, and what they are multiplied with after so many steps."""
-        return [float(rate) for rate in self.schedule.base_lrs], self.schedule.lr_lambdas
-
     def _settings(self) -> list[Any]:
-        """Settings of the optimiser, the learning rates of the moment left out."""
+        """Settings of the optimiser without the current learning rates."""
         groups = self.optimizer.param_groups
         return [{key: value for key, value in group.items() if key not in ("lr", "params")} for group in groups]
 
@@ -266,15 +261,15 @@ class _Training:
 
     @property
     def _device(self) -> torch.device:
-        """Where the network is trained."""
+        """Device of the network."""
         return next(self.model.parameters()).device
 
 
 def _check_rest(rest: Mapping[str, Any], per_epoch: int, total: int) -> None:
-    """Checks the parts of a state by themselves, and that they are of one moment of the training.
+    """Checks the parts of a state, and that they belong to the same step.
 
     Raises:
-        Misfit: if they are not.
+        Misfit: if they do not fit.
     """
     REST(rest, "rest.pt")
     steps, into_epoch = rest["steps"], rest["steps"] % per_epoch
@@ -289,10 +284,10 @@ def _check_rest(rest: Mapping[str, Any], per_epoch: int, total: int) -> None:
 
 
 def _check_optimizer(optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> None:
-    """Checks that an optimiser has these learning rates, and for each parameter tensors of its shape, all finite.
+    """Checks an optimiser's learning rates, and that its tensors are finite and have the shapes of the parameters.
 
     Raises:
-        Misfit: if not.
+        Misfit: if they do not fit.
     """
     if [group["lr"] for group in optimizer.param_groups] != list(rates):
         raise Misfit("its learning rates are not those of its step")
@@ -303,7 +298,7 @@ def _check_optimizer(optimizer: torch.optim.Optimizer, rates: Sequence[float]) -
 
 
 def _random_state(device: torch.device) -> dict[str, Tensor]:
-    """Torch's global random numbers, which dropout on this device draws from."""
+    """State of torch's global random numbers, which dropout on this device uses."""
     states = {"cpu": torch.get_rng_state()}
     return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
 

@@ -1,4 +1,4 @@
-"""What one step of a training computes: an objective. The fit loop knows nothing else about a method."""
+"""Objectives: the loss that a training step minimises. The fit loop needs nothing else from a method."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ from dmseg.training.loss_term import build_term
 class Objective(ABC):
     """The loss of one step, computed from a network and a batch.
 
-    An objective that owns something which the next step depends on (a random stream) gives it in `state`; frozen
-    teachers and settings are not part of it. It must not keep trainable parameters: those belong to the network.
+    An objective with a state that the next step depends on (such as a random stream) returns it from `state`; frozen
+    teachers and settings are not part of it. Trainable parameters must belong to the network, not to the objective.
     """
 
     @abstractmethod
@@ -35,7 +35,7 @@ class Objective(ABC):
         """
 
     def facts(self) -> dict[str, Any]:
-        """What was found out before the first step, by name, for the run's manifest; empty for most objectives."""
+        """Facts determined before the first step, by name, for the run's manifest; empty for most objectives."""
         return {}
 
     def state(self) -> dict[str, Any]:
@@ -43,7 +43,7 @@ class Objective(ABC):
         return {}
 
     def load_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027
-        """Goes on from a state of an equal objective."""
+        """Restores the state of an objective with equal settings."""
 
 
 class LabelObjective(Objective):
@@ -63,14 +63,14 @@ class LabelObjective(Objective):
 
 
 def forward(network: nn.Module, image: Tensor, precision: str) -> Tensor:
-    """Runs a network in channels-last layout, under bf16 autocast if asked; its output may be bf16."""
+    """Runs a network in channels-last layout, with autocast for ``bf16``, in which case the output may be bf16."""
     with autocast(image.device, precision):
         output: Tensor = network(image.contiguous(memory_format=torch.channels_last))
     return output
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The autocast of a precision: bf16, or none at all."""
+    """The autocast context of a precision: bf16, or disabled."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 

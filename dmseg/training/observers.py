@@ -1,4 +1,4 @@
-"""What the fit loop tells: a small protocol, so that progress bars and trackers are handed in from above."""
+"""Observers: the protocol through which progress bars and trackers follow a run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What an observer learns at the start.
+    """Information for observers at the start of a run.
 
     Attributes:
         run_id: id of the run.
         experiment_id: id shared by the folds of one configuration.
-        title: words for people.
+        title: title for display.
         config: the resolved configuration.
         epochs: number of epochs.
         steps_per_epoch: optimiser steps in an epoch.
@@ -28,11 +28,11 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What an observer learns after each epoch.
+    """Information for observers after each epoch.
 
     Attributes:
-        epoch: number of epochs done.
-        step: number of steps done.
+        epoch: number of finished epochs.
+        step: number of finished steps.
         losses: mean of the loss (``loss``) and of each of its parts over the epoch.
         lr: learning rate of the encoder in the epoch's last step.
     """
@@ -44,22 +44,22 @@ class EpochReport:
 
 
 class Observer(Protocol):
-    """Watches one run. Every method may do nothing."""
+    """Follows one run."""
 
     def started(self, info: RunInfo) -> None:
-        """The run begins."""
+        """Called at the start of the run."""
 
     def stepped(self, step: int) -> None:
-        """So many optimiser steps are done; nothing on the device may be waited for."""
+        """Called after each optimiser step with the number of steps; must not synchronise the device."""
 
     def epoch_ended(self, report: EpochReport) -> None:
-        """An epoch is done."""
+        """Called after each epoch."""
 
     def evaluated(self, summary: dict[str, float]) -> None:
-        """The validation cases are scored: means over cases."""
+        """Called with the mean scores over the validation cases."""
 
     def ended(self, error: BaseException | None) -> None:
-        """The run is over; called exactly once, also after an error."""
+        """Called exactly once at the end of the run, also after an error."""
 
 
 class Observers:
@@ -69,26 +69,26 @@ class Observers:
         self._observers = tuple(observers)
 
     def started(self, info: RunInfo) -> None:
-        """The run begins."""
+        """Notifies all observers."""
         for observer in self._observers:
             observer.started(info)
 
     def stepped(self, step: int) -> None:
-        """An optimiser step is done."""
+        """Notifies all observers."""
         for observer in self._observers:
             observer.stepped(step)
 
     def epoch_ended(self, report: EpochReport) -> None:
-        """An epoch is done."""
+        """Notifies all observers."""
         for observer in self._observers:
             observer.epoch_ended(report)
 
     def evaluated(self, summary: dict[str, float]) -> None:
-        """The validation cases are scored."""
+        """Notifies all observers."""
         for observer in self._observers:
             observer.evaluated(summary)
 
     def ended(self, error: BaseException | None) -> None:
-        """The run is over."""
+        """Notifies all observers."""
         for observer in self._observers:
             observer.ended(error)

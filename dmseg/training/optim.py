@@ -12,10 +12,10 @@ def poly_factor(iteration: int, total: int, power: float, warmup: float = 0.0) -
     """Factor on the initial learning rate: (1 - t / T) ** power after a linear warm-up.
 
     Args:
-        iteration: how many steps have been taken, 0 to total - 1.
+        iteration: number of steps taken so far, 0 to total - 1.
         total: number of steps of the training.
         power: exponent (paper, section 3.2: 0.9).
-        warmup: share of all steps that rise linearly from 1e-4 to 1 (JDTLosses: 0.01; the paper: none).
+        warmup: share of all steps in which the factor rises linearly from 1e-4 to 1 (JDTLosses: 0.01; the paper: none).
     """
     n_warmup = int(warmup * total)
     if iteration < n_warmup:
@@ -24,19 +24,19 @@ def poly_factor(iteration: int, total: int, power: float, warmup: float = 0.0) -
 
 
 def build_optimizer(model: nn.Module, settings: OptimSettings) -> optim.SGD:
-    """SGD with one group for each learning rate and weight decay."""
+    """Builds SGD with one parameter group for each learning rate and weight decay."""
     encoder, rest = split_parameters(model)
     groups = []
     for named, lr in ((encoder, settings.lr), (rest, settings.lr * settings.decoder_lr_factor)):
         for decayed in (True, False):
-            values = [value for _, value in named if _is_decayed(value, settings) is decayed]
+            values = [value for _, value in named if (settings.decay_norm_and_bias or value.ndim > 1) is decayed]
             if values:
                 groups.append({"params": values, "lr": lr, "weight_decay": settings.weight_decay if decayed else 0.0})
     return optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
 
 
 def build_adam(model: nn.Module, options: Mapping[str, float]) -> optim.Adam:
-    """Adam, for methods that were published with it; one learning rate for all parameters.
+    """Builds Adam with one learning rate for all parameters, for methods that were published with it.
 
     Args:
         model: the network.
@@ -46,12 +46,8 @@ def build_adam(model: nn.Module, options: Mapping[str, float]) -> optim.Adam:
 
 
 def build_schedule(optimizer: optim.Optimizer, settings: OptimSettings, total: int) -> optim.lr_scheduler.LambdaLR:
-    """Poly schedule, stepped once an iteration."""
+    """Builds the poly schedule, which is stepped once per iteration."""
     return optim.lr_scheduler.LambdaLR(
         optimizer,
         lambda iteration: poly_factor(iteration, max(total, iteration + 1), settings.poly_power, settings.warmup),
     )
-
-
-def _is_decayed(value: nn.Parameter, settings: OptimSettings) -> bool:
-    return settings.decay_norm_and_bias or value.ndim > 1

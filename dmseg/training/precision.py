@@ -1,6 +1,6 @@
-"""How float32 is computed on CUDA: as IEEE float32, or with TensorFloat-32 where a training is set to ``tf32``.
+"""How float32 is computed on CUDA: as IEEE float32, or with TensorFloat-32 for ``precision=tf32``.
 
-PyTorch's default has convolutions of Ampere and later GPUs round their inputs to TF32, which has 10 bits of mantissa.
+By default, PyTorch's convolutions on Ampere and later GPUs round their inputs to TF32, which has a 10-bit mantissa.
 """
 
 from collections.abc import Iterator
@@ -19,12 +19,12 @@ _SWITCHES = (_cudnn.conv, _cudnn.rnn, *_matmuls)
 
 @contextmanager
 def float32_math(*, tf32: bool) -> Iterator[None]:
-    """Computes float32 in one way within the block, and leaves PyTorch's settings as they were.
+    """Sets how float32 is computed within the block, and restores PyTorch's settings afterwards.
 
-    PyTorch has two sets of switches, and raises an error where they contradict each other, so both are set.
+    PyTorch has an older and a newer set of switches and raises an error if they disagree, so both are set.
 
     Args:
-        tf32: whether convolutions and recurrent layers may use TF32, as is PyTorch's default; matrix products never do.
+        tf32: whether convolutions and recurrent layers use TF32, as is PyTorch's default; matrix products never do.
     """
     before = [switch.fp32_precision for switch in _SWITCHES]
     earlier = _earlier_switches()
@@ -41,7 +41,7 @@ def float32_math(*, tf32: bool) -> Iterator[None]:
 
 
 def _earlier_switches() -> tuple[bool, str] | None:
-    """The switches of before torch 2.9; None where they contradict the later ones and cannot be read."""
+    """The switches from before torch 2.9; None if they disagree with the newer ones and cannot be read."""
     try:
         return _cudnn.allow_tf32, torch.get_float32_matmul_precision()
     except RuntimeError:
@@ -54,7 +54,7 @@ def _set_earlier_switches(convolutions: bool, matmul: str) -> None:
 
 
 def float32_modes() -> dict[str, str]:
-    """How float32 is computed now, by operation: ``ieee`` or ``tf32``."""
+    """How float32 is currently computed, by operation: ``ieee`` or ``tf32``."""
     names = "convolution", "rnn", "matmul"
     return {name: str(switch.fp32_precision) for name, switch in zip(names, _SWITCHES, strict=False)}
 
@@ -69,10 +69,10 @@ def describe_precision(precision: str) -> dict[str, Any]:
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Refuses to train with TF32 where there is none.
+    """Checks that the device supports a precision.
 
     Raises:
-        UserError: if the device cannot compute with it.
+        UserError: if the precision is ``tf32`` and the device does not support it.
     """
     if precision == "tf32" and (device.type != "cuda" or not torch.cuda.is_tf32_supported()):
         raise UserError(

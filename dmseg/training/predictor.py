@@ -1,4 +1,4 @@
-"""From images to what a trained network says of them: a predictor. Evaluation knows nothing else about a method."""
+"""Predictors: predictions of a trained network. Evaluation needs nothing else from a method."""
 
 import torch
 from torch import Tensor, nn
@@ -8,10 +8,10 @@ from dmseg.models.build import foreground_probability
 
 
 class Predictor:
-    """Predictions of one network: here the softmax of its logits (B, 2, H, W).
+    """Predictions of one network; here the softmax of its logits (B, 2, H, W).
 
     Args:
-        network: trained; put in evaluation mode.
+        network: the trained network, which is put in evaluation mode.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -29,13 +29,13 @@ class Predictor:
         return foreground_probability(self.network(image))
 
     def samples(self, image: Tensor) -> Tensor:
-        """Masks that stand for the distribution of annotations: here the probability cut at the levels 0.1 to 0.9.
+        """Masks that sample the distribution of annotations; here the probability thresholded at 0.1 to 0.9.
 
         Args:
             image: (B, C, H, W) float32 in [-1, 1].
 
         Returns:
-            (B, S, H, W) bool, S samples.
+            (B, S, H, W) bool with S samples.
         """
         probability = self.probability(image)
         levels = torch.tensor(BDICE_LEVELS, dtype=probability.dtype, device=probability.device)

@@ -1,4 +1,4 @@
-"""Named streams of random numbers: each depends on the seed, the fold and its own name alone."""
+"""Named streams of random numbers, which depend only on seed, fold and name."""
 
 import hashlib
 
@@ -11,5 +11,5 @@ def stream_seed(seed: int, fold: int, name: str) -> int:
 
 
 def stream(seed: int, fold: int, name: str) -> torch.Generator:
-    """CPU generator of a stream: initialisation, order, augmentation, rater."""
+    """CPU generator of the stream with a name, such as ``order`` or ``augmentation``."""
     return torch.Generator().manual_seed(stream_seed(seed, fold, name))

@@ -12,6 +12,7 @@ from scipy.special import expit, logit
 from scipy.stats import beta, dirichlet
 
 from dmseg.calibration import BANDWIDTHS, BetaTable, KernelCalibrator, Keys, choose_bandwidth, kernel_estimate
+from dmseg.calibration.table import reference_estimate
 from dmseg.phantom.cases import PhantomCase
 
 
@@ -87,7 +88,7 @@ def test_a_distribution_whatever_comes(data, n_classes, bandwidth):
 
 @pytest.mark.parametrize("n", [1, 4000])
 def test_at_the_ends_the_nearest_keys_decide(n):
-    """The plain formula gives 0 / 0 there. With 4000 rows the table answers."""
+    """The plain formula gives 0 / 0 there. With 4000 rows the table is used."""
     keys = torch.tensor([[0.99, 0.01], [0.98, 0.02], [0.3, 0.7], [0.25, 0.75]])
     calibrator = KernelCalibrator(1e-3).fit(keys, torch.tensor([0, 0, 1, 1]))
     for end, expected in (([1.0, 0.0], 0), ([0.0, 1.0], 1)):
@@ -133,6 +134,39 @@ def test_the_table_is_close_to_the_estimate(name, bandwidth):
     assert float((table - kernel_estimate(query, keys, bandwidth)).abs().max()) < 3e-4
 
 
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_the_reference_form_is_the_formula_with_scipys_densities(n_classes):
+    prob, label = predictions(15, n_classes)
+    keys = Keys(prob, torch.nn.functional.one_hot(label, n_classes))
+    np.testing.assert_allclose(
+        reference_estimate(prob, keys, 0.05), plain(prob.numpy(), prob.numpy(), label, 0.05), atol=1e-8
+    )
+
+
+@pytest.mark.parametrize("bandwidth", [1e-2, 1e-3, 5e-5])
+@pytest.mark.parametrize("name", list(key_sets()))
+def test_the_table_is_close_to_the_reference_form(name, bandwidth):
+    foreground, label = key_sets()[name]
+    one_hot = torch.nn.functional.one_hot(label, 2)
+    keys = Keys(torch.stack([1 - foreground, foreground], 1), one_hot, torch.arange(len(label)) % 3 < 2)
+    query = torch.sigmoid(torch.cat([torch.linspace(-80, 80, 100), torch.linspace(-6, 6, 200)]).double())
+    query = torch.cat([query, torch.tensor([0.0, 1.0])])
+    query = torch.stack([1 - query, query], 1)
+    expected = reference_estimate(query, keys, bandwidth)
+    for found in (BetaTable(keys, bandwidth).estimate(query), kernel_estimate(query, keys, bandwidth)):
+        assert float((found - expected).abs().max()) < 3e-4
+
+
+def test_the_nodes_are_ascending_and_hold_the_estimate():
+    foreground, label = key_sets()["confident"]
+    keys = Keys(torch.stack([1 - foreground, foreground], 1), torch.nn.functional.one_hot(label, 2))
+    table = BetaTable(keys, 1e-3)
+    assert len(table.nodes) == 3 * 768 + 1
+    assert (table.nodes.diff() > 0).all()
+    nodes = torch.sigmoid(torch.stack([-table.nodes, table.nodes], 1))[::20]
+    assert float((table.estimate(nodes) - reference_estimate(nodes, keys, 1e-3)).abs().max()) < 1e-6
+
+
 def clusters(seed):
     """Keys in a few clusters, nearly or wholly of one prediction, whose classes have nothing to do with it."""
     generator = torch.Generator().manual_seed(seed)
@@ -146,7 +180,7 @@ def clusters(seed):
 
 @pytest.mark.parametrize("bandwidth", [0.1, 1e-2, 1e-3, 1e-4, 3e-6])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_table_is_close_between_heaps_of_keys_too(bandwidth, dtype):
+def test_the_table_is_close_between_clusters_of_keys_too(bandwidth, dtype):
     """Between two clusters the estimate goes from one's share to the other's in much less than the kernel's width."""
     foreground = torch.sin(torch.linspace(0, math.pi / 2, 20001, dtype=torch.float64)) ** 2
     query = torch.stack([1 - foreground, foreground], 1).to(dtype)

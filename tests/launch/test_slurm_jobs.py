@@ -79,15 +79,13 @@ def on_cluster(monkeypatch, small_run):
     return go
 
 
-def carry_out_now(name, batch):
+def run_now(name, batch):
     with stopping_gently():
         batch()
 
 
 def test_runs_become_one_array_and_outcomes_come_back(on_cluster):
-    cluster, outcomes = on_cluster(
-        range(5), carry_out_now, fail_fold_1, words=["launcher.job.runs=2", "launcher.job.cpus=3"]
-    )
+    cluster, outcomes = on_cluster(range(5), run_now, fail_fold_1, words=["launcher.job.runs=2", "launcher.job.cpus=3"])
     assert [[len(batch.runs) for batch in array] for array in cluster.arrays] == [[2, 2, 1]]
     assert {fold: item.kind for fold, item in outcomes.items()} == {
         0: "done",
@@ -112,7 +110,7 @@ def test_jobs_that_vanish_are_told_by_what_slurm_says_and_by_the_store(on_cluste
     complete, cancelled, dead = (outcomes[fold] for fold in range(3))
     assert complete.kind == "done"
     assert cancelled.kind == "stopped"
-    assert "Slurm job 1_1 is CANCELLED; call again, and it begins anew" in cancelled.error
+    assert "Slurm job 1_1 is CANCELLED; run the same command to start again" in cancelled.error
     assert dead.kind == "failed"
     assert "Slurm job 1_2 ended as OUT_OF_MEMORY" in dead.error
     assert dead.tail.splitlines() == ["slurmstepd: error: Detected 1 oom-kill event", dead.error]

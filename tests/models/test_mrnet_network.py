@@ -11,6 +11,7 @@ from dmseg.config.compose import compose_settings
 from dmseg.models.build import build_model
 from dmseg.models.conv_lstm import ConditionedStep, ConvLSTMCell
 from dmseg.models.mrnet_network import Blur, MRNet, Perception, Pyramid, Widths, gaussian_kernel
+from dmseg.training.checkpoint import load_weights
 
 WIDTHS = Widths(bottleneck=6, encoder=(4, 4, 6, 6, 8), context=6, detail=4, perception=4)
 
@@ -107,24 +108,24 @@ def test_pyramid_adds_each_branch_to_those_before():
 
 
 @pytest.mark.parametrize(
-    ("answer", "modules"),
-    [("coarse", {"host", "expertise"}), ("raters", {"reconstruction"}), ("final", {"perception"})],
+    ("output", "modules"),
+    [("coarse", {"backbone", "expertise"}), ("raters", {"reconstruction"}), ("final", {"perception"})],
 )
-def test_no_loss_reaches_another_module(answer, modules):
+def test_no_loss_reaches_another_module(output, modules):
     net = network()
     net.zero_grad()
-    getattr(net(image(), [torch.full((2, 3), 1 / 3)])[0], answer).sum().backward()
+    getattr(net(image(), [torch.full((2, 3), 1 / 3)])[0], output).sum().backward()
     assert reached(net) == modules
 
 
-def test_consistency_reaches_the_host_and_leaves_the_measure_alone():
+def test_consistency_reaches_the_backbone_and_leaves_the_measure_alone():
     net = network()
     before = {name: value.clone() for name, value in net.reconstruction.state_dict().items()}
     label = (torch.rand(2, 1, 32, 32) > 0.5).float()
-    coarse = net.host(image()).sigmoid()
+    coarse = net.backbone(image()).sigmoid()
     found = net.reconstruction.distance(image(), coarse, label)
     found.backward()
-    assert reached(net) == {"host"}
+    assert reached(net) == {"backbone"}
     assert all(torch.equal(before[name], value) for name, value in net.reconstruction.state_dict().items())
     maps = [net.reconstruction.encoder(torch.cat([image(), given], 1))[0] for given in (coarse, label)]
     assert [tuple(item.shape[1:]) for item in maps[0]] == [
@@ -135,8 +136,23 @@ def test_consistency_reaches_the_host_and_leaves_the_measure_alone():
     assert net.reconstruction.distance(image(), label, label) == 0
 
 
+@pytest.mark.parametrize("load", [load_weights, lambda net, weights: net.load_state_dict(weights)])
+def test_weights_stored_under_the_earlier_name_of_the_backbone_load(load):
+    source, target = network().eval(), network().eval()
+    for value in source.parameters():
+        torch.nn.init.normal_(value, std=0.1)
+    stored = {
+        name.replace("backbone.", "host.", 1) if name.startswith("backbone.") else name: value
+        for name, value in source.state_dict().items()
+    }
+    assert any(name.startswith("host.") for name in stored)
+    load(target, stored)
+    condition = [torch.full((2, 3), 1 / 3)]
+    assert torch.equal(target(image(), condition)[0].final, source(image(), condition)[0].final)
+
+
 @pytest.mark.parametrize("model", ["unet_resnet18", "deeplabv3plus_resnet18", "unet_mobilenetv2"])
-def test_any_network_can_be_the_host(model):
+def test_any_network_can_be_the_backbone(model):
     net = network(model, raters=5)
     conditions = [torch.full((2, 5), 1 / 5), torch.eye(5)[:2]]
     first, second = net(image(64), conditions)

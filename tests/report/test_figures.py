@@ -38,7 +38,7 @@ def test_dice_semimetric_losses_ask_for_the_label_and_the_soft_dice_loss_for_one
 @pytest.mark.parametrize("name", FIGURES)
 def test_written_alike_each_time(name, tmp_path):
     first, second = write_figure(name, tmp_path / "a"), write_figure(name, tmp_path / "b")
-    assert [path.suffix for path in first] == [".png", ".pdf"]
+    assert [path.suffix for path in first] == [".png", ".pdf", ".svg"]
     for one, two in zip(first, second, strict=True):
         assert one.stat().st_size > 5000
         assert one.read_bytes() == two.read_bytes()
@@ -57,8 +57,23 @@ def test_drawn_curves_are_the_losses(tmp_path):
         assert (y[0], y.min()) == (1, pytest.approx(0, abs=1e-6))
 
 
+def test_the_nodes_in_the_calibration_figure_lie_on_the_estimate_and_are_dense_where_it_rises():
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    FIGURES["calibration"][0](figure)
+    estimate, nodes = (line.get_xydata() for line in figure.axes[1].get_lines())
+    curve = torch.from_numpy(estimate).T
+    for x, y in nodes[::25]:
+        assert y == pytest.approx(float(curve[1][(curve[0] - x).abs().argmin()]), abs=0.01)
+    steps = torch.from_numpy(nodes[:, 0]).diff()
+    rising = torch.from_numpy((nodes[1:, 1] > 0.11) & (nodes[1:, 1] < 0.69))
+    assert rising.sum() > 100
+    assert steps[rising].max() < steps.max() / 20
+
+
 def test_unknown_figure_and_unwritable_folder_are_one_line(tmp_path, capsys):
-    with pytest.raises(UserError, match=r"no figure '7'; choose from 1, soft-labels"):
+    with pytest.raises(UserError, match=r"no figure '7'; choose from 1, soft-labels, calibration"):
         write_figure("7", tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match=r"file/figures/figure1\.png"):
@@ -76,4 +91,5 @@ def test_command_writes_to_the_results(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines() == [
         f"{tmp_path}/figures/figure1.png",
         f"{tmp_path}/figures/figure1.pdf",
+        f"{tmp_path}/figures/figure1.svg",
     ]
