@@ -39,6 +39,9 @@ KINDS: Mapping[str, Kind] = {
 }
 """What may stand under ``_target_``, by configuration node."""
 
+PACKAGES = frozenset(package.partition(".")[0] for kind in KINDS.values() for package in kind.packages)
+"""Names of dmseg and of its libraries that components are taken from."""
+
 MODULES: set[str] = set()
 """Modules from outside the package whose components are allowed too (`dmseg.config.plugins`)."""
 
@@ -175,8 +178,7 @@ def _is_of_kind(found: object, kind: Kind) -> bool:
 def _possible_plugin(target: str) -> str | None:
     """The module of a component that a plugin may have; None for those of Python, dmseg and its libraries."""
     module, _, _ = target.rpartition(".")
-    ours = {package.partition(".")[0] for kind in KINDS.values() for package in kind.packages}
-    return None if module.partition(".")[0] in {"", *ours, *sys.stdlib_module_names} else module
+    return None if module.partition(".")[0] in {"", *PACKAGES, *sys.stdlib_module_names} else module
 
 
 def _or(names: tuple[str, ...]) -> str:

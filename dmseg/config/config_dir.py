@@ -71,15 +71,15 @@ def _check_folder(folder: Path) -> None:
         entries = sorted(path for path in folder.iterdir() if not is_junk(path.name))
         if (lost := next(filter(_is_yaml, entries), None)) is not None:
             raise UserError(f"{lost} belongs to no group; move it to {_any_of(folder)}")
-        holding = [path for path in entries if path.is_dir() and any(map(_is_yaml, path.iterdir()))]
-        for path in holding:
+        for path in filter(_holds_yaml, entries):
             if path.name not in GROUPS:
                 raise UserError(f"{path} is not a config group; files may be in {_any_of(folder)}")
-            for file in sorted(path.iterdir()):
-                _check_file(file, path.name)
+        files = [(file, path.name) for path in entries if path.name in GROUPS for file in sorted(path.iterdir())]
+        for file, group in files:
+            _check_file(file, group)
     except OSError as error:
         raise UserError(f"--config-dir={folder} cannot be read: {error.filename}: {error.strerror}") from None
-    if not holding:
+    if not any(_is_yaml(file) for file, _ in files):
         raise UserError(f"--config-dir={folder} holds no YAML files; they may be in {_any_of(folder)}")
 
 
@@ -91,9 +91,13 @@ def _is_yaml(path: Path) -> bool:
     return path.suffix in (".yaml", ".yml") and not is_junk(path.name)
 
 
+def _holds_yaml(path: Path) -> bool:
+    return path.is_dir() and any(map(_is_yaml, path.iterdir()))
+
+
 def _check_file(path: Path, group: str) -> None:
     """Refuses a file that cannot be one of a group, or that would set more than its own group."""
-    if path.is_dir() and any(map(_is_yaml, path.rglob("*.y*ml"))):
+    if _holds_yaml(path):
         raise UserError(f"{path}: a group has no folders; move its files to {path.parent}")
     if not _is_yaml(path) or path.is_dir():
         return

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import CodeType
 
 from dmseg.config.code_version import module_digest
-from dmseg.config.components import MODULES
+from dmseg.config.components import MODULES, PACKAGES
 from dmseg.errors import UserError, cut
 
 _IN_USE: dict[str, "Plugin"] = {}
@@ -53,7 +53,7 @@ def find_plugins(names: Sequence[str]) -> list[Plugin]:
     """
     plugins: dict[str, Plugin] = {}
     for name in names:
-        is_file = name.endswith(".py") or "/" in name or Path(name).is_dir()
+        is_file = name.endswith(".py") or "/" in name
         plugin = _from_file(name) if is_file else Plugin(name, str(Path.cwd()))
         other = plugins.setdefault(plugin.name, plugin)
         if other != plugin:
@@ -134,8 +134,8 @@ def _check_name(plugin: Plugin) -> None:
     if not all(part.isidentifier() and not part.startswith("_") for part in plugin.name.split(".")):
         how = "rename it: letters, digits and '_', no leading '_'" if plugin.file else "give a .py file or a module"
         raise UserError(f"plugin {cut(str(plugin))} has no name that Python can import; {how}")
-    if top == "dmseg" or top in sys.stdlib_module_names:
-        raise UserError(f"plugin {plugin} has the name of a module that Python or dmseg itself has; rename it")
+    if top in PACKAGES or top in sys.stdlib_module_names:
+        raise UserError(f"plugin {plugin} has the name of a module of Python, dmseg or its libraries; rename it")
     local = plugin.file or next((path for path in _local(plugin) if path.is_file()), None)
     found = sys.modules.get(top) if top in sys.modules else importlib.util.find_spec(top)
     origin = Path(getattr(found, "__file__", None) or getattr(found, "origin", None) or "")
@@ -152,7 +152,7 @@ def _local(plugin: Plugin) -> tuple[Path, Path]:
 def _load(plugin: Plugin) -> None:
     try:
         if plugin.file is None:
-            importlib.import_module(plugin.name)
+            module = importlib.import_module(plugin.name)
         else:
             loader = _SourceLoader(plugin.name, str(plugin.file))
             spec = importlib.util.spec_from_loader(plugin.name, loader)
@@ -167,6 +167,9 @@ def _load(plugin: Plugin) -> None:
             raise UserError(f"there is no module '{plugin.name}' for plugins: it is {where}") from None
         said = cut(" ".join(str(error).splitlines()[:1]), 300)
         raise UserError(f"plugin {plugin} fails{_line(plugin, error)}: {type(error).__name__}: {said}") from None
+    if getattr(module, "__file__", None) is None:
+        sys.modules.pop(plugin.name, None)
+        raise UserError(f"plugin {plugin} is a folder without __init__.py; name a module in it, or a .py file")
 
 
 class _SourceLoader(SourceFileLoader):

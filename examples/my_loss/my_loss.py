@@ -1,24 +1,19 @@
-"""A region loss of one's own: a Dice loss whose denominator holds powers of prediction and label."""
+"""A loss of one's own: a power of the difference between predicted probability and soft label."""
 
-from typing import Any
-
-import torch
 from torch import Tensor, nn
 
 
-class PowerDiceLoss(nn.Module):
-    """Computes 1 - Dice, with the sums of the denominator raised to a power, averaged over the classes.
+class PowerErrorLoss(nn.Module):
+    """Computes the mean of ``|p - y| ** power`` over classes and pixels; it is 0 where the prediction is the label.
 
     Args:
-        power: 1 for the usual soft Dice loss, 2 for V-Net's.
-        smooth: added to numerator and denominator.
+        power: 2 for the Brier score; more for more weight on large differences.
         unused: dmseg passes options of its own losses too (``check_values``); they have no effect here.
     """
 
-    def __init__(self, power: float = 2.0, smooth: float = 1.0, **unused: Any) -> None:
+    def __init__(self, power: float = 2.0, **unused: object) -> None:
         super().__init__()
         self.power = power
-        self.smooth = smooth
 
     def forward(self, input: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """Returns the loss, a scalar.
@@ -26,14 +21,9 @@ class PowerDiceLoss(nn.Module):
         Args:
             input: logits (B, C, H, W).
             target: soft labels (B, C, H, W), or classes (B, H, W) of hard ones.
-            mask: (B, H, W), True for the pixels that count; padding does not.
+            mask: (B, H, W), True for the pixels that count; None counts all. Padding must not count.
         """
-        prob = input.softmax(1)
         if not target.is_floating_point():
             target = nn.functional.one_hot(target, input.shape[1]).movedim(-1, 1)
-        keep = torch.ones_like(prob[:, :1]) if mask is None else mask.unsqueeze(1)
-        prob, target = prob * keep, target * keep
-        axes = (0, 2, 3)
-        overlap = 2 * (prob * target).sum(axes) + self.smooth
-        total = (prob**self.power + target**self.power).sum(axes) + self.smooth
-        return (1 - overlap / total).mean()
+        error = (input.softmax(1) - target).abs().pow(self.power).mean(1)
+        return error.mean() if mask is None else (error * mask).sum() / mask.sum().clamp_min(1)
