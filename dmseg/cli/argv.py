@@ -11,7 +11,8 @@ MULTIRUN = ("-m", "--multirun")
 _CONFIG = "dmseg reads its own configuration; choose a file of a group (profile=demo) or set a key (train.epochs=2)"
 _SHOW = "the settings of a run are in config.json of its folder ('dmseg runs show ID' names it)"
 _HYDRA_FLAGS = {
-    **dict.fromkeys(("--config-name", "-cn", "--config-path", "-cp", "--config-dir", "-cd"), _CONFIG),
+    **dict.fromkeys(("--config-name", "-cn", "--config-path", "-cp"), _CONFIG),
+    "-cd": "write --config-dir DIR",
     **dict.fromkeys(("--cfg", "-c", "--resolve", "--package", "-p", "--info", "-i"), _SHOW),
     **dict.fromkeys(("--run", "-r"), "without -m a command does one run; leave it out"),
     **dict.fromkeys(("--shell-completion", "-sc"), "there is no shell completion"),

@@ -15,8 +15,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser, create_
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, Quote, QuotedString, Sweep
 from hydra.errors import HydraException
 
+from dmseg.config.config_dir import config_options
 from dmseg.config.overrides import PATH_KEYS
-from dmseg.config.resources import resource
 from dmseg.errors import UserError, cut
 
 LIMIT = 100_000
@@ -188,7 +188,7 @@ def _values(word: str, item: Override) -> list[str]:
 
 def _matching(word: str, group: str, glob: Glob) -> list[str]:
     """The files of a config group that a glob chooses."""
-    options = sorted(path.stem for path in (resource("configs") / group).glob("*.yaml"))
+    options = config_options(group)
     if not options:
         raise UserError(
             f"'{word}': glob() chooses among the files of a config group (labels, loss, ...); list the values"

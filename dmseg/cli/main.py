@@ -119,10 +119,11 @@ def _main(argv: list[str]) -> int:
 
 def _run(command: str, argv: list[str]) -> int:
     from dmseg.cli.argv import MULTIRUN, checked
+    from dmseg.cli.extensions import use_extensions
     from dmseg.errors import UserError
 
     try:
-        argv = checked(command, argv)
+        argv = checked(command, use_extensions(command, argv))
         functions = SWEEPS if set(MULTIRUN) & set(argv) else COMMANDS
         return _imported(functions[command])(argv)
     except UserError as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from dmseg.cli import extensions
 from dmseg.cli.commands import run_all, say, set_up_logging
 from dmseg.config.compose import compose_settings
 from dmseg.errors import UserError
@@ -75,7 +76,7 @@ def _name_unprepared(plans: Mapping[str, PlannedTable], overrides: Sequence[str]
         return
     request = parse_request(overrides, [block.data for planned in plans.values() for block in planned.spec.blocks])
     for name in names:
-        command = shlex.join(["dmseg", "prepare", *request.overrides_of(name)])
+        command = shlex.join(["dmseg", "prepare", *extensions.words(), *request.overrides_of(name)])
         print(f"{name}: not all is prepared; what is done is unknown until you run: {command}")
 
 

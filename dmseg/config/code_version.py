@@ -10,7 +10,7 @@ import hashlib
 import inspect
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -64,13 +64,25 @@ def _revision_of(decorator: ast.expr) -> int:
     return 1
 
 
+def module_digest(module: str) -> str:
+    """A digest of the source of a loaded module from outside, and of what it imports from its own folder.
+
+    Raises:
+        UserError: if it has no source file.
+    """
+    return _digest_of(_files(module, module))
+
+
 def _source_digest(target: str) -> str:
     component = load(target)
     kinds = inspect.getmro(component) if inspect.isclass(component) else (inspect.unwrap(component),)
     modules = [target.rpartition(".")[0], *(getattr(kind, "__module__", None) or "" for kind in kinds)]
     own = [name for name in dict.fromkeys(modules) if _is_outside(name)]
-    files = dict.fromkeys(file for name in own for file in _files(target, name))
-    digests = sorted((file.name, _file_digest(file)) for file in files)
+    return _digest_of(file for name in own for file in _files(target, name))
+
+
+def _digest_of(files: Iterable[Path]) -> str:
+    digests = sorted((file.name, _file_digest(file)) for file in dict.fromkeys(files))
     return f"sha256:{hashlib.sha256(json.dumps(digests).encode()).hexdigest()}"
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial, wraps
@@ -38,8 +39,15 @@ KINDS: Mapping[str, Kind] = {
 }
 """What may stand under ``_target_``, by configuration node; that of ``loss.terms`` holds for each term."""
 
+PACKAGES = frozenset(package.partition(".")[0] for kind in KINDS.values() for package in kind.packages)
+"""Names of dmseg and of its libraries that components are taken from."""
+
 MODULES: set[str] = set()
-"""Modules from outside the package whose components are allowed too."""
+"""Modules from outside the package whose components are allowed too (`dmseg.config.plugins`)."""
+
+
+class MissingPluginError(UserError):
+    """A configuration names a component from outside the package, but no plugin that has it is in use."""
 
 
 def kind_at(where: str) -> Kind:
@@ -58,15 +66,18 @@ def check_target(target: object, where: str) -> str:
         The dotted name.
 
     Raises:
+        MissingPluginError: if it may be that of a plugin which is not in use.
         UserError: if it is no name, or lies elsewhere.
     """
     kind = kind_at(where)
     if not isinstance(target, str) or not all(part.isidentifier() for part in target.split(".")):
         raise UserError(f"{where}._target_ is {shown(target)}, but must be the dotted name of {kind.what}")
     if not any(target.startswith(f"{package}.") for package in (*kind.packages, *MODULES)):
-        raise UserError(
-            f"{where}._target_={cut(target)} is not allowed: {kind.what} of {_or(kind.packages)} is needed there"
-        )
+        said = f"{where}._target_={cut(target)} is not allowed: {kind.what} of {_or(kind.packages)} is needed there"
+        if (module := _possible_plugin(target)) is None:
+            raise UserError(said)
+        named = f"plugins=[{cut(module)}]" + ("" if "." in module else f" or plugins=[FOLDER/{cut(module)}.py]")
+        raise MissingPluginError(f"{said}; if it is yours, name its module on the command line: {named}")
     if any(part.startswith("_") for part in target.split(".")):
         raise UserError(f"{where}._target_={target} is not allowed: names that begin with '_' are private")
     return target
@@ -167,6 +178,12 @@ def _is_of_kind(found: object, kind: Kind) -> bool:
     package, _, name = kind.base.rpartition(".")
     base = getattr(importlib.import_module(package), name)
     return inspect.isclass(found) and issubclass(found, base) and not inspect.isabstract(found)
+
+
+def _possible_plugin(target: str) -> str | None:
+    """The module of a component that a plugin may have; None for those of Python, dmseg and its libraries."""
+    module, _, _ = target.rpartition(".")
+    return None if module.partition(".")[0] in {"", *PACKAGES, *sys.stdlib_module_names} else module
 
 
 def _or(names: tuple[str, ...]) -> str:

@@ -16,10 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dmseg.config.components import check_target
+from dmseg.config.config_dir import config_dir, config_file
 from dmseg.config.interpolations import check_interpolations
 from dmseg.config.label_kind import AUTO, refuse_retired_keys, refuse_retired_overrides, settle_labels, translate_labels
 from dmseg.config.loss_terms import gather_loss, restore_loss
-from dmseg.config.overrides import chosen_option, expand_paths, parse_override, quote_path, refuse_reserved
+from dmseg.config.overrides import chosen_option, expand_paths, parse_override, quote_path, quoted, refuse_reserved
 from dmseg.config.ranges import check_values
 from dmseg.config.renamed import current_override
 from dmseg.config.resources import resource
@@ -67,7 +68,12 @@ def compose_config(overrides: Sequence[str], config: str = "config") -> DictConf
     refuse_retired_overrides(overrides)
     with _hydra_initialised(), _in_plain_words(overrides):
         words = [*method_labels(overrides), *(quote_path(current_override(item)) for item in overrides)]
-        return compose(config, overrides=_without_null(words))
+        return compose(config, overrides=[*_without_null(words), *_search_path()])
+
+
+def _search_path() -> list[str]:
+    """Has Hydra look for files of groups in the config dir too."""
+    return [] if (folder := config_dir()) is None else [f"hydra.searchpath=[{quoted(f'file://{folder}')}]"]
 
 
 def _without_null(overrides: Sequence[str], group: str = "distill") -> list[str]:
@@ -87,7 +93,7 @@ def method_labels(overrides: Sequence[str]) -> list[str]:
 
     A method's file may carry ``labels``, a map from a task, or ``default``, to a file of ``configs/labels``.
     """
-    path = resource("configs") / "method" / f"{chosen_option(overrides, 'method')}.yaml"
+    path = config_file("method", chosen_option(overrides, "method") or "")
     if chosen_option(overrides, "labels") is not None or not path.is_file():
         return []
     by_task = OmegaConf.to_container(OmegaConf.load(path)).get("labels") or {}  # type: ignore[union-attr]

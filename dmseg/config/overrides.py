@@ -72,7 +72,7 @@ def is_group(key: str) -> bool:
 
 
 def refuse_reserved(text: str) -> None:
-    """Refuses an override of Hydra's own configuration, or of what a method's file says of the method.
+    """Refuses an override of Hydra's own configuration, of plugins, or of what a method's file says of the method.
 
     Raises:
         UserError: if it is one.
@@ -80,6 +80,8 @@ def refuse_reserved(text: str) -> None:
     refuse_hydra(text)
     parsed = parse_override(text)
     key, value = dotted(parsed.key_or_group), parsed.value()
+    if key.partition(".")[0] == "plugins":
+        raise UserError(f"'{cut(text)}': plugins are named on the command line only, as plugins=[FILE.py]")
     if key == "method.unused" or (key == "method" and isinstance(value, dict) and "unused" in value):
         raise UserError(f"'{text}': the file of a method in configs/method says which settings it does not use")
 

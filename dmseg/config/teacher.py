@@ -4,7 +4,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from dmseg.config.resources import resource
+from dmseg.config.config_dir import config_file, config_options
+from dmseg.config.interpolations import check_interpolations
 from dmseg.errors import UserError
 from dmseg.files.names import fault_of_name
 
@@ -29,13 +30,14 @@ def resolve_teacher(config: DictConfig) -> dict[str, Any]:
         own.model.weights = named["weights"]
     own.model.weights_sha256 = named["weights_sha256"]
     own.distill = None
+    check_interpolations(own)
     resolved: dict[str, Any] = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     return {group: resolved[group] for group in ("model", "labels", "loss")}
 
 
 def _group_file(group: str, name: str) -> Any:  # noqa: ANN401
-    path = resource("configs") / group / f"{name}.yaml"
+    path = config_file(group, name)
     if fault_of_name(name) or not path.is_file():
-        choices = ", ".join(sorted(item.stem for item in path.parent.glob("*.yaml")))
+        choices = ", ".join(config_options(group))
         raise UserError(f"distill.teacher.{group} is '{name}', which does not exist; choose from {choices}")
     return OmegaConf.load(path)

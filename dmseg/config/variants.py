@@ -7,6 +7,7 @@ composed anew, so that a variant always equals what Hydra makes of variant and b
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import OverrideType
@@ -14,8 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dmseg.config.compose import compose_config, method_labels, resolve_config, to_settings
-from dmseg.config.overrides import dotted, is_group, parse_override
-from dmseg.config.resources import resource
+from dmseg.config.config_dir import config_dir, config_file
+from dmseg.config.label_kind import refuse_retired_overrides
+from dmseg.config.overrides import dotted, is_group, parse_override, refuse_reserved
 from dmseg.config.settings import Settings
 
 
@@ -83,7 +85,10 @@ class Base:
 
     def _variant(self, variant: tuple[str, ...]) -> DictConfig:
         variant = (*method_labels((*variant, *self._overrides)), *variant)
-        changes = [_simple_change(override) for override in variant]
+        for override in variant:
+            refuse_reserved(override)
+        refuse_retired_overrides(variant)
+        changes = [_simple_change(override, config_dir()) for override in variant]
         if None in changes or any(change.group in self._own_groups for change in changes if change):
             return compose_config([*variant, *self._overrides])
         config = self._config.copy()
@@ -100,22 +105,21 @@ def _group(override: str) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _simple_change(override: str) -> _Change | None:
-    """What an override changes, or None where only Hydra can tell."""
+def _simple_change(override: str, folder: Path | None) -> _Change | None:
+    """What an override changes, or None where only Hydra can tell; `folder` is the config dir in use."""
     parsed = parse_override(override)
     if parsed.type is not OverrideType.CHANGE or parsed.is_sweep_override() or parsed.package is not None:
         return None
     key, value = parsed.key_or_group, parsed.value()
     if not is_group(key) or isinstance(value, dict):
         return _Change(key, value, merge=True)
-    node = None if value is None else group_file(key, str(value))
+    node = None if value is None else group_file(config_file(key, str(value)))
     return None if value is not None and node is None else _Change(key, node, merge=False)
 
 
 @lru_cache(maxsize=256)
-def group_file(group: str, option: str) -> DictConfig | None:
-    """The content of a file of ``configs``; None where it is missing, or has a header or a defaults list of its own."""
-    path = resource("configs") / group / f"{option}.yaml"
+def group_file(path: Path) -> DictConfig | None:
+    """The content of a file of a group; None where it is missing, or has a header or a defaults list of its own."""
     if not path.is_file() or "# @package" in path.read_text(encoding="utf-8"):
         return None
     node = OmegaConf.load(path)

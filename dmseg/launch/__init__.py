@@ -5,10 +5,11 @@ A failed run does not stop the others. A launcher only determines where runs tak
 
 from collections.abc import Generator, Sequence
 
+from dmseg.config.plugins import check_plugins_unchanged, plugins_in_use
 from dmseg.config.settings import LauncherSettings
 from dmseg.errors import UserError
 from dmseg.launch.local import Inline, Local
-from dmseg.launch.outcome import MakeObservers, Outcome, TryRun, try_run
+from dmseg.launch.outcome import MakeObservers, Outcome, TryRun, WithPlugins, try_run
 from dmseg.launch.scheduler import Executor, schedule
 from dmseg.runs.plan import PlannedRun
 from dmseg.runs.stopping import is_urgent, stopping_gently
@@ -31,10 +32,13 @@ def launch(
         try_one: executes one run; likewise.
 
     Raises:
-        UserError: if the launcher cannot be used here.
+        UserError: if the launcher cannot be used here, or a plugin has changed since it was loaded.
     """
     if not runs:
         return
+    check_plugins_unchanged()
+    if plugins := plugins_in_use():
+        try_one = WithPlugins(plugins, try_one)
     with stopping_gently():
         executor = _executor(runs, launcher, observers, try_one)
         try:

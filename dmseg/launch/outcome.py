@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from dmseg.config.plugins import Plugin, use_plugins
 from dmseg.errors import UnwritableError, UserError, advice
 from dmseg.files.atomic import write_whole
 from dmseg.runs.lease import RunLocked
@@ -64,6 +65,27 @@ class Outcome:
 
 
 TryRun = Callable[[PlannedRun, MakeObservers], Outcome]
+
+
+@dataclass(frozen=True)
+class WithPlugins:
+    """Loads the plugins of a command in whatever process a run is carried out in, then does what is done with a run.
+
+    Attributes:
+        plugins: those of the command, with their digests.
+        try_one: what is done with a run.
+    """
+
+    plugins: tuple[Plugin, ...]
+    try_one: TryRun
+
+    def __call__(self, run: PlannedRun, observers: MakeObservers) -> Outcome:
+        """The run's outcome; a plugin that fails, or is not the one of the command, is a mistake of use."""
+        try:
+            use_plugins(self.plugins)
+        except UserError as error:
+            return Outcome(run, "misused", str(error))
+        return self.try_one(run, observers)
 
 
 def try_run(run: PlannedRun, observers: MakeObservers) -> Outcome:

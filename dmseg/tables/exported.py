@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from dmseg.config.components import MissingPluginError
 from dmseg.config.compose import restore_settings
 from dmseg.data.case import Task
 from dmseg.data.folds import Split
@@ -82,6 +83,8 @@ def plan_from_text(folder: Path, spec: TableSpec) -> PlannedTable:
         stems = sorted(item.stem.removeprefix("table") for item in path.parent.glob("table*.json"))
         names = [stem.removeprefix("-") for stem in stems]
         raise UserError(f"{folder} has no table {spec.name}; it has: {', '.join(names) or 'none'}") from None
+    except MissingPluginError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise UserError(f"{path} is damaged ({why.splitlines()[0]}); export again") from None

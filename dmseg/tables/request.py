@@ -8,13 +8,11 @@ from typing import Any
 from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import OmegaConf
 
+from dmseg.config.config_dir import config_file, config_options
 from dmseg.config.overrides import dotted, is_group, parse_override
-from dmseg.config.resources import resource
 from dmseg.errors import UserError
+from dmseg.tables.spec import PAPER_DATA as PAPER_DATA
 from dmseg.tables.spec import TableSpec
-
-PAPER_DATA = {"qubiq": "QUBIQ", "lits": "LiTS", "kits": "KiTS"}
-"""Titles of the paper's data sets."""
 
 _OF_ONE = re.compile(r"^(\w+):(.+)$", re.DOTALL)
 
@@ -115,11 +113,10 @@ def _data_of(names: Sequence[str]) -> dict[str, str]:
 
 
 def _data_file(name: str) -> Mapping[str, Any]:
-    folder = resource("configs") / "data"
-    known = sorted(item.stem for item in folder.glob("*.yaml"))
+    known = config_options("data")
     if name not in known:
         raise UserError(f"data='{name}' does not exist; choose from {', '.join(known)}")
-    return OmegaConf.to_container(OmegaConf.load(folder / f"{name}.yaml"), resolve=False)  # type: ignore[return-value]
+    return OmegaConf.to_container(OmegaConf.load(config_file("data", name)), resolve=False)  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)

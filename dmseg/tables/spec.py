@@ -7,8 +7,38 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from dmseg.config.resources import resource
+from dmseg.config.config_dir import config_file, config_options
 from dmseg.errors import UserError, cut
+from dmseg.files.schema import TEXT, Check, Misfit, flag, list_of, mapping, name, nullable, record, whole
+from dmseg.tables.columns import SCORES
+
+PAPER_DATA = {"qubiq": "QUBIQ", "lits": "LiTS", "kits": "KiTS"}
+"""The paper's data sets, as tables print them."""
+
+
+def _one_of(*choices: str) -> Check:
+    def check(value: object, where: str) -> None:
+        if value not in choices:
+            raise Misfit(f"{where} is {value!r:.60}, but may be {', '.join(choices)}")
+
+    return check
+
+
+OVERRIDES = list_of(TEXT)
+_TITLES = {"title": TEXT, "kind": _one_of("agreement", "comparison")}
+_COLUMN = record({"title": TEXT}, {"overrides": OVERRIDES, "shown": flag}, others=None)
+_BLOCK = record(
+    {"data": list_of(_one_of(*PAPER_DATA), least=1), "models": list_of(name, least=1),
+     "metrics": list_of(_one_of(*SCORES), unique=True, least=1)},
+    {"pooled": flag, "cells": mapping(TEXT, OVERRIDES)},
+    others=None,
+)  # fmt: skip
+_COMPARISON = record(
+    {**_TITLES, "reference": TEXT, "columns": mapping(name, _COLUMN), "blocks": list_of(_BLOCK, least=1)},
+    {"reference_is_ours": flag, "across": flag, "without_own_teacher": flag, "paper": nullable(whole(1, 8))},
+    others=None,
+)
+_AGREEMENT = record(_TITLES, others=None)
 
 
 @dataclass(frozen=True)
@@ -97,7 +127,7 @@ class TableSpec:
 
 def table_names() -> list[str]:
     """Names of all specified tables: the paper's by number, then the others."""
-    names = [path.stem for path in (resource("configs") / "table").glob("*.yaml")]
+    names = config_options("table")
     return sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
 
 
@@ -113,12 +143,16 @@ def read_spec(name: str | int) -> TableSpec:
         name: the number of a table of the paper, or the name of another one.
 
     Raises:
-        UserError: if there is no such table.
+        UserError: if there is no such table, or its file does not say what a table is.
     """
     if str(name) not in (known := table_names()):  # a name, never a path
         raise UserError(f"there is no table '{cut(str(name))}'; choose from {', '.join(known)}")
-    path = resource("configs") / "table" / f"{name}.yaml"
+    path = config_file("table", str(name))
     node: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(path))  # type: ignore[assignment]
+    try:
+        _check_file(node, str(path))
+    except ValueError as error:
+        raise UserError(str(error)) from None
     columns = node.pop("columns", {})
     common = {key: tuple(value.get("overrides", ())) for key, value in columns.items()}
     return TableSpec(
@@ -128,6 +162,16 @@ def read_spec(name: str | int) -> TableSpec:
         blocks=tuple(block for item in node.pop("blocks", ()) for block in _blocks(item, common)),
         **node,
     )
+
+
+def _check_file(node: Mapping[str, Any], where: str) -> None:
+    """Raises `Misfit` if a file of ``configs/table`` lacks a key, has one too many, or names a column it has not."""
+    (_AGREEMENT if node.get("kind") == "agreement" else _COMPARISON)(node, where)
+    columns = node.get("columns", {})
+    named = [node["reference"]] if "reference" in node else []
+    for column in (*named, *(key for block in node.get("blocks", ()) for key in block.get("cells", {}))):
+        if column not in columns:
+            raise Misfit(f"{where} names the column {column!r:.60}, but has {', '.join(columns)}")
 
 
 def _blocks(item: Mapping[str, Any], common: Mapping[str, tuple[str, ...]]) -> list[Block]:

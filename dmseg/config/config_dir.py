@@ -1,0 +1,150 @@
+"""The files of config groups: those of dmseg, and beside them those of the folder that ``--config-dir`` names."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dmseg.config.resources import resource
+from dmseg.errors import UserError, cut
+from dmseg.files.names import fault_of_name
+from dmseg.files.regular import is_junk, read_regular
+from dmseg.files.schema import DEEPEST, GROUP, TEXT, Check, mapping, name, nullable, record
+
+GROUPS = ("data", "labels", "loss", "method", "model", "table")
+"""Groups that a config dir may add files to."""
+LARGEST = 2**18
+"""Bytes of one of its files."""
+
+_CHECKS: Mapping[str, Check] = {
+    "data": record({}, {"tables": nullable(mapping(TEXT, name))}),
+    "method": record({}, {"labels": nullable(mapping(TEXT, name))}),
+}
+"""What is read of a file before the configuration is composed and checked as a whole."""
+_DIRECTIVE = re.compile(r"^\s*#\s*@", re.MULTILINE)
+_dir: Path | None = None
+
+
+def use_config_dir(folder: Path | None) -> None:
+    """Adds the files of a folder to the config groups; they are used only where they are chosen by name.
+
+    Args:
+        folder: with a folder for each group, as ``configs`` has; None for none.
+
+    Raises:
+        UserError: if it is missing, holds a file of no group or with the name of one of dmseg's, or a file is not YAML
+            or sets what a file of its group cannot set.
+    """
+    global _dir
+    _dir = None
+    if folder is not None:
+        folder = folder.expanduser().absolute()
+        _check_folder(folder)
+        _dir = folder
+
+
+def config_dir() -> Path | None:
+    """The absolute path of the folder in use, None for none."""
+    return _dir
+
+
+def config_file(group: str, option: str) -> Path:
+    """The path of a file of a group; it may not exist."""
+    own = resource("configs") / group / f"{option}.yaml"
+    return own if _dir is None or group not in GROUPS or own.is_file() else _dir / group / f"{option}.yaml"
+
+
+def config_options(group: str) -> list[str]:
+    """Names of the files of a group, sorted: those of dmseg and those of the config dir."""
+    folders = [resource("configs") / group, *([_dir / group] if _dir is not None and group in GROUPS else [])]
+    return sorted(path.stem for folder in folders for path in folder.glob("*.yaml") if not is_junk(path.name))
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise UserError(f"--config-dir={folder} is not a folder; name one that holds {', '.join(GROUPS)}")
+    try:
+        entries = sorted(path for path in folder.iterdir() if not is_junk(path.name))
+        if (lost := next(filter(_is_yaml, entries), None)) is not None:
+            raise UserError(f"{lost} belongs to no group; move it to {_any_of(folder)}")
+        for path in filter(_holds_yaml, entries):
+            if path.name not in GROUPS:
+                raise UserError(f"{path} is not a config group; files may be in {_any_of(folder)}")
+        files = [(file, path.name) for path in entries if path.name in GROUPS for file in sorted(path.iterdir())]
+        for file, group in files:
+            _check_file(file, group)
+    except OSError as error:
+        raise UserError(f"--config-dir={folder} cannot be read: {error.filename}: {error.strerror}") from None
+    if not any(_is_yaml(file) for file, _ in files):
+        raise UserError(f"--config-dir={folder} holds no YAML files; they may be in {_any_of(folder)}")
+
+
+def _any_of(folder: Path) -> str:
+    return f"{folder}/{{{','.join(GROUPS)}}}"
+
+
+def _is_yaml(path: Path) -> bool:
+    return path.suffix in (".yaml", ".yml") and not is_junk(path.name)
+
+
+def _holds_yaml(path: Path) -> bool:
+    return path.is_dir() and any(map(_is_yaml, path.iterdir()))
+
+
+def _check_file(path: Path, group: str) -> None:
+    """Refuses a file that cannot be one of a group, or that would set more than its own group."""
+    if _holds_yaml(path):
+        raise UserError(f"{path}: a group has no folders; move its files to {path.parent}")
+    if not _is_yaml(path) or path.is_dir():
+        return
+    if path.suffix != ".yaml" or fault_of_name(path.stem):
+        raise UserError(f"{path} must be named NAME.yaml; rename it")
+    if (resource("configs") / group / path.name).is_file():
+        raise UserError(f"{path} has the name of a file of dmseg, configs/{group}/{path.name}; rename it")
+    if group == "table" and path.stem.isdecimal():
+        raise UserError(f"{path}: numbers are names of the paper's tables; rename it")
+    node = _read(path)
+    for key in ("defaults", "plugins"):
+        if key in node:
+            instead = "write all its keys" if key == "defaults" else "plugins are named on the command line only"
+            raise UserError(f"{path} may not set '{key}'; {instead}")
+    try:
+        _CHECKS.get(group, GROUP)(node, str(path))
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    """The content of a file, bounded in size and depth.
+
+    Raises:
+        UserError: if it cannot be read, or is not a YAML file with a group of keys.
+    """
+    try:
+        text = read_regular(path, LARGEST, follow=True).decode()
+        if _DIRECTIVE.search(text):
+            raise UserError(f"{path} may not have a line that begins with '# @': it sets keys of its own group only")
+        _check_structure(text)
+        node = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as YAML: {cut(' '.join(str(error).split()), 200)}") from None
+    if not isinstance(node, dict) or not node or not all(isinstance(key, str) for key in node):
+        raise UserError(f"{path} must hold a group of keys (name: ..., _target_: ...)")
+    return node  # type: ignore[return-value]
+
+
+def _check_structure(text: str) -> None:
+    """Refuses aliases, with which a short file can be a huge one, and deep nesting; reads no values."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError(f"aliases (*{event.anchor}) are not allowed; write the values")
+        if depth > DEEPEST:
+            raise ValueError(f"it is nested more than {DEEPEST} levels deep")
