@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dmseg.cli.argv import MULTIRUN
 from dmseg.cli.commands import run_all, say, set_up_logging
 from dmseg.cli.expand import Combination, Grid, expand
 from dmseg.cli.sweep_table import Experiment, make_rows, print_rows, to_csv
@@ -46,7 +45,7 @@ def _sweep(command: str, argv: Sequence[str], plan: Plan) -> int:
         UserError: if any combination is wrong.
     """
     set_up_logging()
-    name, overrides = _take_name([word for word in argv if word not in MULTIRUN])
+    name, overrides = _take_name(argv)
     grid = expand(overrides)
     if command == "cv" and "fold" in grid.keys:
         raise UserError("cv trains all folds of each combination; leave fold out, or use train -m")

@@ -294,7 +294,7 @@ def test_prune_shows_first_and_removes_on_request(store, capfd):
     [
         (["nope"], "nope"),
         (["list", "colour=red"], "colour"),
-        (["show"], "2 fit"),
+        (["show"], "2 match"),
         (["show", "0000nothing"], "0000nothing"),
         (["list", "paths.results=/nowhere"], "/nowhere"),
     ],
