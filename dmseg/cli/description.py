@@ -31,10 +31,14 @@ class Key:
         return f"{self.name}={self.values}" if self.values else self.name
 
     @property
+    def explanation(self) -> str:
+        """Its meaning, with the files of a config group."""
+        return f"{self.meaning}: {', '.join(group_files(self.name))}" if self.group else self.meaning
+
+    @property
     def description(self) -> str:
-        """Its meaning, with the files of a config group and the default."""
-        meaning = f"{self.meaning}: {', '.join(group_files(self.name))}" if self.group else self.meaning
-        return f"{meaning} [default: {self.default.strip('()')}]" if self.default else meaning
+        """Its explanation and default."""
+        return f"{self.explanation} [default: {self.default.strip('()')}]" if self.default else self.explanation
 
 
 @dataclass(frozen=True)

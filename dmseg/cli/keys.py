@@ -10,7 +10,9 @@ from dmseg.cli.description import Key, Section, pick
 DATA = Key("data", "NAME", "the data set", "qubiq", group=True)
 RAW_DATA = Key("paths.data", "FOLDER", "folder that holds a folder of raw data for each data set", "data")
 PREPARED = Key("paths.prepared", "FOLDER", "where prepared stores are written and looked for", "data/prepared")
-RESULTS = Key("paths.results", "FOLDER", "where runs, tables and figures are written", "(results/ and the data set)")
+RESULTS = Key(
+    "paths.results", "FOLDER", "where runs, tables and figures are written", "(results/ and the name of the data set)"
+)
 WORKERS = Key("workers", "N", "runs trained side by side, and cases prepared at the same time", "1")
 PLUGINS = Key(
     "plugins", "[NAME,...]", "Python modules or files with components of your own; they are run, so trust them"

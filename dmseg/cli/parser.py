@@ -14,7 +14,7 @@ from click.shell_completion import shell_complete
 from dmseg import __version__
 from dmseg.cli.argv import checked
 from dmseg.cli.description import Command
-from dmseg.cli.registry import CLOSING, COMMANDS, EXAMPLES, HELP_EXAMPLES, OTHER_KEYS, STATUS, SUMMARY
+from dmseg.cli.registry import CLOSING, COMMANDS, COMPLETION, EXAMPLES, HELP_EXAMPLES, OTHER_KEYS, STATUS, SUMMARY
 from dmseg.errors import UserError
 
 HELP = ("-h", "--help")
@@ -111,6 +111,7 @@ class _Root(click.Group):
         _write_list(formatter, "Exit status", STATUS)
         _write_examples(formatter, EXAMPLES)
         _write_text(formatter, CLOSING)
+        _write_text(formatter, f"Completion in bash: {COMPLETION} (in zsh zsh_source, in fish fish_source)")
 
 
 class _Actions(click.Group):
@@ -122,9 +123,11 @@ class _Actions(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Fills in the action that is meant where none is named."""
+        if ctx.resilient_parsing:
+            return super().parse_args(ctx, args)
         if self.described.default_action and (not args or "=" in args[0]):
             args = [self.described.default_action, *args]
-        if not args and not ctx.resilient_parsing:
+        if not args:
             usages = " or ".join(f"'dmseg {self.name} {action}'" for action in self.commands)
             raise UserError(f"'dmseg {self.name}' needs an action: write {usages}")
         return super().parse_args(ctx, args)

@@ -36,7 +36,9 @@ COMMANDS = {
                     DATA,
                     Key("task", "NAME", "one task of the data set", "(all)"),
                     *pick(DATA_SECTION, "data.root", "data.size"),
-                    Key("data.slices_per_case", "N", "volumes only: at most so many slices of a case", "(all)"),
+                    Key(
+                        "data.slices_per_case", "N", "volumes only: at most N slices of a case, evenly spread", "(all)"
+                    ),
                     Key(
                         "data.labels_only",
                         "BOOL",
@@ -215,10 +217,12 @@ HELP_EXAMPLES = (
 CLOSING = (
     "Keys are Hydra overrides (key=value, +key=value, ~key); 'dmseg COMMAND --help' lists those of a command. Ctrl-C, "
     "SIGTERM and SIGHUP stop a command: finished runs and the state of a training are kept, and the same command "
-    "resumes. A second signal stops at once.\n\n"
-    'Completion for bash: eval "$(_DMSEG_COMPLETE=bash_source dmseg)"; likewise zsh_source and fish_source.'
+    "resumes. A second signal stops at once."
 )
-"""What the help of ``dmseg`` ends with."""
+"""What the help of ``dmseg`` says about keys and signals."""
+
+COMPLETION = 'eval "$(_DMSEG_COMPLETE=bash_source dmseg)"'
+"""The command that turns completion on in bash."""
 
 OTHER_KEYS = "All other keys of the configuration can be set in the same way; configs/config.yaml lists them."
 """What follows the keys of commands that read the configuration."""
