@@ -1,4 +1,4 @@
-"""What the arguments of a command may be: overrides in Hydra's grammar, and ``-m`` where there are sweeps."""
+"""Checks the arguments of a command: overrides in Hydra's grammar, and options."""
 
 import ast
 from collections.abc import Sequence
@@ -24,14 +24,14 @@ _HYDRA_FLAGS = {
 
 
 def checked(command: str, argv: Sequence[str]) -> list[str]:
-    """Checks the arguments of a command, and writes values that are in Python's form in Hydra's.
+    """Checks the arguments of a command, and rewrites values in Python's form as Hydra's.
 
     Args:
         command: name of the command.
         argv: the arguments.
 
     Raises:
-        UserError: if one is a flag that the command does not have, or sets something of Hydra's own.
+        UserError: if an argument is an unknown option, or sets a key of Hydra's own.
     """
     for word in argv:
         if word.startswith("-"):
@@ -56,7 +56,7 @@ def _check_flag(command: str, word: str) -> None:
 
 
 def _instead(command: str, word: str) -> str:
-    """What may be meant by an option that does not exist."""
+    """What to write in place of an option that does not exist."""
     described = COMMANDS[command]
     options = [name for option in described.options for name in option.names]
     if near := get_close_matches(word, [*options, "--help"], n=1):
@@ -67,7 +67,7 @@ def _instead(command: str, word: str) -> str:
 
 
 def from_python(word: str) -> str:
-    """An override in Hydra's form whose value may be written in Python's, as a wandb agent writes it.
+    """Rewrites an override whose value is in Python's form, as a wandb agent writes it, in Hydra's form.
 
     ``None`` is null; a list or mapping may hold ``None`` and quoted keys: ``optim={'lr': 0.003}``.
     """

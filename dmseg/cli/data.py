@@ -51,7 +51,7 @@ def verify_stores(argv: Sequence[str]) -> int:
     parent = Path(settings.paths.prepared)
     stores = list(find_stores(parent, settings.data.name if named else None, task))
     if not stores:
-        raise UserError(f"{parent} holds no such prepared store; paths.prepared=FOLDER is where they are looked for")
+        raise UserError(f"{parent} has no such prepared store; set paths.prepared=FOLDER to the folder of the stores")
     n_damaged = 0
     for store in stores:
         faults = verify_store(store)

@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what follows the program's name; by default the process's own.
 
     Returns:
-        Exit status: 0 done, 1 a run failed, 2 an error of use, 128 and the signal's number where one stopped it.
+        The exit status: 0 done, 1 a run failed, 2 wrong usage, 128 plus the number of the signal that stopped it.
     """
     from dmseg.runs.stopping import handling_signals, received, signals_held_back
 
@@ -27,11 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             status = output.finish(_main(list(sys.argv[1:] if arguments is None else arguments)))
         except (KeyboardInterrupt, OSError) as stopped:
             if isinstance(stopped, OSError) and received() is None:
-                status = output.report(stopped)
+                status = output.print_os_error(stopped)
             else:
                 status = 130
                 with signals_held_back():
-                    _say_stopped("" if isinstance(stopped, OSError) else str(stopped))
+                    _report_stop("" if isinstance(stopped, OSError) else str(stopped))
         if (number := received()) is not None:
             status = 128 + number
         if arguments is None:
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _leave(status: int) -> NoReturn:
-    """Ends this process at once: what is done is done, and the usual end waits for threads and can be interrupted."""
+    """Ends this process at once; the usual exit waits for threads and can be interrupted."""
     with suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()
@@ -57,12 +57,12 @@ def _main(argv: list[str]) -> int:
         call = parse(argv)
         return 0 if call is None else _imported(call.function)(call.argv)
     except UserError as error:
-        output.tell(str(error))
+        output.print_error(str(error))
         return 2
 
 
 def _imported(name: str) -> Callable[[list[str]], int]:
-    """The function of a command. Its import is brought to an end: libraries do not expect to be interrupted there."""
+    """Imports the function of a command. A signal is obeyed after the import, which libraries do not expect to fail."""
     from dmseg.runs.stopping import should_stop, stopping_gently
 
     module, _, function = name.partition(":")
@@ -73,14 +73,14 @@ def _imported(name: str) -> Callable[[list[str]], int]:
     return found
 
 
-def _say_stopped(kept: str) -> None:
-    """Says in one line that a signal stopped the command and what is kept, if anybody can still read it."""
+def _report_stop(kept: str) -> None:
+    """Prints in one line that a signal stopped the command, and what is kept."""
     from dmseg.runs.stopping import received
 
     number = received()
     kept = kept or "what is finished is kept: prepared cases, checkpoints, runs; run the same command to resume"
     with suppress(OSError):
-        output.tell(f"stopped by {number.name if number else 'Ctrl-C'}: {kept}")
+        output.print_error(f"stopped by {number.name if number else 'Ctrl-C'}: {kept}")
 
 
 if __name__ == "__main__":

@@ -17,12 +17,12 @@ from dmseg.runs.store import RunStore
 from dmseg.text import printable, printable_lines
 
 SWITCHES = ("confirm", "aside")
-"""Keys of actions, which choose no runs; they are on if they are ``true``."""
+"""Keys that turn something on rather than choose runs."""
 
 
 @dataclass(frozen=True)
 class _Request:
-    """What an action is asked to work on.
+    """The runs that an action works on.
 
     Attributes:
         stores: the run stores.
@@ -56,19 +56,19 @@ def _read(argv: Sequence[str]) -> _Request:
 
 
 def _stores(named: Sequence[str]) -> list[RunStore]:
-    """The store that is named, or all below ``results``.
+    """The stores in the named folders, or in all folders below ``results``.
 
     Raises:
-        UserError: if there is none.
+        UserError: if there are none.
     """
     folders = [Path(name.strip("'\"")).expanduser() for name in named] or sorted(
         path.parent for path in Path("results").glob("*/runs")
     )
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(f"there is no results folder {folder}; set paths.results")
+            raise UserError(f"there is no results folder {folder}; set paths.results to an existing one")
     if not folders:
-        raise UserError("there are no runs below results/; name the results folder: paths.results=FOLDER")
+        raise UserError("there are no runs below results/; name another results folder: paths.results=FOLDER")
     return [RunStore(folder) for folder in folders]
 
 
@@ -125,7 +125,7 @@ def verify_runs(argv: Sequence[str]) -> int:
                 print(f"{entry.run_id} is set aside in {printable(str(entry.store.set_aside(entry.run_id)))}")
     if ignored := [str(path) for store in request.stores for path in foreign(store)]:
         print(printable(f"ignored, not written by dmseg: {', '.join(ignored)}"))
-    print(f"{len(stored)} runs verified: {'some are damaged' if status else 'all files are what was stored'}")
+    print(f"{len(stored)} runs verified: {'some are damaged' if status else 'all files match their checksums'}")
     return status
 
 
