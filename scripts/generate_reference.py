@@ -34,7 +34,7 @@ def command_line() -> str:
         "",
         "Completion of commands and options in bash (with `zsh_source` and `fish_source` in zsh and fish):",
         "",
-        "```bash",
+        "```text",
         COMPLETION,
         "```",
         "",

@@ -15,7 +15,7 @@ RESULTS = Key(
 )
 WORKERS = Key("workers", "N", "runs trained side by side, and cases prepared at the same time", "1")
 PLUGINS = Key(
-    "plugins", "[NAME,...]", "Python modules or files with components of your own; they are run, so trust them"
+    "plugins", "[FILE.py,MODULE]", "Python code with components of your own; it is executed, so it must be trusted"
 )
 
 DATA_SECTION = Section(

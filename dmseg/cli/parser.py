@@ -13,7 +13,7 @@ from click.shell_completion import shell_complete
 
 from dmseg import __version__
 from dmseg.cli.argv import checked
-from dmseg.cli.description import Command
+from dmseg.cli.description import MULTIRUN, Command
 from dmseg.cli.registry import CLOSING, COMMANDS, COMPLETION, EXAMPLES, HELP_EXAMPLES, OTHER_KEYS, STATUS, SUMMARY
 from dmseg.errors import UserError
 
@@ -157,7 +157,11 @@ class _Leaf(click.Command):
             click.Argument(["overrides"], nargs=-1, type=click.UNPROCESSED),
             *(
                 click.Option(
-                    list(option.names), metavar=option.metavar, is_flag=not option.metavar, help=option.meaning
+                    list(option.names),
+                    metavar=option.metavar,
+                    is_flag=option is MULTIRUN,
+                    expose_value=option is MULTIRUN,  # --config-dir is taken out of the arguments before
+                    help=option.meaning,
                 )
                 for option in command.options
             ),
@@ -174,9 +178,8 @@ class _Leaf(click.Command):
         )
         self.described = command
 
-    def _call(self, overrides: tuple[str, ...], multirun: bool = False, config_dir: str | None = None) -> Call:
-        folder = [] if config_dir is None else [f"--config-dir={config_dir}"]
-        return Call(self.described.sweep if multirun else self.described.function, [*overrides, *folder])
+    def _call(self, overrides: tuple[str, ...], multirun: bool = False) -> Call:
+        return Call(self.described.sweep if multirun else self.described.function, list(overrides))
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the help of the command."""
