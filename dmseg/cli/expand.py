@@ -185,7 +185,7 @@ def _values(word: str, item: Override) -> list[str]:
 
 
 def _matching(word: str, group: str, glob: Glob) -> list[str]:
-    """The files of a config group that match a glob."""
+    """The files of a config group that a glob chooses."""
     options = sorted(path.stem for path in (resource("configs") / group).glob("*.yaml"))
     if not options:
         raise UserError(
