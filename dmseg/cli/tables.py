@@ -46,7 +46,7 @@ def table(argv: Sequence[str]) -> int:
         _write_all(specs, plan_all(specs, overrides), overrides)
         return 0
     if len(overrides) > 1:
-        raise UserError("an export has its own settings; leave out all overrides but table= and from=")
+        raise UserError("an export has settings of its own; leave the other overrides out")
     folder = Path(exported[0]).expanduser()
     for path in [_write_comparison(plan_from_text(folder, spec)) for spec in specs]:
         print(path.read_text(encoding="utf-8"))
