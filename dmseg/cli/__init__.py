@@ -1,1 +1,1 @@
-"""The command line (floor 6)."""
+"""The command line."""

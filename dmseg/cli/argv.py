@@ -1,12 +1,15 @@
-"""What the arguments of a command may be: overrides in Hydra's grammar, and ``-m`` where there are sweeps."""
+"""Checks the arguments of a command: overrides in Hydra's grammar, and options."""
 
 import ast
 from collections.abc import Sequence
+from difflib import get_close_matches
 
+from dmseg.cli import description
+from dmseg.cli.registry import COMMANDS
 from dmseg.config.reserved import refuse_hydra
 from dmseg.errors import UserError
 
-MULTIRUN = ("-m", "--multirun")
+MULTIRUN = description.MULTIRUN.names
 
 _CONFIG = "dmseg reads its own configuration; choose a file of a group (profile=demo) or set a key (train.epochs=2)"
 _SHOW = "the settings of a run are in config.json of its folder ('dmseg runs show ID' names it)"
@@ -15,21 +18,21 @@ _HYDRA_FLAGS = {
     "-cd": "write --config-dir DIR",
     **dict.fromkeys(("--cfg", "-c", "--resolve", "--package", "-p", "--info", "-i"), _SHOW),
     **dict.fromkeys(("--run", "-r"), "without -m a command does one run; leave it out"),
-    **dict.fromkeys(("--shell-completion", "-sc"), "there is no shell completion"),
+    **dict.fromkeys(("--shell-completion", "-sc"), "see the end of 'dmseg --help' for completion"),
     "--experimental-rerun": "rerun the same command to resume",
     "--hydra-help": "see 'dmseg --help'",
 }
 
 
 def checked(command: str, argv: Sequence[str]) -> list[str]:
-    """Checks the arguments of a command, and writes values that are in Python's form in Hydra's.
+    """Checks the arguments of a command, and rewrites values in Python's form as Hydra's.
 
     Args:
         command: name of the command.
         argv: the arguments.
 
     Raises:
-        UserError: if one is a flag that the command does not have, or sets something of Hydra's own.
+        UserError: if an argument is an unknown option, or sets a key of Hydra's own.
     """
     for word in argv:
         if word.startswith("-"):
@@ -50,11 +53,22 @@ def _check_flag(command: str, word: str) -> None:
         raise UserError(f"'{word}' is not an option of dmseg: {_HYDRA_FLAGS[flag]}")
     if equals:
         raise UserError(f"'{word}': keys have no hyphens before them; write {flag.lstrip('-')}={value}")
-    raise UserError(f"there is no option '{word}'; settings are written key=value, see 'dmseg --help'")
+    raise UserError(f"there is no option '{word}'; {_instead(command, word)}")
+
+
+def _instead(command: str, word: str) -> str:
+    """What to write in place of an option that does not exist."""
+    described = COMMANDS[command]
+    options = [name for option in described.options for name in option.names]
+    if near := get_close_matches(word, [*options, "--help"], n=1):
+        return f"did you mean '{near[0]}'?"
+    near = get_close_matches(word.lstrip("-"), described.key_names(), n=1)
+    example = f": {near[0]}=VALUE" if near else ""
+    return f"settings are written key=value{example}, see 'dmseg {command} --help'"
 
 
 def from_python(word: str) -> str:
-    """An override in Hydra's form whose value may be written in Python's, as a wandb agent writes it.
+    """Rewrites an override whose value is in Python's form, as a wandb agent writes it, in Hydra's form.
 
     ``None`` is null; a list or mapping may hold ``None`` and quoted keys: ``optim={'lr': 0.003}``.
     """

@@ -1,4 +1,4 @@
-"""The commands: each takes the arguments after its name and returns an exit status."""
+"""The commands that prepare data and train: prepare, train, cv."""
 
 import logging
 import sys
@@ -33,14 +33,14 @@ def prepare(argv: Sequence[str]) -> int:
     settings = compose_settings(argv)
     if settings.data.labels_only:
         return _count_slices(settings)
-    for prepared in prepare_tasks(settings, say):
+    for prepared in prepare_tasks(settings, notify):
         counts = f"{len(prepared.cases)} cases, {len(prepared.images)} slices"
         print(printable(f"{settings.data.name}/{prepared.task.name}: {counts}, {prepared.folder}"))
     return 0
 
 
 def _count_slices(settings: Settings) -> int:
-    """Prints how many slices hold the target, in all and in each fold."""
+    """Prints how many slices show the target, in total and in each fold."""
     counts, folds = count_target_slices(settings.data, settings.task, settings.folds, settings.workers)
     for title, part in ((settings.data.name, counts), *((f"fold {index}", fold) for index, fold in enumerate(folds))):
         slices, hit = sum(item.n_slices for item in part), sum(item.n_target for item in part)
@@ -53,7 +53,7 @@ def train(argv: Sequence[str]) -> int:
     """Trains one run."""
     set_up_logging()
     settings = compose_settings(argv)
-    run = plan_run(settings, prepare_task(settings.data, settings.paths, settings.task, say, settings.workers))
+    run = plan_run(settings, prepare_task(settings.data, settings.paths, settings.task, notify, settings.workers))
     status = run_all(distinct([run]), settings)
     if status == 0:
         _print_scores([run])
@@ -66,7 +66,7 @@ def cv(argv: Sequence[str]) -> int:
     if fold := next((word for word in argv if parse_override(word).key_or_group == "fold"), None):
         raise UserError(f"cv trains all folds; leave {fold} out, or use 'dmseg train {fold}'")
     settings = compose_settings(argv)
-    runs = plan_folds(settings, prepare_task(settings.data, settings.paths, settings.task, say, settings.workers))
+    runs = plan_folds(settings, prepare_task(settings.data, settings.paths, settings.task, notify, settings.workers))
     status = run_all(distinct(runs), settings)
     if status == 0:
         _print_scores(runs)
@@ -74,23 +74,23 @@ def cv(argv: Sequence[str]) -> int:
 
 
 def run_all(runs: Sequence[PlannedRun], settings: Settings) -> int:
-    """Carries out what is missing of some runs, and reports each that fails.
+    """Trains and scores the runs that are not done, and reports those that fail.
 
     Args:
-        runs: the runs, each once, teachers among them.
-        settings: say where they are carried out.
+        runs: the runs, each once, including teachers.
+        settings: choose the launcher.
 
     Returns:
         The exit status.
 
     Raises:
-        KeyboardInterrupt: if a signal asked to stop; its text says what is kept.
+        KeyboardInterrupt: if a signal asked to stop; its message states what is kept.
     """
     _set_damaged_aside(runs)
     missing = [run for run in runs if not _is_over(run)]
     several = len(runs) > 1
     if several:
-        say(f"{len(runs)} runs, {len(runs) - len(missing)} done before, {len(missing)} to do")
+        notify(f"{len(runs)} runs, {len(runs) - len(missing)} done before, {len(missing)} to do")
     here = is_inline(settings.launcher, missing)
     progress = ManyProgress(err, len(missing), bar=not here)
     outcomes: list[Outcome] = []
@@ -105,12 +105,12 @@ def run_all(runs: Sequence[PlannedRun], settings: Settings) -> int:
             raise KeyboardInterrupt(_what_is_kept(runs, missing, outcomes))
     left = len(missing) - sum(outcome.kind == "done" for outcome in outcomes)
     if left and several:
-        say(f"{left} of {len(missing)} runs are not done; what is finished is kept, run the same command to go on")
+        notify(f"{left} of {len(missing)} runs are not done; finished runs are kept, run the same command to resume")
     return max((outcome.status for outcome in outcomes), default=0)
 
 
 def _what_is_kept(runs: Sequence[PlannedRun], missing: Sequence[PlannedRun], outcomes: Sequence[Outcome]) -> str:
-    """What a command leaves that was stopped; it resumes with the first run that is not done."""
+    """Words for what a stopped command leaves behind."""
     done = len(runs) - len(missing) + sum(outcome.kind == "done" for outcome in outcomes)
     stopped = [outcome for outcome in outcomes if outcome.kind == "stopped"]
     if len(stopped) == 1:
@@ -120,7 +120,7 @@ def _what_is_kept(runs: Sequence[PlannedRun], missing: Sequence[PlannedRun], out
 
 
 def _is_over(run: PlannedRun) -> bool:
-    """Whether a run is complete; then nothing of its training is left lying about either."""
+    """Whether a run is complete; if so, leftovers of its training are removed."""
     if not is_complete(run):
         return False
     RunStore(run.results).tidy(run.run_id)
@@ -128,15 +128,15 @@ def _is_over(run: PlannedRun) -> bool:
 
 
 def _set_damaged_aside(runs: Sequence[PlannedRun]) -> None:
-    """Moves damaged runs out of the way; one that another process works on is left to it."""
+    """Sets damaged runs aside, except those that another process is working on."""
     for run in runs:
         store = RunStore(run.results)
         if not _is_damaged(store, run):
             continue
         with suppress(RunLocked), store.working_on(run.run_id):
-            if _is_damaged(store, run):  # still: nobody else has just fixed it
+            if _is_damaged(store, run):  # again: another process may have fixed it
                 damage, place = store.damage(run.run_id), store.set_aside(run.run_id)
-                say("\n".join([*damage, f"{run.title} ({run.run_id}) is set aside in {place}"]))
+                notify("\n".join([*damage, f"{run.title} ({run.run_id}) is set aside in {place}"]))
 
 
 def _is_damaged(store: RunStore, run: PlannedRun) -> bool:
@@ -147,13 +147,13 @@ def _report_failure(outcome: Outcome) -> None:
     if outcome.error is None:
         return
     what = {"stopped": "stopped", "blocked": "waits"}.get(outcome.kind, "failed")
-    say(f"dmseg: {outcome.run.title} ({outcome.run.run_id}) {what}: {outcome.error}")
+    notify(f"dmseg: {outcome.run.title} ({outcome.run.run_id}) {what}: {outcome.error}")
     if outcome.log is not None:
-        say(f"{outcome.tail}\nits log: {outcome.log}")
+        notify(f"{outcome.tail}\nits log: {outcome.log}")
 
 
 def _print_scores(runs: Sequence[PlannedRun]) -> None:
-    """Prints the means over the cases of some runs, pooled."""
+    """Prints the mean scores over the cases of all runs."""
     store = RunStore(runs[0].results)
     cases = pd.concat([store.read_cases(run.run_id, run.evaluation_id) for run in runs])
     phantom = " (PHANTOM data)" if runs[0].settings.data.phantom is not None else ""
@@ -164,21 +164,21 @@ def _print_scores(runs: Sequence[PlannedRun]) -> None:
 
 
 def set_up_logging() -> None:
-    """Sends log messages to standard error, those of noisy libraries only if they are errors."""
+    """Sends log messages to standard error; of verbose libraries only errors."""
     handler = RichHandler(console=err, show_time=False, show_path=False, show_level=False, markup=False)
     handler.setFormatter(_PrintableFormatter("%(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    for noisy in ("timm", "matplotlib", "PIL", "urllib3", "httpx", "huggingface_hub", "hydra"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    for library in ("timm", "matplotlib", "PIL", "urllib3", "httpx", "huggingface_hub", "hydra"):
+        logging.getLogger(library).setLevel(logging.ERROR)
 
 
 class _PrintableFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        """The message, with nothing in it that a terminal would obey."""
+        """The message, with control characters escaped."""
         return printable_lines(super().format(record))
 
 
-def say(text: str) -> None:
-    """Tells the user on standard error what is going on."""
+def notify(text: str) -> None:
+    """Prints a message on standard error."""
     err.print(printable_lines(text), markup=False)
     sys.stderr.flush()

@@ -1,8 +1,4 @@
-"""The commands ``dmseg data``.
-
-``status`` says what is there of each data set, what is missing, and under which licence it is; ``verify`` reads every
-byte of prepared stores.
-"""
+"""The actions of ``dmseg data``: show which data sets are there, and verify prepared stores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,14 +17,14 @@ DATA_SETS = ("qubiq", "lits", "kits", "lidc", "decathlon")
 
 @dataclass(frozen=True)
 class Status:
-    """What is there of one data set.
+    """The part of a data set that is on disk.
 
     Attributes:
         name: the data set.
         root: its folder.
         about: number of cases, licence and source.
-        cases: number of whole cases.
-        missing: what is missing, one line each.
+        cases: number of complete cases.
+        missing: a line for each missing file, or for the reason why no case is found.
     """
 
     name: str
@@ -38,31 +34,24 @@ class Status:
     missing: tuple[str, ...]
 
 
-def data(argv: Sequence[str]) -> int:
-    """Prints the status of all data sets or of the one that ``data=`` names, or verifies prepared stores."""
-    if argv and argv[0] == "verify":
-        return _verify(argv[1:])
-    if not argv or argv[0] != "status":
-        raise UserError(
-            "dmseg data has two actions: dmseg data status [data=kits] [paths.data=FOLDER] and\n"
-            "dmseg data verify [data=kits] [task=NAME] [paths.prepared=FOLDER]"
-        )
+def print_status(argv: Sequence[str]) -> int:
+    """Prints the status of all data sets, or of the one that ``data=`` names."""
     named = [word.removeprefix("data=") for word in argv if word.startswith("data=")]
-    overrides = [word for word in argv[1:] if not word.startswith("data=")]
+    overrides = [word for word in argv if not word.startswith("data=")]
     for name in named or DATA_SETS:
         _print(status(compose_settings([f"data={name}", *overrides]).data))
     return 0
 
 
-def _verify(argv: Sequence[str]) -> int:
-    """Verifies the stores below ``paths.prepared``, or of a data set or task; 1 if one is damaged."""
+def verify_stores(argv: Sequence[str]) -> int:
+    """Verifies the stores below ``paths.prepared``, or those of a data set or task; returns 1 if one is damaged."""
     named = any(word.startswith("data=") for word in argv)
     settings = compose_settings([*argv] if named else [f"data={DATA_SETS[0]}", *argv])
     task = settings.task and settings.task.rpartition("/")[2]
     parent = Path(settings.paths.prepared)
     stores = list(find_stores(parent, settings.data.name if named else None, task))
     if not stores:
-        raise UserError(f"{parent} holds no such prepared store; paths.prepared=FOLDER is where they are looked for")
+        raise UserError(f"{parent} has no such prepared store; set paths.prepared=FOLDER to the folder of the stores")
     n_damaged = 0
     for store in stores:
         faults = verify_store(store)
@@ -74,13 +63,13 @@ def _verify(argv: Sequence[str]) -> int:
 
 
 def status(data: DataSettings) -> Status:
-    """Looks at the folders of a data set; reads no image and makes no phantom."""
+    """Looks for the files of a data set. No image is read and no phantom is generated."""
     about: About = resolve(data.target, "data").about  # type: ignore[attr-defined]
     try:
         adapter: Adapter = bind(data.target, data.options, where="data")(data.root)
     except UserError as error:
         return Status(data.name, data.root, about, 0, (str(error).splitlines()[0],))
-    whole: set[tuple[str, str]] = set()
+    complete: set[tuple[str, str]] = set()
     missing: dict[str, None] = {}
     for task in adapter.tasks.values():
         try:
@@ -92,8 +81,8 @@ def status(data: DataSettings) -> Status:
             absent = [path for path in case.files if not path.is_file()]
             missing |= dict.fromkeys(f"{path} is missing" for path in absent)
             if not absent:
-                whole.add((task.cohort, case.case))
-    return Status(data.name, data.root, about, len(whole), tuple(missing))
+                complete.add((task.cohort, case.case))
+    return Status(data.name, data.root, about, len(complete), tuple(missing))
 
 
 def _print(found: Status, shown: int = 3) -> None:

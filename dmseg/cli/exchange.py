@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from dmseg.cli.commands import say, set_up_logging
+from dmseg.cli.commands import notify, set_up_logging
 from dmseg.cli.tables import plan_all, split_tables
 from dmseg.errors import UserError
 from dmseg.files.atomic import write_whole
@@ -17,12 +17,12 @@ from dmseg.tables.exported import plan_file, plan_to_text
 READ_ME = """\
 # Exported results
 
-- `results.csv`: one row a run and validation case (fractions), of all runs here, under each run's first evaluation
+- `results.csv`: one row for each run and validation case (fractions), from the first evaluation of each run
 - `runs/<run id>/`: `config.json`, `manifest.json`, `history.csv`, `cases.csv` and checksums (`DONE`) of each run
-- `plans/tableN.json`: which runs stand behind which cell
+- `plans/tableN.json`: which runs each cell of a table is computed from
 
-A table without data and training: `dmseg table table=N from=THIS_FOLDER`. Into a store of runs:
-`dmseg import-results from=THIS_FOLDER paths.results=FOLDER`.
+To write a table without data and training: `dmseg table table=N from=THIS_FOLDER`. To import the runs into a
+results folder: `dmseg import-results from=THIS_FOLDER paths.results=FOLDER`.
 """
 
 
@@ -48,13 +48,13 @@ def export_results(argv: Sequence[str]) -> int:
 
 
 def _export_tables(argv: Sequence[str], folder: Path, weights: bool) -> Copied:
-    """A run that several tables score in several ways is finished when all its evaluations are there."""
+    """Exports the runs of tables. A run is finished when all the evaluations that the tables need are stored."""
     plans = plan_all(*split_tables(argv))
     scored = [run for part in evaluation_passes(run for plan in plans.values() for run in plan.runs) for run in part]
     runs = {run.run_id: run for run in scored}
     unfinished = {run.run_id for run in scored if not _is_scored(run)}
     if unfinished:
-        say(f"{len(unfinished)} of {len(runs)} runs are not finished, or not scored in all ways; those stay out")
+        notify(f"{len(unfinished)} of {len(runs)} runs are not finished or not fully scored, and are left out")
     done = [(RunStore(run.results), run_id) for run_id, run in runs.items() if run_id not in unfinished]
     copied = export_runs(done, folder, weights)
     for plan in plans.values():
@@ -67,16 +67,18 @@ def _is_scored(run: PlannedRun) -> bool:
     try:
         return store.has_evaluation(run.run_id, run.evaluation_id)
     except DamagedError:
-        return store.is_done(run.run_id)  # the copy says what is damaged
+        return store.is_done(run.run_id)  # export_runs reports the damage
 
 
 def _export_store(argv: Sequence[str], folder: Path, weights: bool) -> Copied:
     rest, named = _split(argv, ("paths.results",))
     if rest or "paths.results" not in named:
-        raise UserError("name what to export: tables=2 with its overrides, or paths.results=FOLDER for a whole store")
+        raise UserError(
+            "name what to export: tables=2 with its overrides, or paths.results=FOLDER for all runs of a folder"
+        )
     store = RunStore(Path(named["paths.results"]))
     if not store.run_ids():
-        raise UserError(f"there are no finished runs in {store.runs}")
+        raise UserError(f"{store.runs} has no finished runs")
     return export_runs([(store, run_id) for run_id in store.run_ids()], folder, weights)
 
 
@@ -88,14 +90,14 @@ def import_results(argv: Sequence[str]) -> int:
             "import-results takes from=FOLDER (an export) and paths.results=FOLDER (the store), nothing else"
         )
     copied = import_runs(Path(named["from"]), RunStore(Path(named["paths.results"])))
-    rest_of_them = "the others were there" if not copied.refused else f"{len(copied.refused)} were refused"
-    print(f"{named['paths.results']}: {copied.new} of {copied.total} runs are new, {rest_of_them}")
+    others = "the others were there before" if not copied.refused else f"{len(copied.refused)} were refused"
+    print(f"{named['paths.results']}: {copied.new} of {copied.total} runs are new, {others}")
     copied.check()
     return 0
 
 
 def _split(argv: Sequence[str], keys: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Takes some keys out of a command's arguments."""
+    """Separates some keys and their values from the other arguments."""
     named = {}
     rest = []
     for word in argv:

@@ -1,4 +1,4 @@
-"""Sweeps as they are typed: every form of Hydra's grammar becomes combinations of plain overrides."""
+"""Expands a sweep in Hydra's grammar into combinations of plain overrides."""
 
 import inspect
 import itertools
@@ -20,7 +20,7 @@ from dmseg.config.overrides import PATH_KEYS
 from dmseg.errors import UserError, cut
 
 LIMIT = 100_000
-"""Most combinations of a sweep."""
+"""Largest number of combinations of a sweep."""
 
 _BARE = re.compile(r"[A-Za-z_][\w./-]*", re.ASCII)
 _WORDS_WITH_A_TYPE = {"null", "true", "false", "inf", "nan"}
@@ -31,8 +31,8 @@ class Combination:
     """One point of a sweep.
 
     Attributes:
-        overrides: all of its overrides, in the order in which they were typed.
-        values: the value of each swept key, as it is shown.
+        overrides: all of its overrides, in the order of the command line.
+        values: the value of each swept key, as it is displayed.
     """
 
     overrides: tuple[str, ...]
@@ -44,8 +44,8 @@ class Grid:
     """A whole sweep.
 
     Attributes:
-        choices: for each override that was typed, the overrides that it stands for; one where nothing is swept.
-        keys: the swept keys, each with its place among the overrides.
+        choices: for each override of the command line, the plain overrides that it stands for.
+        keys: the swept keys, each with its position in `choices`.
     """
 
     choices: tuple[tuple[str, ...], ...]
@@ -62,25 +62,25 @@ class Grid:
         values = {key: _shown(overrides[place]) for key, place in self.keys.items()}
         if "data" in values:
             overrides = self._of_one(overrides, values["data"])
-        if values.get("distill") == "null":  # the options of distillation hold where there is one, as in tables
+        if values.get("distill") == "null":  # without distillation its options have no effect
             overrides = tuple(word for word in overrides if not word.lstrip("+~").startswith("distill."))
         return Combination(overrides, values)
 
     def _of_one(self, overrides: tuple[str, ...], data: str) -> tuple[str, ...]:
-        """Those that hold for a data set; ``NAME:key=value`` holds for the one of that name, as in tables."""
+        """Overrides that apply to a data set; ``NAME:key=value`` applies to the one of that name, as in tables."""
         others = {_shown(word) for word in self.choices[self.keys["data"]]} - {data}
         own = [word.removeprefix(f"{data}:") for word in overrides]
         return tuple(word for word in own if word.partition(":")[0] not in others)
 
 
 def expand(overrides: Sequence[str]) -> Grid:
-    """Finds the values that each override stands for: ``a,b``, ``choice``, ``range``, ``glob``, ``sort``, ``shuffle``.
+    """Expands each override into its values: ``a,b``, ``choice``, ``range``, ``glob``, ``sort``, ``shuffle``.
 
     Args:
-        overrides: in Hydra's grammar. One that cannot be read, and has no comma, is kept for the composer to judge.
+        overrides: in Hydra's grammar. One without a comma that cannot be parsed is kept; composing it gives the error.
 
     Raises:
-        UserError: if a sweep is malformed, has no values or too many, or a swept key is given twice.
+        UserError: if a sweep is malformed, has no values or too many, or if a swept key is given twice.
     """
     parsed = [_parse(word) for word in overrides]
     choices: list[tuple[str, ...]] = []
@@ -96,15 +96,15 @@ def expand(overrides: Sequence[str]) -> Grid:
         keys[key.lstrip("+")] = place
     grid = Grid(tuple(choices), keys)
     if len(grid) > LIMIT:
-        raise UserError(f"these are {len(grid)} combinations, but a sweep may have {LIMIT} at most")
+        raise UserError(f"the sweep has {len(grid)} combinations, but at most {LIMIT} are allowed")
     return grid
 
 
 def written(value: Any) -> str:  # noqa: ANN401
-    """A value in Hydra's grammar, of which Hydra reads the same value again.
+    """Writes a value in Hydra's grammar; Hydra parses it to the same value.
 
     Raises:
-        TypeError: if there is no way to write it.
+        TypeError: if the grammar cannot express it.
     """
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
@@ -122,37 +122,35 @@ def written(value: Any) -> str:  # noqa: ANN401
 
 
 def _written_key(key: Any) -> str:  # noqa: ANN401
-    """A key of a mapping; Hydra allows no quotes there."""
+    """Writes a key of a mapping, where Hydra does not allow quotes."""
     return re.sub(r"[\\()\[\]{}:=, \t]", r"\\\g<0>", key) if isinstance(key, str) else written(key)
 
 
 def _shown(word: str) -> str:
-    """The value of an override for people: a text without its quotes."""
+    """The value of an override for display, without quotes."""
     item = _parse(word)
     value = None if item is None else item.value()
     return value if isinstance(value, str) else word.partition("=")[2]
 
 
 def _parse(word: str) -> Override | None:
-    """One override, None where it is not in Hydra's grammar.
+    """Parses an override; returns None if it is not in Hydra's grammar.
 
     Raises:
-        UserError: if a function in it is used wrongly, or it looks like a list of values and cannot be read.
+        UserError: if it uses a function wrongly, or looks like a list of values that cannot be parsed.
     """
     try:
         return _parser().parse_override(word)
     except HydraException as error:
         cause = error.__cause__
-        if "," not in word and word.partition("=")[0].lstrip("+") in PATH_KEYS:  # the composer puts it in quotes
+        if "," not in word and word.partition("=")[0].lstrip("+") in PATH_KEYS:  # composing puts it in quotes
             return None
-        if isinstance(
-            cause, ValueError | TypeError | HydraException | AssertionError
-        ):  # of a function, not of the grammar
+        if isinstance(cause, ValueError | TypeError | HydraException | AssertionError):  # raised by a function
             raise UserError(f"'{word}': {str(cause).splitlines()[0]}") from None
         key, _, value = word.partition("=")
         if "," in value:
             raise UserError(
-                f"'{word}' cannot be read as values; put those with special characters in quotes: "
+                f"'{word}' cannot be parsed as values; put values with special characters in quotes: "
                 f"""{key}='"first","second"'"""
             ) from None
         return None
@@ -171,7 +169,7 @@ def _check_given_once(item: Override, parsed: Sequence[Override | None], words: 
 
 
 def _values(word: str, item: Override) -> list[str]:
-    """The values of a sweep, as overrides write them."""
+    """The values of a sweep, written as in overrides."""
     value: Any = item.value()
     if isinstance(value, Glob):
         return _matching(word, item.key_or_group, value)
@@ -181,7 +179,7 @@ def _values(word: str, item: Override) -> list[str]:
         texts = []
     if not texts:
         raise UserError(
-            f"'{word}': a list, a mapping or another sweep cannot hold a sweep; write all values in one list"
+            f"'{word}': a sweep cannot be part of a list, a mapping or another sweep; write all values in one list"
         )
     return texts
 
@@ -206,14 +204,14 @@ def _holds_sweep(value: Any) -> bool:  # noqa: ANN401
 
 @cache
 def _parser() -> OverridesParser:
-    """Hydra's parser with functions that give exact, ordered and finite values."""
+    """Hydra's parser, with our own functions: their values are exact, in a fixed order and finite in number."""
     functions = create_functions()
     own: dict[str, Callable[..., Any]] = {
         "choice": _choice,
         "range": _range,
         "shuffle": _shuffle,
         "interval": _refuse("interval() has no list of values; write them, or range(start,stop,step)"),
-        "tag": _refuse("tags are for optimisers, which dmseg has none of; leave tag() out"),
+        "tag": _refuse("tags have no effect here; leave tag() out"),
     }
     functions.functions |= own
     functions.definitions |= {name: inspect.signature(function) for name, function in own.items()}
@@ -229,21 +227,21 @@ def _choice(*args: Any) -> ChoiceSweep:  # noqa: ANN401
 
 
 def _shuffle(*args: Any) -> ChoiceSweep:  # noqa: ANN401
-    """The same values in another order, which is the same each time."""
+    """The values in a shuffled order that is the same each time."""
     values = list(_choice(*args).list)
     random.Random(0).shuffle(values)
     return ChoiceSweep(list=values)
 
 
 def _range(start: int | float, stop: int | float | None = None, step: int | float = 1) -> ChoiceSweep:
-    """Numbers from start up to stop, which is left out; with a fraction among them, all are floats."""
+    """Numbers from start up to stop, without stop itself; all are floats if any argument is one."""
     first, last = (0, start) if stop is None else (start, stop)
     if not all(math.isfinite(number) for number in (first, last, step)) or not step:
         raise ValueError("start, stop and step must be finite, and step not 0")
     exact = [Decimal(repr(number)) for number in (first, last, step)]
     count = max(0, math.ceil((exact[1] - exact[0]) / exact[2]))
     if not 0 < count <= LIMIT:
-        raise ValueError(f"this range has {count or 'no'} values, but may have 1 to {LIMIT}")
+        raise ValueError(f"this range has {count or 'no'} values, but must have 1 to {LIMIT}")
     kind = int if all(isinstance(number, int) for number in (first, last, step)) else float
     return ChoiceSweep(list=[kind(exact[0] + index * exact[2]) for index in range(count)])
 

@@ -1,4 +1,4 @@
-"""Standard output and standard error, whatever they are connected to: a terminal, a full disk, nothing at all."""
+"""Standard output and standard error, which may be a terminal, a full disk, a closed pipe or closed."""
 
 import errno
 import io
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 OUTPUT = "standard output"
-"""Stands for a file's name in errors."""
+"""Takes the place of the file name in errors."""
 
 
 def set_up() -> None:
-    r"""Makes both streams usable: closed ones take what is written, and no character is one that they cannot show.
+    r"""Makes both streams safe to write to: closed ones drop the text, and every character can be written.
 
-    What an encoding lacks is written as an escape (``\u2013``). Files are not concerned: they are always UTF-8.
+    Characters that the encoding lacks are written as escapes (``\u2013``). Files are always UTF-8.
     """
     _occupy_standard_files()
     sys.stdout = _Closed() if sys.stdout is None else _fit(sys.stdout, _Output)
@@ -30,39 +30,43 @@ def set_up() -> None:
 
 
 def finish(status: int) -> int:
-    """Writes what standard output still holds; where that fails, or it is closed, a command that succeeded fails."""
+    """Flushes standard output. A command that succeeded fails if its output cannot be written or is closed.
+
+    Returns:
+        The exit status.
+    """
     try:
         sys.stdout.flush()
     except OSError as error:
-        return status or report(error)
+        return status or print_os_error(error)
     if isinstance(sys.stdout, _Closed) and sys.stdout.written:
-        return status or report(OSError(errno.EBADF, "it is closed", OUTPUT))
+        return status or print_os_error(OSError(errno.EBADF, "it is closed", OUTPUT))
     return status
 
 
-def report(error: OSError) -> int:
-    """Says what could not be read or written, and what helps; returns the exit status."""
+def print_os_error(error: OSError) -> int:
+    """Prints what could not be read or written, and what to do; returns the exit status."""
     if error.filename == OUTPUT:
         _drop_output()
     if isinstance(error, BrokenPipeError):
-        return 1  # whoever read the output has stopped (dmseg runs | head): no more to say
+        return 1  # the reader has stopped, as in dmseg runs | head
     place = "" if error.filename is None else f"{error.filename}: "
-    said = f"{place}{error.strerror or error}"
+    fault = f"{place}{error.strerror or error}"
     if error.filename == OUTPUT:
-        tell(f"{said}; files that were written are kept")
+        print_error(f"{fault}; files that were written are kept")
         return 1
-    tell(f"{said}; what is finished is kept, {advice(error)}")
+    print_error(f"{fault}; what is finished is kept, {advice(error)}")
     return 2
 
 
-def tell(text: str) -> None:
-    """Prints a message on standard error, at most three lines."""
+def print_error(text: str) -> None:
+    """Prints an error message of at most three lines on standard error."""
     lines = [printable(line) for line in text.splitlines()[:3]] or [""]
     print("\n".join([f"dmseg: {lines[0]}", *lines[1:]]), file=sys.stderr, flush=True)
 
 
 class _Closed(io.TextIOBase):
-    """Stands in for a standard output that is closed; the work goes on, and the exit status tells."""
+    """Takes the place of a closed standard output: the work continues, and the exit status is 1."""
 
     written = False
 
@@ -73,17 +77,17 @@ class _Closed(io.TextIOBase):
 
 
 def _occupy_standard_files() -> None:
-    """Opens the null device where a standard file is closed: else the next file that is opened would take its place."""
+    """Opens the null device in place of closed standard files; otherwise the next open file would take their place."""
     while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(handle, True)
     os.close(handle)
 
 
 class _Output(io.FileIO):
-    """Standard output whose errors say so: those of the system name no file."""
+    """Standard output that names itself in errors, as errors of the system name no file."""
 
     def write(self, data: "ReadableBuffer", /) -> int:
-        """Writes some bytes; returns how many."""
+        """Writes bytes; returns how many."""
         try:
             return super().write(data)
         except OSError as error:
@@ -91,10 +95,10 @@ class _Output(io.FileIO):
 
 
 class _Messages(io.FileIO):
-    """Standard error, where a message that cannot be written is dropped: it is no reason to end the work."""
+    """Standard error that drops messages which cannot be written, so that the work continues."""
 
     def write(self, data: "ReadableBuffer", /) -> int:
-        """Writes some bytes; returns how many, also where they are dropped."""
+        """Writes bytes, or drops them; returns how many."""
         try:
             return super().write(data)
         except OSError:
@@ -102,7 +106,10 @@ class _Messages(io.FileIO):
 
 
 def _fit(stream: TextIO, kind: type[io.FileIO]) -> TextIO:
-    """The same stream by way of `kind`, with escapes for what its encoding lacks; one that was replaced stays."""
+    """Rebuilds a standard stream on `kind`, with escapes for characters that its encoding lacks.
+
+    A stream that somebody has replaced, such as a test runner, is returned unchanged.
+    """
     if not isinstance(stream, io.TextIOWrapper) or stream not in (sys.__stdout__, sys.__stderr__):
         return stream
     stream.flush()
@@ -117,6 +124,6 @@ def _fit(stream: TextIO, kind: type[io.FileIO]) -> TextIO:
 
 
 def _drop_output() -> None:
-    """Sends the rest of standard output nowhere, so that the interpreter does not fail to write it at its end."""
+    """Drops the rest of standard output, so that the interpreter does not fail when it flushes it at exit."""
     with suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

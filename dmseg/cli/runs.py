@@ -1,8 +1,9 @@
-"""The command ``runs``: what lies in the run store, whether it is sound, and what may go."""
+"""The actions of ``dmseg runs``: list, show, verify and prune the runs of a store."""
 
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -10,72 +11,94 @@ from rich.table import Table
 from rich.text import Text
 
 from dmseg.errors import UserError
-from dmseg.runs.inventory import Entry, Leftover, choose, damage, entries, foreign, leftovers, lineage, whole_runs
+from dmseg.runs.inventory import Entry, choose, damage, entries, foreign, leftovers, lineage, whole_runs
 from dmseg.runs.records import SCORES
 from dmseg.runs.store import RunStore
 from dmseg.text import printable, printable_lines
 
 SWITCHES = ("confirm", "aside")
-ACTIONS = ("list", "show", "verify", "prune")
+"""Keys that turn something on rather than choose runs."""
 
 
-def runs(argv: Sequence[str]) -> int:
-    """Lists, shows, verifies or prunes runs; returns the exit status."""
-    action, rest = (argv[0], argv[1:]) if argv and argv[0] in ACTIONS else ("list", argv)
-    if rest and "=" not in rest[0] and action == "list":
-        raise UserError(f"'dmseg runs {rest[0]}' is unknown; choose from {', '.join(ACTIONS)}")
-    switches = {word.partition("=")[0] for word in rest if word in tuple(f"{name}=true" for name in SWITCHES)}
-    stores = _stores([word.partition("=")[2] for word in rest if word.startswith("paths.results=")])
-    filters = [word for word in rest if not word.startswith(("paths.results=", *(f"{name}=" for name in SWITCHES)))]
+@dataclass(frozen=True)
+class _Request:
+    """The runs that an action works on.
+
+    Attributes:
+        stores: the run stores.
+        found: all runs in them.
+        chosen: the runs that match the filters.
+        filters: the filters; empty if all runs are chosen.
+        switches: switches that are on.
+    """
+
+    stores: list[RunStore]
+    found: list[Entry]
+    chosen: list[Entry]
+    filters: list[str]
+    switches: set[str]
+
+
+def _read(argv: Sequence[str]) -> _Request:
+    """Looks up the runs that the arguments choose."""
+    folders, filters, switches = [], [], set()
+    for word in argv:
+        key, _, value = word.partition("=")
+        if key == "paths.results":
+            folders.append(value)
+        elif key not in SWITCHES:
+            filters.append(word)
+        elif value == "true":
+            switches.add(key)
+    stores = _stores(folders)
     found = entries(stores)
-    chosen = choose(found, filters)
-    if action == "show":
-        return _show(chosen, found)
-    if action == "verify":
-        return _verify(chosen, stores, aside="aside" in switches)
-    if action == "prune":
-        return _prune(stores, whole_runs(chosen) if filters else [], confirmed="confirm" in switches)
-    return _list(chosen)
+    return _Request(stores, found, choose(found, filters), filters, switches)
 
 
 def _stores(named: Sequence[str]) -> list[RunStore]:
-    """The store that is named, or all below ``results``.
+    """The stores in the named folders, or in all folders below ``results``.
 
     Raises:
-        UserError: if there is none.
+        UserError: if there are none.
     """
     folders = [Path(name.strip("'\"")).expanduser() for name in named] or sorted(
         path.parent for path in Path("results").glob("*/runs")
     )
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(f"there is no results folder {folder}; set paths.results")
+            raise UserError(f"there is no results folder {folder}; set paths.results to an existing one")
     if not folders:
-        raise UserError("there are no runs below results/; name the results folder: paths.results=FOLDER")
+        raise UserError("there are no runs below results/; name another results folder: paths.results=FOLDER")
     return [RunStore(folder) for folder in folders]
 
 
-def _list(chosen: Sequence[Entry]) -> int:
+def list_runs(argv: Sequence[str]) -> int:
+    """Prints a line for each run."""
+    chosen = _read(argv).chosen
     shown = Table("id", "status", "run", *(f"{name} %" for name in SCORES), "minutes", box=None)
     for entry in chosen:
         scores = [f"{100 * entry.scores[name]:.2f}" if name in entry.scores else "" for name in SCORES]
         minutes = "" if entry.seconds != entry.seconds else f"{entry.seconds / 60:.1f}"
         shown.add_row(*(Text(printable(text)) for text in (entry.run_id, entry.status, entry.title, *scores, minutes)))
-    _print(shown)
+    Console(width=None if sys.stdout.isatty() else 160).print(shown)
     print(f"{len(chosen)} runs")
     return 0
 
 
-def _show(chosen: Sequence[Entry], found: Sequence[Entry]) -> int:
-    if len(chosen) != 1:
-        raise UserError(f"show takes one run, but {len(chosen)} fit; name it by its id, or the beginning of it")
-    entry = chosen[0]
+def show_run(argv: Sequence[str]) -> int:
+    """Prints what is recorded of one run, as JSON."""
+    request = _read(argv)
+    if len(request.chosen) != 1:
+        raise UserError(
+            f"'dmseg runs show' shows one run, but {len(request.chosen)} match; give its id, or the beginning of it"
+        )
+    entry = request.chosen[0]
     if entry.status != "done":
         log = entry.store.log(entry.run_id)
         why = f": {entry.title}" if entry.title else ""
         print(printable(f"{entry.run_id} is {entry.status}{why}{f', its log: {log}' if log.is_file() else ''}"))
         return 0
-    family = lineage(entry, found)
+    family = lineage(entry, request.found)
     shown = {
         "run": entry.title,
         "folder": str(entry.store.folder(entry.run_id)),
@@ -89,32 +112,35 @@ def _show(chosen: Sequence[Entry], found: Sequence[Entry]) -> int:
     return 0
 
 
-def _verify(chosen: Sequence[Entry], stores: Sequence[RunStore], aside: bool) -> int:
-    stored = [entry for entry in chosen if entry.status in ("done", "damaged")]
+def verify_runs(argv: Sequence[str]) -> int:
+    """Compares all files of runs with their checksums; returns 1 if a run is damaged."""
+    request = _read(argv)
+    stored = [entry for entry in request.chosen if entry.status in ("done", "damaged")]
     status = 0
     for entry in stored:
         if wrong := damage(entry):
             status = 1
             print(printable_lines("\n".join(wrong)))
-            if aside:
+            if "aside" in request.switches:
                 print(f"{entry.run_id} is set aside in {printable(str(entry.store.set_aside(entry.run_id)))}")
-    if ignored := [str(path) for store in stores for path in foreign(store)]:
+    if ignored := [str(path) for store in request.stores for path in foreign(store)]:
         print(printable(f"ignored, not written by dmseg: {', '.join(ignored)}"))
-    print(f"{len(stored)} runs verified: {'some are damaged' if status else 'all files are what was stored'}")
+    print(f"{len(stored)} runs verified: {'some are damaged' if status else 'all files match their checksums'}")
     return status
 
 
-def _prune(stores: Sequence[RunStore], asked_for: Sequence[Leftover], confirmed: bool) -> int:
-    found = [*(item for store in stores for item in leftovers(store)), *asked_for]
+def prune_runs(argv: Sequence[str]) -> int:
+    """Lists what no run needs, and the runs that filters choose; removes them with ``confirm=true``."""
+    request = _read(argv)
+    confirmed = "confirm" in request.switches
+    found = [item for store in request.stores for item in leftovers(store)]
+    if request.filters:
+        found += whole_runs(request.chosen)
     for item in found:
         print(printable(f"{item.size / 2**20:9.1f} MiB  {item.why}  {item.path}"))
         if confirmed:
             item.remove()
     total = sum(item.size for item in found) / 2**20
-    done = "removed" if confirmed else "would go; add confirm=true to remove them"
+    done = "removed" if confirmed else "can be removed; add confirm=true to remove them"
     print(f"{len(found)} items, {total:.1f} MiB, {done}")
     return 0
-
-
-def _print(table: Table) -> None:
-    Console(width=None if sys.stdout.isatty() else 160).print(table)

@@ -1,4 +1,4 @@
-"""Free sweeps: ``dmseg train -m`` and ``dmseg cv -m``, every combination of the values that are given for some keys."""
+"""Sweeps, ``dmseg train -m`` and ``dmseg cv -m``: every combination of the values given for some keys."""
 
 import hashlib
 import json
@@ -7,9 +7,8 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dmseg.cli.argv import MULTIRUN
-from dmseg.cli.commands import run_all, say, set_up_logging
-from dmseg.cli.expand import Combination, Grid, expand
+from dmseg.cli.commands import notify, run_all, set_up_logging
+from dmseg.cli.expand import Grid, expand
 from dmseg.cli.sweep_table import Experiment, make_rows, print_rows, to_csv
 from dmseg.config.compose import compose_settings
 from dmseg.config.settings import Settings
@@ -23,7 +22,7 @@ from dmseg.runs.store import RunStore
 Plan = Callable[[Settings, PreparedTask], Sequence[PlannedRun]]
 
 MANY = 1000
-"""From so many combinations on it is said that planning them takes time."""
+"""Above this number of combinations, a message warns that planning takes time."""
 
 
 def train(argv: Sequence[str]) -> int:
@@ -37,16 +36,16 @@ def cv(argv: Sequence[str]) -> int:
 
 
 def _sweep(command: str, argv: Sequence[str], plan: Plan) -> int:
-    """Plans every combination before the first run starts, carries out what is missing, and reports.
+    """Plans every combination before the first run starts, runs what is missing, and writes the table.
 
     Returns:
-        Exit status: 0 if all runs are done, else as ``cv``.
+        The exit status: 0 if all runs are done.
 
     Raises:
         UserError: if any combination is wrong.
     """
     set_up_logging()
-    name, overrides = _take_name([word for word in argv if word not in MULTIRUN])
+    name, overrides = _take_name(argv)
     grid = expand(overrides)
     if command == "cv" and "fold" in grid.keys:
         raise UserError("cv trains all folds of each combination; leave fold out, or use train -m")
@@ -55,7 +54,7 @@ def _sweep(command: str, argv: Sequence[str], plan: Plan) -> int:
     experiments = _plan_all(grid, plan)
     try:
         return _run_all(experiments)
-    finally:  # also of what is there when it was interrupted
+    finally:  # also after an interruption
         _report(command, name, experiments)
 
 
@@ -65,25 +64,25 @@ def _report(command: str, name: str, experiments: Sequence[Experiment]) -> None:
     print_rows(rows, command, name)
     path = _folder(experiments) / "sweeps" / f"{name}.csv"
     write_whole(path, to_csv(rows, command))
-    say(f"written: {path}")
+    notify(f"written: {path}")
 
 
 def _take_name(argv: Sequence[str]) -> tuple[str | None, list[str]]:
     """Takes ``name=NAME`` out of the arguments.
 
     Raises:
-        UserError: if it is given twice, or is more than a name.
+        UserError: if it is given twice, or is not a valid name.
     """
     names = [word.removeprefix("name=") for word in argv if word.startswith("name=")]
     if len(names) > 1:
         raise UserError(f"name is given twice: {' and '.join(names)}")
     if names and not re.fullmatch(r"\w[\w.-]{0,99}", names[0], re.ASCII):
-        raise UserError(f"name is '{names[0]}', but must be up to 100 letters, digits, '-', '_' or '.', and no path")
+        raise UserError(f"name is '{names[0]}', but must consist of at most 100 letters, digits, '-', '_' or '.'")
     return (names[0] if names else None), [word for word in argv if not word.startswith("name=")]
 
 
 def _digest(command: str, grid: Grid) -> str:
-    """A short name for a sweep: the same in whatever order its overrides and values stand, and wherever it is run."""
+    """A short name for a sweep, independent of the order of overrides and values and of where it runs."""
     choices = sorted(sorted(choice) for choice in grid.choices)
     where = ("workers=", "launcher=", "launcher.", "threads=", "device=")
     chosen = [choice for choice in choices if not choice[0].lstrip("+").startswith(where)]
@@ -91,20 +90,20 @@ def _digest(command: str, grid: Grid) -> str:
 
 
 def _announce(grid: Grid) -> None:
-    """Says how many combinations there are, before any is planned."""
+    """Prints the number of combinations, before any is planned."""
     if not grid.keys:
-        say("no key has several values: this is a single combination")
+        notify("no key has several values; the sweep is a single combination")
         return
     counts = " x ".join(f"{len(grid.choices[place])} {key}" for key, place in grid.keys.items())
-    patience = "; planning them takes minutes" if len(grid) > MANY else ""
-    say(f"combinations: {len(grid)} ({counts}){patience}")
+    remark = "; planning them takes minutes" if len(grid) > MANY else ""
+    notify(f"combinations: {len(grid)} ({counts}){remark}")
 
 
 def _plan_all(grid: Grid, plan: Plan) -> list[Experiment]:
-    """Composes and plans all combinations; data that several share are prepared once.
+    """Composes and plans all combinations; shared data are prepared once.
 
     Raises:
-        UserError: if a combination is wrong, or they cannot be carried out together.
+        UserError: if a combination is wrong, or if the combinations differ in their launcher.
     """
     prepared: dict[str, PreparedTask] = {}
     experiments = []
@@ -113,23 +112,19 @@ def _plan_all(grid: Grid, plan: Plan) -> list[Experiment]:
             settings = compose_settings(combination.overrides)
             source = repr((settings.data, settings.paths, settings.task))
             if source not in prepared:
-                prepared[source] = prepare_task(settings.data, settings.paths, settings.task, say, settings.workers)
+                prepared[source] = prepare_task(settings.data, settings.paths, settings.task, notify, settings.workers)
             experiments.append(Experiment(combination.values, tuple(plan(settings, prepared[source]))))
         except UserError as error:
-            raise UserError(f"{error}{_where(combination)}") from None
+            values = " ".join(f"{key}={value}" for key, value in combination.values.items())
+            raise UserError(f"{error}\nin the combination {values}" if values else str(error)) from None
     first = experiments[0].settings.launcher
     if any(experiment.settings.launcher != first for experiment in experiments):
         raise UserError("all runs of a sweep share one launcher; give workers and launcher one value each")
     return experiments
 
 
-def _where(combination: Combination) -> str:
-    values = " ".join(f"{key}={value}" for key, value in combination.values.items())
-    return f"\nin the combination {values}" if values else ""
-
-
 def _run_all(experiments: Sequence[Experiment]) -> int:
-    """Carries out what is missing; runs that are scored in several ways are trained first, then scored again."""
+    """Runs what is missing; runs that are scored in several ways are trained first, then scored again."""
     runs = [run for experiment in experiments for run in experiment.runs]
     keeping_first = sorted(runs, key=lambda run: not run.settings.evaluate.save_predictions)
     status = 0
@@ -141,12 +136,12 @@ def _run_all(experiments: Sequence[Experiment]) -> int:
 
 
 def _folder(experiments: Sequence[Experiment]) -> Path:
-    """The results folder, or what several of them have in common."""
+    """The results folder of all runs, or the folder that contains all of theirs."""
     folders = list(dict.fromkeys(experiment.settings.paths.results for experiment in experiments))
     if len(folders) == 1:
         return Path(folders[0])
     common = os.path.commonpath([os.path.abspath(folder) for folder in folders])
     chosen = Path(common if any(map(os.path.isabs, folders)) else os.path.relpath(common))
     chosen = Path(folders[0]) if common == os.path.sep else chosen
-    say(f"results lie in {', '.join(folders)}; the table of the sweep goes to {chosen}")
+    notify(f"results are in {', '.join(folders)}; the table of the sweep is written to {chosen}")
     return chosen

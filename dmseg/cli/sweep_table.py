@@ -1,4 +1,4 @@
-"""The table of a sweep: a row for each combination, with what was swept, the id, and the scores."""
+"""The table of a sweep: one row for each combination, with the swept values, the id and the scores."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ from dmseg.runs.store import RunStore
 from dmseg.text import printable
 
 IDS = {"train": "run", "cv": "experiment"}
-"""What the rows of a command's table are."""
+"""What a row of each command's table is."""
 PERCENT = SCORES
 
 
@@ -39,7 +39,7 @@ class Experiment:
 
     @property
     def key(self) -> tuple[tuple[str, str], ...]:
-        """What is computed and how it is scored; combinations with the same key are the same experiment."""
+        """Identifies what is computed and how it is scored: combinations with the same key are the same experiment."""
         return tuple((run.run_id, run.evaluation_id) for run in self.runs)
 
 
@@ -48,11 +48,12 @@ class Row:
     """A row of the table.
 
     Attributes:
-        experiment: what it shows.
-        status: ``done``, ``failed``, ``running``, ``not done`` or ``damaged``; of several folds also how many are done.
-        same_as: number of the earlier row, from 1, that is the same experiment; None if there is none.
-        cases: number of cases that were scored, over all folds; 0 where not all runs are done.
-        scores: mean of each score that there is, a fraction, and the number of cases that have it.
+        experiment: the experiment.
+        status: ``done``, ``failed``, ``running``, ``not done`` or ``damaged``; for several folds with the number of
+            folds that are done.
+        same_as: number (from 1) of an earlier row with the same experiment, or None.
+        cases: number of scored cases over all folds; 0 unless all runs are done.
+        scores: mean of each available score, a fraction, and the number of cases that have it.
     """
 
     experiment: Experiment
@@ -63,7 +64,7 @@ class Row:
 
 
 def make_rows(experiments: Sequence[Experiment]) -> list[Row]:
-    """Looks up what is there of each experiment; the same one is looked up once."""
+    """Looks up the status and scores of each experiment; equal experiments are looked up once."""
     rows: list[Row] = []
     first: dict[tuple[tuple[str, str], ...], int] = {}
     for experiment in experiments:
@@ -82,7 +83,7 @@ def _row(experiment: Experiment) -> Row:
         if status != "done":
             return Row(experiment, status, None, 0, {})
         cases = pd.concat([RunStore(run.results).read_cases(run.run_id, run.evaluation_id) for run in experiment.runs])
-    except UserError:  # damaged since it was computed; the next command sets it aside
+    except UserError:  # damaged after it was computed; the next training command sets it aside
         return Row(experiment, "damaged", None, 0, {})
     names = [name for name in (*SCORES, *OPTIONAL_SCORES) if name in cases]
     scores = {name: (float(cases[name].mean()), int(cases[name].count())) for name in names}
@@ -98,7 +99,7 @@ def _status(runs: Sequence[PlannedRun]) -> str:
 
 
 def print_rows(rows: Sequence[Row], command: str, name: str) -> None:
-    """Prints the table, scores in percent, and how much of it is done."""
+    """Prints the table, scores in per cent, and the number of rows that are done."""
     phantom = [row.experiment.settings.data.phantom is not None for row in rows]
     print(f"sweep {name}{' (PHANTOM data)' if all(phantom) else ''}")
     names = [score for score in (*SCORES, *OPTIONAL_SCORES) if any(score in row.scores for row in rows)]
@@ -119,7 +120,7 @@ def print_rows(rows: Sequence[Row], command: str, name: str) -> None:
 
 
 def _score(row: Row, name: str) -> str:
-    """A mean as it is printed, with its own n where fewer cases have the score."""
+    """Formats a mean, with its own n where fewer cases have the score."""
     if name not in row.scores:
         return "-"
     mean, count = row.scores[name]
@@ -133,7 +134,7 @@ def _id(row: Row, command: str) -> str:
 
 
 def to_csv(rows: Sequence[Row], command: str) -> str:
-    """The table with all digits, scores as fractions; columns of what is not there are empty."""
+    """The table as CSV, with all digits and scores as fractions; missing values are empty."""
     keys = list(rows[0].experiment.values)
     names = [*SCORES, *(score for score in OPTIONAL_SCORES if any(score in row.scores for row in rows))]
     per_score = [column for name in names for column in (name, f"{name}_n")]

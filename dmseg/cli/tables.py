@@ -1,4 +1,4 @@
-"""The commands about tables and figures: plan, reproduce, table."""
+"""The commands for tables and figures: reproduce, table, plan."""
 
 import os
 import shlex
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dmseg.cli import extensions
-from dmseg.cli.commands import run_all, say, set_up_logging
+from dmseg.cli.commands import notify, run_all, set_up_logging
 from dmseg.config.compose import compose_settings
 from dmseg.errors import UserError
 from dmseg.runs.plan import evaluation_passes
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def reproduce(argv: Sequence[str]) -> int:
-    """Runs what is missing of some tables, then writes them; or draws a figure."""
+    """Runs what tables need and writes them; or draws a figure."""
     if any(word.startswith("figure=") for word in argv):
         return _figure(argv)
     specs, overrides = split_tables(argv)
@@ -40,14 +40,14 @@ def reproduce(argv: Sequence[str]) -> int:
 
 
 def table(argv: Sequence[str]) -> int:
-    """Writes some tables from what is there, or from what was exported elsewhere (``from=FOLDER``)."""
+    """Writes tables from finished runs, or from an export (``from=FOLDER``)."""
     specs, overrides = split_tables(argv)
     exported = [word.removeprefix("from=").strip("'\"") for word in overrides if word.startswith("from=")]
     if not exported:
         _write_all(specs, plan_all(specs, overrides), overrides)
         return 0
     if len(overrides) > 1:
-        raise UserError("from=FOLDER takes the settings from there too; leave the other overrides out")
+        raise UserError("an export has settings of its own; leave the other overrides out")
     folder = Path(exported[0]).expanduser()
     for path in [_write_comparison(plan_from_text(folder, spec)) for spec in specs]:
         print(path.read_text(encoding="utf-8"))
@@ -55,7 +55,7 @@ def table(argv: Sequence[str]) -> int:
 
 
 def plan(argv: Sequence[str]) -> int:
-    """Prints what some tables take, and how much of it is there."""
+    """Prints how many runs tables need and how many are done."""
     specs, overrides = split_tables(argv)
     plans = plan_all(specs, overrides, find_tasks)
     shown = Table("table", "experiments", "runs", "done", "running", "failed", "missing", "hours left", box=None)
@@ -70,21 +70,21 @@ def plan(argv: Sequence[str]) -> int:
 
 
 def _name_unprepared(plans: Mapping[str, PlannedTable], overrides: Sequence[str]) -> None:
-    """Says how to prepare data sets whose runs are only counted."""
+    """Prints how to prepare the data sets whose runs could only be counted."""
     names = dict.fromkeys(name for planned in plans.values() for name in planned.unprepared)
     if not names:
         return
     request = parse_request(overrides, [block.data for planned in plans.values() for block in planned.spec.blocks])
     for name in names:
         command = shlex.join(["dmseg", "prepare", *extensions.words(), *request.overrides_of(name)])
-        print(f"{name}: not all is prepared; what is done is unknown until you run: {command}")
+        print(f"{name}: not fully prepared, so finished runs cannot be counted; run: {command}")
 
 
 def split_tables(argv: Sequence[str]) -> tuple[list[TableSpec], list[str]]:
-    """Takes ``table=N``, ``tables=N,NAME`` or ``tables=all`` (the paper's) out of the overrides.
+    """Separates ``table=N``, ``tables=N,NAME`` or ``tables=all`` (those of the paper) from the overrides.
 
     Raises:
-        UserError: if no table is named, or there is none of that name.
+        UserError: if no table is named, or one that does not exist.
     """
     named = [word for word in argv if word.startswith(("table=", "tables="))]
     if len(named) != 1:
@@ -98,10 +98,10 @@ def split_tables(argv: Sequence[str]) -> tuple[list[TableSpec], list[str]]:
 def plan_all(
     specs: Sequence[TableSpec], overrides: Sequence[str], open_tasks: OpenTasks = prepare_tasks
 ) -> dict[str, PlannedTable]:
-    """Plans those of some tables that need trainings, by their names."""
+    """Plans the tables that need runs; returns them by name."""
     set_up_logging()
     comparisons = [spec for spec in specs if spec.kind == "comparison"]
-    return {planned.spec.name: planned for planned in TablePlanner(overrides, comparisons, say, open_tasks).plan()}
+    return {planned.spec.name: planned for planned in TablePlanner(overrides, comparisons, notify, open_tasks).plan()}
 
 
 def _summary_row(summary: Summary) -> list[str]:
@@ -111,21 +111,22 @@ def _summary_row(summary: Summary) -> list[str]:
         counts = (
             ["unknown", "", "", ""] if unknown == summary.runs else [f"{counts[0]} + {unknown} unknown", *counts[1:]]
         )
-    hours = "no run to go by" if summary.hours is None else f"{summary.hours:.2f}"
+    hours = "unknown" if summary.hours is None else f"{summary.hours:.2f}"
     return [str(summary.experiments), str(summary.runs), *counts, hours]
 
 
 def _write_all(specs: Sequence[TableSpec], plans: dict[str, PlannedTable], overrides: Sequence[str]) -> None:
-    """Writes the files of all tables, then prints them: output that cannot be printed costs no file."""
-    written = [
+    """Writes the files of all tables, then prints the tables: if printing fails, all files are there."""
+    files = [
         _write_agreement(spec, overrides) if spec.kind == "agreement" else _write_comparison(plans[spec.name])
         for spec in specs
     ]
-    for path in written:
+    for path in files:
         print(path.read_text(encoding="utf-8"))
 
 
 def _write_comparison(planned: PlannedTable) -> Path:
+    """Writes a table below the results folder of its runs, or below the folder that contains all of theirs."""
     from dmseg.tables.notes import plan_notes
     from dmseg.tables.numbers import TableData, collect_cases, comparison_cells
     from dmseg.tables.tidy import write_cases
@@ -133,7 +134,7 @@ def _write_comparison(planned: PlannedTable) -> Path:
     cases = collect_cases(planned)
     settings = planned.settings
     data = ", ".join(dict.fromkeys(row.data for row in planned.rows))
-    made = TableData(
+    content = TableData(
         planned.spec,
         comparison_cells(planned, cases),
         data,
@@ -141,14 +142,10 @@ def _write_comparison(planned: PlannedTable) -> Path:
         settings.profile,
         settings.protocol,
     )
-    folder = _common_folder(planned)
+    results = os.path.commonpath([row.settings.paths.results for row in planned.rows])
+    folder = Path(results) / "tables"
     write_cases(cases, folder, planned.spec)
-    return _write(made, folder, plan_notes(planned))
-
-
-def _common_folder(planned: PlannedTable) -> Path:
-    """Where the table goes: the results folder of its runs, or what their several folders have in common."""
-    return Path(os.path.commonpath([row.settings.paths.results for row in planned.rows])) / "tables"
+    return _write(content, folder, plan_notes(planned))
 
 
 def _write_agreement(spec: TableSpec, overrides: Sequence[str]) -> Path:
@@ -158,18 +155,18 @@ def _write_agreement(spec: TableSpec, overrides: Sequence[str]) -> Path:
     if (data := request.data.get("qubiq")) is None:
         raise UserError(f"table {spec.name} needs a data set with several raters: data=qubiq, lidc or phantom")
     settings = compose_settings(request.overrides_of(data))
-    cells = agreement_cells(list(prepare_tasks(settings, say)), settings.agreement.disjoint)
+    cells = agreement_cells(list(prepare_tasks(settings, notify)), settings.agreement.disjoint)
     phantom = settings.data.phantom is not None
-    made = TableData(spec, cells, settings.data.name, phantom, settings.profile, settings.protocol)
-    return _write(made, Path(settings.paths.results) / "tables", ())
+    content = TableData(spec, cells, settings.data.name, phantom, settings.profile, settings.protocol)
+    return _write(content, Path(settings.paths.results) / "tables", ())
 
 
-def _write(made: "TableData", folder: Path, notes: tuple[str, ...]) -> Path:
-    """Writes the files of a table; returns the one for people."""
+def _write(content: "TableData", folder: Path, notes: tuple[str, ...]) -> Path:
+    """Writes the files of a table; returns the Markdown file."""
     from dmseg.tables.render import write_table
 
-    files = write_table(made, folder, notes)
-    say(f"written: {', '.join(str(path) for path in files)}")
+    files = write_table(content, folder, notes)
+    notify(f"written: {', '.join(str(path) for path in files)}")
     return files[0]
 
 

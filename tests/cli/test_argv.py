@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from dmseg.cli.argv import checked, from_python
-from dmseg.cli.main import COMMANDS, main
+from dmseg.cli.main import main
+from dmseg.cli.registry import COMMANDS
 from dmseg.config.compose import compose_plain, compose_settings
 from dmseg.errors import UserError
 

@@ -5,7 +5,6 @@ import re
 import struct
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -21,18 +20,11 @@ def dmseg(*words, **options):
     )
 
 
-def test_help_is_quick_and_needs_no_torch():
-    start = time.monotonic()
-    done = dmseg("--help")
-    assert done.returncode == 0
-    assert "reproduce table=N" in done.stdout
-    code = "import sys; from dmseg.cli.main import main; main(['--help']); assert 'torch' not in sys.modules"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
-    assert time.monotonic() - start < 30
-
-
 def test_a_reader_that_stops_is_no_error_to_speak_of():
-    code = "from dmseg.cli import main; main.COMMANDS['plan'] = 'test_cli:wordy'; raise SystemExit(main.main(['plan']))"
+    code = (
+        "from dmseg.cli.main import main; from dmseg.cli.registry import COMMANDS, replace\n"
+        "COMMANDS['plan'] = replace(COMMANDS['plan'], function='test_cli:wordy'); raise SystemExit(main(['plan']))"
+    )
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": Path(__file__).parent}
     with subprocess.Popen([sys.executable, "-c", code], **pipes) as process:
         process.stdout.close()

@@ -121,7 +121,7 @@ def test_verify(small_run, store, tmp_path, capsys):
     assert told[2].startswith(f"{other} is intact, not sealed yet")
     assert told[3:] == ["1 of 2 stores are whole"]
     assert main(["data", "verify", "data=lits", prepared]) == 2
-    assert "holds no such prepared store" in capsys.readouterr().err
+    assert "has no such prepared store" in capsys.readouterr().err
     assert main(["data", "verify", "data=lidc", "task=other", prepared]) == 2
 
 

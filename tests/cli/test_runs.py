@@ -211,7 +211,7 @@ def test_damage_of_any_file_is_found(store, kind, harm, capfd):
 
 def test_a_sound_store_verifies(store, capfd):
     assert runs(store, "verify") == 0
-    assert "2 runs verified: all files are what was stored" in capfd.readouterr().out
+    assert "2 runs verified: all files match their checksums" in capfd.readouterr().out
 
 
 JUNK = ("Thumbs.db", "@eaDir", ".DS_Store", "desktop.ini", "lost+found", "notes.txt", "._0123456789abcdef.json")
@@ -238,7 +238,7 @@ def test_foreign_files_are_ignored_and_said_once(store, name, capfd):
     assert "2 runs" in capfd.readouterr().out
     assert runs(store, "verify", "aside=true") == 0
     said = capfd.readouterr().out
-    assert "2 runs verified: all files are what was stored" in said
+    assert "2 runs verified: all files match their checksums" in said
     (line,) = [line for line in said.splitlines() if line.startswith("ignored")]
     shown = line.removeprefix("ignored, not written by dmseg: ").split(", ")
     assert sorted(shown) == sorted(str(place / name) for place in places[:-1])
@@ -294,7 +294,7 @@ def test_prune_shows_first_and_removes_on_request(store, capfd):
     [
         (["nope"], "nope"),
         (["list", "colour=red"], "colour"),
-        (["show"], "2 fit"),
+        (["show"], "2 match"),
         (["show", "0000nothing"], "0000nothing"),
         (["list", "paths.results=/nowhere"], "/nowhere"),
     ],

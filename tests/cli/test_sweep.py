@@ -141,7 +141,7 @@ def test_different_results_folders_have_a_table_above_them(small_run, tmp_path, 
     words = [word for word in small_run if not word.startswith("paths.results")]
     words.append(f"paths.results={','.join(map(str, folders))}")
     assert main(["train", "-m", *words, "name=t"]) == 0, capfd.readouterr().err
-    assert f"the table of the sweep goes to {tmp_path / 'r'}" in capfd.readouterr().err
+    assert f"the table of the sweep is written to {tmp_path / 'r'}" in capfd.readouterr().err
     assert [row["same_as_row"] for row in table(tmp_path / "r")] == ["", "1"]
     assert [len(RunStore(folder).run_ids()) for folder in folders] == [1, 0]
 

@@ -1,0 +1,263 @@
+"""Reads the command line: finds the command and its options, and prints help.
+
+Overrides (``key=value``, ``+key=value``, ``~key``) are passed on unchanged; Hydra's grammar reads them later.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import NoReturn
+
+import click
+from click.shell_completion import shell_complete
+
+from dmseg import __version__
+from dmseg.cli.argv import checked
+from dmseg.cli.description import MULTIRUN, Command
+from dmseg.cli.extensions import use_extensions
+from dmseg.cli.registry import CLOSING, COMMANDS, COMPLETION, EXAMPLES, HELP_EXAMPLES, OTHER_KEYS, STATUS, SUMMARY
+from dmseg.errors import UserError
+
+HELP = ("-h", "--help")
+WIDTH = 100
+"""Most columns of a help text."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a command line asks for.
+
+    Attributes:
+        function: ``module:function``.
+        argv: the arguments of the function.
+    """
+
+    function: str
+    argv: list[str]
+
+
+def parse(argv: Sequence[str]) -> Call | None:
+    """Finds the function to call. Prints help or the version if the arguments ask for it, and then returns None.
+
+    Raises:
+        UserError: if a command, action or option does not exist.
+    """
+    root = build()
+    try:
+        with root.make_context("dmseg", list(argv) or ["--help"]) as context:
+            call: Call | None = root.invoke(context)
+            return call
+    except click.exceptions.Exit:
+        return None
+    except click.UsageError as error:
+        raise UserError(f"{error.format_message().rstrip('.')}; see 'dmseg --help'") from None
+
+
+def complete(instruction: str) -> int:
+    """Answers a shell that asks for the completion script, or for possible next words.
+
+    Args:
+        instruction: what click's scripts set, such as ``bash_source`` and ``bash_complete``.
+
+    Returns:
+        The exit status.
+    """
+    return shell_complete(build(), {}, "dmseg", "_DMSEG_COMPLETE", instruction)
+
+
+def build() -> click.Group:
+    """Builds the command line for click."""
+    version = _option(["--version"], "Show the version.", lambda ctx: f"dmseg {__version__}")
+    root = _Root("dmseg", params=[version, _help_option()], add_help_option=False)
+    for name, command in COMMANDS.items():
+        if command.actions:
+            group = _Actions(name, command)
+            for action, described in command.actions.items():
+                group.add_command(_Leaf(action, described))
+            root.add_command(group)
+        else:
+            root.add_command(_Leaf(name, command))
+    root.add_command(_HelpCommand())
+    return root
+
+
+class _Root(click.Group):
+    """``dmseg``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Checks the arguments of the command before click looks at them."""
+        if not ctx.resilient_parsing and not set(HELP) & set(args):
+            if args[0].startswith("-") and args[0] != "--version":
+                near = get_close_matches(args[0], ["--version", "--help"], n=1)
+                advice = f"did you mean '{near[0]}'?" if near else "options of a command follow its name"
+                raise UserError(f"there is no option 'dmseg {args[0]}'; {advice}")
+            if args[0] in COMMANDS:
+                args = [args[0], *checked(args[0], use_extensions(args[0], args[1:]))]
+        return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Finds a command by its name."""
+        if args[0] not in self.commands and not ctx.resilient_parsing:
+            _refuse(f"there is no command '{args[0]}'", args[0], self.commands)
+        return super().resolve_command(ctx, args)
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the help of dmseg."""
+        formatter.write_usage("dmseg", "COMMAND [OPTION]... [KEY=VALUE]...")
+        _write_text(formatter, SUMMARY)
+        _write_list(formatter, "Commands", [(name, str(command.short_help)) for name, command in self.commands.items()])
+        _write_options(ctx, formatter)
+        _write_list(formatter, "Exit status", STATUS)
+        _write_examples(formatter, EXAMPLES)
+        _write_text(formatter, CLOSING)
+        _write_text(formatter, f"Completion in bash: {COMPLETION} (in zsh zsh_source, in fish fish_source)")
+
+
+class _Actions(click.Group):
+    """A command that has actions."""
+
+    def __init__(self, name: str, command: Command) -> None:
+        super().__init__(name, params=[_help_option()], add_help_option=False, short_help=command.summary)
+        self.described = command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Fills in the action that is meant where none is named."""
+        if ctx.resilient_parsing:
+            return super().parse_args(ctx, args)
+        if self.described.default_action and (not args or "=" in args[0]):
+            args = [self.described.default_action, *args]
+        if not args:
+            usages = " or ".join(f"'dmseg {self.name} {action}'" for action in self.commands)
+            raise UserError(f"'dmseg {self.name}' needs an action: write {usages}")
+        return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Finds an action by its name."""
+        if args[0] not in self.commands and not ctx.resilient_parsing:
+            _refuse(f"'dmseg {self.name}' has no action '{args[0]}'", args[0], self.commands)
+        return super().resolve_command(ctx, args)
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the help of the command."""
+        formatter.write_usage(ctx.command_path, self.described.usage)
+        _write_text(formatter, self.described.text)
+        _write_list(formatter, "Actions", [(name, str(item.short_help)) for name, item in self.commands.items()])
+        _write_options(ctx, formatter)
+        _write_examples(formatter, [action.examples[0] for action in self.described.actions.values()])
+
+
+class _Leaf(click.Command):
+    """A command without actions, or an action."""
+
+    def __init__(self, name: str, command: Command) -> None:
+        params: list[click.Parameter] = [
+            click.Argument(["overrides"], nargs=-1, type=click.UNPROCESSED),
+            *(
+                click.Option(
+                    list(option.names),
+                    metavar=option.metavar,
+                    is_flag=option is MULTIRUN,
+                    expose_value=option is MULTIRUN,  # --config-dir is taken out of the arguments before
+                    help=option.meaning,
+                )
+                for option in command.options
+            ),
+            _help_option(),
+        ]
+        # Unknown options get here only beside --help: all others are refused before.
+        super().__init__(
+            name,
+            context_settings={"ignore_unknown_options": True},
+            callback=self._call,
+            params=params,
+            add_help_option=False,
+            short_help=command.summary,
+        )
+        self.described = command
+
+    def _call(self, overrides: tuple[str, ...], multirun: bool = False) -> Call:
+        return Call(self.described.sweep if multirun else self.described.function, list(overrides))
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the help of the command."""
+        formatter.write_usage(ctx.command_path, self.described.usage)
+        _write_text(formatter, self.described.text)
+        for section in self.described.sections:
+            _write_list(formatter, section.title, [(key.term, key.description) for key in section.keys])
+        if self.described.composes:
+            _write_text(formatter, OTHER_KEYS)
+        _write_options(ctx, formatter)
+        _write_examples(formatter, self.described.examples)
+
+
+class _HelpCommand(click.Command):
+    """``dmseg help``."""
+
+    def __init__(self) -> None:
+        words = click.Argument(["words"], nargs=-1)
+        summary = "Show the help of dmseg, of a command or of an action."
+        params = [words, _help_option()]
+        super().__init__("help", callback=self._show, params=params, add_help_option=False, short_help=summary)
+
+    def _show(self, words: tuple[str, ...]) -> None:
+        parse([*words, "--help"])
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the help of the command."""
+        formatter.write_usage(ctx.command_path, "[COMMAND [ACTION]]")
+        _write_text(formatter, str(self.short_help))
+        _write_options(ctx, formatter)
+        _write_examples(formatter, HELP_EXAMPLES)
+
+
+def _option(names: Sequence[str], meaning: str, show: Callable[[click.Context], str]) -> click.Option:
+    """An option that prints something and ends the command."""
+
+    def callback(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        if value and not ctx.resilient_parsing:
+            print(show(ctx))
+            ctx.exit()
+
+    return click.Option(list(names), is_flag=True, is_eager=True, expose_value=False, help=meaning, callback=callback)
+
+
+def _help_option() -> click.Option:
+    return _option(HELP, "Show this help.", _help_text)
+
+
+def _help_text(ctx: click.Context) -> str:
+    formatter = click.HelpFormatter(max_width=WIDTH)
+    ctx.command.format_help(ctx, formatter)
+    return formatter.getvalue().rstrip("\n")
+
+
+def _refuse(fault: str, name: str, known: Iterable[str]) -> NoReturn:
+    """Refuses a name, with the known one that is most like it."""
+    near = get_close_matches(name, known, n=1)
+    raise UserError(f"{fault}; did you mean '{near[0]}'?" if near else f"{fault}; choose from {', '.join(known)}")
+
+
+def _write_text(formatter: click.HelpFormatter, text: str) -> None:
+    formatter.write_paragraph()
+    formatter.write_text(text)
+
+
+def _write_list(formatter: click.HelpFormatter, title: str, rows: Sequence[tuple[str, str]]) -> None:
+    with formatter.section(title):
+        formatter.write_dl(rows)
+
+
+def _write_options(ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    options = [param for param in ctx.command.params if isinstance(param, click.Option)]
+    _write_list(formatter, "Options", [record for option in options if (record := option.get_help_record(ctx))])
+
+
+def _write_examples(formatter: click.HelpFormatter, examples: Iterable[tuple[str, str]]) -> None:
+    """Writes command lines, each on one line, so that they can be copied."""
+    with formatter.section("Examples"):
+        for command, meaning in examples:
+            formatter.write(f"  {command}\n      {meaning}\n")

@@ -1,0 +1,228 @@
+"""The commands of ``dmseg``: which function runs each, and what its help says."""
+
+from dataclasses import replace
+
+from dmseg.cli.actions import DATA_ACTIONS, RUNS_ACTIONS
+from dmseg.cli.description import Command, Key, Section, pick
+from dmseg.cli.keys import (
+    CV_TRAINING_SECTION,
+    DATA,
+    DATA_SECTION,
+    FOLDS_SECTION,
+    MODEL_SECTION,
+    PLUGINS,
+    PREPARED,
+    RAW_DATA,
+    RESULTS,
+    SWEEP_SECTION,
+    TABLE_DATA_SECTION,
+    TABLE_STUDY_SECTION,
+    TABLES_SECTION,
+    TRAINING_SECTION,
+    WHERE_SECTION,
+    WORKERS,
+)
+
+COMMANDS = {
+    "prepare": Command(
+        "Prepare a data set: raw files to arrays and folds.",
+        "Reads the raw files of one task, or of all tasks of a data set, and writes a prepared store. Phantoms are "
+        "generated where they are missing. The commands that train prepare what they need themselves.",
+        "dmseg.cli.commands:prepare",
+        (
+            Section(
+                "Data",
+                (
+                    DATA,
+                    Key("task", "NAME", "one task of the data set", "(all)"),
+                    *pick(DATA_SECTION, "data.root", "data.size"),
+                    Key(
+                        "data.slices_per_case", "N", "volumes only: at most N slices of a case, evenly spread", "(all)"
+                    ),
+                    Key(
+                        "data.labels_only",
+                        "BOOL",
+                        "volumes only: count slices from the labels and store nothing",
+                        "false",
+                    ),
+                    RAW_DATA,
+                    PREPARED,
+                ),
+            ),
+            FOLDS_SECTION,
+            Section("Work", (Key("workers", "N", "cases prepared at the same time", "1"), PLUGINS)),
+        ),
+        (
+            ("dmseg prepare data=lidc data.root=lidc workers=4", "prepare LIDC from the folder lidc"),
+            ("dmseg prepare data=kits data.labels_only=true", "count the slices that show a tumour"),
+        ),
+    ),
+    "train": Command(
+        "Train and score one run; with -m a sweep.",
+        "Trains one network on one fold, scores it on the validation cases, and prints the mean scores. A run that is "
+        "already stored is not trained again. With -m, keys may have several values (labels=majority,uniform): one "
+        "run is trained for each combination, and a table is printed and written.",
+        "dmseg.cli.commands:train",
+        (DATA_SECTION, MODEL_SECTION, TRAINING_SECTION, FOLDS_SECTION, WHERE_SECTION, SWEEP_SECTION),
+        (
+            ("dmseg train data=lidc data.root=lidc labels=uniform model=unet_mobilenetv2 fold=0", "one run"),
+            (
+                "dmseg train -m data=phantom task=kidney-1 profile=demo labels=majority,uniform fold=0,1 name=labels",
+                "a sweep of four runs",
+            ),
+        ),
+        sweep="dmseg.cli.sweep:train",
+    ),
+    "cv": Command(
+        "Train and score all folds; with -m a sweep.",
+        "Trains one configuration on all folds and prints the mean scores over the validation cases of all folds. With "
+        "-m, keys may have several values: all folds are trained for each combination, and a table is printed and "
+        "written.",
+        "dmseg.cli.commands:cv",
+        (DATA_SECTION, MODEL_SECTION, CV_TRAINING_SECTION, FOLDS_SECTION, WHERE_SECTION, SWEEP_SECTION),
+        (
+            ("dmseg cv data=phantom task=kidney-1 labels=uniform profile=demo", "five runs, one for each fold"),
+            ("dmseg cv -m data=phantom task=kidney-1 profile=demo loss=ce,ce_dml1 workers=4", "compare two losses"),
+        ),
+        sweep="dmseg.cli.sweep:cv",
+    ),
+    "reproduce": Command(
+        "Run what a table needs, then write it; or draw a figure.",
+        "Trains and scores the runs that a table of the paper needs and the store lacks, then writes the table as "
+        "Markdown, LaTeX and CSV. figure= draws a figure instead. What the columns of a table compare cannot be set.",
+        "dmseg.cli.tables:reproduce",
+        (
+            replace(TABLES_SECTION, keys=(*TABLES_SECTION.keys, Key("figure", "NAME", "a figure: 1 or soft-labels"))),
+            TABLE_DATA_SECTION,
+            TABLE_STUDY_SECTION,
+            WHERE_SECTION,
+        ),
+        (
+            ("dmseg reproduce table=2 data=phantom profile=demo", "Table 2 on generated data, in minutes"),
+            ("dmseg reproduce figure=soft-labels paths.results=results", "why soft labels need other losses"),
+        ),
+    ),
+    "table": Command(
+        "Write a table from the runs that are there.",
+        "Writes a table from finished runs and trains nothing. Cells without finished runs stay empty.",
+        "dmseg.cli.tables:table",
+        (
+            TABLES_SECTION,
+            Section(
+                "Export", (Key("from", "FOLDER", "an export to read instead of a store; takes no other overrides"),)
+            ),
+            TABLE_DATA_SECTION,
+            TABLE_STUDY_SECTION,
+            Section("Files", (WORKERS, RESULTS, PLUGINS)),
+        ),
+        (
+            ("dmseg table table=2 data=phantom profile=demo", "Table 2 as far as it is done"),
+            ("dmseg table table=2 from=export", "Table 2 from the export in the folder export"),
+        ),
+    ),
+    "plan": Command(
+        "Show what a table needs and how much is done.",
+        "Prints for each table the number of experiments and runs, how many are done, running, failed and missing, and "
+        "an estimate of the hours left. It writes nothing and needs no data.",
+        "dmseg.cli.tables:plan",
+        (TABLES_SECTION, TABLE_DATA_SECTION, TABLE_STUDY_SECTION, Section("Files", (WORKERS, RESULTS, PLUGINS))),
+        (
+            ("dmseg plan tables=all", "all tables of the paper"),
+            ("dmseg plan table=2 data=phantom profile=demo", "Table 2 on generated data"),
+        ),
+    ),
+    "data": Command(
+        "Show or verify data sets: data status, data verify.",
+        "Shows which data sets are there, or verifies prepared stores.",
+        actions=DATA_ACTIONS,
+    ),
+    "runs": Command(
+        "List, show, verify or remove runs.",
+        "Works on the run store alone, without data or configuration. 'dmseg runs' means 'dmseg runs list'.",
+        actions=RUNS_ACTIONS,
+        default_action="list",
+    ),
+    "export-results": Command(
+        "Export scores and configurations of runs.",
+        "Copies the finished runs of some tables, or of a whole results folder, to a folder that can be shared. Paths "
+        "and names of accounts and machines are left out.",
+        "dmseg.cli.exchange:export_results",
+        (
+            Section(
+                "Export",
+                (
+                    Key("to", "FOLDER", "the folder to export to"),
+                    Key("weights", "BOOL", "also export weights and predictions", "false"),
+                ),
+            ),
+            TABLES_SECTION,
+            TABLE_DATA_SECTION,
+            TABLE_STUDY_SECTION,
+            Section("Files", (RESULTS, PLUGINS)),
+        ),
+        (
+            ("dmseg export-results tables=2 data=phantom profile=demo to=export", "the runs of Table 2"),
+            ("dmseg export-results paths.results=results/lidc to=export weights=true", "all runs of a results folder"),
+        ),
+    ),
+    "import-results": Command(
+        "Import the runs of an export.",
+        "Copies the runs of an export into a results folder, where they count for tables and stay marked as imported.",
+        "dmseg.cli.exchange:import_results",
+        (
+            Section(
+                "Import",
+                (
+                    Key("from", "FOLDER", "the export"),
+                    Key("paths.results", "FOLDER", "the results folder"),
+                ),
+            ),
+        ),
+        (
+            ("dmseg import-results from=export paths.results=results/lidc", "into results/lidc"),
+            (
+                "dmseg import-results from=/media/export paths.results=results/shared",
+                "into a folder for several studies",
+            ),
+        ),
+        composes=False,
+    ),
+}
+"""The commands, in the order of the help."""
+
+SUMMARY = "Train and compare segmentation networks on soft labels, and reproduce the tables of Dice Semimetric Losses."
+"""What the help of ``dmseg`` begins with."""
+
+STATUS = (
+    ("0", "done"),
+    ("1", "a run failed, or something is damaged"),
+    ("2", "the command, the configuration or the data are wrong"),
+    ("129, 130, 143", "stopped by SIGHUP, Ctrl-C or SIGTERM"),
+)
+"""Exit statuses and what they mean."""
+
+EXAMPLES = (
+    ("dmseg reproduce table=2 data=phantom profile=demo", "Table 2 on generated data, in minutes"),
+    ("dmseg train data=lidc data.root=lidc labels=uniform fold=0", "one training on soft labels"),
+    ("dmseg help runs verify", "the help of an action"),
+)
+"""Examples in the help of ``dmseg``."""
+
+HELP_EXAMPLES = (
+    ("dmseg help train", "the same as 'dmseg train --help'"),
+    ("dmseg help runs verify", "the same as 'dmseg runs verify --help'"),
+)
+"""Examples in the help of ``dmseg help``."""
+
+CLOSING = (
+    "Keys are Hydra overrides (key=value, +key=value, ~key); 'dmseg COMMAND --help' lists those of a command. Ctrl-C, "
+    "SIGTERM and SIGHUP stop a command: finished runs and the state of a training are kept, and the same command "
+    "resumes. A second signal stops at once."
+)
+"""What the help of ``dmseg`` says about keys and signals."""
+
+COMPLETION = 'eval "$(_DMSEG_COMPLETE=bash_source dmseg)"'
+"""The command that turns completion on in bash."""
+
+OTHER_KEYS = "All other keys of the configuration can be set in the same way; configs/config.yaml lists them."
+"""What follows the keys of commands that read the configuration."""
