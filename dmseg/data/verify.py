@@ -51,6 +51,4 @@ def verify_store(folder: Path) -> list[str]:
 
 def describe_store(folder: Path) -> str:
     """Says whether an intact store is sealed."""
-    return (
-        "intact" if is_sealed(folder) else "intact, not sealed yet (written by an earlier version; training seals it)"
-    )
+    return "whole" if is_sealed(folder) else "whole, not sealed yet (written by an earlier version; training seals it)"

@@ -118,7 +118,7 @@ def test_verify(small_run, store, tmp_path, capsys):
     told = capsys.readouterr().out.splitlines()
     assert told[0] == f"{store / 'images.npy'} is damaged (its checksum does not match)"
     assert told[1].startswith(f"{folds} has been edited or damaged: ")
-    assert told[2].startswith(f"{other} is intact, not sealed yet")
+    assert told[2].startswith(f"{other} is whole, not sealed yet")
     assert told[3:] == ["1 of 2 stores are whole"]
     assert main(["data", "verify", "data=lits", prepared]) == 2
     assert "has no such prepared store" in capsys.readouterr().err

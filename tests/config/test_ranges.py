@@ -133,7 +133,7 @@ def test_crops_fit_into_the_slice(extent, share, edge):
 @pytest.mark.parametrize("extent", [1, 8, 15])
 def test_slices_below_the_smallest_crop(extent):
     assert crop_edge(extent, 1.0) == extent
-    with pytest.raises(ValueError, match=f"crops are at least 16 pixels wide, but the slice has {extent}"):
+    with pytest.raises(ValueError, match=f"crops are at least 16 pixels wide, but the slice is only {extent}"):
         crop_edge(extent, 0.9)
 
 

@@ -120,7 +120,7 @@ def test_a_file_that_does_not_fit_is_an_error(tmp_path):
     whole = contiguous_folds(cases, 5)
     for content, words in (
         ([["p0", "p1", "p1"], *whole[1:]], "p1 is listed twice"),
-        ([["p0", "p1", "p2"], *whole[1:]], "p2 is there twice"),
+        ([["p0", "p1", "p2"], *whole[1:]], "p2 is listed twice"),
         ([whole[0] + whole[1], *whole[2:]], "has 4 folds instead of 5"),
         ([[], whole[0] + whole[1], *whole[2:]], "is damaged .*none empty"),
         ({"p0": 1}, "is damaged"),

@@ -181,7 +181,7 @@ def test_wrong_options_and_labels(tmp_path):
         label = labels(None).astype(dtype)
         label[0, 0, 0] = value
         save_nifti(root / "Training Batch 1/segmentation-0.nii.gz", label)
-        with pytest.raises(UserError, match=rf"segmentation-0\.nii\.gz holds the label {shown}"):
+        with pytest.raises(UserError, match=rf"segmentation-0\.nii\.gz has the label {shown}"):
             read(LitsAdapter(root))
     save_nifti(root / "Training Batch 1/segmentation-0.nii.gz", labels(None), np.float64)
     assert len(read(LitsAdapter(root))[1]) == 3, "whole numbers may be stored as floats"

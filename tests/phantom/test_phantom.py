@@ -417,7 +417,7 @@ def test_a_folder_with_other_files_is_never_replaced(tmp_path: Path):
         ({"cases": {"liver": 2}}, "'liver'"),
         ({"cases": {"kidney": -2}}, "kidney cases is -2"),
         ({"cases": {"kidney": 1.5}}, r"kidney cases is 1\.5"),
-        ({"cases": {"kidney": 0}}, "no case at all"),
+        ({"cases": {"kidney": 0}}, "would have no cases"),
         ({"cases": 10}, "data.phantom.cases is 10; name each data set"),
     ],
 )
