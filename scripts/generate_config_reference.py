@@ -56,17 +56,19 @@ class Line(NamedTuple):
 
 def configuration() -> str:
     """Returns the page."""
-    meanings = dict(_meanings(Settings))
-    parts = [INTRO, "## General keys", _table(_lines(CONFIGS / "config.yaml"), "", meanings, skip=("defaults", "distill"))]
+    general = {line.key: line.comment for line in _lines(CONFIGS / "config.yaml") if line.comment}
+    meanings = dict(_meanings(Settings)) | general
+    parts = [INTRO, "## General keys", _table(_lines(CONFIGS / "config.yaml"), "", meanings, skip=("defaults",))]
     for group, purpose in GROUPS.items():
         files = sorted((CONFIGS / group).glob("*.yaml"))
         default = re.search(rf"^  - {group}: (\w+)", (CONFIGS / "config.yaml").read_text(), re.MULTILINE)
         names = ", ".join(f"`{path.stem}`" for path in files)
         parts += [f"## {group}", f"{purpose} Default: `{group}={default[1] if default else 'null'}`. Choices: {names}."]
-        shared = {line.key: line.comment for path in reversed(files) for line in _lines(path) if line.comment}
+        shared = {line.key: line.comment for path in files for line in _lines(path) if line.comment}
         for path in files:
-            prefix = "" if "@package _global_" in path.read_text() else f"{group}."
-            known = {f"{prefix}{key}": comment for key, comment in shared.items()} | meanings
+            is_global = "@package _global_" in path.read_text(encoding="utf-8")
+            prefix = "" if is_global else f"{group}."
+            known = meanings if is_global else {f"{prefix}{key}": text for key, text in shared.items()} | meanings
             parts += [f"### {group}={path.stem}", _header(path), _table(_lines(path), prefix, known, skip=("defaults",))]
     parts += ["## table", "`table=NAME` chooses a table; its file cannot be overridden.", _tables()]
     return "\n\n".join(part.rstrip() for part in parts if part) + "\n"
@@ -94,16 +96,22 @@ def _header(path: Path) -> str:
             break
         if "@package" not in text:
             lines.append(text.removeprefix("#").strip())
+    base = re.search(r"^defaults:\n  - (\w+)\n  - _self_", path.read_text(encoding="utf-8"), re.MULTILINE)
+    if base:
+        lines.append(f"All other keys are those of `{path.parent.name}={base[1]}`.")
     return " ".join(lines)
 
 
 def _table(lines: Iterator[Line], prefix: str, meanings: Mapping[str, str], skip: tuple[str, ...]) -> str:
-    rows = [
-        f"| `{prefix}{line.key}` | {f'`{line.value}`' if line.value else ''} "
-        f"| {_cell(line.comment or meanings.get(f'{prefix}{line.key}', ''))} |"
-        for line in lines
-        if line.key.partition(".")[0] not in skip
-    ]
+    rows = []
+    for line in lines:
+        if line.key.partition(".")[0] in skip:
+            continue
+        referred = re.fullmatch(r"\$\{([\w.]+)\}", line.value)
+        meaning = line.comment or meanings.get(f"{prefix}{line.key}") or (f"see `{referred[1]}`" if referred else "")
+        if line.value or meaning:
+            value = f"`{line.value}`" if line.value else ""
+            rows.append(f"| `{prefix}{line.key}` | {value} | {_cell(meaning)} |")
     return "\n".join(["| key | value | meaning |", "| --- | --- | --- |", *rows])
 
 
