@@ -1,6 +1,6 @@
 """Writes docs/reference/configuration.md from the files in configs/ and the docstrings of the typed settings.
 
-    python scripts/generate_config_reference.py
+python scripts/generate_config_reference.py
 """
 
 import dataclasses
@@ -69,7 +69,11 @@ def configuration() -> str:
             is_global = "@package _global_" in path.read_text(encoding="utf-8")
             prefix = "" if is_global else f"{group}."
             known = meanings if is_global else {f"{prefix}{key}": text for key, text in shared.items()} | meanings
-            parts += [f"### {group}={path.stem}", _header(path), _table(_lines(path), prefix, known, skip=("defaults",))]
+            parts += [
+                f"### {group}={path.stem}",
+                _header(path),
+                _table(_lines(path), prefix, known, skip=("defaults",)),
+            ]
     parts += ["## table", "`table=NAME` chooses a table; its file cannot be overridden.", _tables()]
     return "\n\n".join(part.rstrip() for part in parts if part) + "\n"
 

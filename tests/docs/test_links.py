@@ -1,5 +1,6 @@
 """Links within the documentation lead somewhere, and every page can be reached."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -61,7 +62,27 @@ def mentioned(path: Path):
     return re.findall(r"(?<![\w/.])(?:docs/[\w/-]+\.md|(?:data|results)/README\.md)", path.read_text(encoding="utf-8"))
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_code_that_links_name_is_in_the_file(page):
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"\[`(\w+)`\]\(([^)#]+\.py)\)", text)
+    assert [item for item in named if not re.search(rf"\b{item[0]}\b", (page.parent / item[1]).read_text())] == []
+
+
+def test_the_site_rewrites_links_to_pages_outside_docs():
+    spec = importlib.util.spec_from_file_location("conf", REPO / "docs" / "conf.py")
+    conf = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(conf)
+    text = "[a](../../data/README.md#x) [`b`](../../dmseg/errors.py) [c](../extending.md) [d](https://e.org) ![f](g.png) [h](#i)"
+    page = "[a](../reference/data.md#x) `b` [c](../extending.md) [d](https://e.org) ![f](g.png) [h](#i)"
+    assert conf.resolve_links(text, "docs/how-to", "how-to/x.md") == page
+    assert conf.resolve_links("[a](docs/index.md) [b](SECURITY.md)", "", "project/contributing.md") == (
+        "[a](../index.md) [b](security.md)"
+    )
+    assert all((REPO / name).is_file() and (REPO / "docs" / page).is_file() for name, page in conf.INCLUDED.items())
+
+
 def test_the_checks_find_what_is_broken(tmp_path):
-    page = "# A title: `x`\n[a](b.md#c) ![d](e.png) `[f](g)`\n```\n[h](i)\n```\n<img src=\"j\">\n## A title: `x`\n"
+    page = '# A title: `x`\n[a](b.md#c) ![d](e.png) `[f](g)`\n```\n[h](i)\n```\n<img src="j">\n## A title: `x`\n'
     assert links(page) == ["b.md#c", "e.png", "j"]
     assert anchors(page) == ["a-title-x", "a-title-x-1"]
