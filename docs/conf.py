@@ -77,7 +77,7 @@ def on_include(app: Any, path: Path, page: str, content: list[str]) -> None:  # 
 
 
 def on_docstring(app: Any, kind: str, name: str, of: object, options: Any, lines: list[str]) -> None:  # noqa: ANN401
-    """Escapes what is plain text in our docstrings but markup in reStructuredText: shapes ``(*spatial)`` and ``|x|``."""
+    """Escapes plain text of docstrings that is markup in reStructuredText: shapes ``(*spatial)`` and ``|x|``."""
     lines[:] = [re.sub(r"(``.*?``)|([*|])", lambda found: found[1] or f"\\{found[2]}", line) for line in lines]
 
 
