@@ -20,6 +20,8 @@ myst_heading_anchors = 4
 html_theme = "furo"
 html_title = f"dmseg {release}"
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -42,7 +44,7 @@ INCLUDED = {
 def resolve_links(text: str, folder: str, page: str) -> str:
     """Rewrites the links of a text for the page of the site on which it appears.
 
-    Links to pages of the repository lead to the pages that include them, and links to other files keep only their text.
+    Links to pages of the repository lead to the pages that include them, and links to other files become their names.
 
     Args:
         text: Markdown.
@@ -58,7 +60,7 @@ def resolve_links(text: str, folder: str, page: str) -> str:
         path = posixpath.normpath(posixpath.join(folder, path))
         path = f"docs/{INCLUDED[path]}" if path in INCLUDED else path
         if not path.startswith("docs/"):
-            return label
+            return label if label.strip("`") == path else f"{label} (`{path}`)"
         path = posixpath.relpath(path, posixpath.dirname(f"docs/{page}"))
         return f"[{label}]({path}#{anchor})" if anchor else f"[{label}]({path})"
 

@@ -2,7 +2,8 @@
 
 - ``python`` blocks are executed, those of one page in order and with the same names.
 - ``bash`` blocks: every ``dmseg`` command must compose, that of one table down to the runs behind its
-  cells; ``make`` targets must exist, and the ``dmseg`` commands behind them compose too. Programs of others are listed in `OTHERS`.
+  cells; ``make`` targets must exist, and the ``dmseg`` commands behind them compose too. Other programs
+  are listed in `OTHERS`.
 - ``<!-- run: key=value ... -->`` above a ``bash`` block: its commands are carried out, with these overrides added.
 - Blocks without a language, and those of other languages, show files or output.
 - Commands within the text (`` `dmseg plan table=2` ``) must compose as well.

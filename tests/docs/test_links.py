@@ -75,7 +75,7 @@ def test_the_site_rewrites_links_to_pages_outside_docs():
     text = (
         "[a](../../data/README.md#x) [`b`](../../dmseg/errors.py) [c](../extending.md) [d](https://e.org) ![f](g.png)"
     )
-    page = "[a](../reference/data.md#x) `b` [c](../extending.md) [d](https://e.org) ![f](g.png)"
+    page = "[a](../reference/data.md#x) `b` (`dmseg/errors.py`) [c](../extending.md) [d](https://e.org) ![f](g.png)"
     assert conf.resolve_links(text, "docs/how-to", "how-to/x.md") == page
     assert conf.resolve_links("[a](docs/index.md) [b](SECURITY.md)", "", "project/contributing.md") == (
         "[a](../index.md) [b](security.md)"
