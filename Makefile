@@ -20,7 +20,7 @@ INSTALL = $(if $(filter uv,$(INSTALLER)),VIRTUAL_ENV=$(VENV) $(BIN)/uv pip insta
 OVERRIDES = $(if $(DATA),data=$(DATA)) profile=$(PROFILE) $(if $(DATA_ROOT),'data.root=$(subst ','\'',$(DATA_ROOT))') $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo demo-all test chaos fuzz test-slurm lint format build clean reproduce-figure1 reproduce-methods reproduce-tables
+.PHONY: help setup lock demo demo-all test chaos fuzz test-slurm lint format docs build clean reproduce-figure1 reproduce-methods reproduce-tables
 
 help: ## show this
 	@grep -E '^[a-z0-9%-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
@@ -75,6 +75,14 @@ lint: $(READY) ## ruff and mypy
 format: $(READY) ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/.docs-ready ## the documentation as a website, in build/docs
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo build/docs/index.html
+
+$(VENV)/.docs-ready: $(READY)
+	$(INSTALL) '.[docs]'
+	touch $(VENV)/.docs-ready
 
 build: $(READY) ## the wheel
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

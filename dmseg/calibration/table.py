@@ -6,7 +6,7 @@ classes the estimate depends on one number, the foreground probability p. `BetaT
 nodes and interpolates between them: 1/100 of the time, at most 3e-4 off (measured by ``python bench/kde.py``).
 
 The table is built in three steps: compute the estimate at equally spaced edges, put more nodes into the intervals where
-it curves, and compute it at these nodes. ``docs/calibration.md`` has a figure of the nodes and the estimate.
+it curves, and compute it at these nodes. ``docs/how-to/calibration.md`` has a figure of the nodes and the estimate.
 """
 
 import math

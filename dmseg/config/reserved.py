@@ -4,7 +4,7 @@ from dmseg.errors import UserError
 
 _ADVICE = {
     "launcher": "say where runs are trained with workers=4 or launcher=slurm",
-    "sweeper": "write the values of each key (labels=majority,uniform), or let a wandb agent choose (docs/sweeps.md)",
+    "sweeper": "write the values of each key (labels=majority,uniform), or use a wandb agent (docs/how-to/sweeps.md)",
     "sweep": "paths.results=FOLDER is where runs go, and name=NAME names the table of a sweep",
     "run": "paths.results=FOLDER is where runs go",
 }

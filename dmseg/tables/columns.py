@@ -47,8 +47,8 @@ SCORES = {
         factor=1.0,
         digits=3,
         lower_is_better=True,
-        note="GED is the squared generalised energy distance of a method's samples (docs/methods.md) to the raters' "
-        "own annotations, d = 1 - IoU: a number between 0 and 2, not a percentage; lower is better.",
+        note="GED is the squared generalised energy distance of a method's samples (docs/explanation/methods.md) to "
+        "the raters' own annotations, d = 1 - IoU: a number between 0 and 2, not a percentage; lower is better.",
     ),
     "raters": Score("# Raters", unit="count", factor=1.0, digits=0),
 }

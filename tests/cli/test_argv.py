@@ -28,8 +28,8 @@ from dmseg.errors import UserError
         ("--workers", "key=value"),
         ("hydra/launcher=joblib", "workers=4 or launcher=slurm"),
         ("hydra.launcher.n_jobs=4", "workers=4 or launcher=slurm"),
-        ("hydra/sweeper=optuna", "docs/sweeps.md"),
-        ("hydra.sweeper.params={a:1}", "docs/sweeps.md"),
+        ("hydra/sweeper=optuna", "docs/how-to/sweeps.md"),
+        ("hydra.sweeper.params={a:1}", "docs/how-to/sweeps.md"),
         ("hydra.sweep.dir=/x", "name=NAME"),
         ("hydra.run.dir=/x", "paths.results"),
         ("+hydra.callbacks.x._target_=os.system", "leave it out"),
@@ -95,7 +95,7 @@ def test_a_flag_is_never_taken_for_a_value():
 
 def test_the_documented_agent_calls_train_with_words_that_are_composed():
     utils = pytest.importorskip("wandb.sdk.launch.sweeps.utils")
-    page = (Path(__file__).parents[2] / "docs" / "sweeps.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "sweeps.md").read_text()
     sweep = yaml.safe_load(re.search(r"```yaml\n(.*?)```", page, re.DOTALL)[1])
     assert sweep["command"][:2] == ["dmseg", "train"]
     assert sweep["command"][-1] == "${args_no_hyphens}"

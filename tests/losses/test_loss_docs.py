@@ -1,4 +1,4 @@
-"""The examples of docs/losses.md run, and the script that searches for rho finds what is known."""
+"""The examples of docs/how-to/losses.md run, and the script that searches for rho finds what is known."""
 
 import importlib.util
 import re
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 REPO = Path(__file__).parents[2]
-BLOCKS = re.findall(r"```python\n(.*?)```", (REPO / "docs" / "losses.md").read_text(), flags=re.DOTALL)
+BLOCKS = re.findall(r"```python\n(.*?)```", (REPO / "docs" / "how-to" / "losses.md").read_text(), flags=re.DOTALL)
 
 
 def test_there_are_examples():
@@ -18,7 +18,7 @@ def test_there_are_examples():
 @pytest.mark.parametrize("block", BLOCKS, ids=["torch", "monai", "lightning", "smp"])
 def test_example(block):
     torch.manual_seed(0)
-    exec(compile(block, "docs/losses.md", "exec"), {"__name__": "example"})
+    exec(compile(block, "docs/how-to/losses.md", "exec"), {"__name__": "example"})
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The table of losses in docs/losses.md says what the code does."""
+"""The table of losses in docs/how-to/losses.md says what the code does."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ LIBRARY = {name: getattr(dmseg.losses, name) for name in dmseg.losses.__all__}
 FREE = {"alpha": 0.7, "beta": 0.3, "gamma": 2.0}
 ROWS = [
     [cell.strip() for cell in line.strip("|").split("|")]
-    for line in (Path(__file__).parents[2] / "docs" / "losses.md").read_text().splitlines()
+    for line in (Path(__file__).parents[2] / "docs" / "how-to" / "losses.md").read_text().splitlines()
     if re.match(r"\| `\w+Loss\(", line)
 ]
 PREDICTIONS = torch.linspace(0, 1, 201, dtype=torch.float64).clamp(1e-12, 1 - 1e-12)
