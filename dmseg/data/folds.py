@@ -194,7 +194,7 @@ def load_folds(store: Path, cases: Sequence[str], settings: FoldSettings, write:
     content = read_split_file(path)
     try:
         stored: list[list[str]] = parse_json(content)
-        FOLDS(stored, "it")
+        FOLDS(stored, "folds")
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); restore it, or delete it to make a new split") from None
     _check_stored(path, stored, cases, fold_count(settings))

@@ -100,7 +100,7 @@ def list_of(inner: Check, unique: bool = False, least: int = 0) -> Check:
 
     def check(value: object, where: str) -> None:
         if not isinstance(value, list | tuple) or len(value) < least:
-            raise _refuse(value, where, f"a list of at least {least}" if least else "a list")
+            raise _refuse(value, where, f"a list with at least {least} item{'s' * (least > 1)}" if least else "a list")
         for index, item in enumerate(value):
             inner(item, f"{where}[{index}]")
         if unique and len(set(value)) < len(value):

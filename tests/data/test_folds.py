@@ -122,7 +122,10 @@ def test_a_file_that_does_not_fit_is_an_error(tmp_path):
         ([["p0", "p1", "p1"], *whole[1:]], "p1 is listed twice"),
         ([["p0", "p1", "p2"], *whole[1:]], "p2 is listed twice"),
         ([whole[0] + whole[1], *whole[2:]], "has 4 folds instead of 5"),
-        ([[], whole[0] + whole[1], *whole[2:]], "is damaged .*none empty"),
+        (
+            [[], whole[0] + whole[1], *whole[2:]],
+            r"is damaged \(folds\[0\] is \[\], but must be a list with at least 1 item\)",
+        ),
         ({"p0": 1}, "is damaged"),
         ([1, 2], "is damaged"),
         ([["p0", 1], *whole[1:]], "is damaged"),
