@@ -81,7 +81,7 @@ docs: $(VENV)/.docs-ready ## the documentation as a website, in build/docs
 	@echo build/docs/index.html
 
 $(VENV)/.docs-ready: $(READY)
-	$(INSTALL) '.[docs]'
+	$(INSTALL) --no-build-isolation -e '.[docs]'
 	touch $(VENV)/.docs-ready
 
 build: $(READY) ## the wheel
