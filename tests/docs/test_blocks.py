@@ -22,7 +22,9 @@ from doc_pages import PAGES, REPO, blocks, name, prose
 
 from dmseg.cli.argv import MULTIRUN, checked
 from dmseg.cli.expand import expand
-from dmseg.cli.main import COMMANDS, main
+from dmseg.cli.extensions import use_extensions
+from dmseg.cli.main import main
+from dmseg.cli.registry import COMMANDS
 from dmseg.cli.tables import split_tables
 from dmseg.config.compose import compose_settings
 from dmseg.report.figures import FIGURES
@@ -108,7 +110,7 @@ def check(argv):
         return
     command, words = argv[0], argv[1:]
     assert command in COMMANDS
-    words = checked(command, words)
+    words = checked(command, use_extensions(command, words))
     if set(MULTIRUN) & set(words):
         overrides = [word for word in words if word not in MULTIRUN and not word.startswith("name=")]
         combinations = expand(overrides).combinations()
@@ -157,7 +159,10 @@ def nowhere(tmp_path, monkeypatch):
     """A folder without data, where planning is all that a table can do."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
+    (tmp_path / "examples").symlink_to(REPO / "examples")
     yield tmp_path
+    use_extensions("train", [])
+    (tmp_path / "examples").unlink()
     assert not [path for path in tmp_path.rglob("*") if path.is_file()], "composing must write nothing"
 
 
