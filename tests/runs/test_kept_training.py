@@ -264,7 +264,7 @@ def test_a_teacher_does_not_shift_the_dropout_of_its_student(small_run, monkeypa
     losses = []
     build = distill.build_model
     for draws in (0, 7):
-        monkeypatch.setattr(distill, "build_model", lambda *words, n=draws: (build(*words), torch.rand(n))[0])
+        monkeypatch.setattr(distill, "build_model", lambda n=draws, **arguments: (build(**arguments), torch.rand(n))[0])
         execute(run)
         losses.append(pd.read_csv(folder(run) / "history.csv")["loss"].tolist())
         shutil.rmtree(folder(run))
