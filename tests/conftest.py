@@ -98,11 +98,9 @@ def write_qubiq_case(folder, cohort, raters, tasks, rng, size=40, trailing=False
             save_nifti(path, mask[..., None] if trailing else mask, np.uint8)
 
 
-@pytest.fixture
-def qubiq_tree(tmp_path):
-    """A small QUBIQ: 12 cases each, Training and Validation, all four data sets."""
+def write_qubiq_tree(root):
+    """Writes a small QUBIQ: 12 cases each, Training and Validation, all four data sets."""
     rng = np.random.default_rng(0)
-    root = tmp_path / "qubiq"
     for cohort, raters, tasks in (("prostate", 6, 2), ("brain-growth", 7, 1), ("brain-tumor", 3, 3), ("kidney", 3, 1)):
         for number in range(1, 13):
             part = "Training" if number <= 9 else "Validation"
@@ -111,6 +109,20 @@ def qubiq_tree(tmp_path):
     for task in (1, 2):
         (root / "prostate" / "Training" / "case09" / f"task{task:02d}_seg03.nii.gz").unlink()
     return root
+
+
+@pytest.fixture
+def qubiq_tree(tmp_path):
+    """A small QUBIQ (`write_qubiq_tree`) that the test may change."""
+    return write_qubiq_tree(tmp_path / "qubiq")
+
+
+@pytest.fixture(scope="session")
+def shared_qubiq(tmp_path_factory):
+    """Overrides that read a small QUBIQ that no test changes, and prepare it once."""
+    place = tmp_path_factory.mktemp("shared")
+    root = write_qubiq_tree(place / "qubiq")
+    return [f"data.root='{root}'", "data.size=32", f"paths.prepared='{place / 'prepared'}'"]
 
 
 def write_lidc(root, patients, rng, size=32, slices=(1,)):
@@ -175,15 +187,12 @@ def small_run(tmp_path, lidc_tree):
 
 
 @pytest.fixture
-def plan(tmp_path, qubiq_tree):
+def plan(tmp_path, shared_qubiq):
     """Table 2 of two tasks that share twelve patients, and one of twelve others."""
     from dmseg.tables.planning import TablePlanner
     from dmseg.tables.spec import read_spec
 
-    overrides = [
-        f"data.root='{qubiq_tree}'", "data.size=32", "model=unet_tiny",
-        f"paths.prepared='{tmp_path / 'prepared'}'", f"paths.results='{tmp_path / 'results'}'",
-    ]  # fmt: skip
+    overrides = [*shared_qubiq, "model=unet_tiny", f"paths.results='{tmp_path / 'results'}'"]
     full = TablePlanner(["data=qubiq", *overrides], [read_spec("2")]).plan()[0]
     kept = ("prostate-1", "prostate-2", "kidney-1")
     return dataclasses.replace(full, rows=tuple(row for row in full.rows if row.task.name in kept))

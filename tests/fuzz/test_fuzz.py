@@ -12,7 +12,7 @@ from fuzz.harness import Bench, generator
 
 KINDS = ("nifti", "png", "layouts", "masks", "stores", "runs", "exports", "settings", "splits", "weights")
 CHUNKS = 2
-INPUTS = int(os.environ.get("FUZZ_INPUTS", "40"))
+INPUTS = int(os.environ.get("FUZZ_INPUTS", "31"))
 HINT = "FUZZ_ONLY=KIND:NUMBER tries one of them, FUZZ_KEEP=FOLDER writes them to a folder"
 
 
