@@ -90,7 +90,7 @@ def test_weights_that_cannot_be_used(tmp_path):
 
 
 def test_unknown_names_are_plain_errors():
-    with pytest.raises(UserError, match=r"timm encoder resnet5\) cannot be built"):
+    with pytest.raises(UserError, match="Unet on timm's resnet5 cannot be built"):
         build_model(**settings("unet_tiny", "model.encoder=resnet5").arguments, in_channels=1)
     with pytest.raises(UserError, match=r"model\.architecture 'UNetty' is not one of"):
         build_model(**settings("unet_tiny", "model.architecture=UNetty").arguments, in_channels=1)

@@ -90,8 +90,8 @@ def seen(monkeypatch):
             note(None, "backward")
             return gradient
 
-    def watched(*arguments):
-        network = build_model(*arguments)
+    def watched(**arguments):
+        network = build_model(**arguments)
         network.register_forward_pre_hook(lambda module, _: note(module, "train" if module.training else "eval"))
         network.register_forward_hook(lambda module, _, output: Probe.apply(output))
         return network
