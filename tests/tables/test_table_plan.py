@@ -65,7 +65,7 @@ def test_only_what_the_tables_are_about_is_read():
 
 def test_rows_of_a_table_about_other_data(small_run):
     spec = TableSpec("7", "none", "comparison", blocks=(Block("lits", "unet_tiny", ("dice",), True, {"hard": ()}),))
-    with pytest.raises(UserError, match="gives no row of table 7, which is about LiTS"):
+    with pytest.raises(UserError, match="has no row in table 7, which is about LiTS"):
         TablePlanner(small_run, [spec]).plan()[0]
 
 
