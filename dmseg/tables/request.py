@@ -158,9 +158,7 @@ class Compared:
             return True
         if not name.startswith(f"{key}."):
             return False
-        value = override.value()
-        names_component = isinstance(value, dict) and "_target_" in value
-        of_choice = is_group(key) and (name.rpartition(".")[2] in ("_target_", "name") or names_component)
+        of_choice = is_group(key) and (name.rpartition(".")[2] in ("_target_", "name") or _names_component(override))
         return of_choice or override.type is OverrideType.DEL or override.package is not None
 
     def is_option(self, text: str) -> bool:

@@ -52,5 +52,5 @@ def test_other_types_are_named(call, message):
 
 
 def test_bandwidths_that_float64_cannot_hold():
-    with pytest.raises(ValueError, match="bandwidth is 1e-20; the least"):
+    with pytest.raises(ValueError, match="bandwidth is 1e-20; the smallest"):
         KernelCalibrator(1e-20)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from dmseg.config.settings import LauncherSettings
 from dmseg.launch import launch
-from dmseg.report.run_observers import quiet
+from dmseg.report.run_observers import silent
 
 
 def main():
     runs = pickle.loads(Path(sys.argv[1]).read_bytes())
-    outcomes = list(launch(runs, LauncherSettings("local", int(sys.argv[2])), quiet))
+    outcomes = list(launch(runs, LauncherSettings("local", int(sys.argv[2])), silent))
     for outcome in outcomes:
         print(outcome.run.run_id, outcome.kind, outcome.error or "", flush=True)
     sys.exit(max((outcome.status for outcome in outcomes), default=0))

@@ -14,7 +14,7 @@ from dmseg.tables.planning import TablePlanner
 from dmseg.tables.request import parse_request
 from dmseg.tables.spec import read_spec, table_numbers
 
-LOSS = (resource("configs") / "loss" / "ce_dml1.yaml").read_text().replace("ce_weight: 0.25", "ce_weight: 0.125")
+LOSS = (resource("configs") / "loss" / "ce_dml1.yaml").read_text().replace("weight: 0.25", "weight: 0.125")
 TABLE = """
 title: Mine
 kind: comparison
@@ -48,8 +48,8 @@ def test_a_file_is_chosen_by_its_name(put, form):
     words = form.format("--config-dir", "DIR").split()
     rest = use_extensions("train", ["fold=1", *(word.replace("DIR", str(folder)) for word in words), "loss=mine"])
     assert rest == ["fold=1", "loss=mine"]
-    assert compose_settings(rest).loss.ce_weight == 0.125
-    assert compose_settings(["fold=1"]).loss.ce_weight == 0.25
+    assert compose_settings(rest).loss.terms["ce"].weight == 0.125
+    assert compose_settings(["fold=1"]).loss.terms["ce"].weight == 0.25
 
 
 def test_without_the_flag_nothing_of_it_is_known(put):
@@ -93,7 +93,7 @@ def test_cells_of_tables_and_their_variants_find_them(put):
     assert planner is not None
     base = Base(["fold=1"])
     assert base.settings(["loss=mine"]) == compose_settings(["loss=mine", "fold=1"])
-    assert base.settings(["loss=mine"]).loss.ce_weight == 0.125
+    assert base.settings(["loss=mine"]).loss.terms["ce"].weight == 0.125
     use_config_dir(None)
     with pytest.raises(UserError, match="loss='mine' does not exist"):
         Base(["fold=1"]).settings(["loss=mine"])
@@ -101,18 +101,18 @@ def test_cells_of_tables_and_their_variants_find_them(put):
 
 def test_the_same_name_in_another_folder_is_another_file(put, tmp_path):
     use_config_dir(put(loss__mine=LOSS))
-    assert Base([]).settings(["loss=mine"]).loss.ce_weight == 0.125
+    assert Base([]).settings(["loss=mine"]).loss.terms["ce"].weight == 0.125
     (tmp_path / "b" / "loss").mkdir(parents=True)
     (tmp_path / "b" / "loss" / "mine.yaml").write_text(LOSS.replace("0.125", "0.5"))
     use_config_dir(tmp_path / "b")
-    assert Base([]).settings(["loss=mine"]).loss.ce_weight == 0.5
+    assert Base([]).settings(["loss=mine"]).loss.terms["ce"].weight == 0.5
 
 
 def test_a_teacher_finds_them(put):
     use_config_dir(put(loss__mine=LOSS))
     settings = compose_settings(["distill=kd", "distill.teacher.loss=mine"])
-    assert settings.distill.teacher.loss.ce_weight == 0.125
-    assert settings.loss.ce_weight == 0.25
+    assert settings.distill.teacher.loss.terms["ce"].weight == 0.125
+    assert settings.loss.terms["ce"].weight == 0.25
 
 
 def test_a_method_brings_its_labels(put):

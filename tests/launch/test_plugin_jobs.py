@@ -21,12 +21,7 @@ LOSS = """
 import torch
 
 class Mine(torch.nn.Module):
-    def __init__(self, **unused):
-        super().__init__()
-
-    def forward(self, input, target, mask=None):
-        if not target.is_floating_point():
-            target = torch.nn.functional.one_hot(target, 2).movedim(-1, 1)
+    def forward(self, input, target):
         return (input.softmax(1) - target).square().mean()
 """
 
@@ -39,7 +34,7 @@ def planned(tmp_path, small_run, monkeypatch):
     monkeypatch.chdir(tmp_path / "home")
 
     def plan(named, *words):
-        loss = ["loss.region={_target_: my_job_loss.Mine}", "train.epochs=1"]
+        loss = ["loss.terms.region={_target_: my_job_loss.Mine, weight: 0.5}", "train.epochs=1"]
         rest = use_extensions("train", [f"plugins={named}", *small_run, *loss, *words])
         runs = []
         for fold in (0, 1):
