@@ -111,7 +111,7 @@ def _summary_row(summary: Summary) -> list[str]:
         counts = (
             ["unknown", "", "", ""] if unknown == summary.runs else [f"{counts[0]} + {unknown} unknown", *counts[1:]]
         )
-    hours = "unknown" if summary.hours is None else f"{summary.hours:.2f}"
+    hours = "no estimate" if summary.hours is None else f"{summary.hours:.2f}"
     return [str(summary.experiments), str(summary.runs), *counts, hours]
 
 

@@ -21,6 +21,9 @@ LOSS = """
 import torch
 
 class Mine(torch.nn.Module):
+    def __init__(self, **unused):  # options of the loss that it replaces
+        super().__init__()
+
     def forward(self, input, target):
         return (input.softmax(1) - target).square().mean()
 """

@@ -69,7 +69,7 @@ def test_other_cases_are_refused_until_the_split_is_deleted(small_run, lidc_tree
     shutil.copytree(folder / "LIDC-IDRI-0003", folder / "LIDC-IDRI-0077")
     shutil.rmtree(folder / "LIDC-IDRI-0004")
     store = prepared(settings)
-    words = "LIDC-IDRI-0004 removed; LIDC-IDRI-"
+    words = "LIDC-IDRI-0004 removed; LIDC-IDRI-0077 added; "
     with pytest.raises(UserError, match=words) as caught:
         plan_run(settings, store)
     with pytest.raises(UserError, match=words):
