@@ -26,7 +26,7 @@ from dmseg.data.parts import Part
 from dmseg.data.prepared import prepare
 from dmseg.data.suspicions import Suspicions
 
-LOOK = Suspicions.look
+INSPECT = Suspicions.inspect
 ROUNDS = 9
 
 
@@ -69,9 +69,9 @@ class Watch:
         self.spent += time.thread_time() - start
         return replace(checked, slices=self.steps(checked.slices))
 
-    def look(self, suspicions: Suspicions, part: Part, chunks: Iterator[Any]) -> Iterator[Any]:
-        """`Suspicions.look`, timed."""
-        return self.steps(LOOK(suspicions, part, self.steps(chunks, -1)))
+    def inspect(self, suspicions: Suspicions, part: Part, chunks: Iterator[Any]) -> Iterator[Any]:
+        """`Suspicions.inspect`, timed."""
+        return self.steps(INSPECT(suspicions, part, self.steps(chunks, -1)))
 
 
 def measure(adapter: Adapter, size: int) -> tuple[float, float]:
@@ -80,7 +80,7 @@ def measure(adapter: Adapter, size: int) -> tuple[float, float]:
     with (
         tempfile.TemporaryDirectory() as scratch,
         mock.patch("dmseg.data.prepared.checked_case", watch.checked_case),
-        mock.patch.object(Suspicions, "look", lambda *arguments: watch.look(*arguments)),
+        mock.patch.object(Suspicions, "inspect", lambda *arguments: watch.inspect(*arguments)),
     ):
         start = time.process_time()
         prepare(adapter, next(iter(adapter.tasks.values())), Path(scratch) / "store", size, {})

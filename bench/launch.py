@@ -22,7 +22,7 @@ from dmseg.config.settings import LauncherSettings, Settings
 from dmseg.data.folds import fold_count
 from dmseg.launch import Outcome, launch
 from dmseg.launch.outcome import MakeObservers, try_run
-from dmseg.report.run_observers import quiet
+from dmseg.report.run_observers import silent
 from dmseg.runs.plan import PlannedRun, plan_folds
 from dmseg.runs.sources import prepare_task
 
@@ -59,7 +59,7 @@ def plan(settings: Settings, count: int) -> list[PlannedRun]:
 def measure(runs: Sequence[PlannedRun], workers: int) -> tuple[float, float]:
     """Seconds until the workers have each done a first run, and from then to the end."""
     start = first = time.perf_counter()
-    for number, outcome in enumerate(launch(runs, LauncherSettings("local", workers), quiet, record_nothing), 1):
+    for number, outcome in enumerate(launch(runs, LauncherSettings("local", workers), silent, record_nothing), 1):
         assert outcome.kind == "done", outcome.error
         if number == 2 * workers:
             first = time.perf_counter()

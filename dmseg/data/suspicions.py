@@ -17,7 +17,7 @@ SATURATED = 0.99
 """A case with more than this fraction of its pixels at the two ends of the window is suspicious."""
 FLAT = 1 / 64
 """So is a case whose intensities span at most this fraction of the window."""
-COMPARED_CASES = 32
+COMPARED_CASES = 16
 """Largest number of cases in which raters are compared, evenly spread over the task."""
 FEWEST_CASES = 5
 """Smallest number of cases in which raters are compared."""
@@ -25,7 +25,7 @@ CLEARLY = 0.2
 """Masks are suspected to be flipped if flipping them raises their Dice with the other raters by this much."""
 FAR = 0.5
 """A rater is suspected to be misplaced if the Dice with the others is below this fraction of the others' median."""
-ROWS = 64
+ROWS = 32
 """Number of rows of an image that are inspected, evenly spread."""
 
 Marks = npt.NDArray[np.bool_]

@@ -121,7 +121,7 @@ def test_itk_reads_the_same_values(tmp_path):
 )
 def test_headers_that_cannot_be_are_refused_in_one_line(tmp_path, version, packed, fields, said):
     if version == 2 and "vox_offset" in fields and not np.isfinite(fields["vox_offset"]):
-        pytest.skip("an integer in NIfTI-2")
+        fields = {"vox_offset": -1}  # a whole number in NIfTI-2
     path = tmp_path / "v.nii"
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # none reaches the user
