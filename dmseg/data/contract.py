@@ -18,7 +18,7 @@ import numpy.typing as npt
 from dmseg.data.case import Case, CaseFiles, Slice, Task
 from dmseg.data.readers import SOFT, some_values
 from dmseg.errors import UserError, cut, shown
-from dmseg.files.names import check_name as check_name
+from dmseg.files.names import check_name
 
 LARGEST = float(np.finfo(np.float32).max)
 DTYPES = ("uint8", "int16")

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from dmseg import __version__
 from dmseg.data.case import Adapter, CaseFiles, Task
-from dmseg.data.contract import check_name, check_task, checked_case, checked_cases
+from dmseg.data.contract import check_task, checked_case, checked_cases
 from dmseg.data.fingerprints import all_unchanged, fingerprints, missing_files, paths
 from dmseg.data.integrity import (
     ANNOTATIONS,
@@ -42,6 +42,7 @@ from dmseg.data.slices import stored_slices
 from dmseg.data.suspicions import Suspicions
 from dmseg.errors import DamagedStoreError, UserError, some
 from dmseg.files.atomic import discard, exclusive, scratch_folder, sweep, writing
+from dmseg.files.names import check_name
 from dmseg.files.schema import parse_json
 
 REVISION = 1

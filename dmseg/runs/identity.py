@@ -24,8 +24,6 @@ from dmseg.data.folds import Split
 from dmseg.errors import UserError
 from dmseg.files.regular import checksum
 from dmseg.runs.digests import digest
-from dmseg.runs.digests import experiment_identity as experiment_identity
-from dmseg.runs.digests import identifier as identifier
 
 NETWORK = "dmseg.models.build.build_model"
 """The function that builds the networks of all methods."""

@@ -12,7 +12,8 @@ from dmseg.data.folds import HELD_OUT, Split, fold_count, inner_split
 from dmseg.errors import UserError
 from dmseg.labels.fusion import Annotations, Votes, declared_votes, try_fusion
 from dmseg.methods.identified_raters import check_raters
-from dmseg.runs.identity import PLAIN, evaluation_identity, experiment_identity, identifier, run_identity
+from dmseg.runs.digests import experiment_identity, identifier
+from dmseg.runs.identity import PLAIN, evaluation_identity, run_identity
 from dmseg.runs.sources import FoundTask, TaskData, fold_split
 
 if TYPE_CHECKING:

@@ -19,8 +19,7 @@ from dmseg.stats.paired import compare, holm
 from dmseg.tables.columns import SCORES
 from dmseg.tables.paper import paper_table
 from dmseg.tables.planning import PlannedRow, PlannedTable
-from dmseg.tables.request import PAPER_DATA
-from dmseg.tables.spec import TableSpec
+from dmseg.tables.spec import PAPER_DATA, TableSpec
 
 log = logging.getLogger(__name__)
 

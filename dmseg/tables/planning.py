@@ -9,8 +9,8 @@ from dmseg.data.case import Task
 from dmseg.errors import UserError
 from dmseg.runs.plan import PlannedRun, distinct, plan_folds, plan_run
 from dmseg.runs.sources import Notify, TaskData, prepare_tasks
-from dmseg.tables.request import PAPER_DATA, Compared, compared, option_key, parse_request
-from dmseg.tables.spec import Block, TableSpec
+from dmseg.tables.request import Compared, compared, option_key, parse_request
+from dmseg.tables.spec import PAPER_DATA, Block, TableSpec
 
 OpenTasks = Callable[[Settings, Notify], Iterable[TaskData]]
 

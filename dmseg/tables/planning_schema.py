@@ -20,8 +20,7 @@ from dmseg.files.schema import (
 from dmseg.runs.records import SETTINGS, SPLIT, check_identity, check_settings
 from dmseg.tables.columns import SCORES
 from dmseg.tables.paper import TABLES
-from dmseg.tables.request import PAPER_DATA
-from dmseg.tables.spec import TableSpec
+from dmseg.tables.spec import PAPER_DATA, TableSpec
 
 
 def _known(choices: Mapping[str, object]) -> Check:

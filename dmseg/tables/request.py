@@ -11,8 +11,7 @@ from omegaconf import OmegaConf
 from dmseg.config.config_dir import config_file, config_options
 from dmseg.config.overrides import dotted, is_group, parse_override
 from dmseg.errors import UserError
-from dmseg.tables.spec import PAPER_DATA as PAPER_DATA
-from dmseg.tables.spec import TableSpec
+from dmseg.tables.spec import PAPER_DATA, TableSpec
 
 _OF_ONE = re.compile(r"^(\w+):(.+)$", re.DOTALL)
 

@@ -15,7 +15,8 @@ from dmseg.config.resources import resource
 from dmseg.data.folds import Split
 from dmseg.errors import UserError
 from dmseg.runs import identity as identity_module
-from dmseg.runs.identity import evaluation_identity, identifier, run_identity
+from dmseg.runs.digests import identifier
+from dmseg.runs.identity import evaluation_identity, run_identity
 from dmseg.runs.sources import prepare_task
 
 SPLIT = Split(("a", "b", "c"), ("d",))

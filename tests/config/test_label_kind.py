@@ -14,7 +14,8 @@ from dmseg.config.variants import Base
 from dmseg.data.folds import Split
 from dmseg.errors import UserError
 from dmseg.labels.fusion import each_rater, gives_soft_labels, majority, uniform, weighted
-from dmseg.runs.identity import identifier, run_identity
+from dmseg.runs.digests import identifier
+from dmseg.runs.identity import run_identity
 
 SPLIT = Split(("a", "b", "c"), ("d",))
 RELEASE = "protocol=release"  # present classes for hard labels, all for soft ones

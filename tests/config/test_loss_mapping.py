@@ -14,7 +14,8 @@ from dmseg.config.settings import LossTerm
 from dmseg.config.variants import Base
 from dmseg.data.folds import Split
 from dmseg.errors import UserError
-from dmseg.runs.identity import identifier, run_identity
+from dmseg.runs.digests import identifier
+from dmseg.runs.identity import run_identity
 from dmseg.tables.planning import TablePlanner
 from dmseg.tables.spec import read_spec
 

@@ -1,12 +1,12 @@
 """Raw folders as strangers have them: junk in them, files packed or not under any name, names of any kind."""
 
 import gzip
-import json
 
 import nibabel
 import numpy as np
 import pytest
-from conftest import save_nifti, write_lidc, write_qubiq_case
+from conftest import save_nifti, write_lidc
+from raw_trees import write_decathlon, write_kits, write_lits, write_qubiq
 
 from dmseg.data.adapters.decathlon import DecathlonAdapter
 from dmseg.data.adapters.kits import KitsAdapter
@@ -21,48 +21,11 @@ from dmseg.errors import UserError
 AFFINE = np.eye(4)
 
 
-def write_qubiq(root):
-    rng = np.random.default_rng(0)
-    for number in (1, 2, 10):
-        write_qubiq_case(root / f"kidney/Training/case{number:02d}", "kidney", 3, 1, rng)
-
-
-def volume(rng, path, label):
-    values = np.zeros((12, 10, 6), np.uint8)
-    values[3:8, 3:8, 1:5] = 1
-    values[4:6, 4:6, 2:4] = 2
-    save_nifti(path, rng.integers(-200, 300, values.shape, dtype=np.int16))
-    save_nifti(label, values)
-
-
-def write_lits(root):
-    rng = np.random.default_rng(0)
-    for number in (1, 2, 10):
-        volume(rng, root / f"batch/volume-{number}.nii.gz", root / f"batch/segmentation-{number}.nii.gz")
-
-
-def write_kits(root):
-    rng = np.random.default_rng(0)
-    for number in (1, 2, 10):
-        folder = root / f"case_{number:05d}"
-        volume(rng, folder / "imaging.nii.gz", folder / "segmentation.nii.gz")
-
-
-def write_decathlon(root, name="Tiny"):
-    rng, rows = np.random.default_rng(0), []
-    for number in (1, 2, 10):
-        row = {kind: f"./{kind}sTr/tiny_{number}.nii.gz" for kind in ("image", "label")}
-        volume(rng, root / "task" / row["image"], root / "task" / row["label"])
-        rows.append(row)
-    dataset = {"name": name, "labels": {"0": "background", "1": "organ", "2": "tumour"}, "training": rows}
-    (root / "task/dataset.json").write_text(json.dumps(dataset))
-
-
 SETS = {
     "qubiq": (write_qubiq, QubiqAdapter, "kidney-1"),
-    "lits": (write_lits, LitsAdapter, "tumour"),
+    "lits": (lambda root: write_lits(root / "batch"), LitsAdapter, "tumour"),
     "kits": (write_kits, KitsAdapter, "tumour"),
-    "decathlon": (write_decathlon, DecathlonAdapter, "tiny"),
+    "decathlon": (lambda root: write_decathlon(root / "task"), DecathlonAdapter, "tiny"),
 }
 
 
@@ -165,7 +128,7 @@ def test_nifti_that_is_none(tmp_path):
 
 @pytest.mark.parametrize("name", ["../up", "Colon/Rectum", "x\\textbf{y}", ".hidden", "nul\0", "\ud800"])
 def test_decathlon_names_that_would_be_paths_are_refused(tmp_path, name):
-    write_decathlon(tmp_path / "raw", name)
+    write_decathlon(tmp_path / "raw/task", name)
     with pytest.raises(UserError, match=r"the name in .*dataset\.json is .* cannot name a file") as caught:
         DecathlonAdapter(tmp_path / "raw")
     str(caught.value).encode()
@@ -173,12 +136,12 @@ def test_decathlon_names_that_would_be_paths_are_refused(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["Käse & Ünïcode ☃", "a|b", "100%", "~", "2", ""])
 def test_decathlon_names_of_other_kinds_are_taken(tmp_path, name):
-    write_decathlon(tmp_path / "raw", name)
+    write_decathlon(tmp_path / "raw/task", name)
     assert list(DecathlonAdapter(tmp_path / "raw").tasks) == [(name or "task").lower().replace(" ", "-")]
 
 
 def test_a_dataset_json_with_a_byte_order_mark(tmp_path):
-    write_decathlon(tmp_path / "raw")
+    write_decathlon(tmp_path / "raw/task")
     path = tmp_path / "raw/task/dataset.json"
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert len(DecathlonAdapter(tmp_path / "raw").list_cases("tiny")) == 3
@@ -188,7 +151,7 @@ def test_a_dataset_json_with_a_byte_order_mark(tmp_path):
     "training", ["null", "5", "{}", "[]", '["x"]', '[{"image": ["x"], "label": "y"}]', "[" * 99999]
 )
 def test_a_dataset_json_that_is_odd(tmp_path, training):
-    write_decathlon(tmp_path / "raw")
+    write_decathlon(tmp_path / "raw/task")
     path = tmp_path / "raw/task/dataset.json"
     path.write_text(f'{{"name": "x", "labels": {{"0": "b", "1": "o"}}, "training": {training}}}')
     with pytest.raises(UserError, match=r"dataset\.json"):

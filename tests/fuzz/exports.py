@@ -10,7 +10,7 @@ from functools import partial
 
 from fuzz.harness import SPECIAL, Right, special
 from fuzz.nifti import cut, flip
-from fuzz.runs import SCHEMA, UNSEALED, seal
+from fuzz.runs import SCHEMA, UNSEALED, put, seal
 from fuzz.templates import IMPORT, TABLE
 
 from dmseg.files.regular import checksum
@@ -75,20 +75,8 @@ def on_plan(change, judge=None):
 
 
 def key(dotted, value=..., judge=None):
-    """Sets or removes a key of the plan; numbers are positions in lists, `*` the first key of a mapping."""
-
-    def change(node):
-        *groups, last = dotted.split(".")
-        inner = node
-        for group in groups:
-            inner = inner[next(iter(inner))] if group == "*" else inner[int(group)] if group.isdigit() else inner[group]
-        if value is ...:
-            inner.pop(last)
-        else:
-            inner[last] = value
-        return node
-
-    return on_plan(change, judge)
+    """Sets or removes a key of the plan (`put`)."""
+    return on_plan(put(dotted, value), judge)
 
 
 def on_plan_bytes(change):

@@ -85,21 +85,26 @@ def on_json(name, change):
     return on_file(name, apply, sealed=name != "DONE")
 
 
-def key(name, dotted, value=...):
-    """Sets or removes a key of a JSON file."""
+def put(dotted, value=...):
+    """A change of a node that sets or removes a key; numbers are positions in lists, `*` the first key of a mapping."""
 
     def change(node):
         *groups, last = dotted.split(".")
         inner = node
         for group in groups:
-            inner = inner[group]
+            inner = inner[next(iter(inner))] if group == "*" else inner[int(group)] if group.isdigit() else inner[group]
         if value is ...:
             inner.pop(last)
         else:
             inner[last] = value
         return node
 
-    return on_json(name, change)
+    return change
+
+
+def key(name, dotted, value=...):
+    """Sets or removes a key of a JSON file."""
+    return on_json(name, put(dotted, value))
 
 
 def on_scores(change):

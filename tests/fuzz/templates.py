@@ -1,48 +1,11 @@
 """Clean input: small data sets in all layouts, their prepared stores, trained runs and an export."""
 
-import json
 import shutil
 
 import numpy as np
-from conftest import save_nifti, write_lidc, write_qubiq_case
+from conftest import write_lidc
 from fuzz.harness import Template, arrays, run
-
-
-def write_qubiq(box):
-    rng = np.random.default_rng(0)
-    for number in (1, 2, 10):
-        write_qubiq_case(box / f"raw/kidney/Training/case{number:02d}", "kidney", 3, 1, rng, size=16)
-
-
-def volume(rng, image, label):
-    values = np.zeros((12, 10, 6), np.uint8)
-    values[3:8, 3:8, 1:5] = 1
-    values[4:6, 4:6, 2:4] = 2
-    save_nifti(image, rng.integers(-200, 300, values.shape, dtype=np.int16))
-    save_nifti(label, values)
-
-
-def write_lits(box):
-    rng = np.random.default_rng(0)
-    for number in (1, 2, 10):
-        volume(rng, box / f"raw/volume-{number}.nii.gz", box / f"raw/segmentation-{number}.nii.gz")
-
-
-def write_kits(box):
-    rng = np.random.default_rng(0)
-    for number in (1, 2, 10):
-        folder = box / f"raw/case_{number:05d}"
-        volume(rng, folder / "imaging.nii.gz", folder / "segmentation.nii.gz")
-
-
-def write_decathlon(box):
-    rng, rows = np.random.default_rng(0), []
-    for number in (1, 2, 10):
-        row = {kind: f"./{kind}sTr/tiny_{number}.nii.gz" for kind in ("image", "label")}
-        volume(rng, box / "raw" / row["image"], box / "raw" / row["label"])
-        rows.append(row)
-    dataset = {"name": "Tiny", "labels": {"0": "background", "1": "organ", "2": "tumour"}, "training": rows}
-    (box / "raw/dataset.json").write_text(json.dumps(dataset))
+from raw_trees import write_decathlon, write_kits, write_lits, write_qubiq
 
 
 def write_lidc_raw(box):
@@ -118,7 +81,9 @@ def scores(box):
 QUBIQ, LITS, KITS, DECATHLON, LIDC = (
     Template(name, write, prepare_words(name), arrays)
     for name, write in (
-        ("qubiq", write_qubiq), ("lits", write_lits), ("kits", write_kits), ("decathlon", write_decathlon),
+        ("qubiq", lambda box: write_qubiq(box / "raw", size=16)),
+        *((name, lambda box, write=write: write(box / "raw")) for name, write in
+          (("lits", write_lits), ("kits", write_kits), ("decathlon", write_decathlon))),
         ("lidc", write_lidc_raw),
     )
 )  # fmt: skip

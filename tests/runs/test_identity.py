@@ -9,7 +9,8 @@ import pytest
 from dmseg.config.compose import compose_settings
 from dmseg.data.folds import Split
 from dmseg.runs import identity as identity_module
-from dmseg.runs.identity import evaluation_identity, experiment_identity, identifier, run_identity
+from dmseg.runs.digests import experiment_identity, identifier
+from dmseg.runs.identity import evaluation_identity, run_identity
 
 SPLIT = Split(("a", "b", "c"), ("d",))
 KNOWN = Path(__file__).parent / "known_ids.json"

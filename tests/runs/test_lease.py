@@ -92,10 +92,11 @@ def test_a_lease_from_the_future_is_held_no_longer_than_the_patience(tmp_path, a
     assert time.monotonic() - start > 0.3, "not before it has been watched"
 
 
-def test_so_it_is_where_its_time_cannot_be_set(tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [PermissionError(1, "no"), NotImplementedError("follow_symlinks unavailable")])
+def test_so_it_is_where_its_time_cannot_be_set(tmp_path, monkeypatch, error):
     path = tmp_path / "lease.json"
     of_another_machine(path, time.time() + YEAR)
-    monkeypatch.setattr(leases.os, "utime", lambda *args, **options: (_ for _ in ()).throw(PermissionError(1, "no")))
+    monkeypatch.setattr(leases.os, "utime", lambda *args, **options: (_ for _ in ()).throw(error))
     clock = [1000.0]
     monkeypatch.setattr(leases.time, "monotonic", lambda: clock[0])
     assert is_held(path, 60)

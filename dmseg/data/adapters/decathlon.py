@@ -15,12 +15,12 @@ import numpy.typing as npt
 
 from dmseg.data.adapters.volume import Mask, VolumeAdapter
 from dmseg.data.case import About, CaseFiles, Task
-from dmseg.data.contract import check_name
 from dmseg.data.listing import folders, nifti_file
 from dmseg.data.raw import is_file, is_folder, is_there, read_json
 from dmseg.data.readers import natural_key
 from dmseg.data.volumes import MAX_GIB
 from dmseg.errors import MissingDataError, UserError, cut, shown
+from dmseg.files.names import check_name
 
 LARGEST_LABEL = 65535
 
