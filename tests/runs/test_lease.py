@@ -96,7 +96,14 @@ def test_a_lease_from_the_future_is_held_no_longer_than_the_patience(tmp_path, a
 def test_so_it_is_where_its_time_cannot_be_set(tmp_path, monkeypatch, error):
     path = tmp_path / "lease.json"
     of_another_machine(path, time.time() + YEAR)
-    monkeypatch.setattr(leases.os, "utime", lambda *args, **options: (_ for _ in ()).throw(error))
+    utime = os.utime
+
+    def refused(*arguments, follow_symlinks=True):
+        if isinstance(error, NotImplementedError) and follow_symlinks:  # what is missing where that is raised
+            return utime(*arguments)
+        raise error
+
+    monkeypatch.setattr(leases.os, "utime", refused)
     clock = [1000.0]
     monkeypatch.setattr(leases.time, "monotonic", lambda: clock[0])
     assert is_held(path, 60)
