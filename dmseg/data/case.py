@@ -53,12 +53,12 @@ class Slice:
     """One image with its annotations.
 
     Attributes:
-        image: (C, H, W) float32, in the units of the data.
-        annotations: (R, H, W) uint8, 0 or 1, in the order of `Case.raters`.
+        image: (C, H, W) in the units of the data, float32 or integers of at most 16 bits.
+        annotations: (R, H, W) bool, or uint8 with values 0 and 1, in the order of `Case.raters`.
     """
 
-    image: npt.NDArray[np.float32]
-    annotations: npt.NDArray[np.uint8]
+    image: npt.NDArray[np.float32 | np.integer[Any]]
+    annotations: npt.NDArray[np.uint8] | npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

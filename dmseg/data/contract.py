@@ -81,8 +81,9 @@ def checked_case(case: object, files: CaseFiles, task: Task) -> Case:
         task: its task.
 
     Returns:
-        The case with raters, window and dtype as the store needs them. Each slice has a finite float32 image (C, H, W)
-        and uint8 annotations (len(raters), H, W), 0 or 1; iterating over invalid slices raises UserError.
+        The case with raters, window and dtype as the store needs them. Each slice has a finite image (C, H, W), float32
+        or integers of at most 16 bits, and uint8 annotations (len(raters), H, W), 0 or 1; iterating over invalid slices
+        raises UserError.
 
     Raises:
         UserError: if it breaks the contract.
@@ -97,7 +98,7 @@ def checked_case(case: object, files: CaseFiles, task: Task) -> Case:
             raise _Breach(f"slices is {shown(case.slices)}; expected a list or another iterable of Slice objects")
     except _Breach as breach:
         raise _error(breach, files) from None
-    return replace(case, raters=raters, window=window, dtype=dtype, slices=_checked_slices(case, files, raters, window))
+    return Case(case.case, raters, window, _checked_slices(case, files, raters, window), dtype)
 
 
 def _checked_files(files: object, task: Task) -> CaseFiles:
@@ -142,6 +143,8 @@ def _checked_window(value: object) -> npt.NDArray[np.float64]:
 
 
 def _dtype(value: object) -> str:
+    if isinstance(value, str) and value in DTYPES:
+        return value
     try:
         name = str(np.dtype(value).name)  # type: ignore[call-overload]
     except (TypeError, ValueError):
@@ -191,9 +194,11 @@ def _checked_slice(item: object, n_raters: int, n_channels: int) -> Slice:
     return Slice(_checked_image(image), _checked_masks(masks))
 
 
-def _checked_image(image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+def _checked_image(image: npt.NDArray[Any]) -> npt.NDArray[np.float32 | np.integer[Any]]:
     if image.dtype.kind not in "fiu":
         raise _Breach(f"image has {image.dtype} values; expected floating-point or whole numbers")
+    if image.dtype.kind != "f" and image.dtype.itemsize <= 2:  # float32 has all of these values
+        return image
     if image.dtype != np.float32:
         with np.errstate(over="ignore"):  # infinite values are refused below
             image = image.astype(np.float32)

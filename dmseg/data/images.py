@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from dmseg.data.raw import open_file, readable
 from dmseg.data.volumes import MAX_GIB
 from dmseg.errors import UserError, shown
 
-Array = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.unsignedinteger[Any]]
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER_BYTES = 33
@@ -84,7 +84,7 @@ def png_depth(path: Path) -> int:
         return _header(path, file.read(HEADER_BYTES)).depth
 
 
-def read_png(path: Path, max_gib: float = MAX_GIB) -> Array:
+def read_png(path: Path, max_gib: float = MAX_GIB) -> Pixels:
     """Reads a greyscale PNG file; RGB, palettes and opaque alpha are accepted if all pixels are grey.
 
     Args:
@@ -92,7 +92,7 @@ def read_png(path: Path, max_gib: float = MAX_GIB) -> Array:
         max_gib: limit of the memory for reading the file, in GiB.
 
     Returns:
-        (H, W) float32, the file's own values: 0 to 255, or to 65535 in 16-bit files, or to 1 in 1-bit files.
+        (H, W), the file's own values: uint8, 0 to 255, or to 1 in 1-bit files; uint16 in 16-bit files.
 
     Raises:
         UserError: if the file is missing, damaged, too large, animated, in colour, transparent, or has 16 bits in
@@ -106,7 +106,7 @@ def read_png(path: Path, max_gib: float = MAX_GIB) -> Array:
         if image.mode == "P" and int(np.asarray(image).max()) >= len(image.getpalette() or []) // 3:
             raise ValueError("it uses colours that its palette does not have")
         if image.mode in ("1", "L", "I;16", "I") and "transparency" not in image.info:
-            return np.asarray(image, dtype=np.float32)
+            return np.asarray(image).astype(np.uint16 if header.bits == 16 else np.uint8)
         pixels = np.asarray(image.convert("RGBA"))
     if header.bits == 16:
         raise UserError(f"{shown(path)} has 16 bits in several channels; save it with one grey channel")
@@ -114,7 +114,7 @@ def read_png(path: Path, max_gib: float = MAX_GIB) -> Array:
         raise UserError(f"{shown(path)} has transparent pixels; save it with one grey channel and no transparency")
     if (pixels[..., :1] != pixels[..., 1:3]).any():
         raise UserError(f"{shown(path)} is a colour image; save it with one grey channel")
-    return pixels[..., 0].astype(np.float32)
+    return pixels[..., 0]
 
 
 def _header(path: Path, start: bytes) -> PngHeader:

@@ -9,8 +9,6 @@ import numpy.typing as npt
 
 from dmseg.errors import UserError, shown, some
 
-Array = npt.NDArray[np.float32]
-
 TOLERANCE = 1e-2
 """Tolerance for whole numbers in masks and labels: some tools store 0.9999, or fractions of the maximum."""
 FOREGROUND = (1, 255, 65535)
@@ -26,7 +24,7 @@ def natural_key(text: str) -> list[tuple[int, int | str]]:
     return [(0, int(part)) if part.isdecimal() and len(part) <= LONGEST_NUMBER else (1, part) for part in parts]
 
 
-def as_mask(values: Array, path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+def as_mask(values: npt.NDArray[Any], path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
     """Converts an array to a binary mask of the image's shape.
 
     Args:
@@ -35,19 +33,19 @@ def as_mask(values: Array, path: Path, shape: tuple[int, ...]) -> npt.NDArray[np
         shape: the image's (H, W).
 
     Returns:
-        (H, W) uint8, 0 or 1.
+        (H, W) bool.
 
     Raises:
         UserError: if the shape differs, or the array contains other values.
     """
     if values.shape != shape:
         raise UserError(f"{shown(path)} has shape {values.shape}, but its image has {shape}; mask and image must match")
-    largest = values.max(initial=0)
+    largest = float(values.max(initial=0))
     foreground = next((value for value in (*FOREGROUND, 0) if abs(largest - value) <= TOLERANCE), None)
     if foreground is not None:
-        mask = values > max(foreground, 1) / 2
+        mask: npt.NDArray[np.bool_] = values > max(foreground, 1) / 2
         if (np.abs(values - mask * np.float32(foreground)) <= TOLERANCE).all():
-            return mask.astype(np.uint8)
+            return mask
     is_soft = values.min() >= 0 and largest <= 1
     advice = SOFT if is_soft else f"expected 0 and one of {', '.join(map(str, FOREGROUND))}"
     raise UserError(f"{shown(path)} is not a binary mask: it contains {some_values(values)}; {advice}")

@@ -1,6 +1,7 @@
 """Resizes the slices of a case and quantises their intensities for the store."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -8,15 +9,18 @@ import numpy.typing as npt
 from dmseg.data.case import Case
 from dmseg.data.parts import Intensities
 
+Image = npt.NDArray[np.float32 | np.integer[Any]]
+"""Intensities in the units of the data; integers have at most 16 bits, so that float32 has all of their values."""
+
 
 def stored_slices(case: Case, size: int) -> Iterator[tuple[Intensities, npt.NDArray[np.uint8]]]:
     """Yields the image (C, size, size) and the annotations (r, size, size) of each slice."""
     for item in case.slices:
         image = quantise(resize_image(item.image, size), case.window, case.dtype)
-        yield np.ascontiguousarray(image), resize_mask(item.annotations, size)
+        yield np.ascontiguousarray(image), resize_mask(item.annotations.view(np.uint8), size)
 
 
-def resize_image(image: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.float32]:
+def resize_image(image: Image, size: int) -> Image:
     """Resizes (C, H, W) to (C, size, size) bilinearly with aligned pixel centres; the aspect ratio is not kept."""
     if image.shape[1:] == (size, size):
         return image
@@ -42,10 +46,10 @@ def _linear_positions(extent: int, size: int) -> tuple[npt.NDArray[np.int64], np
     return left, (position - left).astype(np.float32)
 
 
-def quantise(image: npt.NDArray[np.float32], window: npt.NDArray[np.float64], dtype: str = "uint8") -> Intensities:
+def quantise(image: Image, window: npt.NDArray[np.float64], dtype: str = "uint8") -> Intensities:
     """Maps each channel's window linearly to 0 and the type's largest value, clipped; an empty window gives 0."""
     low, high = (window[:, index, None, None].astype(np.float32) for index in (0, 1))
-    scaled = image - low
+    scaled: npt.NDArray[np.float32] = image - low
     scaled /= np.where(high > low, high - low, np.float32(1.0))
     scaled *= high > low
     np.clip(scaled, 0, 1, out=scaled)

@@ -81,8 +81,9 @@ class Suspicions:
             values = rows.reshape(-1)
             half = values.size // 2
             content = hash((content, isal_zlib.crc32(values[:half]), isal_zlib.crc32(values[half:])))
-            for index in [index for index in blank if masks[:, index].max()]:  # much faster than any()
-                del blank[index]
+            if blank:
+                marked = masks.max(axis=(0, 2, 3))  # much faster than any()
+                blank = {index: rater for index, rater in blank.items() if not marked[index]}
             if compare:
                 self.agreement.add(np.ascontiguousarray(masks[:, :, ::step, ::step]), part.raters)
             yield images, masks

@@ -73,9 +73,13 @@ class Volume:
                 yield np.frombuffer(data, self.dtype).reshape(self.shape[:2], order="F")
             finish(self.path, file)
 
-    def slices(self, axis: int, indices: Sequence[int]) -> Iterator[Array]:
-        """Yields slices across one of the file's axes with slope and intercept applied: `stored`, then `scaled`."""
-        return map(self.scaled, self._views(axis, indices))
+    def slices(self, axis: int, indices: Sequence[int]) -> Iterator[Array | Raw]:
+        """Yields slices across one of the file's axes with slope and intercept applied: `stored`, then `scaled`.
+
+        Integers of at most 16 bits without scaling are yielded as they are, which is cheaper.
+        """
+        as_they_are = self.scaling is None and self.dtype.kind in "iu" and self.dtype.itemsize <= 2
+        return self._views(axis, indices) if as_they_are else map(self.scaled, self._views(axis, indices))
 
     def stored(self, axis: int, indices: Sequence[int]) -> Iterator[Raw]:
         """Yields the stored values of slices across one of the file's axes.

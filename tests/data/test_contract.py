@@ -55,8 +55,8 @@ def masks(alter):
     return each_slice(lambda image, masks: Slice(image, alter(masks)))
 
 
-def stored(folder, change=lambda case: case, listed=lambda cases: cases, task=TASK):
-    prepare(Own(change, listed), task, folder / "store", SIZE, {})
+def stored(folder, change=lambda case: case, listed=lambda cases: cases, task=TASK, size=SIZE):
+    prepare(Own(change, listed), task, folder / "store", size, {})
     return PreparedTask(folder / "store")
 
 
@@ -76,6 +76,7 @@ def refusal(folder, *arguments, **keywords):
         images(lambda image: image.astype(np.int64)),
         images(lambda image: image.astype(">f4")),
         images(lambda image: image.astype(np.uint8)),
+        images(lambda image: image.astype(">i2")),
         images(lambda image: image.tolist()),
         images(np.asfortranarray),
         images(lambda image: np.repeat(image, 2, axis=2)[:, :, ::2]),
@@ -103,6 +104,16 @@ def test_what_is_unambiguous_is_stored_as_the_same_numbers(tmp_path, change):
         assert np.array_equal(store.images[case.span], IMAGES[number])
         for place, rater in enumerate(case.raters):
             assert np.array_equal(store.annotations(case)[place], MASKS[number][:, rater])
+
+
+@pytest.mark.parametrize("kind", ["u1", "i2", "<u2", ">u2", "i4"])
+@pytest.mark.parametrize("size", [SIZE, SIZE - 3, SIZE + 5])
+def test_integer_images_are_stored_as_floats_are(tmp_path, kind, size):
+    whole = images(lambda image: image.astype(kind))
+    floats = images(lambda image: image.astype(np.float32))
+    written = [stored(tmp_path / name, change, size=size).images for name, change in (("a", whole), ("b", floats))]
+    assert np.array_equal(*written)
+    assert len(np.unique(written[0])) > 100
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def with_alpha(grey, alpha):
 def test_grey_is_read_with_the_files_own_values(tmp_path, image, expected, depth):
     image.save(tmp_path / "image.png")
     values = read_png(tmp_path / "image.png")
-    assert values.dtype == np.float32
+    assert values.dtype == (np.uint16 if depth == 16 else np.uint8)
     assert np.array_equal(values, expected)
     assert png_depth(tmp_path / "image.png") == depth
 
@@ -108,7 +108,7 @@ MASK = np.array([[0, 1], [1, 0]])
 def test_masks_hold_zero_and_one_other_value(tmp_path, foreground):
     values = (MASK * foreground).astype(np.float32)
     mask = as_mask(values, tmp_path, (2, 2))
-    assert mask.dtype == np.uint8
+    assert mask.dtype == np.bool_
     assert np.array_equal(mask, MASK)
     assert not as_mask(values * 0, tmp_path, (2, 2)).any()
 

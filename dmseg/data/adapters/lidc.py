@@ -146,7 +146,7 @@ class LidcAdapter(Adapter):
                 raise UserError(
                     f"{path} has only the values 0 and 1, but is scaled from 0 to {white:g}; scale it, or save 1 bit"
                 )
-            masks = np.zeros((len(RATERS), *image.shape), dtype=np.uint8)
+            masks = np.zeros((len(RATERS), *image.shape), dtype=np.bool_)
             for blank, mask in zip(masks, _masks(path), strict=True):
                 if is_file(mask) or self.missing_masks == "error":
                     blank[:] = as_mask(read_png(mask, self.max_gib), mask, image.shape)

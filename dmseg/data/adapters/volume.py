@@ -231,7 +231,7 @@ class VolumeAdapter(Adapter):
         pairs = zip(image.slices(orientation.axis, indices), label.stored(orientation.axis, indices), strict=True)
         for values, stored in pairs:
             labels = self._whole(label.values(stored), label.path)
-            yield Slice(orientation.turn(values), orientation.turn(self.is_target(labels)).astype(np.uint8))
+            yield Slice(orientation.turn(values), orientation.turn(self.is_target(labels)))
 
 
 def _check_match(case: str, image: Volume, label: Volume) -> None:
