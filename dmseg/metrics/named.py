@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dmseg.errors import UserError, cut
+from dmseg.metrics import stored_counts
+from dmseg.metrics.stored_counts import StoredCounts
 
 Ties = Literal["background", "foreground"]
 """How a majority vote counts a tie of an even number of raters."""
@@ -42,7 +44,23 @@ MASK_METRICS: dict[str, Callable[[CaseMasks], float]] = {}
 """Metrics that cannot be computed from counts. They are computed when a run is scored, only on request
 (``evaluate.metrics``), become columns of ``cases.csv``, and are part of the evaluation's id."""
 
-COUNT_METRICS: dict[str, Callable[..., float]] = {}
+COUNT_METRICS: dict[str, Callable[[StoredCounts], float]] = {
+    "ece_classwise": stored_counts.classwise_ece,
+    "ace": stored_counts.ace,
+    "mce": stored_counts.mce,
+    "brier": stored_counts.brier,
+    "nll": stored_counts.nll,
+    "ece_boundary": stored_counts.boundary_ece,
+    "ece_raters": stored_counts.rater_ece,
+    "volume_bias": stored_counts.volume_bias,
+    "volume_crps": stored_counts.volume_crps,
+    "dice_raters": stored_counts.dice_of_raters,
+    "dice_slices": stored_counts.dice_by_slice,
+    "dice_other_ties": stored_counts.dice_other_ties,
+    "agreement_dice": stored_counts.dice_between_raters,
+    "agreement_majority": stored_counts.dice_raters_majority,
+    "agreement_kappa": stored_counts.fleiss_kappa,
+}
 """Metrics that are computed from the counts of a case. Every evaluation stores the counts, so these metrics are not
 part of its id."""
 
