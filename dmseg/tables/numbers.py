@@ -12,6 +12,7 @@ from dmseg.config.settings import ModelSettings
 from dmseg.data.prepared import PreparedTask
 from dmseg.labels.fusion import majority
 from dmseg.metrics.agreement import rater_dice
+from dmseg.metrics.named import COUNT_METRICS
 from dmseg.runs.plan import PlannedRun
 from dmseg.runs.seal import DamagedError
 from dmseg.runs.store import RunStore
@@ -32,6 +33,8 @@ UNTESTED: dict[str, object] = {
     "n_pairs": 0, "n_value_pairs": 0, "n_dropped": 0, "significant": False,
 }  # fmt: skip
 """Values of a cell that is not tested."""
+OTHER_TIES = "dice_other_ties"
+"""Dice under the other rule for ties: a metric, and a column of the cells."""
 TaskScores = Sequence["pd.Series[float]"]
 """One series for each task, indexed by (cohort, case)."""
 
@@ -47,6 +50,7 @@ class TableData:
         phantom: whether the data are generated.
         profile: name of the profile (size of the study).
         protocol: name of the protocol (paper or released code).
+        ties: what a tie is in the majority vote.
     """
 
     spec: TableSpec
@@ -55,6 +59,7 @@ class TableData:
     phantom: bool
     profile: str
     protocol: str
+    ties: str = "background"
 
 
 def agreement_cells(stores: Sequence[PreparedTask], disjoint: float) -> pd.DataFrame:
@@ -88,14 +93,26 @@ def collect_cases(plan: PlannedTable) -> pd.DataFrame:
     for row in plan.rows:
         for method, runs in row.cells.items():
             named = dict(zip(KEYS, (*row.key, method), strict=True)) | {"cohort": row.task.cohort}
-            for run in runs:
-                if (scores := _scores_of(run)) is not None:
-                    frames.append(scores.assign(**named, experiment_id=run.experiment_id, run_id=run.run_id))
-    return pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
+            found = [(run, scores) for run in runs if (scores := _scores_of(run, row.block.metrics)) is not None]
+            # a mean over some of a cell's runs would be over other cases
+            lacking = {name for _, scores in found for name in _from_counts(row.block.metrics) if name not in scores}
+            for run, scores in found:
+                kept = scores.drop(columns=list(lacking), errors="ignore")
+                frames.append(kept.assign(**named, experiment_id=run.experiment_id, run_id=run.run_id))
+    cases = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
+    return cases.assign(**{name: np.nan for name in plan.spec.metrics if name not in cases})
 
 
-def _scores_of(run: PlannedRun) -> pd.DataFrame | None:
-    """Scores of a run's cases; None if the run is not finished, lacks this evaluation, or is damaged."""
+def _from_counts(metrics: Sequence[str]) -> list[str]:
+    """The metrics of a row that are computed from counts; Dice is always shown under both rules for ties."""
+    return [name for name in COUNT_METRICS if name in metrics or (name == OTHER_TIES and "dice" in metrics)]
+
+
+def _scores_of(run: PlannedRun, metrics: Sequence[str] = ()) -> pd.DataFrame | None:
+    """Scores of a run's cases; None if the run is not finished, lacks this evaluation, or is damaged.
+
+    Metrics that are computed from counts are columns only if the run has counts.
+    """
     store = RunStore(run.results)
     if not os.path.lexists(store.folder(run.run_id)):
         return None
@@ -104,10 +121,21 @@ def _scores_of(run: PlannedRun) -> pd.DataFrame | None:
             raise DamagedError(damage[0])
         if not store.has_evaluation(run.run_id, run.evaluation_id):
             return None
-        return store.read_cases(run.run_id, run.evaluation_id)
+        scores = store.read_cases(run.run_id, run.evaluation_id)
+        return _with_counted(scores, store, run, _from_counts(metrics))
     except DamagedError as error:
         log.warning("run %s is left out: %s", run.run_id, str(error).splitlines()[0])
         return None
+
+
+def _with_counted(scores: pd.DataFrame, store: RunStore, run: PlannedRun, names: Sequence[str]) -> pd.DataFrame:
+    """Adds metrics computed from a run's counts. Dice under the other rule for ties needs an even number of raters."""
+    even = "n_raters" in scores and bool((scores["n_raters"] % 2 == 0).any())
+    names = [name for name in names if name != OTHER_TIES or even]
+    if not names or (counts := store.read_counts(run.run_id, run.evaluation_id)) is None:
+        return scores
+    found = {name: [COUNT_METRICS[name](counts[case]) for case in scores["case"]] for name in names}
+    return scores.assign(**found)
 
 
 def comparison_cells(plan: PlannedTable, cases: pd.DataFrame) -> pd.DataFrame:
@@ -206,6 +234,25 @@ class _Scores:
         found = [self.of_case(row, method, metric) for row in line.rows]
         return None if any(scores is None for scores in found) else [scores for scores in found if scores is not None]
 
+    def mean_other_ties(self, line: TableRow, method: str) -> float:
+        """Mean Dice of a printed row under the other rule for ties; NaN without an even number of raters, or counts."""
+        chosen = [self._groups.get((*row.key, method)) for row in line.rows]
+        even = any(item is not None and "n_raters" in item and (item["n_raters"] % 2 == 0).any() for item in chosen)
+        if not even or not all(item is not None and OTHER_TIES in item for item in chosen):
+            return float("nan")
+        # tasks with an odd number of raters have no column of their own: both rules are the same there
+        found = []
+        for row, item in zip(line.rows, chosen, strict=True):
+            scores = self.of_case(row, method, "dice")
+            if scores is None or item is None:
+                return float("nan")
+            odd = (item["n_raters"] % 2 == 1).to_numpy()
+            other = item[OTHER_TIES].to_numpy(dtype=float)
+            if np.isnan(other[~odd]).all() and (~odd).any():
+                return float("nan")
+            found.append(np.nanmean(np.where(odd, scores.to_numpy(), other)))
+        return SCORES["dice"].factor * float(np.mean(found))
+
 
 def _line_cells(spec: TableSpec, line: TableRow, metric: str, scores: _Scores) -> list[dict[str, object]]:
     """The cells of one printed row for one metric."""
@@ -225,6 +272,7 @@ def _line_cells(spec: TableSpec, line: TableRow, metric: str, scores: _Scores) -
             **_mean(by_method[column.key], metric),
             **_ids(line, column.key),
             **_tested(spec, by_method, column.key, metric),
+            OTHER_TIES: scores.mean_other_ties(line, column.key) if metric == "dice" else np.nan,
         }
         for column in methods
     ]
@@ -275,6 +323,8 @@ def _tested(spec: TableSpec, by_method: Mapping[str, TaskScores | None], method:
     scores, reference = by_method[method], by_method.get(spec.reference)
     if scores is None or reference is None or method == spec.reference:
         return UNTESTED
+    if SCORES[metric].signed:
+        scores, reference = [item.abs() for item in scores], [item.abs() for item in reference]
     better, worse = (reference, scores) if spec.reference_is_ours else (scores, reference)
     differences = [ours - other for ours, other in zip(better, worse, strict=True)]  # NaN if one has no value
     patients = _by_patient(differences).to_numpy()
