@@ -176,9 +176,9 @@ class RunStore:
         kept = {name: self._sound(place / name).read_bytes() for name in ("evaluation.json", "cases.csv")}
 
         def fill(folder: Path) -> None:
+            write_counts(folder / "counts.npz", counts)
             for name, content in kept.items():
                 (folder / name).write_bytes(content)
-            write_counts(folder / "counts.npz", counts)
 
         self.add(run_id, f"evaluations/{evaluation_id}", fill)
 
@@ -320,19 +320,10 @@ class RunStore:
         return self.counts_folder(run_id, evaluation_id) is None and self.has_weights(run_id)
 
     def is_complete(self, run_id: str, evaluation_id: str, predictions: bool, counts: bool = False) -> bool:
-        """Whether a run is trained and has this evaluation.
-
-        Args:
-            run_id: id of the run.
-            evaluation_id: id of the evaluation.
-            predictions: whether its predictions must be saved too.
-            counts: whether its counts must be stored too; a run without weights needs none, as they cannot be added.
-        """
-        return (
-            self.has_evaluation(run_id, evaluation_id)
-            and (not predictions or self.has_predictions(run_id))
-            and not (counts and self.lacks_counts(run_id, evaluation_id))
-        )
+        """Whether a run is trained, has this evaluation, and its predictions and counts are saved if requested."""
+        if not self.has_evaluation(run_id, evaluation_id) or (predictions and not self.has_predictions(run_id)):
+            return False
+        return not (counts and self.lacks_counts(run_id, evaluation_id))
 
     def read_counts(self, run_id: str, evaluation_id: str) -> "dict[str, StoredCounts] | None":
         """Reads the counts of an evaluation by case; None if they are not stored.

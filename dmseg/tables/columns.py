@@ -100,9 +100,7 @@ SCORES = {
         note="The volume CRPS compares the sum of the probabilities with the raters' volumes, relative to their mean.",
     ),
     "dice_raters": Score("Dice (raters)", note="Dice (raters) is the mean Dice with each rater's own mask."),
-    "dice_slices": Score(
-        "Dice (slices)", note="Dice (slices) is the mean over the slices of a case, not of its volume."
-    ),
+    "dice_slices": Score("Dice (slices)", note="Dice (slices) is the mean over the slices of a case."),
     "dice_other_ties": Score(
         "Dice (other ties)", note="Dice (other ties) is against the majority vote under the other rule for ties."
     ),

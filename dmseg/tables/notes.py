@@ -107,17 +107,13 @@ def _other_ties(table: TableData) -> list[str]:
     if not len(cells):
         return []
     networks = " " + cells["model_title"] if cells["model"].nunique() > 1 else ""
-    rows = [
-        f"{title}: "
-        + ", ".join(
-            f"{name} {value:.2f}" for name, value in zip(row["method_title"], row["dice_other_ties"], strict=True)
-        )
-        for title, row in cells.groupby(cells["task_title"] + networks, sort=False)
-    ]
+    rows = []
+    for title, row in cells.groupby(cells["task_title"] + networks, sort=False):
+        values = zip(row["method_title"], row["dice_other_ties"], strict=True)
+        rows.append(f"{title}: " + ", ".join(f"{name} {SCORES['dice'].shown(value)}" for name, value in values))
     rule = "foreground" if table.ties == "background" else "background"
-    return [
-        f"Where the number of raters is even, ties count as {table.ties}. With ties as {rule}, Dice (%) is {'; '.join(rows)}."
-    ]
+    said = f"Where the number of raters is even, a tie counts as {table.ties}. With ties as {rule}, Dice (%) is:"
+    return [f"{said} {'; '.join(rows)}."]
 
 
 def _folds(rows: Iterable[PlannedRow]) -> str:

@@ -93,26 +93,38 @@ def collect_cases(plan: PlannedTable) -> pd.DataFrame:
     for row in plan.rows:
         for method, runs in row.cells.items():
             named = dict(zip(KEYS, (*row.key, method), strict=True)) | {"cohort": row.task.cohort}
-            found = [(run, scores) for run in runs if (scores := _scores_of(run, row.block.metrics)) is not None]
-            # a mean over some of a cell's runs would be over other cases
-            lacking = {name for _, scores in found for name in _from_counts(row.block.metrics) if name not in scores}
-            for run, scores in found:
-                kept = scores.drop(columns=list(lacking), errors="ignore")
-                frames.append(kept.assign(**named, experiment_id=run.experiment_id, run_id=run.run_id))
+            found = [(run, scores) for run in runs if (scores := _scores_of(run)) is not None]
+            names = _from_counts(row.block.metrics, [scores for _, scores in found])
+            counted = [_counted(run, scores, names) for run, scores in found]
+            # a mean over some of a cell's runs would be over other cases, so all of them need counts
+            whole = all(values is not None for values in counted)
+            for (run, scores), values in zip(found, counted, strict=True):
+                own = scores.assign(**values) if whole and values is not None else scores
+                frames.append(own.assign(**named, experiment_id=run.experiment_id, run_id=run.run_id))
     cases = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
     return cases.assign(**{name: np.nan for name in plan.spec.metrics if name not in cases})
 
 
-def _from_counts(metrics: Sequence[str]) -> list[str]:
-    """The metrics of a row that are computed from counts; Dice is always shown under both rules for ties."""
-    return [name for name in COUNT_METRICS if name in metrics or (name == OTHER_TIES and "dice" in metrics)]
+def _from_counts(metrics: Sequence[str], scores: Sequence[pd.DataFrame]) -> list[str]:
+    """Metrics of a cell that are computed from counts; where raters are even, Dice is needed under both rules for ties."""
+    even = "dice" in metrics and any("n_raters" in item and (item["n_raters"] % 2 == 0).any() for item in scores)
+    return [name for name in COUNT_METRICS if name in metrics or (name == OTHER_TIES and even)]
 
 
-def _scores_of(run: PlannedRun, metrics: Sequence[str] = ()) -> pd.DataFrame | None:
-    """Scores of a run's cases; None if the run is not finished, lacks this evaluation, or is damaged.
+def _counted(run: PlannedRun, scores: pd.DataFrame, names: Sequence[str]) -> dict[str, list[float]] | None:
+    """Metrics computed from a run's counts, in the order of its cases; None if it has no counts, or they are damaged."""
+    if not names:
+        return {}
+    try:
+        counts = RunStore(run.results).read_counts(run.run_id, run.evaluation_id)
+    except DamagedError as error:
+        log.warning("the counts of run %s are left out: %s", run.run_id, str(error).splitlines()[0])
+        return None
+    return counts and {name: [COUNT_METRICS[name](counts[case]) for case in scores["case"]] for name in names}
 
-    Metrics that are computed from counts are columns only if the run has counts.
-    """
+
+def _scores_of(run: PlannedRun) -> pd.DataFrame | None:
+    """Scores of a run's cases; None if the run is not finished, lacks this evaluation, or is damaged."""
     store = RunStore(run.results)
     if not os.path.lexists(store.folder(run.run_id)):
         return None
@@ -121,21 +133,10 @@ def _scores_of(run: PlannedRun, metrics: Sequence[str] = ()) -> pd.DataFrame | N
             raise DamagedError(damage[0])
         if not store.has_evaluation(run.run_id, run.evaluation_id):
             return None
-        scores = store.read_cases(run.run_id, run.evaluation_id)
-        return _with_counted(scores, store, run, _from_counts(metrics))
+        return store.read_cases(run.run_id, run.evaluation_id)
     except DamagedError as error:
         log.warning("run %s is left out: %s", run.run_id, str(error).splitlines()[0])
         return None
-
-
-def _with_counted(scores: pd.DataFrame, store: RunStore, run: PlannedRun, names: Sequence[str]) -> pd.DataFrame:
-    """Adds metrics computed from a run's counts. Dice under the other rule for ties needs an even number of raters."""
-    even = "n_raters" in scores and bool((scores["n_raters"] % 2 == 0).any())
-    names = [name for name in names if name != OTHER_TIES or even]
-    if not names or (counts := store.read_counts(run.run_id, run.evaluation_id)) is None:
-        return scores
-    found = {name: [COUNT_METRICS[name](counts[case]) for case in scores["case"]] for name in names}
-    return scores.assign(**found)
 
 
 def comparison_cells(plan: PlannedTable, cases: pd.DataFrame) -> pd.DataFrame:
@@ -237,21 +238,16 @@ class _Scores:
     def mean_other_ties(self, line: TableRow, method: str) -> float:
         """Mean Dice of a printed row under the other rule for ties; NaN without an even number of raters, or counts."""
         chosen = [self._groups.get((*row.key, method)) for row in line.rows]
-        even = any(item is not None and "n_raters" in item and (item["n_raters"] % 2 == 0).any() for item in chosen)
-        if not even or not all(item is not None and OTHER_TIES in item for item in chosen):
-            return float("nan")
-        # tasks with an odd number of raters have no column of their own: both rules are the same there
-        found = []
+        tasks, even = [], False
         for row, item in zip(line.rows, chosen, strict=True):
             scores = self.of_case(row, method, "dice")
-            if scores is None or item is None:
+            if item is None or scores is None or not {"n_raters", OTHER_TIES} <= set(item):
                 return float("nan")
-            odd = (item["n_raters"] % 2 == 1).to_numpy()
-            other = item[OTHER_TIES].to_numpy(dtype=float)
-            if np.isnan(other[~odd]).all() and (~odd).any():
-                return float("nan")
-            found.append(np.nanmean(np.where(odd, scores.to_numpy(), other)))
-        return SCORES["dice"].factor * float(np.mean(found))
+            tied = (item["n_raters"] % 2 == 0).to_numpy()  # elsewhere both rules are the same
+            other = np.where(tied, item[OTHER_TIES].to_numpy(dtype=float), scores.to_numpy())
+            tasks.append(pd.Series(other).mean())
+            even = even or bool(tied.any())
+        return SCORES["dice"].factor * float(np.mean(tasks)) if even else float("nan")
 
 
 def _line_cells(spec: TableSpec, line: TableRow, metric: str, scores: _Scores) -> list[dict[str, object]]:
