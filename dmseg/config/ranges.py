@@ -7,11 +7,13 @@ from typing import Any
 from dmseg.config.consistency import check_together
 from dmseg.errors import UserError, shown
 from dmseg.limits import MAX_LEVELS
+from dmseg.metrics.registry import check_metrics
 
 CHOICES = {
     "tracker": ("disabled", "offline", "online"),
     "precision": ("fp32", "tf32", "bf16", "auto"),
     "evaluate.empty": ("skip", "one", "zero"),
+    "evaluate.ties": ("background", "foreground"),
     "launcher.kind": ("auto", "inline", "local", "slurm"),
     "folds.kind": ("contiguous", "shuffled"),
     "labels.interpolation": ("nearest", "linear", "rater"),
@@ -34,6 +36,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "evaluate.crop": (0.05, 1),
     "evaluate.bins": (1, MAX_LEVELS),
     "evaluate.batch_size": (1, 4096),
+    "evaluate.boundary": (1, 100),
     "agreement.disjoint": (0, 1),
     "labels.smoothing.epsilon": (0, 1),
     "labels.smoothing.kernel": (1, 4095),
@@ -87,6 +90,7 @@ def check_values(node: Mapping[str, Any]) -> None:
     scale = node["train"]["scale"]
     if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
         raise UserError(f"train.scale is {shown(scale)}, but must be [smallest, largest], both above 0")
+    check_metrics(node["evaluate"]["metrics"])
     check_together(node)
 
 

@@ -23,6 +23,7 @@ from dmseg.config.settings import (
 from dmseg.data.folds import Split
 from dmseg.errors import UserError
 from dmseg.files.regular import checksum
+from dmseg.metrics.registry import mask_metrics
 from dmseg.runs.digests import digest
 
 NETWORK = "dmseg.models.build.build_model"
@@ -60,7 +61,9 @@ out of the identity, so that earlier ids stay valid. Entries are never changed."
 INTERPOLATION_DEFAULTS = {"hard": "nearest", "soft": "linear"}
 """The same for `labels.interpolation`, by the kind of labels that the fusion returns."""
 
-EVALUATION_DEFAULTS: dict[str, Any] = {"crop": 1.0, "ged": False, "code": 1}
+EVALUATION_DEFAULTS: dict[str, Any] = {
+    "crop": 1.0, "ged": False, "code": 1, "ties": "background", "boundary": 2, "metrics": [],
+}  # fmt: skip
 """The same for evaluations."""
 
 
@@ -116,8 +119,9 @@ def run_identity(
 
 def evaluation_identity(settings: EvaluateSettings) -> dict[str, Any]:
     """The settings that determine the scores of a trained network."""
-    names = ("reference", "empty", "bins", "crop", "ged")
+    names = ("reference", "empty", "bins", "crop", "ged", "ties", "boundary")
     chosen = {name: getattr(settings, name) for name in names}
+    chosen["metrics"] = mask_metrics(settings.metrics)  # all others are computed from counts, which are always stored
     chosen["code"] = code_version(settings.reference["_target_"])
     return _without_defaults(chosen, EVALUATION_DEFAULTS) | {"revision": EVALUATION_REVISION}
 

@@ -20,6 +20,7 @@ from dmseg.files.names import check_name
 from dmseg.labels.fusion import Fusion, majority
 from dmseg.metrics.ged import shared_pixels, squared_ged
 from dmseg.metrics.histogram import BDICE_LEVELS, count_batch
+from dmseg.metrics.registry import MASK_METRICS, CaseMasks, mask_metrics
 from dmseg.metrics.scores import EmptyRule, case_scores
 from dmseg.training.precision import float32_math
 from dmseg.training.predictor import Predictor
@@ -122,6 +123,12 @@ def evaluate(
         if settings.ged:
             distances = energy_distances(predictor, images, prepared, group, settings, device)
             scores = [row | {"ged": value} for row, value in zip(scores, distances, strict=True)]
+        if names := mask_metrics(settings.metrics):
+            masks = _masks(probability, prepared, group, settings)
+            scores = [
+                row | {name: MASK_METRICS[name](case) for name in names}
+                for row, case in zip(scores, masks, strict=True)
+            ]
         rows += scores
         if keep is not None:
             for case, values in zip(group, _by_case(probability, group), strict=True):
@@ -166,6 +173,21 @@ def _score(
         }
         for case, count in zip(group, counts, strict=True)
     ]
+
+
+def _masks(
+    probability: Array, prepared: PreparedTask, group: Sequence[PreparedCase], settings: EvaluateSettings
+) -> Iterator[CaseMasks]:
+    """The cropped masks of each case."""
+    for case, values in zip(group, _by_case(probability, group), strict=True):
+        marked = centre_crop(prepared.annotations(case), settings.crop) != 0
+        yield CaseMasks(case.case, values, majority_vote(marked, settings.ties), marked)
+
+
+def majority_vote(marked: npt.NDArray[np.bool_], ties: str) -> npt.NDArray[np.bool_]:
+    """Majority vote of masks (R, ...); a tie of an even number of raters is background or foreground."""
+    votes = 2 * marked.sum(axis=0, dtype=np.int64)
+    return np.asarray(votes > len(marked) if ties == "background" else votes >= len(marked))
 
 
 def _labels(

@@ -334,6 +334,9 @@ class EvaluateSettings:
         save_predictions: whether foreground probabilities are kept.
         crop: edge of the centre crop that is scored, as a share of the slice's; what lies outside is never looked at.
         ged: whether the generalised energy distance of the predictor's samples to the raters is computed too.
+        ties: what a tie of an even number of raters is in the majority vote: ``background`` or ``foreground``.
+        boundary: pixels on each side of a contour that belong to the boundary band of `ece_boundary`.
+        metrics: further metrics (`dmseg.metrics.registry`).
     """
 
     reference: dict[str, Any]
@@ -343,6 +346,9 @@ class EvaluateSettings:
     save_predictions: bool
     crop: float = 1.0
     ged: bool = False
+    ties: str = "background"
+    boundary: int = 2
+    metrics: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
