@@ -7,7 +7,7 @@ from typing import Any
 from dmseg.config.consistency import check_together
 from dmseg.errors import UserError, shown
 from dmseg.limits import MAX_LEVELS
-from dmseg.metrics.registry import check_metrics
+from dmseg.metrics.named import check_metrics
 
 CHOICES = {
     "tracker": ("disabled", "offline", "online"),

@@ -23,7 +23,7 @@ from dmseg.config.settings import (
 from dmseg.data.folds import Split
 from dmseg.errors import UserError
 from dmseg.files.regular import checksum
-from dmseg.metrics.registry import mask_metrics
+from dmseg.metrics.named import mask_metrics
 from dmseg.runs.digests import digest
 
 NETWORK = "dmseg.models.build.build_model"

@@ -20,7 +20,7 @@ from dmseg.files.names import check_name
 from dmseg.labels.fusion import Fusion, majority
 from dmseg.metrics.ged import shared_pixels, squared_ged
 from dmseg.metrics.histogram import BDICE_LEVELS, count_batch
-from dmseg.metrics.registry import MASK_METRICS, CaseMasks, mask_metrics
+from dmseg.metrics.named import MASK_METRICS, CaseMasks, mask_metrics
 from dmseg.metrics.scores import EmptyRule, case_scores
 from dmseg.training.precision import float32_math
 from dmseg.training.predictor import Predictor

@@ -336,7 +336,7 @@ class EvaluateSettings:
         ged: whether the generalised energy distance of the predictor's samples to the raters is computed too.
         ties: what a tie of an even number of raters is in the majority vote: ``background`` or ``foreground``.
         boundary: pixels on each side of a contour that belong to the boundary band of `ece_boundary`.
-        metrics: further metrics (`dmseg.metrics.registry`).
+        metrics: further metrics (`dmseg.metrics.named`).
     """
 
     reference: dict[str, Any]

@@ -43,8 +43,8 @@ MASK_METRICS: dict[str, Callable[[CaseMasks], float]] = {}
 (``evaluate.metrics``), become columns of ``cases.csv``, and are part of the evaluation's id."""
 
 COUNT_METRICS: dict[str, Callable[..., float]] = {}
-"""Metrics that are computed from the counts of a case. Every evaluation stores the counts, so these metrics are not part
-of its id."""
+"""Metrics that are computed from the counts of a case. Every evaluation stores the counts, so these metrics are not
+part of its id."""
 
 
 def check_metrics(names: Sequence[str]) -> None:
