@@ -152,7 +152,9 @@ def _checked_spacing(value: object) -> tuple[float, ...] | None:
         return None
     sizes = _array(value, "spacing")
     if sizes.dtype.kind not in "fiu" or sizes.shape not in ((2,), (3,)) or not ((sizes > 0) & (sizes < 1e6)).all():
-        raise _Breach(f"spacing is {shown(value)}; expected (row, column) or (row, column, slice) in mm, above 0 and below 1e6")
+        raise _Breach(
+            f"spacing is {shown(value)}; expected (row, column) or (row, column, slice) in mm, above 0 and below 1e6"
+        )
     return tuple(map(float, sizes))
 
 

@@ -41,11 +41,11 @@ def check_manifest(manifest: object) -> dict[str, Any]:
             raise ValueError(f"{key} is {shown(manifest[key])}; expected {expected}")
     _check_cases(manifest["cases"], len(manifest["task"]["raters"]))
     cases = {row["case"] for row in manifest["cases"]}
-    if GEOMETRY in manifest and manifest[GEOMETRY].keys() != cases:
-        raise ValueError(f"{GEOMETRY} must describe each case, and no others")
     listed = manifest.get("listed") or cases
     if len(set(listed)) < len(listed) or not cases <= set(listed):
         raise ValueError("listed must name each case exactly once")
+    if GEOMETRY in manifest and manifest[GEOMETRY].keys() != cases:
+        raise ValueError(f"{GEOMETRY} must describe each case, and no others")
     return manifest
 
 

@@ -141,9 +141,7 @@ class PreparedTask:
 def _prepared_case(row: dict[str, Any], geometry: dict[str, Any]) -> PreparedCase:
     found = geometry.get(row["case"], {"spacing": None, "contiguous": False})
     spacing = None if found["spacing"] is None else tuple(found["spacing"])
-    return PreparedCase(
-        row["case"], row["first"], row["n_slices"], tuple(row["raters"]), spacing, found["contiguous"]
-    )
+    return PreparedCase(row["case"], row["first"], row["n_slices"], tuple(row["raters"]), spacing, found["contiguous"])
 
 
 def store_folder(parent: Path, data: str, task: Task, root: str, size: int, options: dict[str, Any]) -> Path:

@@ -7,6 +7,7 @@ from dmseg.config.settings import Settings
 from dmseg.config.variants import Base
 from dmseg.data.case import Task
 from dmseg.errors import UserError
+from dmseg.metrics.named import mask_metrics
 from dmseg.runs.plan import PlannedRun, distinct, plan_folds, plan_run
 from dmseg.runs.sources import Notify, TaskData, prepare_tasks
 from dmseg.tables.request import Compared, compared, option_key, parse_request
@@ -186,7 +187,7 @@ class TablePlanner:
         data = self._request.data[block.data]
         cells = {}
         for column, overrides in block.cells.items():
-            runs = self._experiment(data, prepared, (f"model={model}", *overrides))
+            runs = self._experiment(data, prepared, (f"model={model}", *overrides), mask_metrics(block.metrics))
             teacher = runs[0].teacher
             is_own = teacher is not None and teacher.settings.model.name == runs[0].settings.model.name
             if not (without_own and is_own):
@@ -203,8 +204,11 @@ class TablePlanner:
             cells,
         )
 
-    def _experiment(self, data: str, prepared: TaskData, variant: tuple[str, ...]) -> list[PlannedRun]:
-        key = data, prepared.task.name, variant
+    def _experiment(
+        self, data: str, prepared: TaskData, variant: tuple[str, ...], metrics: Sequence[str]
+    ) -> list[PlannedRun]:
+        """The runs of a cell, scored with these further metrics besides those that the settings ask for."""
+        key = data, prepared.task.name, (*variant, *metrics)
         if key not in self._experiments:
             base = self._base(data)
             given = self._request.overrides_of(data)
@@ -212,6 +216,8 @@ class TablePlanner:
             if any(option_key(item) == "method" for item in (*variant, *given)):
                 options.append(f"task={prepared.task.name}")  # the labels of a method may depend on it
             settings = base.settings((*variant, *options))
+            scored = sorted({*settings.evaluate.metrics, *metrics})
+            settings = replace(settings, evaluate=replace(settings.evaluate, metrics=scored))
             one_fold = any(option_key(item) == "fold" for item in given)
             self._experiments[key] = plan_folds(settings, prepared, [settings.fold] if one_fold else None)
         return self._experiments[key]
