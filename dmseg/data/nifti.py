@@ -212,8 +212,8 @@ def _spacing(header: Any) -> tuple[float, float, float] | None:  # noqa: ANN401
     unit = int(header["xyzt_units"]) & 7
     if unit not in _MILLIMETRES:
         return None
-    # header fields are float32: 0.7 is stored as 0.699999988
-    sizes = [float(f"{abs(float(size)):.7g}") for size in header["pixdim"][1:4]]
+    # the shortest number that the field stands for: float32 has 0.699999988 for 0.7
+    sizes = [abs(float(str(size))) for size in header["pixdim"][1:4]]
     if not all(0 < size < 1e3 for size in sizes) or (unit == 0 and set(sizes) == {1.0}):
         return None
     first, second, third = (size * _MILLIMETRES[unit] for size in sizes)

@@ -17,9 +17,9 @@ def lesion_f1(predicted: Mask, reference: Mask, volume: bool, empty: str = "skip
     """Lesion-wise F1: 2 TP / (2 TP + FP + FN), counted over all slices of a case.
 
     A lesion is a connected component; pixels that touch at an edge or a corner (in volumes: at a face, too) belong
-    together. TP is the number of reference lesions that overlap with the prediction in at least one pixel, FN the number
-    of the others, and FP the number of predicted lesions that overlap with no reference lesion. This is the F1 of the
-    ISLES 2022 challenge (Hernandez Petzsche et al., 2022, doi:10.1038/s41597-022-01875-5).
+    together. TP is the number of reference lesions that overlap with the prediction in at least one pixel, FN the
+    number of the others, and FP the number of predicted lesions that overlap with no reference lesion. This is the F1
+    of the ISLES 2022 challenge (Hernandez Petzsche et al., 2022, doi:10.1038/s41597-022-01875-5).
 
     Args:
         predicted: (S, H, W) bool.
@@ -52,5 +52,5 @@ def _count(mask: Mask, other: Mask, volume: bool) -> tuple[int, int]:
     structure = np.zeros((3, 3, 3), dtype=bool)
     structure[slice(None) if volume else 1] = True
     labels, total = ndimage.label(mask, structure)
-    hit = np.count_nonzero(np.unique(labels[np.asarray(other, dtype=bool)]))
+    hit = int(np.count_nonzero(np.unique(labels[np.asarray(other, dtype=bool)])))
     return hit, int(total) - hit

@@ -3,8 +3,8 @@
 Both are computed by MONAI, an optional dependency (``pip install 'dmseg[surface]'``).
 `docs/explanation/surface-metrics.md` says why, what the definitions are and how other libraries differ.
 
-A case is an array of slices (S, H, W). With a spacing of two numbers each slice is scored by itself and the case gets the
-mean over its slices; with three the slices are one volume.
+A case is an array of slices (S, H, W). With a spacing of two numbers each slice is scored by itself and the case gets
+the mean over its slices; with three the slices are one volume.
 """
 
 import importlib.util
@@ -30,8 +30,8 @@ Mask = npt.NDArray[np.bool_]
 def nsd(predicted: Mask, reference: Mask, spacing: Sequence[float], tolerance: float, empty: str = "skip") -> float:
     """Normalised surface distance (surface Dice): share of both surfaces that lies near the other surface.
 
-    A surface consists of the elements between pixels of the mask and its complement (beyond the image, too), weighted by
-    their length or area (Nikolov et al., 2021, doi:10.2196/26151).
+    A surface consists of the elements between pixels of the mask and its complement (beyond the image, too), weighted
+    by their length or area (Nikolov et al., 2021, doi:10.2196/26151).
 
     Args:
         predicted: (S, H, W) bool.
@@ -96,8 +96,8 @@ def require_library() -> None:
     """
     if importlib.util.find_spec("monai") is None:
         raise UserError(
-            "nsd and hd95 need MONAI, which is not installed; run python -m pip install 'dmseg[surface]', or leave them "
-            "out of evaluate.metrics"
+            "nsd and hd95 need MONAI, which is not installed; run python -m pip install 'dmseg[surface]', or leave "
+            "them out of evaluate.metrics"
         )
 
 

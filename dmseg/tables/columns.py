@@ -61,8 +61,8 @@ SCORES = {
         unit="mm",
         factor=1.0,
         lower_is_better=True,
-        note="HD95 is the 95th percentile of the Hausdorff distance to the majority vote, in mm; where only one mask is "
-        "empty, it is the diagonal of the slice or volume (docs/explanation/surface-metrics.md).",
+        note="HD95 is the 95th percentile of the Hausdorff distance to the majority vote, in mm; where only one mask "
+        "is empty, it is the diagonal of the slice or volume (docs/explanation/surface-metrics.md).",
     ),
     "lesion_f1": Score(
         "Lesion F1",
