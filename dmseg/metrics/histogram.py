@@ -235,7 +235,7 @@ def _sum_with_numpy(
         codes += 2 * case_index[:, None].astype(np.int32)
         for values, thresholds in ((reference, levels), (probability, levels), (top, edges)):
             codes *= len(thresholds) + 1
-            codes += _levels_reached(values, thresholds)
+            codes += levels_reached(values, thresholds)
         if valid:
             codes[valid[0] == 0] = size - 1
         index = codes.ravel().astype(np.intp)
@@ -244,7 +244,9 @@ def _sum_with_numpy(
     return pixels, confidence
 
 
-def _levels_reached(values: npt.NDArray[np.float32], levels: Sequence[float]) -> npt.NDArray[np.uint8]:
+def levels_reached(
+    values: npt.NDArray[np.float32], levels: Sequence[float] | npt.NDArray[np.float32]
+) -> npt.NDArray[np.uint8]:
     """Number of levels that each value reaches, compared in float32."""
     reached = np.zeros(values.shape, dtype=np.uint8)
     for level in levels:

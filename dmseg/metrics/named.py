@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dmseg.errors import UserError, cut
+from dmseg.metrics import stored_counts
 from dmseg.metrics.lesions import lesion_f1
+from dmseg.metrics.stored_counts import StoredCounts
 from dmseg.metrics.surface import hd95, nsd
 
 Ties = Literal["background", "foreground"]
@@ -76,7 +78,23 @@ IN_MM = ("hd95", "nsd")
 OF_VOLUMES = (*IN_MM, "lesion_f1")
 """Those of them that treat contiguous slices as one volume."""
 
-COUNT_METRICS: dict[str, Callable[..., float]] = {}
+COUNT_METRICS: dict[str, Callable[[StoredCounts], float]] = {
+    "ece_classwise": stored_counts.classwise_ece,
+    "ace": stored_counts.ace,
+    "mce": stored_counts.mce,
+    "brier": stored_counts.brier,
+    "nll": stored_counts.nll,
+    "ece_boundary": stored_counts.boundary_ece,
+    "ece_raters": stored_counts.rater_ece,
+    "volume_bias": stored_counts.volume_bias,
+    "volume_crps": stored_counts.volume_crps,
+    "dice_raters": stored_counts.dice_of_raters,
+    "dice_slices": stored_counts.dice_by_slice,
+    "dice_other_ties": stored_counts.dice_other_ties,
+    "agreement_dice": stored_counts.dice_between_raters,
+    "agreement_majority": stored_counts.dice_raters_majority,
+    "agreement_kappa": stored_counts.fleiss_kappa,
+}
 """Metrics that are computed from the counts of a case. Every evaluation stores the counts, so these metrics are not
 part of its id."""
 
