@@ -49,7 +49,10 @@ def table(argv: Sequence[str]) -> int:
     if len(overrides) > 1:
         raise UserError("an export has settings of its own; leave the other overrides out")
     folder = Path(exported[0]).expanduser()
-    for path in [_write_comparison(plan_from_text(folder, spec)) for spec in specs]:
+    plans = [plan_from_text(folder, spec) for spec in specs]
+    if metrics := shown_metrics(argv):
+        plans = [planned.with_metrics(metrics) for planned in plans]
+    for path in [_write_comparison(planned) for planned in plans]:
         print(path.read_text(encoding="utf-8"))
     return 0
 
@@ -83,8 +86,10 @@ def _name_unprepared(plans: Mapping[str, PlannedTable], overrides: Sequence[str]
 def split_tables(argv: Sequence[str]) -> tuple[list[TableSpec], list[str]]:
     """Separates ``table=N``, ``tables=N,NAME`` or ``tables=all`` (those of the paper) from the overrides.
 
+    ``metrics=[A,B]`` replaces the scores that the tables show.
+
     Raises:
-        UserError: if no table is named, or one that does not exist.
+        UserError: if no table or metric is named, or one that does not exist.
     """
     named = [word for word in argv if word.startswith(("table=", "tables="))]
     if len(named) != 1:
@@ -92,7 +97,17 @@ def split_tables(argv: Sequence[str]) -> tuple[list[TableSpec], list[str]]:
     value = named[0].partition("=")[2].strip("[]")
     names = [str(number) for number in table_numbers()] if value == "all" else value.split(",")
     specs = [read_spec(name.strip()) for name in dict.fromkeys(names)]
-    return specs, [word for word in argv if word not in named]
+    if metrics := shown_metrics(argv):
+        specs = [spec.with_metrics(metrics) if spec.kind == "comparison" else spec for spec in specs]
+    return specs, [word for word in argv if word not in named and not word.startswith("metrics=")]
+
+
+def shown_metrics(argv: Sequence[str]) -> list[str]:
+    """The scores that ``metrics=[A,B]`` names; empty without this argument."""
+    named = [word.partition("=")[2] for word in argv if word.startswith("metrics=")]
+    if len(named) > 1:
+        raise UserError("metrics is given twice; name several in one list: metrics=[A,B]")
+    return [name.strip() for name in named[0].strip("[]").split(",")] if named else []
 
 
 def plan_all(
@@ -141,6 +156,7 @@ def _write_comparison(planned: PlannedTable) -> Path:
         planned.phantom,
         settings.profile,
         settings.protocol,
+        settings.evaluate.ties,
     )
     results = os.path.commonpath([row.settings.paths.results for row in planned.rows])
     folder = Path(results) / "tables"

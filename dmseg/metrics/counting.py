@@ -82,7 +82,8 @@ def count_stored(
         _add_losses(p, vote, found["squared_error"], found["log_loss"])
         _add_band(p, vote, cell, boundary, found["band"], found["band_sums"])
     by_level = np.zeros((3, n_levels, n_levels), np.int64)
-    np.add.at(by_level, (slice(None), slice(None), level_of_cell), pixels)
+    for cell_number, level in enumerate(level_of_cell):
+        by_level[:, :, level] += pixels[:, :, cell_number]
     return StoredCounts(
         joint=by_level,
         cells=pixels.sum(axis=1),
@@ -139,7 +140,7 @@ def _check(probability: Probabilities, annotations: Masks, reference: npt.NDArra
     shapes = probability.shape, annotations.shape[1:], reference.shape
     if probability.ndim != 3 or len(set(shapes)) > 1 or not len(annotations):
         raise ValueError(f"probability {shapes[0]}, annotations {annotations.shape} and reference {shapes[2]} differ")
-    if (probability.dtype, annotations.dtype, reference.dtype) != (np.float32, np.bool_, np.float32):
+    if [str(item.dtype) for item in (probability, annotations, reference)] != ["float32", "bool", "float32"]:
         found = f"{probability.dtype}, {annotations.dtype} and {reference.dtype}"
         raise ValueError(f"probability, annotations and reference are {found}, but must be float32, bool and float32")
 
@@ -149,7 +150,8 @@ def _count(codes: npt.NDArray[np.generic], shape: tuple[int, ...]) -> npt.NDArra
 
 
 def _sum(codes: npt.NDArray[np.generic], shape: tuple[int, ...], values: Probabilities) -> npt.NDArray[np.float64]:
-    return np.bincount(codes, weights=values.ravel(), minlength=int(np.prod(shape))).reshape(shape)
+    found: npt.NDArray[Any] = np.bincount(codes, weights=values.ravel(), minlength=int(np.prod(shape)))
+    return found.reshape(shape)
 
 
 def _add_losses(
@@ -179,18 +181,13 @@ def _add_band(
     sums: npt.NDArray[np.float64],
 ) -> None:
     """Adds the pixels of the boundary band under both rules for ties."""
-    n_cells = band.shape[-1]
-    tied = bool((vote == 1).any())
-    for rule, first in enumerate((2, 1)):
-        if rule == 1 and not tied:
-            band[1] += now
-            sums[1] += confidence
-            return
-        label = vote >= first
-        now, confidence = np.zeros((2, n_cells), np.int64), np.zeros(n_cells)
-        if label.any() and not label.all():
-            inside = boundary_band(label, width)
-            now = _count((label[inside] * np.intp(n_cells) + cell[inside]), (2, n_cells))
-            confidence = _sum(cell[inside], (n_cells,), p[inside])
+    n_cells, tied = band.shape[-1], bool((vote == 1).any())
+    for rule, label in enumerate((vote == 2, vote >= 1)):
+        if rule == 0 or tied:  # without ties the band is the same under both rules
+            now, confidence = np.zeros((2, n_cells), np.int64), np.zeros(n_cells)
+            if label.any() and not label.all():
+                inside = boundary_band(label, width)
+                now = _count(label[inside] * np.intp(n_cells) + cell[inside], (2, n_cells))
+                confidence = _sum(cell[inside], (n_cells,), p[inside])
         band[rule] += now
         sums[rule] += confidence

@@ -128,3 +128,8 @@ def mask_metrics(names: Sequence[str]) -> list[str]:
 def needs_counts(names: Sequence[str]) -> bool:
     """Whether one of the named metrics is computed from counts."""
     return any(name in COUNT_METRICS for name in names)
+
+
+def requested(names: Sequence[str]) -> tuple[str, ...]:
+    """Those of the scores of a table that ``evaluate.metrics`` can name."""
+    return tuple(name for name in names if name in known_metrics())

@@ -15,7 +15,7 @@ Floats = npt.NDArray[np.float64]
 DECISION = 0.5
 """A pixel is predicted as foreground if its probability is at least this."""
 LEAST_PROBABILITY = 2.0**-23
-"""Probabilities are clipped to [2^-23, 1 - 2^-23] in the NLL: the float32 epsilon, as in scikit-learn's ``log_loss``."""
+"""The NLL clips probabilities to [2^-23, 1 - 2^-23], float32's epsilon, as scikit-learn's ``log_loss`` does."""
 TIES = {"background": 0, "foreground": 1}
 """The rules for ties, and their index in arrays of both."""
 _EMPTY = {"skip": float("nan"), "one": 1.0, "zero": 0.0}
@@ -157,7 +157,10 @@ def ace(counts: StoredCounts) -> float:
 
 
 def brier(counts: StoredCounts) -> float:
-    """Brier score: the mean over all pixels of (p - y)^2, y the majority vote, in [0, 1] (scikit-learn's for two classes)."""
+    """Brier score: the mean over all pixels of (p - y)^2, y the majority vote, in [0, 1].
+
+    For two classes this is half of the sum over classes that Brier (1950) defines, as in scikit-learn.
+    """
     return _ratio(float(counts.squared_error[TIES[counts.ties]]), counts.n_pixels)
 
 
@@ -231,7 +234,10 @@ def dice_raters_majority(counts: StoredCounts) -> float:
 
 
 def fleiss_kappa(counts: StoredCounts) -> float:
-    """Fleiss' kappa of the raters over the case's pixels; NaN with one rater, or if all marked everything or nothing."""
+    """Fleiss' kappa of the raters over the case's pixels (Psychological Bulletin 1971).
+
+    NaN with a single rater, and if all raters marked every pixel or none.
+    """
     n_raters, n_pixels = len(counts.votes) - 1, int(counts.votes.sum())
     marked = np.arange(n_raters + 1)
     if n_raters < 2 or not n_pixels:
@@ -274,9 +280,12 @@ def _bin_of(values: npt.NDArray[np.float32], n_bins: int) -> npt.NDArray[np.intp
     return np.searchsorted(edges, values, side="right")
 
 
-def _by_bin(index: npt.NDArray[np.intp], n_bins: int, *values: npt.NDArray[np.generic]) -> list[Floats]:
+def _by_bin(index: npt.NDArray[np.intp], n_bins: int, *values: Ints | Floats) -> list[Floats]:
     """Sums of values by cell (C,) over the cells of each bin."""
-    return [np.bincount(index, weights=item.astype(np.float64), minlength=n_bins) for item in values]
+    found = [np.zeros(n_bins) for _ in values]
+    for sums, item in zip(found, values, strict=True):
+        np.add.at(sums, index, item)
+    return found
 
 
 def _top_label(counts: StoredCounts, total: Ints, positive: Ints, sums: Floats) -> list[Floats]:
@@ -293,7 +302,7 @@ def _top_label(counts: StoredCounts, total: Ints, positive: Ints, sums: Floats) 
     return _by_bin(_bin_of(np.maximum(values, 1 - values), counts.bins), counts.bins, total, confidence, correct)
 
 
-def _ece(pixels: npt.NDArray[np.generic], confidence: Floats, correct: npt.NDArray[np.generic]) -> float:
+def _ece(pixels: Ints | Floats, confidence: Floats, correct: Ints | Floats) -> float:
     """Sum over bins of |sum of confidences - correct pixels|, divided by the number of pixels."""
     return _ratio(float(np.abs(confidence - correct).sum()), float(pixels.sum()))
 

@@ -16,6 +16,7 @@ from dmseg.data.batches import BatchSource, load_training
 from dmseg.data.prepared import PreparedTask
 from dmseg.files.schema import GROUP, TEXT, number, plain, record, whole
 from dmseg.methods.base import Streams
+from dmseg.metrics.stored_counts import StoredCounts
 from dmseg.runs.identity import evaluation_identity
 from dmseg.runs.plan import PlannedRun
 from dmseg.runs.preflight import check_schedule, check_scoring
@@ -108,6 +109,14 @@ class _Course:
         pd.DataFrame(rows).to_csv(path, index=False)
 
 
+@dataclass(frozen=True)
+class _Scored:
+    """An evaluation: scores of the cases, one row for each, and their counts by case."""
+
+    cases: pd.DataFrame
+    counts: dict[str, StoredCounts]
+
+
 def execute(run: PlannedRun, observers: Callable[[PlannedRun], list[Observer]] = lambda run: []) -> bool:
     """Runs the missing steps of a run; a finished training is never repeated.
 
@@ -182,12 +191,12 @@ def _train_and_score(
     course.write_history(folder / "history.csv")
     save_weights(folder / "weights.safetensors", model)
     predictions = folder / "predictions" if run.settings.evaluate.save_predictions else None
-    cases = _score(run, model, prepared, device, predictions)
-    _write_evaluation(run, cases, folder)
+    scored = _score(run, model, prepared, device, predictions)
+    _write_evaluation(run, scored, folder)
     seconds = sum(session.seconds for session in course.sessions)
     times = {"train_seconds": seconds, "seconds": seconds + time.monotonic() - start - here}
     write_json(folder / "manifest.json", _manifest(run, course, times, describe_usage(device)))
-    observers.evaluated(mean_scores(cases))
+    observers.evaluated(mean_scores(scored.cases))
 
 
 def _train(
@@ -278,7 +287,8 @@ def _streams(run: PlannedRun) -> Streams:
 
 def _score(
     run: PlannedRun, model: nn.Module, prepared: PreparedTask, device: torch.device, predictions: Path | None
-) -> pd.DataFrame:
+) -> _Scored:
+    counts: dict[str, StoredCounts] = {}
     save = None if predictions is None else save_predictions(predictions)
 
     def keep(case: str, probability: Array) -> None:
@@ -288,29 +298,36 @@ def _score(
             save(case, probability)
 
     predictor = run.method.predictor(model, _streams(run))
-    return evaluate(predictor, prepared, run.split.validation, run.reference, run.settings.evaluate, device, keep)
+    settings, ids = run.settings.evaluate, run.split.validation
+    cases = evaluate(predictor, prepared, ids, run.reference, settings, device, keep, counts.__setitem__)
+    return _Scored(cases, counts)
 
 
 def _score_again(run: PlannedRun, store: RunStore, device: torch.device) -> None:
-    """Evaluates stored weights again, for other evaluation settings or to save predictions."""
+    """Evaluates stored weights again: for other evaluation settings, to save predictions, or to add counts."""
     prepared = PreparedTask(run.store)
     model = _untrained(run, prepared)
     model.load_state_dict(store.load_weights(run.run_id))
     model = _on_device(model, device)
-    scored: list[pd.DataFrame] = []
+    scored: list[_Scored] = []
     if run.settings.evaluate.save_predictions and not store.has_predictions(run.run_id):
         store.add(
             run.run_id,
             "predictions",
             lambda folder: scored.append(_score(run, model, prepared, device, folder)),
         )
-    if not store.has_evaluation(run.run_id, run.evaluation_id):
-        cases = scored[0] if scored else _score(run, model, prepared, device, None)
-        store.add(run.run_id, f"evaluations/{run.evaluation_id}", partial(_write_evaluation, run, cases))
+    known = store.has_evaluation(run.run_id, run.evaluation_id)
+    if not known or store.lacks_counts(run.run_id, run.evaluation_id):
+        found = scored[0] if scored else _score(run, model, prepared, device, None)
+        if known:  # the stored scores stay
+            store.add_counts(run.run_id, run.evaluation_id, found.counts)
+        else:
+            store.add(run.run_id, f"evaluations/{run.evaluation_id}", partial(_write_evaluation, run, found))
 
 
-def _write_evaluation(run: PlannedRun, cases: pd.DataFrame, folder: Path) -> None:
-    write_scores(folder, cases, run.evaluation_id, evaluation_identity(run.settings.evaluate))
+def _write_evaluation(run: PlannedRun, scored: _Scored, folder: Path) -> None:
+    identity = evaluation_identity(run.settings.evaluate)
+    write_scores(folder, scored.cases, run.evaluation_id, identity, scored.counts)
 
 
 def _manifest(run: PlannedRun, course: _Course, times: dict[str, float], usage: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@
 import csv
 import io
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -118,7 +119,11 @@ def check_run(folder: Path, run_id: str, evaluations: Sequence[Path] = ()) -> No
     for place in (folder, *evaluations):
         evaluation = _read(place, "evaluation.json")
         check_evaluation(evaluation, None if place == folder else place.name)
-        parse_cases(read_cases_file(place), manifest["split"]["validation"])
+        rows = parse_cases(read_cases_file(place), manifest["split"]["validation"])
+        if os.path.lexists(place / "counts.npz"):  # runs of earlier versions have none
+            from dmseg.runs.counts_file import check_counts  # imports numpy
+
+            check_counts(place, [row["case"] for row in rows])
 
 
 def _read(folder: Path, file: str) -> Any:  # noqa: ANN401

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
+from dmseg.metrics.named import needs_counts
 from dmseg.runs.lease import is_held
 from dmseg.runs.plan import PlannedRun
 from dmseg.runs.seal import DamagedError
@@ -15,9 +16,10 @@ Status = Literal["done", "running", "failed", "missing", "unknown"]
 
 
 def is_complete(run: PlannedRun) -> bool:
-    """Whether a run is trained and has the evaluation and the predictions that its settings ask for."""
-    keep = run.settings.evaluate.save_predictions
-    return RunStore(run.results).is_complete(run.run_id, run.evaluation_id, keep)
+    """Whether a run is trained and has the evaluation, the predictions and the counts that its settings ask for."""
+    asked = run.settings.evaluate
+    counts = needs_counts(asked.metrics)
+    return RunStore(run.results).is_complete(run.run_id, run.evaluation_id, asked.save_predictions, counts)
 
 
 def run_status(run: PlannedRun) -> Status:

@@ -5,7 +5,9 @@
 - ``config.json``: identity and full settings; ``manifest.json``: versions, hardware, duration
 - ``history.csv``: losses and learning rate of each epoch; ``weights.safetensors``: the final network
 - ``cases.csv``, ``evaluation.json``: scores of the validation cases, and the id of the evaluation that gave them
-- ``evaluations/<id>/cases.csv``: the same under other evaluation settings
+- ``counts.npz``: counts of these cases, from which further metrics are computed
+- ``evaluations/<id>/``: the same three files under other evaluation settings; and those of the first evaluation again,
+  if its counts were added later
 - ``predictions/<case>.npy``: foreground probabilities, if requested
 - ``DONE``: checksums of all other files, written last
 
@@ -17,7 +19,7 @@ import errno
 import io
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,8 +36,10 @@ if TYPE_CHECKING:  # most of 'dmseg runs' needs neither of them
     import pandas as pd
     import torch
 
+    from dmseg.metrics.stored_counts import StoredCounts
+
 WEIGHTS = "weights.safetensors"
-SMALL_FILES = ("config.json", "manifest.json", "history.csv", "cases.csv", "evaluation.json")
+SMALL_FILES = ("config.json", "manifest.json", "history.csv", "cases.csv", "evaluation.json", "counts.npz")
 """Files that are checked whenever a run is used; weights and predictions are checked when they are read."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -159,6 +163,24 @@ class RunStore:
         except OSError as error:
             said = f"{place} could not be written: {error.strerror or error}; {advice(error)}"
             raise (UnwritableError if error.errno in FULL else UserError)(said) from error
+
+    def add_counts(self, run_id: str, evaluation_id: str, counts: "Mapping[str, StoredCounts]") -> None:
+        """Adds counts to a stored evaluation, whose scores stay as they are.
+
+        Raises:
+            UserError: if the evaluation is damaged, or the files cannot be written.
+        """
+        from dmseg.runs.counts_file import write_counts
+
+        place = self.evaluation_folder(run_id, evaluation_id)
+        kept = {name: self._sound(place / name).read_bytes() for name in ("evaluation.json", "cases.csv")}
+
+        def fill(folder: Path) -> None:
+            write_counts(folder / "counts.npz", counts)
+            for name, content in kept.items():
+                (folder / name).write_bytes(content)
+
+        self.add(run_id, f"evaluations/{evaluation_id}", fill)
 
     def damage(self, run_id: str, every_file: bool = False) -> list[str]:
         """What is wrong with a finished run: one line for each file that is missing or has changed.
@@ -287,9 +309,37 @@ class RunStore:
         """Whether a finished run's predictions are saved."""
         return self.is_done(run_id) and (self.folder(run_id) / "predictions").is_dir()
 
-    def is_complete(self, run_id: str, evaluation_id: str, predictions: bool) -> bool:
-        """Whether a run is trained, has this evaluation, and its predictions are saved if requested."""
-        return self.has_evaluation(run_id, evaluation_id) and (not predictions or self.has_predictions(run_id))
+    def counts_folder(self, run_id: str, evaluation_id: str) -> Path | None:
+        """Folder with the counts of one evaluation of a finished run; None if they are not stored."""
+        added = self.folder(run_id) / "evaluations" / check_id(evaluation_id, "the id of an evaluation")
+        places = (self.evaluation_folder(run_id, evaluation_id), added)
+        return next((place for place in places if is_regular(place / "counts.npz")), None)
+
+    def lacks_counts(self, run_id: str, evaluation_id: str) -> bool:
+        """Whether a finished run has no counts for an evaluation, but weights to compute them with."""
+        return self.counts_folder(run_id, evaluation_id) is None and self.has_weights(run_id)
+
+    def is_complete(self, run_id: str, evaluation_id: str, predictions: bool, counts: bool = False) -> bool:
+        """Whether a run is trained, has this evaluation, and its predictions and counts are saved if requested."""
+        if not self.has_evaluation(run_id, evaluation_id) or (predictions and not self.has_predictions(run_id)):
+            return False
+        return not (counts and self.lacks_counts(run_id, evaluation_id))
+
+    def read_counts(self, run_id: str, evaluation_id: str) -> "dict[str, StoredCounts] | None":
+        """Reads the counts of an evaluation by case; None if they are not stored.
+
+        Raises:
+            DamagedError: if the file is damaged.
+        """
+        from dmseg.runs.counts_file import read_counts
+
+        if (place := self.counts_folder(run_id, evaluation_id)) is None:
+            return None
+        path = self._sound(place / "counts.npz")
+        try:
+            return read_counts(place, read_json(place, "evaluation.json")["settings"])
+        except (OSError, ValueError) as error:
+            raise DamagedError(f"{path} is damaged ({in_words(error)}); {ADVICE}") from None
 
     def read_cases(self, run_id: str, evaluation_id: str) -> "pd.DataFrame":
         """Reads the scores of a run's validation cases.
@@ -322,10 +372,20 @@ class RunStore:
         return path
 
 
-def write_scores(folder: Path, cases: "pd.DataFrame", evaluation_id: str, evaluation: dict[str, Any]) -> None:
-    """Writes ``cases.csv`` and ``evaluation.json``, numbers in full precision."""
+def write_scores(
+    folder: Path,
+    cases: "pd.DataFrame",
+    evaluation_id: str,
+    evaluation: dict[str, Any],
+    counts: "Mapping[str, StoredCounts] | None" = None,
+) -> None:
+    """Writes ``cases.csv`` and ``evaluation.json``, numbers in full precision, and ``counts.npz`` if given."""
     write_json(folder / "evaluation.json", {"id": evaluation_id, "settings": evaluation})
     cases.to_csv(folder / "cases.csv", index=False)
+    if counts:
+        from dmseg.runs.counts_file import write_counts
+
+        write_counts(folder / "counts.npz", counts)
 
 
 def mean_scores(cases: "pd.DataFrame") -> dict[str, float]:

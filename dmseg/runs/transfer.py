@@ -24,6 +24,8 @@ from dmseg.runs.store import RunStore
 WEIGHTS = "weights.safetensors"
 PREDICTIONS = "predictions"
 """Copied only on request, together with the weights."""
+EVALUATION_FILES = ("evaluation.json", "cases.csv", "counts.npz")
+"""Files of an evaluation."""
 
 Rewrite = Callable[[str, dict[str, Any]], dict[str, Any]]
 """Maps the name and content of one of a run's JSON files to the content of the copy."""
@@ -123,7 +125,7 @@ def _copy(source: RunStore, run_id: str, target: RunStore, weights: bool, rewrit
         if is_new:
             target.write(run_id, partial(_fill, source.folder(run_id), weights, rewrite))
         for evaluation, place in _lacking(source, run_id, target).items():
-            files = ("evaluation.json", "cases.csv")
+            files = [name for name in EVALUATION_FILES if name in read_seal(place)]
             target.add(run_id, f"evaluations/{evaluation}", partial(_copy_files, place, files))
         later = source.folder(run_id) / PREDICTIONS
         if is_new and weights and later in source.additions(run_id):
@@ -145,9 +147,13 @@ def _compare(source: RunStore, run_id: str, target: RunStore) -> None:
 
 
 def _lacking(source: RunStore, run_id: str, target: RunStore) -> dict[str, Path]:
-    """Evaluations that the run in the target does not have."""
-    known = target.evaluations(run_id)
-    return {name: place for name, place in source.evaluations(run_id).items() if name not in known}
+    """Evaluations that the run in the target does not have, or has without counts."""
+    known, found = target.evaluations(run_id), {}
+    for name, place in source.evaluations(run_id).items():
+        counts = source.counts_folder(run_id, name)
+        if name not in known or (counts is not None and target.counts_folder(run_id, name) is None):
+            found[name] = counts or place
+    return found
 
 
 def _fill(source: Path, weights: bool, rewrite: Rewrite, folder: Path) -> None:

@@ -13,6 +13,7 @@ class Score:
         factor: factor from the stored to the printed number.
         digits: number of decimals.
         lower_is_better: whether smaller values are better.
+        signed: whether the magnitude of a value decides what is better.
         note: explanation under the table; empty for none.
     """
 
@@ -22,6 +23,7 @@ class Score:
     digits: int = 2
     lower_is_better: bool = False
     note: str = ""
+    signed: bool = False
 
     @property
     def heading(self) -> str:
@@ -67,6 +69,71 @@ SCORES = {
     "lesion_f1": Score(
         "Lesion F1",
         note="Lesion F1 counts connected components; one pixel of overlap makes a lesion found.",
+    ),
+    "ece_classwise": Score(
+        "Class-wise ECE",
+        lower_is_better=True,
+        note="The class-wise ECE is the mean of the ECEs of foreground and background probability.",
+    ),
+    "ace": Score(
+        "ACE",
+        lower_is_better=True,
+        note="ACE is the calibration error of the foreground probability over bins of equal mass of each case.",
+    ),
+    "mce": Score("MCE", lower_is_better=True, note="MCE is the largest calibration gap of a bin of the ECE."),
+    "brier": Score(
+        "Brier",
+        unit="0 to 1",
+        factor=1.0,
+        digits=4,
+        lower_is_better=True,
+        note="Brier is the mean of (p - y)^2 over all pixels of a case, y the majority vote.",
+    ),
+    "nll": Score(
+        "NLL",
+        unit="nats",
+        factor=1.0,
+        digits=4,
+        lower_is_better=True,
+        note="NLL is the mean of -log of the probability of the majority's class over all pixels of a case.",
+    ),
+    "ece_boundary": Score(
+        "Boundary ECE",
+        lower_is_better=True,
+        note="The boundary ECE is the ECE over the pixels near a contour of the majority vote (evaluate.boundary).",
+    ),
+    "ece_raters": Score(
+        "ECE (raters)", lower_is_better=True, note="ECE (raters) is the mean of the ECEs against each rater's own mask."
+    ),
+    "volume_bias": Score(
+        "Volume bias",
+        lower_is_better=True,
+        signed=True,
+        note="The volume bias is (sum of the probabilities - mean of the raters' volumes) / that mean; columns are "
+        "compared by its magnitude in each case.",
+    ),
+    "volume_crps": Score(
+        "Volume CRPS",
+        lower_is_better=True,
+        note="The volume CRPS compares the sum of the probabilities with the raters' volumes, relative to their mean.",
+    ),
+    "dice_raters": Score("Dice (raters)", note="Dice (raters) is the mean Dice with each rater's own mask."),
+    "dice_slices": Score("Dice (slices)", note="Dice (slices) is the mean over the slices of a case."),
+    "dice_other_ties": Score(
+        "Dice (other ties)", note="Dice (other ties) is against the majority vote under the other rule for ties."
+    ),
+    "agreement_dice": Score(
+        "Raters' Dice", note="Raters' Dice is the mean over pairs of raters, the same for all methods."
+    ),
+    "agreement_majority": Score(
+        "Raters' Dice (majority)", note="Raters' Dice (majority) is the mean Dice of a rater with the majority vote."
+    ),
+    "agreement_kappa": Score(
+        "Fleiss' kappa",
+        unit="-1 to 1",
+        factor=1.0,
+        digits=3,
+        note="Fleiss' kappa is of the raters, over the pixels of a case, the same for all methods.",
     ),
     "raters": Score("# Raters", unit="count", factor=1.0, digits=0),
 }

@@ -1,12 +1,15 @@
 """The notes under a table: what its numbers mean, what they were computed from, and what is missing."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
 
 from dmseg.config.settings import FoldSettings
 from dmseg.data.folds import DEFAULT_COUNT
+from dmseg.metrics.named import COUNT_METRICS
+from dmseg.runs.seal import DamagedError
 from dmseg.runs.store import RunStore
 from dmseg.tables.columns import SCORES
 from dmseg.tables.numbers import TableData
@@ -48,7 +51,7 @@ def table_notes(table: TableData, further: Iterable[str], mark: str) -> list[str
         mark: how significant cells are marked.
     """
     own = [AGREEMENT_NOTE] if table.spec.kind == "agreement" else _comparison_notes(table, mark)
-    return [*([PHANTOM_NOTE] if table.phantom else []), *own, *further, *_counts(table)]
+    return [*([PHANTOM_NOTE] if table.phantom else []), *own, *further, *_other_ties(table), *_counts(table)]
 
 
 def plan_notes(planned: PlannedTable) -> tuple[str, ...]:
@@ -67,8 +70,50 @@ def plan_notes(planned: PlannedTable) -> tuple[str, ...]:
         _folds(planned.rows),
         f"BDice reference: {reference} fusion of the raters. Both masks empty: {evaluate.empty}. "
         f"Network: {', '.join(networks)}. Epochs: {'; '.join(lengths)}.",
+        *_without_counts(planned),
         *([f"{imported} of {len(runs)} runs were imported: they were not computed here."] if imported else []),
     )
+
+
+def _without_counts(planned: PlannedTable) -> list[str]:
+    """A note on metrics that are empty because runs have no counts."""
+    named = [name for name in planned.spec.metrics if name in COUNT_METRICS]
+    lacking, without_weights = set(), 0
+    for row in planned.rows:
+        for run in (run for runs in row.cells.values() for run in runs) if named else ():
+            store = RunStore(run.results)
+            with suppress(DamagedError):
+                known = store.has_evaluation(run.run_id, run.evaluation_id)
+                if known and run.run_id not in lacking and store.counts_folder(run.run_id, run.evaluation_id) is None:
+                    lacking.add(run.run_id)
+                    without_weights += not store.has_weights(run.run_id)
+    if not lacking:
+        return []
+    titles = ", ".join(SCORES[name].title for name in named)
+    said = f"{titles}: {len(lacking)} runs were stored without counts, so their cells are empty."
+    if without_weights < len(lacking):
+        said += " 'dmseg reproduce' with the same arguments scores their weights again and adds the counts."
+    if without_weights:
+        said += f" {without_weights} of them were imported without weights and cannot be scored again."
+    return [said]
+
+
+def _other_ties(table: TableData) -> list[str]:
+    """Dice under the other rule for ties, where the number of raters is even."""
+    if table.spec.kind == "agreement":
+        return []
+    columns = [column.key for column in table.spec.shown]
+    cells = table.cells[table.cells["method"].isin(columns) & table.cells["dice_other_ties"].notna()]
+    if not len(cells):
+        return []
+    networks = " " + cells["model_title"] if cells["model"].nunique() > 1 else ""
+    rows = []
+    for title, row in cells.groupby(cells["task_title"] + networks, sort=False):
+        values = zip(row["method_title"], row["dice_other_ties"], strict=True)
+        rows.append(f"{title}: " + ", ".join(f"{name} {SCORES['dice'].shown(value)}" for name, value in values))
+    rule = "foreground" if table.ties == "background" else "background"
+    said = f"Where the number of raters is even, a tie counts as {table.ties}. With ties as {rule}, Dice (%) is:"
+    return [f"{said} {'; '.join(rows)}."]
 
 
 def _folds(rows: Iterable[PlannedRow]) -> str:

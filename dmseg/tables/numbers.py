@@ -12,6 +12,7 @@ from dmseg.config.settings import ModelSettings
 from dmseg.data.prepared import PreparedTask
 from dmseg.labels.fusion import majority
 from dmseg.metrics.agreement import rater_dice
+from dmseg.metrics.named import COUNT_METRICS
 from dmseg.runs.plan import PlannedRun
 from dmseg.runs.seal import DamagedError
 from dmseg.runs.store import RunStore
@@ -32,6 +33,8 @@ UNTESTED: dict[str, object] = {
     "n_pairs": 0, "n_value_pairs": 0, "n_dropped": 0, "significant": False,
 }  # fmt: skip
 """Values of a cell that is not tested."""
+OTHER_TIES = "dice_other_ties"
+"""Dice under the other rule for ties: a metric, and a column of the cells."""
 TaskScores = Sequence["pd.Series[float]"]
 """One series for each task, indexed by (cohort, case)."""
 
@@ -47,6 +50,7 @@ class TableData:
         phantom: whether the data are generated.
         profile: name of the profile (size of the study).
         protocol: name of the protocol (paper or released code).
+        ties: what a tie is in the majority vote.
     """
 
     spec: TableSpec
@@ -55,6 +59,7 @@ class TableData:
     phantom: bool
     profile: str
     protocol: str
+    ties: str = "background"
 
 
 def agreement_cells(stores: Sequence[PreparedTask], disjoint: float) -> pd.DataFrame:
@@ -88,10 +93,34 @@ def collect_cases(plan: PlannedTable) -> pd.DataFrame:
     for row in plan.rows:
         for method, runs in row.cells.items():
             named = dict(zip(KEYS, (*row.key, method), strict=True)) | {"cohort": row.task.cohort}
-            for run in runs:
-                if (scores := _scores_of(run)) is not None:
-                    frames.append(scores.assign(**named, experiment_id=run.experiment_id, run_id=run.run_id))
-    return pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
+            found = [(run, scores) for run in runs if (scores := _scores_of(run)) is not None]
+            names = _from_counts(row.block.metrics, [scores for _, scores in found])
+            counted = [_counted(run, scores, names) for run, scores in found]
+            # a mean over some of a cell's runs would be over other cases, so all of them need counts
+            whole = all(values is not None for values in counted)
+            for (run, scores), values in zip(found, counted, strict=True):
+                own = scores.assign(**values) if whole and values is not None else scores
+                frames.append(own.assign(**named, experiment_id=run.experiment_id, run_id=run.run_id))
+    cases = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
+    return cases.assign(**{name: np.nan for name in plan.spec.metrics if name not in cases})
+
+
+def _from_counts(metrics: Sequence[str], scores: Sequence[pd.DataFrame]) -> list[str]:
+    """Metrics of a cell that are computed from counts; where raters are even, Dice is needed under both rules for ties."""
+    even = "dice" in metrics and any("n_raters" in item and (item["n_raters"] % 2 == 0).any() for item in scores)
+    return [name for name in COUNT_METRICS if name in metrics or (name == OTHER_TIES and even)]
+
+
+def _counted(run: PlannedRun, scores: pd.DataFrame, names: Sequence[str]) -> dict[str, list[float]] | None:
+    """Metrics computed from a run's counts, in the order of its cases; None if it has no counts, or they are damaged."""
+    if not names:
+        return {}
+    try:
+        counts = RunStore(run.results).read_counts(run.run_id, run.evaluation_id)
+    except DamagedError as error:
+        log.warning("the counts of run %s are left out: %s", run.run_id, str(error).splitlines()[0])
+        return None
+    return counts and {name: [COUNT_METRICS[name](counts[case]) for case in scores["case"]] for name in names}
 
 
 def _scores_of(run: PlannedRun) -> pd.DataFrame | None:
@@ -206,6 +235,20 @@ class _Scores:
         found = [self.of_case(row, method, metric) for row in line.rows]
         return None if any(scores is None for scores in found) else [scores for scores in found if scores is not None]
 
+    def mean_other_ties(self, line: TableRow, method: str) -> float:
+        """Mean Dice of a printed row under the other rule for ties; NaN without an even number of raters, or counts."""
+        chosen = [self._groups.get((*row.key, method)) for row in line.rows]
+        tasks, even = [], False
+        for row, item in zip(line.rows, chosen, strict=True):
+            scores = self.of_case(row, method, "dice")
+            if item is None or scores is None or not {"n_raters", OTHER_TIES} <= set(item):
+                return float("nan")
+            tied = (item["n_raters"] % 2 == 0).to_numpy()  # elsewhere both rules are the same
+            other = np.where(tied, item[OTHER_TIES].to_numpy(dtype=float), scores.to_numpy())
+            tasks.append(pd.Series(other).mean())
+            even = even or bool(tied.any())
+        return SCORES["dice"].factor * float(np.mean(tasks)) if even else float("nan")
+
 
 def _line_cells(spec: TableSpec, line: TableRow, metric: str, scores: _Scores) -> list[dict[str, object]]:
     """The cells of one printed row for one metric."""
@@ -225,6 +268,7 @@ def _line_cells(spec: TableSpec, line: TableRow, metric: str, scores: _Scores) -
             **_mean(by_method[column.key], metric),
             **_ids(line, column.key),
             **_tested(spec, by_method, column.key, metric),
+            OTHER_TIES: scores.mean_other_ties(line, column.key) if metric == "dice" else np.nan,
         }
         for column in methods
     ]
@@ -275,6 +319,8 @@ def _tested(spec: TableSpec, by_method: Mapping[str, TaskScores | None], method:
     scores, reference = by_method[method], by_method.get(spec.reference)
     if scores is None or reference is None or method == spec.reference:
         return UNTESTED
+    if SCORES[metric].signed:
+        scores, reference = [item.abs() for item in scores], [item.abs() for item in reference]
     better, worse = (reference, scores) if spec.reference_is_ours else (scores, reference)
     differences = [ours - other for ours, other in zip(better, worse, strict=True)]  # NaN if one has no value
     patients = _by_patient(differences).to_numpy()

@@ -7,7 +7,7 @@ from dmseg.config.settings import Settings
 from dmseg.config.variants import Base
 from dmseg.data.case import Task
 from dmseg.errors import UserError
-from dmseg.metrics.named import mask_metrics
+from dmseg.metrics.named import requested
 from dmseg.runs.plan import PlannedRun, distinct, plan_folds, plan_run
 from dmseg.runs.sources import Notify, TaskData, prepare_tasks
 from dmseg.tables.request import Compared, compared, option_key, parse_request
@@ -60,6 +60,12 @@ class PlannedTable:
 
     spec: TableSpec
     rows: tuple[PlannedRow, ...]
+
+    def with_metrics(self, metrics: Sequence[str]) -> "PlannedTable":
+        """The same runs with other scores shown."""
+        spec = self.spec.with_metrics(metrics)
+        rows = (replace(row, block=replace(row.block, metrics=tuple(metrics))) for row in self.rows)
+        return PlannedTable(spec, tuple(rows))
 
     @property
     def settings(self) -> Settings:
@@ -117,7 +123,7 @@ class TablePlanner:
         self._open_tasks = open_tasks
         self._bases: dict[str, Base] = {}
         self._tasks: dict[str, list[TaskData]] = {}
-        self._experiments: dict[tuple[str, str, tuple[str, ...]], list[PlannedRun]] = {}
+        self._experiments: dict[tuple[str, str, tuple[str, ...], tuple[str, ...]], list[PlannedRun]] = {}
 
     def plan(self) -> list[PlannedTable]:
         """Plans the tables.
@@ -187,7 +193,7 @@ class TablePlanner:
         data = self._request.data[block.data]
         cells = {}
         for column, overrides in block.cells.items():
-            runs = self._experiment(data, prepared, (f"model={model}", *overrides), mask_metrics(block.metrics))
+            runs = self._experiment(data, prepared, (f"model={model}", *overrides), requested(block.metrics))
             teacher = runs[0].teacher
             is_own = teacher is not None and teacher.settings.model.name == runs[0].settings.model.name
             if not (without_own and is_own):
@@ -205,10 +211,10 @@ class TablePlanner:
         )
 
     def _experiment(
-        self, data: str, prepared: TaskData, variant: tuple[str, ...], metrics: Sequence[str]
+        self, data: str, prepared: TaskData, variant: tuple[str, ...], metrics: tuple[str, ...]
     ) -> list[PlannedRun]:
-        """The runs of a cell, scored with these further metrics besides those that the settings ask for."""
-        key = data, prepared.task.name, (*variant, *metrics)
+        """The runs of a cell; `metrics` are those of its row that are computed only on request, or from counts."""
+        key = data, prepared.task.name, variant, metrics
         if key not in self._experiments:
             base = self._base(data)
             given = self._request.overrides_of(data)
@@ -216,8 +222,8 @@ class TablePlanner:
             if any(option_key(item) == "method" for item in (*variant, *given)):
                 options.append(f"task={prepared.task.name}")  # the labels of a method may depend on it
             settings = base.settings((*variant, *options))
-            scored = sorted({*settings.evaluate.metrics, *metrics})
-            settings = replace(settings, evaluate=replace(settings.evaluate, metrics=scored))
+            asked = dict.fromkeys((*settings.evaluate.metrics, *metrics))
+            settings = replace(settings, evaluate=replace(settings.evaluate, metrics=list(asked)))
             one_fold = any(option_key(item) == "fold" for item in given)
             self._experiments[key] = plan_folds(settings, prepared, [settings.fold] if one_fold else None)
         return self._experiments[key]

@@ -1,7 +1,7 @@
 """Specifications of tables, read from ``configs/table``."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -123,6 +123,19 @@ class TableSpec:
     def metrics(self) -> tuple[str, ...]:
         """All scores that are shown."""
         return tuple(dict.fromkeys(metric for block in self.blocks for metric in block.metrics))
+
+    def with_metrics(self, metrics: Sequence[str]) -> "TableSpec":
+        """The same table with other scores in all its rows.
+
+        Raises:
+            UserError: if a score is unknown, or the table compares no methods.
+        """
+        known = [item for item in SCORES if item != "raters"]
+        if unknown := [item for item in metrics if item not in known]:
+            raise UserError(f"metrics names '{cut(unknown[0])}', which is no metric; choose from {', '.join(known)}")
+        if not metrics or len(set(metrics)) < len(metrics):
+            raise UserError("metrics must name at least one metric, and each once: metrics=[dice,ece]")
+        return replace(self, blocks=tuple(replace(block, metrics=tuple(metrics)) for block in self.blocks))
 
 
 def table_names() -> list[str]:

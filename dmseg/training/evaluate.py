@@ -18,11 +18,13 @@ from dmseg.data.labels import fuse_cases, select_cases
 from dmseg.data.parts import Intensities
 from dmseg.data.prepared import PreparedCase, PreparedTask
 from dmseg.files.names import check_name
-from dmseg.labels.fusion import Fusion, majority
+from dmseg.labels.fusion import Fusion
+from dmseg.metrics.counting import count_stored
 from dmseg.metrics.ged import shared_pixels, squared_ged
 from dmseg.metrics.histogram import BDICE_LEVELS, count_batch
 from dmseg.metrics.named import MASK_METRICS, CaseMasks, mask_metrics
 from dmseg.metrics.scores import EmptyRule, case_scores
+from dmseg.metrics.stored_counts import StoredCounts
 from dmseg.training.precision import float32_math
 from dmseg.training.predictor import Predictor
 
@@ -101,6 +103,7 @@ def evaluate(
     settings: EvaluateSettings,
     device: torch.device,
     keep: Callable[[str, Array], None] | None = None,
+    count: Callable[[str, StoredCounts], None] | None = None,
 ) -> pd.DataFrame:
     """Scores the validation cases of a fold.
 
@@ -109,9 +112,10 @@ def evaluate(
         prepared: the store.
         ids: validation cases.
         reference: fusion whose result is the reference for BDice.
-        settings: empty-mask rule, bins, crop, batch size, and whether to compute the energy distance.
+        settings: rules for empty masks and ties, bins, crop, batch size, and the scores to add.
         device: device of the network.
         keep: called with each case's id and probabilities, (H, W) for one slice and (slices, H, W) for more.
+        count: called with each case's id and the counts to store; None counts only what the scores need.
 
     Returns:
         One row for each case: ``case, dice, bdice, ece, ...`` as fractions; with `settings.ged` also ``ged`` in [0, 2].
@@ -122,15 +126,19 @@ def evaluate(
     for group in _groups(select_cases(prepared, ids), settings.batch_size):
         images = np.concatenate([centre_crop(prepared.images[case.span], settings.crop) for case in group])
         probability = predict(predictor, images, device, settings.batch_size)
-        scores = _score(probability, prepared, group, reference, settings)
+        fused = _labels(prepared, group, reference, settings.crop).astype(np.float32)
+        masks = list(_masks(probability, prepared, group, settings, geometry))
+        scores = _score(masks, fused, group, settings)
+        if count is not None:
+            for item, label in zip(masks, _by_case(fused, group), strict=True):
+                count(item.case, _stored(item, label, settings))
         if settings.ged:
             distances = energy_distances(predictor, images, prepared, group, settings, device)
             scores = [row | {"ged": value} for row, value in zip(scores, distances, strict=True)]
         if names:
-            masks = _masks(probability, prepared, group, settings, geometry)
             scores = [
-                row | {name: MASK_METRICS[name](case) for name in names}
-                for row, case in zip(scores, masks, strict=True)
+                row | {name: MASK_METRICS[name](item) for name in names}
+                for row, item in zip(scores, masks, strict=True)
             ]
         rows += scores
         if keep is not None:
@@ -150,18 +158,29 @@ def save_predictions(folder: Path) -> Callable[[str, Array], None]:
     return keep
 
 
+def _stored(case: CaseMasks, reference: Array, settings: EvaluateSettings) -> StoredCounts:
+    return count_stored(
+        case.probability,
+        case.annotations,
+        reference,
+        settings.bins,
+        settings.boundary,
+        ties=settings.ties,
+        empty=settings.empty,
+    )
+
+
 def _score(
-    probability: Array,
-    prepared: PreparedTask,
+    masks: Sequence[CaseMasks],
+    reference: Array,
     group: Sequence[PreparedCase],
-    reference: Fusion,
     settings: EvaluateSettings,
 ) -> list[dict[str, float | int | str]]:
     index = np.repeat(np.arange(len(group)), [case.n_slices for case in group])
     counts = count_batch(
-        torch.from_numpy(probability),
-        torch.from_numpy(_labels(prepared, group, majority, settings.crop)),
-        torch.from_numpy(_labels(prepared, group, reference, settings.crop).astype(np.float32)),
+        torch.from_numpy(np.concatenate([case.probability for case in masks])),
+        torch.from_numpy(np.concatenate([case.majority for case in masks])),
+        torch.from_numpy(reference),
         torch.from_numpy(index),
         len(group),
         levels=BDICE_LEVELS,

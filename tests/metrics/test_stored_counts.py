@@ -193,7 +193,9 @@ def test_dice_with_and_between_raters(n_raters, ties):
     pairs = [dice_of(a, b) for i, a in enumerate(sample.raters) for b in sample.raters[:i]]
     assert metrics.dice_between_raters(counts) == pytest.approx(np.mean(pairs))
     assert metrics.dice_raters_majority(counts) == pytest.approx(rater_dice(sample.raters, y).mean())
-    assert metrics.dice_by_slice(counts) == pytest.approx(np.nanmean([dice_of(*pair) for pair in zip(predicted, y, strict=True)]))
+    assert metrics.dice_by_slice(counts) == pytest.approx(
+        np.nanmean([dice_of(*pair) for pair in zip(predicted, y, strict=True)])
+    )
     assert metrics.dice_other_ties(counts) == pytest.approx(dice_of(predicted, sample.majority[_other(ties)]))
 
 

@@ -42,8 +42,8 @@ def test_a_run_leaves_what_the_readme_says(small_run):
     run = planned([*small_run, "evaluate.save_predictions=true"])
     assert execute(run, nothing)
     place = folder(run)
-    files = "DONE cases.csv config.json evaluation.json history.csv manifest.json predictions weights.safetensors"
-    assert {path.name for path in place.iterdir()} == set(files.split())
+    files = "DONE cases.csv config.json counts.npz evaluation.json history.csv manifest.json predictions"
+    assert {path.name for path in place.iterdir()} == {*files.split(), "weights.safetensors"}
     cases = pd.read_csv(place / "cases.csv")
     assert list(cases.columns[:4]) == ["case", "dice", "bdice", "ece"]
     assert tuple(cases["case"]) == run.split.validation
