@@ -149,7 +149,7 @@ def test_a_store_of_an_earlier_version_is_prepared_once_more(tmp_path, prepared)
     assert old.digest == digest
     assert scored(old, []).equals(scored(prepared, []))
     for metric in METRICS:
-        with pytest.raises(UserError, match="earlier version.*run 'dmseg prepare'"):
+        with pytest.raises(UserError, match=r"earlier version.*run 'dmseg prepare'"):
             scored(old, [metric])
     assert scored(old, ["nsd"], spacing=[1.0, 1.0])["nsd"].notna().all()
     assert not prepare(*again)  # a training does not read the raw data again
