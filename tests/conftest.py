@@ -141,8 +141,8 @@ def write_lidc(root, patients, rng, size=32, slices=(1,)):
     return root
 
 
-def store_run(run, rows, seconds=1.0):
-    """Stores made-up scores as if a planned run had been trained."""
+def store_run(run, rows, seconds=1.0, counts=None):
+    """Stores made-up scores, and counts by case if given, as if a planned run had been trained."""
     import dataclasses
 
     import pandas as pd
@@ -152,7 +152,8 @@ def store_run(run, rows, seconds=1.0):
     from dmseg.runs.store import RunStore, write_scores
 
     def fill(folder):
-        write_scores(folder, pd.DataFrame(rows), run.evaluation_id, evaluation_identity(run.settings.evaluate))
+        identity = evaluation_identity(run.settings.evaluate)
+        write_scores(folder, pd.DataFrame(rows), run.evaluation_id, identity, counts)
         write_json(folder / "config.json", {"identity": run.identity, "settings": dataclasses.asdict(run.settings)})
         split = {"train": list(run.split.train), "validation": list(run.split.validation)}
         ids = {"run_id": run.run_id, "experiment_id": run.experiment_id}

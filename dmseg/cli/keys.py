@@ -64,6 +64,8 @@ TRAINING_SECTION = Section(
         Key("optim.lr", "RATE", "initial learning rate", "0.01"),
         Key("precision", "NAME", "of the training: fp32, tf32, bf16 or auto", "fp32"),
         Key("evaluate.empty", "RULE", "score where both masks are empty: skip, one or zero", "skip"),
+        Key("evaluate.ties", "RULE", "a tied pixel of the majority vote: background or foreground", "background"),
+        Key("evaluate.metrics", "[NAME,...]", "further metrics (docs/explanation/metrics.md)", "[]"),
         Key("evaluate.ged", "BOOL", "also compute the generalised energy distance to the raters", "false"),
         Key("evaluate.save_predictions", "BOOL", "keep the probabilities of the validation cases", "false"),
     ),
@@ -88,6 +90,7 @@ TABLES_SECTION = Section(
     (
         Key("table", "NAME", "one table", group=True),
         Key("tables", "NAME,...", "several tables; all stands for those of the paper"),
+        Key("metrics", "[NAME,...]", "the scores to show", "(those of the table)"),
     ),
 )
 TABLE_DATA_SECTION = Section(

@@ -106,13 +106,13 @@ def collect_cases(plan: PlannedTable) -> pd.DataFrame:
 
 
 def _from_counts(metrics: Sequence[str], scores: Sequence[pd.DataFrame]) -> list[str]:
-    """Metrics of a cell that are computed from counts; where raters are even, Dice is needed under both rules for ties."""
+    """Metrics of a cell that are computed from counts; where raters are even, Dice under both rules for ties."""
     even = "dice" in metrics and any("n_raters" in item and (item["n_raters"] % 2 == 0).any() for item in scores)
     return [name for name in COUNT_METRICS if name in metrics or (name == OTHER_TIES and even)]
 
 
 def _counted(run: PlannedRun, scores: pd.DataFrame, names: Sequence[str]) -> dict[str, list[float]] | None:
-    """Metrics computed from a run's counts, in the order of its cases; None if it has no counts, or they are damaged."""
+    """Metrics computed from a run's counts, in the order of its cases; None if it has none, or they are damaged."""
     if not names:
         return {}
     try:
@@ -120,7 +120,9 @@ def _counted(run: PlannedRun, scores: pd.DataFrame, names: Sequence[str]) -> dic
     except DamagedError as error:
         log.warning("the counts of run %s are left out: %s", run.run_id, str(error).splitlines()[0])
         return None
-    return counts and {name: [COUNT_METRICS[name](counts[case]) for case in scores["case"]] for name in names}
+    if counts is None:
+        return None
+    return {name: [COUNT_METRICS[name](counts[case]) for case in scores["case"]] for name in names}
 
 
 def _scores_of(run: PlannedRun) -> pd.DataFrame | None:

@@ -13,6 +13,8 @@ from conftest import store_run, write_lidc
 
 from dmseg.cli.main import main
 from dmseg.files.regular import checksums
+from dmseg.metrics.counting import count_stored
+from dmseg.runs.counts_file import write_counts
 from dmseg.runs.digests import identifier
 from dmseg.runs.store import RunStore
 from dmseg.tables import exported as exchange
@@ -110,6 +112,14 @@ def replaced(name, make, sealed=False):
     return harm
 
 
+def counts_of_others(folder):
+    masks = np.ones((1, 1, 4, 4), dtype=bool)
+    write_counts(
+        folder / "counts.npz", {"other": count_stored(np.zeros((1, 4, 4), np.float32), masks, masks[0] * np.float32(1))}
+    )
+    reseal(folder)
+
+
 def link(target):
     return lambda path: path.symlink_to(target)
 
@@ -187,6 +197,10 @@ HARMS = {
     "odd columns": written("cases.csv", "case,dice,bdice,ece,=cmd()\n"),
     "columns twice": written("cases.csv", "case,dice,dice,bdice,ece\n"),
     "NUL in the scores": written("cases.csv", "case,dice,bdice,ece\n\0,\0,0,0\n"),
+    **{f"counts {content[:9]!r}": written("counts.npz", content) for content in (b"", b"PK\3\4" * 99, DEEP)},
+    "counts of other cases": counts_of_others,
+    "counts without a checksum": lambda folder: (folder / "counts.npz").write_bytes(b""),
+    "counts that are a link": lambda folder: (folder / "counts.npz").symlink_to("/dev/zero"),
     "a link to a secret": replaced("cases.csv", link("/nowhere"), sealed=True),
     "a link without end": replaced("cases.csv", link("/dev/zero")),
     "a pipe": replaced("manifest.json", os.mkfifo),

@@ -15,7 +15,16 @@ from fuzz.templates import RUNS
 
 from dmseg.files.regular import checksums
 
-SEALED = ("config.json", "manifest.json", "history.csv", "cases.csv", "evaluation.json", "weights.safetensors", "DONE")
+SEALED = (
+    "config.json",
+    "manifest.json",
+    "history.csv",
+    "cases.csv",
+    "counts.npz",
+    "evaluation.json",
+    "weights.safetensors",
+    "DONE",
+)
 
 
 def chosen(box, rng):

@@ -84,7 +84,7 @@ FALSE = {
     "not a number": put("sums", (0, 0, 0), np.nan),
     "infinite": put("log_loss", (0, 0), np.inf),
     "more than the pixels": put("raters", (0, 0, 0), 10**6),
-    "another sum": put("joint", (0, 0, 0, 0), 3),
+    "another sum": put("joint", (0, 0, 0, 0), 10**6),
     "sum of probabilities": put("sums", (0, 0, 0), 1e9),
     "votes": put("votes", 0, 10**6),
     "slices": put("slices", (0, 0, 0), 10**6),
@@ -119,6 +119,7 @@ def header_of(shape):
     return stream.getvalue()
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize("content", [b"", b"PK", b"no zip" * 50, None, "cut", "flipped", "header", "twice", "bomb"])
 def test_files_that_are_no_counts(written, content):
     path = written[0] / "counts.npz"
@@ -196,7 +197,8 @@ def test_the_rule_for_ties_names_another_evaluation(study, tmp_path):
     shutil.copytree(study[0] / "results", tmp_path / "results")
     plain = planned(study[1], tmp_path / "results")
     run = planned(study[1], tmp_path / "results", "evaluate.ties=foreground")
-    assert run.run_id == plain.run_id and run.evaluation_id != plain.evaluation_id
+    assert run.run_id == plain.run_id
+    assert run.evaluation_id != plain.evaluation_id
     execute(run)
     store = RunStore(run.results)
     first, other = (store.read_counts(item.run_id, item.evaluation_id) for item in (plain, run))
@@ -211,10 +213,12 @@ def test_counts_are_added_to_a_run_that_has_none(study, tmp_path):
     run = without_counts(study, tmp_path)
     store = RunStore(run.results)
     before = (store.folder(run.run_id) / "cases.csv").read_bytes()
-    assert store.damage(run.run_id) == [] and store.read_counts(run.run_id, run.evaluation_id) is None
+    assert store.damage(run.run_id) == []
+    assert store.read_counts(run.run_id, run.evaluation_id) is None
     assert not execute(run)  # nobody asked for metrics
     asked = planned(study[1], run.results, "evaluate.metrics=[brier]")
-    assert execute(asked) and not execute(asked)
+    assert execute(asked)
+    assert not execute(asked)
     assert store.damage(run.run_id) == []
     assert store.read_counts(run.run_id, run.evaluation_id)
     assert (store.evaluation_folder(run.run_id, run.evaluation_id) / "cases.csv").read_bytes() == before
@@ -233,7 +237,8 @@ def test_exports_carry_counts_also_if_they_were_added(study, tmp_path):
     export_runs([(old, run.run_id)], tmp_path / "late", weights=False)
     import_runs(tmp_path / "late", target)
     found, own = (store.read_counts(run.run_id, run.evaluation_id) for store in (target, old))
-    assert target.damage(run.run_id) == [] and pd.Series(found).index.equals(pd.Series(own).index)
+    assert target.damage(run.run_id) == []
+    assert pd.Series(found).index.equals(pd.Series(own).index)
     np.testing.assert_array_equal(found[min(found)].cells, own[min(own)].cells)
 
 
