@@ -44,8 +44,8 @@ def check_manifest(manifest: object) -> dict[str, Any]:
     listed = manifest.get("listed") or cases
     if len(set(listed)) < len(listed) or not cases <= set(listed):
         raise ValueError("listed must name each case exactly once")
-    if GEOMETRY in manifest and manifest[GEOMETRY].keys() != cases:
-        raise ValueError(f"{GEOMETRY} must describe each case, and no others")
+    if GEOMETRY in manifest and (missing := cases - manifest[GEOMETRY].keys()):
+        raise ValueError(f"{GEOMETRY} does not describe case {min(missing)}")
     return manifest
 
 
