@@ -7,8 +7,8 @@ to one of these formats passes through the format's function.
 import math
 import re
 
-NOT_PERCENT = frozenset({"ged"})
-"""Scores that are shown as they are; all others are fractions and shown in per cent."""
+NOT_PERCENT = {"ged": "", "hd95": " mm"}
+"""Scores that are shown as they are, with their unit; all others are fractions and shown in per cent."""
 
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 """Characters that make a spreadsheet read a cell as a formula."""
@@ -86,7 +86,7 @@ def score_text(name: str, value: float) -> str:
     """Formats a mean score for the command line: ``dice 84.30 %``, ``ged 0.231``."""
     if math.isnan(value):
         return f"{name} undefined (no case has a score)"
-    return f"{name} {value:.3f}" if name in NOT_PERCENT else f"{name} {100 * value:.2f} %"
+    return f"{name} {value:.3f}{NOT_PERCENT[name]}" if name in NOT_PERCENT else f"{name} {100 * value:.2f} %"
 
 
 def _latex_character(character: str) -> str:

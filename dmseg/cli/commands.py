@@ -33,7 +33,7 @@ def prepare(argv: Sequence[str]) -> int:
     settings = compose_settings(argv)
     if settings.data.labels_only:
         return _count_slices(settings)
-    for prepared in prepare_tasks(settings, notify):
+    for prepared in prepare_tasks(settings, notify, complete=True):
         counts = f"{len(prepared.cases)} cases, {len(prepared.images)} slices"
         print(printable(f"{settings.data.name}/{prepared.task.name}: {counts}, {prepared.folder}"))
     return 0

@@ -17,7 +17,8 @@ from dmseg.text import printable
 
 IDS = {"train": "run", "cv": "experiment"}
 """What a row of each command's table is."""
-PERCENT = SCORES
+PERCENT = (*SCORES, "nsd", "lesion_f1")
+UNITS = {**dict.fromkeys(PERCENT, "%"), "hd95": "mm"}
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def print_rows(rows: Sequence[Row], command: str, name: str) -> None:
     print(f"sweep {name}{' (PHANTOM data)' if all(phantom) else ''}")
     names = [score for score in (*SCORES, *OPTIONAL_SCORES) if any(score in row.scores for row in rows)]
     keys = list(rows[0].experiment.values)
-    titles = [f"{score} %" if score in PERCENT else score for score in names]
+    titles = [f"{score} {UNITS[score]}" if score in UNITS else score for score in names]
     lines = [["row", *keys, IDS[command], "n", *titles, "status"]]
     for number, row in enumerate(rows, 1):
         remark = " (PHANTOM data)" if phantom[number - 1] and not all(phantom) else ""

@@ -37,6 +37,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "evaluate.bins": (1, MAX_LEVELS),
     "evaluate.batch_size": (1, 4096),
     "evaluate.boundary": (1, 100),
+    "evaluate.tolerance": (0, 1000),
     "agreement.disjoint": (0, 1),
     "labels.smoothing.epsilon": (0, 1),
     "labels.smoothing.kernel": (1, 4095),
@@ -91,6 +92,10 @@ def check_values(node: Mapping[str, Any]) -> None:
     if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
         raise UserError(f"train.scale is {shown(scale)}, but must be [smallest, largest], both above 0")
     check_metrics(node["evaluate"]["metrics"])
+    spacing = node["evaluate"]["spacing"]
+    if spacing is not None and not (len(spacing) in (2, 3) and all(0 < size < 1000 for size in spacing)):
+        said = "[row, column] or [row, column, slice] in mm, each above 0 and below 1000"
+        raise UserError(f"evaluate.spacing is {shown(spacing)}, but must be null or {said}")
     check_together(node)
 
 

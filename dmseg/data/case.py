@@ -72,6 +72,8 @@ class Case:
             outside are clipped.
         slices: the slices, possibly read one by one.
         dtype: stored type of intensities: ``uint8``, or ``int16`` for finer steps.
+        spacing: distance of rows, of columns and, if known, of slices before they are resized, in mm; None if unknown.
+        contiguous: whether each slice lies directly above the one before it, so that the slices form one volume.
     """
 
     case: str
@@ -79,6 +81,8 @@ class Case:
     window: npt.NDArray[np.float64]
     slices: Iterable[Slice]
     dtype: str = "uint8"
+    spacing: tuple[float, ...] | None = None
+    contiguous: bool = False
 
 
 @dataclass(frozen=True)

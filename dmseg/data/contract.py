@@ -94,11 +94,15 @@ def checked_case(case: object, files: CaseFiles, task: Task) -> Case:
         if case.case != files.case:
             raise _Breach(f"read_case returns case {shown(case.case)}; expected the one it was asked for")
         raters, window, dtype = _checked_raters(case.raters, task), _checked_window(case.window), _dtype(case.dtype)
+        spacing = _checked_spacing(case.spacing)
+        if not isinstance(case.contiguous, bool | np.bool_):
+            raise _Breach(f"contiguous is {shown(case.contiguous)}; expected True or False")
         if not isinstance(case.slices, Iterable):
             raise _Breach(f"slices is {shown(case.slices)}; expected a list or another iterable of Slice objects")
     except _Breach as breach:
         raise _error(breach, files) from None
-    return Case(case.case, raters, window, _checked_slices(case, files, raters, window), dtype)
+    slices = _checked_slices(case, files, raters, window)
+    return Case(case.case, raters, window, slices, dtype, spacing, bool(case.contiguous))
 
 
 def _checked_files(files: object, task: Task) -> CaseFiles:
@@ -140,6 +144,17 @@ def _checked_window(value: object) -> npt.NDArray[np.float64]:
     if not all(-LARGEST <= low <= high <= LARGEST for low, high in window.tolist()):  # false for NaN, too
         raise _Breach(f"window is {shown(window.tolist())}; expected finite numbers, low before high")
     return window.astype(np.float64)
+
+
+def _checked_spacing(value: object) -> tuple[float, ...] | None:
+    if value is None:
+        return None
+    sizes = _array(value, "spacing")
+    if sizes.dtype.kind not in "fiu" or sizes.shape not in ((2,), (3,)) or not ((sizes > 0) & (sizes < 1e6)).all():
+        raise _Breach(
+            f"spacing is {shown(value)}; expected (row, column) or (row, column, slice) in mm, above 0 and below 1e6"
+        )
+    return tuple(map(float, sizes))
 
 
 def _dtype(value: object) -> str:

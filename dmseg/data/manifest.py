@@ -12,6 +12,9 @@ from dmseg.files.names import fault_of_name
 MAX_EDGE = 1 << 16
 """Largest edge of a slice, in pixels."""
 
+GEOMETRY = "geometry"
+"""Key of the spacing of each case and of whether its slices form one volume; no part of the digest."""
+
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -41,6 +44,8 @@ def check_manifest(manifest: object) -> dict[str, Any]:
     listed = manifest.get("listed") or cases
     if len(set(listed)) < len(listed) or not cases <= set(listed):
         raise ValueError("listed must name each case exactly once")
+    if GEOMETRY in manifest and (missing := cases - manifest[GEOMETRY].keys()):
+        raise ValueError(f"{GEOMETRY} does not describe case {min(missing)}")
     return manifest
 
 
@@ -106,6 +111,24 @@ def _are_source_files(value: object) -> bool:
     )
 
 
+def _is_geometry(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(row, dict)
+        and row.keys() == {"spacing", "contiguous"}
+        and isinstance(row["contiguous"], bool)
+        and (row["spacing"] is None or _is_spacing(row["spacing"]))
+        for row in value.values()
+    )
+
+
+def _is_spacing(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) in (2, 3)
+        and all(isinstance(size, int | float) and not isinstance(size, bool) and 0 < size < 1e30 for size in value)
+    )
+
+
 def _are_sources(value: object) -> bool:
     return isinstance(value, dict) and all(
         row is None
@@ -130,6 +153,7 @@ _SCHEMA: dict[str, tuple[Callable[[Any], bool], str]] = {
     "sources": (_are_sources, "size, mtime_ns and sha256 of each file"),
     "listed": (_are_texts, "a list of cases"),
     "version": (lambda value: isinstance(value, str), "text"),
+    GEOMETRY: (_is_geometry, "spacing (two or three numbers above 0, in mm, or null) and contiguous of each case"),
 }
-_LATER = ("listed", "version")
+_LATER = ("listed", "version", GEOMETRY)
 """Keys that stores written by earlier versions lack."""

@@ -59,6 +59,9 @@ _OTHER_FORMATS = (
     (0, b"<", "a web page or XML, not the data; download it again"),
 )
 
+_MILLIMETRES = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
+"""Length of a spatial unit in mm by its code in a header: unknown, m, mm, micrometres."""
+
 _UNKNOWN = "not a NIfTI file (.nii or .nii.gz), whatever its name is; download it again, or convert it"
 
 
@@ -72,6 +75,7 @@ class NiftiHeader:
         offset: position of the first voxel in the (decompressed) file.
         scaling: slope and intercept to apply to stored values, or None.
         affine: (4, 4) from voxel to mm; NaN if the header has no usable one.
+        spacing: distance of voxels along the three spatial axes, in mm; None if the header does not state it.
     """
 
     extents: tuple[int, ...]
@@ -79,6 +83,7 @@ class NiftiHeader:
     offset: int
     scaling: tuple[float, float] | None
     affine: npt.NDArray[np.float64]
+    spacing: tuple[float, float, float] | None = None
 
     @property
     def n_bytes(self) -> int:
@@ -196,7 +201,23 @@ def _checked(path: Path, header: Any, size: int) -> NiftiHeader:  # noqa: ANN401
         affine = np.asarray(header.get_best_affine(), dtype=np.float64)
     except (HeaderDataError, ValueError, np.linalg.LinAlgError):
         affine = np.full((4, 4), np.nan)
-    return NiftiHeader(extents, dtype, int(header["vox_offset"]), _scaling(path, header), affine)
+    return NiftiHeader(extents, dtype, int(header["vox_offset"]), _scaling(path, header), affine, _spacing(header))
+
+
+def _spacing(header: Any) -> tuple[float, float, float] | None:  # noqa: ANN401
+    """Distance of voxels in mm (``pixdim``), or None if the header does not state a usable one.
+
+    Without a unit, numbers are taken as mm, except 1 along all axes: programs write that if they know no spacing.
+    """
+    unit = int(header["xyzt_units"]) & 7
+    if unit not in _MILLIMETRES:
+        return None
+    # the shortest number that the field stands for: float32 has 0.699999988 for 0.7
+    sizes = [abs(float(str(size))) for size in header["pixdim"][1:4]]
+    if not all(0 < size < 1e3 for size in sizes) or (unit == 0 and set(sizes) == {1.0}):
+        return None
+    first, second, third = (size * _MILLIMETRES[unit] for size in sizes)
+    return first, second, third
 
 
 def _scaling(path: Path, header: Any) -> tuple[float, float] | None:  # noqa: ANN401

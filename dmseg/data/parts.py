@@ -29,6 +29,8 @@ CHUNK = 32
 Bytes = npt.NDArray[np.uint8]
 Intensities = npt.NDArray[np.integer[Any]]
 """Stored intensities: from 0 to the largest value of their type, uint8 or int16."""
+Resized = tuple[Intensities, Bytes, tuple[float, ...] | None]
+"""Image (C, S, S), annotations (r, S, S), and spacing in mm of a resized slice."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,9 @@ class Part:
         sources: fingerprint of each source file, by absolute path.
         dtype: of the images.
         crc32: of the two arrays' files.
+        spacing: distance of rows, of columns and, if known, of slices as stored, in mm; None if it is unknown or
+            differs between slices.
+        contiguous: whether the slices form one volume.
     """
 
     case: str
@@ -56,6 +61,8 @@ class Part:
     sources: dict[str, Any]
     dtype: str = "uint8"
     crc32: tuple[int, int] = (0, 0)
+    spacing: tuple[float, ...] | None = None
+    contiguous: bool = False
 
     def is_whole(self, folder: Path) -> bool:
         """Whether the arrays are as they were written; after a power failure they may not be."""
@@ -76,14 +83,12 @@ class Part:
                 yield levels, _read_array(annotations, (n, len(self.raters), self.size, self.size), "uint8")
 
 
-def write_part(
-    case: Case, slices: Iterator[tuple[Intensities, Bytes]], files: CaseFiles, key: str, folder: Path
-) -> Part:
+def write_part(case: Case, slices: Iterator[Resized], files: CaseFiles, key: str, folder: Path) -> Part:
     """Writes the part of a case.
 
     Args:
         case: the case.
-        slices: image (C, S, S) of the case's `dtype`, and annotations (r, S, S), of each slice.
+        slices: image (C, S, S) of the case's `dtype`, annotations (r, S, S) and spacing of each slice.
         files: the case's sources.
         key: everything else that the part depends on.
         folder: the part's folder.
@@ -95,13 +100,18 @@ def write_part(
     sources = fingerprints(files)
     with scratch_folder(folder) as scratch:
         n_slices, shape, crc = 0, (0, 0, 0), (0, 0)
+        spacings: set[tuple[float, ...] | None] = set()
         with (scratch / "images").open("wb") as images, (scratch / "annotations").open("wb") as annotations:
-            for image, masks in slices:
+            for image, masks, spacing in slices:
+                spacings.add(spacing)
                 images.write(image.data)
                 annotations.write(masks.data)
                 crc = isal_zlib.crc32(image.data, crc[0]), isal_zlib.crc32(masks.data, crc[1])
                 n_slices, shape = n_slices + 1, image.shape
-        part = Part(case.case, case.raters, n_slices, shape[0], shape[1], key, sources, case.dtype, crc)
+        common = spacings.pop() if len(spacings) == 1 else None
+        part = Part(
+            case.case, case.raters, n_slices, shape[0], shape[1], key, sources, case.dtype, crc, common, case.contiguous
+        )
         (scratch / "case.json").write_text(sealed_text(asdict(part)))
         scratch.rename(folder)
     return part
@@ -111,7 +121,8 @@ def read_part(folder: Path, files: CaseFiles, key: str) -> Part | None:
     """Reads a part; None if it is missing or damaged, or was made from other sources or with another key."""
     try:
         row = parse_sealed(read_regular(folder / "case.json", MAX_BYTES))
-        part = Part(**{**row, "raters": tuple(row["raters"]), "crc32": tuple(row["crc32"])})
+        tuples = {name: tuple(row[name]) for name in ("raters", "crc32", "spacing") if row[name] is not None}
+        part = Part(**(row | tuples))
         same = part.key == key and part.case == files.case and list(part.sources) == paths(files)
         whole = same and part.is_whole(folder)
     except (OSError, ValueError, TypeError, KeyError):

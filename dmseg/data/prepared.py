@@ -36,7 +36,7 @@ from dmseg.data.integrity import (
     write_seal,
 )
 from dmseg.data.leftovers import remove_leftovers, swap
-from dmseg.data.manifest import as_task
+from dmseg.data.manifest import GEOMETRY, as_task
 from dmseg.data.parts import Intensities, Part, part_folder, read_part, write_part
 from dmseg.data.slices import stored_slices
 from dmseg.data.suspicions import Suspicions
@@ -65,12 +65,16 @@ class PreparedCase:
         first: index of its first slice.
         n_slices: number of its slices.
         raters: positions, on the rater axis, of the raters who annotated it.
+        spacing: distance of rows, of columns and, if known, of slices as stored, in mm; None if unknown.
+        contiguous: whether the slices form one volume.
     """
 
     case: str
     first: int
     n_slices: int
     raters: tuple[int, ...]
+    spacing: tuple[float, ...] | None = None
+    contiguous: bool = False
 
     @property
     def span(self) -> slice:
@@ -92,15 +96,17 @@ class PreparedTask:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest = read_store(folder)
-        self.cases = [
-            PreparedCase(row["case"], row["first"], row["n_slices"], tuple(row["raters"]))
-            for row in self.manifest["cases"]
-        ]
+        self.cases = [_prepared_case(row, self.manifest.get(GEOMETRY, {})) for row in self.manifest["cases"]]
 
     @property
     def digest(self) -> str:
         """SHA-256 of the content: arrays, case ids and raters."""
         return str(self.manifest["digest"])
+
+    @property
+    def has_geometry(self) -> bool:
+        """Whether the spacing was looked up; stores written by earlier versions lack it, whatever the files state."""
+        return GEOMETRY in self.manifest
 
     @property
     def listed(self) -> list[str]:
@@ -130,6 +136,12 @@ class PreparedTask:
     def annotations(self, case: PreparedCase) -> npt.NDArray[np.uint8]:
         """Annotations of a whole case by the raters who annotated it: (R, n_slices, S, S)."""
         return np.moveaxis(self.annotation_arrays[case.span][:, list(case.raters)], 1, 0)
+
+
+def _prepared_case(row: dict[str, Any], geometry: dict[str, Any]) -> PreparedCase:
+    found = geometry.get(row["case"], {"spacing": None, "contiguous": False})
+    spacing = None if found["spacing"] is None else tuple(found["spacing"])
+    return PreparedCase(row["case"], row["first"], row["n_slices"], tuple(row["raters"]), spacing, found["contiguous"])
 
 
 def store_folder(parent: Path, data: str, task: Task, root: str, size: int, options: dict[str, Any]) -> Path:
@@ -167,6 +179,7 @@ def prepare(
     size: int,
     options: dict[str, Any],
     workers: int = 1,
+    complete: bool = False,
 ) -> bool:
     """Writes the store of a task unless it is there, intact and current; seals it if it has no seal.
 
@@ -180,6 +193,8 @@ def prepare(
         size: edge that slices are resized to: images bilinearly, annotations to the nearest pixel.
         options: everything else that the arrays depend on; kept in the manifest.
         workers: number of cases read in parallel.
+        complete: whether to prepare again what an earlier version wrote without the spacing of its slices; this
+            changes nothing else, so ids stay.
 
     Returns:
         Whether anything was written.
@@ -191,14 +206,18 @@ def prepare(
     """
     check_task(task)
     files = checked_cases(adapter.list_cases(task.name), task)
-    if is_current(folder, files, options):
+
+    def is_ready() -> bool:
+        return is_current(folder, files, options) and (not complete or GEOMETRY in read_store(folder))
+
+    if is_ready():
         seal_store(folder)
         remove_leftovers(folder)
         return False
     work = folder.parent / f".{folder.name}.parts"
     with writing(folder, kept="finished cases are kept"), exclusive(work):
         sweep(work)
-        if is_current(folder, files, options):
+        if is_ready():
             return False
         try:
             read_store(folder)
@@ -244,7 +263,7 @@ def _make_parts(
     workers: int,
 ) -> list[Part]:
     """Prepares the cases that are not finished yet; returns all that could be read, in their order."""
-    key = json.dumps([REVISION, asdict(task), size, options], sort_keys=True)
+    key = json.dumps([REVISION, asdict(task), size, options, GEOMETRY], sort_keys=True)
     missing = [] if adapter.skips_faulty else missing_files(files)
     if missing:
         others = f" and {len(missing) - 1} more files are" if len(missing) > 1 else " is"
@@ -324,7 +343,15 @@ def _assemble(
             rows.append(row)
             first += part.n_slices
     suspicions.warn()
-    content = {"cases": rows, "task": asdict(task), "size": size, "digest": digest.hexdigest()}
+    # beside the cases, whose rows are part of the digest
+    geometry = {part.case: {"spacing": part.spacing, "contiguous": part.contiguous} for part in kept}
+    content = {
+        "cases": rows,
+        GEOMETRY: geometry,
+        "task": asdict(task),
+        "size": size,
+        "digest": digest.hexdigest(),
+    }
     return content, {IMAGES: images.row, ANNOTATIONS: annotations.row}
 
 

@@ -1,23 +1,33 @@
 """Resizes the slices of a case and quantises their intensities for the store."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dmseg.data.case import Case
-from dmseg.data.parts import Intensities
+from dmseg.data.parts import Intensities, Resized
 
 Image = npt.NDArray[np.float32 | np.integer[Any]]
 """Intensities in the units of the data; integers have at most 16 bits, so that float32 has all of their values."""
 
 
-def stored_slices(case: Case, size: int) -> Iterator[tuple[Intensities, npt.NDArray[np.uint8]]]:
-    """Yields the image (C, size, size) and the annotations (r, size, size) of each slice."""
+def stored_slices(case: Case, size: int) -> Iterator[Resized]:
+    """Yields the image (C, size, size), the annotations (r, size, size) and the spacing of each slice.
+
+    The spacing is that of the resized slice: distance of rows, of columns and, if known, of slices in mm, or None.
+    """
     for item in case.slices:
         image = quantise(resize_image(item.image, size), case.window, case.dtype)
-        yield np.ascontiguousarray(image), resize_mask(item.annotations.view(np.uint8), size)
+        spacing = None if case.spacing is None else scale_spacing(case.spacing, item.image.shape[1:], size)
+        yield np.ascontiguousarray(image), resize_mask(item.annotations.view(np.uint8), size), spacing
+
+
+def scale_spacing(spacing: Sequence[float], shape: Sequence[int], size: int) -> tuple[float, ...]:
+    """Spacing after slices (H, W) are resized to (size, size): pixels grow by H / size and W / size."""
+    row, column, *rest = spacing
+    return row * shape[0] / size, column * shape[1] / size, *rest
 
 
 def resize_image(image: Image, size: int) -> Image:

@@ -44,6 +44,7 @@ class Volume:
         offset: position of the first voxel in the (decompressed) file.
         scaling: slope and intercept to apply to stored values, or None.
         max_bytes: limit of the memory for reading.
+        spacing: distance of voxels along the three axes, in mm; None if the header does not state it.
     """
 
     path: Path
@@ -54,6 +55,15 @@ class Volume:
     offset: int = 0
     scaling: tuple[float, float] | None = None
     max_bytes: int = int(MAX_GIB * GIB)
+    spacing: tuple[float, float, float] | None = None
+
+    @property
+    def in_plane_spacing(self) -> tuple[float, float] | None:
+        """Distance in mm along the first two axes with more than one voxel, as `read_nifti` returns them."""
+        longer = [axis for axis, extent in enumerate(self.shape) if extent > 1]
+        if self.spacing is None or len(longer) < 2:
+            return None
+        return self.spacing[longer[0]], self.spacing[longer[1]]
 
     def planes(self) -> Iterator[Raw]:
         """Yields the stored values (X, Y) of each plane; the third axis varies faster than the channels.
@@ -220,6 +230,7 @@ def open_volume(path: Path, max_gib: float = MAX_GIB) -> Volume:
         header.offset,
         header.scaling,
         max_bytes,
+        header.spacing,
     )
 
 

@@ -12,7 +12,9 @@ import numpy.typing as npt
 
 from dmseg.errors import UserError, cut
 from dmseg.metrics import stored_counts
+from dmseg.metrics.lesions import lesion_f1
 from dmseg.metrics.stored_counts import StoredCounts
+from dmseg.metrics.surface import hd95, nsd
 
 Ties = Literal["background", "foreground"]
 """How a majority vote counts a tie of an even number of raters."""
@@ -27,12 +29,20 @@ class CaseMasks:
         probability: (S, H, W) float32 in [0, 1], predicted probability of the foreground of each slice.
         majority: (S, H, W) bool, majority vote of the raters.
         annotations: (R, S, H, W) bool, of the raters present.
+        spacing: distance of rows and of columns in mm, and of slices if they are scored as one volume; None if unknown.
+        volume: whether the slices form one volume.
+        tolerance: of NSD, in mm.
+        empty: what two empty masks count: ``skip``, ``one`` or ``zero``.
     """
 
     case: str
     probability: npt.NDArray[np.float32]
     majority: npt.NDArray[np.bool_]
     annotations: npt.NDArray[np.bool_]
+    spacing: tuple[float, ...] | None = None
+    volume: bool = False
+    tolerance: float = 2.0
+    empty: str = "skip"
 
     @property
     def predicted(self) -> npt.NDArray[np.bool_]:
@@ -40,9 +50,33 @@ class CaseMasks:
         return self.probability >= np.float32(0.5)
 
 
-MASK_METRICS: dict[str, Callable[[CaseMasks], float]] = {}
+def _nsd(case: CaseMasks) -> float:
+    return nsd(case.predicted, case.majority, _spacing(case), case.tolerance, case.empty)
+
+
+def _hd95(case: CaseMasks) -> float:
+    return hd95(case.predicted, case.majority, _spacing(case), case.empty)
+
+
+def _lesion_f1(case: CaseMasks) -> float:
+    return lesion_f1(case.predicted, case.majority, case.volume, case.empty)
+
+
+def _spacing(case: CaseMasks) -> tuple[float, ...]:
+    if case.spacing is None:
+        raise UserError(f"case {case.case}: the spacing of its slices is unknown; set evaluate.spacing")
+    return case.spacing
+
+
+MASK_METRICS: dict[str, Callable[[CaseMasks], float]] = {"nsd": _nsd, "hd95": _hd95, "lesion_f1": _lesion_f1}
 """Metrics that cannot be computed from counts. They are computed when a run is scored, only on request
 (``evaluate.metrics``), become columns of ``cases.csv``, and are part of the evaluation's id."""
+
+IN_MM = ("hd95", "nsd")
+"""Those of them that need the spacing of the slices."""
+
+OF_VOLUMES = (*IN_MM, "lesion_f1")
+"""Those of them that treat contiguous slices as one volume."""
 
 COUNT_METRICS: dict[str, Callable[[StoredCounts], float]] = {
     "ece_classwise": stored_counts.classwise_ece,

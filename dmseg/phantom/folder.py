@@ -87,7 +87,9 @@ def check_scale(scale: object, width: int, smallest: int, what: str) -> None:
 
 def write_nifti(path: Path, values: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> None:
     """Writes ``.nii`` or ``.nii.gz``, without a time stamp, so that equal arrays give equal files."""
-    content = nibabel.Nifti1Image(np.asfortranarray(values), affine).to_bytes()
+    image = nibabel.Nifti1Image(np.asfortranarray(values), affine)
+    image.header.set_xyzt_units("mm")
+    content = image.to_bytes()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress(content, compresslevel=1, mtime=0) if path.suffix == ".gz" else content)
 

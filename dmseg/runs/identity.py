@@ -23,7 +23,7 @@ from dmseg.config.settings import (
 from dmseg.data.folds import Split
 from dmseg.errors import UserError
 from dmseg.files.regular import checksum
-from dmseg.metrics.named import mask_metrics
+from dmseg.metrics.named import IN_MM, mask_metrics
 from dmseg.runs.digests import digest
 
 NETWORK = "dmseg.models.build.build_model"
@@ -63,6 +63,7 @@ INTERPOLATION_DEFAULTS = {"hard": "nearest", "soft": "linear"}
 
 EVALUATION_DEFAULTS: dict[str, Any] = {
     "crop": 1.0, "ged": False, "code": 1, "ties": "background", "boundary": 2, "metrics": [],
+    "tolerance": None, "spacing": None,
 }  # fmt: skip
 """The same for evaluations."""
 
@@ -122,6 +123,9 @@ def evaluation_identity(settings: EvaluateSettings) -> dict[str, Any]:
     names = ("reference", "empty", "bins", "crop", "ged", "ties", "boundary")
     chosen = {name: getattr(settings, name) for name in names}
     chosen["metrics"] = mask_metrics(settings.metrics)  # all others are computed from counts, which are always stored
+    chosen["tolerance"] = settings.tolerance if "nsd" in chosen["metrics"] else None
+    in_mm = settings.spacing is not None and any(name in IN_MM for name in chosen["metrics"])
+    chosen["spacing"] = list(map(float, settings.spacing or ())) if in_mm else None
     chosen["code"] = code_version(settings.reference["_target_"])
     return _without_defaults(chosen, EVALUATION_DEFAULTS) | {"revision": EVALUATION_REVISION}
 

@@ -9,9 +9,11 @@ from dmseg.config.components import bind
 from dmseg.config.settings import Settings
 from dmseg.data.case import Task
 from dmseg.data.folds import HELD_OUT, Split, fold_count, inner_split
+from dmseg.data.geometry import find_geometry
 from dmseg.errors import UserError
 from dmseg.labels.fusion import Annotations, Votes, declared_votes, try_fusion
 from dmseg.methods.identified_raters import check_raters
+from dmseg.metrics.named import mask_metrics
 from dmseg.runs.digests import experiment_identity, identifier
 from dmseg.runs.identity import PLAIN, evaluation_identity, run_identity
 from dmseg.runs.sources import FoundTask, TaskData, fold_split
@@ -135,6 +137,9 @@ def _planned(
         prepared=not isinstance(data, FoundTask) or data.store is not None,
     )
     # report invalid options before anything starts
+    store = data.store if isinstance(data, FoundTask) else data
+    if store is not None:
+        find_geometry(store, mask_metrics(settings.evaluate.metrics), settings.evaluate.spacing)
     n_raters = len(data.task.raters)
     try_fusion(run.fusion, n_raters, "labels")
     try_fusion(run.reference, n_raters, "evaluate.reference", candidates=False)

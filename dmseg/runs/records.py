@@ -35,11 +35,13 @@ from dmseg.runs.digests import digest, experiment_identity, identifier
 
 SCORES = ("dice", "bdice", "ece")
 """The scores that every evaluation has, columns of ``cases.csv``."""
-OPTIONAL_SCORES = ("ged",)
+OPTIONAL_SCORES = ("ged", "nsd", "hd95", "lesion_f1")
 """Scores that an evaluation has only on request."""
 RANGES = {
     **dict.fromkeys(("dice", "bdice", "ece", "precision", "recall"), (0.0, 1.0)),
     "ged": (0.0, 2.0),
+    **dict.fromkeys(("nsd", "lesion_f1"), (0.0, 1.0)),
+    "hd95": (0.0, 1e9),
     **dict.fromkeys(("n_slices", "n_raters", "n_pixels"), (1, 1e15)),
 }
 """Ranges of the columns of ``cases.csv``. Other columns hold any finite number; counts (``n_*``) are at least 0."""

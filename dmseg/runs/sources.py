@@ -67,7 +67,9 @@ def open_adapter(data: DataSettings) -> Adapter:
     return _adapter(data)
 
 
-def prepare_tasks(settings: Settings, notify: Notify = lambda text: None) -> Iterator[PreparedTask]:
+def prepare_tasks(
+    settings: Settings, notify: Notify = lambda text: None, complete: bool = False
+) -> Iterator[PreparedTask]:
     """Prepares the task named in the settings, or else all tasks of the data set one by one, with `prepare_task`."""
     data, paths = settings.data, settings.paths
     try:
@@ -79,7 +81,7 @@ def prepare_tasks(settings: Settings, notify: Notify = lambda text: None) -> Ite
         if not tasks:
             raise
     for task in _chosen(tasks, settings):
-        yield prepare_task(data, paths, task.name, notify, settings.workers)
+        yield prepare_task(data, paths, task.name, notify, settings.workers, complete)
 
 
 def prepare_task(
@@ -88,6 +90,7 @@ def prepare_task(
     name: str | None,
     notify: Notify = lambda text: None,
     workers: int = 1,
+    complete: bool = False,
 ) -> PreparedTask:
     """Prepares one task unless its store is current, and opens the store.
 
@@ -99,6 +102,7 @@ def prepare_task(
         name: the task; None if the data set has only one.
         notify: called with a message for the user.
         workers: number of cases to read at a time.
+        complete: whether to add what stores of earlier versions lack; see `dmseg.data.prepared.prepare`.
 
     Raises:
         UserError: if the task is unknown, the raw data are missing or damaged, ``data.labels_only`` is set, or the
@@ -109,7 +113,7 @@ def prepare_task(
         adapter = open_adapter(data)
         task = find_task(adapter.tasks, name, data.name)
         folder, options = _place(data, paths, task)
-        if prepare(adapter, task, folder, data.size, options, workers):
+        if prepare(adapter, task, folder, data.size, options, workers, complete):
             notify(f"prepared {data.name}/{task.name} in {folder}")
         return PreparedTask(folder)
     except MissingDataError:

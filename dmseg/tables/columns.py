@@ -9,7 +9,7 @@ class Score:
 
     Attributes:
         title: printed title.
-        unit: unit in CSV files: ``percent``, ``count``, or the range of a number without a unit.
+        unit: unit in CSV files: ``percent``, ``count``, ``mm``, or the range of a number without a unit.
         factor: factor from the stored to the printed number.
         digits: number of decimals.
         lower_is_better: whether smaller values are better.
@@ -28,7 +28,8 @@ class Score:
     @property
     def heading(self) -> str:
         """Title with the unit."""
-        return f"{self.title} (%)" if self.unit == "percent" else self.title
+        unit = {"percent": "%", "mm": "mm"}.get(self.unit)
+        return self.title if unit is None else f"{self.title} ({unit})"
 
     def shown(self, value: float) -> str:
         """A number as it is printed."""
@@ -51,6 +52,23 @@ SCORES = {
         lower_is_better=True,
         note="GED is the squared generalised energy distance of a method's samples (docs/explanation/methods.md) to "
         "the raters' own annotations, d = 1 - IoU: a number between 0 and 2, not a percentage; lower is better.",
+    ),
+    "nsd": Score(
+        "NSD",
+        note="NSD is the share of the surfaces of prediction and majority vote that lie within evaluate.tolerance of "
+        "each other (docs/explanation/surface-metrics.md).",
+    ),
+    "hd95": Score(
+        "HD95",
+        unit="mm",
+        factor=1.0,
+        lower_is_better=True,
+        note="HD95 is the 95th percentile of the Hausdorff distance to the majority vote, in mm; where only one mask "
+        "is empty, it is the diagonal of the slice or volume (docs/explanation/surface-metrics.md).",
+    ),
+    "lesion_f1": Score(
+        "Lesion F1",
+        note="Lesion F1 counts connected components; one pixel of overlap makes a lesion found.",
     ),
     "ece_classwise": Score(
         "Class-wise ECE",

@@ -13,6 +13,7 @@ from torch import Tensor
 from dmseg.config.settings import EvaluateSettings
 from dmseg.data.augment import centre_crop
 from dmseg.data.batches import network_input
+from dmseg.data.geometry import Geometry, find_geometry
 from dmseg.data.labels import fuse_cases, select_cases
 from dmseg.data.parts import Intensities
 from dmseg.data.prepared import PreparedCase, PreparedTask
@@ -120,11 +121,13 @@ def evaluate(
         One row for each case: ``case, dice, bdice, ece, ...`` as fractions; with `settings.ged` also ``ged`` in [0, 2].
     """
     rows = []
+    names = mask_metrics(settings.metrics)
+    geometry = find_geometry(prepared, names, settings.spacing)
     for group in _groups(select_cases(prepared, ids), settings.batch_size):
         images = np.concatenate([centre_crop(prepared.images[case.span], settings.crop) for case in group])
         probability = predict(predictor, images, device, settings.batch_size)
         fused = _labels(prepared, group, reference, settings.crop).astype(np.float32)
-        masks = list(_masks(probability, prepared, group, settings))
+        masks = list(_masks(probability, prepared, group, settings, geometry))
         scores = _score(masks, fused, group, settings)
         if count is not None:
             for item, label in zip(masks, _by_case(fused, group), strict=True):
@@ -132,7 +135,7 @@ def evaluate(
         if settings.ged:
             distances = energy_distances(predictor, images, prepared, group, settings, device)
             scores = [row | {"ged": value} for row, value in zip(scores, distances, strict=True)]
-        if names := mask_metrics(settings.metrics):
+        if names:
             scores = [
                 row | {name: MASK_METRICS[name](item) for name in names}
                 for row, item in zip(scores, masks, strict=True)
@@ -195,12 +198,25 @@ def _score(
 
 
 def _masks(
-    probability: Array, prepared: PreparedTask, group: Sequence[PreparedCase], settings: EvaluateSettings
+    probability: Array,
+    prepared: PreparedTask,
+    group: Sequence[PreparedCase],
+    settings: EvaluateSettings,
+    geometry: Geometry,
 ) -> Iterator[CaseMasks]:
     """The cropped masks of each case."""
     for case, values in zip(group, _by_case(probability, group), strict=True):
         marked = centre_crop(prepared.annotations(case), settings.crop) != 0
-        yield CaseMasks(case.case, values, majority_vote(marked, settings.ties), marked)
+        yield CaseMasks(
+            case.case,
+            values,
+            majority_vote(marked, settings.ties),
+            marked,
+            None if geometry.spacing is None else geometry.spacing[case.case],
+            geometry.volumes,
+            settings.tolerance,
+            settings.empty,
+        )
 
 
 def majority_vote(marked: npt.NDArray[np.bool_], ties: str) -> npt.NDArray[np.bool_]:

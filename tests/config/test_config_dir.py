@@ -10,6 +10,7 @@ from dmseg.config.config_dir import GROUPS, config_options, use_config_dir
 from dmseg.config.resources import resource
 from dmseg.config.variants import Base
 from dmseg.errors import UserError
+from dmseg.tables.columns import SCORES
 from dmseg.tables.planning import TablePlanner
 from dmseg.tables.request import parse_request
 from dmseg.tables.spec import read_spec, table_numbers
@@ -234,7 +235,7 @@ def test_a_cell_of_a_table_can_do_no_more_either(override, said):
         ("title: Mine\nkind", "kind", "has no key 'title'"),
         ("kind: comparison", "kind: magic", "kind is 'magic', but may be agreement, comparison"),
         ("reference: dml", "reference: none", "names the column 'none', but has dml, mine"),
-        ("metrics: [dice]", "metrics: [speed]", "but may be dice, bdice, ece, ged, raters"),
+        ("metrics: [dice]", "metrics: [speed]", f"but may be {', '.join(SCORES)}"),
         ("data: [qubiq]", "data: [mine]", "but may be qubiq, lits, kits"),
         ("metrics: [dice]", "metrics: [dice], cells: {other: [x=1]}", "names the column 'other'"),
         ("kind: comparison", "kind: comparison\nshell: rm", "has the unknown key 'shell'"),

@@ -337,6 +337,9 @@ class EvaluateSettings:
         ties: what a tie of an even number of raters is in the majority vote: ``background`` or ``foreground``.
         boundary: pixels on each side of a contour that belong to the boundary band of `ece_boundary`.
         metrics: further metrics (`dmseg.metrics.named`).
+        tolerance: of NSD, in mm.
+        spacing: distance of rows, of columns and, for volumes, of slices as prepared, in mm, in place of what the files
+            state; None for theirs.
     """
 
     reference: dict[str, Any]
@@ -349,6 +352,8 @@ class EvaluateSettings:
     ties: str = "background"
     boundary: int = 2
     metrics: list[str] = field(default_factory=list)
+    tolerance: float = 2.0
+    spacing: list[float] | None = None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from dmseg.data.listing import entries, folders, nifti_file
 from dmseg.data.options import check_choices, check_max_gib
 from dmseg.data.raw import is_file, is_folder
 from dmseg.data.readers import as_mask, natural_key
-from dmseg.data.volumes import MAX_GIB, read_nifti
+from dmseg.data.volumes import MAX_GIB, open_volume, read_nifti
 from dmseg.errors import MissingDataError, UserError, shown
 
 RELEASES = (
@@ -140,7 +140,8 @@ class QubiqAdapter(Adapter):
             window = np.percentile(image.reshape(len(image), -1), (0.5, 99.5), axis=1).T.astype(np.float64)
         else:
             window = np.tile(np.array([0.0, max(0.0, float(image.max()))]), (len(image), 1))
-        return Case(files.case, files.layout, window, [Slice(image, annotations)])
+        spacing = open_volume(files.files[0], self.max_gib).in_plane_spacing
+        return Case(files.case, files.layout, window, [Slice(image, annotations)], spacing=spacing)
 
     def _case_folders(self, cohort: str) -> dict[str, Path]:
         """Finds the case folders of one data set in all releases and parts, sorted, by case id."""

@@ -52,6 +52,11 @@ class Orientation:
     transpose: bool = False
     flips: tuple[bool, bool] = (False, False)
 
+    def turn_spacing(self, spacing: tuple[float, float, float]) -> tuple[float, float, float]:
+        """Spacing of rows, columns and slices from that of the file's axes."""
+        rows, columns = (size for axis, size in enumerate(spacing) if axis != self.axis)
+        return (columns, rows, spacing[self.axis]) if self.transpose else (rows, columns, spacing[self.axis])
+
     def turn(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Reorients (..., H, W) as taken from the file."""
         if self.transpose:
@@ -170,7 +175,10 @@ class VolumeAdapter(Adapter):
             window = image.percentiles(PERCENTILES)
         else:
             window = np.tile(self.window, (image.n_channels, 1))
-        return Case(files.case, (0,), window, self._slices(image, label, orientation, kept), self.dtype)
+        spacing = None if image.spacing is None else orientation.turn_spacing(image.spacing)
+        contiguous = len(kept) > 0 and int(kept[-1] - kept[0]) == len(kept) - 1
+        slices = self._slices(image, label, orientation, kept)
+        return Case(files.case, (0,), window, slices, self.dtype, spacing, contiguous)
 
     def count_slices(self, files: CaseFiles) -> SliceCount:
         """Counts the slices of a case from its label alone.

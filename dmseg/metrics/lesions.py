@@ -1,0 +1,56 @@
+"""Lesion-wise F1: how many connected components of prediction and reference find each other."""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from dmseg.errors import UserError, check_choice
+
+EMPTY_VALUES = {"skip": math.nan, "one": 1.0, "zero": 0.0}
+"""Result if neither mask has a lesion, by rule."""
+
+Mask = npt.NDArray[np.bool_]
+
+
+def lesion_f1(predicted: Mask, reference: Mask, volume: bool, empty: str = "skip") -> float:
+    """Lesion-wise F1: 2 TP / (2 TP + FP + FN), counted over all slices of a case.
+
+    A lesion is a connected component; pixels that touch at an edge or a corner (in volumes: at a face, too) belong
+    together. TP is the number of reference lesions that overlap with the prediction in at least one pixel, FN the
+    number of the others, and FP the number of predicted lesions that overlap with no reference lesion. This is the F1
+    of the ISLES 2022 challenge (Hernandez Petzsche et al., 2022, doi:10.1038/s41597-022-01875-5).
+
+    Args:
+        predicted: (S, H, W) bool.
+        reference: (S, H, W) bool.
+        volume: whether the slices form one volume; if not, lesions of different slices are different ones.
+        empty: what a case without any lesion in either mask counts: ``skip`` (NaN), ``one`` or ``zero``.
+
+    Returns:
+        Fraction in [0, 1], or NaN.
+
+    Raises:
+        UserError: if an argument is invalid.
+    """
+    check_choice("empty", empty, tuple(EMPTY_VALUES))
+    if predicted.ndim != 3 or predicted.shape != reference.shape:
+        raise UserError(
+            f"the masks have the shapes {predicted.shape} and {reference.shape}; expected twice the same (S, H, W)"
+        )
+    hits, missed = _count(reference, predicted, volume)
+    _, false = _count(predicted, reference, volume)
+    if hits + missed + false == 0:
+        return EMPTY_VALUES[empty]
+    return 2 * hits / (2 * hits + false + missed)
+
+
+def _count(mask: Mask, other: Mask, volume: bool) -> tuple[int, int]:
+    """Numbers of the components of a mask that overlap with the other mask, and of those that do not."""
+    from scipy import ndimage
+
+    structure = np.zeros((3, 3, 3), dtype=bool)
+    structure[slice(None) if volume else 1] = True
+    labels, total = ndimage.label(mask, structure)
+    hit = int(np.count_nonzero(np.unique(labels[np.asarray(other, dtype=bool)])))
+    return hit, int(total) - hit
