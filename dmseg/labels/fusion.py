@@ -17,12 +17,15 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from dmseg.errors import UserError, cut
+from dmseg.errors import UserError, cut, shown
 from dmseg.metrics.agreement import rater_dice
 
 Annotations = npt.NDArray[np.uint8] | npt.NDArray[np.bool_]
 Fusion = Callable[[npt.NDArray[np.uint8]], npt.NDArray[Any]]
 Decorated = TypeVar("Decorated", bound=Callable[..., npt.NDArray[Any]])
+
+TIES = ("background", "foreground")
+"""What a pixel that exactly half of the raters marked can be in a majority vote."""
 
 MAX_RATERS = 16
 """Largest number of raters that a fusion is tried with to find out which kind of label it returns."""
@@ -132,18 +135,40 @@ def _dice_votes(annotations: Annotations, disjoint_weight: float = 0.0) -> Votes
     return _equal_votes(annotations)
 
 
-@with_votes(lambda annotations: Votes(np.ones(len(annotations)), len(annotations) // 2 + 1))
-def majority(annotations: Annotations) -> npt.NDArray[np.uint8]:
-    """Majority vote: foreground if at least R // 2 + 1 of R raters marked the pixel (a tie is background).
+def votes_needed(n_raters: int, ties: str = "background") -> int:
+    """Smallest number of raters whose marks make a pixel foreground in a majority vote.
+
+    Args:
+        n_raters: number of raters R who annotated the case.
+        ties: what a pixel is that exactly half of the raters marked: ``background`` (R // 2 + 1 votes are needed, as in
+            JDTLosses) or ``foreground`` ((R + 1) // 2). For an odd R the two are the same.
+
+    Raises:
+        UserError: if `ties` is neither.
+    """
+    if ties not in TIES:
+        raise UserError(f"ties is {shown(ties)}, but may be {' or '.join(TIES)}")
+    return n_raters // 2 + 1 if ties == "background" else (n_raters + 1) // 2
+
+
+@with_votes(
+    lambda annotations, ties="background": Votes(np.ones(len(annotations)), votes_needed(len(annotations), ties))
+)
+def majority(annotations: Annotations, ties: str = "background") -> npt.NDArray[np.uint8]:
+    """Majority vote: foreground if more than half of the raters marked the pixel.
 
     Args:
         annotations: (R, *spatial), 0 or 1.
+        ties: ``background`` or ``foreground``, what a pixel is that exactly half of the raters marked.
 
     Returns:
         Hard label (*spatial), 0 or 1.
+
+    Raises:
+        UserError: if `ties` is neither.
     """
     votes = np.sum(annotations, axis=0, dtype=np.int64)
-    return np.asarray(votes >= len(annotations) // 2 + 1, dtype=np.uint8)
+    return np.asarray(votes >= votes_needed(len(annotations), ties), dtype=np.uint8)
 
 
 def each_rater(annotations: Annotations) -> npt.NDArray[np.uint8]:
