@@ -94,7 +94,7 @@ def staple_posterior(
         votes: (R, *spatial), class that each rater chose: 0 to `n_classes` - 1.
         n_classes: number of classes C.
         prior: C probabilities of the classes at any pixel, which sum to 1; None takes the share of each class in all
-            votes. A class with probability 0 is never the true one.
+            votes. A class that has probability 0, or that nobody chose anywhere, is never the true one.
         tolerance: it has converged when no entry of a confusion matrix changes by more than this in an iteration.
         max_iterations: largest number of iterations, at least 1.
 
@@ -138,7 +138,7 @@ def estimate(
     posterior = one_hot.mean(axis=1)
     pixels = counts.astype(np.float64)
     shares = pixels @ posterior / pixels.sum() if prior is None else _checked_prior(prior, n_classes)
-    log_prior = _log(shares)
+    log_prior = np.where(one_hot.any(axis=(0, 1)), _log(shares), -np.inf)
     confusion, change, iteration = np.zeros((0, n_classes, n_classes)), np.inf, 0
     while iteration < max_iterations and not change <= tolerance:
         iteration += 1
