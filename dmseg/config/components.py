@@ -19,14 +19,16 @@ class Kind:
         what: a word for messages.
         packages: where components of ours and of the libraries are defined.
         base: dotted name of the class that it must be derived from; empty for a function.
+        supplied: keyword arguments that the software itself supplies where the component takes them.
     """
 
     what: str
     packages: tuple[str, ...]
     base: str = ""
+    supplied: tuple[str, ...] = ()
 
 
-_FUSION = Kind("a fusion function", ("dmseg.labels.fusion",))
+_FUSION = Kind("a fusion function", ("dmseg.labels.fusion",), supplied=("raters",))
 KINDS: Mapping[str, Kind] = {
     "data": Kind("an adapter", ("dmseg.data.adapters",), "dmseg.data.case.Adapter"),
     "data.phantom": Kind("a function that writes a phantom", ("dmseg.phantom",)),
@@ -135,10 +137,11 @@ def bind(target: str, options: Mapping[str, Any], *, where: str, n_positional: i
         signature = inspect.signature(component)
     except (TypeError, ValueError):  # one that is not written in Python has none
         return _checked_call(component, options, target, where)
+    supplied = [name for name in kind_at(where).supplied if name in signature.parameters]
     try:
-        signature.bind(*[None] * n_positional, **options)
+        signature.bind(*[None] * n_positional, **{**dict.fromkeys(supplied), **options})
     except TypeError as error:
-        known = [name for name in signature.parameters if name != "self"][n_positional:]
+        known = [name for name in signature.parameters if name not in ("self", *supplied)][n_positional:]
         takes = f"it takes {', '.join(known)}" if known else "it takes none"
         raise UserError(f"the options of '{where}' do not fit {target}: {cut(str(error))}; {takes}") from None
     return _checked_call(component, options, target, where)

@@ -78,11 +78,21 @@ def check_kernels(node: Mapping[str, Any]) -> None:
         raise UserError(f"distill.kde.bandwidth is {kde['bandwidth']}, but must be 0 or at least {LEAST_BANDWIDTH:g}")
     teacher = (node["distill"] or {}).get("teacher")
     for name, labels in (("labels", node["labels"]), ("distill.teacher.labels", teacher and teacher["labels"])):
-        smoothing = labels and labels["smoothing"]
-        if smoothing and smoothing["kind"] == "boundary":
-            kernel = smoothing["kernel"]
-            if kernel is None or kernel < 1 or kernel % 2 == 0:
-                raise UserError(f"{name}.smoothing.kernel is {kernel}, but must be odd and at least 1")
+        if labels and labels["smoothing"]:
+            _check_smoothing(f"{name}.smoothing", labels["smoothing"])
+
+
+def _check_smoothing(name: str, smoothing: Mapping[str, Any]) -> None:
+    """Checks the keys that a kind of smoothing uses; it does not use the others."""
+    kind, kernel = smoothing["kind"], smoothing["kernel"]
+    needed = "sigma" if kind == "svls" else "epsilon"
+    if smoothing[needed] is None:
+        raise UserError(f"{name}.{needed} is not set, but {name}.kind={kind} needs it")
+    least = {"svls": 3, "boundary": 1}.get(kind)
+    if least is not None and (kernel is None or kernel < least or kernel % 2 == 0):
+        raise UserError(f"{name}.kernel is {kernel}, but must be odd and at least {least}")
+    if kind == "svls" and not 0.01 <= smoothing["sigma"] <= 1000:
+        raise UserError(f"{name}.sigma is {smoothing['sigma']}, but must lie between 0.01 and 1000")
 
 
 def check_edges(node: Mapping[str, Any]) -> None:

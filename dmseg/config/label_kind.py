@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
-from dmseg.config.components import bind
+from dmseg.config.components import bind, resolve
 from dmseg.config.settings import LabelSettings, Settings, TeacherSettings
 from dmseg.errors import UserError, shown
-from dmseg.labels.fusion import declared_votes, gives_soft_labels
+from dmseg.labels.fusion import TIES, argument_names, declared_votes
+from dmseg.labels.trial import gives_soft_labels
 
 AUTO = "auto"
 """Stands for the protocol's choice for the kind of the label."""
@@ -29,6 +30,8 @@ def fused_kind(labels: LabelSettings) -> Kind:
     fusion = bind(labels.target, labels.options, where="labels")
     try:
         return "soft" if gives_soft_labels(fusion) else "hard"
+    except UserError as error:
+        raise UserError(f"labels: {error}") from None
     except ValueError as error:
         raise UserError(f"labels: {labels.target} cannot be used as a fusion: {error}") from None
 
@@ -48,7 +51,8 @@ def settle_labels(part: Part, protocol: Mapping[str, Any]) -> Part:
     Raises:
         UserError: if the fusion cannot be used, or cannot be interpolated in the way that the settings name.
     """
-    labels, fused = part.labels, fused_kind(part.labels)
+    labels = _without_unused_ties(part.labels)
+    fused = fused_kind(labels)
     smoothed = labels.smoothing is not None and fused == "hard"
     if labels.interpolation == AUTO:
         chosen = "nearest" if smoothed else str(protocol["interpolation"][fused])
@@ -60,6 +64,16 @@ def settle_labels(part: Part, protocol: Mapping[str, Any]) -> Part:
         for name, term in part.loss.terms.items()
     }
     return replace(part, labels=labels, loss=replace(part.loss, terms=terms))
+
+
+def _without_unused_ties(labels: LabelSettings) -> LabelSettings:
+    """Leaves out ``ties`` at its default for a function that does not take it.
+
+    The file of the default labels has this key, also where ``labels._target_`` names another function.
+    """
+    if labels.options.get("ties") != TIES[0] or "ties" in argument_names(resolve(labels.target, "labels")):
+        return labels
+    return replace(labels, options={name: value for name, value in labels.options.items() if name != "ties"})
 
 
 def _check_interpolation(labels: LabelSettings, smoothed: bool) -> None:

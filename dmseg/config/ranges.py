@@ -17,7 +17,7 @@ CHOICES = {
     "launcher.kind": ("auto", "inline", "local", "slurm"),
     "folds.kind": ("contiguous", "shuffled"),
     "labels.interpolation": ("nearest", "linear", "rater"),
-    "labels.smoothing.kind": ("boundary", "uniform"),
+    "labels.smoothing.kind": ("boundary", "uniform", "svls"),
     "distill.calibrate": ("inner", "train"),
     "distill.classes": ("all", "present", "foreground"),
     "distill.kde.keys": ("batch", "image"),

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from dmseg.config.settings import LabelSettings, TrainSettings
 from dmseg.data.augment import draw_views, fuse_resampled, resample, sampling_grid
-from dmseg.data.labels import case_votes, fuse_cases, select_cases
+from dmseg.data.labels import case_votes, fuse_training_cases, select_cases
 from dmseg.data.prepared import PreparedCase, PreparedTask
 from dmseg.errors import UserError
-from dmseg.labels.fusion import Annotations, Fusion, Votes, gives_soft_labels, is_soft
-from dmseg.labels.smoothing import smooth
+from dmseg.labels.fusion import Fusion, Votes, is_soft
+from dmseg.labels.smoothing import smooth, svls
+from dmseg.labels.trial import gives_soft_labels
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,11 @@ def load_training(
     fusion: Fusion,
     device: torch.device,
     raters: bool = False,
-    votes: Callable[[Annotations], Votes] | None = None,
+    votes: Callable[..., Votes] | None = None,
 ) -> TrainingData:
     """Loads the training cases of a fold and fuses their annotations; no other case is read.
+
+    Cases for which the fusion has no label, such as those that a chosen rater did not annotate, are left out.
 
     Args:
         prepared: the store.
@@ -106,8 +109,7 @@ def load_training(
     Raises:
         UserError: if the fusion does not return labels, or its votes do not reproduce its labels.
     """
-    cases = select_cases(prepared, ids)
-    fused = fuse_cases(prepared, cases, fusion)
+    cases, fused = fuse_training_cases(prepared, select_cases(prepared, ids), fusion)
     if is_soft(fused[0]) != gives_soft_labels(fusion):
         kind = "soft" if is_soft(fused[0]) else "hard"
         raise UserError(f"case {cases[0].case}: the fusion returns a {kind} label, but the other kind on small masks")
@@ -136,7 +138,7 @@ def _by_rater(
     cases: Sequence[PreparedCase],
     fused: Sequence[npt.NDArray[Any]],
     raters: bool,
-    votes: Callable[[Annotations], Votes] | None,
+    votes: Callable[..., Votes] | None,
 ) -> dict[str, npt.NDArray[Any]]:
     """`present`, `weights` and `threshold` of `TrainingData` for each case, as far as they are needed."""
     shape = (len(cases), len(prepared.task.raters))
@@ -255,10 +257,13 @@ class BatchSource:
         image = self._data.images[chosen]
         grid, mask = sampling_grid(views, (image.shape[2], image.shape[3]), device, train.crop)
         sampled = resample(image.float(), grid, linear=True) * mask.unsqueeze(1)
-        foreground = self._label(chosen, candidate, grid) * mask.unsqueeze(1)
+        label, smoothing = self._label(chosen, candidate, grid), self._labels.smoothing
+        if smoothing is not None and smoothing.kind == "svls":
+            label = svls(label, **smoothing.arguments)  # before masking: padding repeats the border
+        foreground = label * mask.unsqueeze(1)
         target = torch.cat([1.0 - foreground, foreground], dim=1)
-        if self._labels.smoothing is not None:
-            target = smooth(target, mask, **self._labels.smoothing.arguments)
+        if smoothing is not None and smoothing.kind != "svls":
+            target = smooth(target, mask, **smoothing.arguments)
         image = network_input(sampled, self._data.images.dtype)
         if self._data.raters is None or self._data.present is None:
             return Batch(image, target, mask)

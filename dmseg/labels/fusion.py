@@ -4,32 +4,47 @@ A strategy is a function of the annotations of a whole case (all slices), shaped
 R is the number of raters who annotated the case. It returns the fused label (*spatial), or a stack (V, *spatial) of
 candidates, from which training draws one each time the case is used. The dtype determines the kind of label: integers
 and booleans (0 or 1) are hard labels, floats (in [0, 1]) are soft labels.
+A strategy that has an argument ``raters`` gets the names of these R raters (`fuse`). It raises `NoLabelError` where it
+has no label for a case.
 To add a strategy, write such a function and name it in a file of ``configs/labels``. A strategy that weights the raters
 can declare the weights with `with_votes`, which ``labels.interpolation=rater`` requires.
 """
 
+import inspect
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from dmseg.errors import UserError, cut
+from dmseg.errors import UserError, shown
+from dmseg.labels.staple import MAX_ITERATIONS, TOLERANCE, estimate, vote_patterns
 from dmseg.metrics.agreement import rater_dice
 
 Annotations = npt.NDArray[np.uint8] | npt.NDArray[np.bool_]
 Fusion = Callable[[npt.NDArray[np.uint8]], npt.NDArray[Any]]
 Decorated = TypeVar("Decorated", bound=Callable[..., npt.NDArray[Any]])
 
-MAX_RATERS = 16
-"""Largest number of raters that a fusion is tried with to find out which kind of label it returns."""
+TIES = ("background", "foreground")
+"""What a pixel that exactly half of the raters marked can be in a majority vote."""
+
+RATERS = "raters"
+"""Argument of a fusion that the names of the raters are passed as."""
 
 
 class FusionWarning(UserWarning):
     """A strategy could not be applied to a case, and a fallback was used."""
+
+
+class NoLabelError(Exception):
+    """A strategy has no label for a case, because of the raters who annotated it.
+
+    Training leaves the case out. Scoring, which needs a reference for every case, stops.
+    """
 
 
 @dataclass(frozen=True)
@@ -73,7 +88,56 @@ def with_votes(votes: Callable[..., Votes]) -> Callable[[Decorated], Decorated]:
     return declare
 
 
-def declared_votes(fusion: Callable[..., Any]) -> Callable[[Annotations], Votes] | None:
+Result = TypeVar("Result")
+
+
+def fuse(function: Callable[..., Result], annotations: Annotations, raters: Sequence[str] | None) -> Result:
+    """Calls a fusion or its votes, with the names of the raters if it has an argument ``raters``.
+
+    Args:
+        function: the fusion, or the function of its votes, with its options bound.
+        annotations: (R, *spatial), 0 or 1.
+        raters: R names; None where they are unknown.
+    """
+    if RATERS in getattr(function, "keywords", {}) or RATERS not in argument_names(function):
+        return function(annotations)  # an option of this name is the user's
+    return function(annotations, **{RATERS: raters})
+
+
+def argument_names(function: Callable[..., Any]) -> Sequence[str]:
+    """Names of a function's arguments; none for one that is not written in Python."""
+    try:
+        return list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return []
+
+
+def naming_raters(option: str) -> Callable[[Decorated], Decorated]:
+    """Declares an option of a fusion that names raters, so that planning can refuse names that a task does not have.
+
+    Args:
+        option: the option, whose value is a name, a list of names or a mapping with names as its keys.
+    """
+
+    def declare(fusion: Decorated) -> Decorated:
+        fusion.naming = option  # type: ignore[attr-defined]
+        return fusion
+
+    return declare
+
+
+def named_raters(fusion: Callable[..., Any]) -> tuple[str, list[str]] | None:
+    """The option of a fusion that names raters, and these names; None if it has no such option (`naming_raters`)."""
+    function, options = (fusion.func, fusion.keywords) if isinstance(fusion, partial) else (fusion, {})
+    option = getattr(function, "naming", None)
+    if option is None:
+        return None
+    value = options.get(option)
+    names = [] if value is None else value if isinstance(value, list | tuple | Mapping) else [value]
+    return option, [str(name) for name in names]
+
+
+def declared_votes(fusion: Callable[..., Any]) -> Callable[..., Votes] | None:
     """The `Votes` declared by a fusion, as a function of the annotations with options bound; None if it has none."""
     function, options = (fusion.func, fusion.keywords) if isinstance(fusion, partial) else (fusion, {})
     votes = getattr(function, "votes", None)
@@ -91,59 +155,53 @@ def is_soft(label: npt.NDArray[Any]) -> bool:
     return label.dtype.kind == "f"
 
 
-def gives_soft_labels(fusion: Fusion) -> bool:
-    """Whether a fusion returns soft labels, determined by fusing a few small masks.
-
-    A fusion may require a certain number of raters, so several numbers are tried until it accepts one.
-
-    Args:
-        fusion: the fusion with its options bound.
-
-    Raises:
-        ValueError: if it accepts no number of raters up to `MAX_RATERS`, or returns another dtype.
-    """
-    edge = np.arange(8)
-    refusals: list[Exception] = []
-    for n_raters in (3, *range(1, MAX_RATERS + 1)):
-        extents = 3 + np.arange(n_raters) % 3
-        masks = np.array([np.multiply.outer(edge < extent, edge > 1)[np.newaxis] for extent in extents], dtype=np.uint8)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                label = np.asarray(fusion(masks))
-            except Exception as error:
-                refusals.append(error)
-                continue
-        return is_soft(label)
-    said = cut(" ".join(str(refusals[0]).splitlines()[:1]))
-    raise ValueError(f"it fails on small masks of 1 to {MAX_RATERS} raters ({type(refusals[0]).__name__}: {said})")
-
-
 def _equal_votes(annotations: Annotations) -> Votes:
     return Votes(np.ones(len(annotations)))
 
 
-def _dice_votes(annotations: Annotations, disjoint_weight: float = 0.0) -> Votes:
+def _dice_votes(annotations: Annotations, disjoint_weight: float = 0.0, ties: str = "background") -> Votes:
     """Each rater's Dice score with the majority; equal weights where all are zero."""
-    weights = rater_dice(annotations, majority(annotations), disjoint=disjoint_weight)
+    weights = rater_dice(annotations, majority(annotations, ties), disjoint=disjoint_weight)
     if weights.any():
         return Votes(weights)
     warnings.warn("no rater overlaps with the majority; using equal weights", FusionWarning, stacklevel=3)
     return _equal_votes(annotations)
 
 
-@with_votes(lambda annotations: Votes(np.ones(len(annotations)), len(annotations) // 2 + 1))
-def majority(annotations: Annotations) -> npt.NDArray[np.uint8]:
-    """Majority vote: foreground if at least R // 2 + 1 of R raters marked the pixel (a tie is background).
+def votes_needed(n_raters: int, ties: str = "background") -> int:
+    """Smallest number of raters whose marks make a pixel foreground in a majority vote.
+
+    Args:
+        n_raters: number of raters R who annotated the case.
+        ties: what a pixel is that exactly half of the raters marked: ``background`` (R // 2 + 1 votes are needed, as in
+            JDTLosses) or ``foreground`` ((R + 1) // 2). For an odd R the two are the same.
+
+    Raises:
+        UserError: if `ties` is neither.
+    """
+    if ties not in TIES:
+        raise UserError(f"ties is {shown(ties)}, but may be {' or '.join(TIES)}")
+    return n_raters // 2 + 1 if ties == "background" else (n_raters + 1) // 2
+
+
+@with_votes(
+    lambda annotations, ties="background": Votes(np.ones(len(annotations)), votes_needed(len(annotations), ties))
+)
+def majority(annotations: Annotations, ties: str = "background") -> npt.NDArray[np.uint8]:
+    """Majority vote: foreground if more than half of the raters marked the pixel.
 
     Args:
         annotations: (R, *spatial), 0 or 1.
+        ties: ``background`` or ``foreground``, what a pixel is that exactly half of the raters marked.
 
     Returns:
         Hard label (*spatial), 0 or 1.
+
+    Raises:
+        UserError: if `ties` is neither.
     """
     votes = np.sum(annotations, axis=0, dtype=np.int64)
-    return np.asarray(votes >= len(annotations) // 2 + 1, dtype=np.uint8)
+    return np.asarray(votes >= votes_needed(len(annotations), ties), dtype=np.uint8)
 
 
 def each_rater(annotations: Annotations) -> npt.NDArray[np.uint8]:
@@ -173,7 +231,9 @@ def uniform(annotations: Annotations) -> npt.NDArray[np.float32]:
 
 
 @with_votes(_dice_votes)
-def weighted(annotations: Annotations, disjoint_weight: float = 0.0) -> npt.NDArray[np.float32]:
+def weighted(
+    annotations: Annotations, disjoint_weight: float = 0.0, ties: str = "background"
+) -> npt.NDArray[np.float32]:
     """Mean of the annotations, each weighted by its Dice score with the majority vote (paper, section 3.4).
 
     Weights are computed over the whole case. Two empty masks agree fully (weight 1). If all weights are zero, the
@@ -183,40 +243,157 @@ def weighted(annotations: Annotations, disjoint_weight: float = 0.0) -> npt.NDAr
         annotations: (R, *spatial), 0 or 1.
         disjoint_weight: weight of a rater whose annotation does not overlap with the majority: 0 as in the paper, or 1
             as in the authors' released preparation script (JDTLosses, ``prepare_qubiq.py``).
+        ties: rule of the majority vote for ties, see `majority`.
 
     Returns:
         Soft label (*spatial) in [0, 1].
+
+    Raises:
+        UserError: if `ties` is unknown.
     """
-    label = _dice_votes(annotations, disjoint_weight).fuse(annotations)
+    label = _dice_votes(annotations, disjoint_weight, ties).fuse(annotations)
     return np.asarray(np.clip(label, 0.0, 1.0), dtype=np.float32)
 
 
-def try_fusion(fusion: Fusion, n_raters: int, where: str, *, candidates: bool = True) -> None:
-    """Fuses a few pixels to detect mistakes before training.
+def _one_vote(
+    annotations: Annotations, raters: Sequence[str] | None, rater: str | None = None, anonymous_raters: str = "error"
+) -> Votes:
+    """All weight on the rater of this name; on the first one where names are unknown."""
+    weights = np.zeros(len(annotations))
+    if raters is None:
+        weights[0] = 1.0
+    elif str(rater) in raters:
+        weights[list(raters).index(str(rater))] = 1.0
+    else:
+        raise NoLabelError(f"rater {rater} did not annotate it")
+    return Votes(weights, 1.0)
+
+
+@naming_raters("rater")
+@with_votes(_one_vote)
+def one_rater(
+    annotations: Annotations, raters: Sequence[str] | None, rater: str | None = None, anonymous_raters: str = "error"
+) -> npt.NDArray[np.uint8]:
+    """The annotation of one rater.
 
     Args:
-        fusion: the fusion with its options bound.
-        n_raters: number of raters of the task; the last one marks different pixels from the others.
-        where: the configuration node, for messages.
-        candidates: whether it may return a stack of candidates; a reference for scoring must be a single label.
+        annotations: (R, *spatial), 0 or 1.
+        raters: names of the R raters; None where they are unknown: then it is the first one's annotation.
+        rater: name of the rater.
+        anonymous_raters: what planning does where the k-th raters of different cases may be different people: ``error``
+            refuses, ``position`` takes the name for a position. Does not change the label.
+
+    Returns:
+        Hard label (*spatial), 0 or 1.
 
     Raises:
-        UserError: if it fails, or does not return a label.
+        NoLabelError: if the rater did not annotate the case.
     """
-    annotations = np.zeros((n_raters, 1, 2, 4), dtype=np.uint8)
-    annotations[:-1, 0, 1, 2:] = 1
-    annotations[-1, 0, 0, 0] = 1
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            label = np.asarray(fusion(annotations))
-            fits = bool(np.all((label >= 0) & (label <= 1)))
-    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
-        raise UserError(
-            f"{where} cannot fuse the masks of {n_raters} raters with these options: {cut(str(error), 300)}"
-        ) from None
-    if label.shape != annotations.shape[1:] and not (candidates and label.shape[1:] == annotations.shape[1:]):
-        kind = "one label or a stack of candidates" if candidates else "one label"
-        raise UserError(f"{where} turns annotations {annotations.shape} into {label.shape}, but must return {kind}")
-    if not fits:
-        raise UserError(f"{where} returns labels from {label.min():g} to {label.max():g}, but they must be in [0, 1]")
+    chosen = _one_vote(annotations, raters, rater).weights.argmax()
+    return np.asarray(annotations[chosen], dtype=np.uint8)
+
+
+def _own_votes(
+    annotations: Annotations,
+    raters: Sequence[str] | None,
+    weights: Mapping[str, float] | None = None,
+    anonymous_raters: str = "error",
+) -> Votes:
+    """The user's weights of the raters who are present."""
+    if weights is None:
+        weights = {}
+    if not isinstance(weights, Mapping):
+        raise UserError(f"weights is {shown(weights)}, but must be weights of raters by name, such as {{A: 2, B: 1}}")
+    for name, weight in weights.items():
+        valid = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not valid or not (0 < weight < math.inf):
+            raise UserError(
+                f"weights.{name} is {shown(weight)}, but must be a number above 0; leave out raters that do not count"
+            )
+    if raters is None:
+        return _equal_votes(annotations)
+    values = np.array([weights.get(name, 0.0) for name in raters], dtype=np.float64)
+    if not values.any():
+        raise NoLabelError(f"none of its raters ({', '.join(raters)}) has a weight")
+    return Votes(values / values.max())  # sums of the largest weights do not overflow
+
+
+@naming_raters("weights")
+@with_votes(_own_votes)
+def rater_weights(
+    annotations: Annotations,
+    raters: Sequence[str] | None,
+    weights: Mapping[str, float] | None = None,
+    anonymous_raters: str = "error",
+) -> npt.NDArray[np.float32]:
+    """Mean of the annotations with given weights, divided by the sum of the weights of the raters who are present.
+
+    Args:
+        annotations: (R, *spatial), 0 or 1.
+        raters: names of the R raters; None where they are unknown: then the mean is unweighted.
+        weights: a weight above 0 for each rater by name. Raters without a weight are not used.
+        anonymous_raters: see `one_rater`.
+
+    Returns:
+        Soft label (*spatial) in [0, 1].
+
+    Raises:
+        NoLabelError: if none of the case's raters has a weight.
+        UserError: if a weight is not above 0.
+    """
+    label = _own_votes(annotations, raters, weights).fuse(annotations)
+    return np.asarray(np.clip(label, 0.0, 1.0), dtype=np.float32)
+
+
+def staple(
+    annotations: Annotations,
+    prior: float | None = None,
+    threshold: float | None = None,
+    tolerance: float = TOLERANCE,
+    max_iterations: int = MAX_ITERATIONS,
+) -> npt.NDArray[Any]:
+    """STAPLE: probability that a pixel is foreground, given the raters' estimated sensitivities and specificities.
+
+    All pixels of the case are used (`dmseg.labels.staple.staple_posterior`, which also takes several classes). If all
+    raters agree, or there is only one, the label is theirs. A rater who marked nothing has sensitivity 0 and
+    specificity 1, and influences the prior only. If the estimation has not converged, the last estimate is used, with
+    a `FusionWarning`.
+
+    Args:
+        annotations: (R, *spatial), 0 or 1.
+        prior: probability of the foreground at any pixel, between 0 and 1; None takes the raters' mean share of
+            foreground pixels in the case.
+        threshold: None for a soft label; for a hard one, the smallest probability of a foreground pixel, above 0.
+        tolerance: it has converged when no sensitivity or specificity changes by more than this in an iteration.
+        max_iterations: largest number of iterations.
+
+    Returns:
+        Soft label (*spatial) float32 in [0, 1], or hard label (*spatial) uint8, 0 or 1.
+
+    Raises:
+        UserError: if an option is out of its range.
+    """
+    _check_staple(prior, threshold, tolerance, max_iterations)
+    patterns, counts, index = vote_patterns(np.asarray(annotations) != 0)
+    priors = None if prior is None else (1.0 - prior, prior)
+    posterior, _, iterations, change = estimate(patterns, counts, 2, priors, tolerance, max_iterations)
+    if not change <= tolerance:
+        last = f"changes of {change:.1e} in the last one" if math.isfinite(change) else "too few to tell"
+        warnings.warn(f"STAPLE has not converged in {iterations} iterations ({last})", FusionWarning, stacklevel=2)
+    foreground = posterior[:, 1]
+    values = foreground.astype(np.float32) if threshold is None else (foreground >= threshold).astype(np.uint8)
+    return values[index]
+
+
+def _check_staple(prior: object, threshold: object, tolerance: object, max_iterations: object) -> None:
+    def number(value: object) -> TypeGuard[float]:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+
+    if prior is not None and not (number(prior) and 0 < prior < 1):
+        raise UserError(f"prior is {shown(prior)}, but must be null or lie between 0 and 1")
+    if threshold is not None and not (number(threshold) and 0 < threshold <= 1):
+        raise UserError(f"threshold is {shown(threshold)}, but must be null, or above 0 and at most 1")
+    if not (number(tolerance) and 0 < tolerance < 1):
+        raise UserError(f"tolerance is {shown(tolerance)}, but must lie between 0 and 1")
+    if not isinstance(max_iterations, int) or isinstance(max_iterations, bool) or max_iterations < 2:
+        raise UserError(f"max_iterations is {shown(max_iterations)}, but must be a whole number of at least 2")

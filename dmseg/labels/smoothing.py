@@ -1,4 +1,4 @@
-"""Label smoothing of hard labels, everywhere or only at boundaries."""
+"""Label smoothing: everywhere, only at boundaries, or in proportion to the classes nearby."""
 
 import torch
 from torch import Tensor
@@ -43,3 +43,34 @@ def smooth(one_hot: Tensor, mask: Tensor, epsilon: float, kernel: int | None = N
     if kernel is None:
         return softened
     return torch.where(boundary(one_hot, mask, kernel).unsqueeze(1), softened, one_hot)
+
+
+def svls(label: Tensor, sigma: float = 1.0, kernel: int = 3) -> Tensor:
+    """Spatially varying label smoothing (Islam and Glocker, IPMI 2021, section 2.2; code: mobarakol/SVLS).
+
+    Each pixel keeps half of its own label; the other half is the average of the neighbours' labels with Gaussian
+    weights. The paper writes this as a Gaussian whose central weight is replaced by the sum of the others, divided by
+    the sum of all. A pixel that has the class of all its neighbours is not changed. Positions outside the image repeat
+    its border.
+
+    Smoothing the mean of several raters' masks gives the mean of their smoothed masks (mSVLS of the paper).
+
+    Args:
+        label: (B, C, H, W), one-hot or soft; channels are smoothed one by one.
+        sigma: standard deviation of the Gaussian in pixels, above 0.
+        kernel: odd edge of the neighbourhood, at least 3.
+
+    Returns:
+        Soft label (B, C, H, W), whose sum over the classes is that of `label`.
+    """
+    reach = kernel // 2
+    offset = torch.arange(-reach, reach + 1, dtype=torch.float64)
+    distance = offset[:, None] ** 2 + offset**2
+    weights = torch.exp((1.0 - distance) / (2.0 * sigma**2))  # 1 for the nearest neighbours, so that the sum is above 0
+    weights[reach, reach] = 0.0
+    weights /= 2.0 * weights.sum()
+    weights[reach, reach] = 0.5
+    channels = label.shape[1]
+    filters = weights.to(label.device).expand(channels, 1, kernel, kernel)
+    padded = functional.pad(label.double(), (reach,) * 4, mode="replicate")
+    return functional.conv2d(padded, filters, groups=channels).clamp(0.0, 1.0).to(label.dtype)

@@ -61,6 +61,12 @@ out of the identity, so that earlier ids stay valid. Entries are never changed."
 INTERPOLATION_DEFAULTS = {"hard": "nearest", "soft": "linear"}
 """The same for `labels.interpolation`, by the kind of labels that the fusion returns."""
 
+LABEL_OPTION_DEFAULTS: dict[str, dict[str, Any]] = {
+    "dmseg.labels.fusion.majority": {"ties": "background"},
+    "dmseg.labels.fusion.weighted": {"ties": "background"},
+}
+"""The same for options that fusions got later, by the name of the fusion."""
+
 EVALUATION_DEFAULTS: dict[str, Any] = {
     "crop": 1.0, "ged": False, "code": 1, "ties": "background", "boundary": 2, "metrics": [],
     "tolerance": None, "spacing": None,
@@ -151,8 +157,11 @@ def _labels(settings: LabelSettings) -> dict[str, Any]:
         del node["interpolation"]
     if settings.smoothing is None:
         del node["smoothing"]
-    elif settings.smoothing.kind == "uniform":
-        del node["smoothing"]["kernel"]
+    else:
+        node["smoothing"] = {"kind": settings.smoothing.kind, **settings.smoothing.arguments}
+    for option, default in LABEL_OPTION_DEFAULTS.get(settings.target, {}).items():
+        if node["options"].get(option) == default:
+            del node["options"][option]
     return node
 
 

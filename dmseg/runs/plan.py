@@ -1,5 +1,6 @@
 """From settings to runs with ids. Trains nothing, and imports torch only for ``precision=auto``."""
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,8 +11,9 @@ from dmseg.config.settings import Settings
 from dmseg.data.case import Task
 from dmseg.data.folds import HELD_OUT, Split, fold_count, inner_split
 from dmseg.data.geometry import find_geometry
-from dmseg.errors import UserError
-from dmseg.labels.fusion import Annotations, Votes, declared_votes, try_fusion
+from dmseg.errors import UserError, shown
+from dmseg.labels.fusion import Votes, declared_votes, majority
+from dmseg.labels.trial import try_fusion
 from dmseg.methods.identified_raters import check_raters
 from dmseg.metrics.named import mask_metrics
 from dmseg.runs.digests import experiment_identity, identifier
@@ -55,12 +57,14 @@ class PlannedRun:
 
     @property
     def fusion(self) -> Callable[..., Any]:
-        """The fusion strategy that gives the training labels."""
+        """The fusion strategy that gives the training labels; the majority for a method that does not read them."""
         labels = self.settings.labels
+        if "labels" in self.settings.method.unused:  # any would do, but some leave out cases
+            return majority
         return bind(labels.target, labels.options, where="labels")
 
     @property
-    def votes(self) -> Callable[[Annotations], Votes] | None:
+    def votes(self) -> Callable[..., Votes] | None:
         """Function that gives the raters' weights for a case, if each rater's mask is resampled; else None."""
         return declared_votes(self.fusion) if self.settings.labels.interpolation == "rater" else None
 
@@ -140,11 +144,27 @@ def _planned(
     store = data.store if isinstance(data, FoundTask) else data
     if store is not None:
         find_geometry(store, mask_metrics(settings.evaluate.metrics), settings.evaluate.spacing)
-    n_raters = len(data.task.raters)
-    try_fusion(run.fusion, n_raters, "labels")
-    try_fusion(run.reference, n_raters, "evaluate.reference", candidates=False)
+    raters = data.task.raters
+    try_fusion(run.fusion, len(raters), "labels", raters=raters)
+    try_fusion(run.reference, len(raters), "evaluate.reference", candidates=False, raters=raters)
+    _check_anonymity(run.fusion, "labels", data.task)
+    _check_anonymity(run.reference, "evaluate.reference", data.task)
     _check_method(settings, data.task)
     return run
+
+
+def _check_anonymity(fusion: Callable[..., Any], where: str, task: Task) -> None:
+    """Refuses a fusion that tells raters apart, by its argument ``anonymous_raters``, where they are anonymous."""
+    argument = inspect.signature(fusion).parameters.get("anonymous_raters")
+    if argument is None:
+        return
+    if argument.default not in ("error", "position"):
+        raise UserError(f"{where}.anonymous_raters is {shown(argument.default)}, but may be error or position")
+    if task.anonymous_raters and argument.default == "error":
+        raise UserError(
+            f"the raters of task '{task.name}' are anonymous: rater 1 of one case need not be rater 1 of the next\n"
+            f"set {where}.anonymous_raters=position to treat each position as one person"
+        )
 
 
 def _check_method(settings: Settings, task: Task) -> None:

@@ -218,10 +218,10 @@ class TablePlanner:
         if key not in self._experiments:
             base = self._base(data)
             given = self._request.overrides_of(data)
-            options = _accepted(base, variant, self._options(data))
-            if any(option_key(item) == "method" for item in (*variant, *given)):
-                options.append(f"task={prepared.task.name}")  # the labels of a method may depend on it
-            settings = base.settings((*variant, *options))
+            depends = any(option_key(item) == "method" for item in (*variant, *given))
+            task = (f"task={prepared.task.name}",) if depends else ()  # the labels of a method may depend on it
+            options = _accepted(base, (*variant, *task), self._options(data))
+            settings = base.settings((*variant, *options, *task))
             asked = dict.fromkeys((*settings.evaluate.metrics, *metrics))
             settings = replace(settings, evaluate=replace(settings.evaluate, metrics=list(asked)))
             one_fold = any(option_key(item) == "fold" for item in given)

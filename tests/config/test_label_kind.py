@@ -13,7 +13,8 @@ from dmseg.config.label_kind import label_kind
 from dmseg.config.variants import Base
 from dmseg.data.folds import Split
 from dmseg.errors import UserError
-from dmseg.labels.fusion import each_rater, gives_soft_labels, majority, uniform, weighted
+from dmseg.labels.fusion import each_rater, majority, uniform, weighted
+from dmseg.labels.trial import gives_soft_labels
 from dmseg.runs.digests import identifier
 from dmseg.runs.identity import run_identity
 

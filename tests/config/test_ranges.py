@@ -13,7 +13,8 @@ from dmseg.config.compose import compose_settings
 from dmseg.config.ranges import CHOICES, RANGES
 from dmseg.config.settings import ModelSettings
 from dmseg.errors import UserError
-from dmseg.labels.fusion import each_rater, majority, try_fusion, uniform, weighted
+from dmseg.labels.fusion import each_rater, majority, uniform, weighted
+from dmseg.labels.trial import try_fusion
 from dmseg.limits import crop_edge
 from dmseg.metrics.histogram import count_case
 from dmseg.metrics.scores import EmptyRule

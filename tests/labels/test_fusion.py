@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from dmseg.errors import UserError
 from dmseg.labels.fusion import FusionWarning, each_rater, majority, uniform, weighted
 
 annotations = st.integers(1, 7).flatmap(lambda raters: hnp.arrays(np.uint8, (raters, 3, 4), elements=st.integers(0, 1)))
@@ -31,6 +32,20 @@ def test_majority_needs_more_than_half(votes, raters, expected):
     given_votes = np.zeros((raters, 1, 1), dtype=np.uint8)
     given_votes[:votes] = 1
     assert majority(given_votes)[0, 0] == expected
+
+
+@pytest.mark.parametrize("raters", range(1, 8))
+def test_only_ties_of_a_majority_depend_on_the_rule(raters):
+    given_votes = np.tri(raters + 1, raters, k=-1, dtype=np.uint8).T  # column v has v votes
+    share = given_votes.mean(axis=0)
+    assert np.array_equal(majority(given_votes, ties="background"), share > 0.5)
+    assert np.array_equal(majority(given_votes, ties="foreground"), share >= 0.5)
+    assert np.array_equal(majority(given_votes), majority(given_votes, ties="background"))
+
+
+def test_majority_refuses_another_rule_for_ties():
+    with pytest.raises(UserError, match="ties is 'random', but may be background or foreground"):
+        majority(np.ones((2, 1, 1), dtype=np.uint8), ties="random")
 
 
 def test_uniform_is_the_mean():

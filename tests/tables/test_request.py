@@ -4,11 +4,16 @@ import pytest
 
 from dmseg.cli.main import main
 from dmseg.config.compose import compose_settings
+from dmseg.config.config_dir import use_config_dir
+from dmseg.config.resources import resource
 from dmseg.errors import UserError
 from dmseg.tables.planning import TablePlanner
 from dmseg.tables.request import compared, parse_request
 from dmseg.tables.spec import read_spec, table_names
 
+MINE = """staple: {title: STAPLE, overrides: [labels=staple]}
+  svls: {title: SVLS, overrides: [labels=svls]}
+  rater: {title: Rater, overrides: [labels=rater, labels.rater=mask-2, labels.anonymous_raters=position]}"""
 TABLES = [name for name in table_names() if name != "1"]
 VALUES = {
     "labels": "uniform",
@@ -113,9 +118,46 @@ def test_options_of_a_compared_group_reach_the_cells_that_have_them(small_run):
     plain = cells_of(small_run, 2)
     found = cells_of(small_run, 2, "labels.smoothing.epsilon=0.3", "++labels.disjoint_weight=1")
     assert found["smoothing"].labels.smoothing.epsilon == 0.3
-    assert found["weighted"].labels.options == {"disjoint_weight": 1}
+    assert found["weighted"].labels.options == {"disjoint_weight": 1, "ties": "background"}
     for column in ("majority", "random", "uniform"):
         assert found[column] == plain[column]
+
+
+def test_the_rule_for_ties_reaches_the_cells_with_a_majority(small_run):
+    plain = TablePlanner([*small_run, "fold=0"], [read_spec(2)]).plan()[0].rows[0]
+    found = TablePlanner([*small_run, "fold=0", "labels.ties=foreground"], [read_spec(2)]).plan()[0].rows[0]
+    changed = {column for column, runs in found.cells.items() if runs[0].run_id != plain.cells[column][0].run_id}
+    assert changed == {"majority", "weighted", "smoothing"}
+    same = TablePlanner([*small_run, "fold=0", "labels.ties=background"], [read_spec(2)]).plan()[0].rows[0]
+    assert [runs[0].run_id for runs in same.cells.values()] == [runs[0].run_id for runs in plain.cells.values()]
+
+
+def test_options_of_labels_that_depend_on_the_task_reach_them_too(shared_qubiq, tmp_path):
+    given = ["data=qubiq", *shared_qubiq, "model=unet_tiny", f"paths.results='{tmp_path}'", "fold=0"]
+    rows = TablePlanner([*given, "labels.ties=foreground"], [read_spec(3)]).plan()[0].rows
+    for row in rows:
+        labels = {column: runs[0].settings.labels for column, runs in row.cells.items()}
+        assert labels["mc_dropout"].options["ties"] == "foreground"
+        of_ours = {"disjoint_weight": 0.0, "ties": "foreground"} if row.task.name != "brain-tumor-2" else {}
+        assert labels["ours"].options == of_ours
+    assert "brain-tumor-2" in {row.task.name for row in rows}
+
+
+def test_a_table_of_ones_own_may_compare_the_new_labels(small_run, tmp_path):
+    (tmp_path / "mine" / "table").mkdir(parents=True)
+    text = (resource("configs") / "table" / "2.yaml").read_text()
+    text = text.replace("uniform: {title: Uniform, overrides: [labels=uniform]}", MINE)
+    (tmp_path / "mine" / "table" / "mine.yaml").write_text(text)
+    use_config_dir(tmp_path / "mine")
+    try:
+        found = cells_of(small_run, "mine", "labels.ties=foreground")
+        labels = {column: settings.labels for column, settings in found.items()}
+    finally:
+        use_config_dir(None)
+    assert list(labels) == ["majority", "random", "staple", "svls", "rater", "weighted", "smoothing"]
+    assert (labels["staple"].interpolation, labels["svls"].smoothing.kind) == ("linear", "svls")
+    assert labels["svls"].options == {"ties": "foreground"}
+    assert labels["rater"].options == {"rater": "mask-2", "anonymous_raters": "position"}
 
 
 def test_options_of_one_data_set_stay_with_it(small_run):

@@ -34,19 +34,24 @@ class SmoothingSettings:
     """Label smoothing of the augmented crop.
 
     Attributes:
-        kind: ``boundary`` (pixels at the contour only) or ``uniform`` (all pixels).
-        epsilon: weight of the uniform distribution, in [0, 1].
-        kernel: odd edge of the neighbourhood that makes a pixel a boundary pixel; None for ``uniform``.
+        kind: ``boundary`` (pixels at the contour only), ``uniform`` (all pixels) or ``svls`` (in proportion to the
+            classes nearby).
+        epsilon: weight of the uniform distribution, in [0, 1]; None for ``svls``.
+        kernel: odd edge of the neighbourhood that makes a pixel a boundary pixel, or that ``svls`` averages; None for
+            ``uniform``.
+        sigma: standard deviation of the Gaussian of ``svls`` in pixels; None for the others.
     """
 
     kind: str
-    epsilon: float
+    epsilon: float | None = None
     kernel: int | None = None
+    sigma: float | None = None
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments of `dmseg.labels.smoothing.smooth`."""
-        return {"epsilon": self.epsilon, "kernel": None if self.kind == "uniform" else self.kernel}
+        """Keyword arguments of `dmseg.labels.smoothing.smooth`, or of `svls` there."""
+        names = {"boundary": ("epsilon", "kernel"), "uniform": ("epsilon",), "svls": ("sigma", "kernel")}
+        return {name: getattr(self, name) for name in names[self.kind]}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,174 @@
+"""STAPLE: a label and the raters' performance, estimated together (Warfield, Zou and Wells, IEEE TMI 23(7), 2004).
+
+Each rater has a confusion matrix, and each pixel an unknown true class. Expectation maximisation alternates between the
+posterior of the true class given the matrices, and the matrices given the posterior. All pixels with the same votes
+have the same posterior, so it runs on the distinct patterns of votes and their numbers of pixels: at most C ** R rows,
+whatever the size of the case. Pixels are counted with integers, and everything else is float64.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.integer[Any]]
+
+TOLERANCE = 1e-7
+"""Default tolerance of the convergence criterion, as in ITK's filter."""
+
+MAX_ITERATIONS = 10_000
+"""Default largest number of iterations."""
+
+
+@dataclass(frozen=True)
+class Staple:
+    """Result of STAPLE.
+
+    Attributes:
+        posterior: (C, *spatial) float64, probability of each class, which sums to 1 over the classes.
+        confusion: (R, C, C) float64, probability that rater r decides for class i where the true class is j, at
+            [r, i, j]; for two classes, the sensitivity is [r, 1, 1] and the specificity [r, 0, 0]. Columns of a class
+            without any probability are 0.
+        iterations: number of iterations.
+        change: largest change of a confusion matrix's entry in the last iteration; infinite after a single one.
+        converged: whether `change` is at most the tolerance.
+    """
+
+    posterior: Floats
+    confusion: Floats
+    iterations: int
+    change: float
+    converged: bool
+
+
+def vote_patterns(votes: npt.ArrayLike, n_classes: int = 2) -> tuple[Integers, Integers, Integers]:
+    """Groups pixels by the votes of all raters.
+
+    Args:
+        votes: (R, *spatial), class that each rater chose: 0 to `n_classes` - 1.
+        n_classes: number of classes.
+
+    Returns:
+        The distinct patterns (P, R), the number of pixels of each (P,) int64, and each pixel's pattern (*spatial).
+
+    Raises:
+        ValueError: if there is no rater or no pixel, or a vote is no class.
+    """
+    votes = np.asarray(votes)
+    if votes.ndim == 0 or not votes.size:
+        raise ValueError(f"votes have the shape {votes.shape}, but must be of at least one rater and one pixel")
+    if votes.dtype.kind not in "biu" or not (votes.min() >= 0 and votes.max() < n_classes):
+        raise ValueError(f"votes must be whole numbers from 0 to {n_classes - 1}")
+    patterns = np.zeros((1, 0), dtype=np.int64)
+    counts = np.array([votes[0].size], dtype=np.int64)
+    index = np.zeros(votes[0].size, dtype=np.int32 if votes[0].size < 2**31 // n_classes else np.int64)
+    for rater in votes:
+        index *= n_classes
+        index += rater.reshape(-1).astype(index.dtype)
+        counts = np.bincount(index, minlength=len(patterns) * n_classes)
+        (found,) = np.nonzero(counts)
+        position = np.zeros(len(counts), dtype=index.dtype)
+        position[found] = np.arange(len(found))
+        index = position[index]
+        patterns = np.column_stack([patterns[found // n_classes], found % n_classes])
+        counts = counts[found]
+    return patterns, counts, index.reshape(votes.shape[1:])
+
+
+def staple_posterior(
+    votes: npt.ArrayLike,
+    n_classes: int = 2,
+    prior: Sequence[float] | None = None,
+    tolerance: float = TOLERANCE,
+    max_iterations: int = MAX_ITERATIONS,
+) -> Staple:
+    """Estimates the true class of each pixel and the confusion matrix of each rater.
+
+    All pixels of the array count: more background around a structure makes the foreground's prior smaller and the
+    specificities greater. It starts from the share of raters who chose each class, as ITK's filter does.
+
+    Args:
+        votes: (R, *spatial), class that each rater chose: 0 to `n_classes` - 1.
+        n_classes: number of classes C.
+        prior: C probabilities of the classes at any pixel, which sum to 1; None takes the share of each class in all
+            votes. A class that has probability 0, or that nobody chose anywhere, is never the true one.
+        tolerance: it has converged when no entry of a confusion matrix changes by more than this in an iteration.
+        max_iterations: largest number of iterations, at least 1.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+    """
+    patterns, counts, index = vote_patterns(votes, n_classes)
+    posterior, confusion, iterations, change = estimate(patterns, counts, n_classes, prior, tolerance, max_iterations)
+    return Staple(posterior.T[:, index], confusion, iterations, change, change <= tolerance)
+
+
+def estimate(
+    patterns: Integers,
+    counts: Integers,
+    n_classes: int = 2,
+    prior: Sequence[float] | None = None,
+    tolerance: float = TOLERANCE,
+    max_iterations: int = MAX_ITERATIONS,
+) -> tuple[Floats, Floats, int, float]:
+    """The expectation maximisation of `staple_posterior` on patterns of votes.
+
+    Args:
+        patterns: (P, R), the distinct patterns of votes.
+        counts: (P,), number of pixels of each.
+        n_classes: see `staple_posterior`, as all that follow.
+        prior: see there.
+        tolerance: see there.
+        max_iterations: see there.
+
+    Returns:
+        Posterior (P, C), confusion matrices (R, C, C), number of iterations and change in the last one.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+    """
+    if not tolerance > 0:
+        raise ValueError(f"tolerance is {tolerance}, but must be above 0")
+    if max_iterations < 1:
+        raise ValueError(f"max_iterations is {max_iterations}, but must be at least 1")
+    one_hot = (patterns[:, :, None] == np.arange(n_classes)).astype(np.float64)
+    posterior = one_hot.mean(axis=1)
+    pixels = counts.astype(np.float64)
+    shares = pixels @ posterior / pixels.sum() if prior is None else _checked_prior(prior, n_classes)
+    log_prior = np.where(one_hot.any(axis=(0, 1)), _log(shares), -np.inf)
+    confusion, change, iteration = np.zeros((0, n_classes, n_classes)), np.inf, 0
+    while iteration < max_iterations and not change <= tolerance:
+        iteration += 1
+        before, confusion = confusion, _confusion(one_hot, posterior, pixels)
+        posterior = _softmax(log_prior + np.einsum("pri,rij->pj", one_hot, _log(confusion)))
+        if iteration > 1:
+            change = float(np.abs(confusion - before).max())
+    return posterior, confusion, iteration, change
+
+
+def _confusion(one_hot: Floats, posterior: Floats, pixels: Floats) -> Floats:
+    """(R, C, C): expected shares of a rater's decisions i among the pixels of true class j."""
+    weight = pixels[:, None] * posterior
+    total = weight.sum(axis=0)
+    joint = np.einsum("pri,pj->rij", one_hot, weight)
+    return np.asarray(np.divide(joint, total, out=np.zeros_like(joint), where=total > 0))
+
+
+def _log(values: Floats) -> Floats:
+    """Logarithm, of which zero has a finite value: no pattern of votes then lacks a most probable class."""
+    return np.asarray(np.log(np.maximum(values, np.finfo(np.float64).tiny)))
+
+
+def _softmax(scores: Floats) -> Floats:
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def _checked_prior(prior: Sequence[float], n_classes: int) -> Floats:
+    values = np.array(list(prior), dtype=np.float64)
+    if values.shape != (n_classes,) or not (values >= 0).all() or not np.isclose(values.sum(), 1.0, rtol=0, atol=1e-9):
+        raise ValueError(f"prior must be {n_classes} probabilities that sum to 1")
+    return values
