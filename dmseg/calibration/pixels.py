@@ -93,7 +93,7 @@ def recalibrate_heads(
     """Like `recalibrate`, for several heads of a network, with the same key pixels and the same recalibrated pixels.
 
     Args:
-        probs: predictions of each head; those of the first determine which pixels are recalibrated (JDTLosses `kde.py`).
+        probs: predictions of each head; the first determines which pixels are recalibrated (JDTLosses `kde.py`).
         target: see `recalibrate` for this and the following.
         mask: the pixels that count.
         settings: kernel and keys.

@@ -93,8 +93,9 @@ def check_heads(node: Mapping[str, Any]) -> None:
         has_ce = has_ce and (distill["label_ce"] or distill["teacher_ce"])
         if has_ce and distill["teacher_ce"] and not distill["teacher"]["model"]["auxiliary"]["weight"]:
             raise UserError(
-                f"the auxiliary head of {node['model']['name']} is distilled from the teacher's, but the teacher's network "
-                f"{distill['teacher']['model']['name']} has none; set model.auxiliary.weight=0, or choose another teacher"
+                f"the auxiliary head of {node['model']['name']} learns from that of the teacher, but the teacher's "
+                f"network {distill['teacher']['model']['name']} has none; set model.auxiliary.weight=0, or choose "
+                "another teacher"
             )
     if not has_ce:
         raise UserError(

@@ -56,7 +56,7 @@ def add_auxiliary_head(
     advice = "set model.auxiliary.weight=0, or choose another network"
     if getattr(type(network), "forward", None) is not SegmentationModel.forward:
         raise UserError(
-            f"{name} cannot have an auxiliary head, because it is not made of an encoder, a decoder and a head; {advice}"
+            f"{name} cannot have an auxiliary head, as it is not made of an encoder, a decoder and a head; {advice}"
         )
     features = list(network.encoder.out_channels)[1:]  # type: ignore[union-attr,arg-type]
     if len(features) < 2 or features[-2] < 1:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import segmentation_models_pytorch as smp
 import torch
@@ -56,7 +56,7 @@ def build_model(
         head_dropout: probability of dropping a channel before the last convolution, in [0, 1).
         initialization: ``library``, or ``kaiming``: uniform Kaiming in the decoder, uniform Xavier in the heads, biases
             of 0. The library does the same for Unet, but leaves DeepLabV3Plus to PyTorch's defaults.
-        auxiliary_channels: channels of an auxiliary head (`dmseg.models.auxiliary`), which only `forward_heads` computes.
+        auxiliary_channels: channels of an auxiliary head, see `dmseg.models.auxiliary`.
         auxiliary_weight: its share of the cross-entropy in training, in [0, 1); 0 for no such head.
 
     Returns:
@@ -118,7 +118,7 @@ def _set_head_kernel(model: nn.Module, architecture: str, kernel: int) -> None:
     old = _layers(model, architecture)[0]
     convolution = nn.Conv2d(old.in_channels, old.out_channels, kernel, padding=kernel // 2)  # type: ignore[arg-type]
     initialize_head(convolution)
-    model.segmentation_head[0] = convolution  # type: ignore[operator,index]
+    cast(nn.Sequential, model.segmentation_head)[0] = convolution
 
 
 def load_encoder(encoder: nn.Module, path: Path, in_channels: int) -> None:

@@ -57,11 +57,11 @@ def use_released_decoder(network: nn.Module, architecture: str) -> None:
     """
     if architecture != "DeepLabV3Plus":
         raise UserError(
-            f"model.decoder is 'release', which is a decoder of DeepLabV3Plus, but model.architecture is {architecture}; "
-            "set model.decoder=library"
+            "model.decoder is 'release', which is a decoder of DeepLabV3Plus, but model.architecture is "
+            f"{architecture}; set model.decoder=library"
         )
     head: nn.Sequential = network.segmentation_head  # type: ignore[assignment]
-    convolution, enlarged, activation = head
+    convolution, enlarged, _ = head
     channels = int(convolution.in_channels)  # type: ignore[arg-type]
     network.decoder = ReleasedDeepLabDecoder(network.encoder.out_channels, channels)  # type: ignore[union-attr,arg-type]
     factor = enlarged.scale_factor

@@ -51,7 +51,7 @@ class Teacher:
     @float32_math(tf32=False)
     @torch.no_grad()
     def targets(self, batch: Batch) -> list[Tensor]:
-        """Its probabilities on a batch, (B, 2, H, W) float32, of the main head and of the auxiliary head if there is one."""
+        """Its probabilities on a batch, (B, 2, H, W) float32, of the main and of the auxiliary head, if it has one."""
         logits = [head for head in forward_both(self.network, batch.image, "fp32") if head is not None]
         probs = [torch.softmax(head / self.temperature, dim=1) for head in logits]
         if self.kernel is None:
