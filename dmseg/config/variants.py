@@ -4,6 +4,7 @@ Composing takes a tenth of a second, and the paper's tables are variants of thre
 composed anew, so that a variant always equals what Hydra makes of variant and base together.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -19,6 +20,7 @@ from dmseg.config.config_dir import config_dir, config_file
 from dmseg.config.label_kind import refuse_retired_overrides
 from dmseg.config.overrides import dotted, is_group, parse_override, refuse_reserved
 from dmseg.config.settings import Settings
+from dmseg.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,38 @@ class Base:
             self._made[key] = to_settings(resolve_config(self._variant(key), (*key, *self._overrides)))
         return self._made[key]
 
+    def changed(self, override: str) -> "Base":
+        """The same base with one override more, which wins over all others; it is not composed again.
+
+        Args:
+            override: sets one key that the base has.
+
+        Raises:
+            UserError: if the base has no such key, or the override does more than to set one.
+        """
+        change = _simple_change(override, config_dir())
+        new = copy.copy(self)
+        new._overrides, new._made = (*self._overrides, override), {}
+        new._own_groups = self._own_groups | {_group(override)}
+        if change is None or not self.has(change.key):
+            raise UserError(f"'{override}' sets no key of this configuration")
+        new._config = self._config.copy()
+        OmegaConf.update(new._config, change.key, change.value, merge=change.merge)
+        return new
+
+    def lookup(self, keys: Sequence[str], variant: Sequence[str] = ()) -> dict[str, Any]:
+        """Values of dotted keys in the configuration of base and variant; keys that it lacks are left out."""
+        config = self._variant(tuple(variant))
+        return {key: _plain(OmegaConf.select(config, key)) for key in keys if self._holds(config, key)}
+
     def has(self, key: str, variant: Sequence[str] = ()) -> bool:
         """Whether the configuration of base and variant has a dotted key, be its value null."""
+        return self._holds(self._variant(tuple(variant)), key)
+
+    @staticmethod
+    def _holds(config: DictConfig, key: str) -> bool:
         *groups, name = key.split(".")
-        node: Any = self._variant(tuple(variant))
+        node: Any = config
         for group in groups:
             node = node.get(group) if isinstance(node, DictConfig) and group in node else None
         return isinstance(node, DictConfig) and name in node
@@ -98,6 +128,10 @@ class Base:
         except OmegaConfBaseException:
             return compose_config([*variant, *self._overrides])  # says what is wrong
         return config
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def _group(override: str) -> str:

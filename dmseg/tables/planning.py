@@ -1,7 +1,9 @@
 """From a table to its runs: data sets, networks and methods of the rows, and the experiments of each cell."""
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from dmseg.config.settings import Settings
 from dmseg.config.variants import Base
@@ -116,6 +118,7 @@ class TablePlanner:
         self._open_tasks = open_tasks
         self._bases: dict[str, Base] = {}
         self._tasks: dict[str, list[TaskData]] = {}
+        self._words: dict[str, tuple[str, ...]] = {}
         self._experiments: dict[tuple[str, str, tuple[str, ...]], list[PlannedRun]] = {}
 
     def plan(self) -> list[PlannedTable]:
@@ -126,6 +129,29 @@ class TablePlanner:
         """
         self._check_options()
         return [self._table(spec) for spec in self._specs]
+
+    def changed(self, override: str) -> "TablePlanner":
+        """A planner of the same tables with one override more; what was composed before is changed, not composed again.
+
+        Args:
+            override: sets one key.
+
+        Raises:
+            UserError: if the cells set this key themselves, or a data set's configuration does not have it.
+        """
+        self._compared.check(override)
+        new = copy.copy(self)
+        new._tasks, new._experiments, new._words = {}, {}, {}
+        new._given = replace(self._given, overrides=(*self._given.overrides, override))
+        if not self._compared.is_option(override):
+            new._request = replace(self._request, overrides=(*self._request.overrides, override))
+            new._bases = {data: self._base(data).changed(override) for data in self._request.data.values()}
+        return new
+
+    def lookup(self, row: PlannedRow, column: str, keys: Sequence[str]) -> dict[str, Any]:
+        """Values of dotted keys in the configuration of a planned cell; keys that it lacks are left out."""
+        runs = row.cells[column]
+        return self._base(row.data).lookup(keys, self._words[runs[0].experiment_id])
 
     def _options(self, data: str) -> list[str]:
         """Overrides of a data set that apply only to some cells."""
@@ -213,7 +239,9 @@ class TablePlanner:
                 options.append(f"task={prepared.task.name}")  # the labels of a method may depend on it
             settings = base.settings((*variant, *options))
             one_fold = any(option_key(item) == "fold" for item in given)
-            self._experiments[key] = plan_folds(settings, prepared, [settings.fold] if one_fold else None)
+            runs = plan_folds(settings, prepared, [settings.fold] if one_fold else None)
+            self._experiments[key] = runs
+            self._words[runs[0].experiment_id] = (*variant, *options)
         return self._experiments[key]
 
     def _refuse_equal_cells(
