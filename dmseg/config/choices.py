@@ -1,4 +1,4 @@
-"""Choices that the paper leaves open, or that its released code makes differently, with their values under both protocols.
+"""Choices that the paper leaves open, or that its released code makes differently, with the values of both protocols.
 
 ``dmseg explain`` prints this list and docs/explanation/open-choices.md contains it. ``tests/config`` compares it with
 ``configs/protocol`` and with what both protocols compose. Sources: the paper by section, and JDTLosses, the authors'
@@ -21,7 +21,7 @@ class Choice:
         release: value under ``protocol=release``; in words if there is no key.
         source: where each value comes from.
         acts: the dotted key whose default it is, if it is a key of the protocol.
-        other: for a choice that does not depend on the protocol, another value that could have been taken.
+        other: where both values are the same, another one that could have been taken.
         context: overrides with which the key exists.
         why: why it has no key.
     """
@@ -50,9 +50,18 @@ class Part:
     choices: tuple[Choice, ...] = field(default_factory=tuple)
 
 
-def _protocol(title: str, name: str, paper: Any, release: Any, source: str, acts: str, *context: str) -> Choice:  # noqa: ANN401
+def _protocol(
+    title: str,
+    name: str,
+    paper: Any,  # noqa: ANN401
+    release: Any,  # noqa: ANN401
+    source: str,
+    acts: str,
+    *context: str,
+    other: Any = None,  # noqa: ANN401
+) -> Choice:
     """A choice that the protocol makes."""
-    return Choice(title, f"protocol.{name}", paper, release, source, acts, context=context)
+    return Choice(title, f"protocol.{name}", paper, release, source, acts, other, context)
 
 
 def _alike(title: str, key: str, value: Any, other: Any, source: str, *context: str) -> Choice:  # noqa: ANN401
@@ -97,9 +106,10 @@ PARTS = (
         _protocol("classes in the region loss, hard labels", "classes.hard", "all", "present",
                   "not given in the paper | losses/jdt_loss.py", "loss.terms.region.classes"),
         _protocol("classes in the region loss, soft labels", "classes.soft", "all", "all",
-                  "not given in the paper | losses/jdt_loss.py", "loss.terms.region.classes"),
+                  "not given in the paper | losses/jdt_loss.py", "loss.terms.region.classes", other="present"),
         _protocol("smoothing term of the region loss", "smooth", 1.0, 1.0,
-                  "not given in the paper | configs/losses/dice_d_present_all.yaml", "loss.terms.region.smooth"),
+                  "not given in the paper | configs/losses/dice_d_present_all.yaml", "loss.terms.region.smooth",
+                  other=0.001),
         _alike("sums of the region loss over the batch or over each image", "loss.terms.region.reduction", "batch",
                "image", "not given in the paper | configs/losses: mIoUD 1.0"),
         _protocol("share of the cross-entropy of an auxiliary head", "auxiliary_weight", 0.0, 0.5,
@@ -109,9 +119,9 @@ PARTS = (
     )),
     Part("Labels", (
         _protocol("resampling of hard labels in augmentation", "interpolation.hard", "nearest", "nearest",
-                  "not given in the paper | datas/datasets/transform.py", "labels.interpolation"),
+                  "not given in the paper | datas/datasets/transform.py", "labels.interpolation", other="rater"),
         _protocol("resampling of soft labels in augmentation", "interpolation.soft", "linear", "linear",
-                  "not given in the paper | datas/datasets/transform.py", "labels.interpolation"),
+                  "not given in the paper | datas/datasets/transform.py", "labels.interpolation", other="nearest"),
         _protocol("weight of a rater without overlap with the majority", "disjoint_weight", 0.0, 1.0,
                   "paper 3.4: a rater who deviates gets a small weight | prepare_qubiq.py: a Dice of 0 becomes 1",
                   "labels.disjoint_weight", "labels=weighted"),
@@ -167,7 +177,8 @@ PARTS = (
                   "not given in the paper; library: smp's | models/methods: 12-channel shortcut, 3x3 convolution after "
                   "the pyramid, no aligned corners", "model.decoder", DEEPLAB),
         _protocol("channels of the DeepLabV3+ decoder", "deeplab_channels", None, 128,
-                  "not given in the paper; null: smp's, 256 | configs/models", "model.options.decoder_channels", DEEPLAB),
+                  "not given in the paper; null: smp's, 256 | configs/models", "model.options.decoder_channels",
+                  DEEPLAB),
         _protocol("dropout of channels before the last convolution", "head_dropout", 0.0, 0.1,
                   "paper: none | configs/models", "model.head_dropout"),
         _protocol("initialisation of decoder and heads", "initialization", "library", "kaiming",
@@ -198,7 +209,7 @@ PARTS = (
     Part("Evaluation", (
         _alike("reference of BDice", "evaluate.reference._target_", "dmseg.labels.fusion.uniform",
                "dmseg.labels.fusion.weighted",
-               "not given in the paper; QUBIQ's rule | test.py: the label that was trained on, so not the same for all"),
+               "not given in the paper; QUBIQ's rule | test.py: the label that was trained on"),
         _alike("score where both masks are empty", "evaluate.empty", "skip", "one",
                "not given in the paper | metrics: no usable rule"),
         _alike("bins of the ECE", "evaluate.bins", 10, 15, "not given in the paper | metrics"),

@@ -72,38 +72,34 @@ class Base:
             self._made[key] = to_settings(resolve_config(self._variant(key), (*key, *self._overrides)))
         return self._made[key]
 
-    def changed(self, override: str) -> "Base":
-        """The same base with one override more, which wins over all others; it is not composed again.
+    def changed(self, overrides: Sequence[str]) -> "Base":
+        """The same base with more overrides, which win over all others; it is not composed again.
 
         Args:
-            override: sets one key that the base has.
+            overrides: each sets one key that the base has.
 
         Raises:
-            UserError: if the base has no such key, or the override does more than to set one.
+            UserError: if the base has no such key, or an override does more than to set one.
         """
-        change = _simple_change(override, config_dir())
         new = copy.copy(self)
-        new._overrides, new._made = (*self._overrides, override), {}
-        new._own_groups = self._own_groups | {_group(override)}
-        if change is None or not self.has(change.key):
-            raise UserError(f"'{override}' sets no key of this configuration")
+        new._overrides, new._made = (*self._overrides, *overrides), {}
+        new._own_groups = self._own_groups | {_group(override) for override in overrides}
         new._config = self._config.copy()
-        OmegaConf.update(new._config, change.key, change.value, merge=change.merge)
+        for override in overrides:
+            change = _simple_change(override, config_dir())
+            if change is None or not self.has(change.key):
+                raise UserError(f"'{override}' sets no key of this configuration")
+            OmegaConf.update(new._config, change.key, change.value, merge=change.merge)
         return new
 
-    def lookup(self, keys: Sequence[str], variant: Sequence[str] = ()) -> dict[str, Any]:
-        """Values of dotted keys in the configuration of base and variant; keys that it lacks are left out."""
-        config = self._variant(tuple(variant))
-        return {key: _plain(OmegaConf.select(config, key)) for key in keys if self._holds(config, key)}
+    def composed(self, variant: Sequence[str] = ()) -> dict[str, Any]:
+        """The configuration of base and variant, resolved to plain containers."""
+        return resolve_config(self._variant(tuple(variant)), (*variant, *self._overrides))
 
     def has(self, key: str, variant: Sequence[str] = ()) -> bool:
         """Whether the configuration of base and variant has a dotted key, be its value null."""
-        return self._holds(self._variant(tuple(variant)), key)
-
-    @staticmethod
-    def _holds(config: DictConfig, key: str) -> bool:
         *groups, name = key.split(".")
-        node: Any = config
+        node: Any = self._variant(tuple(variant))
         for group in groups:
             node = node.get(group) if isinstance(node, DictConfig) and group in node else None
         return isinstance(node, DictConfig) and name in node
@@ -128,10 +124,6 @@ class Base:
         except OmegaConfBaseException:
             return compose_config([*variant, *self._overrides])  # says what is wrong
         return config
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def _group(override: str) -> str:

@@ -1,6 +1,5 @@
 """From a table to its runs: data sets, networks and methods of the rows, and the experiments of each cell."""
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -118,6 +117,7 @@ class TablePlanner:
         self._open_tasks = open_tasks
         self._bases: dict[str, Base] = {}
         self._tasks: dict[str, list[TaskData]] = {}
+        self._changed: dict[tuple[str, tuple[str, ...]], Base] = {}
         self._words: dict[str, tuple[str, ...]] = {}
         self._experiments: dict[tuple[str, str, tuple[str, ...]], list[PlannedRun]] = {}
 
@@ -130,28 +130,24 @@ class TablePlanner:
         self._check_options()
         return [self._table(spec) for spec in self._specs]
 
-    def changed(self, override: str) -> "TablePlanner":
-        """A planner of the same tables with one override more; what was composed before is changed, not composed again.
+    def composed(
+        self, row: PlannedRow, column: str, changes: Sequence[str] = (), extra: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """The configuration of a planned cell, resolved to plain containers.
 
         Args:
-            override: sets one key.
+            row: a planned row.
+            column: key of a column with a cell in it.
+            changes: overrides of keys that every cell has, which win over the user's.
+            extra: overrides of keys that the cell has; the user's win over them.
 
         Raises:
-            UserError: if the cells set this key themselves, or a data set's configuration does not have it.
+            UserError: if an override does not fit.
         """
-        self._compared.check(override)
-        new = copy.copy(self)
-        new._tasks, new._experiments, new._words = {}, {}, {}
-        new._given = replace(self._given, overrides=(*self._given.overrides, override))
-        if not self._compared.is_option(override):
-            new._request = replace(self._request, overrides=(*self._request.overrides, override))
-            new._bases = {data: self._base(data).changed(override) for data in self._request.data.values()}
-        return new
-
-    def lookup(self, row: PlannedRow, column: str, keys: Sequence[str]) -> dict[str, Any]:
-        """Values of dotted keys in the configuration of a planned cell; keys that it lacks are left out."""
-        runs = row.cells[column]
-        return self._base(row.data).lookup(keys, self._words[runs[0].experiment_id])
+        key = row.data, tuple(changes)
+        if key not in self._changed:
+            self._changed[key] = self._base(row.data).changed(changes)
+        return self._changed[key].composed((*self._words[row.cells[column][0].experiment_id], *extra))
 
     def _options(self, data: str) -> list[str]:
         """Overrides of a data set that apply only to some cells."""
