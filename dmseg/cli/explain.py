@@ -28,12 +28,12 @@ def describe(table: ExplainedTable) -> Iterator[str]:
     yield from _wrapped("", table.spec.heading)
     yield from _wrapped("  rows     ", ", ".join(table.rows))
     yield from _wrapped("  columns  ", ", ".join(titles.get(key, key) for key in table.columns))
-    found = {item.choice: item for item in table.choices}
+    found = {item.choice.title: item for item in table.choices}
     for part in PARTS:
         yield ""
         yield part.title
         for choice in part.choices:
-            yield from _choice(table, found[choice])
+            yield from _choice(table, found[choice.title])
     yield ""
 
 

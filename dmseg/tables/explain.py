@@ -71,13 +71,30 @@ class ExplainedTable:
             if columns := tuple(column for column in self.columns if (row, column) in touched):
                 missing = {(row, column) for column in self.columns} & self.cells - touched
                 by_columns.setdefault(columns if missing else ALL, []).append(row)
+        by_columns = self._merged(by_columns)
         if ALL in by_columns and len(by_columns) == 1:
             return self._names(by_columns[ALL])
-        has_cell = {columns: [row for row in self.rows if (row, columns[0]) in self.cells] for columns in by_columns}
+        has_cell = {
+            columns: [row for row in self.rows if any((row, name) in self.cells for name in columns)]
+            for columns in by_columns
+        }
         return "; ".join(
             self._titles(columns) + ("" if rows == has_cell[columns] else f" of {self._names(rows)}")
             for columns, rows in by_columns.items()
         )
+
+    def _merged(self, by_columns: Mapping[tuple[str, ...], list[str]]) -> dict[tuple[str, ...], list[str]]:
+        """Puts rows that lack a cell to the rows that have it, if they agree in all others."""
+        merged: dict[tuple[str, ...], list[str]] = {}
+        for columns, rows in sorted(by_columns.items(), key=lambda item: (item[0] != ALL, -len(item[0]))):
+            for row in rows:
+                fitting = (
+                    other
+                    for other in merged
+                    if other != ALL and columns == tuple(name for name in other if (row, name) in self.cells)
+                )
+                merged.setdefault(next(fitting, columns), []).append(row)
+        return {columns: sorted(rows, key=self.rows.index) for columns, rows in merged.items()}
 
     def _titles(self, columns: Sequence[str]) -> str:
         titles = {column.key: column.title for column in self.spec.columns}
