@@ -70,7 +70,7 @@ def test_the_loss_and_its_gradients_against_plain_pytorch():
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 @pytest.mark.parametrize("kernel", [None, PixelKernel(bandwidth=0.01, n_key=50)])
 def test_the_student_is_distilled_head_by_head(temperature, kernel):
-    """Half label, half teacher; each cross-entropy is divided between the heads, the region losses are the main head's."""
+    """Half label, half teacher; each cross-entropy is divided between the heads, region losses are the main head's."""
     student, teacher, data = network(0), network(1), batch()
     words = [*OVERRIDES, "distill=kd", f"distill.temperature={temperature}", "protocol.auxiliary_weight=0.5"]
     settings = compose_settings(words)
