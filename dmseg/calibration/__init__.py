@@ -6,7 +6,7 @@ Both are fitted on predictions with known classes and then applied to others:
 
 from dmseg.calibration.calibrator import KernelCalibrator
 from dmseg.calibration.kernel import BANDWIDTHS, Keys, choose_bandwidth, kernel_estimate
-from dmseg.calibration.pixels import PixelKernel, draw_keys, recalibrate
+from dmseg.calibration.pixels import PixelKernel, draw_keys, recalibrate, recalibrate_heads
 from dmseg.calibration.table import BetaTable
 from dmseg.calibration.temperature import TemperatureScaling, fit_temperature
 
@@ -22,4 +22,5 @@ __all__ = [
     "fit_temperature",
     "kernel_estimate",
     "recalibrate",
+    "recalibrate_heads",
 ]

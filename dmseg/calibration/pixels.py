@@ -1,5 +1,6 @@
 """The kernel estimate on the pixels of a training batch: choice of keys and of recalibrated pixels."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -82,23 +83,50 @@ def recalibrate(
     Returns:
         (B, C, H, W) distributions.
     """
-    if settings.keys == "image":
-        images = zip(prob.split(1), target.split(1), mask.split(1), strict=True)  # type: ignore[no-untyped-call]
-        return torch.cat([_recalibrate(*image, settings, generator) for image in images])
-    return _recalibrate(prob, target, mask, settings, generator)
+    return recalibrate_heads([prob], target, mask, settings, generator)[0]
+
+
+@torch.no_grad()
+def recalibrate_heads(
+    probs: Sequence[Tensor], target: Tensor, mask: Tensor, settings: PixelKernel, generator: torch.Generator
+) -> list[Tensor]:
+    """Like `recalibrate`, for several heads of a network, with the same key pixels and the same recalibrated pixels.
+
+    Args:
+        probs: predictions of each head; the first determines which pixels are recalibrated (JDTLosses `kde.py`).
+        target: see `recalibrate` for this and the following.
+        mask: the pixels that count.
+        settings: kernel and keys.
+        generator: CPU stream of the keys.
+    """
+    if settings.keys == "batch":
+        return _recalibrate(probs, target, mask, settings, generator)
+    found = [
+        _recalibrate([prob[index] for prob in probs], target[index], mask[index], settings, generator)
+        for index in map(slice, range(len(target)), range(1, len(target) + 1))
+    ]
+    return [torch.cat(images) for images in zip(*found, strict=True)]
 
 
 def _recalibrate(
-    prob: Tensor, target: Tensor, mask: Tensor, settings: PixelKernel, generator: torch.Generator
-) -> Tensor:
-    """Like `recalibrate`, with one set of keys."""
-    n_classes = prob.shape[1]
+    probs: Sequence[Tensor], target: Tensor, mask: Tensor, settings: PixelKernel, generator: torch.Generator
+) -> list[Tensor]:
+    """Like `recalibrate_heads`, with one set of keys."""
+    n_classes = target.shape[1]
     hard = target.argmax(1)
+    drawn = draw_keys(hard.flatten(), mask.flatten(), n_classes, settings.n_key, settings.balanced, generator)
+    one_hot = functional.one_hot(hard, n_classes).movedim(-1, 1).to(probs[0].dtype)
+    chosen = mask & ((probs[0].argmax(1) != hard) | boundary(one_hot, mask, settings.boundary))
+    return [_estimate(prob, target, chosen, drawn, settings) for prob in probs]
+
+
+def _estimate(
+    prob: Tensor, target: Tensor, chosen: Tensor, drawn: tuple[Tensor, Tensor], settings: PixelKernel
+) -> Tensor:
+    """One head's probabilities, with the chosen pixels (B, H, W) replaced by the kernel estimate."""
+    n_classes, (index, counted) = prob.shape[1], drawn
     rows, labels = (item.movedim(1, -1).reshape(-1, n_classes) for item in (prob, target))
-    index, counted = draw_keys(hard.flatten(), mask.flatten(), n_classes, settings.n_key, settings.balanced, generator)
     keys = Keys(rows[index], labels[index], counted)
-    one_hot = functional.one_hot(hard, n_classes).movedim(-1, 1).to(prob.dtype)
-    chosen = mask & ((prob.argmax(1) != hard) | boundary(one_hot, mask, settings.boundary))
     if n_classes == 2:
         found = BetaTable(keys, settings.bandwidth).estimate(rows)
     else:  # without a table only the chosen pixels are worth the time
@@ -107,5 +135,5 @@ def _recalibrate(
     if settings.leave_one_out:
         left_out = kernel_estimate(keys.prob, keys, settings.bandwidth, torch.arange(len(index), device=index.device))
         found = found.index_copy(0, index[counted], left_out[counted].to(found.dtype))
-    found = found.reshape(*mask.shape, n_classes).movedim(-1, 1)
+    found = found.reshape(*chosen.shape, n_classes).movedim(-1, 1)
     return torch.where(chosen.unsqueeze(1), found, prob)

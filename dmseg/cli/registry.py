@@ -131,6 +131,18 @@ COMMANDS = {
             ("dmseg plan table=2 data=phantom profile=demo", "Table 2 on generated data"),
         ),
     ),
+    "explain": Command(
+        "Show the open choices behind a table.",
+        "Prints every choice that the paper leaves open or that its released code makes differently: its value under "
+        "both protocols, the value in force with the given overrides, its source, and the cells of the table that "
+        "depend on it. It reads no data and writes nothing.",
+        "dmseg.cli.explain:explain",
+        (TABLES_SECTION, TABLE_DATA_SECTION, TABLE_STUDY_SECTION, Section("Files", (PLUGINS,))),
+        (
+            ("dmseg explain table=2", "the choices behind Table 2"),
+            ("dmseg explain tables=4,8 protocol=release optim.warmup=0", "the released protocol, without its warm-up"),
+        ),
+    ),
     "data": Command(
         "Show or verify data sets: data status, data verify.",
         "Shows which data sets are there, or verifies prepared stores.",

@@ -29,6 +29,7 @@ def check_together(node: Mapping[str, Any]) -> None:
     check_kernels(node)
     check_edges(node)
     check_pins(node)
+    check_heads(node)
 
 
 def check_finite(node: Mapping[str, Any]) -> None:
@@ -67,6 +68,40 @@ def check_pins(node: Mapping[str, Any]) -> None:
             )
         if model["weights"] is None:
             raise UserError(f"{name}.weights_sha256 is set, but {name}.weights is null: there is nothing to check")
+
+
+def check_heads(node: Mapping[str, Any]) -> None:
+    """Checks the heads and decoders of the student's and a teacher's network."""
+    distill, unused = node["distill"], node["method"]["unused"]
+    models = {"model": node["model"]} | (
+        {} if distill is None else {"distill.teacher.model": distill["teacher"]["model"]}
+    )
+    for name, model in models.items():
+        kernel = model["head_kernel"]
+        if kernel is not None and kernel % 2 == 0:
+            raise UserError(f"{name}.head_kernel is {kernel}, but must be odd")
+        if model["decoder"] == "release" and model["architecture"] != "DeepLabV3Plus":
+            raise UserError(
+                f"{name}.decoder is 'release', which is a decoder of DeepLabV3Plus, but {name}.architecture is "
+                f"{cut(model['architecture'])}; set {name}.decoder=library"
+            )
+    if not node["model"]["auxiliary"]["weight"] or "model.auxiliary" in unused:
+        return
+    ce = node["loss"]["terms"].get("ce")
+    has_ce = ce is not None and ce["weight"] > 0
+    if distill is not None:
+        has_ce = has_ce and (distill["label_ce"] or distill["teacher_ce"])
+        if has_ce and distill["teacher_ce"] and not distill["teacher"]["model"]["auxiliary"]["weight"]:
+            raise UserError(
+                f"the auxiliary head of {node['model']['name']} learns from that of the teacher, but the teacher's "
+                f"network {distill['teacher']['model']['name']} has none; set model.auxiliary.weight=0, or choose "
+                "another teacher"
+            )
+    if not has_ce:
+        raise UserError(
+            f"the auxiliary head of {node['model']['name']} learns from the cross-entropy, which is switched off; "
+            "set model.auxiliary.weight=0"
+        )
 
 
 def check_kernels(node: Mapping[str, Any]) -> None:

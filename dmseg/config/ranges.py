@@ -19,6 +19,10 @@ CHOICES = {
     "labels.interpolation": ("nearest", "linear", "rater"),
     "labels.smoothing.kind": ("boundary", "uniform", "svls"),
     "distill.calibrate": ("inner", "train"),
+    "model.decoder": ("library", "release"),
+    "model.initialization": ("library", "kaiming"),
+    "distill.teacher.model.decoder": ("library", "release"),
+    "distill.teacher.model.initialization": ("library", "kaiming"),
     "distill.classes": ("all", "present", "foreground"),
     "distill.kde.keys": ("batch", "image"),
 }
@@ -48,6 +52,16 @@ RANGES: dict[str, tuple[float, float]] = {
     "distill.kde.bandwidth": (0, 10),
     "distill.kde.n_key": (1, 1_000_000),
     "distill.kde.boundary": (1, 4095),
+    **{
+        f"{where}model.{key}": bounds
+        for where in ("", "distill.teacher.")
+        for key, bounds in (
+            ("head_kernel", (1, 31)),
+            ("head_dropout", (0, 0.99)),
+            ("auxiliary.weight", (0, 0.99)),
+            ("auxiliary.channels", (1, 65_536)),
+        )
+    },
     "optim.lr": (0, 100),
     "optim.decoder_lr_factor": (0, 10_000),
     "optim.momentum": (0, 1),

@@ -4,6 +4,7 @@ Composing takes a tenth of a second, and the paper's tables are variants of thre
 composed anew, so that a variant always equals what Hydra makes of variant and base together.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -19,6 +20,7 @@ from dmseg.config.config_dir import config_dir, config_file
 from dmseg.config.label_kind import refuse_retired_overrides
 from dmseg.config.overrides import dotted, is_group, parse_override, refuse_reserved
 from dmseg.config.settings import Settings
+from dmseg.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,30 @@ class Base:
         if key not in self._made:
             self._made[key] = to_settings(resolve_config(self._variant(key), (*key, *self._overrides)))
         return self._made[key]
+
+    def changed(self, overrides: Sequence[str]) -> "Base":
+        """The same base with more overrides, which win over all others; it is not composed again.
+
+        Args:
+            overrides: each sets one key that the base has.
+
+        Raises:
+            UserError: if the base has no such key, or an override does more than to set one.
+        """
+        new = copy.copy(self)
+        new._overrides, new._made = (*self._overrides, *overrides), {}
+        new._own_groups = self._own_groups | {_group(override) for override in overrides}
+        new._config = self._config.copy()
+        for override in overrides:
+            change = _simple_change(override, config_dir())
+            if change is None or not self.has(change.key):
+                raise UserError(f"'{override}' sets no key of this configuration")
+            OmegaConf.update(new._config, change.key, change.value, merge=change.merge)
+        return new
+
+    def composed(self, variant: Sequence[str] = ()) -> dict[str, Any]:
+        """The configuration of base and variant, resolved to plain containers."""
+        return resolve_config(self._variant(tuple(variant)), (*variant, *self._overrides))
 
     def has(self, key: str, variant: Sequence[str] = ()) -> bool:
         """Whether the configuration of base and variant has a dotted key, be its value null."""

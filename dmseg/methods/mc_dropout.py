@@ -32,8 +32,9 @@ class MCDropout(Method):
         self._sites, self._rate, self._passes = sites, rate, passes
 
     def network(self, model: ModelSettings, n_channels: int, task: Task) -> nn.Module:
-        """The plain network with dropout; its parameters keep their names."""
-        network = build_model(**model.arguments, in_channels=n_channels)
+        """The plain network with dropout; at the site ``head`` it replaces the dropout of ``model.head_dropout``."""
+        own = {"head_dropout": 0.0} if "head" in self._sites else {}
+        network = build_model(**model.arguments | own, in_channels=n_channels)
         insert_dropout(network, self._sites, self._rate)
         return network
 

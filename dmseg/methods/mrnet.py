@@ -46,7 +46,7 @@ class MRNetMethod(RaterMethod):
     def network(self, model: ModelSettings, n_channels: int, task: Task) -> nn.Module:
         """The three modules around the configured network."""
         return MRNet(
-            build_model(**model.arguments, in_channels=n_channels, classes=1),
+            build_model(**model.without_auxiliary, in_channels=n_channels, classes=1),
             n_channels,
             len(task.raters),
             self._widths,

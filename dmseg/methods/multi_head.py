@@ -8,8 +8,9 @@ from dmseg.data.batches import Batch
 from dmseg.data.case import Task
 from dmseg.losses import CompoundLoss
 from dmseg.methods.base import RaterMethod, Streams
+from dmseg.models.auxiliary import auxiliary_share
 from dmseg.models.build import N_CLASSES, build_model, foreground_probability
-from dmseg.training.objective import Objective, build_loss, forward
+from dmseg.training.objective import Objective, build_loss, forward_both, split_cross_entropy
 from dmseg.training.predictor import Predictor
 
 
@@ -39,6 +40,7 @@ class HeadsObjective(Objective):
     """Mean loss of the heads, each against the annotations of its own rater.
 
     A head is not trained on cases that its rater did not annotate; heads without any case in the batch do not count.
+    An auxiliary head has as many groups of channels, and its share of each rater's cross-entropy.
 
     Args:
         loss: compound loss of logits, target and mask.
@@ -50,16 +52,24 @@ class HeadsObjective(Objective):
     def losses(self, network: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean loss and its terms."""
         raters, present = batch.annotations
-        heads = split_heads(forward(network, batch.image, precision).float())
+        main, auxiliary = forward_both(network, batch.image, precision)
+        sides = [("", self._loss, split_heads(main))]
+        if auxiliary is not None:
+            own, rest = split_cross_entropy(self._loss, auxiliary_share(network))
+            sides = [("", own, split_heads(main))]
+            if rest is not None:
+                sides.append(("auxiliary_", rest, split_heads(auxiliary)))
         found = present.any(dim=0).float()
-        total, parts = heads.new_zeros(()), dict[str, Tensor]()
+        total, parts = main.new_zeros(()), dict[str, Tensor]()
         for rater, share in enumerate(found / found.sum().clamp_min(1.0)):
             foreground = raters[:, rater : rater + 1]
             mask = batch.mask & present[:, rater, None, None]
             label = torch.cat([1.0 - foreground, foreground], dim=1)
-            value, terms = self._loss.forward_parts(heads[:, rater], label, mask)
-            total = total + share * value
-            parts = {name: parts.get(name, 0.0) + share * term for name, term in terms.items()}
+            for prefix, loss, heads in sides:
+                value, terms = loss.forward_parts(heads[:, rater], label, mask)
+                total = total + share * value
+                named = {f"{prefix}{name}": share * term for name, term in terms.items()}
+                parts |= {name: parts.get(name, 0.0) + term for name, term in named.items()}
         return total, parts
 
 

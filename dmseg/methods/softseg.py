@@ -52,7 +52,7 @@ class SoftSeg(Method):
 
     def network(self, model: ModelSettings, n_channels: int, task: Task) -> nn.Module:
         """A network with output (B, 1, H, W)."""
-        return build_model(**model.arguments, in_channels=n_channels, classes=1)
+        return build_model(**model.without_auxiliary, in_channels=n_channels, classes=1)
 
     def objective(self, loss: LossSettings, streams: Streams) -> Objective:
         """The adaptive wing loss of the activation; the configured loss is not used."""

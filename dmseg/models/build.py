@@ -3,16 +3,20 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import segmentation_models_pytorch as smp
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from segmentation_models_pytorch.base import SegmentationHead
+from segmentation_models_pytorch.base.initialization import initialize_decoder, initialize_head
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from dmseg.errors import UserError, cut
+from dmseg.models.auxiliary import add_auxiliary_head
+from dmseg.models.released_deeplab import use_released_decoder
 from dmseg.models.weights import HUB
 
 N_CLASSES = 2
@@ -30,6 +34,12 @@ def build_model(
     weights: str | None = None,
     options: Mapping[str, Any] | None = None,
     encoder_options: Mapping[str, Any] | None = None,
+    decoder: str = "library",
+    head_kernel: int | None = None,
+    head_dropout: float = 0.0,
+    initialization: str = "library",
+    auxiliary_channels: int = 64,
+    auxiliary_weight: float = 0.0,
 ) -> nn.Module:
     """Builds a network and loads its encoder's weights. Uses torch's global random numbers.
 
@@ -41,12 +51,20 @@ def build_model(
         weights: ``imagenet``, path of a safetensors file, or None for random weights.
         options: further arguments of the architecture; None values are left out.
         encoder_options: further arguments of the encoder.
+        decoder: ``library`` (segmentation-models-pytorch's) or, for DeepLabV3Plus, ``release`` (the authors').
+        head_kernel: odd edge of the last convolution's kernel; None for the architecture's own.
+        head_dropout: probability of dropping a channel before the last convolution, in [0, 1).
+        initialization: ``library``, or ``kaiming``: uniform Kaiming in the decoder, uniform Xavier in the heads, biases
+            of 0. The library does the same for Unet, but leaves DeepLabV3Plus to PyTorch's defaults.
+        auxiliary_channels: channels of an auxiliary head, see `dmseg.models.auxiliary`.
+        auxiliary_weight: its share of the cross-entropy in training, in [0, 1); 0 for no such head.
 
     Returns:
         A network from (B, in_channels, H, W) to logits (B, classes, H, W).
 
     Raises:
-        UserError: if the architecture or encoder is unknown, an option does not fit, or weights cannot be downloaded.
+        UserError: if the architecture or encoder is unknown, an option does not fit, the architecture cannot have this
+            decoder, head or auxiliary head, or weights cannot be downloaded.
     """
     network = getattr(smp, architecture, None)
     if not (isinstance(network, type) and issubclass(network, nn.Module)):
@@ -66,7 +84,41 @@ def build_model(
         raise UserError(_build_message(architecture, encoder, weights, error)) from error
     if weights not in (None, HUB):
         load_encoder(model.encoder.model, Path(str(weights)), in_channels)  # type: ignore[union-attr,arg-type]
+    if decoder == "release":
+        use_released_decoder(model, architecture)
+    if head_kernel is not None:
+        _set_head_kernel(model, architecture, head_kernel)
+    if initialization == "kaiming":
+        initialize_decoder(model.decoder)
+        initialize_head(model.segmentation_head)
+    if auxiliary_weight:
+        name = f"{architecture} on {cut(encoder)}"
+        add_auxiliary_head(model, name, auxiliary_channels, classes, head_dropout, auxiliary_weight)
+    if head_dropout:
+        model.segmentation_head = nn.Sequential(nn.Dropout2d(head_dropout), *_layers(model, architecture))
     return model
+
+
+def _layers(model: nn.Module, architecture: str) -> list[nn.Module]:
+    """Convolution, enlargement and activation of the head.
+
+    Raises:
+        UserError: if the architecture has another kind of head.
+    """
+    head = getattr(model, "segmentation_head", None)
+    if not isinstance(head, SegmentationHead):
+        raise UserError(
+            f"the head of {architecture} cannot be changed; set model.head_kernel=null and model.head_dropout=0"
+        )
+    return list(head)
+
+
+def _set_head_kernel(model: nn.Module, architecture: str, kernel: int) -> None:
+    """Replaces the last convolution by one with another kernel, initialised alike."""
+    old = _layers(model, architecture)[0]
+    convolution = nn.Conv2d(old.in_channels, old.out_channels, kernel, padding=kernel // 2)  # type: ignore[arg-type]
+    initialize_head(convolution)
+    cast(nn.Sequential, model.segmentation_head)[0] = convolution
 
 
 def load_encoder(encoder: nn.Module, path: Path, in_channels: int) -> None:

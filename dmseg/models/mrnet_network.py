@@ -77,7 +77,8 @@ class MRNet(nn.Module):
         super().__init__()
         self.backbone = backbone
         bottleneck: int = backbone.encoder.out_channels[-1]  # type: ignore[union-attr,index,assignment]
-        decoded: int = backbone.segmentation_head[0].in_channels  # type: ignore[index,union-attr]
+        head: nn.Module = backbone.segmentation_head  # type: ignore[assignment]
+        decoded = next(module.in_channels for module in head.modules() if isinstance(module, nn.Conv2d))
         self.expertise = ConditionedStep(n_raters, bottleneck, widths.bottleneck)
         self.reconstruction = Reconstruction(n_channels, n_raters, widths)
         self.perception = Perception(decoded, widths.perception)

@@ -54,7 +54,18 @@ PLAIN = "dmseg.methods.base.Method"
 EVALUATION_REVISION = 1
 """Revision of the scores of a trained network."""
 
-IDENTITY_DEFAULTS: dict[str, Any] = {"train.crop": 1.0, "distill": None, "held_out": None, "method": None, "code": {}}
+IDENTITY_DEFAULTS: dict[str, Any] = {
+    "train.crop": 1.0,
+    "distill": None,
+    "held_out": None,
+    "method": None,
+    "code": {},
+    "model.decoder": "library",
+    "model.head_kernel": None,
+    "model.head_dropout": 0.0,
+    "model.initialization": "library",
+    "model.auxiliary": None,
+}
 """Keys added to the schema later, each with the value that means the earlier behaviour. A key with this value is left
 out of the identity, so that earlier ids stay valid. Entries are never changed."""
 
@@ -215,6 +226,8 @@ def _distill(student: Settings, settings: DistillSettings, teachers: Mapping[str
 def _model(settings: ModelSettings) -> dict[str, Any]:
     node = _without_names(asdict(settings))
     node["options"] = {name: value for name, value in settings.options.items() if value is not None}
+    if not settings.auxiliary.weight:
+        node["auxiliary"] = None
     pinned = node.pop("weights_sha256")
     if settings.weights == "imagenet" and pinned is not None:
         node["weights_sha256"] = pinned

@@ -163,6 +163,24 @@ def find_tasks(settings: Settings, notify: Notify = lambda text: None) -> list[F
     return found
 
 
+def name_tasks(settings: Settings, notify: Notify = lambda text: None) -> list[FoundTask]:
+    """The task named in the settings, or else every task, as if nothing was prepared; neither data nor stores are read.
+
+    The placeholders in the ids of their runs depend on the settings of the data set.
+
+    Raises:
+        UserError: if the task is unknown or an option does not fit.
+    """
+    data = settings.data
+    try:
+        tasks = _adapter(data).tasks
+    except MissingDataError:
+        tasks = _unread_tasks(data, settings.task)
+        if not tasks:
+            raise
+    return [FoundTask(task, _place(data, settings.paths, task)[0], None) for task in _chosen(tasks, settings)]
+
+
 def _is_current(data: DataSettings, adapter: Adapter | None, store: PreparedTask, notify: Notify) -> bool:
     """Whether a store matches the raw data; without raw data it counts as current."""
     try:

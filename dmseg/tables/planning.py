@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from dmseg.config.settings import Settings
 from dmseg.config.variants import Base
@@ -123,6 +124,8 @@ class TablePlanner:
         self._open_tasks = open_tasks
         self._bases: dict[str, Base] = {}
         self._tasks: dict[str, list[TaskData]] = {}
+        self._changed: dict[tuple[str, tuple[str, ...]], Base] = {}
+        self._words: dict[str, tuple[str, ...]] = {}
         self._experiments: dict[tuple[str, str, tuple[str, ...], tuple[str, ...]], list[PlannedRun]] = {}
 
     def plan(self) -> list[PlannedTable]:
@@ -133,6 +136,25 @@ class TablePlanner:
         """
         self._check_options()
         return [self._table(spec) for spec in self._specs]
+
+    def composed(
+        self, row: PlannedRow, column: str, changes: Sequence[str] = (), extra: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """The configuration of a planned cell, resolved to plain containers.
+
+        Args:
+            row: a planned row.
+            column: key of a column with a cell in it.
+            changes: overrides of keys that every cell has, which win over the user's.
+            extra: overrides of keys that the cell has; the user's win over them.
+
+        Raises:
+            UserError: if an override does not fit.
+        """
+        key = row.data, tuple(changes)
+        if key not in self._changed:
+            self._changed[key] = self._base(row.data).changed(changes)
+        return self._changed[key].composed((*self._words[row.cells[column][0].experiment_id], *extra))
 
     def _options(self, data: str) -> list[str]:
         """Overrides of a data set that apply only to some cells."""
@@ -225,7 +247,9 @@ class TablePlanner:
             asked = dict.fromkeys((*settings.evaluate.metrics, *metrics))
             settings = replace(settings, evaluate=replace(settings.evaluate, metrics=list(asked)))
             one_fold = any(option_key(item) == "fold" for item in given)
-            self._experiments[key] = plan_folds(settings, prepared, [settings.fold] if one_fold else None)
+            runs = plan_folds(settings, prepared, [settings.fold] if one_fold else None)
+            self._experiments[key] = runs
+            self._words[runs[0].experiment_id] = (*variant, *options)
         return self._experiments[key]
 
     def _refuse_equal_cells(

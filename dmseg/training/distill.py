@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dmseg.calibration import PixelKernel, fit_temperature, recalibrate
+from dmseg.calibration import PixelKernel, fit_temperature, recalibrate_heads
 from dmseg.config.settings import DistillSettings, KdeSettings, LossSettings
 from dmseg.data.batches import Batch, TrainingData, network_input
 from dmseg.errors import UserError
 from dmseg.losses import CompoundLoss
+from dmseg.models.auxiliary import auxiliary_share
 from dmseg.training.loss_term import takes_classes
-from dmseg.training.objective import Objective, build_loss, forward
+from dmseg.training.objective import Objective, build_loss, forward, forward_both, split_cross_entropy
 from dmseg.training.precision import float32_math
 
 MAX_SLICES = 256
@@ -49,12 +50,13 @@ class Teacher:
 
     @float32_math(tf32=False)
     @torch.no_grad()
-    def target(self, batch: Batch) -> Tensor:
-        """Its probabilities on a batch, (B, 2, H, W) float32."""
-        prob = torch.softmax(forward(self.network, batch.image, "fp32").float() / self.temperature, dim=1)
+    def targets(self, batch: Batch) -> list[Tensor]:
+        """Its probabilities on a batch, (B, 2, H, W) float32, of the main and of the auxiliary head, if it has one."""
+        logits = [head for head in forward_both(self.network, batch.image, "fp32") if head is not None]
+        probs = [torch.softmax(head / self.temperature, dim=1) for head in logits]
         if self.kernel is None:
-            return prob
-        return recalibrate(prob, batch.target, batch.mask, self.kernel, self.keys)
+            return probs
+        return recalibrate_heads(probs, batch.target, batch.mask, self.kernel, self.keys)
 
 
 class DistillObjective(Objective):
@@ -86,20 +88,33 @@ class DistillObjective(Objective):
         self._teacher = teacher
 
     def losses(self, network: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum of all terms, and each term; a cross-entropy at temperature T is multiplied by T squared."""
-        logits = forward(network, batch.image, precision).float()
-        sides = [("label", self._label, logits, batch.target)]
+        """The weighted sum of all terms, and each term; a cross-entropy at temperature T is multiplied by T squared.
+
+        An auxiliary head has its share of both cross-entropies, and learns from the teacher's auxiliary head.
+
+        Raises:
+            UserError: if the student has an auxiliary head and the teacher has none.
+        """
+        logits, auxiliary = forward_both(network, batch.image, precision)
+        sides = [("label", self._label, 1.0, [batch.target, batch.target])]
         if self._teacher is not None:
-            target = self._teacher.target(batch)
-            sides += [("teacher", self._soft, logits / self._temperature, target)]
-            sides += [("teacher", self._sharp, logits, target)]
+            targets = self._teacher.targets(batch)
+            sides += [("teacher", self._soft, self._temperature, targets), ("teacher", self._sharp, 1.0, targets)]
         totals: list[Tensor] = []
         parts: dict[str, Tensor] = {}
-        for side, loss, given, wanted in sides:
-            if loss is not None:
-                total, terms = loss.forward_parts(given, wanted, batch.mask)
-                totals.append(total)
-                parts |= {f"{side}_{name}": value for name, value in terms.items()}
+        for side, loss, temperature, wanted in sides:
+            if loss is None:
+                continue
+            rest = None
+            if auxiliary is not None:
+                loss, rest = split_cross_entropy(loss, auxiliary_share(network))
+            for name, part, given, target in zip(
+                (side, f"{side}_auxiliary"), (loss, rest), (logits, auxiliary), wanted, strict=False
+            ):
+                if part is not None and given is not None:
+                    total, terms = part.forward_parts(given / temperature, target, batch.mask)
+                    totals.append(total)
+                    parts |= {f"{name}_{term}": value for term, value in terms.items()}
         return torch.stack(totals).sum(), parts
 
     def facts(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dmseg.config.settings import LossSettings
 from dmseg.data.batches import Batch
 from dmseg.errors import UserError
 from dmseg.losses import CompoundLoss
+from dmseg.models.auxiliary import auxiliary_share, forward_heads
 from dmseg.training.loss_term import build_term
 
 
@@ -57,9 +58,16 @@ class LabelObjective(Objective):
         self._loss = loss
 
     def losses(self, network: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, dict[str, Tensor]]:
-        """The compound loss and its terms."""
-        logits = forward(network, batch.image, precision).float()
-        return self._loss.forward_parts(logits, batch.target, batch.mask)
+        """The compound loss and its terms; if the network has an auxiliary head, part of the cross-entropy is its."""
+        main, auxiliary = forward_both(network, batch.image, precision)
+        if auxiliary is None:
+            return self._loss.forward_parts(main, batch.target, batch.mask)
+        own, rest = split_cross_entropy(self._loss, auxiliary_share(network))
+        total, parts = own.forward_parts(main, batch.target, batch.mask)
+        if rest is not None:
+            value, terms = rest.forward_parts(auxiliary, batch.target, batch.mask)
+            total, parts = total + value, parts | {f"auxiliary_{name}": term for name, term in terms.items()}
+        return total, parts
 
 
 def forward(network: nn.Module, image: Tensor, precision: str) -> Tensor:
@@ -67,6 +75,33 @@ def forward(network: nn.Module, image: Tensor, precision: str) -> Tensor:
     with autocast(image.device, precision):
         output: Tensor = network(image.contiguous(memory_format=torch.channels_last))
     return output
+
+
+def forward_both(network: nn.Module, image: Tensor, precision: str) -> tuple[Tensor, Tensor | None]:
+    """Float32 logits of the main head and of the auxiliary head; None if the network has none."""
+    if not auxiliary_share(network):
+        return forward(network, image, precision).float(), None
+    with autocast(image.device, precision):
+        main, auxiliary = forward_heads(network, image.contiguous(memory_format=torch.channels_last))
+    return main.float(), auxiliary.float()
+
+
+def split_cross_entropy(loss: CompoundLoss, share: float) -> tuple[CompoundLoss, CompoundLoss | None]:
+    """Divides the term ``ce`` of a loss between two heads; all other terms are the main head's.
+
+    Args:
+        loss: the whole loss.
+        share: what the auxiliary head has of the cross-entropy, in (0, 1).
+
+    Returns:
+        The loss of the main head, and that of the auxiliary head; None if there is no cross-entropy.
+    """
+    terms = {name: (loss.weights[name], term) for name, term in zip(loss.weights, loss.losses, strict=True)}
+    if "ce" not in terms:
+        return loss, None
+    weight, term = terms["ce"]
+    main = CompoundLoss(terms | {"ce": ((1.0 - share) * weight, term)})
+    return main, CompoundLoss({"ce": (share * weight, term)})
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

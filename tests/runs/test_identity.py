@@ -34,6 +34,10 @@ def run_id(*overrides, digest="0" * 64, split=SPLIT, precision="fp32"):
         "model=unet_resnet18",
         "model.weights=imagenet",
         "+model.encoder_options.bn_eps=0.001",
+        "model.head_kernel=1",
+        "model.head_dropout=0.1",
+        "model.initialization=kaiming",
+        "model.auxiliary.weight=0.5",
         "loss.ce_weight=0.5",
         "loss.region.variant=2",
         "loss.region.smooth=0.001",
@@ -111,6 +115,8 @@ def test_names_of_profile_and_protocol_are_not_in_it():
     same = ["optim.decoder_lr_factor=1", "optim.warmup=0", "optim.decay_norm_and_bias=true", "loss.kl=false"]
     same += ["loss.region.classes=all", "model.encoder=resnet50"]
     same += ["model.options.decoder_interpolation=null", "model.options.decoder_channels=null"]
+    same += ["model.head_kernel=null", "model.head_dropout=0", "model.initialization=library"]
+    same += ["model.auxiliary.weight=0"]
     assert run_id("protocol=release", *same) == run_id()
     demo = ["model=unet_tiny", "data.size=48", "optim.decoder_lr_factor=10", "train.epochs=1", "train.min_steps=100"]
     assert run_id("profile=demo") == run_id(*demo)

@@ -162,9 +162,9 @@ def test_the_teacher_is_untouched():
 def test_the_teacher_is_float32_under_bf16():
     taught = teacher()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = taught.target(batch())
+        inside = taught.targets(batch())[0]
     assert inside.dtype == torch.float32
-    assert torch.equal(inside, taught.target(batch()))
+    assert torch.equal(inside, taught.targets(batch())[0])
     assert not torch.equal(inside, inside.bfloat16().float())
     assert not inside.requires_grad
 
@@ -173,7 +173,7 @@ def test_the_kernel_recalibrates_after_the_temperature():
     kernel, data = PixelKernel(1e-2, 50), batch()
     taught = Teacher(network(1), 2.0, kernel, stream())
     q = (network(1).eval()(data.image).detach() / 2).softmax(1)
-    torch.testing.assert_close(taught.target(data), recalibrate(q, data.target, data.mask, kernel, stream()))
+    torch.testing.assert_close(taught.targets(data)[0], recalibrate(q, data.target, data.mask, kernel, stream()))
     assert pixel_kernel(settings_of("distill.kde.bandwidth=0")[0].kde) is None
     assert pixel_kernel(settings_of()[0].kde) == PixelKernel(1e-3, 1000, "batch", True, False, 3)
 

@@ -92,6 +92,19 @@ class MethodSettings:
 
 
 @dataclass(frozen=True)
+class AuxiliarySettings:
+    """A second head, on the encoder's last but one feature map, that has a part in training only.
+
+    Attributes:
+        weight: its share of the cross-entropy, in [0, 1); the main head has the rest. 0 for no such head.
+        channels: channels of the head.
+    """
+
+    weight: float = 0.0
+    channels: int = 64
+
+
+@dataclass(frozen=True)
 class ModelSettings:
     """A network of segmentation-models-pytorch on a timm encoder.
 
@@ -103,6 +116,11 @@ class ModelSettings:
         weights_sha256: SHA-256 that the weights' file must have, in 64 hexadecimal digits; None accepts any.
         encoder_options: keyword arguments of ``timm.create_model``.
         options: keyword arguments of the architecture; None stands for its own default.
+        decoder: ``library`` (segmentation-models-pytorch's), or ``release`` (the authors', for DeepLabV3Plus).
+        head_kernel: odd edge of the last convolution's kernel; None stands for the architecture's own.
+        head_dropout: probability of dropping a channel before the last convolution, in [0, 1).
+        initialization: of decoder and head: ``library``, or ``kaiming`` (uniform Kaiming and Xavier, biases of 0).
+        auxiliary: the auxiliary head.
     """
 
     name: str
@@ -112,12 +130,24 @@ class ModelSettings:
     weights_sha256: str | None = None
     encoder_options: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    decoder: str = "library"
+    head_kernel: int | None = None
+    head_dropout: float = 0.0
+    initialization: str = "library"
+    auxiliary: AuxiliarySettings = field(default_factory=AuxiliarySettings)
 
     @property
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of `dmseg.models.build.build_model`."""
         names = ("architecture", "encoder", "weights", "options", "encoder_options")
-        return {name: getattr(self, name) for name in names}
+        own = ("decoder", "head_kernel", "head_dropout", "initialization")
+        auxiliary = {f"auxiliary_{name}": value for name, value in vars(self.auxiliary).items()}
+        return {name: getattr(self, name) for name in (*names, *own)} | auxiliary
+
+    @property
+    def without_auxiliary(self) -> dict[str, Any]:
+        """The same without the auxiliary head, for methods whose loss it has no part in."""
+        return self.arguments | {"auxiliary_weight": 0.0}
 
 
 DISTILLED_TERMS = ("ce", "region")

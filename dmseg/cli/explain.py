@@ -1,0 +1,60 @@
+"""The command ``dmseg explain``: the open choices behind a table."""
+
+import textwrap
+from collections.abc import Iterator, Sequence
+
+from dmseg.cli.commands import set_up_logging
+from dmseg.cli.tables import split_tables
+from dmseg.config.choices import PARTS, written
+from dmseg.tables.explain import Explained, ExplainedTable, explain_tables
+from dmseg.text import printable
+
+WIDTH = 80
+"""Most columns of a line."""
+
+
+def explain(argv: Sequence[str]) -> int:
+    """Prints the open choices of tables."""
+    specs, overrides = split_tables(argv)
+    set_up_logging()
+    for table in explain_tables(overrides, specs):
+        print("\n".join(map(printable, describe(table))))
+    return 0
+
+
+def describe(table: ExplainedTable) -> Iterator[str]:
+    """The lines of one table, of at most `WIDTH` columns."""
+    titles = {column.key: column.title for column in table.spec.columns}
+    yield from _wrapped("", table.spec.heading)
+    yield from _wrapped("  rows     ", ", ".join(table.rows))
+    yield from _wrapped("  columns  ", ", ".join(titles.get(key, key) for key in table.columns))
+    found = {item.choice.title: item for item in table.choices}
+    for part in PARTS:
+        yield ""
+        yield part.title
+        for choice in part.choices:
+            yield from _choice(table, found[choice.title])
+    yield ""
+
+
+def _choice(table: ExplainedTable, item: Explained) -> Iterator[str]:
+    choice = item.choice
+    yield from _wrapped("  ", choice.title + (f" ({choice.key})" if choice.key else ""))
+    values = [("paper", choice.paper), ("release", choice.release)]
+    texts = [f"{name}: {value if not choice.key else written(value)}" for name, value in values]
+    if item.values:
+        texts.append(f"in force: {' or '.join(item.values)}")
+    yield from _wrapped("    ", " | ".join(texts))
+    if not choice.key:
+        yield from _wrapped("    no key   ", choice.why)
+    elif item.fixed:
+        yield from _wrapped("    touches  ", "set by the columns themselves")
+    else:
+        yield from _wrapped("    touches  ", table.describe(item.touched))
+    yield from _wrapped("    source   ", choice.source)
+
+
+def _wrapped(start: str, text: str) -> list[str]:
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=start, subsequent_indent=" " * max(len(start), 2), break_on_hyphens=False
+    )
