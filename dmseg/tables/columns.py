@@ -14,6 +14,8 @@ class Score:
         digits: number of decimals.
         lower_is_better: whether smaller values are better.
         note: explanation under the table; empty for none.
+        absolute: whether the score counts by its absolute value, as a bias does: the column whose mean is closer to 0
+            is better. `lower_is_better` must be set as well.
     """
 
     title: str
@@ -22,6 +24,7 @@ class Score:
     digits: int = 2
     lower_is_better: bool = False
     note: str = ""
+    absolute: bool = False
 
     @property
     def heading(self) -> str:

@@ -26,7 +26,7 @@ class PlannedRow:
         stands_for: titles of the paper's data sets that this data set is read for.
         task: the task.
         settings: settings of its first cell.
-        cells: runs of all folds for each column that has a cell in this row.
+        cells: runs of all folds under all seeds for each column that has a cell in this row, seed by seed.
     """
 
     block: Block
@@ -66,6 +66,11 @@ class PlannedTable:
         return self.rows[0].settings
 
     @property
+    def seeds(self) -> list[int]:
+        """The seeds of its runs, in order."""
+        return sorted({run.settings.seed for row in self.rows for runs in row.cells.values() for run in runs})
+
+    @property
     def runs(self) -> list[PlannedRun]:
         """All runs, each once, teachers first."""
         return distinct(run for row in self.rows for runs in row.cells.values() for run in runs)
@@ -92,6 +97,7 @@ class TablePlanner:
         specs: the tables to plan.
         notify: called with a message for each prepared task.
         open_tasks: gives the tasks of a data set: `prepare_tasks` prepares them, `find_tasks` only looks them up.
+        seeds: seeds that each cell is trained with; empty for the one that the overrides set.
 
     Raises:
         UserError: if an override is invalid.
@@ -103,6 +109,7 @@ class TablePlanner:
         specs: Sequence[TableSpec],
         notify: Notify = lambda text: None,
         open_tasks: OpenTasks = prepare_tasks,
+        seeds: Sequence[int] = (),
     ) -> None:
         request = parse_request(overrides, [block.data for spec in specs for block in spec.blocks])
         self._compared = compared(specs)
@@ -114,6 +121,7 @@ class TablePlanner:
         self._specs = specs
         self._notify = notify
         self._open_tasks = open_tasks
+        self._seeds = tuple(seeds)
         self._bases: dict[str, Base] = {}
         self._tasks: dict[str, list[TaskData]] = {}
         self._experiments: dict[tuple[str, str, tuple[str, ...]], list[PlannedRun]] = {}
@@ -213,7 +221,12 @@ class TablePlanner:
                 options.append(f"task={prepared.task.name}")  # the labels of a method may depend on it
             settings = base.settings((*variant, *options))
             one_fold = any(option_key(item) == "fold" for item in given)
-            self._experiments[key] = plan_folds(settings, prepared, [settings.fold] if one_fold else None)
+            folds = [settings.fold] if one_fold else None
+            self._experiments[key] = [
+                run
+                for seed in self._seeds or (settings.seed,)
+                for run in plan_folds(replace(settings, seed=seed), prepared, folds)
+            ]
         return self._experiments[key]
 
     def _refuse_equal_cells(
