@@ -82,18 +82,18 @@ def csv_text(text: str) -> str:
     return f"'{escaped}" if escaped.lstrip().startswith(_FORMULA) else escaped
 
 
-def score_text(name: str, value: float, spread: float | None = None) -> str:
+def score_text(name: str, value: float, spread: float = math.nan) -> str:
     """Formats a mean score for the command line: ``dice 84.30 %``, ``ged 0.231``, ``dice 84.30 ± 0.52 %``.
 
     Args:
         name: name of the score.
         value: the mean, as it is stored; NaN if there is none.
-        spread: its standard deviation over seeds.
+        spread: its standard deviation over seeds; NaN for none.
     """
     if math.isnan(value):
         return f"{name} undefined (no case has a score)"
     factor, digits, unit = (1, 3, "") if name in NOT_PERCENT else (100, 2, " %")
-    shown = [f"{factor * number:.{digits}f}" for number in (value, spread) if number is not None]
+    shown = [f"{factor * number:.{digits}f}" for number in (value, spread) if not math.isnan(number)]
     return f"{name} {' ± '.join(shown)}{unit}"
 
 

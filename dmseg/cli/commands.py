@@ -173,7 +173,7 @@ def _print_scores(runs: Sequence[PlannedRun]) -> None:
         print(f"{title}mean over {n_cases} cases: {shown}")
     if len(means) > 1:
         frame = pd.DataFrame(list(means.values()))
-        shown = "  ".join(score_text(name, frame[name].mean(), frame[name].std(ddof=1)) for name in frame)
+        shown = "  ".join(score_text(str(name), frame[name].mean(), frame[name].std(ddof=1)) for name in frame)
         print(f"mean ± SD over {len(means)} seeds: {shown}")
 
 

@@ -77,8 +77,8 @@ COMMANDS = {
     "cv": Command(
         "Train and score all folds; with -m a sweep.",
         "Trains one configuration on all folds and prints the mean scores over the validation cases of all folds; with "
-        "seeds=N for each of N seeds, and the mean over seeds. With -m, keys may have several values: all folds are trained for each combination, and a table is printed and "
-        "written.",
+        "seeds=N for each of N seeds, and the mean over seeds. With -m, keys may have several values: all folds are "
+        "trained for each combination, and a table is printed and written.",
         "dmseg.cli.commands:cv",
         (DATA_SECTION, MODEL_SECTION, CV_TRAINING_SECTION, FOLDS_SECTION, WHERE_SECTION, SWEEP_SECTION),
         (

@@ -130,15 +130,14 @@ def differences(ours: Sequence[TaskScores], other: Sequence[TaskScores], score: 
     ]
 
 
-def _oriented(tasks: Sequence[TaskScores], seeds: Sequence[int], score: Score) -> list[pd.DataFrame]:
+def _oriented(tasks: Sequence[TaskScores], seeds: Sequence[object], score: Score) -> list[pd.DataFrame]:
     """Values under some seeds; those of a score that counts by its absolute value so that their mean is positive."""
-    sign = 1.0
-    if score.absolute:
-        sign = -1.0 if seed_means(tasks).loc[list(seeds)].mean() < 0 else 1.0
+    means = seed_means(tasks)
+    sign = -1.0 if score.absolute and means[means.index.isin(seeds)].mean() < 0 else 1.0
     return [sign * task.values[list(seeds)] for task in tasks]
 
 
-def tested(tasks: Sequence[TaskScores], score: Score, inference: Inference) -> dict[str, object]:
+def comparison_numbers(tasks: Sequence[TaskScores], score: Score, inference: Inference) -> dict[str, object]:
     """The test over cases and the intervals of a difference, in the unit of the table.
 
     Args:
@@ -193,7 +192,7 @@ def _intervals(tasks: Sequence[TaskScores], score: Score) -> dict[str, object]:
     }
 
 
-def _mean_under(tasks: Sequence[TaskScores], seed: int) -> float:
+def _mean_under(tasks: Sequence[TaskScores], seed: object) -> float:
     """Mean over tasks of a seed's means over the cases that every seed has a value for."""
     return float(np.mean([task.values.dropna()[seed].mean() for task in tasks]))
 

@@ -17,7 +17,16 @@ from dmseg.runs.seal import DamagedError
 from dmseg.runs.store import RunStore
 from dmseg.stats.paired import holm
 from dmseg.tables.columns import SCORES, Score
-from dmseg.tables.inference import ALPHA, DEFAULT, UNTESTED, Inference, TaskScores, cell_numbers, differences, tested
+from dmseg.tables.inference import (
+    ALPHA,
+    DEFAULT,
+    UNTESTED,
+    Inference,
+    TaskScores,
+    cell_numbers,
+    comparison_numbers,
+    differences,
+)
 from dmseg.tables.paper import paper_table
 from dmseg.tables.planning import PlannedRow, PlannedTable
 from dmseg.tables.spec import PAPER_DATA, TableSpec
@@ -294,7 +303,7 @@ def _tested(
         return UNTESTED
     better, worse = (reference, scores) if spec.reference_is_ours else (scores, reference)
     found = differences(better, worse, score)
-    return UNTESTED if found is None else tested(found, score, inference)
+    return UNTESTED if found is None else comparison_numbers(found, score, inference)
 
 
 def _marks(cells: pd.DataFrame, spec: TableSpec, criterion: str) -> "pd.Series[str]":

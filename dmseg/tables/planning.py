@@ -72,8 +72,9 @@ class PlannedTable:
 
     @property
     def runs(self) -> list[PlannedRun]:
-        """All runs, each once, teachers first."""
-        return distinct(run for row in self.rows for runs in row.cells.values() for run in runs)
+        """All runs, each once, teachers first; all runs of the first seed before those of the next."""
+        runs = [run for row in self.rows for runs in row.cells.values() for run in runs]
+        return distinct(sorted(runs, key=lambda run: run.settings.seed))
 
     @property
     def unprepared(self) -> list[str]:
