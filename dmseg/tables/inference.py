@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -59,27 +60,28 @@ class TaskScores:
 
     Attributes:
         values: one row for each case, indexed by (cohort, case), and one column for each seed; NaN where there is none.
-        folds: the fold that validates each case, with the same index.
+        folds: the fold that validates each case, in the same order.
     """
 
     values: pd.DataFrame
     folds: "pd.Series[int]"
 
-    @property
+    @cached_property
     def by_case(self) -> "pd.Series[float]":
         """Mean of each case over the seeds that have a value."""
         return self.values.mean(axis=1)
 
-    @property
+    @cached_property
     def complete(self) -> "pd.Series[float]":
         """Mean of each case over seeds; NaN unless every seed has a value."""
         return self.values.mean(axis=1, skipna=False)
 
+    @cached_property
     def by_fold(self) -> dict[int, npt.NDArray[np.float64]]:
         """The values (S, n_f) of each fold; only cases that every seed has a value for."""
-        kept = self.values.dropna()
-        groups = kept.groupby(self.folds.loc[kept.index].to_numpy())
-        return {int(str(fold)): group.to_numpy(dtype=np.float64).T for fold, group in groups}
+        values, folds = self.values.to_numpy(dtype=np.float64), self.folds.to_numpy()
+        complete = np.isfinite(values).all(axis=1)
+        return {int(fold): values[complete & (folds == fold)].T for fold in np.unique(folds[complete])}
 
 
 def by_patient(tasks: Sequence["pd.Series[float]"]) -> "pd.Series[float]":
@@ -125,9 +127,18 @@ def differences(ours: Sequence[TaskScores], other: Sequence[TaskScores], score: 
         return None
     first, second = (_oriented(column, common, score) for column in (ours, other))
     return [
-        TaskScores(one - two, mine.folds.combine_first(others.folds).astype(int))
+        _difference(one, two, mine.folds, others.folds)
         for one, two, mine, others in zip(first, second, ours, other, strict=True)
     ]
+
+
+def _difference(
+    ours: pd.DataFrame, other: pd.DataFrame, folds: "pd.Series[int]", other_folds: "pd.Series[int]"
+) -> TaskScores:
+    if ours.index.equals(other.index):
+        return TaskScores(ours - other, folds)
+    values = ours - other  # also for cases that only one of them has
+    return TaskScores(values, folds.combine_first(other_folds).astype(int).reindex(values.index))
 
 
 def _oriented(tasks: Sequence[TaskScores], seeds: Sequence[object], score: Score) -> list[pd.DataFrame]:
@@ -168,19 +179,19 @@ def comparison_numbers(tasks: Sequence[TaskScores], score: Score, inference: Inf
 
 def _intervals(tasks: Sequence[TaskScores], score: Score) -> dict[str, object]:
     """The intervals of a difference; empty if a task has no case that every seed has a value for."""
-    folds = [list(task.by_fold().values()) for task in tasks]
+    folds = [list(task.by_fold.values()) for task in tasks]
     if not all(folds):
         return {}
     found = interval(tasks)
-    signs = np.sign([_mean_under(tasks, seed) for seed in tasks[0].values.columns])
+    n_seeds = tasks[0].values.shape[1]
+    of_seeds = np.mean([np.concatenate(of_task, axis=1).mean(axis=1) for of_task in folds], axis=0)
     values: dict[str, object] = {
-        "sign_agreement": float(np.mean(signs == np.sign(found.mean))),
+        "sign_agreement": float(np.mean(np.sign(of_seeds) == np.sign(found.mean))),
         "diff_ci_low": score.factor * found.low,
         "diff_ci_high": score.factor * found.high,
         "diff_better": found.high < 0 if score.lower_is_better else found.low > 0,
         "largest_fold": max(map(largest_fold, folds)),
     }
-    n_seeds = tasks[0].values.shape[1]
     if len(tasks) > 1 or n_seeds < 2 or min(table.shape[1] for table in folds[0]) < 2:
         return values
     same, shares = same_splits_interval(folds[0])
@@ -192,17 +203,12 @@ def _intervals(tasks: Sequence[TaskScores], score: Score) -> dict[str, object]:
     }
 
 
-def _mean_under(tasks: Sequence[TaskScores], seed: object) -> float:
-    """Mean over tasks of a seed's means over the cases that every seed has a value for."""
-    return float(np.mean([task.values.dropna()[seed].mean() for task in tasks]))
-
-
 def interval(tasks: Sequence[TaskScores]) -> Interval:
     """The interval of a row's mean with folds as clusters; tasks of one cohort share their folds.
 
     Its ends are NaN if a task has no case that every seed has a value for, or a cohort has too few folds.
     """
-    tables = [task.by_fold() for task in tasks]
+    tables = [task.by_fold for task in tasks]
     if not all(tables):
         return Interval(NAN, NAN, NAN, NAN, NAN)
     if len(tables) == 1:

@@ -42,6 +42,7 @@ INTERVAL_NOTE = (
     " Each fold has networks of its own, so this interval counts the noise of training, also with one seed. It is not "
     "corrected for several comparisons; the CSV has its ends (diff_ci_low, diff_ci_high)."
 )
+MORE = {1: "one", 2: "two", 3: "three"}[MORE_SEEDS]
 TWO_SEEDS = " With two seeds these shares are rough: a part that is estimated below 0 counts as 0."
 
 
@@ -147,10 +148,13 @@ def _shares(tested: pd.DataFrame) -> list[str]:
     if known.empty:
         return []
     texts = []
-    for metric, cells in known.groupby("metric", sort=False):
+    for metric in dict.fromkeys(tested["metric"]):
+        cells = known[known["metric"] == metric]
+        if cells.empty:
+            continue
         means = ", ".join(f"{part} {100 * cells[name].mean():.0f} %" for part, name in zip(parts, names, strict=True))
         texts.append(
-            f"{SCORES[str(metric)].title} {means}; {MORE_SEEDS} more seeds would narrow the interval by about "
+            f"{SCORES[str(metric)].title} {means}; {MORE} more seeds would narrow the interval by about "
             f"{100 * cells['narrowed_by'].mean():.0f} %"
         )
     rough = TWO_SEEDS if (known["n_seeds_compared"] == 2).any() else ""

@@ -208,25 +208,33 @@ class _Scores:
 
     def __init__(self, plan: PlannedTable, cases: pd.DataFrame) -> None:
         self._groups = dict(iter(cases.groupby(list(KEYS)))) if len(cases) else {}
+        self._counted: dict[tuple[str, ...], pd.DataFrame | None] = {}
 
     def of_case(self, row: PlannedRow, method: str, metric: str) -> TaskScores | None:
         """Scores of one cell under each seed whose folds are all there; None if there is no such seed."""
-        chosen = self._groups.get((*row.key, method))
+        key = (*row.key, method)
+        if key not in self._counted:
+            self._counted[key] = self._complete_seeds(key, row.cells[method])
+        chosen = self._counted[key]
+        if chosen is None:
+            return None
+        values = chosen[metric].astype(float).unstack("seed")
+        return TaskScores(values, chosen["fold"].groupby(level=[0, 1]).first().reindex(values.index))
+
+    def _complete_seeds(self, key: tuple[str, ...], runs: Sequence[PlannedRun]) -> pd.DataFrame | None:
+        """Scores of a cell's runs, only of seeds that have all of theirs, indexed by (cohort, case, seed)."""
+        chosen = self._groups.get(key)
         if chosen is None:
             return None
         found = set(chosen["run_id"])
-        planned: dict[int, list[PlannedRun]] = {}
-        for run in row.cells[method]:
-            planned.setdefault(run.settings.seed, []).append(run)
-        counted = [run for runs in planned.values() if found.issuperset(run.run_id for run in runs) for run in runs]
-        if not counted:
+        missing = {run.settings.seed for run in runs if run.run_id not in found}
+        counted = {run.run_id: run.settings for run in runs if run.settings.seed not in missing}
+        kept = chosen[chosen["run_id"].isin(counted)]
+        if kept.empty:
             return None
-        seeds = {run.run_id: run.settings.seed for run in counted}
-        folds = {run.run_id: run.settings.fold for run in counted}
-        kept = chosen[chosen["run_id"].isin(seeds)].set_index(["cohort", "case"])
-        by_seed = {seed: part[metric].astype(float) for seed, part in kept.groupby(kept["run_id"].map(seeds))}
-        of_fold = kept["run_id"].map(folds).groupby(level=[0, 1], sort=False).first()
-        return TaskScores(pd.DataFrame(by_seed).reindex(of_fold.index), of_fold)
+        seeds = kept["run_id"].map({run_id: settings.seed for run_id, settings in counted.items()})
+        folds = kept["run_id"].map({run_id: settings.fold for run_id, settings in counted.items()})
+        return kept.assign(seed=seeds, fold=folds).set_index(["cohort", "case", "seed"])
 
     def of_line(self, line: TableRow, method: str, metric: str) -> list[TaskScores] | None:
         """Scores for each task of a printed row, under the seeds that count and have a value in all of its tasks."""
