@@ -24,7 +24,7 @@ def take_seeds(argv: Sequence[str]) -> tuple[tuple[int, ...], list[str]]:
     Raises:
         UserError: if the seeds are not distinct whole numbers from 0, or ``seed=`` is given as well.
     """
-    given, rest = _take(argv, ("seeds",))
+    given, rest = take_words(argv, ("seeds",))
     if not given:
         return (), rest
     for word in rest:
@@ -58,7 +58,7 @@ def take_inference(argv: Sequence[str]) -> tuple["Inference", list[str]]:
     Raises:
         UserError: if a value is unknown, or ``zero_method`` is given for a test that has none.
     """
-    given, rest = _take(argv, TEST_WORDS)
+    given, rest = take_words(argv, TEST_WORDS)
     from dmseg.stats.paired import ZeroMethod
     from dmseg.tables.inference import Inference
 
@@ -71,8 +71,8 @@ def take_inference(argv: Sequence[str]) -> tuple["Inference", list[str]]:
     return Inference(test, given.get("zero_method", "wilcox"), given.get("holm") == "true"), rest  # type: ignore[arg-type]
 
 
-def _take(argv: Sequence[str], keys: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Separates some words from the others.
+def take_words(argv: Sequence[str], keys: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Separates the words ``key=value`` of some keys from the others.
 
     Raises:
         UserError: if one is given twice.

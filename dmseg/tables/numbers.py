@@ -89,7 +89,8 @@ def collect_cases(plan: PlannedTable) -> pd.DataFrame:
 
     Damaged runs are reported in the log and left out.
     """
-    frames = [pd.DataFrame(columns=[*KEYS, "cohort", "seed", "fold", "experiment_id", "run_id", "case"])]
+    columns = [*KEYS, "cohort", "seed", "fold", "experiment_id", "run_id", "case"]
+    frames = [pd.DataFrame(columns=columns).astype({"seed": np.int64, "fold": np.int64})]
     for row in plan.rows:
         for method, runs in row.cells.items():
             named = dict(zip(KEYS, (*row.key, method), strict=True)) | {"cohort": row.task.cohort}
