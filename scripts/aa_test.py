@@ -122,9 +122,9 @@ def report(rows: pd.DataFrame) -> str:
             with_interval = part["diff_ci_low"].notna()
             if len(part):
                 lines.append(
-                    f"{SCORES[str(metric)].title}, {title}: of {len(part)} comparisons without a difference, the interval "
-                    f"claims one in {part['by_interval'].sum()} (of {with_interval.sum()} that have an interval), the "
-                    f"test over cases in {part['by_test'].sum()}"
+                    f"{SCORES[str(metric)].title}, {title}: of {len(part)} comparisons without a difference, the "
+                    f"interval claims one in {part['by_interval'].sum()} (of {with_interval.sum()} that have an "
+                    f"interval), the test over cases in {part['by_test'].sum()}"
                 )
     return "\n".join(lines)
 

@@ -1,15 +1,18 @@
 """``seeds=``: which runs a table has, and what becomes of it in files and exports."""
 
+import re
+import runpy
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import store_run
+from conftest import REPO, store_run
 from scipy import stats
 
 from dmseg.cli.main import main
 from dmseg.cli.words import take_seeds
+from dmseg.errors import UserError
 from dmseg.runs.store import RunStore
 from dmseg.tables.exported import plan_from_text, plan_to_text
 from dmseg.tables.planning import TablePlanner
@@ -189,6 +192,36 @@ def test_an_export_gives_the_same_table(study, tmp_path, capfd):
     assert "50 of 50 runs were imported" in capfd.readouterr().out
     imported = cells_of(other)
     assert imported["value"].to_numpy() == pytest.approx(cells_of(export)["value"].to_numpy())
+
+
+def test_a_column_against_itself(study, tmp_path, capfd):
+    words, plan = study
+    script = runpy.run_path(str(REPO / "scripts" / "aa_test.py"))
+    splits = list(script["halves"](range(6)))
+    assert len(splits) == len({frozenset(map(frozenset, split)) for split in splits}) == 10
+    file = tmp_path / "aa.csv"
+    assert script["main"](["column=uniform", "seeds=2", "metrics=dice,ece", *words, f"to={file}"]) == 0
+    out = capfd.readouterr().out
+    assert "Dice, single tasks: of 1 comparisons without a difference" in out
+    row = pd.read_csv(file).set_index("metric").loc["dice"]
+    found = {}
+    for run in plan.rows[0].cells["uniform"]:
+        cases = RunStore(run.results).read_cases(run.run_id, run.evaluation_id).set_index("case")["dice"]
+        found.setdefault(run.settings.seed, {}).update(100 * cases)
+    differences = [found[0][case] - found[1][case] for case in found[0]]
+    assert row["seeds"] == "0 | 1"
+    assert row["mean_difference_tasks"] == pytest.approx(np.mean(differences))
+    assert row["p_value"] == pytest.approx(stats.wilcoxon(differences).pvalue)
+    assert row["by_test"] == (row["p_value"] < 0.05)
+    assert row["by_interval"] == (row["diff_ci_low"] > 0 or row["diff_ci_high"] < 0)
+    for wrong, said in (
+        (["seeds=3"], "3 seeds cannot be split into halves"),
+        (["seeds=4"], "10 of 20 runs are missing; add train=true"),
+        (["column=none"], "table 2 has no column 'none'; choose from majority"),
+        (["metrics=ged"], "table 2 has no score 'ged'"),
+    ):
+        with pytest.raises(UserError, match=re.escape(said)):
+            script["main"]([*wrong, *words])
 
 
 def test_cv_prints_each_seed_and_their_mean(small_run, capfd):
