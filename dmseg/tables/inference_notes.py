@@ -23,8 +23,8 @@ OURS_NOTE = (
     "{reference} is better than a cell with † with p < 0.05, and is marked ({mark}) where it is so for all of them:"
 )
 TESTS = {
-    "wilcoxon": "two-sided Wilcoxon signed-rank test on per-case differences (zero_method={zero_method})",
-    "permutation": "two-sided permutation test of the mean per-case difference (signs flipped)",
+    "wilcoxon": "two-sided Wilcoxon signed-rank test on per-case differences{means} (zero_method={zero_method})",
+    "permutation": "two-sided permutation test of the mean per-case difference{means} (signs flipped)",
 }
 BLIND = (
     "The procedure that the paper cites for its own marks could not be read, so this test is our choice. It is over "
@@ -79,11 +79,11 @@ def inference_notes(table: TableData, mark: str) -> list[str]:
 
 def _test(inference: Inference, several: bool) -> str:
     """``two-sided Wilcoxon signed-rank test on ..., not corrected``."""
-    name = TESTS[inference.test].format(zero_method=inference.zero_method)
     means = " of means over seeds" if several else ""
+    name = TESTS[inference.test].format(means=means, zero_method=inference.zero_method)
     if inference.holm:
-        return f"{name}{means}, after Holm's correction for all tests of a score in this table"
-    return f"{name}{means}, not corrected; the CSV has n, effect size and Holm-corrected p"
+        return f"{name}, after Holm's correction for all tests of a score in this table"
+    return f"{name}, not corrected; the CSV has n, effect size and Holm-corrected p"
 
 
 def _incomplete(cells: pd.DataFrame) -> list[str]:
