@@ -82,11 +82,19 @@ def csv_text(text: str) -> str:
     return f"'{escaped}" if escaped.lstrip().startswith(_FORMULA) else escaped
 
 
-def score_text(name: str, value: float) -> str:
-    """Formats a mean score for the command line: ``dice 84.30 %``, ``ged 0.231``."""
+def score_text(name: str, value: float, spread: float = math.nan) -> str:
+    """Formats a mean score for the command line: ``dice 84.30 %``, ``ged 0.231``, ``dice 84.30 ± 0.52 %``.
+
+    Args:
+        name: name of the score.
+        value: the mean, as it is stored; NaN if there is none.
+        spread: its standard deviation over seeds; NaN for none.
+    """
     if math.isnan(value):
         return f"{name} undefined (no case has a score)"
-    return f"{name} {value:.3f}{NOT_PERCENT[name]}" if name in NOT_PERCENT else f"{name} {100 * value:.2f} %"
+    factor, digits, unit = (1, 3, NOT_PERCENT[name]) if name in NOT_PERCENT else (100, 2, " %")
+    shown = [f"{factor * number:.{digits}f}" for number in (value, spread) if not math.isnan(number)]
+    return f"{name} {' ± '.join(shown)}{unit}"
 
 
 def _latex_character(character: str) -> str:

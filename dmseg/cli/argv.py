@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from dmseg.cli import description
 from dmseg.cli.registry import COMMANDS
 from dmseg.config.reserved import refuse_hydra
-from dmseg.errors import UserError
+from dmseg.errors import UserError, cut
 
 MULTIRUN = description.MULTIRUN.names
 
@@ -39,6 +39,9 @@ def checked(command: str, argv: Sequence[str]) -> list[str]:
             _check_flag(command, word)
         if word.startswith("name=") and command in ("train", "cv") and not set(MULTIRUN) & set(argv):
             raise UserError(f"'{word}' names the table of a sweep, and needs -m")
+        if word.startswith("seeds=") and (command == "train" or set(MULTIRUN) & set(argv)):
+            instead = "sweep over seeds with -m seed=0,1,2" if command == "train" else "in a sweep write seed=0,1,2"
+            raise UserError(f"'{cut(word)}' is for tables and for cv without -m; {instead}")
         refuse_hydra(word)
     return [from_python(word) for word in argv]
 

@@ -4,11 +4,13 @@ import logging
 import sys
 from collections.abc import Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 
 import pandas as pd
 from rich.console import Console
 from rich.logging import RichHandler
 
+from dmseg.cli.words import take_seeds
 from dmseg.config.compose import compose_settings
 from dmseg.config.overrides import parse_override
 from dmseg.config.settings import Settings
@@ -61,12 +63,14 @@ def train(argv: Sequence[str]) -> int:
 
 
 def cv(argv: Sequence[str]) -> int:
-    """Trains all folds of one configuration and prints their pooled scores."""
+    """Trains all folds of one configuration, under one or several seeds, and prints their pooled scores."""
     set_up_logging()
+    seeds, argv = take_seeds(argv)
     if fold := next((word for word in argv if parse_override(word).key_or_group == "fold"), None):
         raise UserError(f"cv trains all folds; leave {fold} out, or use 'dmseg train {fold}'")
     settings = compose_settings(argv)
-    runs = plan_folds(settings, prepare_task(settings.data, settings.paths, settings.task, notify, settings.workers))
+    data = prepare_task(settings.data, settings.paths, settings.task, notify, settings.workers)
+    runs = [run for seed in seeds or (settings.seed,) for run in plan_folds(replace(settings, seed=seed), data)]
     status = run_all(distinct(runs), settings)
     if status == 0:
         _print_scores(runs)
@@ -153,14 +157,24 @@ def _report_failure(outcome: Outcome) -> None:
 
 
 def _print_scores(runs: Sequence[PlannedRun]) -> None:
-    """Prints the mean scores over the cases of all runs."""
+    """Prints the mean scores over the cases of all runs; of several seeds for each, and their mean."""
     store = RunStore(runs[0].results)
-    cases = pd.concat([store.read_cases(run.run_id, run.evaluation_id) for run in runs])
     phantom = " (PHANTOM data)" if runs[0].settings.data.phantom is not None else ""
     for run in runs:
         print(printable(f"{run.run_id}  {run.title}{phantom}  {store.folder(run.run_id)}"))
-    shown = "  ".join(score_text(name, mean) for name, mean in mean_scores(cases).items())
-    print(f"mean over {len(cases)} cases: {shown}")
+    by_seed: dict[int, list[pd.DataFrame]] = {}
+    for run in runs:
+        by_seed.setdefault(run.settings.seed, []).append(store.read_cases(run.run_id, run.evaluation_id))
+    means = {seed: mean_scores(pd.concat(frames)) for seed, frames in by_seed.items()}
+    n_cases = sum(map(len, next(iter(by_seed.values()))))
+    for seed, scores in means.items():
+        title = f"seed {seed}, " if len(means) > 1 else ""
+        shown = "  ".join(score_text(name, mean) for name, mean in scores.items())
+        print(f"{title}mean over {n_cases} cases: {shown}")
+    if len(means) > 1:
+        frame = pd.DataFrame(list(means.values()))
+        shown = "  ".join(score_text(str(name), frame[name].mean(), frame[name].std(ddof=1)) for name in frame)
+        print(f"mean ± SD over {len(means)} seeds: {shown}")
 
 
 def set_up_logging() -> None:

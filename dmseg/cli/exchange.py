@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dmseg.cli.commands import notify, set_up_logging
 from dmseg.cli.tables import plan_all, split_tables
+from dmseg.cli.words import take_seeds
 from dmseg.errors import UserError
 from dmseg.files.atomic import write_whole
 from dmseg.runs.plan import PlannedRun, evaluation_passes
@@ -49,7 +50,8 @@ def export_results(argv: Sequence[str]) -> int:
 
 def _export_tables(argv: Sequence[str], folder: Path, weights: bool) -> Copied:
     """Exports the runs of tables. A run is finished when all the evaluations that the tables need are stored."""
-    plans = plan_all(*split_tables(argv))
+    seeds, words = take_seeds(argv)
+    plans = plan_all(*split_tables(words), seeds=seeds)
     scored = [run for part in evaluation_passes(run for plan in plans.values() for run in plan.runs) for run in part]
     runs = {run.run_id: run for run in scored}
     unfinished = {run.run_id for run in scored if not _is_scored(run)}

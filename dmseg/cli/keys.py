@@ -18,6 +18,10 @@ PLUGINS = Key(
     "plugins", "[FILE.py,MODULE]", "Python code with components of your own; it is executed, so it must be trusted"
 )
 
+SEEDS = Key(
+    "seeds", "N|[A,B]", "several seeds, 0 to N-1 or those of a list, in place of seed; scores are means over them"
+)
+
 DATA_SECTION = Section(
     "Data",
     (
@@ -112,7 +116,17 @@ TABLE_STUDY_SECTION = Section(
     "Study",
     (
         *pick(MODEL_SECTION, "protocol", "profile"),
-        *pick(TRAINING_SECTION, "seed", "train.epochs", "precision", "evaluate.empty"),
+        *pick(TRAINING_SECTION, "seed"),
+        SEEDS,
+        *pick(TRAINING_SECTION, "train.epochs", "precision", "evaluate.empty"),
+    ),
+)
+TESTS_SECTION = Section(
+    "Tests",
+    (
+        Key("test", "NAME", "test over cases: wilcoxon or permutation", "wilcoxon"),
+        Key("zero_method", "NAME", "cases without a difference in the Wilcoxon test: wilcox, pratt, zsplit", "wilcox"),
+        Key("holm", "BOOL", "mark cells by the p-values after Holm's correction over the table", "false"),
     ),
 )
 
@@ -120,4 +134,12 @@ SWEEP_SECTION = Section(
     "Sweeps", (Key("name", "NAME", "name of the sweep's table; only with -m", "(a digest of the overrides)"),)
 )
 
-CV_TRAINING_SECTION = replace(TRAINING_SECTION, keys=tuple(key for key in TRAINING_SECTION.keys if key.name != "fold"))
+CV_TRAINING_SECTION = replace(
+    TRAINING_SECTION,
+    keys=tuple(
+        item
+        for key in TRAINING_SECTION.keys
+        if key.name != "fold"
+        for item in ((key, SEEDS) if key.name == "seed" else (key,))
+    ),
+)

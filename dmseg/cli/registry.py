@@ -18,6 +18,7 @@ from dmseg.cli.keys import (
     TABLE_DATA_SECTION,
     TABLE_STUDY_SECTION,
     TABLES_SECTION,
+    TESTS_SECTION,
     TRAINING_SECTION,
     WHERE_SECTION,
     WORKERS,
@@ -75,13 +76,14 @@ COMMANDS = {
     ),
     "cv": Command(
         "Train and score all folds; with -m a sweep.",
-        "Trains one configuration on all folds and prints the mean scores over the validation cases of all folds. With "
-        "-m, keys may have several values: all folds are trained for each combination, and a table is printed and "
-        "written.",
+        "Trains one configuration on all folds and prints the mean scores over the validation cases of all folds; with "
+        "seeds=N for each of N seeds, and the mean over seeds. With -m, keys may have several values: all folds are "
+        "trained for each combination, and a table is printed and written.",
         "dmseg.cli.commands:cv",
         (DATA_SECTION, MODEL_SECTION, CV_TRAINING_SECTION, FOLDS_SECTION, WHERE_SECTION, SWEEP_SECTION),
         (
             ("dmseg cv data=phantom task=kidney-1 labels=uniform profile=demo", "five runs, one for each fold"),
+            ("dmseg cv data=phantom task=kidney-1 profile=demo seeds=3", "fifteen runs: five folds under three seeds"),
             ("dmseg cv -m data=phantom task=kidney-1 profile=demo loss=ce,ce_dml1 workers=4", "compare two losses"),
         ),
         sweep="dmseg.cli.sweep:cv",
@@ -95,10 +97,12 @@ COMMANDS = {
             replace(TABLES_SECTION, keys=(*TABLES_SECTION.keys, Key("figure", "NAME", "a figure: 1 or soft-labels"))),
             TABLE_DATA_SECTION,
             TABLE_STUDY_SECTION,
+            TESTS_SECTION,
             WHERE_SECTION,
         ),
         (
             ("dmseg reproduce table=2 data=phantom profile=demo", "Table 2 on generated data, in minutes"),
+            ("dmseg reproduce table=2 data=phantom profile=demo seeds=3", "the same with three seeds"),
             ("dmseg reproduce figure=soft-labels paths.results=results", "why soft labels need other losses"),
         ),
     ),
@@ -109,10 +113,11 @@ COMMANDS = {
         (
             TABLES_SECTION,
             Section(
-                "Export", (Key("from", "FOLDER", "an export to read instead of a store; takes no other overrides"),)
+                "Export", (Key("from", "FOLDER", "an export to read instead of a store; takes no keys of the study"),)
             ),
             TABLE_DATA_SECTION,
             TABLE_STUDY_SECTION,
+            TESTS_SECTION,
             Section("Files", (WORKERS, RESULTS, PLUGINS)),
         ),
         (

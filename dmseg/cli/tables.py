@@ -11,6 +11,7 @@ from rich.table import Table
 
 from dmseg.cli import extensions
 from dmseg.cli.commands import notify, run_all, set_up_logging
+from dmseg.cli.words import take_inference, take_seeds
 from dmseg.config.compose import compose_settings
 from dmseg.errors import UserError
 from dmseg.runs.plan import evaluation_passes
@@ -22,6 +23,7 @@ from dmseg.tables.request import parse_request
 from dmseg.tables.spec import TableSpec, read_spec, table_numbers
 
 if TYPE_CHECKING:
+    from dmseg.tables.inference import Inference
     from dmseg.tables.numbers import TableData
 
 
@@ -29,38 +31,43 @@ def reproduce(argv: Sequence[str]) -> int:
     """Runs what tables need and writes them; or draws a figure."""
     if any(word.startswith("figure=") for word in argv):
         return _figure(argv)
+    inference, argv = take_inference(argv)
+    seeds, argv = take_seeds(argv)
     specs, overrides = split_tables(argv)
-    plans = plan_all(specs, overrides)
+    plans = plan_all(specs, overrides, seeds=seeds)
     status = 0
     for part in evaluation_passes(run for plan in plans.values() for run in plan.runs):
         if status == 0:
             status = run_all(part, next(iter(plans.values())).settings)
-    _write_all(specs, plans, overrides)
+    _write_all(specs, plans, overrides, inference)
     return status
 
 
 def table(argv: Sequence[str]) -> int:
     """Writes tables from finished runs, or from an export (``from=FOLDER``)."""
+    inference, argv = take_inference(argv)
+    seeds, argv = take_seeds(argv)
     specs, overrides = split_tables(argv)
     exported = [word.removeprefix("from=").strip("'\"") for word in overrides if word.startswith("from=")]
     if not exported:
-        _write_all(specs, plan_all(specs, overrides), overrides)
+        _write_all(specs, plan_all(specs, overrides, seeds=seeds), overrides, inference)
         return 0
-    if len(overrides) > 1:
-        raise UserError("an export has settings of its own; leave the other overrides out")
+    if len(overrides) > 1 or seeds:
+        raise UserError("an export has settings and seeds of its own; leave the other overrides out")
     folder = Path(exported[0]).expanduser()
     plans = [plan_from_text(folder, spec) for spec in specs]
     if metrics := shown_metrics(argv):
         plans = [planned.with_metrics(metrics) for planned in plans]
-    for path in [_write_comparison(planned) for planned in plans]:
+    for path in [_write_comparison(planned, inference) for planned in plans]:
         print(path.read_text(encoding="utf-8"))
     return 0
 
 
 def plan(argv: Sequence[str]) -> int:
     """Prints how many runs tables need and how many are done."""
+    seeds, argv = take_seeds(argv)
     specs, overrides = split_tables(argv)
-    plans = plan_all(specs, overrides, find_tasks)
+    plans = plan_all(specs, overrides, find_tasks, seeds)
     shown = Table("table", "experiments", "runs", "done", "running", "failed", "missing", "hours left", box=None)
     for name, planned in plans.items():
         shown.add_row(name, *_summary_row(summarise(planned.runs)))
@@ -111,12 +118,16 @@ def shown_metrics(argv: Sequence[str]) -> list[str]:
 
 
 def plan_all(
-    specs: Sequence[TableSpec], overrides: Sequence[str], open_tasks: OpenTasks = prepare_tasks
+    specs: Sequence[TableSpec],
+    overrides: Sequence[str],
+    open_tasks: OpenTasks = prepare_tasks,
+    seeds: Sequence[int] = (),
 ) -> dict[str, PlannedTable]:
     """Plans the tables that need runs; returns them by name."""
     set_up_logging()
     comparisons = [spec for spec in specs if spec.kind == "comparison"]
-    return {planned.spec.name: planned for planned in TablePlanner(overrides, comparisons, notify, open_tasks).plan()}
+    planner = TablePlanner(overrides, comparisons, notify, open_tasks, seeds)
+    return {planned.spec.name: planned for planned in planner.plan()}
 
 
 def _summary_row(summary: Summary) -> list[str]:
@@ -130,17 +141,24 @@ def _summary_row(summary: Summary) -> list[str]:
     return [str(summary.experiments), str(summary.runs), *counts, hours]
 
 
-def _write_all(specs: Sequence[TableSpec], plans: dict[str, PlannedTable], overrides: Sequence[str]) -> None:
+def _write_all(
+    specs: Sequence[TableSpec],
+    plans: Mapping[str, PlannedTable],
+    overrides: Sequence[str],
+    inference: "Inference",
+) -> None:
     """Writes the files of all tables, then prints the tables: if printing fails, all files are there."""
     files = [
-        _write_agreement(spec, overrides) if spec.kind == "agreement" else _write_comparison(plans[spec.name])
+        _write_agreement(spec, overrides)
+        if spec.kind == "agreement"
+        else _write_comparison(plans[spec.name], inference)
         for spec in specs
     ]
     for path in files:
         print(path.read_text(encoding="utf-8"))
 
 
-def _write_comparison(planned: PlannedTable) -> Path:
+def _write_comparison(planned: PlannedTable, inference: "Inference") -> Path:
     """Writes a table below the results folder of its runs, or below the folder that contains all of theirs."""
     from dmseg.tables.notes import plan_notes
     from dmseg.tables.numbers import TableData, collect_cases, comparison_cells
@@ -151,11 +169,12 @@ def _write_comparison(planned: PlannedTable) -> Path:
     data = ", ".join(dict.fromkeys(row.data for row in planned.rows))
     content = TableData(
         planned.spec,
-        comparison_cells(planned, cases),
+        comparison_cells(planned, cases, inference),
         data,
         planned.phantom,
         settings.profile,
         settings.protocol,
+        inference,
         settings.evaluate.ties,
     )
     results = os.path.commonpath([row.settings.paths.results for row in planned.rows])

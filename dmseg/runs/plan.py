@@ -88,13 +88,14 @@ class PlannedRun:
 
     @property
     def title(self) -> str:
-        """Title for display."""
+        """Title for display; it names the seed unless it is 0."""
         settings = self.settings
         used = "" if "labels" in settings.method.unused else settings.labels.name
         taught = "" if settings.distill is None else f"+{settings.distill.name}"
         method = "" if settings.method.target == PLAIN else settings.method.name
         parts = [f"{settings.data.name}/{self.task.name}", method, f"{used}{taught}", settings.model.name]
-        return " ".join([*filter(None, parts), f"fold {settings.fold}"])
+        seed = f"seed {settings.seed}" if settings.seed else ""
+        return " ".join(filter(None, [*parts, f"fold {settings.fold}", seed]))
 
 
 def plan_run(settings: Settings, data: TaskData) -> PlannedRun:

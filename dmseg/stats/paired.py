@@ -106,6 +106,28 @@ def compare(
     return PairedResult(difference.size, n_dropped, statistic, p_value, mean, effect, better)
 
 
+def least_p_value(
+    difference: npt.ArrayLike, *, test: TestName = "wilcoxon", zero_method: ZeroMethod = "wilcox"
+) -> float:
+    """The smallest p-value that a test can give for differences of these sizes: the one if all had the same sign.
+
+    With few cases, or many that do not differ, it is above any usual level, and the test cannot reject.
+
+    Args:
+        difference: (N,) differences, NaN if missing.
+        test: the test, as for `compare`.
+        zero_method: how the Wilcoxon test treats pairs that do not differ.
+
+    Returns:
+        The p-value in [0, 1]; 1 if no pair differs, NaN without pairs.
+
+    Raises:
+        UserError: if `test` or `zero_method` is unknown.
+    """
+    sizes = np.abs(np.asarray(difference, dtype=np.float64))
+    return compare(sizes, np.zeros_like(sizes), test=test, zero_method=zero_method).p_value
+
+
 def rank_biserial(difference: Floats) -> float:
     """Matched-pairs rank-biserial correlation (Kerby, Comprehensive Psychology 2014).
 

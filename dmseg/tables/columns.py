@@ -13,8 +13,9 @@ class Score:
         factor: factor from the stored to the printed number.
         digits: number of decimals.
         lower_is_better: whether smaller values are better.
-        signed: whether the magnitude of a value decides what is better.
         note: explanation under the table; empty for none.
+        absolute: whether the score counts by its absolute value, as a bias does: the column whose mean is closer to 0
+            is better. `lower_is_better` must be set as well.
     """
 
     title: str
@@ -23,7 +24,7 @@ class Score:
     digits: int = 2
     lower_is_better: bool = False
     note: str = ""
-    signed: bool = False
+    absolute: bool = False
 
     @property
     def heading(self) -> str:
@@ -108,9 +109,9 @@ SCORES = {
     "volume_bias": Score(
         "Volume bias",
         lower_is_better=True,
-        signed=True,
-        note="The volume bias is (sum of the probabilities - mean of the raters' volumes) / that mean; columns are "
-        "compared by its magnitude in each case.",
+        absolute=True,
+        note="The volume bias is (sum of the probabilities - mean of the raters' volumes) / that mean; the "
+        "column whose mean is closer to 0 is better.",
     ),
     "volume_crps": Score(
         "Volume CRPS",

@@ -8,10 +8,12 @@ import pandas as pd
 
 from dmseg.config.settings import FoldSettings
 from dmseg.data.folds import DEFAULT_COUNT
+from dmseg.errors import some
 from dmseg.metrics.named import COUNT_METRICS
 from dmseg.runs.seal import DamagedError
 from dmseg.runs.store import RunStore
 from dmseg.tables.columns import SCORES
+from dmseg.tables.inference_notes import inference_notes, shown_cells
 from dmseg.tables.numbers import TableData
 from dmseg.tables.planning import PlannedRow, PlannedTable
 
@@ -29,16 +31,8 @@ CELL_NOTE = "Each cell is the mean over n cases, scored with the final checkpoin
 POOLED_NOTE = (
     "A row over several tasks is the mean of the tasks' means. Its test takes the difference between two columns for "
     "each case and task that have a value in both, averages it over the tasks of each patient, and is over patients; a "
-    "cell is marked only where the mean difference over tasks has the same sign."
-)
-BETTER_NOTE = "Marked cells ({mark}) are better than {reference} with p < 0.05:"
-OURS_NOTE = (
-    "{reference} is better than a cell with † with p < 0.05, and is marked ({mark}) where it is so for all of them:"
-)
-TEST_NOTE = (
-    " two-sided Wilcoxon signed-rank test on per-case differences (zero_method=wilcox), not corrected; the CSV has n, "
-    "effect size and Holm-corrected p. The procedure that the paper cites for its own marks could not be read, so this "
-    "test is our choice."
+    "cell is marked only where the mean difference over tasks has the same sign. Its interval adds up the variances of "
+    "cohorts, whose tasks share patients and folds."
 )
 
 
@@ -66,8 +60,10 @@ def plan_notes(planned: PlannedTable) -> tuple[str, ...]:
     )
     runs = {run.run_id: run for row in planned.rows for runs in row.cells.values() for run in runs}
     imported = sum(RunStore(run.results).is_imported(run_id) for run_id, run in runs.items())
+    seeds = planned.seeds
     return (
         _folds(planned.rows),
+        *([f"Seeds: {some(seeds, 20)}."] if len(seeds) > 1 else []),
         f"BDice reference: {reference} fusion of the raters. Both masks empty: {evaluate.empty}. "
         f"Network: {', '.join(networks)}. Epochs: {'; '.join(lengths)}.",
         *_without_counts(planned),
@@ -135,7 +131,7 @@ def _folds_of(rows: Iterable[PlannedRow]) -> str:
     # complete if each case that is trained on is validated by another run
     if all({c for s in of_cell for c in s.train} <= {c for s in of_cell for c in s.validation} for of_cell in splits):
         return f"{len(chosen)}-fold cross-validation ({_kind(settings)}), each case is validated once"
-    sizes = sorted({sum(len(run.split.validation) for run in runs) for runs in cells})
+    sizes = sorted({len({case for run in runs for case in run.split.validation}) for runs in cells})
     cases = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
     names = f"fold{'s' if len(chosen) > 1 else ''} {', '.join(map(str, chosen))} only"
     count = settings.count or (DEFAULT_COUNT if settings.file is None else None)
@@ -156,18 +152,14 @@ def _kind(settings: FoldSettings) -> str:
 def _comparison_notes(table: TableData, mark: str) -> list[str]:
     metrics = [SCORES[metric].note for metric in table.spec.metrics]
     pooled = [POOLED_NOTE] if (table.cells["n_tasks"] > 1).any() else []
-    reference = next(column.title for column in table.spec.columns if column.key == table.spec.reference)
-    marked = (OURS_NOTE if table.spec.reference_is_ours else BETTER_NOTE).format(mark=mark, reference=reference)
-    return [" ".join(filter(None, [CELL_NOTE, *metrics])), *pooled, marked + TEST_NOTE]
+    return [" ".join(filter(None, [CELL_NOTE, *metrics])), *pooled, *inference_notes(table, mark)]
 
 
 def _counts(table: TableData) -> list[str]:
     """Notes on the number of cases of each row, on rows that compare different cases, and on missing cells."""
     if table.spec.kind == "agreement":
         return []
-    cells = table.cells[table.cells["method"].isin([column.key for column in table.spec.shown])]
-    networks = " " + cells["model_title"] if cells["model"].nunique() > 1 else ""
-    shown = cells.assign(row_title=cells["task_title"] + networks)
+    shown = shown_cells(table)
     computed = shown[shown["value"].notna()]
     rows = [row for _, row in computed.groupby(["row_title", "metric"], sort=False)]
     notes = [f"n: {_n_of(rows)}."] if rows else []

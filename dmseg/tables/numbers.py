@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -16,8 +16,18 @@ from dmseg.metrics.named import COUNT_METRICS
 from dmseg.runs.plan import PlannedRun
 from dmseg.runs.seal import DamagedError
 from dmseg.runs.store import RunStore
-from dmseg.stats.paired import compare, holm
-from dmseg.tables.columns import SCORES
+from dmseg.stats.paired import holm
+from dmseg.tables.columns import SCORES, Score
+from dmseg.tables.inference import (
+    ALPHA,
+    DEFAULT,
+    UNTESTED,
+    Inference,
+    TaskScores,
+    cell_numbers,
+    comparison_numbers,
+    differences,
+)
 from dmseg.tables.paper import paper_table
 from dmseg.tables.planning import PlannedRow, PlannedTable
 from dmseg.tables.spec import PAPER_DATA, TableSpec
@@ -28,15 +38,8 @@ ALL = "all"
 KEYS = ("data", "model", "task", "method")
 """Columns that identify a cell in the frame of per-case scores."""
 ARCHITECTURES = {"Unet": "UNet", "DeepLabV3Plus": "DeepLabV3+"}
-UNTESTED: dict[str, object] = {
-    "p_value": np.nan, "mean_difference": np.nan, "mean_difference_tasks": np.nan, "effect_size": np.nan,
-    "n_pairs": 0, "n_value_pairs": 0, "n_dropped": 0, "significant": False,
-}  # fmt: skip
-"""Values of a cell that is not tested."""
 OTHER_TIES = "dice_other_ties"
 """Dice under the other rule for ties: a metric, and a column of the cells."""
-TaskScores = Sequence["pd.Series[float]"]
-"""One series for each task, indexed by (cohort, case)."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class TableData:
         phantom: whether the data are generated.
         profile: name of the profile (size of the study).
         protocol: name of the protocol (paper or released code).
+        inference: how the cells are tested.
         ties: what a tie is in the majority vote.
     """
 
@@ -59,6 +63,7 @@ class TableData:
     phantom: bool
     profile: str
     protocol: str
+    inference: Inference = DEFAULT
     ties: str = "background"
 
 
@@ -85,22 +90,25 @@ def agreement_cells(stores: Sequence[PreparedTask], disjoint: float) -> pd.DataF
 
 
 def collect_cases(plan: PlannedTable) -> pd.DataFrame:
-    """Per-case scores of all finished runs of a table in tidy form: ``data, model, task, method, run_id, case, ...``.
+    """Per-case scores of all finished runs of a table in tidy form: ``data, task, method, seed, fold, case, ...``.
 
     Damaged runs are reported in the log and left out.
     """
-    frames = [pd.DataFrame(columns=[*KEYS, "cohort", "experiment_id", "run_id", "case"])]
+    columns = [*KEYS, "cohort", "seed", "fold", "experiment_id", "run_id", "case"]
+    frames = [pd.DataFrame(columns=columns).astype({"seed": np.int64, "fold": np.int64})]
     for row in plan.rows:
         for method, runs in row.cells.items():
             named = dict(zip(KEYS, (*row.key, method), strict=True)) | {"cohort": row.task.cohort}
             found = [(run, scores) for run in runs if (scores := _scores_of(run)) is not None]
             names = _from_counts(row.block.metrics, [scores for _, scores in found])
             counted = [_counted(run, scores, names) for run, scores in found]
-            # a mean over some of a cell's runs would be over other cases, so all of them need counts
-            whole = all(values is not None for values in counted)
+            # a mean over some of a seed's runs would be over other cases, so all of them need counts
+            lacking = {run.settings.seed for (run, _), values in zip(found, counted, strict=True) if values is None}
             for (run, scores), values in zip(found, counted, strict=True):
-                own = scores.assign(**values) if whole and values is not None else scores
-                frames.append(own.assign(**named, experiment_id=run.experiment_id, run_id=run.run_id))
+                own = scores if values is None or run.settings.seed in lacking else scores.assign(**values)
+                place = {"seed": run.settings.seed, "fold": run.settings.fold}
+                ids = {"experiment_id": run.experiment_id, "run_id": run.run_id}
+                frames.append(own.assign(**named, **place, **ids))
     cases = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
     return cases.assign(**{name: np.nan for name in plan.spec.metrics if name not in cases})
 
@@ -141,25 +149,33 @@ def _scores_of(run: PlannedRun) -> pd.DataFrame | None:
         return None
 
 
-def comparison_cells(plan: PlannedTable, cases: pd.DataFrame) -> pd.DataFrame:
+def comparison_cells(plan: PlannedTable, cases: pd.DataFrame, inference: Inference = DEFAULT) -> pd.DataFrame:
     """Cells of a comparison of methods, each column tested against the reference.
 
-    A cell is the mean over the cases of its runs, and empty until all of them are finished. A row over several tasks is
-    the unweighted mean over the tasks. Its test takes the difference for each case and task that both columns have,
-    averages it over the tasks of each patient, and compares patients (`_tested`).
+    A cell is the mean over seeds of the mean over the cases of all folds. A seed counts when all its folds are there,
+    and a cell is empty until one is. A row over several tasks is the unweighted mean over the tasks, and takes the
+    seeds that count in all of them. The test takes the difference for each case and task that both columns have under
+    every common seed, averages it over seeds and over the tasks of each patient, and compares patients. The intervals
+    are those of `dmseg.stats.cross_validation`.
 
     Args:
         plan: the runs.
         cases: per-case scores (`collect_cases`).
+        inference: how cells are tested and marked.
     """
     scores = _Scores(plan, cases)
     rows = [
-        row for line in lines(plan) for metric in line.metrics for row in _line_cells(plan.spec, line, metric, scores)
+        row
+        for line in lines(plan)
+        for metric in line.metrics
+        for row in _line_cells(plan.spec, line, metric, scores, inference)
     ]
     cells = _with_distinct_titles(pd.DataFrame(rows))
     p_holm = cells.groupby("metric")["p_value"].transform(lambda values: holm(values.to_numpy(dtype=float)))
-    cells = cells.assign(p_holm=p_holm, mark=_marks(cells, plan.spec))
-    return _with_paper(cells, plan.spec.paper)
+    criterion = p_holm if inference.holm else cells["p_value"]
+    cells = cells.assign(p_holm=p_holm, significant=cells.pop("test_better").astype(bool) & (criterion < ALPHA))
+    marks = {"mark": _marks(cells, plan.spec, "significant"), "diff_mark": _marks(cells, plan.spec, "diff_better")}
+    return _with_paper(cells.assign(**marks), plan.spec.paper)
 
 
 @dataclass(frozen=True)
@@ -224,78 +240,100 @@ class _Scores:
 
     def __init__(self, plan: PlannedTable, cases: pd.DataFrame) -> None:
         self._groups = dict(iter(cases.groupby(list(KEYS)))) if len(cases) else {}
+        self._counted: dict[tuple[str, ...], pd.DataFrame | None] = {}
 
-    def of_case(self, row: PlannedRow, method: str, metric: str) -> "pd.Series[float] | None":
-        """Scores of one cell, indexed by (cohort, case); None while runs are missing."""
-        chosen = self._groups.get((*row.key, method))
-        if chosen is None or chosen["run_id"].nunique() < len(row.cells[method]):
+    def of_case(self, row: PlannedRow, method: str, metric: str) -> TaskScores | None:
+        """Scores of one cell under each seed whose folds are all there; None if there is no such seed."""
+        key = (*row.key, method)
+        if key not in self._counted:
+            self._counted[key] = self._complete_seeds(key, row.cells[method])
+        chosen = self._counted[key]
+        if chosen is None:
             return None
-        return chosen.set_index(["cohort", "case"])[metric].astype(float)
+        values = chosen[metric].astype(float).unstack("seed")
+        return TaskScores(values, chosen["fold"].groupby(level=[0, 1]).first().reindex(values.index))
 
-    def of_line(self, line: TableRow, method: str, metric: str) -> TaskScores | None:
-        """Scores for each task of a printed row; None while runs are missing."""
-        found = [self.of_case(row, method, metric) for row in line.rows]
-        return None if any(scores is None for scores in found) else [scores for scores in found if scores is not None]
+    def _complete_seeds(self, key: tuple[str, ...], runs: Sequence[PlannedRun]) -> pd.DataFrame | None:
+        """Scores of a cell's runs, only of seeds that have all of theirs, indexed by (cohort, case, seed)."""
+        chosen = self._groups.get(key)
+        if chosen is None:
+            return None
+        found = set(chosen["run_id"])
+        missing = {run.settings.seed for run in runs if run.run_id not in found}
+        counted = {run.run_id: run.settings for run in runs if run.settings.seed not in missing}
+        kept = chosen[chosen["run_id"].isin(counted)]
+        if kept.empty:
+            return None
+        seeds = kept["run_id"].map({run_id: settings.seed for run_id, settings in counted.items()})
+        folds = kept["run_id"].map({run_id: settings.fold for run_id, settings in counted.items()})
+        return kept.assign(seed=seeds, fold=folds).set_index(["cohort", "case", "seed"])
 
-    def mean_other_ties(self, line: TableRow, method: str) -> float:
-        """Mean Dice of a printed row under the other rule for ties; NaN without an even number of raters, or counts."""
-        chosen = [self._groups.get((*row.key, method)) for row in line.rows]
-        tasks, even = [], False
-        for row, item in zip(line.rows, chosen, strict=True):
-            scores = self.of_case(row, method, "dice")
-            if item is None or scores is None or not {"n_raters", OTHER_TIES} <= set(item):
+    def of_line(self, line: TableRow, method: str, metric: str) -> list[TaskScores] | None:
+        """Scores for each task of a printed row, under the seeds that count and have a value in all of its tasks."""
+        found = [scores for row in line.rows if (scores := self.of_case(row, method, metric)) is not None]
+        if len(found) < len(line.rows):
+            return None
+        common = [
+            seed
+            for seed in found[0].values
+            if all(seed in item.values and item.values[seed].notna().any() for item in found)
+        ]
+        return [replace(scores, values=scores.values[common]) for scores in found] if common else None
+
+    def mean_other_ties(self, line: TableRow, method: str, tasks: Sequence[TaskScores] | None) -> float:
+        """Mean Dice of a printed row under the other rule for ties; NaN without an even number of raters, or counts.
+
+        Args:
+            line: the row.
+            method: key of the column.
+            tasks: the column's Dice for each task (`of_line`), under the seeds that count.
+        """
+        means, even = [], False
+        for row, own in zip(line.rows, tasks or (), strict=False):
+            chosen = self._counted[(*row.key, method)]
+            if chosen is None or not {"n_raters", OTHER_TIES} <= set(chosen):
                 return float("nan")
-            tied = (item["n_raters"] % 2 == 0).to_numpy()  # elsewhere both rules are the same
-            other = np.where(tied, item[OTHER_TIES].to_numpy(dtype=float), scores.to_numpy())
-            tasks.append(pd.Series(other).mean())
+            tied = chosen["n_raters"] % 2 == 0  # elsewhere both rules are the same
+            other = chosen["dice"].where(~tied, chosen[OTHER_TIES]).astype(float)
+            means.append(float(other.unstack("seed")[list(own.values)].mean().mean()))
             even = even or bool(tied.any())
-        return SCORES["dice"].factor * float(np.mean(tasks)) if even else float("nan")
+        return SCORES["dice"].factor * float(np.mean(means)) if even else float("nan")
 
 
-def _line_cells(spec: TableSpec, line: TableRow, metric: str, scores: _Scores) -> list[dict[str, object]]:
+def _line_cells(
+    spec: TableSpec, line: TableRow, metric: str, scores: _Scores, inference: Inference
+) -> list[dict[str, object]]:
     """The cells of one printed row for one metric."""
     methods = [column for column in spec.columns if column.key in line.rows[0].cells]
     by_method = {column.key: scores.of_line(line, column.key, metric) for column in methods}
-    first = line.rows[0]
+    first, score = line.rows[0], SCORES[metric]
     common = {
         "data_set": first.data, "task": line.task, "task_title": line.title, "paper_task": line.paper_task,
         "model": first.model, "model_title": network_title(first.settings.model),
-        "paper_model": first.paper_model, "metric": metric, "unit": SCORES[metric].unit, "n_tasks": len(line.rows),
+        "paper_model": first.paper_model, "metric": metric, "unit": score.unit, "n_tasks": len(line.rows),
     }  # fmt: skip
     return [
         {
             **common,
             "method": column.key,
             "method_title": column.title,
-            **_mean(by_method[column.key], metric),
+            **cell_numbers(by_method[column.key], score),
+            "n_seeds_planned": len({run.settings.seed for run in first.cells[column.key]}),
             **_ids(line, column.key),
-            **_tested(spec, by_method, column.key, metric),
-            OTHER_TIES: scores.mean_other_ties(line, column.key) if metric == "dice" else np.nan,
+            **_tested(spec, by_method, column.key, score, inference),
+            OTHER_TIES: scores.mean_other_ties(line, column.key, by_method[column.key]) if metric == "dice" else np.nan,
         }
         for column in methods
     ]
 
 
-def _by_patient(tasks: TaskScores) -> "pd.Series[float]":
-    """Mean of each patient over the tasks that have a value; NaN if none has."""
-    return pd.concat(list(tasks)).groupby(level=[0, 1]).mean()
-
-
-def _mean(tasks: TaskScores | None, metric: str) -> dict[str, object]:
-    """The mean over tasks of the means over cases, and the numbers of patients and of (case, task) values."""
-    if tasks is None:
-        return {"value": np.nan, "n": 0, "n_values": 0}
-    means = [SCORES[metric].factor * float(scores.mean()) for scores in tasks]  # NaN if no case has a value
-    n_values = sum(int(scores.count()) for scores in tasks)
-    return {"value": float(np.mean(means)), "n": int(_by_patient(tasks).count()), "n_values": n_values}
-
-
 def _ids(line: TableRow, method: str) -> dict[str, str]:
-    """Experiment and runs of a cell; empty for a row over several tasks, which has several experiments."""
+    """Experiments, one for each seed, and runs of a cell; empty for a row over several tasks."""
     if len(line.rows) > 1:
         return {"experiment_id": "", "runs": ""}
     runs = line.rows[0].cells[method]
-    return {"experiment_id": runs[0].experiment_id, "runs": " ".join(run.run_id for run in runs)}
+    experiments = dict.fromkeys(run.experiment_id for run in runs)
+    return {"experiment_id": " ".join(experiments), "runs": " ".join(run.run_id for run in runs)}
 
 
 def _with_distinct_titles(cells: pd.DataFrame) -> pd.DataFrame:
@@ -312,48 +350,32 @@ def network_title(model: ModelSettings) -> str:
     return f"{ARCHITECTURES.get(model.architecture, model.architecture)} {model.encoder}"
 
 
-def _tested(spec: TableSpec, by_method: Mapping[str, TaskScores | None], method: str, metric: str) -> dict[str, object]:
-    """Tests whether a column is better than the reference, or the reference better than it if `reference_is_ours`.
-
-    Only (case, task) pairs with a value in both columns count. ``mean_difference`` is over patients, like the test;
-    ``mean_difference_tasks`` is over tasks, like the printed mean. A cell is significant only if both agree in sign.
-    """
+def _tested(
+    spec: TableSpec,
+    by_method: Mapping[str, list[TaskScores] | None],
+    method: str,
+    score: Score,
+    inference: Inference,
+) -> dict[str, object]:
+    """Tests whether a column is better than the reference, or the reference better than it if `reference_is_ours`."""
     scores, reference = by_method[method], by_method.get(spec.reference)
     if scores is None or reference is None or method == spec.reference:
         return UNTESTED
-    if SCORES[metric].signed:
-        scores, reference = [item.abs() for item in scores], [item.abs() for item in reference]
     better, worse = (reference, scores) if spec.reference_is_ours else (scores, reference)
-    differences = [ours - other for ours, other in zip(better, worse, strict=True)]  # NaN if one has no value
-    patients = _by_patient(differences).to_numpy()
-    score = SCORES[metric]
-    result = compare(patients, np.zeros_like(patients), higher_is_better=not score.lower_is_better)
-    over_tasks = float(np.mean([item.mean() for item in differences]))
-    n_pairs = sum(int(item.count()) for item in differences)
-    return {
-        "p_value": result.p_value,
-        "mean_difference": score.factor * result.mean_difference,
-        "mean_difference_tasks": score.factor * over_tasks,
-        "effect_size": result.effect_size,
-        "n_pairs": result.n,
-        "n_value_pairs": n_pairs,
-        "n_dropped": sum(map(len, differences)) - n_pairs,
-        "significant": result.significant() and result.mean_difference * over_tasks > 0,
-    }
+    found = differences(better, worse, score)
+    return UNTESTED if found is None else comparison_numbers(found, score, inference)
 
 
-def _marks(cells: pd.DataFrame, spec: TableSpec) -> "pd.Series[str]":
-    """``better`` and ``worse`` for the cells that tables mark."""
-    significant = cells["significant"].astype(bool)
+def _marks(cells: pd.DataFrame, spec: TableSpec, criterion: str) -> "pd.Series[str]":
+    """``better`` and ``worse`` for the cells that tables mark because a criterion holds for their comparison."""
+    holds = cells[criterion].astype(bool)
     if not spec.reference_is_ours:
-        return significant.map({True: "better", False: ""})
+        return holds.map({True: "better", False: ""})
     others = cells["method"] != spec.reference
     beats_all = (
-        (significant | ~others)
-        .groupby([cells[name] for name in ("data_set", "model", "task", "metric")])
-        .transform("all")
+        (holds | ~others).groupby([cells[name] for name in ("data_set", "model", "task", "metric")]).transform("all")
     )
-    return (significant & others).map({True: "worse", False: ""}).mask(~others & beats_all, "better")
+    return (holds & others).map({True: "worse", False: ""}).mask(~others & beats_all, "better")
 
 
 def _with_paper(cells: pd.DataFrame, number: int | None) -> pd.DataFrame:

@@ -28,7 +28,7 @@ class PlannedRow:
         stands_for: titles of the paper's data sets that this data set is read for.
         task: the task.
         settings: settings of its first cell.
-        cells: runs of all folds for each column that has a cell in this row.
+        cells: runs of all folds under all seeds for each column that has a cell in this row, seed by seed.
     """
 
     block: Block
@@ -74,9 +74,15 @@ class PlannedTable:
         return self.rows[0].settings
 
     @property
+    def seeds(self) -> list[int]:
+        """The seeds of its runs, in order."""
+        return sorted({run.settings.seed for row in self.rows for runs in row.cells.values() for run in runs})
+
+    @property
     def runs(self) -> list[PlannedRun]:
-        """All runs, each once, teachers first."""
-        return distinct(run for row in self.rows for runs in row.cells.values() for run in runs)
+        """All runs, each once, teachers first; all runs of the first seed before those of the next."""
+        runs = [run for row in self.rows for runs in row.cells.values() for run in runs]
+        return distinct(sorted(runs, key=lambda run: run.settings.seed))
 
     @property
     def unprepared(self) -> list[str]:
@@ -100,6 +106,7 @@ class TablePlanner:
         specs: the tables to plan.
         notify: called with a message for each prepared task.
         open_tasks: gives the tasks of a data set: `prepare_tasks` prepares them, `find_tasks` only looks them up.
+        seeds: seeds that each cell is trained with; empty for the one that the overrides set.
 
     Raises:
         UserError: if an override is invalid.
@@ -111,6 +118,7 @@ class TablePlanner:
         specs: Sequence[TableSpec],
         notify: Notify = lambda text: None,
         open_tasks: OpenTasks = prepare_tasks,
+        seeds: Sequence[int] = (),
     ) -> None:
         request = parse_request(overrides, [block.data for spec in specs for block in spec.blocks])
         self._compared = compared(specs)
@@ -122,6 +130,7 @@ class TablePlanner:
         self._specs = specs
         self._notify = notify
         self._open_tasks = open_tasks
+        self._seeds = tuple(seeds)
         self._bases: dict[str, Base] = {}
         self._tasks: dict[str, list[TaskData]] = {}
         self._changed: dict[tuple[str, tuple[str, ...]], Base] = {}
@@ -247,9 +256,14 @@ class TablePlanner:
             asked = dict.fromkeys((*settings.evaluate.metrics, *metrics))
             settings = replace(settings, evaluate=replace(settings.evaluate, metrics=list(asked)))
             one_fold = any(option_key(item) == "fold" for item in given)
-            runs = plan_folds(settings, prepared, [settings.fold] if one_fold else None)
+            folds = [settings.fold] if one_fold else None
+            runs = [
+                run
+                for seed in self._seeds or (settings.seed,)
+                for run in plan_folds(replace(settings, seed=seed), prepared, folds)
+            ]
             self._experiments[key] = runs
-            self._words[runs[0].experiment_id] = (*variant, *options)
+            self._words |= dict.fromkeys((run.experiment_id for run in runs), (*variant, *options))
         return self._experiments[key]
 
     def _refuse_equal_cells(

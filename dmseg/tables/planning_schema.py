@@ -76,7 +76,7 @@ def check_plan(node: Mapping[str, Any], expected: TableSpec) -> None:
 
     Raises:
         ValueError: if the plan is for another table, a value is invalid, an id does not match its identity, or a cell
-            contains a case twice.
+            contains a case twice under one seed.
     """
     PLAN(node, "the plan")
     spec = node["spec"]
@@ -96,13 +96,14 @@ def check_plan(node: Mapping[str, Any], expected: TableSpec) -> None:
 
 
 def _check_cell(runs: list[Mapping[str, Any]], task: Mapping[str, Any], where: str) -> None:
-    """Checks that the ids of a cell's runs match their identities, and that each case is in one run only."""
-    seen: set[str] = set()
+    """Checks that the ids of a cell's runs match their identities, and that each case is in one run of each seed."""
+    seen: dict[int, set[str]] = {}
     for run in runs:
         check_identity(run["identity"], run["run_id"], run["experiment_id"], run["split"])
         check_settings(run["identity"], run["settings"])
         if run["task"] != task or run["settings"]["task"] != task["name"]:
             raise Misfit(f"{where}: run {run['run_id']} is of another task")
-        if twice := seen & set(run["split"]["validation"]):
+        of_seed = seen.setdefault(run["settings"]["seed"], set())
+        if twice := of_seed & set(run["split"]["validation"]):
             raise Misfit(f"{where}: case {min(twice)!r:.60} is validated by two runs")
-        seen |= set(run["split"]["validation"])
+        of_seed |= set(run["split"]["validation"])

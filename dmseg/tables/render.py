@@ -23,17 +23,25 @@ class Style:
 
     Attributes:
         text: escapes text.
-        marks: templates for numbers by mark.
+        marks: templates for numbers by mark of the test over cases.
+        further_marks: what follows the number, by mark of the interval of the difference.
+        plus_minus: what stands between a mean over seeds and its standard deviation.
         with_paper: whether the paper's numbers are added in brackets.
     """
 
     text: Callable[[str], str]
     marks: Mapping[str, str]
+    further_marks: Mapping[str, str]
+    plus_minus: str
     with_paper: bool
 
     def cell(self, row: pd.Series) -> str:
-        """Text of a cell: the number with its mark, and the paper's number."""
-        text = self.marks[str(row.get("mark", ""))].format(self._number(row, "value"))
+        """Text of a cell: the number with its SD over seeds and its marks, and the paper's number."""
+        number = self._number(row, "value")
+        if row.get("n_seeds", 1) > 1:
+            number += f"{self.plus_minus}{self._number(row, 'sd_seeds')}"
+        text = self.marks[str(row.get("mark", ""))].format(number)
+        text += self.further_marks[str(row.get("diff_mark", ""))]
         return f"{text} ({self._number(row, 'paper')})" if self.with_paper and not np.isnan(row["paper"]) else text
 
     def _number(self, row: pd.Series, name: str) -> str:
@@ -41,8 +49,20 @@ class Style:
         return self.text(MISSING if np.isnan(value) else SCORES[str(row["metric"])].shown(value))
 
 
-MARKDOWN = Style(markdown, {"": "{}", "better": "**{}**", "worse": "{}†"}, with_paper=True)
-LATEX = Style(latex, {"": "{}", "better": r"\textcolor{{red}}{{{}}}", "worse": r"{}$^\dagger$"}, with_paper=False)
+MARKDOWN = Style(
+    markdown,
+    {"": "{}", "better": "**{}**", "worse": "{}†"},
+    {"": "", "better": r"\*", "worse": "‡"},
+    " ± ",
+    with_paper=True,
+)
+LATEX = Style(
+    latex,
+    {"": "{}", "better": r"\textcolor{{red}}{{{}}}", "worse": r"{}$^\dagger$"},
+    {"": "", "better": "$^{*}$", "worse": r"$^\ddagger$"},
+    r" $\pm$ ",
+    with_paper=False,
+)
 
 
 def write_table(table: TableData, folder: Path, notes: tuple[str, ...] = ()) -> list[Path]:

@@ -15,6 +15,7 @@ from dmseg.cli.main import main
 from dmseg.cli.parser import parse
 from dmseg.cli.registry import COMMANDS
 from dmseg.cli.tables import split_tables
+from dmseg.cli.words import TEST_WORDS, take_inference, take_seeds
 from dmseg.config.compose import compose_plain, compose_settings
 from dmseg.runs.inventory import FIELDS
 from dmseg.tables.request import compared, parse_request
@@ -68,6 +69,8 @@ def test_keys_have_the_names_defaults_and_files_of_the_configuration():
         for key in (key for section in command.sections for key in section.keys if command.composes):
             if key.name in ("table", "tables", "figure", "name", "from", "to", "weights", "plugins", "NAME:key"):
                 continue
+            if key.name in ("seeds", *TEST_WORDS):
+                continue
             if key.name in ("data.labels_only", "data.slices_per_case"):
                 assert key.name.partition(".")[2] in compose_plain(["data=kits"])["data"]
                 continue
@@ -97,6 +100,7 @@ def test_the_examples_are_accepted(words):
         overrides = [
             word for word in call.argv if not word.startswith(("to=", "weights=", "from=", "name=", "figure="))
         ]
+        overrides = take_inference(take_seeds(overrides)[1])[1]
         if words[0] == "runs":
             assert all("=" not in word or word.partition("=")[0] in {*FIELDS, *KEYS_OF_RUNS} for word in overrides)
         elif any(word.startswith("table") for word in overrides):

@@ -26,6 +26,7 @@ from dmseg.cli.extensions import use_extensions
 from dmseg.cli.main import main
 from dmseg.cli.registry import COMMANDS
 from dmseg.cli.tables import split_tables
+from dmseg.cli.words import take_inference, take_seeds
 from dmseg.config.compose import compose_settings
 from dmseg.report.figures import FIGURES
 from dmseg.runs.inventory import choose
@@ -117,7 +118,7 @@ def check(argv):
         for combination in (combinations[0], combinations[-1]):
             compose_settings(combination.overrides)
     elif command in COMPOSING:
-        compose_settings(words)
+        compose_settings(take_seeds(words)[1] if command == "cv" else words)
     elif command in TABLES or any(word.startswith("tables=") for word in words):
         check_table(words)
     elif command == "data":
@@ -142,12 +143,13 @@ def check_table(words):
         re.sub(r"^(model\.weights)=(?!imagenet$).*", r"\1=null", word) for word in words
     ]  # planning reads the file
     specs, overrides = split_tables(words)
+    overrides = take_inference(take_seeds(overrides)[1])[1]
     if not any(word.startswith("from=") for word in overrides):
         plan = parse_request(overrides, [block.data for spec in specs for block in spec.blocks])
         if all(spec.kind == "agreement" for spec in specs):
             compose_settings(overrides)
         elif len(specs) == 1:
-            assert main(["plan", *words]) == 0
+            assert main(["plan", *take_inference(words)[1]]) == 0
         else:
             for data in dict.fromkeys(plan.data.values()):
                 of_columns = ("distill.", "method.", "labels.")  # keys that only some columns have

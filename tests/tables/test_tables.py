@@ -140,8 +140,8 @@ def test_rendered_tables_say_what_they_are(plan, tmp_path):
     ]
     row = next(line for line in lines if line.startswith("| Prostate T1"))
     value = cells.set_index(["task", "method", "metric"]).loc[("prostate-1", "weighted", "dice"), "value"]
-    assert f"**{value:.2f}** (95.99)" in row
-    assert r"\textcolor{red}" in to_latex(real)
+    assert rf"**{value:.2f}**\* (95.99)" in row, "better by the test and by the interval"
+    assert rf"\textcolor{{red}}{{{value:.2f}}}$^{{*}}$" in to_latex(real)
     files = write_table(real, tmp_path / "tables")
     assert [path.name for path in files] == ["table2.md", "table2.tex", "table2.csv"]
     frame = pd.read_csv(tmp_path / "tables" / "table2.csv")

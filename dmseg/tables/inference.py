@@ -1,0 +1,225 @@
+"""Comparing columns of a table: a test over cases, and intervals that also count the noise of training."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from dmseg.stats.cross_validation import (
+    Interval,
+    fold_interval,
+    largest_fold,
+    narrowed,
+    same_splits_interval,
+    task_interval,
+)
+from dmseg.stats.paired import ZeroMethod, compare, least_p_value
+from dmseg.tables.columns import Score
+
+NAN = math.nan
+ALPHA = 0.05
+MORE_SEEDS = 3
+"""Further seeds that `narrowed_by` is about."""
+
+UNTESTED: dict[str, object] = {
+    "p_value": NAN, "least_p_value": NAN, "mean_difference": NAN, "mean_difference_tasks": NAN, "effect_size": NAN,
+    "n_pairs": 0, "n_value_pairs": 0, "n_dropped": 0, "test_better": False, "n_seeds_compared": 0,
+    "sign_agreement": NAN, "diff_ci_low": NAN, "diff_ci_high": NAN, "diff_better": False, "largest_fold": NAN,
+    "diff_same_splits_low": NAN, "diff_same_splits_high": NAN, "share_cases": NAN, "share_networks": NAN,
+    "share_split": NAN, "share_rest": NAN, "narrowed_by": NAN,
+}  # fmt: skip
+"""Values of a cell that is not tested."""
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How the cells of a table are tested.
+
+    Attributes:
+        test: the test over cases.
+        zero_method: how the Wilcoxon test treats pairs that do not differ.
+        holm: whether cells are marked by the p-value after Holm's correction for all tests of a score in the table.
+    """
+
+    test: Literal["wilcoxon", "permutation"] = "wilcoxon"
+    zero_method: ZeroMethod = "wilcox"
+    holm: bool = False
+
+
+DEFAULT = Inference()
+
+
+@dataclass(frozen=True)
+class TaskScores:
+    """Scores of a column, or differences of two columns, for the cases of one task.
+
+    Attributes:
+        values: one row for each case, indexed by (cohort, case), and one column for each seed; NaN where there is none.
+        folds: the fold that validates each case, in the same order.
+    """
+
+    values: pd.DataFrame
+    folds: "pd.Series[int]"
+
+    @cached_property
+    def by_case(self) -> "pd.Series[float]":
+        """Mean of each case over the seeds that have a value."""
+        return self.values.mean(axis=1)
+
+    @cached_property
+    def complete(self) -> "pd.Series[float]":
+        """Mean of each case over seeds; NaN unless every seed has a value."""
+        return self.values.mean(axis=1, skipna=False)
+
+    @cached_property
+    def by_fold(self) -> dict[int, npt.NDArray[np.float64]]:
+        """The values (S, n_f) of each fold; only cases that every seed has a value for."""
+        values, folds = self.values.to_numpy(dtype=np.float64), self.folds.to_numpy()
+        complete = np.isfinite(values).all(axis=1)
+        return {int(fold): values[complete & (folds == fold)].T for fold in np.unique(folds[complete])}
+
+
+def by_patient(tasks: Sequence["pd.Series[float]"]) -> "pd.Series[float]":
+    """Mean of each patient over the tasks that have a value; NaN if none has."""
+    return pd.concat(list(tasks)).groupby(level=[0, 1]).mean()
+
+
+def seed_means(tasks: Sequence[TaskScores]) -> "pd.Series[float]":
+    """For each seed the mean over tasks of the means over cases; NaN if a task has no value."""
+    return pd.concat([task.values.mean() for task in tasks], axis=1).mean(axis=1, skipna=False)
+
+
+def cell_numbers(tasks: Sequence[TaskScores] | None, score: Score) -> dict[str, object]:
+    """The number of a cell, how much it is based on, and its interval, in the unit of the table.
+
+    Args:
+        tasks: scores of each task of the row under the seeds that count; None if there are none.
+        score: the score.
+    """
+    if tasks is None:
+        return {"value": NAN, "n": 0, "n_values": 0, "n_seeds": 0, "sd_seeds": NAN, "ci_low": NAN, "ci_high": NAN}
+    means = score.factor * seed_means(tasks)
+    found = interval(tasks)
+    return {
+        "value": float(means.mean()),
+        "n": int(by_patient([task.by_case for task in tasks]).count()),
+        "n_values": sum(int(task.by_case.count()) for task in tasks),
+        "n_seeds": len(means),
+        "sd_seeds": float(means.std(ddof=1)),
+        "ci_low": score.factor * found.low,
+        "ci_high": score.factor * found.high,
+    }
+
+
+def differences(ours: Sequence[TaskScores], other: Sequence[TaskScores], score: Score) -> list[TaskScores] | None:
+    """Differences of two columns, ours - other, for each task, under the seeds that both have; None if there are none.
+
+    A score that counts by its absolute value (a bias) is first multiplied by the sign of its column's mean, so that
+    the mean of the differences is that of the absolute means.
+    """
+    common = [seed for seed in ours[0].values.columns if seed in other[0].values.columns]
+    if not common:
+        return None
+    first, second = (_oriented(column, common, score) for column in (ours, other))
+    return [
+        _difference(one, two, mine.folds, others.folds)
+        for one, two, mine, others in zip(first, second, ours, other, strict=True)
+    ]
+
+
+def _difference(
+    ours: pd.DataFrame, other: pd.DataFrame, folds: "pd.Series[int]", other_folds: "pd.Series[int]"
+) -> TaskScores:
+    if ours.index.equals(other.index):
+        return TaskScores(ours - other, folds)
+    values = ours - other  # also for cases that only one of them has
+    return TaskScores(values, folds.combine_first(other_folds).astype(int).reindex(values.index))
+
+
+def _oriented(tasks: Sequence[TaskScores], seeds: Sequence[object], score: Score) -> list[pd.DataFrame]:
+    """Values under some seeds; those of a score that counts by its absolute value so that their mean is positive."""
+    means = seed_means(tasks)
+    sign = -1.0 if score.absolute and means[means.index.isin(seeds)].mean() < 0 else 1.0
+    return [sign * task.values[list(seeds)] for task in tasks]
+
+
+def comparison_numbers(tasks: Sequence[TaskScores], score: Score, inference: Inference) -> dict[str, object]:
+    """The test over cases and the intervals of a difference, in the unit of the table.
+
+    Args:
+        tasks: the differences of each task of the row (`differences`).
+        score: the score; it says which side is better.
+        inference: the test.
+    """
+    complete = [task.complete for task in tasks]
+    patients = by_patient(complete).to_numpy()
+    options = {"test": inference.test, "zero_method": inference.zero_method}
+    result = compare(patients, np.zeros_like(patients), higher_is_better=not score.lower_is_better, **options)  # type: ignore[arg-type]
+    over_tasks = float(np.mean([item.mean() for item in complete]))
+    n_pairs = sum(int(item.count()) for item in complete)
+    return UNTESTED | {
+        "p_value": result.p_value,
+        "least_p_value": least_p_value(patients, **options),  # type: ignore[arg-type]
+        "mean_difference": score.factor * result.mean_difference,
+        "mean_difference_tasks": score.factor * over_tasks,
+        "effect_size": result.effect_size,
+        "n_pairs": result.n,
+        "n_value_pairs": n_pairs,
+        "n_dropped": sum(map(len, complete)) - n_pairs,
+        "test_better": result.better and result.mean_difference * over_tasks > 0,
+        "n_seeds_compared": tasks[0].values.shape[1],
+        **_intervals(tasks, score),
+    }
+
+
+def _intervals(tasks: Sequence[TaskScores], score: Score) -> dict[str, object]:
+    """The intervals of a difference; empty if a task has no case that every seed has a value for."""
+    folds = [list(task.by_fold.values()) for task in tasks]
+    if not all(folds):
+        return {}
+    found = interval(tasks)
+    n_seeds = tasks[0].values.shape[1]
+    of_seeds = np.mean([np.concatenate(of_task, axis=1).mean(axis=1) for of_task in folds], axis=0)
+    values: dict[str, object] = {
+        "sign_agreement": float(np.mean(np.sign(of_seeds) == np.sign(found.mean))),
+        "diff_ci_low": score.factor * found.low,
+        "diff_ci_high": score.factor * found.high,
+        "diff_better": found.high < 0 if score.lower_is_better else found.low > 0,
+        "largest_fold": max(map(largest_fold, folds)),
+    }
+    if len(tasks) > 1 or n_seeds < 2 or min(table.shape[1] for table in folds[0]) < 2:
+        return values
+    same, shares = same_splits_interval(folds[0])
+    return values | {
+        "diff_same_splits_low": score.factor * same.low,
+        "diff_same_splits_high": score.factor * same.high,
+        **{f"share_{name}": value for name, value in vars(shares).items()},
+        "narrowed_by": narrowed(shares, n_seeds, MORE_SEEDS),
+    }
+
+
+def interval(tasks: Sequence[TaskScores]) -> Interval:
+    """The interval of a row's mean with folds as clusters; tasks of one cohort share their folds.
+
+    Its ends are NaN if a task has no case that every seed has a value for, or a cohort has too few folds.
+    """
+    tables = [task.by_fold for task in tasks]
+    if not all(tables):
+        return Interval(NAN, NAN, NAN, NAN, NAN)
+    if len(tables) == 1:
+        return fold_interval(list(tables[0].values()))
+    cohorts: dict[str, list[dict[int, npt.NDArray[np.float64]]]] = {}
+    for task, table in zip(tasks, tables, strict=True):
+        cohorts.setdefault(str(task.values.index[0][0]), []).append(table)
+    none = np.empty((1, 0))
+    return task_interval(
+        [
+            [[table.get(fold, none) for fold in sorted(set().union(*of_cohort))] for table in of_cohort]
+            for of_cohort in cohorts.values()
+        ]
+    )
