@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from dmseg.runs.sources import prepare_tasks
+from dmseg.stats.paired import least_p_value
 from dmseg.tables.columns import SCORES
 from dmseg.tables.inference import Inference, TaskScores, comparison_numbers, differences
 from dmseg.tables.numbers import TableData, comparison_cells
@@ -337,6 +338,11 @@ def test_other_tests_over_cases():
         found = comparison_numbers(scores_of(values), SCORES["dice"], Inference(zero_method=method))
         assert found["p_value"] == pytest.approx(stats.wilcoxon(values, zero_method=method).pvalue)
         assert found["least_p_value"] == pytest.approx(stats.wilcoxon(abs(values), zero_method=method).pvalue)
+    many = np.concatenate([np.zeros(54), [0.1, 0.2, 0.3, 0.4, 0.5, -0.6]])  # too many for an exact p-value
+    least = {method: least_p_value(many, zero_method=method) for method in ("wilcox", "pratt", "zsplit")}
+    for method, found in least.items():
+        assert found == pytest.approx(stats.wilcoxon(abs(many), zero_method=method).pvalue)
+    assert len(set(least.values())) == 3
     found = comparison_numbers(scores_of(values), SCORES["dice"], Inference("permutation"))
     sums = [abs(np.dot(signs, values)) for signs in itertools.product((-1, 1), repeat=len(values))]
     assert found["p_value"] == pytest.approx(np.mean(np.array(sums) >= abs(values.sum()) - 1e-12))
