@@ -147,8 +147,8 @@ def test_evaluations_have_ids_of_their_own():
     assert every == evaluation("evaluate.metrics=[lesion_f1,nsd,hd95]")
     assert len({base, every, *(evaluation(f"evaluate.metrics=[{name}]") for name in ("nsd", "hd95", "lesion_f1"))}) == 5
     for name, counts in {"nsd": (True, True), "hd95": (False, True), "lesion_f1": (False, False)}.items():
-        asked = [evaluation(f"evaluate.metrics=[{name}]", *more) for more in
-                 ((), ("evaluate.tolerance=3",), ("evaluate.spacing=[1,1]",), ("evaluate.spacing=[1.0,1.0]",))]  # fmt: skip
+        changes = ((), ("evaluate.tolerance=3",), ("evaluate.spacing=[1,1]",), ("evaluate.spacing=[1.0,1.0]",))
+        asked = [evaluation(f"evaluate.metrics=[{name}]", *change) for change in changes]
         assert (asked[1] != asked[0], asked[2] != asked[0]) == counts
         assert asked[2] == asked[3]
     assert evaluation("evaluate.reference._target_=dmseg.labels.fusion.weighted") != base
