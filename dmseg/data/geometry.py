@@ -48,9 +48,10 @@ def find_geometry(prepared: PreparedTask, metrics: Sequence[str], stated: Sequen
     several = any(case.n_slices > 1 for case in prepared.cases)
     slice_wise = in_mm == needing and stated is not None and len(stated) == 2
     if several and not prepared.has_geometry and not slice_wise:
+        stating = "; or set evaluate.spacing=[row,column] to score slice by slice" if in_mm == needing else ""
         raise UserError(
             f"evaluate.metrics names {needing[0]}, but the store {prepared.folder} was prepared by an earlier version, "
-            f"without the position of its slices; {AGAIN}"
+            f"without the position of its slices; {AGAIN}{stating}"
         )
     volumes = several and all(case.contiguous for case in prepared.cases)
     return Geometry(volumes, _spacing(prepared, in_mm[0], stated, volumes) if in_mm else None)

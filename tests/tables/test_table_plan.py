@@ -161,6 +161,20 @@ def test_runs_that_tables_score_differently_come_again_after_all_others(small_ru
     assert evaluation_passes([]) == []
 
 
+def test_metrics_of_masks_need_another_evaluation_but_no_other_run(small_run):
+    spec = read_spec("2")
+    asked = dataclasses.replace(
+        spec, blocks=tuple(dataclasses.replace(block, metrics=("dice", "nsd")) for block in spec.blocks)
+    )
+    with pytest.raises(UserError, match="names nsd, which is in mm, but the spacing of 12 of 12 cases is unknown"):
+        TablePlanner(small_run, [asked]).plan()
+    stated = [*small_run, "evaluate.spacing=[1,1]"]
+    plain, more = (TablePlanner(stated, [item]).plan()[0].runs for item in (spec, asked))
+    assert [run.run_id for run in plain] == [run.run_id for run in more]
+    assert not {run.evaluation_id for run in plain} & {run.evaluation_id for run in more}
+    assert {tuple(run.settings.evaluate.metrics) for run in more} == {("nsd",)}
+
+
 def test_status_and_estimate(small_run):
     runs = TablePlanner(small_run, [read_spec("2")]).plan()[0].runs
     store = RunStore(runs[0].results)

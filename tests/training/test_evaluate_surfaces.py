@@ -149,8 +149,9 @@ def test_a_store_of_an_earlier_version_is_prepared_once_more(tmp_path, prepared)
     assert old.digest == digest
     assert scored(old, []).equals(scored(prepared, []))
     for metric in METRICS:
-        with pytest.raises(UserError, match=r"earlier version.*run 'dmseg prepare'"):
+        with pytest.raises(UserError, match=r"earlier version.*run 'dmseg prepare'") as caught:
             scored(old, [metric])
+        assert ("evaluate.spacing" in str(caught.value)) == (metric != "lesion_f1")
     assert scored(old, ["nsd"], spacing=[1.0, 1.0])["nsd"].notna().all()
     assert not prepare(*again)  # a training does not read the raw data again
     assert prepare(*again, complete=True)
