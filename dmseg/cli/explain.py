@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dmseg.cli.commands import set_up_logging
 from dmseg.cli.tables import split_tables
 from dmseg.config.choices import PARTS, written
-from dmseg.tables.explain import Explained, ExplainedTable, explain_tables
+from dmseg.tables.open_choices import Explained, ExplainedTable, explain_tables
 from dmseg.text import printable
 
 WIDTH = 80

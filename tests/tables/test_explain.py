@@ -6,7 +6,7 @@ from dmseg.cli.main import main
 from dmseg.config.compose import compose_settings
 from dmseg.data.folds import Split
 from dmseg.runs.identity import run_identity
-from dmseg.tables.explain import explain_tables
+from dmseg.tables.open_choices import explain_tables
 from dmseg.tables.spec import read_spec
 
 
