@@ -8,8 +8,10 @@ from functools import partial
 import torch
 from torch import nn
 
+from dmseg.data.labels import fuse_cases, select_cases
 from dmseg.data.prepared import PreparedTask
 from dmseg.errors import UserError
+from dmseg.labels.fusion import named_raters
 from dmseg.runs.plan import PlannedRun
 from dmseg.training.evaluate import evaluate
 from dmseg.training.random_streams import stream
@@ -28,9 +30,11 @@ def check_scoring(run: PlannedRun, network: nn.Module, prepared: PreparedTask, d
         device: where the network is.
 
     Raises:
-        UserError: if an option of the evaluation or of the method is invalid.
+        UserError: if an option of the evaluation or of the method is invalid, or a case has no reference.
     """
     settings = run.settings
+    if named_raters(run.reference) is not None:  # a case may lack the rater
+        fuse_cases(prepared, select_cases(prepared, run.split.validation), run.reference)
     one = copy.copy(prepared)
     one.cases = [replace(case, n_slices=1) for case in prepared.cases if case.case == run.split.validation[0]]
     ids = [case.case for case in one.cases]

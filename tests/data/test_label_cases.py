@@ -2,6 +2,7 @@
 
 import logging
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from dmseg.data.labels import fuse_cases
 from dmseg.data.prepared import PreparedCase
 from dmseg.errors import UserError
 from dmseg.labels.fusion import declared_votes, majority, one_rater, rater_weights, staple
+from dmseg.runs.preflight import check_scoring
 from dmseg.training.random_streams import stream
 
 CPU = torch.device("cpu")
@@ -74,6 +76,20 @@ def test_a_reference_for_scoring_must_exist_for_every_case():
     assert len(fuse_cases(store, store.cases[::2], partial(one_rater, rater="B"))) == 2
     with pytest.raises(UserError, match="case b has no label: rater B did not annotate it"):
         fuse_cases(store, store.cases, partial(one_rater, rater="B"))
+
+
+def test_a_missing_reference_is_found_before_the_first_step():
+    store = Store()
+    lacking, whole = (
+        SimpleNamespace(
+            settings=None, reference=partial(one_rater, rater="B"), split=SimpleNamespace(validation=validation)
+        )
+        for validation in (("a", "b"), ("a", "c"))
+    )
+    with pytest.raises(UserError, match="case b has no label: rater B did not annotate it"):
+        check_scoring(lacking, torch.nn.Identity(), store, CPU)
+    with pytest.raises(UserError, match="no attribute 'method'"):  # these have a reference, so scoring is tried next
+        check_scoring(whole, torch.nn.Identity(), store, CPU)
 
 
 def batches(fusion, interpolation, smoothing=None, crop=1.0, ids=("a", "b", "c"), monkeypatch=None, views=None):
