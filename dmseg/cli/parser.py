@@ -12,7 +12,7 @@ import click
 from click.shell_completion import shell_complete
 
 from dmseg import __version__
-from dmseg.cli.argv import checked
+from dmseg.cli.argv import checked, take_quiet
 from dmseg.cli.description import MULTIRUN, Command
 from dmseg.cli.extensions import use_extensions
 from dmseg.cli.registry import CLOSING, COMMANDS, COMPLETION, EXAMPLES, HELP_EXAMPLES, OTHER_KEYS, STATUS, SUMMARY
@@ -92,7 +92,7 @@ class _Root(click.Group):
                 advice = f"did you mean '{near[0]}'?" if near else "options of a command follow its name"
                 raise UserError(f"there is no option 'dmseg {args[0]}'; {advice}")
             if args[0] in COMMANDS:
-                args = [args[0], *checked(args[0], use_extensions(args[0], args[1:]))]
+                args = [args[0], *checked(args[0], use_extensions(args[0], take_quiet(args[0], args[1:])))]
         return super().parse_args(ctx, args)
 
     def resolve_command(

@@ -12,6 +12,7 @@ from dmseg.cli.keys import (
     MODEL_SECTION,
     PLUGINS,
     PREPARED,
+    QUIET,
     RAW_DATA,
     RESULTS,
     SWEEP_SECTION,
@@ -51,7 +52,7 @@ COMMANDS = {
                 ),
             ),
             FOLDS_SECTION,
-            Section("Work", (Key("workers", "N", "cases prepared at the same time", "1"), PLUGINS)),
+            Section("Work", (Key("workers", "N", "cases prepared at the same time", "1"), QUIET, PLUGINS)),
         ),
         (
             ("dmseg prepare data=lidc data.root=lidc workers=4", "prepare LIDC from the folder lidc"),
@@ -118,7 +119,7 @@ COMMANDS = {
             TABLE_DATA_SECTION,
             TABLE_STUDY_SECTION,
             TESTS_SECTION,
-            Section("Files", (WORKERS, RESULTS, PLUGINS)),
+            Section("Files", (WORKERS, RESULTS, QUIET, PLUGINS)),
         ),
         (
             ("dmseg table table=2 data=phantom profile=demo", "Table 2 as far as it is done"),
@@ -175,7 +176,7 @@ COMMANDS = {
             TABLES_SECTION,
             TABLE_DATA_SECTION,
             TABLE_STUDY_SECTION,
-            Section("Files", (RESULTS, PLUGINS)),
+            Section("Files", (RESULTS, QUIET, PLUGINS)),
         ),
         (
             ("dmseg export-results tables=2 data=phantom profile=demo to=export", "the runs of Table 2"),
@@ -192,6 +193,7 @@ COMMANDS = {
                 (
                     Key("from", "FOLDER", "the export"),
                     Key("paths.results", "FOLDER", "the results folder"),
+                    QUIET,
                 ),
             ),
         ),
