@@ -34,7 +34,7 @@ def checked(command: str, argv: Sequence[str]) -> list[str]:
     Raises:
         UserError: if an argument is an unknown option, or sets a key of Hydra's own.
     """
-    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+    for word, following in zip(argv, [*argv[1:], ""], strict=False):
         if word.startswith("-"):
             _check_flag(command, word, following)
         if word.startswith("name=") and command in ("train", "cv") and not set(MULTIRUN) & set(argv):

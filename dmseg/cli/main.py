@@ -51,11 +51,13 @@ def _leave(status: int) -> NoReturn:
 
 
 def _main(argv: list[str]) -> int:
-    from dmseg.cli.parser import complete, parse
+    if shell := os.environ.get("_DMSEG_COMPLETE"):
+        from dmseg.cli.completion import answer
+
+        return answer(shell, os.environ)
+    from dmseg.cli.parser import parse
     from dmseg.errors import UserError
 
-    if instruction := os.environ.get("_DMSEG_COMPLETE"):
-        return complete(instruction)
     try:
         call = parse(argv)
         if call is None:

@@ -149,6 +149,36 @@ COMMANDS = {
             ("dmseg explain tables=4,8 protocol=release optim.warmup=0", "the released protocol, without its warm-up"),
         ),
     ),
+    "config": Command(
+        "Show the composed configuration.",
+        "Prints the configuration that the given keys compose, with the comments of its files and, for each value, the "
+        "file or the argument that sets it. A name without a value, such as optim or optim.lr, restricts it. It reads "
+        "no data and writes nothing.",
+        "dmseg.cli.show_config:show_config",
+        (
+            Section("What to print", (Key("KEY", "", "a key or a group of keys, by its dotted name"),)),
+            DATA_SECTION,
+            MODEL_SECTION,
+            Section("Files", (PLUGINS,)),
+        ),
+        (
+            ("dmseg config data=lidc labels=uniform", "everything that a training would use"),
+            ("dmseg config optim protocol=release", "the optimiser of the released code"),
+        ),
+    ),
+    "completion": Command(
+        "Print the script that completes dmseg in a shell.",
+        "Prints the script for bash, zsh or fish. The shell then completes commands, keys, files of config groups, "
+        "tasks of the chosen data set, values and ids of runs.",
+        "dmseg.cli.completion:print_script",
+        (Section("Shell", (Key("SHELL", "", "bash, zsh or fish"),)),),
+        (
+            ("dmseg completion bash >> ~/.bashrc", "in bash, for every new shell"),
+            ("dmseg completion zsh >> ~/.zshrc", "in zsh"),
+            ("dmseg completion fish > ~/.config/fish/completions/dmseg.fish", "in fish"),
+        ),
+        composes=False,
+    ),
     "data": Command(
         "Show or verify data sets: data status, data verify.",
         "Shows which data sets are there, or verifies prepared stores.",
@@ -240,7 +270,7 @@ CLOSING = (
 )
 """What the help of ``dmseg`` says about keys and signals."""
 
-COMPLETION = 'eval "$(_DMSEG_COMPLETE=bash_source dmseg)"'
+COMPLETION = 'eval "$(dmseg completion bash)"'
 """The command that turns completion on in bash."""
 
 OTHER_KEYS = "All other keys of the configuration can be set in the same way; configs/config.yaml lists them."

@@ -24,7 +24,8 @@ def columns(chosen: Sequence[Entry]) -> list[str]:
     names = ("id", "status", "experiment", *(f"{name}_%" for name in SCORES), "minutes", "run")
     rows = [names, *(_cells(entry) for entry in chosen)]
     widths = [max(len(row[index]) for row in rows) for index in range(len(names) - 1)]
-    return ["  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows]
+    padded = [[f"{cell:<{width}}" for cell, width in zip(row[:-1], widths, strict=True)] for row in rows]
+    return ["  ".join([*cells, row[-1]]) for cells, row in zip(padded, rows, strict=True)]
 
 
 def _cells(entry: Entry) -> tuple[str, ...]:

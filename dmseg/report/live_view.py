@@ -19,6 +19,7 @@ from dmseg.activity import showing
 from dmseg.files.names import is_id
 from dmseg.launch import Outcome
 from dmseg.report.bars import is_live
+from dmseg.runs.identity import PLAIN
 from dmseg.runs.inventory import stored_means
 from dmseg.runs.plan import PlannedRun
 from dmseg.runs.progress_file import RunState, progress_path, read_progress, remove_stale
@@ -30,6 +31,8 @@ from dmseg.text import printable
 
 LEAST_NAME = 24
 """Columns that a run's name keeps before details are left out."""
+WIDE = 160
+"""Columns of a line without a terminal."""
 MOST_READ = 64
 """Progress files read for one picture; with more runs at once, they take turns."""
 QUEUED_ROWS = 5
@@ -72,6 +75,8 @@ class LiveView:
             else nullcontext()
         )
         with showing(None), live:
+            if len(self._names) > 1 and (shared := shared_parts(list(self._left.values()))):
+                self._print(Text(f"all of {shared}", "dim"))
             yield self
 
     def ended(self, outcome: Outcome) -> None:
@@ -81,12 +86,12 @@ class LiveView:
         self._left.pop(run.run_id, None)
         self._running.pop(run.run_id, None)
         self._counts[word] += 1
-        seconds = math.nan if began is None else self._clock() - began
-        if outcome.kind == "done":
-            if began is not None:
-                self._measured.append((run, seconds))
-            shown = [*_scores(run), *([] if began is None else [duration(seconds)])]
-            self._print(self._row(self._console.width, "done", run.run_id, [*shown]))
+        if outcome.kind != "done":
+            return
+        if began is not None:
+            self._measured.append((run, self._clock() - began))
+        width = max(self._console.width, 0 if is_live(self._console) else WIDE)
+        self._print(self._row(width, "done", run.run_id, _result(run)))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The lines of the moment."""
@@ -215,6 +220,12 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes % 60:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
+def shared_parts(runs: Sequence[PlannedRun]) -> str:
+    """What all runs have in common, and their names thus leave out."""
+    parts = zip(*map(_parts, runs), strict=True)
+    return printable(" ".join(items[0] for items in parts if items[0] and len(set(items)) == 1))
+
+
 def short_names(runs: Sequence[PlannedRun]) -> dict[str, str]:
     """Names of runs, of the parts in which they differ; the fold is always there, and an id where names are equal."""
     parts = {run.run_id: _parts(run) for run in runs}
@@ -235,7 +246,7 @@ def _parts(run: PlannedRun) -> tuple[str, ...]:
     return (
         settings.data.name,
         run.task.name,
-        settings.method.name,
+        "" if settings.method.target == PLAIN else settings.method.name,
         f"{'' if 'labels' in unused else settings.labels.name}{taught}",
         settings.model.name,
         "" if "loss" in unused else settings.loss.name,
@@ -258,11 +269,12 @@ def _cut(text: Text, width: int) -> Text:
     return text
 
 
-def _scores(run: PlannedRun) -> list[str]:
-    """The mean Dice of a run that is done."""
+def _result(run: PlannedRun) -> list[str]:
+    """The mean Dice of a run that is done, and the time that it took."""
     store = RunStore(run.results)
     try:
         mean = stored_means(store.evaluation_folder(run.run_id, run.evaluation_id)).get("dice", math.nan)
+        seconds = float(store.read_json(run.run_id, "manifest.json")["seconds"])
     except (DamagedError, OSError):
         return []
-    return [f"dice {100 * mean:.2f} %"] if not math.isnan(mean) else ["dice undefined"]
+    return ["dice undefined" if math.isnan(mean) else f"dice {100 * mean:.2f} %", f"{duration(seconds):>6}"]

@@ -55,7 +55,7 @@ class Entry:
 
 
 def entries(stores: Iterable[RunStore]) -> list[Entry]:
-    """All runs of some stores by experiment: finished runs by data, task, labels, network, seed and fold, then others."""
+    """All runs of some stores: finished runs by data, task, labels, network, experiment, seed and fold, then others."""
     return sorted((entry for store in stores for entry in _entries(store)), key=_order)
 
 

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ SECONDS = 1.0
 """Least time between two writes."""
 LARGEST = 4096
 """Bytes that are read at most; our own files have a few hundred."""
+LARGEST_NUMBER = 1e12
+"""Larger numbers are not ours, and would not fit a line."""
 
 
 @dataclass(frozen=True)
@@ -78,18 +80,18 @@ def read_progress(path: Path) -> RunState | None:
     """Reads a progress file; None if there is none, or it is not one of ours."""
     try:
         node = json.loads(read_regular(path, LARGEST))
-        known = {name: node[name] for name in RunState.__dataclass_fields__}
+        known: dict[str, Any] = {field.name: node[field.name] for field in fields(RunState)}
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
-    texts = [known.pop("title"), known.pop("stage")]
-    loss, speed = (known.pop(name) for name in ("loss", "speed"))
-    if not all(isinstance(item, str) for item in texts) or not all(type(item) is int for item in known.values()):
-        return None
-    if not all(item is None or (isinstance(item, float) and math.isfinite(item)) for item in (loss, speed)):
-        return None
-    numbers = (math.nan if item is None else item for item in (loss, speed))
-    loss, speed = numbers
-    return RunState(*map(printable, texts), loss=loss, speed=speed, **known)
+    for field in fields(RunState):
+        value = known[field.name]
+        if field.type is float and value is None:
+            known[field.name] = math.nan
+        elif type(value) is not field.type or (field.type is not str and not 0 <= abs(value) < LARGEST_NUMBER):
+            return None
+        elif field.type is str:
+            known[field.name] = printable(value)
+    return RunState(**known)
 
 
 def remove_stale(results: Path) -> None:
