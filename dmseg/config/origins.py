@@ -65,6 +65,7 @@ def find_origins(overrides: Sequence[str]) -> Origins:
     for key in _leaves(plain):
         if any(key == name or key.startswith(f"{name}.") for name in set_here if name not in _groups()):
             sources[key] = COMMAND_LINE
+    sources |= dict.fromkeys((name for name in set_here if name in sources and name not in _groups()), COMMAND_LINE)
     for group in _groups() & set(set_here):
         if group in sources:
             sources[group] += f", chosen on the {COMMAND_LINE}"
@@ -90,7 +91,7 @@ def _shown(path: Path) -> str:
 def _with_reference(config: DictConfig, key: str, sources: Mapping[str, str]) -> str:
     """The source of a value; of one that refers to another key, also the reference and where that comes from."""
     if found := _TEACHER.match(key):
-        named = OmegaConf.to_container(config.distill.teacher, resolve=True)[found[1]]  # type: ignore[index,call-overload]
+        named = OmegaConf.to_container(config.distill.teacher, resolve=True)[found[1]]  # type: ignore[index]
         return f"{_shown(config_file(found[1], str(named)))}, chosen by {sources.get(found[0], COMMAND_LINE)}"
     source = sources.get(key, "")
     parent, _, name = key.rpartition(".")
