@@ -35,6 +35,13 @@ INTRO = """\
 Every key can be set on the command line: `key=value` sets a single key (`optim.lr=0.003`), and `group=name` chooses
 one of the files of a group (`labels=uniform`). A value such as `${data.epochs}` refers to another key. See
 [Sweeps](../how-to/sweeps.md) for keys with several values.
+
+`dmseg config` prints the configuration that some keys compose, and for each value the file or argument that sets it:
+
+```bash
+dmseg config optim protocol=release
+dmseg config train.epochs data=lits
+```
 """
 
 

@@ -47,7 +47,8 @@ def print_groups(chosen: Sequence[Entry], console: Console) -> None:
         if experiment[1] is None:
             _print_others(runs, console)
             continue
-        console.print(Text.assemble((_shared_title(runs[0]), "bold"), (f"  {experiment[1]}", "dim")))
+        loss = printable(runs[0].fields.get("loss", ""))
+        console.print(Text.assemble((_shared_title(runs[0]), "bold"), (f"  {loss}  {experiment[1]}", "dim")))
         table = Table("fold", "seed", "id", *(f"{name} %" for name in SCORES), "minutes", box=None, pad_edge=False)
         for entry in runs:
             fields = [entry.fields["fold"], entry.fields["seed"], entry.run_id]

@@ -53,13 +53,12 @@ def find_origins(overrides: Sequence[str]) -> Origins:
         for item in listed.defaults:
             if item.package is not None and item.package.partition(".")[0] == "hydra":
                 continue
-            loaded = loader.repository.load_config(item.config_path)  # type: ignore[attr-defined]
-            path = Path(loaded.path.removeprefix("file://")) / f"{item.config_path}.yaml"
+            path = _file(str(item.config_path))
             prefix = f"{item.package}." if item.package else ""
             shown = _shown(path)
             if item.package:
                 sources[item.package] = shown
-            sources |= {f"{prefix}{key}": shown for key in _leaves(OmegaConf.to_container(loaded.config))}
+            sources |= {f"{prefix}{key}": shown for key in _leaves(_content(path))}
             comments |= {f"{prefix}{line.key}": line.comment for line in lines(path) if line.comment}
     set_here = [_key(parse_override(item)) for item in overrides]
     for key in _leaves(plain):
@@ -72,6 +71,17 @@ def find_origins(overrides: Sequence[str]) -> Origins:
     return Origins(
         plain, {key: _with_reference(config, key, sources) for key in (*_leaves(plain), *_groups())}, comments
     )
+
+
+def _file(name: str) -> Path:
+    """The file of dmseg or of the config dir that Hydra calls by this name, such as ``labels/uniform``."""
+    group, _, option = name.rpartition("/")
+    return config_file(group, option) if group else resource("configs") / f"{name}.yaml"
+
+
+def _content(path: Path) -> dict[str, Any]:
+    node: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(path)) or {}  # type: ignore[assignment]
+    return {key: value for key, value in node.items() if key != "defaults"}
 
 
 def _key(override: Any) -> str:  # noqa: ANN401

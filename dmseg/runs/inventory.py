@@ -26,7 +26,7 @@ ASIDE = re.compile(r"[0-9a-f]{16}-[0-9]+")
 """Names of runs that were set aside."""
 STATUSES = ("done", "damaged", "running", "failed")
 """States of a run, in the order of lists."""
-FIELDS = ("status", "data", "task", "labels", "model", "fold", "seed", "experiment")
+FIELDS = ("status", "data", "task", "labels", "model", "loss", "method", "fold", "seed", "experiment")
 """Fields that runs can be selected by, in addition to their ids."""
 
 
@@ -61,7 +61,7 @@ def entries(stores: Iterable[RunStore]) -> list[Entry]:
 
 def _order(entry: Entry) -> tuple[object, ...]:
     numbers = [int(entry.fields.get(name, "0")) for name in ("seed", "fold")]
-    names = [entry.fields.get(name, "") for name in ("data", "task", "labels", "model", "experiment")]
+    names = [entry.fields.get(name, "") for name in ("data", "task", "labels", "model", "loss", "method", "experiment")]
     known = entry.status == "done"
     return (not known, *names, str(entry.store.results), *numbers, *(() if known else (STATUSES.index(entry.status),)))
 
@@ -110,6 +110,8 @@ def _sound(store: RunStore, run_id: str) -> Entry:
         "task": settings["task"],
         "labels": settings["labels"]["name"],
         "model": settings["model"]["name"],
+        "loss": _name(settings, "loss"),
+        "method": _name(settings, "method"),
         "fold": settings["fold"],
         "seed": settings["seed"],
         "experiment": manifest["experiment_id"],
@@ -124,6 +126,12 @@ def _sound(store: RunStore, run_id: str) -> Entry:
         stored_means(store.folder(run_id)),
         float(manifest["seconds"]),
     )
+
+
+def _name(settings: Mapping[str, Any], group: str) -> str:
+    """Name of the file of a group; empty where an early version did not store it."""
+    found = settings.get(group)
+    return str(found.get("name", "")) if isinstance(found, Mapping) else ""
 
 
 def stored_means(folder: Path) -> dict[str, float]:
