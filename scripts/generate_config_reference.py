@@ -3,15 +3,13 @@
 python scripts/generate_config_reference.py
 """
 
-import dataclasses
-import inspect
 import re
-import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_type_hints
 
+from dmseg.config.meanings import meanings as meanings_of
 from dmseg.config.settings import Settings
+from dmseg.config.yaml_lines import Line, base, is_global, lines
 
 REPO = Path(__file__).parents[1]
 CONFIGS = REPO / "configs"
@@ -37,73 +35,51 @@ INTRO = """\
 Every key can be set on the command line: `key=value` sets a single key (`optim.lr=0.003`), and `group=name` chooses
 one of the files of a group (`labels=uniform`). A value such as `${data.epochs}` refers to another key. See
 [Sweeps](../how-to/sweeps.md) for keys with several values.
+
+`dmseg config` prints the configuration that some keys compose, and for each value the file or argument that sets it:
+
+```bash
+dmseg config optim protocol=release
+dmseg config train.epochs data=lits
+```
 """
-
-
-class Line(NamedTuple):
-    """A key of a YAML file.
-
-    Attributes:
-        key: dotted name within the file.
-        value: the value as written; empty for a key that only holds other keys.
-        comment: the comment on its line.
-    """
-
-    key: str
-    value: str
-    comment: str
 
 
 def configuration() -> str:
     """Returns the page."""
-    general = {line.key: line.comment for line in _lines(CONFIGS / "config.yaml") if line.comment}
-    meanings = dict(_meanings(Settings)) | general
-    parts = [INTRO, "## General keys", _table(_lines(CONFIGS / "config.yaml"), "", meanings, skip=("defaults",))]
+    general = {line.key: line.comment for line in lines(CONFIGS / "config.yaml") if line.comment}
+    meanings = dict(meanings_of(Settings)) | general
+    parts = [INTRO, "## General keys", _table(lines(CONFIGS / "config.yaml"), "", meanings, skip=("defaults",))]
     for group, purpose in GROUPS.items():
         files = sorted((CONFIGS / group).glob("*.yaml"))
         default = re.search(rf"^  - {group}: (\w+)", (CONFIGS / "config.yaml").read_text(), re.MULTILINE)
         names = ", ".join(f"`{path.stem}`" for path in files)
         parts += [f"## {group}", f"{purpose} Default: `{group}={default[1] if default else 'null'}`. Choices: {names}."]
-        shared = {line.key: line.comment for path in files for line in _lines(path) if line.comment}
+        shared = {line.key: line.comment for path in files for line in lines(path) if line.comment}
         for path in files:
-            is_global = "@package _global_" in path.read_text(encoding="utf-8")
-            prefix = "" if is_global else f"{group}."
-            known = meanings if is_global else {f"{prefix}{key}": text for key, text in shared.items()} | meanings
+            overall = is_global(path)
+            prefix = "" if overall else f"{group}."
+            known = meanings if overall else {f"{prefix}{key}": text for key, text in shared.items()} | meanings
             parts += [
                 f"### {group}={path.stem}",
                 _header(path),
-                _table(_lines(path), prefix, known, skip=("defaults",)),
+                _table(lines(path), prefix, known, skip=("defaults",)),
             ]
     parts += ["## table", "`table=NAME` chooses a table; its file cannot be overridden.", _tables()]
     return "\n\n".join(part.rstrip() for part in parts if part) + "\n"
 
 
-def _lines(path: Path) -> Iterator[Line]:
-    """The keys of a YAML file in their order; items of block lists are passed over."""
-    parents: list[tuple[int, str]] = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        found = re.match(r"( *)([\w-]+):(.*)", text)
-        if found is None:
-            continue
-        indent, name = len(found[1]), found[2]
-        parents = [(depth, key) for depth, key in parents if depth < indent]
-        value, _, comment = f"{found[3]} ".partition(" # ")
-        yield Line(".".join([*(key for _, key in parents), name]), value.strip(), comment.strip())
-        parents.append((indent, name))
-
-
 def _header(path: Path) -> str:
     """The comment at the top of a file as one paragraph."""
-    lines = []
+    found = []
     for text in path.read_text(encoding="utf-8").splitlines():
         if not text.startswith("#"):
             break
         if "@package" not in text:
-            lines.append(text.removeprefix("#").strip())
-    base = re.search(r"^defaults:\n  - (\w+)\n  - _self_", path.read_text(encoding="utf-8"), re.MULTILINE)
-    if base:
-        lines.append(f"All other keys are those of `{path.parent.name}={base[1]}`.")
-    return " ".join(lines)
+            found.append(text.removeprefix("#").strip())
+    if first := base(path):
+        found.append(f"All other keys are those of `{path.parent.name}={first}`.")
+    return " ".join(found)
 
 
 def _table(lines: Iterator[Line], prefix: str, meanings: Mapping[str, str], skip: tuple[str, ...]) -> str:
@@ -123,34 +99,13 @@ def _tables() -> str:
     """The tables by name and title."""
     rows = []
     for path in sorted((CONFIGS / "table").glob("*.yaml")):
-        title = next(line.value for line in _lines(path) if line.key == "title")
+        title = next(line.value for line in lines(path) if line.key == "title")
         rows.append(f"| `table={path.stem}` | {_cell(title)} |")
     return "\n".join(["| | title |", "| --- | --- |", *rows])
 
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
-
-
-def _meanings(settings: type, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """What the docstrings say of each setting, by dotted key."""
-    described = _attributes(inspect.getdoc(settings) or "")
-    hints: Mapping[str, Any] = get_type_hints(settings)
-    for field in dataclasses.fields(settings):
-        name = "_target_" if field.name == "target" else field.name
-        if field.name in described:
-            yield f"{prefix}{name}", described[field.name]
-        for kind in (hints[field.name], *get_args(hints[field.name])):
-            if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-                yield from _meanings(kind, f"{prefix}{name}.")
-
-
-def _attributes(docstring: str) -> dict[str, str]:
-    """The section ``Attributes`` of a Google docstring."""
-    _, _, section = docstring.partition("Attributes:\n")
-    items = re.split(r"^(\w+): ", textwrap.dedent(section), flags=re.MULTILINE)
-    texts = (" ".join(text.split()).rstrip(".").replace("``", "`") for text in items[2::2])
-    return dict(zip(items[1::2], texts, strict=True))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def command_line() -> str:
         *table(("exit status", "meaning"), STATUS),
         CLOSING,
         "",
-        "Completion of commands and options in bash (with `zsh_source` and `fish_source` in zsh and fish):",
+        "Completion in bash (for zsh and fish see [`completion`](#dmseg-completion)):",
         "",
         "```text",
         COMPLETION,

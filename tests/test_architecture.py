@@ -9,7 +9,7 @@ import dmseg
 
 ROOT = Path(dmseg.__file__).parent
 ROOMS = (
-    ("errors", "revision", "text", "limits"),
+    ("errors", "revision", "text", "limits", "activity"),
     ("files",),
     ("losses", "labels", "calibration", "metrics", "stats", "models"),
     ("config", "phantom"),

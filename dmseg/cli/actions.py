@@ -12,6 +12,8 @@ _FILTERS = Section(
         Key("task", "NAME,...", "runs on these tasks"),
         Key("labels", "NAME,...", "runs with these labels"),
         Key("model", "NAME,...", "runs with these networks"),
+        Key("loss", "NAME,...", "runs with these losses"),
+        Key("method", "NAME,...", "runs with these methods"),
         Key("fold", "N,...", "runs of these folds"),
         Key("seed", "N,...", "runs with these seeds"),
         Key("experiment", "ID", "all folds of one configuration"),

@@ -4,7 +4,7 @@ import ast
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from dmseg.cli import description
+from dmseg.cli import description, output
 from dmseg.cli.registry import COMMANDS
 from dmseg.config.reserved import refuse_hydra
 from dmseg.errors import UserError, cut
@@ -34,9 +34,9 @@ def checked(command: str, argv: Sequence[str]) -> list[str]:
     Raises:
         UserError: if an argument is an unknown option, or sets a key of Hydra's own.
     """
-    for word in argv:
+    for word, following in zip(argv, [*argv[1:], ""], strict=False):
         if word.startswith("-"):
-            _check_flag(command, word)
+            _check_flag(command, word, following)
         if word.startswith("name=") and command in ("train", "cv") and not set(MULTIRUN) & set(argv):
             raise UserError(f"'{word}' names the table of a sweep, and needs -m")
         if word.startswith("seeds=") and (command == "train" or set(MULTIRUN) & set(argv)):
@@ -46,7 +46,24 @@ def checked(command: str, argv: Sequence[str]) -> list[str]:
     return [from_python(word) for word in argv]
 
 
-def _check_flag(command: str, word: str) -> None:
+def take_quiet(command: str, argv: Sequence[str]) -> list[str]:
+    """Takes ``quiet=true`` or ``quiet=false`` out of the arguments and obeys it; returns the others.
+
+    Raises:
+        UserError: if it is given twice or has another value, or the command does nothing but print.
+    """
+    given = [word.partition("=")[2] for word in argv if word.startswith("quiet=")]
+    if len(given) > 1:
+        raise UserError("quiet is given twice; leave one out")
+    if given and given[0].lower() not in ("true", "false"):
+        raise UserError(f"quiet is '{cut(given[0])}', but must be true or false")
+    if given and "quiet" not in COMMANDS[command].key_names():
+        raise UserError(f"'dmseg {command}' does nothing but print; leave quiet={cut(given[0])} out")
+    output.set_quiet(given == ["true"] or given == ["True"])
+    return [word for word in argv if not word.startswith("quiet=")]
+
+
+def _check_flag(command: str, word: str, following: str) -> None:
     flag, equals, value = word.partition("=")
     if word in MULTIRUN:
         if command in ("train", "cv"):
@@ -56,15 +73,26 @@ def _check_flag(command: str, word: str) -> None:
         raise UserError(f"'{word}' is not an option of dmseg: {_HYDRA_FLAGS[flag]}")
     if equals:
         raise UserError(f"'{word}': keys have no hyphens before them; write {flag.lstrip('-')}={value}")
-    raise UserError(f"there is no option '{word}'; {_instead(command, word)}")
+    raise UserError(f"there is no option '{word}'; {_instead(command, word, following)}")
 
 
-def _instead(command: str, word: str) -> str:
-    """What to write in place of an option that does not exist."""
+def _instead(command: str, word: str, following: str) -> str:
+    """What to write in place of an option that does not exist.
+
+    Args:
+        command: name of the command.
+        word: the option.
+        following: the word after it, which may be meant as its value.
+    """
     described = COMMANDS[command]
     options = [name for option in described.options for name in option.names]
     if near := get_close_matches(word, [*options, "--help"], n=1):
         return f"did you mean '{near[0]}'?"
+    key = word.lstrip("-")
+    if key and following and not following.startswith("-") and "=" not in following:
+        known = [name for name in described.key_names() if name.rpartition(".")[2] == key.replace("-", "_")]
+        key = known[0] if len(known) == 1 else key
+        return f"settings are written key=value: write {cut(key)}={cut(following)}, see 'dmseg {command} --help'"
     near = get_close_matches(word.lstrip("-"), described.key_names(), n=1)
     example = f": {near[0]}=VALUE" if near else ""
     return f"settings are written key=value{example}, see 'dmseg {command} --help'"

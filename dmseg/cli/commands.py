@@ -3,20 +3,21 @@
 import logging
 import sys
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 
 import pandas as pd
 from rich.console import Console
 from rich.logging import RichHandler
 
+from dmseg.cli import output
 from dmseg.cli.words import take_seeds
 from dmseg.config.compose import compose_settings
 from dmseg.config.overrides import parse_override
 from dmseg.config.settings import Settings
 from dmseg.errors import UserError
 from dmseg.launch import Outcome, is_inline, launch
-from dmseg.report.progress import ManyProgress
+from dmseg.report.live_view import LiveView
 from dmseg.report.run_observers import silent, verbose
 from dmseg.runs.lease import RunLocked
 from dmseg.runs.plan import PlannedRun, distinct, plan_folds, plan_run
@@ -95,21 +96,22 @@ def run_all(runs: Sequence[PlannedRun], settings: Settings) -> int:
     several = len(runs) > 1
     if several:
         notify(f"{len(runs)} runs, {len(runs) - len(missing)} done before, {len(missing)} to do")
-    here = is_inline(settings.launcher, missing)
-    progress = ManyProgress(err, len(missing), bar=not here)
+    alone = len(missing) == 1 and is_inline(settings.launcher, missing)  # then the run shows more of itself
+    observers = verbose if alone and not output.is_quiet() else silent
+    view = nullcontext() if alone or output.is_quiet() else LiveView(err, missing).shown()
     outcomes: list[Outcome] = []
-    with progress.shown(), closing(launch(missing, settings.launcher, verbose if here else silent)) as launched:
+    with view as shown, closing(launch(missing, settings.launcher, observers)) as launched:
         for outcome in launched:
             outcomes.append(outcome)
             if outcome.kind != "stopped" or received() is None:
                 _report_failure(outcome)
-                if several:
-                    progress.advance(outcome.run.title)
+            if shown is not None:
+                shown.ended(outcome)
         if received() is not None:
             raise KeyboardInterrupt(_what_is_kept(runs, missing, outcomes))
     left = len(missing) - sum(outcome.kind == "done" for outcome in outcomes)
     if left and several:
-        notify(f"{left} of {len(missing)} runs are not done; finished runs are kept, run the same command to resume")
+        complain(f"{left} of {len(missing)} runs are not done; finished runs are kept, run the same command to resume")
     return max((outcome.status for outcome in outcomes), default=0)
 
 
@@ -151,9 +153,9 @@ def _report_failure(outcome: Outcome) -> None:
     if outcome.error is None:
         return
     what = {"stopped": "stopped", "blocked": "waits"}.get(outcome.kind, "failed")
-    notify(f"dmseg: {outcome.run.title} ({outcome.run.run_id}) {what}: {outcome.error}")
+    complain(f"dmseg: {outcome.run.title} ({outcome.run.run_id}) {what}: {outcome.error}")
     if outcome.log is not None:
-        notify(f"{outcome.tail}\nits log: {outcome.log}")
+        complain(f"{outcome.tail}\nits log: {outcome.log}")
 
 
 def _print_scores(runs: Sequence[PlannedRun]) -> None:
@@ -182,6 +184,7 @@ def set_up_logging() -> None:
     handler = RichHandler(console=err, show_time=False, show_path=False, show_level=False, markup=False)
     handler.setFormatter(_PrintableFormatter("%(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger().setLevel(logging.ERROR if output.is_quiet() else logging.INFO)
     for library in ("timm", "matplotlib", "PIL", "urllib3", "httpx", "huggingface_hub", "hydra"):
         logging.getLogger(library).setLevel(logging.ERROR)
 
@@ -193,6 +196,12 @@ class _PrintableFormatter(logging.Formatter):
 
 
 def notify(text: str) -> None:
-    """Prints a message on standard error."""
+    """Prints a message on standard error, unless the command is quiet."""
+    if not output.is_quiet():
+        complain(text)
+
+
+def complain(text: str) -> None:
+    """Prints an error on standard error."""
     err.print(printable_lines(text), markup=False)
     sys.stderr.flush()

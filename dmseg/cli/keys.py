@@ -18,6 +18,8 @@ PLUGINS = Key(
     "plugins", "[FILE.py,MODULE]", "Python code with components of your own; it is executed, so it must be trusted"
 )
 
+QUIET = Key("quiet", "BOOL", "print nothing but errors", "false")
+
 SEEDS = Key(
     "seeds", "N|[A,B]", "several seeds, 0 to N-1 or those of a list, in place of seed; scores are means over them"
 )
@@ -85,6 +87,7 @@ WHERE_SECTION = Section(
         Key("checkpoint.minutes", "MINUTES", "time between two checkpoints", "10"),
         Key("tracker", "MODE", "logging to wandb: disabled, offline or online", "disabled"),
         RESULTS,
+        QUIET,
         PLUGINS,
     ),
 )

@@ -4,7 +4,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import NoReturn
 
 from dmseg.cli import output
@@ -19,12 +19,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0 done, 1 a run failed, 2 wrong usage, 128 plus the number of the signal that stopped it.
     """
+    from dmseg.activity import showing
     from dmseg.runs.stopping import handling_signals, received, signals_held_back
 
+    activities = output.Activities()
     with handling_signals():
         output.set_up()
         try:
-            status = output.finish(_main(list(sys.argv[1:] if arguments is None else arguments)))
+            with showing(activities), closing(activities):
+                status = output.finish(_main(list(sys.argv[1:] if arguments is None else arguments)))
         except (KeyboardInterrupt, OSError) as stopped:
             if isinstance(stopped, OSError) and received() is None:
                 status = output.print_os_error(stopped)
@@ -48,14 +51,19 @@ def _leave(status: int) -> NoReturn:
 
 
 def _main(argv: list[str]) -> int:
-    from dmseg.cli.parser import complete, parse
+    if shell := os.environ.get("_DMSEG_COMPLETE"):
+        from dmseg.cli.completion import answer
+
+        return answer(shell, os.environ)
+    from dmseg.cli.parser import parse
     from dmseg.errors import UserError
 
-    if instruction := os.environ.get("_DMSEG_COMPLETE"):
-        return complete(instruction)
     try:
         call = parse(argv)
-        return 0 if call is None else _imported(call.function)(call.argv)
+        if call is None:
+            return 0
+        with output.printing():
+            return _imported(call.function)(call.argv)
     except UserError as error:
         output.print_error(str(error))
         return 2

@@ -4,7 +4,8 @@ import errno
 import io
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout, suppress
 from typing import TYPE_CHECKING, TextIO
 
 from dmseg.errors import advice
@@ -12,6 +13,8 @@ from dmseg.text import printable
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
+
+    from dmseg.report.bars import Bars
 
 OUTPUT = "standard output"
 """Takes the place of the file name in errors."""
@@ -27,6 +30,54 @@ def set_up() -> None:
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     sys.stderr = _fit(sys.stderr, _Messages)
+
+
+_quiet = False
+
+
+def set_quiet(quiet: bool) -> None:
+    """Turns off everything that a command prints except errors, or turns it on again."""
+    global _quiet
+    _quiet = quiet
+
+
+def is_quiet() -> bool:
+    """Whether only errors are printed."""
+    return _quiet
+
+
+@contextmanager
+def printing() -> Iterator[None]:
+    """Drops standard output while the block runs, if the command is quiet."""
+    if not _quiet:
+        yield
+        return
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        yield
+
+
+class Activities:
+    """Shows bars for long work of this process; rich is imported for the first one."""
+
+    def __init__(self) -> None:
+        self._bars: Bars | None = None
+
+    def __call__(self, title: str, total: int | None, unit: str) -> AbstractContextManager[Callable[[int], None]]:
+        """Shows an activity (`dmseg.activity.Display`), unless the command is quiet."""
+        if _quiet:
+            return nullcontext(lambda amount: None)
+        if self._bars is None:
+            from rich.console import Console
+
+            from dmseg.report.bars import Bars
+
+            self._bars = Bars(Console(stderr=True, highlight=False, soft_wrap=True))
+        return self._bars(title, total, unit)
+
+    def close(self) -> None:
+        """Removes all bars, so that the terminal is as it was."""
+        if self._bars is not None:
+            self._bars.close()
 
 
 def finish(status: int) -> int:

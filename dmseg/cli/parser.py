@@ -9,10 +9,9 @@ from difflib import get_close_matches
 from typing import NoReturn
 
 import click
-from click.shell_completion import shell_complete
 
 from dmseg import __version__
-from dmseg.cli.argv import checked
+from dmseg.cli.argv import checked, take_quiet
 from dmseg.cli.description import MULTIRUN, Command
 from dmseg.cli.extensions import use_extensions
 from dmseg.cli.registry import CLOSING, COMMANDS, COMPLETION, EXAMPLES, HELP_EXAMPLES, OTHER_KEYS, STATUS, SUMMARY
@@ -53,18 +52,6 @@ def parse(argv: Sequence[str]) -> Call | None:
         raise UserError(f"{error.format_message().rstrip('.')}; see 'dmseg --help'") from None
 
 
-def complete(instruction: str) -> int:
-    """Answers a shell that asks for the completion script, or for possible next words.
-
-    Args:
-        instruction: what click's scripts set, such as ``bash_source`` and ``bash_complete``.
-
-    Returns:
-        The exit status.
-    """
-    return shell_complete(build(), {}, "dmseg", "_DMSEG_COMPLETE", instruction)
-
-
 def build() -> click.Group:
     """Builds the command line for click."""
     version = _option(["--version"], "Show the version.", lambda ctx: f"dmseg {__version__}")
@@ -91,8 +78,10 @@ class _Root(click.Group):
                 near = get_close_matches(args[0], ["--version", "--help"], n=1)
                 advice = f"did you mean '{near[0]}'?" if near else "options of a command follow its name"
                 raise UserError(f"there is no option 'dmseg {args[0]}'; {advice}")
+            if "--version" in args:
+                args = ["--version"]
             if args[0] in COMMANDS:
-                args = [args[0], *checked(args[0], use_extensions(args[0], args[1:]))]
+                args = [args[0], *checked(args[0], use_extensions(args[0], take_quiet(args[0], args[1:])))]
         return super().parse_args(ctx, args)
 
     def resolve_command(
@@ -112,7 +101,7 @@ class _Root(click.Group):
         _write_list(formatter, "Exit status", STATUS)
         _write_examples(formatter, EXAMPLES)
         _write_text(formatter, CLOSING)
-        _write_text(formatter, f"Completion in bash: {COMPLETION} (in zsh zsh_source, in fish fish_source)")
+        _write_text(formatter, f"Completion in bash: {COMPLETION}; for zsh and fish see 'dmseg completion --help'")
 
 
 class _Actions(click.Group):

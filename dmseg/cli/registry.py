@@ -12,6 +12,7 @@ from dmseg.cli.keys import (
     MODEL_SECTION,
     PLUGINS,
     PREPARED,
+    QUIET,
     RAW_DATA,
     RESULTS,
     SWEEP_SECTION,
@@ -51,7 +52,7 @@ COMMANDS = {
                 ),
             ),
             FOLDS_SECTION,
-            Section("Work", (Key("workers", "N", "cases prepared at the same time", "1"), PLUGINS)),
+            Section("Work", (Key("workers", "N", "cases prepared at the same time", "1"), QUIET, PLUGINS)),
         ),
         (
             ("dmseg prepare data=lidc data.root=lidc workers=4", "prepare LIDC from the folder lidc"),
@@ -118,7 +119,7 @@ COMMANDS = {
             TABLE_DATA_SECTION,
             TABLE_STUDY_SECTION,
             TESTS_SECTION,
-            Section("Files", (WORKERS, RESULTS, PLUGINS)),
+            Section("Files", (WORKERS, RESULTS, QUIET, PLUGINS)),
         ),
         (
             ("dmseg table table=2 data=phantom profile=demo", "Table 2 as far as it is done"),
@@ -148,6 +149,36 @@ COMMANDS = {
             ("dmseg explain tables=4,8 protocol=release optim.warmup=0", "the released protocol, without its warm-up"),
         ),
     ),
+    "config": Command(
+        "Show the composed configuration.",
+        "Prints the configuration that the given keys compose, with the comments of its files and, for each value, the "
+        "file or the argument that sets it. A name without a value, such as optim or optim.lr, restricts it. It reads "
+        "no data and writes nothing.",
+        "dmseg.cli.show_config:show_config",
+        (
+            Section("What to print", (Key("KEY", "", "a key or a group of keys, by its dotted name"),)),
+            DATA_SECTION,
+            MODEL_SECTION,
+            Section("Files", (PLUGINS,)),
+        ),
+        (
+            ("dmseg config data=lidc labels=uniform", "everything that a training would use"),
+            ("dmseg config optim protocol=release", "the optimiser of the released code"),
+        ),
+    ),
+    "completion": Command(
+        "Print the script that completes dmseg in a shell.",
+        "Prints the script for bash, zsh or fish. The shell then completes commands, keys, files of config groups, "
+        "tasks of the chosen data set, values and ids of runs.",
+        "dmseg.cli.completion:print_script",
+        (Section("Shell", (Key("SHELL", "", "bash, zsh or fish"),)),),
+        (
+            ("dmseg completion bash >> ~/.bashrc", "in bash, for every new shell"),
+            ("dmseg completion zsh >> ~/.zshrc", "in zsh"),
+            ("dmseg completion fish > ~/.config/fish/completions/dmseg.fish", "in fish"),
+        ),
+        composes=False,
+    ),
     "data": Command(
         "Show or verify data sets: data status, data verify.",
         "Shows which data sets are there, or verifies prepared stores.",
@@ -175,7 +206,7 @@ COMMANDS = {
             TABLES_SECTION,
             TABLE_DATA_SECTION,
             TABLE_STUDY_SECTION,
-            Section("Files", (RESULTS, PLUGINS)),
+            Section("Files", (RESULTS, QUIET, PLUGINS)),
         ),
         (
             ("dmseg export-results tables=2 data=phantom profile=demo to=export", "the runs of Table 2"),
@@ -192,6 +223,7 @@ COMMANDS = {
                 (
                     Key("from", "FOLDER", "the export"),
                     Key("paths.results", "FOLDER", "the results folder"),
+                    QUIET,
                 ),
             ),
         ),
@@ -238,7 +270,7 @@ CLOSING = (
 )
 """What the help of ``dmseg`` says about keys and signals."""
 
-COMPLETION = 'eval "$(_DMSEG_COMPLETE=bash_source dmseg)"'
+COMPLETION = 'eval "$(dmseg completion bash)"'
 """The command that turns completion on in bash."""
 
 OTHER_KEYS = "All other keys of the configuration can be set in the same way; configs/config.yaml lists them."

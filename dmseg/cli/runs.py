@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from dmseg.cli.runs_list import columns, print_groups
 from dmseg.errors import UserError
 from dmseg.runs.inventory import Entry, choose, damage, entries, foreign, leftovers, lineage, whole_runs
-from dmseg.runs.records import SCORES
 from dmseg.runs.store import RunStore
 from dmseg.text import printable, printable_lines
 
@@ -73,14 +71,12 @@ def _stores(named: Sequence[str]) -> list[RunStore]:
 
 
 def list_runs(argv: Sequence[str]) -> int:
-    """Prints a line for each run."""
+    """Prints the runs, sorted by experiment: in groups on a terminal, else one line for each with fixed columns."""
     chosen = _read(argv).chosen
-    shown = Table("id", "status", "run", *(f"{name} %" for name in SCORES), "minutes", box=None)
-    for entry in chosen:
-        scores = [f"{100 * entry.scores[name]:.2f}" if name in entry.scores else "" for name in SCORES]
-        minutes = "" if entry.seconds != entry.seconds else f"{entry.seconds / 60:.1f}"
-        shown.add_row(*(Text(printable(text)) for text in (entry.run_id, entry.status, entry.title, *scores, minutes)))
-    Console(width=None if sys.stdout.isatty() else 160).print(shown)
+    if sys.stdout.isatty():
+        print_groups(chosen, Console(highlight=False))
+    else:
+        print("\n".join(columns(chosen)))
     print(f"{len(chosen)} runs")
     return 0
 

@@ -63,12 +63,21 @@ def compose_config(overrides: Sequence[str], config: str = "config") -> DictConf
     Raises:
         UserError: if an override is malformed or a key unknown.
     """
+    with hydra_initialised(), in_plain_words(overrides):
+        return compose(config, overrides=hydra_words(overrides))
+
+
+def hydra_words(overrides: Sequence[str]) -> list[str]:
+    """The overrides that Hydra composes the configuration with.
+
+    Raises:
+        UserError: if one is malformed, or sets a key that may not be set.
+    """
     for item in overrides:
         refuse_reserved(item)
     refuse_retired_overrides(overrides)
-    with _hydra_initialised(), _in_plain_words(overrides):
-        words = [*method_labels(overrides), *(quote_path(current_override(item)) for item in overrides)]
-        return compose(config, overrides=[*_without_null(words), *_search_path()])
+    words = [*method_labels(overrides), *(quote_path(current_override(item)) for item in overrides)]
+    return [*_without_null(words), *_search_path()]
 
 
 def _search_path() -> list[str]:
@@ -112,7 +121,7 @@ def resolve_config(config: DictConfig, overrides: Sequence[str]) -> dict[str, An
     Raises:
         UserError: if a value refers to a key that does not exist.
     """
-    with _in_plain_words(overrides):
+    with in_plain_words(overrides):
         check_interpolations(config)
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         if plain.get("distill"):  # type: ignore[union-attr]
@@ -121,7 +130,8 @@ def resolve_config(config: DictConfig, overrides: Sequence[str]) -> dict[str, An
 
 
 @contextmanager
-def _in_plain_words(overrides: Sequence[str]) -> Iterator[None]:
+def in_plain_words(overrides: Sequence[str]) -> Iterator[None]:
+    """Turns errors of Hydra and OmegaConf into messages that name the wrong one of these overrides."""
     try:
         yield
     except FileNotFoundError as error:
@@ -215,7 +225,7 @@ def _restore_parts(node: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _hydra_initialised() -> Iterator[None]:
+def hydra_initialised() -> Iterator[None]:
     """Lends Hydra's global state, also within a Hydra job, and gives it back as it was."""
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()

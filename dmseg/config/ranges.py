@@ -4,28 +4,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from dmseg.config.allowed import CHOICES
 from dmseg.config.consistency import check_together
 from dmseg.errors import UserError, shown
 from dmseg.limits import MAX_LEVELS
 from dmseg.metrics.named import check_metrics
 
-CHOICES = {
-    "tracker": ("disabled", "offline", "online"),
-    "precision": ("fp32", "tf32", "bf16", "auto"),
-    "evaluate.empty": ("skip", "one", "zero"),
-    "evaluate.ties": ("background", "foreground"),
-    "launcher.kind": ("auto", "inline", "local", "slurm"),
-    "folds.kind": ("contiguous", "shuffled"),
-    "labels.interpolation": ("nearest", "linear", "rater"),
-    "labels.smoothing.kind": ("boundary", "uniform", "svls"),
-    "distill.calibrate": ("inner", "train"),
-    "model.decoder": ("library", "release"),
-    "model.initialization": ("library", "kaiming"),
-    "distill.teacher.model.decoder": ("library", "release"),
-    "distill.teacher.model.initialization": ("library", "kaiming"),
-    "distill.classes": ("all", "present", "foreground"),
-    "distill.kde.keys": ("batch", "image"),
-}
 DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?", re.ASCII)
 RANGES: dict[str, tuple[float, float]] = {
     "fold": (0, 1_000_000),

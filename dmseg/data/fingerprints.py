@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from dmseg.activity import track
 from dmseg.data.case import CaseFiles
 from dmseg.data.raw import is_file
 from dmseg.data.sealed_json import MAX_BYTES
@@ -90,7 +91,8 @@ def all_unchanged(cases: list[CaseFiles], sources: dict[str, Any], memory: Path)
         found = {}
     times: dict[str, Any] = found if isinstance(found, dict) else {}
     before = dict(times)
-    same = all(unchanged(path, sources.get(str(path.absolute())), times) for case in cases for path in case.files)
+    tracked = track(cases, "comparing raw files", len(cases), "cases")
+    same = all(unchanged(path, sources.get(str(path.absolute())), times) for case in tracked for path in case.files)
     if times != before:
         with suppress(OSError):
             write_whole(memory, json.dumps(times))

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from isal import isal_zlib
 
+from dmseg.activity import activity, track
 from dmseg.data.manifest import check_manifest
 from dmseg.data.sealed_json import MAX_BYTES, parse_sealed, sealed_text
 from dmseg.errors import DamagedStoreError, UserError
@@ -193,6 +194,14 @@ def _blocks(file: BinaryIO) -> Iterator[memoryview]:
         yield block[:n]
 
 
+def _counted_blocks(file: BinaryIO, name: str) -> Iterator[memoryview]:
+    """`_blocks`, reporting how much is read."""
+    with activity(f"checking {name}", os.fstat(file.fileno()).st_size, "B") as advance:
+        for block in _blocks(file):
+            yield block
+            advance(len(block))
+
+
 def _read_seal(folder: Path) -> Seal | None:
     if not is_sealed(folder):
         return None
@@ -248,7 +257,7 @@ def _describe(file: BinaryIO, name: str) -> dict[str, Any]:
     size = file.tell()
     file.seek(0)
     crc = isal_zlib.crc32(file.read(size))
-    for block in _blocks(file):
+    for block in _counted_blocks(file, name):
         crc, size = isal_zlib.crc32(block, crc), size + len(block)
         values = np.frombuffer(block[: len(block) // dtype.itemsize * dtype.itemsize], dtype)
         if name == ANNOTATIONS and values.max() > 1:
@@ -288,7 +297,7 @@ def _content_digest(folder: Path, rows: list[dict[str, Any]]) -> str:
     """
     images, masks = (np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in (IMAGES, ANNOTATIONS))
     digest, everybody = ContentDigest(), list(range(masks.shape[1]))
-    for row in rows:
+    for row in track(rows, "comparing checksums", len(rows), "cases"):
         absent = sorted(set(everybody) - set(row["raters"]))
         for index in range(row["first"], row["first"] + row["n_slices"]):
             if absent and masks[index, absent].any():

@@ -2,12 +2,13 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from dmseg.activity import track
 from dmseg.data.prepared import PreparedCase, PreparedTask
 from dmseg.errors import UserError, some
 from dmseg.labels.fusion import Annotations, Fusion, FusionWarning, NoLabelError, Votes, fuse, is_soft
@@ -54,7 +55,7 @@ def fuse_training_cases(
     Raises:
         UserError: if the fusion has no label for any case, or for the other reasons of `fuse_cases`.
     """
-    kept, fused, missing = _fuse(prepared, cases, fusion)
+    kept, fused, missing = _fuse(prepared, track(cases, "fusing labels", len(cases), "cases"), fusion)
     if not kept:
         case, reason = next(iter(missing.items()))
         raise UserError(f"none of {len(cases)} training cases has a label; case {case}: {reason}")
@@ -67,7 +68,7 @@ def fuse_training_cases(
 
 
 def _fuse(
-    prepared: PreparedTask, cases: Sequence[PreparedCase], fusion: Fusion
+    prepared: PreparedTask, cases: Iterable[PreparedCase], fusion: Fusion
 ) -> tuple[list[PreparedCase], list[npt.NDArray[Any]], dict[str, str]]:
     """The cases with a label, their labels, and the reasons why others have none, by case."""
     kept, fused = list[PreparedCase](), list[npt.NDArray[Any]]()
@@ -91,7 +92,7 @@ def _fuse(
         log.info(
             "%d of %d cases: %s (%s)",
             len(noted),
-            len(cases),
+            len(kept) + len(missing),
             noted[0][1],
             ", ".join(case for case, _ in noted),
         )

@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import shutil
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dmseg import __version__
+from dmseg.activity import track
 from dmseg.data.case import Adapter, CaseFiles, Task
 from dmseg.data.contract import check_task, checked_case, checked_cases
 from dmseg.data.fingerprints import all_unchanged, fingerprints, missing_files, paths
@@ -47,9 +47,6 @@ from dmseg.files.schema import parse_json
 
 REVISION = 1
 """Incremented when a change produces different arrays from the same sources and options."""
-
-REPORT_SECONDS = 15.0
-"""Time between progress messages of a long preparation."""
 
 Result = TypeVar("Result")
 
@@ -304,13 +301,7 @@ def _side_by_side(make: Callable[[CaseFiles], Result], files: list[CaseFiles], w
     """Applies a function to all cases in threads (decompression and array arithmetic release the GIL)."""
     pool = ThreadPoolExecutor(workers)
     try:
-        results, reported = [], time.monotonic()
-        for done, result in enumerate(pool.map(make, files), start=1):
-            results.append(result)
-            if time.monotonic() - reported > REPORT_SECONDS:
-                log.info("%d of %d cases", done, len(files))
-                reported = time.monotonic()
-        return results
+        return list(track(pool.map(make, files), "reading cases", len(files), "cases"))
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -333,7 +324,7 @@ def _assemble(
         ArrayFile(folder / IMAGES, (total, kept[0].n_channels, size, size), kept[0].dtype) as images,
         ArrayFile(folder / ANNOTATIONS, (total, len(task.raters), size, size), "uint8") as annotations,
     ):
-        for part in kept:
+        for part in track(kept, "writing arrays", len(kept), "cases"):
             for image, masks in suspicions.inspect(part, part.chunks(part_folder(work, part.case))):
                 images.write(image.data)
                 annotations.write(_all_raters(masks, part.raters, len(task.raters)).data)

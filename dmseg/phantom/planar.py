@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dmseg.activity import track
 from dmseg.errors import UserError, shown
 from dmseg.phantom.cases import COHORTS, PhantomCase
 from dmseg.phantom.folder import check_scale, check_seed, is_made, write_folder, write_nifti
@@ -56,7 +57,7 @@ def write_qubiq(root: Path, *, seed: int = 0, cases: Mapping[str, int] | None = 
 
     def fill(folder: Path) -> None:
         for cohort, count in settings["cases"].items():
-            for number in range(1, count + 1):
+            for number in track(range(1, count + 1), f"generating {cohort}", count, "cases"):
                 case_folder = folder / cohort / "Training" / f"case{number:02d}"
                 _write_case(case_folder, cohort, number, PhantomCase(seed, cohort, number, scale))
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dmseg.activity import track
 from dmseg.errors import UserError, shown
 from dmseg.phantom.cases import stream
 from dmseg.phantom.folder import check_scale, check_seed, is_made, write_folder, write_nifti
@@ -86,7 +87,7 @@ def _ensure(
     size = round(WIDTH * (scale or 1)), max(SMALLEST_DEPTH, round(DEPTH * (scale or 1)))
 
     def fill(folder: Path) -> None:
-        for number in range(cases):
+        for number in track(range(cases), "generating scans", cases, "cases"):
             write_case(folder, number, size)
         if name == "decathlon":
             _write_dataset(folder, cases)

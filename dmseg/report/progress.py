@@ -1,7 +1,4 @@
-"""Progress of one or many runs: bars on a terminal, plain lines elsewhere."""
-
-from collections.abc import Iterator
-from contextlib import contextmanager
+"""Progress of one run: a bar on a terminal, plain lines elsewhere. `live_view` shows many runs."""
 
 from rich.console import Console
 from rich.progress import (
@@ -9,11 +6,11 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.text import Text
 
+from dmseg.report.bars import is_live
 from dmseg.text import printable, score_text
 from dmseg.training.observers import EpochReport, RunInfo
 
@@ -37,7 +34,7 @@ class RunProgress:
         """Prints the title and starts the bar."""
         self._epochs = info.epochs
         self._console.print(Text.assemble(printable(info.title), "  ", (info.run_id, "dim")), highlight=False)
-        if self._console.is_terminal:
+        if is_live(self._console):
             self._bar = Progress(
                 TextColumn("  {task.description}", markup=False),
                 BarColumn(),
@@ -58,6 +55,8 @@ class RunProgress:
         text = " ".join(f"{name} {value:.4f}" for name, value in report.losses.items()) + f" lr {report.lr:.5f}"
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], description=text)
+            if report.epoch == self._epochs:
+                self._bar.stop()  # scoring has a bar of its own
         elif report.epoch % max(1, self._epochs // PLAIN_LINES) == 0 or report.epoch == self._epochs:
             self._console.print(f"  epoch {report.epoch}/{self._epochs} {text}", highlight=False, markup=False)
 
@@ -70,49 +69,3 @@ class RunProgress:
         """Closes the bar."""
         if self._bar is not None:
             self._bar.stop()
-
-
-class ManyProgress:
-    """Counts finished runs, on a bar or in plain lines.
-
-    Args:
-        console: console to write to.
-        total: number of runs.
-        bar: whether to show a bar; false if the runs show bars of their own.
-    """
-
-    def __init__(self, console: Console, total: int, bar: bool) -> None:
-        self._console = console
-        self._with_bar = bar and console.is_terminal
-        self._total = total
-        self._done = 0
-        self._bar: Progress | None = None
-
-    def advance(self, title: str) -> None:
-        """Counts a run that has ended, successfully or not."""
-        self._done += 1
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], advance=1, description=printable(title))
-        elif self._done % max(1, self._total // PLAIN_LINES) == 0 or self._done == self._total:
-            self._console.print(
-                f"  {self._done}/{self._total} runs ended ({printable(title)})", highlight=False, markup=False
-            )
-
-    @contextmanager
-    def shown(self) -> Iterator["ManyProgress"]:
-        """Shows the bar while the block runs."""
-        if not self._with_bar:
-            yield self
-            return
-        columns = (
-            TextColumn("  {task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=self._console) as bar:
-            bar.add_task("runs", total=self._total)
-            self._bar = bar
-            yield self
-        self._bar = None

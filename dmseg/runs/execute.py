@@ -21,6 +21,7 @@ from dmseg.runs.identity import evaluation_identity
 from dmseg.runs.plan import PlannedRun
 from dmseg.runs.preflight import check_schedule, check_scoring
 from dmseg.runs.pretrained import pretrained_facts
+from dmseg.runs.progress_file import reporting
 from dmseg.runs.provenance import begin_usage, describe_machine, describe_usage, describe_versions
 from dmseg.runs.seal import write_json
 from dmseg.runs.status import is_complete
@@ -138,10 +139,10 @@ def execute(run: PlannedRun, observers: Callable[[PlannedRun], list[Observer]] =
         return False
     if should_stop():
         raise Interrupted("stopped before it started; run the same command to resume")
-    with store.working_on(run.run_id):
+    with store.working_on(run.run_id), reporting(run.results, run.run_id, run.title) as progress:
         if is_complete(run):
             return False
-        _run_missing_steps(run, store, observers)
+        _run_missing_steps(run, store, lambda run: [progress, *observers(run)])
     return True
 
 

@@ -15,6 +15,7 @@ from dmseg.files.atomic import remove as remove_path
 from dmseg.files.names import is_id
 from dmseg.files.regular import is_regular, regular_files
 from dmseg.runs.lease import is_held
+from dmseg.runs.progress_file import progress_path, read_progress, stale
 from dmseg.runs.records import SCORES, parse_cases, read_cases_file
 from dmseg.runs.seal import DONE, DamagedError, read_seal
 from dmseg.runs.store import RunStore
@@ -23,7 +24,9 @@ OWN = re.compile(r"(\.time|\.predictions|\.?[0-9a-f]{16}(\.json|\.log)?)(\.[0-9a
 """Names that dmseg uses in a store's folders: runs, their leases and logs, and unfinished files."""
 ASIDE = re.compile(r"[0-9a-f]{16}-[0-9]+")
 """Names of runs that were set aside."""
-FIELDS = ("status", "data", "task", "labels", "model", "fold", "seed", "experiment")
+STATUSES = ("done", "damaged", "running", "failed")
+"""States of a run, in the order of lists."""
+FIELDS = ("status", "data", "task", "labels", "model", "loss", "method", "fold", "seed", "experiment")
 """Fields that runs can be selected by, in addition to their ids."""
 
 
@@ -35,7 +38,8 @@ class Entry:
         store: the store.
         run_id: id of the run.
         status: ``done``, ``damaged``, ``running`` or ``failed``.
-        title: title for display; the fault of a damaged run; empty if only the id is known.
+        title: title for display; the fault of a damaged run; empty if only the id is known. Of a run in progress it
+            says how far it is.
         fields: values of `FIELDS`, as text.
         scores: means over the validation cases, fractions.
         seconds: time that it took, NaN if unknown.
@@ -51,8 +55,15 @@ class Entry:
 
 
 def entries(stores: Iterable[RunStore]) -> list[Entry]:
-    """All runs of some stores; in each store finished runs come first, then running ones, then failed ones."""
-    return [entry for store in stores for entry in _entries(store)]
+    """All runs of some stores: finished runs by data, task, labels, network, experiment, seed and fold, then others."""
+    return sorted((entry for store in stores for entry in _entries(store)), key=_order)
+
+
+def _order(entry: Entry) -> tuple[object, ...]:
+    numbers = [int(entry.fields.get(name, "0")) for name in ("seed", "fold")]
+    names = [entry.fields.get(name, "") for name in ("data", "task", "labels", "model", "loss", "method", "experiment")]
+    known = entry.status == "done"
+    return (not known, *names, str(entry.store.results), *numbers, *(() if known else (STATUSES.index(entry.status),)))
 
 
 def _entries(store: RunStore) -> Iterator[Entry]:
@@ -63,7 +74,9 @@ def _entries(store: RunStore) -> Iterator[Entry]:
     for path in _named_by_runs(store, "leases", ".json"):
         if path.stem not in known and is_held(path):
             known.add(path.stem)
-            yield Entry(store, path.stem, "running", fields={"status": "running"})
+            state = read_progress(progress_path(store.results, path.stem))
+            title = "" if state is None else f"{state.title} ({state.position})"
+            yield Entry(store, path.stem, "running", title, {"status": "running"})
     for path in _named_by_runs(store, "failed", ".log"):
         if path.stem not in known:
             yield Entry(store, path.stem, "failed", fields={"status": "failed"})
@@ -97,16 +110,12 @@ def _sound(store: RunStore, run_id: str) -> Entry:
         "task": settings["task"],
         "labels": settings["labels"]["name"],
         "model": settings["model"]["name"],
+        "loss": _name(settings, "loss"),
+        "method": _name(settings, "method"),
         "fold": settings["fold"],
         "seed": settings["seed"],
         "experiment": manifest["experiment_id"],
     }
-    folder = store.folder(run_id)
-    try:
-        rows = parse_cases(read_cases_file(folder))
-    except ValueError as error:
-        raise DamagedError(f"{folder} is damaged: {error}") from None
-    values = {name: [float(row[name]) for row in rows if row.get(name)] for name in SCORES}
     remarks = [word for key, word in (("phantom", "(PHANTOM data)"), ("imported", "(imported)")) if manifest.get(key)]
     return Entry(
         store,
@@ -114,9 +123,29 @@ def _sound(store: RunStore, run_id: str) -> Entry:
         "done",
         " ".join([manifest["title"], *remarks]),
         {name: str(value) for name, value in chosen.items()},
-        {name: sum(found) / len(found) if found else math.nan for name, found in values.items()},
+        stored_means(store.folder(run_id)),
         float(manifest["seconds"]),
     )
+
+
+def _name(settings: Mapping[str, Any], group: str) -> str:
+    """Name of the file of a group; empty where an early version did not store it."""
+    found = settings.get(group)
+    return str(found.get("name", "")) if isinstance(found, Mapping) else ""
+
+
+def stored_means(folder: Path) -> dict[str, float]:
+    """Means of the scores in the evaluation that a folder holds, fractions; NaN where no case has the score.
+
+    Raises:
+        DamagedError: if they cannot be read.
+    """
+    try:
+        rows = parse_cases(read_cases_file(folder))
+    except ValueError as error:
+        raise DamagedError(f"{folder} is damaged: {error}") from None
+    values = {name: [float(row[name]) for row in rows if row.get(name)] for name in SCORES}
+    return {name: sum(found) / len(found) if found else math.nan for name, found in values.items()}
 
 
 def choose(found: Sequence[Entry], filters: Sequence[str]) -> list[Entry]:
@@ -209,7 +238,8 @@ def leftovers(store: RunStore) -> list[Leftover]:
         for path in store.runs.glob(".*")
         if OWN.fullmatch(path.name) and not is_held(store.lease_file(path.name.removeprefix(".").partition(".")[0]))
     ]
-    others = [store.results / name for name in ("", "leases", "failed", "tables", "sweeps", "figures")]
+    found += [_leftover(path, "progress of a dead process") for path in stale(store)]
+    others = [store.results / name for name in ("", "leases", "progress", "failed", "tables", "sweeps", "figures")]
     for folder in (*others, *sorted((store.results / "checkpoints").glob("*"))):
         found += [_leftover(path, "scratch of a dead process") for path in abandoned(folder)]
     for run_id in sorted(done):
@@ -228,7 +258,7 @@ def foreign(store: RunStore) -> list[Path]:
 
     The content of a foreign folder is not listed.
     """
-    folders = (store.results / name for name in ("runs", "checkpoints", "leases", "failed"))
+    folders = (store.results / name for name in ("runs", "checkpoints", "leases", "progress", "failed"))
     found = [path for folder in folders for path in folder.glob("*") if not OWN.fullmatch(path.name)]
     for run_id in store.run_ids():
         with suppress(DamagedError):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dmseg.activity import track
 from dmseg.config.code_version import code_version
 from dmseg.config.components import bind, resolve
 from dmseg.config.settings import DataSettings, FoldSettings, PathSettings, Settings
@@ -309,7 +310,7 @@ def count_target_slices(
         raise UserError(f"data.labels_only is for volumes, not for data set '{data.name}'; set it to false")
     files = adapter.list_cases(find_task(adapter.tasks, name, data.name).name)
     with ThreadPoolExecutor(workers) as pool:
-        counts = list(pool.map(adapter.count_slices, files))
+        counts = list(track(pool.map(adapter.count_slices, files), "counting slices", len(files), "cases"))
     by_case = {count.case: count for count in counts}
     return counts, [[by_case[case] for case in fold.validation] for fold in make_splits(list(by_case), folds)]
 

@@ -81,23 +81,32 @@ _SIMILARITY: tuple[Callable[[PlannedRun], object], ...] = (
 
 
 def _hours(left: Sequence[PlannedRun], done: Sequence[PlannedRun]) -> float | None:
+    measured = []
+    for run in done:
+        with suppress(DamagedError):
+            measured.append((run, float(RunStore(run.results).read_json(run.run_id, "manifest.json")["seconds"])))
+    seconds = similar_seconds(left, measured)
+    return None if seconds is None else seconds / 3600
+
+
+def similar_seconds(left: Sequence[PlannedRun], measured: Sequence[tuple[PlannedRun, float]]) -> float | None:
+    """Estimated seconds of some runs, one after another; None if nothing is measured.
+
+    Args:
+        left: the runs; the estimate for each is the mean time of the most similar measured ones (`summarise`).
+        measured: other runs with the seconds that they took.
+    """
     if not left:
         return 0.0
-    if not done:
-        return None
-    measured: dict[object, list[float]] = defaultdict(list)
-    for run in done:
-        try:
-            seconds = float(RunStore(run.results).read_json(run.run_id, "manifest.json")["seconds"])
-        except DamagedError:
-            continue
+    found: dict[object, list[float]] = defaultdict(list)
+    for run, seconds in measured:
         for level, group in enumerate(_SIMILARITY):
-            measured[level, group(run)].append(seconds)
-    if not measured:
+            found[level, group(run)].append(seconds)
+    if not found:
         return None
     total = 0.0
     for run in left:
         keys = ((level, group(run)) for level, group in enumerate(_SIMILARITY))
-        similar = next(measured[key] for key in keys if key in measured)
+        similar = next(found[key] for key in keys if key in found)
         total += sum(similar) / len(similar)
-    return total / 3600
+    return total

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from dmseg.activity import track
 from dmseg.errors import UnwritableError, UserError
 from dmseg.files.regular import copy_regular, inside
 from dmseg.runs.lease import RunLocked
@@ -102,7 +103,7 @@ def refuse_links(export: Path) -> None:
 
 def _copy_all(runs: list[tuple[RunStore, str]], target: RunStore, weights: bool, rewrite: Rewrite) -> Copied:
     new, refused = 0, {}
-    for source, run_id in runs:
+    for source, run_id in track(runs, "copying runs", len(runs), "runs"):
         try:
             new += _copy(source, run_id, target, weights, rewrite)
         except UnwritableError:
@@ -185,7 +186,8 @@ def _mark_imported(name: str, node: dict[str, Any]) -> dict[str, Any]:
 def tidy_scores(store: RunStore) -> pd.DataFrame:
     """Per-case scores of all undamaged runs of a store in their first evaluation, one row for each run and case."""
     frames = []
-    for run_id in store.run_ids():
+    ids = store.run_ids()
+    for run_id in track(ids, "reading scores", len(ids), "runs"):
         if store.damage(run_id):
             continue
         settings = store.read_json(run_id, "config.json")["settings"]

@@ -1,6 +1,6 @@
 """Evaluation: foreground probabilities of the validation cases and the scores of each case."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from dmseg.activity import activity
 from dmseg.config.settings import EvaluateSettings
 from dmseg.data.augment import centre_crop
 from dmseg.data.batches import network_input
@@ -123,7 +124,7 @@ def evaluate(
     rows = []
     names = mask_metrics(settings.metrics)
     geometry = find_geometry(prepared, names, settings.spacing)
-    for group in _groups(select_cases(prepared, ids), settings.batch_size):
+    for group in _counted(_groups(select_cases(prepared, ids), settings.batch_size), len(ids)):
         images = np.concatenate([centre_crop(prepared.images[case.span], settings.crop) for case in group])
         probability = predict(predictor, images, device, settings.batch_size)
         fused = _labels(prepared, group, reference, settings.crop).astype(np.float32)
@@ -145,6 +146,14 @@ def evaluate(
             for case, values in zip(group, _by_case(probability, group), strict=True):
                 keep(case.case, values[0] if case.n_slices == 1 else values)
     return pd.DataFrame(rows)
+
+
+def _counted(groups: Iterable[list[PreparedCase]], total: int) -> Iterator[list[PreparedCase]]:
+    """Yields groups of cases and reports how many cases are scored."""
+    with activity("scoring", total, "cases") as advance:
+        for group in groups:
+            yield group
+            advance(len(group))
 
 
 def save_predictions(folder: Path) -> Callable[[str, Array], None]:

@@ -69,7 +69,7 @@ def test_keys_have_the_names_defaults_and_files_of_the_configuration():
         for key in (key for section in command.sections for key in section.keys if command.composes):
             if key.name in ("table", "tables", "figure", "name", "from", "to", "weights", "plugins", "NAME:key"):
                 continue
-            if key.name in ("seeds", *TEST_WORDS):
+            if key.name in ("seeds", "quiet", "KEY", "metrics", *TEST_WORDS):
                 continue
             if key.name in ("data.labels_only", "data.slices_per_case"):
                 assert key.name.partition(".")[2] in compose_plain(["data=kits"])["data"]
@@ -115,7 +115,7 @@ def test_the_examples_are_accepted(words):
             for combination in expand(overrides).combinations():
                 compose_settings(combination.overrides)
         elif command.composes:
-            compose_settings(overrides)
+            compose_settings([word for word in overrides if words != ("config",) or "=" in word])
 
 
 KEYS_OF_RUNS = {"paths.results", "aside", "confirm"}
@@ -144,7 +144,14 @@ def test_the_filters_of_runs_are_all_explained():
         (["cv", "--multirn"], "there is no option '--multirn'; did you mean '--multirun'?"),
         (["train", "-help"], "there is no option '-help'; did you mean '--help'?"),
         (["train", "-mh"], "there is no option '-mh'"),
-        (["train", "--fold", "1"], "there is no option '--fold'; settings are written key=value: fold=VALUE, see"),
+        (["train", "--fold", "1"], "there is no option '--fold'; settings are written key=value: write fold=1, see"),
+        (["train", "--optim.lr", "1e-3"], "settings are written key=value: write optim.lr=1e-3, see"),
+        (["train", "--batch-size", "4", "fold=0"], "write train.batch_size=4, see 'dmseg train --help'"),
+        (["train", "--fold"], "there is no option '--fold'; settings are written key=value: fold=VALUE, see"),
+        (["train", "--fold", "labels=uniform"], "settings are written key=value: fold=VALUE, see"),
+        (["plan", "table=2", "quiet=true"], "'dmseg plan' does nothing but print; leave quiet=true out"),
+        (["train", "quiet=yes"], "quiet is 'yes', but must be true or false"),
+        (["train", "quiet=true", "quiet=true"], "quiet is given twice; leave one out"),
         (["runs", "show", "--id"], "there is no option '--id'; settings are written key=value"),
         (["runs", "verify", "--asid"], "settings are written key=value: aside=VALUE, see 'dmseg runs --help'"),
         (["train", "--"], "there is no option '--'"),
@@ -157,6 +164,11 @@ def test_wrong_names_are_refused_in_one_line_with_the_nearest_one(words, said, c
     assert len(err.splitlines()) == 1
     assert err.startswith("dmseg: ")
     assert said in err
+
+
+def test_flags_are_flags_wherever_they_stand(capfd):
+    for words in (["train", "--version"], ["--version"], ["runs", "show", "--version"]):
+        assert shown(capfd, *words).startswith("dmseg ")
 
 
 def test_overrides_are_passed_on_as_they_are():
@@ -182,23 +194,6 @@ def test_runs_lists_where_no_action_is_named():
     for words in ([], ["status=done"], ["labels=a", "fold=1"]):
         assert parse(["runs", *words]) == parse(["runs", "list", *words])
     assert parse(["runs", "show", "3f"]).function == "dmseg.cli.runs:show_run"
-
-
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ("dmseg tr", {"train"}),
-        ("dmseg runs ", {"list", "show", "verify", "prune"}),
-        ("dmseg train --m", {"--multirun"}),
-        ("dmseg data ver", {"verify"}),
-    ],
-)
-def test_completion_in_bash(line, expected):
-    words = line.split(" ")
-    environment = {"_DMSEG_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
-    done = dmseg([], **environment)
-    assert done.returncode == 0
-    assert {row.split(",")[1] for row in done.stdout.splitlines()} == expected
 
 
 def dmseg(words, **environment):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from dmseg.config import meanings
 from dmseg.config.compose import compose_plain
 
 REPO = Path(__file__).parents[2]
@@ -46,7 +47,7 @@ def test_every_key_that_hydra_composes_is_on_the_page(overrides):
 
 def test_a_missing_comment_falls_back_to_the_docstring(script):
     assert "| `optim.momentum` | `0.9` | momentum |" in PAGE.read_text()
-    assert script._attributes("X.\n\nAttributes:\n    a: first\n        and more.\n    b: ``c``.") == {
+    assert meanings._attributes("X.\n\nAttributes:\n    a: first\n        and more.\n    b: ``c``.") == {
         "a": "first and more",
         "b": "`c`",
     }

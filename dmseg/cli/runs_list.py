@@ -1,0 +1,71 @@
+"""How ``dmseg runs list`` prints runs."""
+
+import math
+from collections.abc import Sequence
+from itertools import groupby
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dmseg.runs.inventory import Entry
+from dmseg.runs.records import SCORES
+from dmseg.text import printable
+
+NONE = "-"
+"""A value that there is not."""
+
+
+def columns(chosen: Sequence[Entry]) -> list[str]:
+    """One line for each run, for files and other programs: columns that are always the same, nothing cut.
+
+    The title comes last, as only it contains spaces.
+    """
+    names = ("id", "status", "experiment", *(f"{name}_%" for name in SCORES), "minutes", "run")
+    rows = [names, *(_cells(entry) for entry in chosen)]
+    widths = [max(len(row[index]) for row in rows) for index in range(len(names) - 1)]
+    padded = [[f"{cell:<{width}}" for cell, width in zip(row[:-1], widths, strict=True)] for row in rows]
+    return ["  ".join([*cells, row[-1]]) for cells, row in zip(padded, rows, strict=True)]
+
+
+def _cells(entry: Entry) -> tuple[str, ...]:
+    experiment = entry.fields.get("experiment", NONE)
+    return (entry.run_id, entry.status, experiment, *_numbers(entry), printable(entry.title) or NONE)
+
+
+def _numbers(entry: Entry) -> list[str]:
+    """Scores in per cent and minutes."""
+    values = [100 * entry.scores.get(name, math.nan) for name in SCORES]
+    shown = [NONE if math.isnan(value) else f"{value:.2f}" for value in values]
+    return [*shown, NONE if math.isnan(entry.seconds) else f"{entry.seconds / 60:.1f}"]
+
+
+def print_groups(chosen: Sequence[Entry], console: Console) -> None:
+    """Prints runs for people: the title of an experiment, and below it a line for each of its runs."""
+    for experiment, group in groupby(chosen, key=lambda entry: (entry.store.results, entry.fields.get("experiment"))):
+        runs = list(group)
+        if experiment[1] is None:
+            _print_others(runs, console)
+            continue
+        loss = printable(runs[0].fields.get("loss", ""))
+        console.print(Text.assemble((_shared_title(runs[0]), "bold"), (f"  {loss}  {experiment[1]}", "dim")))
+        table = Table("fold", "seed", "id", *(f"{name} %" for name in SCORES), "minutes", box=None, pad_edge=False)
+        for entry in runs:
+            fields = [entry.fields["fold"], entry.fields["seed"], entry.run_id]
+            table.add_row(*map(Text, (*fields, *_numbers(entry))))
+        console.print(table, "")
+
+
+def _shared_title(entry: Entry) -> str:
+    """The title of a run without fold and seed, which its line shows."""
+    fold, seed = f" fold {entry.fields['fold']}", f" seed {entry.fields['seed']}"
+    return printable(entry.title.replace(seed, "", 1).replace(fold, "", 1))
+
+
+def _print_others(runs: Sequence[Entry], console: Console) -> None:
+    """Prints runs of which only the state is known."""
+    for entry in runs:
+        line = Text.assemble((entry.status, "red" if entry.status in ("failed", "damaged") else "cyan"))
+        line.append(f"  {entry.run_id}  {printable(entry.title)}".rstrip())
+        console.print(line)
+    console.print()

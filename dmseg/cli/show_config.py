@@ -1,0 +1,81 @@
+"""The command ``dmseg config``: the composed configuration, its comments, and where each value comes from."""
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from dmseg.cli.commands import set_up_logging
+from dmseg.config.compose import to_settings
+from dmseg.config.origins import Origins, find_origins
+from dmseg.config.typed import guess
+from dmseg.errors import UserError, cut
+from dmseg.text import printable
+
+WIDTH = 100
+"""Most columns of a comment."""
+
+
+def show_config(argv: Sequence[str]) -> int:
+    """Prints the configuration as YAML, or the keys that are named.
+
+    Raises:
+        UserError: if the configuration is wrong, or a key does not exist.
+    """
+    set_up_logging()
+    named = [word for word in argv if "=" not in word and not word.startswith("~")]
+    origins = find_origins([word for word in argv if word not in named])
+    to_settings(origins.plain)
+    known = list(_keys(origins.plain))
+    for name in named:
+        if name not in known:
+            raise UserError(f"the configuration has no key '{cut(name)}'{guess(name, known, '')}")
+    chosen = set(known) if not named else {key for key in known for name in named if _are_related(key, name)}
+    print("\n".join(describe(origins, chosen)))
+    return 0
+
+
+def describe(origins: Origins, wanted: set[str]) -> Iterator[str]:
+    """The configuration as lines of YAML: comments above the keys, sources behind the values.
+
+    Args:
+        origins: the configuration.
+        wanted: dotted names of the keys to print, including those of the groups that hold them.
+    """
+    yield from _lines(origins, origins.plain, "", wanted)
+
+
+def _lines(origins: Origins, node: Mapping[str, Any], prefix: str, wanted: set[str]) -> Iterator[str]:
+    indent = "  " * prefix.count(".")
+    for name, value in node.items():
+        key = f"{prefix}{name}"
+        if key not in wanted:
+            continue
+        for line in textwrap.wrap(printable(origins.comments.get(key, "")), WIDTH - len(indent) - 2):
+            yield f"{indent}# {line}"
+        source = printable(origins.sources.get(key, ""))
+        ending = f"  # {source}" if source else ""
+        if isinstance(value, Mapping) and value:
+            yield f"{indent}{_text(name)}:{ending}"
+            yield from _lines(origins, value, f"{key}.", wanted)
+        else:
+            yield f"{indent}{_text(name)}: {_text(value)}{ending}"
+
+
+def _text(value: Any) -> str:  # noqa: ANN401
+    """A value in one line of YAML."""
+    text: str = yaml.safe_dump(value, default_flow_style=True, width=10**9, allow_unicode=True)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _keys(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in node.items():
+        yield f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            yield from _keys(value, f"{prefix}{name}.")
+
+
+def _are_related(key: str, name: str) -> bool:
+    """Whether one of two dotted names is the other, or a group that holds it."""
+    return f"{key}.".startswith(f"{name}.") or f"{name}.".startswith(f"{key}.")

@@ -1,0 +1,19 @@
+"""Keys that take one of a few words."""
+
+CHOICES = {
+    "tracker": ("disabled", "offline", "online"),
+    "precision": ("fp32", "tf32", "bf16", "auto"),
+    "evaluate.empty": ("skip", "one", "zero"),
+    "evaluate.ties": ("background", "foreground"),
+    "launcher.kind": ("auto", "inline", "local", "slurm"),
+    "folds.kind": ("contiguous", "shuffled"),
+    "labels.interpolation": ("nearest", "linear", "rater"),
+    "labels.smoothing.kind": ("boundary", "uniform", "svls"),
+    "distill.calibrate": ("inner", "train"),
+    "model.decoder": ("library", "release"),
+    "model.initialization": ("library", "kaiming"),
+    "distill.teacher.model.decoder": ("library", "release"),
+    "distill.teacher.model.initialization": ("library", "kaiming"),
+    "distill.classes": ("all", "present", "foreground"),
+    "distill.kde.keys": ("batch", "image"),
+}

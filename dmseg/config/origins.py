@@ -1,0 +1,123 @@
+"""Where each value of a composed configuration comes from: a file, or the command line."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from dmseg.config.compose import compose_config, hydra_initialised, hydra_words, in_plain_words, resolve_config
+from dmseg.config.config_dir import config_file
+from dmseg.config.meanings import meanings
+from dmseg.config.overrides import parse_override
+from dmseg.config.resources import resource
+from dmseg.config.settings import Settings
+from dmseg.config.yaml_lines import lines
+
+COMMAND_LINE = "command line"
+_TEACHER = re.compile(r"distill\.teacher\.(model|labels|loss)(?=\.)")
+_REFERENCE = re.compile(r"\$\{([\w.]+)\}")
+
+
+@dataclass(frozen=True)
+class Origins:
+    """A composed configuration, and what its files say of it.
+
+    Attributes:
+        plain: the configuration, resolved to plain containers.
+        sources: where each value comes from, by dotted key; a group has the file that is chosen for it.
+        comments: comments by dotted key.
+    """
+
+    plain: dict[str, Any]
+    sources: Mapping[str, str]
+    comments: Mapping[str, str]
+
+
+def find_origins(overrides: Sequence[str]) -> Origins:
+    """Composes the configuration and finds where its values come from; reads no data.
+
+    Raises:
+        UserError: as `dmseg.config.compose.compose_settings` does.
+    """
+    config = compose_config(overrides)
+    plain = resolve_config(config, overrides)
+    sources, comments = dict[str, str](), dict(meanings(Settings))
+    with hydra_initialised(), in_plain_words(overrides):
+        loader = GlobalHydra.instance().config_loader()
+        listed = loader.compute_defaults_list("config", hydra_words(overrides), RunMode.RUN)
+        for item in listed.defaults:
+            if item.package is not None and item.package.partition(".")[0] == "hydra":
+                continue
+            path = _file(str(item.config_path))
+            prefix = f"{item.package}." if item.package else ""
+            shown = _shown(path)
+            if item.package:
+                sources[item.package] = shown
+            sources |= {f"{prefix}{key}": shown for key in _leaves(_content(path))}
+            comments |= {f"{prefix}{line.key}": line.comment for line in lines(path) if line.comment}
+    set_here = [_key(parse_override(item)) for item in overrides]
+    for key in _leaves(plain):
+        if any(key == name or key.startswith(f"{name}.") for name in set_here if name not in _groups()):
+            sources[key] = COMMAND_LINE
+    sources |= dict.fromkeys((name for name in set_here if name in sources and name not in _groups()), COMMAND_LINE)
+    for group in _groups() & set(set_here):
+        if group in sources:
+            sources[group] += f", chosen on the {COMMAND_LINE}"
+    return Origins(
+        plain, {key: _with_reference(config, key, sources) for key in (*_leaves(plain), *_groups())}, comments
+    )
+
+
+def _file(name: str) -> Path:
+    """The file of dmseg or of the config dir that Hydra calls by this name, such as ``labels/uniform``."""
+    group, _, option = name.rpartition("/")
+    return config_file(group, option) if group else resource("configs") / f"{name}.yaml"
+
+
+def _content(path: Path) -> dict[str, Any]:
+    node: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(path)) or {}  # type: ignore[assignment]
+    return {key: value for key, value in node.items() if key != "defaults"}
+
+
+def _key(override: Any) -> str:  # noqa: ANN401
+    return str(override.key_or_group)
+
+
+def _groups() -> set[str]:
+    return {path.name for path in resource("configs").iterdir() if path.is_dir()}
+
+
+def _shown(path: Path) -> str:
+    """A file of dmseg as it is named in the documentation, any other with its whole path."""
+    folder = resource("configs").absolute()
+    return f"configs/{path.relative_to(folder)}" if path.is_relative_to(folder) else str(path)
+
+
+def _with_reference(config: DictConfig, key: str, sources: Mapping[str, str]) -> str:
+    """The source of a value; of one that refers to another key, also the reference and where that comes from."""
+    if found := _TEACHER.match(key):
+        named = OmegaConf.to_container(config.distill.teacher, resolve=True)[found[1]]  # type: ignore[index]
+        return f"{_shown(config_file(found[1], str(named)))}, chosen by {sources.get(found[0], COMMAND_LINE)}"
+    source = sources.get(key, "")
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    if not isinstance(node, DictConfig) or name not in node or not OmegaConf.is_interpolation(node, name):
+        return source
+    text = str(OmegaConf.to_container(node, resolve=False)[name])  # type: ignore[index,call-overload]
+    found = _REFERENCE.fullmatch(text)
+    ending = f" in {sources[found[1]]}" if found and found[1] in sources else ""
+    return f"{source}: {text}{ending}"
+
+
+def _leaves(node: Any, prefix: str = "") -> Iterator[str]:  # noqa: ANN401
+    """Dotted keys of the values in nested mappings; an empty mapping is a value."""
+    for name, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"

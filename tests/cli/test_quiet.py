@@ -1,0 +1,46 @@
+"""``quiet=true``: nothing but errors, and the same results."""
+
+import subprocess
+import sys
+
+import pytest
+
+from dmseg.cli.main import main
+from dmseg.runs.store import RunStore
+
+
+def test_a_training_says_nothing_and_stores_its_run(small_run, tmp_path, capfd):
+    assert main(["train", *small_run, "train.epochs=1", "quiet=true"]) == 0
+    assert capfd.readouterr() == ("", "")
+    run_ids = RunStore(tmp_path / "results").run_ids()
+    assert main(["train", *small_run, "train.epochs=1", "quiet=false"]) == 0
+    assert RunStore(tmp_path / "results").run_ids() == run_ids, "quiet is no part of a run"
+    assert run_ids[0] in capfd.readouterr().out
+
+
+def test_many_runs_say_nothing_but_failures(small_run, tmp_path, capfd, monkeypatch):
+    words = ["train", "-m", *small_run, "train.epochs=1", "fold=0,1", "quiet=true"]
+    (tmp_path / "results" / "failed").mkdir(parents=True)
+    assert main(words) == 0
+    assert capfd.readouterr() == ("", "")
+    monkeypatch.setattr("dmseg.runs.execute.load_training", lambda *arguments: 1 / 0)
+    assert main([*words, "seed=7"]) == 1
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.count("ZeroDivisionError") >= 2
+    assert "2 of 2 runs are not done" in err
+
+
+def test_a_mistake_is_still_named(small_run, capfd):
+    assert main(["train", *small_run, "quiet=true", "fold=9"]) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "fold" in err
+    assert main(["train", *small_run, "fold=9"]) == 2, "the next command is not quiet"
+
+
+@pytest.mark.parametrize("command", ["prepare", "table"])
+def test_other_work(command, small_run, tmp_path):
+    words = [command, *small_run, *(["table=2"] if command == "table" else [])]
+    done = subprocess.run([sys.executable, "-m", "dmseg", *words, "quiet=true"], capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
