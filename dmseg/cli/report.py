@@ -26,6 +26,28 @@ def report(argv: Sequence[str]) -> int:
     return 0
 
 
+def figures(argv: Sequence[str]) -> int:
+    """Draws the figures of tables from finished runs, or from an export (``from=FOLDER``)."""
+    from dmseg.report.gather import gather_rows
+    from dmseg.report.table_figures import write_agreement_figure, write_table_figures
+
+    nothing = []
+    for content, results in _reports(argv):
+        spec, phantom = content.content.spec, content.content.phantom
+        if content.planned is None:
+            values = content.agreement or {}
+            files = write_agreement_figure(spec.stem, values, results / "figures", phantom, "Dice with majority (%)")
+        else:
+            rows = list(gather_rows(content.planned, content.cases))
+            files = write_table_figures(spec.stem, rows, results / "figures", phantom)
+        for path in files:
+            print(path)
+        nothing += [] if files else [spec.name]
+    if nothing:
+        raise UserError(f"table {', '.join(nothing)} has no finished runs, so there is nothing to draw")
+    return 0
+
+
 def _reports(argv: Sequence[str]) -> "list[tuple[Report, Path]]":
     """What the reports of tables are made from, each with its results folder."""
     from dmseg.report.html import Report
