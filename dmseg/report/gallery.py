@@ -28,6 +28,7 @@ class Panel:
         image: a data URL.
         outlines: number of the colour, and path, of each outline.
         size: width and height in pixels.
+        view: left, top, width and height of the part that is shown.
     """
 
     caption: str
@@ -35,6 +36,7 @@ class Panel:
     image: str
     outlines: list[tuple[int, str]]
     size: tuple[int, int]
+    view: tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -112,45 +114,73 @@ def _fixed(row: RowFacts, edge: int) -> list[Shown]:
     if not any(predictions.values()):
         return []
     case, chosen = max(predictions.items(), key=lambda item: len(item[1]))  # of equal ones the first
-    panels = _case("", chosen[0][1], edge).panels[:2]
-    for title, picture in chosen:
-        panels.append(_prediction(shrink(picture, edge), f"{title}, Dice {_percent(picture.dice)}"))
-    return [Shown(f"Case {case}, {_slice(chosen[0][1])}", panels)]
+    small = [shrink(picture, edge) for _, picture in chosen]
+    view = _view(small)
+    panels = _data_panels(small[0], view)
+    for (title, _), picture in zip(chosen, small, strict=True):
+        panels.append(_prediction(picture, f"{title}, Dice {_percent(picture.dice)}", view))
+    return [Shown(f"{case}, {_slice(chosen[0][1])}", panels)]
 
 
 def _case(role: str, picture: Picture, edge: int) -> Shown:
     small = shrink(picture, edge)
+    view = _view([small])
+    title = f"{role}: Dice {_percent(picture.dice)}, {picture.case}, {_slice(picture)}"
+    return Shown(title, [*_data_panels(small, view), _prediction(small, "Prediction", view)])
+
+
+def _view(pictures: Sequence[Picture]) -> tuple[float, float, float, float]:
+    """The square around all that is marked or predicted, with a margin; at least 0.4 of the edge."""
+    height, width = pictures[0].image.shape
+    marked = np.any([(item.raters != 0).any(axis=0) | (item.probability >= 128) for item in pictures], axis=0)
+    if not marked.any():
+        return 0, 0, width, height
+    spans = []
+    for places, extent in zip(np.nonzero(marked), (height, width), strict=True):
+        spans.append((float(places.min() + places.max() + 1) / 2, float(np.ptp(places) + 1), extent))
+    edge = max(1.6 * max(span for _, span, _ in spans), 0.4 * max(height, width))
+    (top, tall), (left, wide) = (
+        (min(max(centre - edge / 2, 0), max(extent - edge, 0)), min(edge, extent)) for centre, _, extent in spans
+    )
+    return left, top, wide, tall
+
+
+def _data_panels(small: Picture, view: tuple[float, float, float, float]) -> list[Panel]:
+    """The image with the raters' contours, and the reference label."""
     raters = [(index, outline(mask != 0)) for index, mask in enumerate(small.raters)]
     said = f"{len(raters)} rater" + ("s" if len(raters) > 1 else "")
-    panels = [
-        _panel(
-            small, f"Image, {said}", f"Slice of case {picture.case} with the contours of {said}", small.image, raters
-        ),
-        _panel(small, "Reference label", f"Reference label of case {picture.case}", small.reference, [], exact=True),
-        _prediction(small, "Prediction"),
+    alt = f"Slice of case {small.case} with the contours of {said}"
+    label = f"Reference label of case {small.case}"
+    return [
+        _panel(f"Image, {said}", alt, small.image, raters, view),
+        _panel("Reference label", label, small.reference, [], view, exact=True),
     ]
-    title = f"{role}: Dice {_percent(picture.dice)}, case {picture.case}, {_slice(picture)}"
-    return Shown(title, panels)
 
 
-def _prediction(small: Picture, caption: str) -> Panel:
+def _prediction(small: Picture, caption: str, view: tuple[float, float, float, float]) -> Panel:
     alt = f"Predicted probability of case {small.case} ({caption}), with the contour at 0.5"
     # 0.5 itself is predicted as foreground, and lies between 127 and 128
-    return _panel(small, caption, alt, small.probability, [(1, outline(small.probability >= 128))], exact=True)
+    return _panel(caption, alt, small.probability, [(1, outline(small.probability >= 128))], view, exact=True)
 
 
 def _panel(
-    picture: Picture, caption: str, alt: str, values: Bytes, outlines: list[tuple[int, str]], exact: bool = False
+    caption: str,
+    alt: str,
+    values: Bytes,
+    outlines: list[tuple[int, str]],
+    view: tuple[float, float, float, float],
+    exact: bool = False,
 ) -> Panel:
     height, width = values.shape
-    return Panel(caption, alt, _data_url(values, exact), [item for item in outlines if item[1]], (width, height))
+    drawn = [item for item in outlines if item[1]]
+    return Panel(caption, alt, _data_url(values, exact), drawn, (width, height), view)
 
 
 def _data_url(values: Bytes, exact: bool) -> str:
     """An image as a data URL: as PNG with 64 levels where shades are probabilities, else as JPEG, which is smaller."""
     file = io.BytesIO()
     if exact:
-        Image.fromarray((values // 4 * 255 // 63).astype(np.uint8)).save(file, "PNG", optimize=True)
+        Image.fromarray((values.astype(np.int64) // 4 * 255 // 63).astype(np.uint8)).save(file, "PNG", optimize=True)
     else:
         Image.fromarray(np.ascontiguousarray(values)).save(file, "JPEG", quality=85)
     kind = "png" if exact else "jpeg"

@@ -89,7 +89,7 @@ def write_agreement_figure(
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        own: list[tuple[str, Floats]] = [(title, item.to_numpy(dtype=np.float64)) for title, item in values.items()]
+        own = [(title, _floats(item)) for title, item in values.items()]
         _strip(axes, own, [0] * len(values))
         axes.set_ylabel(y_title)
         _say_phantom(figure, "Agreement of the raters", phantom)
@@ -124,6 +124,10 @@ def _strip(axes: Axes, values: Sequence[tuple[str, Floats]], indices: Sequence[i
         axes.plot(places, table, color="0.5", linewidth=0.3, alpha=0.35, zorder=0)
     axes.set_xticks(range(len(values)), [_text(title) for title, _ in values], rotation=35, ha="right")
     axes.set_xlim(-0.6, len(values) - 0.4)
+
+
+def _floats(values: pd.Series[float]) -> Floats:
+    return np.asarray(values, dtype=np.float64)
 
 
 def _shifts(n: int) -> Floats:
