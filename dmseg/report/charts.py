@@ -14,6 +14,8 @@ Floats = npt.NDArray[np.float64]
 
 WIDTH, HEIGHT = 360, 240
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 62
+DENSE = 150
+"""Number of cases above which points are small."""
 MOST_POINTS = 120
 """Most points of a curve; longer ones are thinned out."""
 
@@ -61,6 +63,7 @@ class Chart:
         diagonal: path of the line that a perfect result would follow; empty for none.
         slanted: whether the labels of the horizontal axis are names of columns.
         legend: whether the columns are named in a legend.
+        dense: whether there are so many points that they must be small.
     """
 
     title: str
@@ -74,6 +77,7 @@ class Chart:
     diagonal: str = ""
     slanted: bool = False
     legend: bool = True
+    dense: bool = False
 
     @property
     def named(self) -> list[Series]:
@@ -158,6 +162,7 @@ def strip(title: str, y_title: str, values: Mapping[str, Floats], digits: int) -
         pairs=pairs,
         slanted=True,
         legend=False,
+        dense=table.shape[1] > DENSE,
     )
 
 
@@ -182,7 +187,7 @@ def curves(
         x_title: title of the horizontal axis.
         y_title: title of the vertical axis.
         lines: title and number of the column, horizontal and vertical values; points that are not finite are left out.
-        unit: whether both axes run from 0 to 1; otherwise they span the values.
+        unit: whether both axes run from 0 to 1; otherwise they span the values, and the horizontal one begins at 0.
         diagonal: whether to draw the line on which both values are equal.
         dots: whether to mark each point.
     """
@@ -191,14 +196,14 @@ def curves(
     if unit or not every_x.size:
         x_ticks = y_ticks = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     else:
-        x_ticks = nice_ticks(float(every_x.min()), float(every_x.max()))
+        x_ticks = nice_ticks(min(0.0, float(every_x.min())), float(every_x.max()))
         y_ticks = nice_ticks(float(every_y.min()), float(every_y.max()))
     x = Scale(x_ticks[0], x_ticks[-1], LEFT, WIDTH - RIGHT)
     y = Scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM + 20, TOP)
     series = []
     for name, index, xs, ys in kept:
         places = [(x(a), y(b)) for a, b in zip(xs, ys, strict=True)]
-        points = "".join(f"M{a:.1f} {b:.1f}h0" for a, b in places) if dots else ""
+        points = "".join(f"M{a:.1f} {b:.1f}h0" for a, b in places) if dots or len(places) == 1 else ""
         series.append(Series(name, index, points, path(places)))
     names = ", ".join(dict.fromkeys(name for name, *_ in lines)) or "no column"
     return Chart(

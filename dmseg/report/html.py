@@ -131,7 +131,9 @@ def _cell_context(content: TableData, row: Mapping[Any, Any]) -> dict[str, Any]:
         value = float(row.get(name, math.nan))
         if math.isnan(value):
             return ""
-        return f"{'+' if signed and value > 0 else ''}{score.shown(value)}".replace("-", "−")
+        return (
+            _signed(value, score.digits) if signed else score.shown(round(value, score.digits) + 0.0).replace("-", "−")
+        )
 
     difference = float(row["value"]) - float(row["paper"])
     several = row.get("n_seeds", 1) > 1
@@ -150,7 +152,7 @@ def _cell_context(content: TableData, row: Mapping[Any, Any]) -> dict[str, Any]:
         "sd": shown("sd_seeds") if several else "",
         "paper": shown("paper"),
         "paper_key": _key(row["paper"]),
-        "difference": "" if math.isnan(difference) else f"{difference:+.{score.digits}f}".replace("-", "−"),
+        "difference": "" if math.isnan(difference) else _signed(difference, score.digits),
         "difference_key": _key(difference),
         "interval": _interval(shown("ci_low"), shown("ci_high")),
         "gap": shown("mean_difference_tasks", signed=True),
@@ -165,6 +167,12 @@ def _cell_context(content: TableData, row: Mapping[Any, Any]) -> dict[str, Any]:
         "anchor": _anchor(row.get("data_set", ""), row.get("model", ""), row["task"], row["method"]),
         "pooled": int(row.get("n_tasks", 1)) > 1,
     }
+
+
+def _signed(value: float, digits: int) -> str:
+    """A difference with its sign; none if it is rounded to 0."""
+    rounded = round(value, digits)
+    return f"{rounded:+.{digits}f}".replace("-", "−") if rounded else f"{0:.{digits}f}"
 
 
 def _interval(low: str, high: str) -> str:
@@ -195,7 +203,7 @@ def _runs_context(report: Report, rows: Sequence[RowFacts]) -> dict[str, Any]:
     for facts in found.values():
         if facts.seconds is not None:
             machines.setdefault(facts.machine or "unknown machine", []).append(facts.seconds)
-    gaps = [f"{count} of {len(found)} runs are {name}." for name, count in status.items() if name != "done"]
+    gaps = [f"{name}: {count} of {len(found)} runs." for name, count in status.items() if name != "done"]
     gaps += [f"Run {run_id}: {facts.fault}" for run_id, facts in found.items() if facts.fault]
     if lacking := sum(facts.status == "done" and facts.pictures is None for facts in found.values()):
         gaps.append(PACKS_NOTE.format(n=lacking))

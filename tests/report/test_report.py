@@ -159,7 +159,7 @@ def test_best_median_and_worst_are_those_of_all_folds(complete):
 def test_a_table_without_runs_is_reported(words, tmp_path):
     page = check_page(render(reported(planned(words, tmp_path))))
     text = "".join(page.text)
-    assert "25 of 25 runs are missing." in text
+    assert "missing: 25 of 25 runs." in text
     assert "No finished runs yet." in text
 
 
@@ -177,7 +177,7 @@ def test_partial_damaged_and_old_runs_are_named(words, tmp_path):
     (tmp_path / "failed").mkdir()
     (tmp_path / "failed" / f"{other.name}.log").write_text("no")
     text = "".join(check_page(render(reported(plan))).text)
-    for said in ("15 of 25 runs are missing.", "1 of 25 runs are damaged.", "1 of 25 runs are failed."):
+    for said in ("missing: 15 of 25 runs.", "damaged: 1 of 25 runs.", "failed: 1 of 25 runs."):
         assert said in text
     assert f"Run {damaged.name}: runs/{damaged.name}/cases.csv" in text
     assert str(tmp_path) not in text
