@@ -101,6 +101,7 @@ def _table_context(report: Report) -> dict[str, Any]:
         group = groups.setdefault(key, {**cell, "by_method": {}})
         group["by_method"][cell["method"]] = cell
     agreement = content.spec.kind == "agreement"
+    reference = {column.key: column.title for column in content.spec.columns}.get(content.spec.reference, "")
     rows = Counter((group["data_set"], group["model"], group["task"]) for group in groups.values())
     for group in groups.values():  # the first of a row spans all of its scores
         group["span"] = rows.pop((group["data_set"], group["model"], group["task"]), 0)
@@ -113,7 +114,8 @@ def _table_context(report: Report) -> dict[str, Any]:
         "phantom_note": PHANTOM_NOTE,
         "is_agreement": agreement,
         "columns": [] if agreement else [{"key": item.key, "title": item.title} for item in content.spec.shown],
-        "reference": {column.key: column.title for column in content.spec.columns}.get(content.spec.reference, ""),
+        "reference": reference,
+        "compared": f"{reference} − column" if content.spec.reference_is_ours else f"column − {reference}",
         "has_networks": not agreement and content.cells["model"].nunique() > 1,
         "grid": list(groups.values()),
         "cells": cells,
