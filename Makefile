@@ -20,7 +20,7 @@ INSTALL = $(if $(filter uv,$(INSTALLER)),VIRTUAL_ENV=$(VENV) $(BIN)/uv pip insta
 OVERRIDES = $(if $(DATA),data=$(DATA)) profile=$(PROFILE) $(if $(DATA_ROOT),'data.root=$(subst ','\'',$(DATA_ROOT))') $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo demo-all test chaos fuzz test-slurm lint format docs build clean reproduce-figure1 reproduce-methods reproduce-tables
+.PHONY: help setup lock demo demo-all report test chaos fuzz test-slurm lint format docs build clean reproduce-figure1 reproduce-methods reproduce-tables
 
 help: ## show this
 	@grep -E '^[a-z0-9%-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
@@ -86,6 +86,9 @@ $(VENV)/.docs-ready: $(READY)
 
 build: $(READY) ## the wheel
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+report: $(READY) ## the HTML report of a table from the runs that are there: TABLE=2
+	$(BIN)/dmseg report table=$(or $(TABLE),2) $(OVERRIDES)
 
 # Each table of the paper: see configs/table. DATA empty: the paper's own data sets, below data/.
 reproduce-table%: $(READY) ## table N of the paper: reproduce-table2

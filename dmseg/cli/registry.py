@@ -126,6 +126,45 @@ COMMANDS = {
             ("dmseg table table=2 from=export", "Table 2 from the export in the folder export"),
         ),
     ),
+    "report": Command(
+        "Write the HTML report of a table.",
+        "Writes one HTML file that shows a table with its cases, curves, pictures, runs and open choices. It contains "
+        "everything it shows, opens from the disk, and names what is missing. It trains nothing.",
+        "dmseg.cli.report:report",
+        (
+            TABLES_SECTION,
+            Section(
+                "Export", (Key("from", "FOLDER", "an export to read instead of a store; takes no keys of the study"),)
+            ),
+            TABLE_DATA_SECTION,
+            TABLE_STUDY_SECTION,
+            TESTS_SECTION,
+            Section("Files", (WORKERS, RESULTS, PLUGINS)),
+        ),
+        (
+            ("dmseg report table=2 data=phantom profile=demo", "Table 2 on generated data"),
+            ("dmseg report table=2 from=export", "Table 2 from the export in the folder export"),
+        ),
+    ),
+    "figures": Command(
+        "Draw the figures of a table for a paper.",
+        "Draws strip plots of the cases, reliability diagrams, Dice by threshold and the agreement of the raters, each "
+        "as PDF, SVG and PNG, from the runs that are there.",
+        "dmseg.cli.report:figures",
+        (
+            TABLES_SECTION,
+            Section(
+                "Export", (Key("from", "FOLDER", "an export to read instead of a store; takes no keys of the study"),)
+            ),
+            TABLE_DATA_SECTION,
+            TABLE_STUDY_SECTION,
+            Section("Files", (WORKERS, RESULTS, PLUGINS)),
+        ),
+        (
+            ("dmseg figures table=2 data=phantom profile=demo", "the figures of Table 2 on generated data"),
+            ("dmseg figures table=2 from=export", "the same from an export"),
+        ),
+    ),
     "plan": Command(
         "Show what a table needs and how much is done.",
         "Prints for each table the number of experiments and runs, how many are done, running, failed and missing, and "
@@ -201,6 +240,7 @@ COMMANDS = {
                 (
                     Key("to", "FOLDER", "the folder to export to"),
                     Key("weights", "BOOL", "also export weights and predictions", "false"),
+                    Key("images", "BOOL", "also export the pictures of a few cases of each run", "false"),
                 ),
             ),
             TABLES_SECTION,

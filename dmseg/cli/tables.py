@@ -1,6 +1,5 @@
 """The commands for tables and figures: reproduce, table, plan."""
 
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from dmseg.tables.request import parse_request
 from dmseg.tables.spec import TableSpec, read_spec, table_numbers
 
 if TYPE_CHECKING:
+    from dmseg.data.prepared import PreparedTask
     from dmseg.tables.inference import Inference
     from dmseg.tables.numbers import TableData
 
@@ -160,40 +160,35 @@ def _write_all(
 
 def _write_comparison(planned: PlannedTable, inference: "Inference") -> Path:
     """Writes a table below the results folder of its runs, or below the folder that contains all of theirs."""
+    from dmseg.tables.content import comparison_content, results_folder
     from dmseg.tables.notes import plan_notes
-    from dmseg.tables.numbers import TableData, collect_cases, comparison_cells
+    from dmseg.tables.numbers import collect_cases
     from dmseg.tables.tidy import write_cases
 
     cases = collect_cases(planned)
-    settings = planned.settings
-    data = ", ".join(dict.fromkeys(row.data for row in planned.rows))
-    content = TableData(
-        planned.spec,
-        comparison_cells(planned, cases, inference),
-        data,
-        planned.phantom,
-        settings.profile,
-        settings.protocol,
-        inference,
-        settings.evaluate.ties,
-    )
-    results = os.path.commonpath([row.settings.paths.results for row in planned.rows])
-    folder = Path(results) / "tables"
+    folder = results_folder(planned) / "tables"
     write_cases(cases, folder, planned.spec)
-    return _write(content, folder, plan_notes(planned))
+    return _write(comparison_content(planned, cases, inference), folder, plan_notes(planned))
 
 
 def _write_agreement(spec: TableSpec, overrides: Sequence[str]) -> Path:
+    content, _, results = agreement_content(spec, overrides)
+    return _write(content, results / "tables", ())
+
+
+def agreement_content(spec: TableSpec, overrides: Sequence[str]) -> "tuple[TableData, list[PreparedTask], Path]":
+    """A table of the raters' agreement, its prepared tasks, and its results folder."""
     from dmseg.tables.numbers import TableData, agreement_cells
 
     request = parse_request(overrides, ["qubiq"])
     if (data := request.data.get("qubiq")) is None:
         raise UserError(f"table {spec.name} needs a data set with several raters: data=qubiq, lidc or phantom")
     settings = compose_settings(request.overrides_of(data))
-    cells = agreement_cells(list(prepare_tasks(settings, notify)), settings.agreement.disjoint)
+    stores = list(prepare_tasks(settings, notify))
+    cells = agreement_cells(stores, settings.agreement.disjoint)
     phantom = settings.data.phantom is not None
     content = TableData(spec, cells, settings.data.name, phantom, settings.profile, settings.protocol)
-    return _write(content, Path(settings.paths.results) / "tables", ())
+    return content, stores, Path(settings.paths.results)
 
 
 def _write(content: "TableData", folder: Path, notes: tuple[str, ...]) -> Path:

@@ -141,8 +141,8 @@ def classwise_ece(counts: StoredCounts) -> float:
     """
     total, positive, sums = counts.cells.sum(axis=0), counts.foreground(counts.cells), counts.sums.sum(axis=0)
     values = _cell_values(counts)
-    of_foreground = _by_bin(_bin_of(values, counts.bins), counts.bins, total, sums, positive)
-    of_background = _by_bin(_bin_of(1 - values, counts.bins), counts.bins, total, total - sums, total - positive)
+    of_foreground = _by_bin(bin_of(values, counts.bins), counts.bins, total, sums, positive)
+    of_background = _by_bin(bin_of(1 - values, counts.bins), counts.bins, total, total - sums, total - positive)
     return (_ece(*of_foreground) + _ece(*of_background)) / 2
 
 
@@ -274,7 +274,7 @@ def _cell_values(counts: StoredCounts) -> npt.NDArray[np.float32]:
     return np.concatenate([np.zeros(1, np.float32), counts.cuts])
 
 
-def _bin_of(values: npt.NDArray[np.float32], n_bins: int) -> npt.NDArray[np.intp]:
+def bin_of(values: npt.NDArray[np.float32], n_bins: int) -> npt.NDArray[np.intp]:
     """The last bin whose left edge k / B is not above a value, compared in float32."""
     edges = (np.arange(1, n_bins) / n_bins).astype(np.float32)
     return np.searchsorted(edges, values, side="right")
@@ -299,7 +299,7 @@ def _top_label(counts: StoredCounts, total: Ints, positive: Ints, sums: Floats) 
     """
     values, chosen = _cell_values(counts), np.arange(len(total)) >= counts.decision
     confidence, correct = np.where(chosen, sums, total - sums), np.where(chosen, positive, total - positive)
-    return _by_bin(_bin_of(np.maximum(values, 1 - values), counts.bins), counts.bins, total, confidence, correct)
+    return _by_bin(bin_of(np.maximum(values, 1 - values), counts.bins), counts.bins, total, confidence, correct)
 
 
 def _ece(pixels: Ints | Floats, confidence: Floats, correct: Ints | Floats) -> float:

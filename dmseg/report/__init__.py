@@ -1,1 +1,1 @@
-"""Progress bars, wandb tracking and figures."""
+"""Progress bars, wandb tracking, figures and the HTML report."""

@@ -141,11 +141,26 @@ def write_figure(name: str, folder: Path) -> tuple[Path, ...]:
         raise UserError(f"there is no figure '{name}'; choose from {', '.join(FIGURES)}")
     draw, size = FIGURES[name]
     stem = f"figure{name}" if name.isdigit() else name
+    return write_drawing(draw, size, folder / stem)
+
+
+def write_drawing(draw: Callable[[Figure], None], size: tuple[float, float], base: Path) -> tuple[Path, ...]:
+    """Draws on an empty figure and writes it as PNG, PDF and SVG, the same bytes each time.
+
+    Args:
+        draw: draws on the figure.
+        size: its width and height in inches.
+        base: path of the files without their endings.
+
+    Returns:
+        The three files.
+    """
     formats: dict[str, dict[str, Any]] = {
         "png": {"dpi": 200},
         "pdf": {"metadata": {"CreationDate": None}},
         "svg": {"metadata": {"Date": None}},
     }
+    files = tuple(base.with_name(f"{base.name}.{ending}") for ending in formats)
     with _default_matplotlib():
         from matplotlib.figure import Figure
 
@@ -153,11 +168,11 @@ def write_figure(name: str, folder: Path) -> tuple[Path, ...]:
         draw(figure)
         for axes in figure.axes:
             axes.spines[["top", "right"]].set_visible(False)
-        for ending, options in formats.items():
+        for path, (ending, options) in zip(files, formats.items(), strict=True):
             file = io.BytesIO()
             figure.savefig(file, format=ending, **options)
-            write_whole(folder / f"{stem}.{ending}", file.getvalue())
-    return tuple(folder / f"{stem}.{ending}" for ending in formats)
+            write_whole(path, file.getvalue())
+    return files
 
 
 @contextmanager

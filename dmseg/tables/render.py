@@ -1,5 +1,6 @@
 """Rendered tables: Markdown and LaTeX, with notes on the meaning of the numbers."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,11 @@ LATEX = Style(
 )
 
 
+LATEX_PACKAGES = r"% Needs \usepackage[T1]{fontenc} and \usepackage{booktabs,graphicx,textcomp,xcolor}."
+_NO_LABEL = re.compile(r"[^A-Za-z0-9]+")
+"""What a label in LaTeX should not contain."""
+
+
 def write_table(table: TableData, folder: Path, notes: tuple[str, ...] = ()) -> list[Path]:
     """Writes ``tableN.md``, ``tableN.csv`` and ``tableN.tex``, or ``table-NAME.md`` and so on.
 
@@ -94,24 +100,44 @@ def to_markdown(table: TableData, notes: tuple[str, ...] = ()) -> str:
 
 
 def to_latex(table: TableData, notes: tuple[str, ...] = ()) -> str:
-    """The table in LaTeX (booktabs, xcolor), significant cells in red as in the paper."""
+    """The table in LaTeX, as a float no wider than the text, significant cells in red as in the paper."""
     header, rows = _grid(table, LATEX)
     labels = _n_labels(table)
     head, *body = [" & ".join(row) + r" \\" for row in (header, *rows)]
     lines = [
         latex_comment(f"{table.spec.heading}. {_context(table)}"),
         *map(latex_comment, table_notes(table, notes, mark="red")),
+        LATEX_PACKAGES,
+        r"\begin{table}[tbp]",
+        r"\centering",
+        rf"\caption{{{_caption(table)}}}",
+        rf"\label{{tab:dmseg-{_NO_LABEL.sub('-', table.spec.name)}}}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         r"\begin{tabular}{" + "l" * labels + "r" * (len(header) - labels) + "}",
         r"\toprule",
         head,
         r"\midrule",
         *body,
         r"\bottomrule",
-        r"\end{tabular}",
+        r"\end{tabular}}",
     ]
     if table.phantom:
-        lines.append(r"\\ \textbf{Phantom data: generated, not a measurement.}")
-    return "\n".join(lines) + "\n"
+        lines.append(r"\par\textbf{Phantom data: generated, not a measurement.}")
+    return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+
+def _caption(table: TableData) -> str:
+    """Title, and what the marks and numbers are."""
+    said = [f"{latex(table.spec.title)}."]
+    if table.spec.kind == "comparison":
+        reference = {column.key: column.title for column in table.spec.columns}[table.spec.reference]
+        if table.spec.reference_is_ours:
+            tests = r"by the test over cases ($\dagger$) or the interval of the difference ($\ddagger$)"
+            said.append(f"Columns that {latex(reference)} is better than {tests}.")
+        else:
+            tests = r"by the test over cases (\textcolor{red}{red}) or the interval of the difference ($*$)"
+            said.append(f"Cells that are better than {latex(reference)} {tests}.")
+    return " ".join(said)
 
 
 def _grid(table: TableData, style: Style) -> tuple[list[str], list[list[str]]]:

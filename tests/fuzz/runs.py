@@ -21,6 +21,7 @@ SEALED = (
     "history.csv",
     "cases.csv",
     "counts.npz",
+    "pack.npz",
     "evaluation.json",
     "weights.safetensors",
     "DONE",

@@ -1,0 +1,96 @@
+"""The commands ``report`` and ``figures``: what people look at, from the runs that are there."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dmseg.cli.commands import set_up_logging
+from dmseg.cli.tables import agreement_content, plan_all, shown_metrics, split_tables
+from dmseg.cli.words import take_inference, take_seeds
+from dmseg.errors import UserError
+from dmseg.tables.exported import plan_from_text
+from dmseg.tables.open_choices import explain_tables
+from dmseg.tables.planning import PlannedTable
+
+if TYPE_CHECKING:
+    from dmseg.report.html import Report
+    from dmseg.tables.inference import Inference
+
+
+def report(argv: Sequence[str]) -> int:
+    """Writes the HTML report of tables from finished runs, or from an export (``from=FOLDER``)."""
+    from dmseg.report.html import write_report
+
+    for content, results in _reports(argv):
+        print(write_report(content, results / "reports"))
+    return 0
+
+
+def figures(argv: Sequence[str]) -> int:
+    """Draws the figures of tables from finished runs, or from an export (``from=FOLDER``)."""
+    from dmseg.report.gather import gather_rows
+    from dmseg.report.table_figures import write_agreement_figure, write_table_figures
+
+    nothing = []
+    for content, results in _reports(argv):
+        spec, phantom = content.content.spec, content.content.phantom
+        if content.planned is None:
+            values = content.agreement or {}
+            files = write_agreement_figure(spec.stem, values, results / "figures", phantom, "Dice with majority (%)")
+        else:
+            rows = list(gather_rows(content.planned, content.cases))
+            files = write_table_figures(spec.stem, rows, results / "figures", phantom)
+        for path in files:
+            print(path)
+        nothing += [] if files else [spec.name]
+    if nothing:
+        raise UserError(f"table {', '.join(nothing)} has no finished runs, so there is nothing to draw")
+    return 0
+
+
+def _reports(argv: Sequence[str]) -> "list[tuple[Report, Path]]":
+    """What the reports of tables are made from, each with its results folder."""
+    from dmseg.report.html import Report
+
+    set_up_logging()
+    inference, argv = take_inference(argv)
+    seeds, argv = take_seeds(argv)
+    specs, overrides = split_tables(argv)
+    exported = [word.removeprefix("from=").strip("'\"") for word in overrides if word.startswith("from=")]
+    if exported:
+        if len(overrides) > 1 or seeds:
+            raise UserError("an export has settings and seeds of its own; leave the other overrides out")
+        folder = Path(exported[0]).expanduser()
+        plans = {spec.name: plan_from_text(folder, spec) for spec in specs}
+        if metrics := shown_metrics(argv):
+            plans = {name: planned.with_metrics(metrics) for name, planned in plans.items()}
+        return [(_comparison(planned, inference, None), folder) for planned in plans.values()]
+    plans = plan_all(specs, overrides, seeds=seeds)
+    found = []
+    for spec in specs:
+        if spec.kind == "agreement":
+            content, stores, results = agreement_content(spec, overrides)
+            from dmseg.report.agreement import agreement_by_case
+
+            cases = agreement_by_case(stores)
+            choices = explain_tables(overrides, [spec])[0]
+            found.append((Report(content, None, content.cells.iloc[:0], choices, cases), results))
+        else:
+            found.append((_comparison(plans[spec.name], inference, overrides), _results(plans[spec.name])))
+    return found
+
+
+def _results(planned: PlannedTable) -> Path:
+    from dmseg.tables.content import results_folder
+
+    return results_folder(planned)
+
+
+def _comparison(planned: PlannedTable, inference: "Inference", overrides: Sequence[str] | None) -> "Report":
+    from dmseg.report.html import Report
+    from dmseg.tables.content import comparison_content
+    from dmseg.tables.numbers import collect_cases
+
+    cases = collect_cases(planned)
+    choices = None if overrides is None else explain_tables(overrides, [planned.spec])[0]
+    return Report(comparison_content(planned, cases, inference), planned, cases, choices)

@@ -1,0 +1,249 @@
+"""Geometry of the report's charts: from numbers to coordinates, which the template draws as SVG.
+
+Coordinates are those of a view box of `WIDTH` x `HEIGHT`, so that a chart has the same proportions on every screen.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+WIDTH, HEIGHT = 360, 240
+LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 62
+DENSE = 150
+"""Number of cases above which points are small."""
+MOST_POINTS = 120
+"""Most points of a curve; longer ones are thinned out."""
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A tick of an axis: its coordinate and its label."""
+
+    at: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Series:
+    """What a chart shows of one column.
+
+    Attributes:
+        title: the column's title.
+        index: number of the column, which gives colour and dashes.
+        points: path of the points, drawn with round caps; empty for none.
+        line: path of the line; empty for none.
+        mean: (left, right, height) of the line that marks the mean; None for none.
+    """
+
+    title: str
+    index: int
+    points: str = ""
+    line: str = ""
+    mean: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart.
+
+    Attributes:
+        title: its title.
+        alt: a description in words, for those who do not see it.
+        x_title: title of the horizontal axis.
+        y_title: title of the vertical axis.
+        x: ticks of the horizontal axis.
+        y: ticks of the vertical axis.
+        series: what is shown of each column.
+        pairs: path of the lines that join the points of a case; empty for none.
+        diagonal: path of the line that a perfect result would follow; empty for none.
+        slanted: whether the labels of the horizontal axis are names of columns.
+        legend: whether the columns are named in a legend.
+        dense: whether there are so many points that they must be small.
+    """
+
+    title: str
+    alt: str
+    x_title: str
+    y_title: str
+    x: list[Tick]
+    y: list[Tick]
+    series: list[Series]
+    pairs: str = ""
+    diagonal: str = ""
+    slanted: bool = False
+    legend: bool = True
+    dense: bool = False
+
+    @property
+    def named(self) -> list[Series]:
+        """One of the series of each column, for the legend."""
+        return list({item.title: item for item in self.series}.values())
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Maps an interval of values to coordinates."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        """The coordinate of a value."""
+        return self.start + (self.end - self.start) * (value - self.low) / (self.high - self.low)
+
+
+def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """Multiples of 1, 2 or 5 times a power of ten that span an interval.
+
+    Args:
+        low: its lower end.
+        high: its upper end, not below the lower one.
+        most: most steps.
+    """
+    if not high > low:
+        low, high = low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1)
+    rough = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = power * next(factor for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(index * step, 12) for index in range(first, last + 1)]
+
+
+def strip(title: str, y_title: str, values: Mapping[str, Floats], digits: int) -> Chart:
+    """Values of each case for each column, those of a case joined by a line, with the column's mean.
+
+    Args:
+        title: title of the chart.
+        y_title: title and unit of the values.
+        values: by title of the column: one value for each case, the same cases in the same order; NaN for none.
+        digits: number of decimals in the description.
+    """
+    table = np.stack(list(values.values()))
+    finite = table[np.isfinite(table)]
+    ticks = nice_ticks(float(finite.min()), float(finite.max())) if finite.size else [0.0, 1.0]
+    y = Scale(ticks[0], ticks[-1], HEIGHT - BOTTOM, TOP)
+    width = (WIDTH - LEFT - RIGHT) / len(table)
+    centres = [LEFT + width * (index + 0.5) for index in range(len(table))]
+    # the same shift for a case in each column, spread evenly and without chance
+    shifts = ((np.arange(table.shape[1]) * 0.618034) % 1 - 0.5) * min(0.5 * width, 30)
+    series = []
+    for index, (name, own) in enumerate(values.items()):
+        found = own[np.isfinite(own)]
+        points = "".join(
+            f"M{centres[index] + shift:.1f} {y(value):.1f}h0"
+            for shift, value in zip(shifts, own, strict=True)
+            if math.isfinite(value)
+        )
+        half = min(0.42 * width, 26)
+        mean = (centres[index] - half, centres[index] + half, y(float(found.mean()))) if found.size else None
+        series.append(Series(name, index, points, mean=mean))
+    pairs = "".join(
+        path(
+            [(centre + shift, y(value)) for centre, value in zip(centres, column, strict=True) if math.isfinite(value)]
+        )
+        for shift, column in zip(shifts, table.T, strict=True)
+    )
+    means = [f"{name} {_mean(own, digits)}" for name, own in values.items()]
+    return Chart(
+        title,
+        f"{title}: {y_title} of {table.shape[1]} cases. Means: {', '.join(means)}.",
+        "",
+        y_title,
+        [Tick(centre, name) for centre, name in zip(centres, values, strict=True)],
+        [Tick(y(tick), f"{tick:g}") for tick in ticks],
+        series,
+        pairs=pairs,
+        slanted=True,
+        legend=False,
+        dense=table.shape[1] > DENSE,
+    )
+
+
+def _mean(values: Floats, digits: int) -> str:
+    found = values[np.isfinite(values)]
+    return f"{found.mean():.{digits}f}" if found.size else "none"
+
+
+def curves(
+    title: str,
+    x_title: str,
+    y_title: str,
+    lines: Sequence[tuple[str, int, Floats, Floats]],
+    unit: bool = False,
+    diagonal: bool = False,
+    dots: bool = True,
+) -> Chart:
+    """Curves of some columns.
+
+    Args:
+        title: title of the chart.
+        x_title: title of the horizontal axis.
+        y_title: title of the vertical axis.
+        lines: title and number of the column, horizontal and vertical values; points that are not finite are left out.
+        unit: whether both axes run from 0 to 1; otherwise they span the values, and the horizontal one begins at 0.
+        diagonal: whether to draw the line on which both values are equal.
+        dots: whether to mark each point.
+    """
+    kept = [(name, index, *_thinned(xs, ys)) for name, index, xs, ys in lines]
+    every_x, every_y = (np.concatenate([item[axis] for item in kept] or [np.zeros(1)]) for axis in (2, 3))
+    if unit or not every_x.size:
+        x_ticks = y_ticks = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    else:
+        x_ticks = nice_ticks(min(0.0, float(every_x.min())), float(every_x.max()))
+        y_ticks = nice_ticks(float(every_y.min()), float(every_y.max()))
+    x = Scale(x_ticks[0], x_ticks[-1], LEFT, WIDTH - RIGHT)
+    y = Scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM + 20, TOP)
+    series = []
+    for name, index, xs, ys in kept:
+        places = [(x(a), y(b)) for a, b in zip(xs, ys, strict=True)]
+        points = "".join(f"M{a:.1f} {b:.1f}h0" for a, b in places) if dots or len(places) == 1 else ""
+        series.append(Series(name, index, points, path(places)))
+    names = ", ".join(dict.fromkeys(name for name, *_ in lines)) or "no column"
+    return Chart(
+        title,
+        f"{title}: {y_title} over {x_title}, for {names}.",
+        x_title,
+        y_title,
+        [Tick(x(tick), f"{tick:g}") for tick in x_ticks],
+        [Tick(y(tick), f"{tick:g}") for tick in y_ticks],
+        series,
+        diagonal=path([(x(0), y(0)), (x(1), y(1))]) if diagonal else "",
+    )
+
+
+def _thinned(xs: Floats, ys: Floats) -> tuple[Floats, Floats]:
+    finite = np.isfinite(xs) & np.isfinite(ys)
+    xs, ys = xs[finite], ys[finite]
+    kept = np.unique(np.linspace(0, max(len(xs) - 1, 0), min(len(xs), MOST_POINTS)).round().astype(int))
+    return xs[kept], ys[kept]
+
+
+def path(places: Sequence[tuple[float, float]]) -> str:
+    """An SVG path through some places; empty for fewer than two."""
+    if len(places) < 2:
+        return ""
+    return "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in places)
+
+
+def outline(mask: npt.NDArray[np.bool_]) -> str:
+    """SVG path along the edges of the pixels (H, W) where a mask ends; pixel (i, j) covers [j, j + 1] x [i, i + 1]."""
+    padded = np.pad(mask, 1)
+    across = padded[1:, 1:-1] != padded[:-1, 1:-1]  # (H + 1, W): horizontal edges
+    along = padded[1:-1, 1:] != padded[1:-1, :-1]  # (H, W + 1): vertical edges
+    horizontal = "".join(f"M{first} {row}h{length}" for row, first, length in _stretches(across))
+    return horizontal + "".join(f"M{column} {first}v{length}" for column, first, length in _stretches(along.T))
+
+
+def _stretches(edges: npt.NDArray[np.bool_]) -> list[tuple[int, int, int]]:
+    """Row, first column and length of each stretch of true values in a row."""
+    steps = np.diff(edges.astype(np.int8), axis=1, prepend=0, append=0)
+    rows, firsts = np.nonzero(steps == 1)
+    lasts = np.nonzero(steps == -1)[1]
+    return [(int(row), int(first), int(last - first)) for row, first, last in zip(rows, firsts, lasts, strict=True)]

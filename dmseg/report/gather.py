@@ -1,0 +1,216 @@
+"""What a report shows of a table: its runs, scores, curves and pictures, read from the run store."""
+
+import io
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from dmseg.errors import UserError
+from dmseg.files.regular import inside, read_regular
+from dmseg.metrics.curves import Reliability, mean_level_dice, reliability
+from dmseg.metrics.stored_counts import Floats, StoredCounts
+from dmseg.runs.plan import PlannedRun
+from dmseg.runs.seal import DamagedError
+from dmseg.runs.shareable import shareable_settings
+from dmseg.runs.status import run_status
+from dmseg.runs.store import RunStore
+from dmseg.tables.columns import SCORES
+from dmseg.tables.numbers import KEYS, network_title
+from dmseg.tables.planning import PlannedRow, PlannedTable
+from dmseg.tables.spec import Column
+from dmseg.training.pictures import Picture
+
+LARGEST_HISTORY = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """One run of a column.
+
+    Attributes:
+        run: the planned run.
+        status: ``done``, ``missing``, ``running``, ``failed``, ``damaged``, ``not scored`` or ``unknown``.
+        fault: what is damaged, without paths; empty for nothing.
+        folder: path of its folder relative to the results folder; empty where it has none.
+        seconds: how long it took; None if unknown.
+        machine: device, processor and version of torch; empty if unknown.
+        history: losses by epoch; empty if there are none.
+        pictures: pictures of its cases; None if they are not stored.
+    """
+
+    run: PlannedRun
+    status: str
+    fault: str = ""
+    folder: str = ""
+    seconds: float | None = None
+    machine: str = ""
+    history: pd.DataFrame = field(default_factory=pd.DataFrame)
+    pictures: list[Picture] | None = None
+
+
+@dataclass(frozen=True)
+class ColumnFacts:
+    """One column of a row: a method on a task.
+
+    Attributes:
+        column: the column.
+        index: its number among the columns of the table.
+        runs: its runs.
+        scores: the mean over seeds of each score by case, in the unit of the table.
+        reliability: reliability diagram over all pixels of all cases; None without counts.
+        level_dice: Dice at each level, mean over cases; None without counts.
+        uncounted: number of finished runs without counts.
+        settings: its settings without paths, of the first run.
+    """
+
+    column: Column
+    index: int
+    runs: list[RunFacts]
+    scores: pd.DataFrame
+    reliability: Reliability | None
+    level_dice: Floats | None
+    uncounted: int
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RowFacts:
+    """One task with one network.
+
+    Attributes:
+        row: the planned row.
+        title: task and network.
+        columns: the columns that have a cell.
+        agreement: mean Dice between raters by case, in per cent; empty without counts.
+    """
+
+    row: PlannedRow
+    title: str
+    columns: list[ColumnFacts]
+    agreement: "pd.Series[float]"
+
+
+def gather_rows(planned: PlannedTable, cases: pd.DataFrame) -> Iterator[RowFacts]:
+    """Reads what a report shows of each row of a table.
+
+    Args:
+        planned: the table.
+        cases: scores of its runs (`dmseg.tables.numbers.collect_cases`).
+    """
+    several = len({row.model for row in planned.rows}) > 1
+    indices = {column.key: index for index, column in enumerate(planned.spec.columns)}
+    columns = {column.key: column for column in planned.spec.columns}
+    scores = dict(iter(cases.groupby(list(KEYS)))) if len(cases) else {}
+    for row in planned.rows:
+        found, agreement = [], pd.Series(dtype=float)
+        for key, runs in row.cells.items():
+            own = scores.get((*row.key, key), cases.iloc[:0])
+            scored = set(own["run_id"])
+            counts = _Counts()
+            facts = [_facts(run, run.run_id in scored, counts) for run in runs]
+            found.append(
+                ColumnFacts(
+                    columns[key],
+                    indices[key],
+                    facts,
+                    _mean_scores(own, row.block.metrics),
+                    reliability(counts.every),
+                    mean_level_dice(counts.every),
+                    counts.lacking,
+                    shareable_settings(_plain(runs[0])),
+                )
+            )
+            if counts.agreement:
+                agreement = pd.Series(counts.agreement, dtype=float)
+        network = f", {network_title(row.settings.model)}" if several else ""
+        yield RowFacts(row, f"{row.data}: {row.task.title}{network}", found, agreement)
+
+
+def _plain(run: PlannedRun) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(run.settings)
+
+
+class _Counts:
+    """Counts of a column's cases, under all seeds."""
+
+    def __init__(self) -> None:
+        self.every: list[StoredCounts] = []
+        self.agreement: dict[str, float] = {}
+        self.lacking = 0
+
+    def add(self, run: PlannedRun) -> None:
+        from dmseg.metrics.stored_counts import dice_between_raters
+
+        found = None
+        with suppress(DamagedError):
+            found = RunStore(run.results).read_counts(run.run_id, run.evaluation_id)
+        if found is None:
+            self.lacking += 1
+            return
+        self.every += found.values()
+        self.agreement |= {case: 100 * dice_between_raters(counts) for case, counts in found.items()}
+
+
+def _mean_scores(own: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Mean over seeds of each score by case, in the unit of the table."""
+    known = [name for name in metrics if name in own]
+    means = own.groupby("case", sort=True)[known].mean() if len(own) else pd.DataFrame(columns=known, dtype=float)
+    return means.mul([SCORES[name].factor for name in known], axis=1)
+
+
+def _facts(run: PlannedRun, scored: bool, counts: _Counts) -> RunFacts:
+    store = RunStore(run.results)
+    folder = f"runs/{run.run_id}"
+    if not scored:
+        status: str = run_status(run)
+        fault = ""
+        if status == "done" or (status != "unknown" and run.run_id in store.stored()):
+            damage = store.damage(run.run_id)
+            status = "damaged" if damage else "not scored"
+            fault = damage[0].replace(f"{store.results}/", "") if damage else ""
+        log = f"failed/{run.run_id}.log" if status == "failed" else ""
+        return RunFacts(run, status, fault, log or (folder if status in ("damaged", "not scored") else ""))
+    counts.add(run)
+    manifest: dict[str, Any] = {}
+    pictures = None
+    with suppress(DamagedError):
+        manifest = store.read_json(run.run_id, "manifest.json")
+    with suppress(DamagedError):
+        pictures = store.read_pack(run.run_id, run.evaluation_id)
+    return RunFacts(
+        run,
+        "done",
+        folder=folder,
+        seconds=float(manifest["seconds"]) if "seconds" in manifest else None,
+        machine=_machine(manifest),
+        history=_history(store, run.run_id),
+        pictures=pictures,
+    )
+
+
+def _machine(manifest: dict[str, Any]) -> str:
+    machine, versions = (manifest.get(name) or {} for name in ("machine", "versions"))
+    named = [machine.get("gpu") or machine.get("device"), machine.get("processor")]
+    named += [f"torch {versions['torch']}"] if "torch" in versions else []
+    return ", ".join(str(item) for item in named if item)
+
+
+def _history(store: RunStore, run_id: str) -> pd.DataFrame:
+    """The numeric columns of a run's ``history.csv``; empty if it cannot be read."""
+    try:
+        content = read_regular(inside(store.folder(run_id), "history.csv"), LARGEST_HISTORY)
+        return pd.read_csv(io.BytesIO(content)).select_dtypes("number")
+    except (OSError, ValueError, UserError):
+        return pd.DataFrame()
+
+
+def count_status(planned: PlannedTable, rows: Sequence[RowFacts]) -> Counter[str]:
+    """Number of distinct runs by status."""
+    found = {facts.run.run_id: facts.status for row in rows for column in row.columns for facts in column.runs}
+    return Counter(found.values())

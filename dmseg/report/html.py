@@ -1,0 +1,350 @@
+"""The HTML report of a table: one file that contains everything it shows and loads nothing."""
+
+import base64
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import DictLoader, Environment, StrictUndefined
+from omegaconf import OmegaConf
+
+from dmseg import __version__
+from dmseg.config.choices import PARTS, written
+from dmseg.files.atomic import write_whole
+from dmseg.metrics.stored_counts import Floats
+from dmseg.report.charts import Chart, curves, strip
+from dmseg.report.gallery import RowGallery, galleries
+from dmseg.report.gather import ColumnFacts, RowFacts, count_status, gather_rows
+from dmseg.tables.columns import SCORES
+from dmseg.tables.notes import MISSING, PHANTOM_NOTE, plan_notes, table_notes
+from dmseg.tables.numbers import TableData
+from dmseg.tables.open_choices import ExplainedTable
+from dmseg.tables.planning import PlannedTable
+from dmseg.text import one_line, printable_lines
+
+TEMPLATES = ("report.html.j2", "charts.html.j2", "report.css", "report.js")
+MARKS = {"": "", "better": "●", "worse": "†"}
+DIFF_MARKS = {"": "", "better": "*", "worse": "‡"}
+PACKS_NOTE = (
+    "{n} finished runs were stored without pictures. 'dmseg reproduce' with the same arguments and "
+    "evaluate.add_packs=true scores their weights again and adds them."
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report is made from.
+
+    Attributes:
+        content: the table.
+        planned: its runs; None for a table of the raters' agreement.
+        cases: scores of its runs by case.
+        choices: the open choices behind it; None if they are not known, as for an export.
+        agreement: for a table of the raters' agreement, by title of the task the Dice of each case in per cent.
+    """
+
+    content: TableData
+    planned: PlannedTable | None
+    cases: pd.DataFrame
+    choices: ExplainedTable | None = None
+    agreement: Mapping[str, "pd.Series[float]"] | None = None
+
+
+def write_report(report: Report, folder: Path) -> Path:
+    """Writes ``tableN.html`` and returns its path.
+
+    Args:
+        report: what it is made from.
+        folder: where to write it, beside the folder of the runs.
+    """
+    path = folder / f"{report.content.spec.stem}.html"
+    write_whole(path, render(report))
+    return path
+
+
+def render(report: Report) -> str:
+    """The text of a report."""
+    sources = {name: (files("dmseg.report") / "templates" / name).read_text("utf-8") for name in TEMPLATES}
+    environment = Environment(
+        loader=DictLoader(sources), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["clean"] = lambda text: one_line(str(text))
+    rows = list(gather_rows(report.planned, report.cases)) if report.planned else []
+    script = sources["report.js"]
+    return environment.get_template("report.html.j2").render(
+        style=sources["report.css"],
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        version=__version__,
+        **_table_context(report),
+        **_runs_context(report, rows),
+        rows=[_row_context(row, gallery) for row, gallery in zip(rows, galleries(rows), strict=True)],
+        agreement=_agreement_charts(report),
+        choices=_choices_context(report.choices),
+    )
+
+
+def _table_context(report: Report) -> dict[str, Any]:
+    content = report.content
+    notes = plan_notes(report.planned) if report.planned else ()
+    cells = [_cell_context(content, row) for row in content.cells.to_dict("records")]
+    groups: dict[tuple[str, ...], dict[str, Any]] = {}
+    for cell in cells:
+        key = cell["data_set"], cell["model"], cell["task"], cell["metric"]
+        group = groups.setdefault(key, {**cell, "by_method": {}})
+        group["by_method"][cell["method"]] = cell
+    agreement = content.spec.kind == "agreement"
+    reference = {column.key: column.title for column in content.spec.columns}.get(content.spec.reference, "")
+    rows = Counter((group["data_set"], group["model"], group["task"]) for group in groups.values())
+    for group in groups.values():  # the first of a row spans all of its scores
+        group["span"] = rows.pop((group["data_set"], group["model"], group["task"]), 0)
+    return {
+        "heading": content.spec.heading,
+        "data": content.data,
+        "profile": content.profile,
+        "protocol": content.protocol,
+        "phantom": content.phantom,
+        "phantom_note": PHANTOM_NOTE,
+        "is_agreement": agreement,
+        "columns": [] if agreement else [{"key": item.key, "title": item.title} for item in content.spec.shown],
+        "reference": reference,
+        "compared": f"{reference} − column" if content.spec.reference_is_ours else f"column − {reference}",
+        "has_networks": not agreement and content.cells["model"].nunique() > 1,
+        "grid": list(groups.values()),
+        "cells": cells,
+        "has_paper": bool(content.cells["paper"].notna().any()),
+        "notes": [note for note in table_notes(content, notes, mark="●") if note != PHANTOM_NOTE],
+        "missing": MISSING,
+    }
+
+
+def _cell_context(content: TableData, row: Mapping[Any, Any]) -> dict[str, Any]:
+    """The texts and sort keys of a cell."""
+    score = SCORES[str(row["metric"])]
+
+    def shown(name: str, signed: bool = False) -> str:
+        value = float(row.get(name, math.nan))
+        if math.isnan(value):
+            return ""
+        return (
+            _signed(value, score.digits) if signed else score.shown(round(value, score.digits) + 0.0).replace("-", "−")
+        )
+
+    difference = float(row["value"]) - float(row["paper"])
+    several = row.get("n_seeds", 1) > 1
+    return {
+        "data_set": str(row.get("data_set", "")),
+        "model": str(row.get("model", "")),
+        "model_title": str(row.get("model_title", "")),
+        "task": str(row["task"]),
+        "task_title": str(row["task_title"]),
+        "metric": str(row["metric"]),
+        "heading": score.heading,
+        "method": str(row["method"]),
+        "method_title": str(row["method_title"]),
+        "value": shown("value"),
+        "key": _key(row["value"]),
+        "sd": shown("sd_seeds") if several else "",
+        "paper": shown("paper"),
+        "paper_key": _key(row["paper"]),
+        "difference": "" if math.isnan(difference) else _signed(difference, score.digits),
+        "difference_key": _key(difference),
+        "interval": _interval(shown("ci_low"), shown("ci_high")),
+        "gap": shown("mean_difference_tasks", signed=True),
+        "gap_key": _key(row.get("mean_difference_tasks", math.nan)),
+        "gap_interval": _interval(shown("diff_ci_low"), shown("diff_ci_high")),
+        "p": _p_value(row.get("p_value", math.nan)),
+        "p_key": _key(row.get("p_value", math.nan)),
+        "mark": MARKS[str(row.get("mark", ""))],
+        "diff_mark": DIFF_MARKS[str(row.get("diff_mark", ""))],
+        "n": int(row["n"]),
+        "seeds": f"{int(row['n_seeds'])} of {int(row['n_seeds_planned'])}" if "n_seeds_planned" in row else "",
+        "anchor": _anchor(row.get("data_set", ""), row.get("model", ""), row["task"], row["method"]),
+        "pooled": int(row.get("n_tasks", 1)) > 1,
+    }
+
+
+def _signed(value: float, digits: int) -> str:
+    """A difference with its sign; none if it is rounded to 0."""
+    rounded = round(value, digits)
+    return f"{rounded:+.{digits}f}".replace("-", "−") if rounded else f"{0:.{digits}f}"
+
+
+def _interval(low: str, high: str) -> str:
+    return f"{low} to {high}" if low and high else ""
+
+
+def _p_value(value: Any) -> str:  # noqa: ANN401
+    return "" if math.isnan(value) else ("< 0.001" if value < 0.001 else f"{value:.3f}")
+
+
+def _key(value: Any) -> str:  # noqa: ANN401
+    """What a column is sorted by; empty values come last."""
+    return "" if math.isnan(float(value)) else f"{float(value):.9g}"
+
+
+def _anchor(*names: object) -> str:
+    """A name for a place in the report, from names that may contain anything."""
+    return "c" + hashlib.sha256("\0".join(map(str, names)).encode()).hexdigest()[:12]
+
+
+def _runs_context(report: Report, rows: Sequence[RowFacts]) -> dict[str, Any]:
+    """What was run, on what and for how long, and what is missing."""
+    if report.planned is None:
+        return {"status": [], "machines": [], "hours": "", "gaps": [], "folds_and_seeds": ""}
+    status = count_status(report.planned, rows)
+    found = {facts.run.run_id: facts for row in rows for column in row.columns for facts in column.runs}
+    machines: dict[str, list[float]] = {}
+    for facts in found.values():
+        if facts.seconds is not None:
+            machines.setdefault(facts.machine or "unknown machine", []).append(facts.seconds)
+    gaps = [f"{name}: {count} of {len(found)} runs." for name, count in status.items() if name != "done"]
+    gaps += [f"Run {run_id}: {facts.fault}" for run_id, facts in found.items() if facts.fault]
+    if lacking := sum(facts.status == "done" and facts.pictures is None for facts in found.values()):
+        gaps.append(PACKS_NOTE.format(n=lacking))
+    if uncounted := sum(column.uncounted for row in rows for column in row.columns):
+        gaps.append(f"{uncounted} finished runs have no readable counts; they are missing in the curves.")
+    seconds = [item for times in machines.values() for item in times]
+    return {
+        "status": [f"{count} {name}" for name, count in status.items()],
+        "machines": [(name, len(times), f"{sum(times) / 3600:.2f}") for name, times in machines.items()],
+        "hours": f"{sum(seconds) / 3600:.2f}",
+        "gaps": gaps,
+        "folds_and_seeds": f"seeds {', '.join(map(str, report.planned.seeds))}",
+    }
+
+
+def _row_context(row: RowFacts, gallery: RowGallery) -> dict[str, Any]:
+    metrics = [name for name in row.row.block.metrics if any(name in column.scores for column in row.columns)]
+    index = sorted({str(case) for column in row.columns for case in column.scores.index})
+    columns = [column for column in row.columns if len(column.scores)]
+    return {
+        "title": row.title,
+        "anchor": _anchor(row.row.data, row.row.model, row.row.task.name),
+        "strips": [chart for name in metrics if (chart := _strip(name, columns, index))],
+        "curves": [*_reliability_charts(row), *_training_charts(row)],
+        "gallery": gallery,
+        "metrics": [SCORES[name].heading for name in metrics],
+        "case_columns": [column.column.title for column in columns],
+        "cases": [(case, _scores_of(case, columns, metrics)) for case in index],
+        "methods": [_method_context(row, column) for column in row.columns],
+    }
+
+
+def _scores_of(case: str, columns: Sequence[ColumnFacts], metrics: Iterable[str]) -> list[str]:
+    found = []
+    for name in metrics:
+        for column in columns:
+            value = float(column.scores[name].get(case, math.nan)) if name in column.scores else math.nan
+            found.append("" if math.isnan(value) else SCORES[name].shown(value))
+    return found
+
+
+def _strip(name: str, columns: Sequence[ColumnFacts], index: list[str]) -> Chart | None:
+    values = {
+        column.column.title: column.scores[name].reindex(index).to_numpy(dtype=np.float64)
+        for column in columns
+        if name in column.scores
+    }
+    score = SCORES[name]
+    return strip(score.title, score.heading, values, score.digits) if values and index else None
+
+
+def _reliability_charts(row: RowFacts) -> list[Chart]:
+    lines = [
+        (column.column.title, column.index, found.probability, found.frequency)
+        for column in row.columns
+        if (found := column.reliability) is not None
+    ]
+    levels = [
+        (column.column.title, column.index, np.arange(1, len(dice) + 1) / (len(dice) + 1), 100 * dice)
+        for column in row.columns
+        if (dice := column.level_dice) is not None
+    ]
+    charts = []
+    if lines:
+        title, x_title, y_title = "Reliability", "predicted probability", "share of foreground"
+        charts.append(curves(title, x_title, y_title, lines, unit=True, diagonal=True))
+    if levels:
+        charts.append(curves("Dice by threshold (their mean is BDice)", "threshold", "Dice (%)", levels))
+    return charts
+
+
+def _training_charts(row: RowFacts) -> list[Chart]:
+    """The loss of each run by epoch."""
+    lines = [
+        (column.column.title, column.index, _column(facts.history, "epoch"), _column(facts.history, "loss"))
+        for column in row.columns
+        for facts in column.runs
+        if {"epoch", "loss"} <= set(facts.history)
+    ]
+    return [curves("Training loss, a line for each run", "epoch", "loss", lines, dots=False)] if lines else []
+
+
+def _column(table: pd.DataFrame, name: str) -> Floats:
+    return table[name].to_numpy(dtype=np.float64)
+
+
+def _method_context(row: RowFacts, column: ColumnFacts) -> dict[str, Any]:
+    return {
+        "title": column.column.title,
+        "anchor": _anchor(row.row.data, row.row.model, row.row.task.name, column.column.key),
+        "experiments": " ".join(dict.fromkeys(facts.run.experiment_id for facts in column.runs)),
+        "runs": [
+            {
+                "id": facts.run.run_id,
+                "fold": facts.run.settings.fold,
+                "seed": facts.run.settings.seed,
+                "status": facts.status,
+                "minutes": "" if facts.seconds is None else f"{facts.seconds / 60:.1f}",
+                "folder": facts.folder,
+                "cases": len(facts.run.split.validation),
+            }
+            for facts in column.runs
+        ],
+        "settings": printable_lines(OmegaConf.to_yaml(OmegaConf.create(column.settings))),
+    }
+
+
+def _agreement_charts(report: Report) -> list[Chart]:
+    if not report.agreement:
+        return []
+    by_task = {title: values.to_numpy(dtype=np.float64) for title, values in report.agreement.items()}
+    longest = max(map(len, by_task.values()))
+    padded: dict[str, Floats] = {
+        title: np.concatenate([own, np.full(longest - len(own), np.nan)]) for title, own in by_task.items()
+    }
+    return [strip("Raters and majority", "Dice (%)", padded, 2)]
+
+
+def _choices_context(table: ExplainedTable | None) -> list[dict[str, Any]]:
+    if table is None:
+        return []
+    found = {item.choice.title: item for item in table.choices}
+    parts = []
+    for part in PARTS:
+        choices = []
+        for choice in part.choices:
+            item = found[choice.title]
+            values = [value if not choice.key else written(value) for value in (choice.paper, choice.release)]
+            touched = "set by the columns" if item.fixed else table.describe(item.touched)
+            choices.append(
+                {
+                    "title": choice.title,
+                    "key": choice.key,
+                    "value": " or ".join(item.values),
+                    "paper": values[0],
+                    "release": values[1],
+                    "touched": touched if choice.key else choice.why,
+                    "source": choice.source,
+                }
+            )
+        parts.append({"title": part.title, "choices": choices})
+    return parts
