@@ -32,14 +32,15 @@ def export_results(argv: Sequence[str]) -> int:
     from dmseg.tables.tidy import frame_to_csv
 
     set_up_logging()
-    rest, named = _split(argv, ("to", "weights"))
+    rest, named = _split(argv, ("to", "weights", "images"))
     if "to" not in named:
         raise UserError("name the folder to export to: to=FOLDER")
-    folder, weights = Path(named["to"]), named.get("weights") == "true"
+    folder = Path(named["to"])
+    weights, images = (named.get(name) == "true" for name in ("weights", "images"))
     if any(word.startswith(("table=", "tables=")) for word in rest):
-        copied = _export_tables(rest, folder, weights)
+        copied = _export_tables(rest, folder, weights, images)
     else:
-        copied = _export_store(rest, folder, weights)
+        copied = _export_store(rest, folder, weights, images)
     exported = RunStore(folder)
     write_whole(folder / "results.csv", frame_to_csv(tidy_scores(exported)))
     write_whole(folder / "README.md", READ_ME)
@@ -48,7 +49,7 @@ def export_results(argv: Sequence[str]) -> int:
     return 0
 
 
-def _export_tables(argv: Sequence[str], folder: Path, weights: bool) -> Copied:
+def _export_tables(argv: Sequence[str], folder: Path, weights: bool, images: bool) -> Copied:
     """Exports the runs of tables. A run is finished when all the evaluations that the tables need are stored."""
     seeds, words = take_seeds(argv)
     plans = plan_all(*split_tables(words), seeds=seeds)
@@ -58,7 +59,7 @@ def _export_tables(argv: Sequence[str], folder: Path, weights: bool) -> Copied:
     if unfinished:
         notify(f"{len(unfinished)} of {len(runs)} runs are not finished or not fully scored, and are left out")
     done = [(RunStore(run.results), run_id) for run_id, run in runs.items() if run_id not in unfinished]
-    copied = export_runs(done, folder, weights)
+    copied = export_runs(done, folder, weights, images)
     for plan in plans.values():
         write_whole(plan_file(folder, plan.spec), plan_to_text(plan))
     return copied
@@ -72,7 +73,7 @@ def _is_scored(run: PlannedRun) -> bool:
         return store.is_done(run.run_id)  # export_runs reports the damage
 
 
-def _export_store(argv: Sequence[str], folder: Path, weights: bool) -> Copied:
+def _export_store(argv: Sequence[str], folder: Path, weights: bool, images: bool) -> Copied:
     rest, named = _split(argv, ("paths.results",))
     if rest or "paths.results" not in named:
         raise UserError(
@@ -81,7 +82,7 @@ def _export_store(argv: Sequence[str], folder: Path, weights: bool) -> Copied:
     store = RunStore(Path(named["paths.results"]))
     if not store.run_ids():
         raise UserError(f"{store.runs} has no finished runs")
-    return export_runs([(store, run_id) for run_id in store.run_ids()], folder, weights)
+    return export_runs([(store, run_id) for run_id in store.run_ids()], folder, weights, images)
 
 
 def import_results(argv: Sequence[str]) -> int:

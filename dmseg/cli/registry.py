@@ -170,6 +170,7 @@ COMMANDS = {
                 (
                     Key("to", "FOLDER", "the folder to export to"),
                     Key("weights", "BOOL", "also export weights and predictions", "false"),
+                    Key("images", "BOOL", "also export the pictures of a few cases of each run", "false"),
                 ),
             ),
             TABLES_SECTION,

@@ -5,10 +5,6 @@ are stacked along the first axis, or concatenated along it where their length di
 case), ``shared`` (R * R), ``votes`` (R + 1) and ``slices`` (S). `StoredCounts` describes each of them.
 """
 
-import io
-import math
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dmseg.files.arrays import parse_arrays, write_arrays
 from dmseg.files.names import fault_of_name
 from dmseg.files.regular import inside, read_regular
 from dmseg.files.schema import Misfit
@@ -24,7 +21,6 @@ from dmseg.metrics.stored_counts import ARRAYS, StoredCounts
 COUNTS = "counts.npz"
 LARGEST_COUNTS = 256 * 2**20
 """Largest size in bytes of the file, and of its arrays."""
-LARGEST_HEADER = 1000
 MOST_CELLS = 256
 
 _WHOLE, _REAL = ("<i8",), ("<f8",)
@@ -60,13 +56,7 @@ def write_counts(path: Path, counts: Mapping[str, StoredCounts]) -> None:
         parts = [getattr(case, name) for case in cases]
         parts = [item.ravel() for item in parts] if name == "shared" else parts
         arrays[name] = np.concatenate(parts) if name in (*_RATERS, "slices") else np.stack(parts)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, values in arrays.items():
-            content = io.BytesIO()
-            np.lib.format.write_array(content, np.ascontiguousarray(values).reshape(values.shape), (1, 0), False)
-            entry = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, content.getvalue())
+    write_arrays(path, arrays)
 
 
 def read_counts(folder: Path, evaluation: Mapping[str, Any]) -> dict[str, StoredCounts]:
@@ -83,7 +73,7 @@ def read_counts(folder: Path, evaluation: Mapping[str, Any]) -> dict[str, Stored
         OSError: if the file is missing, a link, or too large.
         Misfit: if it does not hold such counts.
     """
-    arrays = _read_arrays(read_regular(inside(folder, COUNTS), LARGEST_COUNTS))
+    arrays = _read_arrays(folder)
     cases = _check(arrays)
     raters, slices = arrays["n_raters"], arrays["n_slices"]
     parts = {name: list(arrays[name]) for name in ARRAYS if name not in (*_RATERS, "slices")}
@@ -116,52 +106,12 @@ def check_counts(folder: Path, cases: Sequence[str]) -> None:
         OSError: if the file is missing, a link, or too large.
         Misfit: if it does not hold the counts of these cases.
     """
-    if _check(_read_arrays(read_regular(inside(folder, COUNTS), LARGEST_COUNTS))) != list(cases):
+    if _check(_read_arrays(folder)) != list(cases):
         raise Misfit(f"{COUNTS}: its cases are not those of cases.csv")
 
 
-def _read_arrays(content: bytes) -> dict[str, npt.NDArray[Any]]:
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            entries = archive.infolist()
-            names = [entry.filename.removesuffix(".npy") for entry in entries]
-            if sorted(names) != sorted(_DTYPES):
-                odd = sorted(set(names) ^ set(_DTYPES)) or names
-                raise Misfit(f"{COUNTS} does not have the arrays that it must have: {odd[0]!r:.60}")
-            if sum(entry.file_size for entry in entries) > LARGEST_COUNTS:
-                raise Misfit(f"{COUNTS} has more than {LARGEST_COUNTS / 2**20:g} MiB of arrays")
-            return {name: _array(name, _inflated(archive, entry)) for name, entry in zip(names, entries, strict=True)}
-    except Misfit:
-        raise
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
-        raise Misfit(f"{COUNTS} cannot be read ({error})") from None
-
-
-def _inflated(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
-    """Content of an entry, never more than the size that it declares."""
-    if entry.compress_type not in (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED):
-        raise Misfit(f"{COUNTS}: {entry.filename!r:.60} is compressed by another method than deflate")
-    with archive.open(entry) as file:
-        content = file.read(entry.file_size + 1)
-    if len(content) != entry.file_size:
-        raise Misfit(f"{COUNTS}: {entry.filename!r:.60} has another size than it declares")
-    return content
-
-
-def _array(name: str, content: bytes) -> npt.NDArray[Any]:
-    """Parses an ``.npy`` file: its header says no more than the bytes that follow, and nothing is unpickled."""
-    stream = io.BytesIO(content)
-    version = np.lib.format.read_magic(stream)
-    if version != (1, 0):
-        raise Misfit(f"{COUNTS}: {name} is of format {version}")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream, max_header_size=LARGEST_HEADER)
-    whole = all(type(extent) is int and extent >= 0 for extent in shape)
-    if fortran or not whole or not dtype.str.startswith(_DTYPES[name]) or not dtype.itemsize:
-        raise Misfit(f"{COUNTS}: {name} is an array of {dtype.str!r:.20} that it may not be")
-    data = content[stream.tell() :]
-    if math.prod(shape) * dtype.itemsize != len(data):
-        raise Misfit(f"{COUNTS}: {name} has {len(data)} bytes, but the shape {shape!r:.60}")
-    return np.frombuffer(data, dtype).reshape(shape)
+def _read_arrays(folder: Path) -> dict[str, npt.NDArray[Any]]:
+    return parse_arrays(read_regular(inside(folder, COUNTS), LARGEST_COUNTS), COUNTS, _DTYPES, LARGEST_COUNTS)
 
 
 def _check(arrays: Mapping[str, npt.NDArray[Any]]) -> list[str]:

@@ -31,6 +31,7 @@ from dmseg.training.checkpoint import REPORTS, SESSIONS, Checkpoints, Interrupte
 from dmseg.training.evaluate import Array, evaluate, save_predictions
 from dmseg.training.fit import fit, resolve_device
 from dmseg.training.observers import EpochReport, Observer, Observers, RunInfo
+from dmseg.training.pictures import Gallery, Picture
 from dmseg.training.precision import check_precision, describe_precision
 from dmseg.training.random_streams import stream, stream_seed
 
@@ -111,10 +112,11 @@ class _Course:
 
 @dataclass(frozen=True)
 class _Scored:
-    """An evaluation: scores of the cases, one row for each, and their counts by case."""
+    """An evaluation: scores of the cases, one row for each, their counts by case, and pictures of some of them."""
 
     cases: pd.DataFrame
     counts: dict[str, StoredCounts]
+    pictures: list[Picture]
 
 
 def execute(run: PlannedRun, observers: Callable[[PlannedRun], list[Observer]] = lambda run: []) -> bool:
@@ -299,12 +301,15 @@ def _score(
 
     predictor = run.method.predictor(model, _streams(run))
     settings, ids = run.settings.evaluate, run.split.validation
-    cases = evaluate(predictor, prepared, ids, run.reference, settings, device, keep, counts.__setitem__)
-    return _Scored(cases, counts)
+    gallery = Gallery() if settings.pack else None
+    show = None if gallery is None else gallery.add
+    cases = evaluate(predictor, prepared, ids, run.reference, settings, device, keep, counts.__setitem__, show)
+    dice = dict(zip(cases["case"], cases["dice"], strict=True))
+    return _Scored(cases, counts, [] if gallery is None else gallery.chosen(dice))
 
 
 def _score_again(run: PlannedRun, store: RunStore, device: torch.device) -> None:
-    """Evaluates stored weights again: for other evaluation settings, to save predictions, or to add counts."""
+    """Evaluates stored weights again: for other evaluation settings, or to add predictions, counts or pictures."""
     prepared = PreparedTask(run.store)
     model = _untrained(run, prepared)
     model.load_state_dict(store.load_weights(run.run_id))
@@ -317,17 +322,21 @@ def _score_again(run: PlannedRun, store: RunStore, device: torch.device) -> None
             lambda folder: scored.append(_score(run, model, prepared, device, folder)),
         )
     known = store.has_evaluation(run.run_id, run.evaluation_id)
-    if not known or store.lacks_counts(run.run_id, run.evaluation_id):
+    lacking = known and (
+        store.lacks_counts(run.run_id, run.evaluation_id)
+        or (run.settings.evaluate.add_packs and store.lacks_pack(run.run_id, run.evaluation_id))
+    )
+    if lacking or not known:
         found = scored[0] if scored else _score(run, model, prepared, device, None)
         if known:  # the stored scores stay
-            store.add_counts(run.run_id, run.evaluation_id, found.counts)
+            store.add_to_evaluation(run.run_id, run.evaluation_id, found.counts, found.pictures)
         else:
             store.add(run.run_id, f"evaluations/{run.evaluation_id}", partial(_write_evaluation, run, found))
 
 
 def _write_evaluation(run: PlannedRun, scored: _Scored, folder: Path) -> None:
     identity = evaluation_identity(run.settings.evaluate)
-    write_scores(folder, scored.cases, run.evaluation_id, identity, scored.counts)
+    write_scores(folder, scored.cases, run.evaluation_id, identity, scored.counts, scored.pictures)
 
 
 def _manifest(run: PlannedRun, course: _Course, times: dict[str, float], usage: dict[str, Any]) -> dict[str, Any]:

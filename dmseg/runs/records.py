@@ -124,6 +124,10 @@ def check_run(folder: Path, run_id: str, evaluations: Sequence[Path] = ()) -> No
             from dmseg.runs.counts_file import check_counts  # imports numpy
 
             check_counts(place, [row["case"] for row in rows])
+        if os.path.lexists(place / "pack.npz"):  # neither have those with evaluate.pack=false, nor most exports
+            from dmseg.runs.pack_file import check_pack
+
+            check_pack(place, {row["case"] for row in rows})
 
 
 def _read(folder: Path, file: str) -> Any:  # noqa: ANN401

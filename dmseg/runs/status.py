@@ -16,10 +16,10 @@ Status = Literal["done", "running", "failed", "missing", "unknown"]
 
 
 def is_complete(run: PlannedRun) -> bool:
-    """Whether a run is trained and has the evaluation, the predictions and the counts that its settings ask for."""
+    """Whether a run is trained and has the evaluation and everything beside it that its settings ask for."""
     asked = run.settings.evaluate
-    counts = needs_counts(asked.metrics)
-    return RunStore(run.results).is_complete(run.run_id, run.evaluation_id, asked.save_predictions, counts)
+    counts, pack = needs_counts(asked.metrics), asked.pack and asked.add_packs
+    return RunStore(run.results).is_complete(run.run_id, run.evaluation_id, asked.save_predictions, counts, pack)
 
 
 def run_status(run: PlannedRun) -> Status:

@@ -6,8 +6,9 @@
 - ``history.csv``: losses and learning rate of each epoch; ``weights.safetensors``: the final network
 - ``cases.csv``, ``evaluation.json``: scores of the validation cases, and the id of the evaluation that gave them
 - ``counts.npz``: counts of these cases, from which further metrics are computed
-- ``evaluations/<id>/``: the same three files under other evaluation settings; and those of the first evaluation again,
-  if its counts were added later
+- ``pack.npz``: pictures of a few of these cases; absent with ``evaluate.pack=false`` and in exports
+- ``evaluations/<id>/``: the same four files under other evaluation settings; and those of the first evaluation again,
+  if its counts or pictures were added later
 - ``predictions/<case>.npy``: foreground probabilities, if requested
 - ``DONE``: checksums of all other files, written last
 
@@ -19,7 +20,7 @@ import errno
 import io
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,9 +38,10 @@ if TYPE_CHECKING:  # most of 'dmseg runs' needs neither of them
     import torch
 
     from dmseg.metrics.stored_counts import StoredCounts
+    from dmseg.training.pictures import Picture
 
 WEIGHTS = "weights.safetensors"
-SMALL_FILES = ("config.json", "manifest.json", "history.csv", "cases.csv", "evaluation.json", "counts.npz")
+SMALL_FILES = ("config.json", "manifest.json", "history.csv", "cases.csv", "evaluation.json", "counts.npz", "pack.npz")
 """Files that are checked whenever a run is used; weights and predictions are checked when they are read."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -164,19 +166,31 @@ class RunStore:
             said = f"{place} could not be written: {error.strerror or error}; {advice(error)}"
             raise (UnwritableError if error.errno in FULL else UserError)(said) from error
 
-    def add_counts(self, run_id: str, evaluation_id: str, counts: "Mapping[str, StoredCounts]") -> None:
-        """Adds counts to a stored evaluation, whose scores stay as they are.
+    def add_to_evaluation(
+        self,
+        run_id: str,
+        evaluation_id: str,
+        counts: "Mapping[str, StoredCounts]",
+        pictures: "Sequence[Picture]" = (),
+    ) -> None:
+        """Adds counts and pictures to a stored evaluation; its scores, and those of both that it has, stay as they are.
 
         Raises:
             UserError: if the evaluation is damaged, or the files cannot be written.
         """
         from dmseg.runs.counts_file import write_counts
+        from dmseg.runs.pack_file import write_pack
 
         place = self.evaluation_folder(run_id, evaluation_id)
         kept = {name: self._sound(place / name).read_bytes() for name in ("evaluation.json", "cases.csv")}
+        for name in ("counts.npz", "pack.npz"):
+            if (stored := self._folder_with(name, run_id, evaluation_id)) is not None:
+                kept[name] = self._sound(stored / name).read_bytes()
 
         def fill(folder: Path) -> None:
             write_counts(folder / "counts.npz", counts)
+            if pictures:
+                write_pack(folder / "pack.npz", pictures)
             for name, content in kept.items():
                 (folder / name).write_bytes(content)
 
@@ -311,17 +325,33 @@ class RunStore:
 
     def counts_folder(self, run_id: str, evaluation_id: str) -> Path | None:
         """Folder with the counts of one evaluation of a finished run; None if they are not stored."""
+        return self._folder_with("counts.npz", run_id, evaluation_id)
+
+    def pack_folder(self, run_id: str, evaluation_id: str) -> Path | None:
+        """Folder with the pictures of one evaluation of a finished run; None if they are not stored."""
+        return self._folder_with("pack.npz", run_id, evaluation_id)
+
+    def _folder_with(self, name: str, run_id: str, evaluation_id: str) -> Path | None:
+        """Folder with a file that may have been added to an evaluation later."""
         added = self.folder(run_id) / "evaluations" / check_id(evaluation_id, "the id of an evaluation")
         places = (self.evaluation_folder(run_id, evaluation_id), added)
-        return next((place for place in places if is_regular(place / "counts.npz")), None)
+        return next((place for place in places if is_regular(place / name)), None)
 
     def lacks_counts(self, run_id: str, evaluation_id: str) -> bool:
         """Whether a finished run has no counts for an evaluation, but weights to compute them with."""
         return self.counts_folder(run_id, evaluation_id) is None and self.has_weights(run_id)
 
-    def is_complete(self, run_id: str, evaluation_id: str, predictions: bool, counts: bool = False) -> bool:
-        """Whether a run is trained, has this evaluation, and its predictions and counts are saved if requested."""
+    def lacks_pack(self, run_id: str, evaluation_id: str) -> bool:
+        """Whether a finished run has no pictures for an evaluation, but weights to make them with."""
+        return self.pack_folder(run_id, evaluation_id) is None and self.has_weights(run_id)
+
+    def is_complete(
+        self, run_id: str, evaluation_id: str, predictions: bool, counts: bool = False, pack: bool = False
+    ) -> bool:
+        """Whether a run is trained, has this evaluation, and its predictions, counts and pictures if requested."""
         if not self.has_evaluation(run_id, evaluation_id) or (predictions and not self.has_predictions(run_id)):
+            return False
+        if pack and self.lacks_pack(run_id, evaluation_id):
             return False
         return not (counts and self.lacks_counts(run_id, evaluation_id))
 
@@ -338,6 +368,22 @@ class RunStore:
         path = self._sound(place / "counts.npz")
         try:
             return read_counts(place, read_json(place, "evaluation.json")["settings"])
+        except (OSError, ValueError) as error:
+            raise DamagedError(f"{path} is damaged ({in_words(error)}); {ADVICE}") from None
+
+    def read_pack(self, run_id: str, evaluation_id: str) -> "list[Picture] | None":
+        """Reads the pictures of an evaluation; None if they are not stored.
+
+        Raises:
+            DamagedError: if the file is damaged.
+        """
+        from dmseg.runs.pack_file import read_pack
+
+        if (place := self.pack_folder(run_id, evaluation_id)) is None:
+            return None
+        path = self._sound(place / "pack.npz")
+        try:
+            return read_pack(place)
         except (OSError, ValueError) as error:
             raise DamagedError(f"{path} is damaged ({in_words(error)}); {ADVICE}") from None
 
@@ -378,14 +424,19 @@ def write_scores(
     evaluation_id: str,
     evaluation: dict[str, Any],
     counts: "Mapping[str, StoredCounts] | None" = None,
+    pictures: "Sequence[Picture]" = (),
 ) -> None:
-    """Writes ``cases.csv`` and ``evaluation.json``, numbers in full precision, and ``counts.npz`` if given."""
+    """Writes ``cases.csv`` and ``evaluation.json``, numbers in full precision, and counts and pictures if given."""
     write_json(folder / "evaluation.json", {"id": evaluation_id, "settings": evaluation})
     cases.to_csv(folder / "cases.csv", index=False)
     if counts:
         from dmseg.runs.counts_file import write_counts
 
         write_counts(folder / "counts.npz", counts)
+    if pictures:
+        from dmseg.runs.pack_file import write_pack
+
+        write_pack(folder / "pack.npz", pictures)
 
 
 def mean_scores(cases: "pd.DataFrame") -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Export and import of finished runs: scores, configurations and manifests, with weights on request.
+"""Export and import of finished runs: scores, configurations and manifests, with weights and pictures on request.
 
 An export is a results folder that `RunStore` can read. Its runs are sealed with checksums like any others, but contain
 no paths, accounts or machine names. A run without weights counts in tables, but can neither be scored again nor be a
@@ -25,7 +25,9 @@ WEIGHTS = "weights.safetensors"
 PREDICTIONS = "predictions"
 """Copied only on request, together with the weights."""
 EVALUATION_FILES = ("evaluation.json", "cases.csv", "counts.npz")
-"""Files of an evaluation."""
+"""Files of an evaluation that are always copied."""
+PACK = "pack.npz"
+"""Pictures of an evaluation, copied only on request: they show the data."""
 
 Rewrite = Callable[[str, dict[str, Any]], dict[str, Any]]
 """Maps the name and content of one of a run's JSON files to the content of the copy."""
@@ -58,18 +60,32 @@ class Copied:
             raise UserError(f"{why}\n{len(names)} of {self.total} runs were not copied: {shown}; the others were")
 
 
-def export_runs(runs: Iterable[tuple[RunStore, str]], folder: Path, weights: bool) -> Copied:
+@dataclass(frozen=True)
+class Contents:
+    """What is copied of a run beside its scores, settings and manifest.
+
+    Attributes:
+        weights: weights and predictions.
+        images: pictures of its cases.
+    """
+
+    weights: bool
+    images: bool
+
+
+def export_runs(runs: Iterable[tuple[RunStore, str]], folder: Path, weights: bool, images: bool = False) -> Copied:
     """Copies finished runs with all their evaluations into an export; runs that it already has are kept.
 
     Args:
         runs: store and id of each run.
         folder: folder of the export.
         weights: whether to copy weights and predictions too.
+        images: whether to copy pictures of cases too.
 
     Raises:
         UnwritableError: if the folder cannot be written to.
     """
-    return _copy_all(list(runs), RunStore(folder), weights, _make_shareable)
+    return _copy_all(list(runs), RunStore(folder), Contents(weights, images), _make_shareable)
 
 
 def import_runs(folder: Path, store: RunStore) -> Copied:
@@ -86,7 +102,7 @@ def import_runs(folder: Path, store: RunStore) -> Copied:
     ids = source.stored()
     if not ids:
         raise UserError(f"{folder} is not an export: there are no runs in {source.runs}")
-    return _copy_all([(source, run_id) for run_id in ids], store, True, _mark_imported)
+    return _copy_all([(source, run_id) for run_id in ids], store, Contents(True, True), _mark_imported)
 
 
 def refuse_links(export: Path) -> None:
@@ -100,11 +116,11 @@ def refuse_links(export: Path) -> None:
             raise UserError(f"{export / name} is a link; an export must contain its files itself, so it is not read")
 
 
-def _copy_all(runs: list[tuple[RunStore, str]], target: RunStore, weights: bool, rewrite: Rewrite) -> Copied:
+def _copy_all(runs: list[tuple[RunStore, str]], target: RunStore, contents: Contents, rewrite: Rewrite) -> Copied:
     new, refused = 0, {}
     for source, run_id in runs:
         try:
-            new += _copy(source, run_id, target, weights, rewrite)
+            new += _copy(source, run_id, target, contents, rewrite)
         except UnwritableError:
             raise
         except (UserError, RunLocked) as error:
@@ -112,23 +128,24 @@ def _copy_all(runs: list[tuple[RunStore, str]], target: RunStore, weights: bool,
     return Copied(new, len(runs), refused)
 
 
-def _copy(source: RunStore, run_id: str, target: RunStore, weights: bool, rewrite: Rewrite) -> bool:
+def _copy(source: RunStore, run_id: str, target: RunStore, contents: Contents, rewrite: Rewrite) -> bool:
     """Copies a run, or the evaluations that the target lacks; returns whether the run is new to the target."""
-    if damage := source.damage(run_id, every_file=weights):
+    if damage := source.damage(run_id, every_file=contents.weights):
         raise UserError(damage[0])
     is_new = not target.is_done(run_id)
     if not is_new:
         _compare(source, run_id, target)
-    if not is_new and not _lacking(source, run_id, target):
+    if not is_new and not _lacking(source, run_id, target, contents.images):
         return False
     with target.working_on(run_id):
         if is_new:
-            target.write(run_id, partial(_fill, source.folder(run_id), weights, rewrite))
-        for evaluation, place in _lacking(source, run_id, target).items():
-            files = [name for name in EVALUATION_FILES if name in read_seal(place)]
+            target.write(run_id, partial(_fill, source.folder(run_id), contents, rewrite))
+        for evaluation, place in _lacking(source, run_id, target, contents.images).items():
+            wanted = (*EVALUATION_FILES, *([PACK] if contents.images else []))
+            files = [name for name in wanted if name in read_seal(place)]
             target.add(run_id, f"evaluations/{evaluation}", partial(_copy_files, place, files))
         later = source.folder(run_id) / PREDICTIONS
-        if is_new and weights and later in source.additions(run_id):
+        if is_new and contents.weights and later in source.additions(run_id):
             target.add(run_id, PREDICTIONS, partial(_copy_files, later, list(read_seal(later))))
     return is_new
 
@@ -146,19 +163,22 @@ def _compare(source: RunStore, run_id: str, target: RunStore) -> None:
             )
 
 
-def _lacking(source: RunStore, run_id: str, target: RunStore) -> dict[str, Path]:
-    """Evaluations that the run in the target does not have, or has without counts."""
+def _lacking(source: RunStore, run_id: str, target: RunStore, images: bool) -> dict[str, Path]:
+    """Evaluations that the run in the target does not have, or has without counts or, on request, pictures."""
     known, found = target.evaluations(run_id), {}
     for name, place in source.evaluations(run_id).items():
         counts = source.counts_folder(run_id, name)
-        if name not in known or (counts is not None and target.counts_folder(run_id, name) is None):
-            found[name] = counts or place
+        pack = source.pack_folder(run_id, name) if images else None
+        lacks_counts = counts is not None and (name not in known or target.counts_folder(run_id, name) is None)
+        lacks_pack = pack is not None and (name not in known or target.pack_folder(run_id, name) is None)
+        if name not in known or lacks_counts or lacks_pack:
+            found[name] = pack or counts or place  # a folder with pictures has counts too
     return found
 
 
-def _fill(source: Path, weights: bool, rewrite: Rewrite, folder: Path) -> None:
+def _fill(source: Path, contents: Contents, rewrite: Rewrite, folder: Path) -> None:
     """Copies a run's own files, without later evaluations, which have seals of their own."""
-    left_out = () if weights else (WEIGHTS, PREDICTIONS)
+    left_out = (*(() if contents.weights else (WEIGHTS, PREDICTIONS)), *(() if contents.images else (PACK,)))
     own = [name for name in read_seal(source) if not name.startswith("evaluations/")]
     rewritten = ("config.json", "manifest.json")
     _copy_files(source, [name for name in own if name.split("/")[0] not in (*left_out, *rewritten, DONE)], folder)

@@ -104,6 +104,7 @@ def evaluate(
     device: torch.device,
     keep: Callable[[str, Array], None] | None = None,
     count: Callable[[str, StoredCounts], None] | None = None,
+    show: Callable[[str, Intensities, npt.NDArray[np.bool_], Array, Array], None] | None = None,
 ) -> pd.DataFrame:
     """Scores the validation cases of a fold.
 
@@ -116,6 +117,8 @@ def evaluate(
         device: device of the network.
         keep: called with each case's id and probabilities, (H, W) for one slice and (slices, H, W) for more.
         count: called with each case's id and the counts to store; None counts only what the scores need.
+        show: called with each case's id, slices (S, C, H, W), annotations (R, S, H, W), reference label and
+            probabilities (S, H, W) (`dmseg.training.pictures.Gallery.add`).
 
     Returns:
         One row for each case: ``case, dice, bdice, ece, ...`` as fractions; with `settings.ged` also ``ged`` in [0, 2].
@@ -132,6 +135,9 @@ def evaluate(
         if count is not None:
             for item, label in zip(masks, _by_case(fused, group), strict=True):
                 count(item.case, _stored(item, label, settings))
+        if show is not None:
+            for slices, item, label in zip(_by_case(images, group), masks, _by_case(fused, group), strict=True):
+                show(item.case, slices, item.annotations, label, item.probability)
         if settings.ged:
             distances = energy_distances(predictor, images, prepared, group, settings, device)
             scores = [row | {"ged": value} for row, value in zip(scores, distances, strict=True)]

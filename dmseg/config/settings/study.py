@@ -375,6 +375,8 @@ class EvaluateSettings:
         tolerance: of NSD, in mm.
         spacing: distance of rows, of columns and, for volumes, of slices as prepared, in mm, in place of what the files
             state; None for theirs.
+        pack: whether pictures of a few cases are kept.
+        add_packs: whether a run that was stored without them is scored again to add them.
     """
 
     reference: dict[str, Any]
@@ -389,6 +391,8 @@ class EvaluateSettings:
     metrics: list[str] = field(default_factory=list)
     tolerance: float = 2.0
     spacing: list[float] | None = None
+    pack: bool = True
+    add_packs: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,99 @@
+"""Files of named arrays: zips of ``.npy`` files without pickles or time stamps, read without trusting them."""
+
+import io
+import math
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dmseg.files.schema import Misfit
+
+LARGEST_HEADER = 1000
+
+Array = npt.NDArray[Any]
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Writes arrays as a file that ``numpy.load`` reads. Equal arrays give equal bytes.
+
+    Args:
+        path: the file.
+        arrays: by name.
+    """
+    path.write_bytes(pack_arrays(arrays))
+
+
+def pack_arrays(arrays: Mapping[str, Array]) -> bytes:
+    """The bytes of such a file."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, values in arrays.items():
+            content = io.BytesIO()
+            np.lib.format.write_array(content, np.ascontiguousarray(values).reshape(values.shape), (1, 0), False)
+            entry = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, content.getvalue())
+    return packed.getvalue()
+
+
+def parse_arrays(content: bytes, file: str, dtypes: Mapping[str, tuple[str, ...]], largest: int) -> dict[str, Array]:
+    """Parses the bytes of a file of arrays. Nothing is unpickled, and no more is inflated than entries declare.
+
+    Args:
+        content: the bytes.
+        file: name of the file, for messages.
+        dtypes: the arrays that it must have, and the beginnings of the dtypes that each may be of (``"<i8"``).
+        largest: largest total size of the arrays in bytes.
+
+    Raises:
+        Misfit: if it does not hold such arrays.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            entries = archive.infolist()
+            names = [entry.filename.removesuffix(".npy") for entry in entries]
+            if sorted(names) != sorted(dtypes):
+                odd = sorted(set(names) ^ set(dtypes)) or names
+                raise Misfit(f"{file} does not have the arrays that it must have: {odd[0]!r:.60}")
+            if sum(entry.file_size for entry in entries) > largest:
+                raise Misfit(f"{file} has more than {largest / 2**20:g} MiB of arrays")
+            return {
+                name: _array(file, name, dtypes[name], _inflated(file, archive, entry))
+                for name, entry in zip(names, entries, strict=True)
+            }
+    except Misfit:
+        raise
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
+        raise Misfit(f"{file} cannot be read ({error})") from None
+
+
+def _inflated(file: str, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """Content of an entry, never more than the size that it declares."""
+    if entry.compress_type not in (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED):
+        raise Misfit(f"{file}: {entry.filename!r:.60} is compressed by another method than deflate")
+    with archive.open(entry) as opened:
+        content = opened.read(entry.file_size + 1)
+    if len(content) != entry.file_size:
+        raise Misfit(f"{file}: {entry.filename!r:.60} has another size than it declares")
+    return content
+
+
+def _array(file: str, name: str, dtypes: tuple[str, ...], content: bytes) -> Array:
+    """Parses an ``.npy`` file: its header says no more than the bytes that follow, and nothing is unpickled."""
+    stream = io.BytesIO(content)
+    version = np.lib.format.read_magic(stream)
+    if version != (1, 0):
+        raise Misfit(f"{file}: {name} is of format {version}")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream, max_header_size=LARGEST_HEADER)
+    whole = all(type(extent) is int and extent >= 0 for extent in shape)
+    if fortran or not whole or not dtype.str.startswith(dtypes) or not dtype.itemsize:
+        raise Misfit(f"{file}: {name} is an array of {dtype.str!r:.20} that it may not be")
+    data = content[stream.tell() :]
+    if math.prod(shape) * dtype.itemsize != len(data):
+        raise Misfit(f"{file}: {name} has {len(data)} bytes, but the shape {shape!r:.60}")
+    return np.frombuffer(data, dtype).reshape(shape)
