@@ -2,9 +2,10 @@
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 from rich.console import Console
@@ -18,6 +19,8 @@ from dmseg.errors import UserError
 from dmseg.launch import Outcome, is_inline, launch
 from dmseg.report.progress import ManyProgress
 from dmseg.report.run_observers import silent, verbose
+from dmseg.report.tracking.plan import plan_tracking
+from dmseg.report.tracking.update import update_agent, update_runs
 from dmseg.runs.lease import RunLocked
 from dmseg.runs.plan import PlannedRun, distinct, plan_folds, plan_run
 from dmseg.runs.sources import count_target_slices, prepare_task, prepare_tasks
@@ -73,16 +76,17 @@ def cv(argv: Sequence[str]) -> int:
     runs = [run for seed in seeds or (settings.seed,) for run in plan_folds(replace(settings, seed=seed), data)]
     status = run_all(distinct(runs), settings)
     if status == 0:
-        _print_scores(runs)
+        update_agent(runs, _print_scores(runs))
     return status
 
 
-def run_all(runs: Sequence[PlannedRun], settings: Settings) -> int:
+def run_all(runs: Sequence[PlannedRun], settings: Settings, tables: Mapping[str, tuple[str, ...]] | None = None) -> int:
     """Trains and scores the runs that are not done, and reports those that fail.
 
     Args:
         runs: the runs, each once, including teachers.
         settings: choose the launcher.
+        tables: names of the tables that each run is trained for, by run id, for trackers.
 
     Returns:
         The exit status.
@@ -95,10 +99,15 @@ def run_all(runs: Sequence[PlannedRun], settings: Settings) -> int:
     several = len(runs) > 1
     if several:
         notify(f"{len(runs)} runs, {len(runs) - len(missing)} done before, {len(missing)} to do")
+    stored = {run.run_id for run in runs if RunStore(run.results).is_done(run.run_id)}
+    tracking = plan_tracking(runs, tables, connect=bool(missing))
+    make_observers = partial(verbose, tracking=tracking)
     here = is_inline(settings.launcher, missing)
+    if not here:
+        make_observers = partial(silent, tracking=tracking)
     progress = ManyProgress(err, len(missing), bar=not here)
     outcomes: list[Outcome] = []
-    with progress.shown(), closing(launch(missing, settings.launcher, verbose if here else silent)) as launched:
+    with progress.shown(), closing(launch(missing, settings.launcher, make_observers)) as launched:
         for outcome in launched:
             outcomes.append(outcome)
             if outcome.kind != "stopped" or received() is None:
@@ -107,6 +116,9 @@ def run_all(runs: Sequence[PlannedRun], settings: Settings) -> int:
                     progress.advance(outcome.run.title)
         if received() is not None:
             raise KeyboardInterrupt(_what_is_kept(runs, missing, outcomes))
+    done = {outcome.run.run_id for outcome in outcomes if outcome.kind == "done"}
+    again = [run for run in runs if run.run_id in stored and run.run_id in done | {tracking.agents_run}]
+    update_runs(again, tracking)
     left = len(missing) - sum(outcome.kind == "done" for outcome in outcomes)
     if left and several:
         notify(f"{left} of {len(missing)} runs are not done; finished runs are kept, run the same command to resume")
@@ -156,8 +168,8 @@ def _report_failure(outcome: Outcome) -> None:
         notify(f"{outcome.tail}\nits log: {outcome.log}")
 
 
-def _print_scores(runs: Sequence[PlannedRun]) -> None:
-    """Prints the mean scores over the cases of all runs; of several seeds for each, and their mean."""
+def _print_scores(runs: Sequence[PlannedRun]) -> dict[str, float]:
+    """Prints the mean scores over the cases of all runs; of several seeds for each, and their mean. Returns them."""
     store = RunStore(runs[0].results)
     phantom = " (PHANTOM data)" if runs[0].settings.data.phantom is not None else ""
     for run in runs:
@@ -171,10 +183,11 @@ def _print_scores(runs: Sequence[PlannedRun]) -> None:
         title = f"seed {seed}, " if len(means) > 1 else ""
         shown = "  ".join(score_text(name, mean) for name, mean in scores.items())
         print(f"{title}mean over {n_cases} cases: {shown}")
+    frame = pd.DataFrame(list(means.values()))
     if len(means) > 1:
-        frame = pd.DataFrame(list(means.values()))
         shown = "  ".join(score_text(str(name), frame[name].mean(), frame[name].std(ddof=1)) for name in frame)
         print(f"mean ± SD over {len(means)} seeds: {shown}")
+    return {str(name): float(frame[name].mean()) for name in frame}
 
 
 def set_up_logging() -> None:

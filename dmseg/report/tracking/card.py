@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from dmseg.report.tracking.contents import Card
 from dmseg.runs.identity import PLAIN
 from dmseg.runs.shareable import shareable_settings
-from dmseg.report.tracking.contents import Card
 
 NOT_SHOWN = ("paths", "launcher", "wandb", "tracker", "workers", "checkpoint", "agreement")
 """Groups and keys of the settings that tell nothing of a run's numbers."""
@@ -70,7 +70,9 @@ def experiment_words(settings: Mapping[str, Any]) -> list[str]:
 
 def flat_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with dotted keys, without paths, accounts and what has no part in the numbers."""
-    return dict(_flat({key: value for key, value in shareable_settings(dict(settings)).items() if key not in NOT_SHOWN}))
+    return dict(
+        _flat({key: value for key, value in shareable_settings(dict(settings)).items() if key not in NOT_SHOWN})
+    )
 
 
 def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -23,23 +23,28 @@ ERRORS = {1: "missed", 2: "false alarm"}
 FIRST_TABLE = "cases"
 
 
-def run_report(store: RunStore, run_id: str, evaluation_id: str, images: bool) -> Report:
-    """Collects what is shown of a finished run under one evaluation.
+def run_report(store: RunStore, run_id: str, evaluation_id: str | None, images: bool) -> Report:
+    """Collects what is shown of a finished run: all of one evaluation, and the means of the others.
 
     Args:
         store: the run store.
         run_id: id of the run.
-        evaluation_id: id of the evaluation.
+        evaluation_id: id of the evaluation to show; None for the one of the training.
         images: whether cases may be shown.
 
     Raises:
         UserError: if a file of the run is damaged.
     """
+    stored = store.evaluations(run_id)
+    evaluation_id = evaluation_id or next(name for name, place in stored.items() if place == store.folder(run_id))
     cases = store.read_cases(run_id, evaluation_id)
     counts = store.read_counts(run_id, evaluation_id)
     pictures = store.read_pack(run_id, evaluation_id) if images else None
     rows = cases.sort_values("dice", na_position="first").astype(object).where(cases.notna(), None)
     scores = {f"validation/{name}": value for name, value in mean_scores(cases).items()}
+    for other in sorted(set(stored) - {evaluation_id}):
+        means = mean_scores(store.read_cases(run_id, other))
+        scores |= {f"evaluation {other[:4]}/{name}": value for name, value in means.items()}
     return Report(
         scores={**scores, "validation/cases": len(cases)},
         tables={FIRST_TABLE: Rows([str(name) for name in rows.columns], rows.values.tolist())},

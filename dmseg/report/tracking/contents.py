@@ -116,6 +116,10 @@ class Report:
 class Tracker(Protocol):
     """Records one run at a time."""
 
+    @property
+    def delivered(self) -> bool:
+        """Whether the record that was closed last has arrived whole where it belongs."""
+
     def begin(self, card: Card) -> None:
         """Starts a record; one with the same id is replaced or continued, never doubled."""
 

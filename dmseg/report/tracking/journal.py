@@ -28,33 +28,33 @@ def journal_path(results: Path, run_id: str) -> Path:
 class Journal:
     """Writes the journal of a run.
 
-    What is logged before the first call of `flush` is held back, so that the journal of an interrupted run is replaced
-    only when its lines have been taken over.
+    Lines are held back until `live` is set or the journal is closed, so that the journal of an interrupted run is
+    replaced only when its lines have been taken over.
 
     Args:
         results: the results folder.
     """
 
+    delivered = True
+
     def __init__(self, results: Path) -> None:
         self._results = results
         self._path: Path | None = None
         self._held: list[str] | None = None
+        self.live = False
+        """Whether lines are written at once."""
 
     def begin(self, card: Card) -> None:
         """Starts a journal."""
         self._path = journal_path(self._results, card.id)
-        self._held = []
+        self._held, self.live = [], False
         self._write({"run": asdict(card)})
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Adds a line with the numbers of a step."""
         self._write({"step": step, **values})
-
-    def flush(self) -> None:
-        """Replaces an earlier journal; from now on every line is written at once."""
-        if self._held is not None and self._path is not None:
-            held, self._held = self._held, None
-            write_whole(self._path, "".join(held))
+        if self.live:
+            self._flush()
 
     def show(self, report: Report) -> None:
         """Adds scores, tables and curves; of overlays the captions."""
@@ -71,8 +71,14 @@ class Journal:
         """Closes the journal."""
         if self._path is not None:
             self._write({"finished": finished})
-            self.flush()
+            self._flush()
         self._path = None
+
+    def _flush(self) -> None:
+        """Replaces an earlier journal by the lines that were held back."""
+        if self._held is not None and self._path is not None:
+            held, self._held = self._held, None
+            write_whole(self._path, "".join(held))
 
     def _write(self, node: Mapping[str, Any]) -> None:
         line = f"{json.dumps(_finite(node), ensure_ascii=False)}\n"
