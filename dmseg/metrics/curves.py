@@ -22,11 +22,11 @@ def reliability(counts: Sequence[StoredCounts]) -> tuple[list[float], list[float
     index = np.searchsorted(edges, np.concatenate([np.zeros(1, np.float32), cuts]), side="right")
 
     def by_bin(values: Ints | Floats) -> Floats:
-        return np.bincount(index, weights=values, minlength=bins)
+        return np.bincount(index, weights=values, minlength=bins).astype(np.float64)
 
-    pixels = by_bin(sum(case.cells.sum(axis=0) for case in counts))  # type: ignore[arg-type]
-    sums = by_bin(sum(case.sums.sum(axis=0) for case in counts))  # type: ignore[arg-type]
-    positive = by_bin(sum(case.foreground(case.cells) for case in counts))  # type: ignore[arg-type]
+    pixels = by_bin(np.sum([case.cells.sum(axis=0) for case in counts], axis=0))
+    sums = by_bin(np.sum([case.sums.sum(axis=0) for case in counts], axis=0))
+    positive = by_bin(np.sum([case.foreground(case.cells) for case in counts], axis=0))
     filled = pixels > 0
     mean, share = sums[filled] / pixels[filled], positive[filled] / pixels[filled]
     return mean.tolist(), share.tolist(), pixels[filled].astype(np.int64).tolist()

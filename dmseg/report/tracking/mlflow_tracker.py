@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,15 +83,12 @@ class MlflowTracker:
         """Adds the numbers of a step; steps that were recorded before an interruption are left out."""
         if step <= self._last and "epoch" in values:
             return
-        import time
-
         from mlflow.entities import Metric
 
         now = int(1000 * time.time())
         with _quick():
-            self._client.log_batch(
-                self._run_id, [Metric(key, float(value), now, step) for key, value in values.items()]
-            )
+            metrics = [Metric(key, float(value), now, step) for key, value in values.items()]
+            self._client.log_batch(self._run_id, metrics)
 
     def show(self, report: Report) -> None:
         """Adds scores, tables, curves, panels and files."""
@@ -99,9 +97,8 @@ class MlflowTracker:
             for name, value in report.scores.items():
                 client.log_metric(run_id, f"final/{name.rpartition('/')[2]}", float(value))
             for name, rows in report.tables.items():
-                columns = {str(title): [row[place] for row in rows.rows] for place, title in enumerate(rows.columns)}
                 client.log_dict(
-                    run_id, {"columns": list(columns), "data": [list(row) for row in rows.rows]}, f"{name}.json"
+                    run_id, {"columns": list(rows.columns), "data": [list(row) for row in rows.rows]}, f"{name}.json"
                 )
             for name, curves in report.curves.items():
                 lines = {title: {"x": list(x), "y": list(y)} for title, (x, y) in curves.lines.items()}

@@ -162,7 +162,7 @@ def record_table(card: Card, report: Report, tracker: Tracker) -> None:
 
 
 def _wide(frame: pd.DataFrame) -> Rows:
-    """The table as people read it: a row for each data set, network and metric, and for each column ours and paper's."""
+    """The table as people read it: a row for each task, network and metric, columns with our number and the paper's."""
     shown = [name for name in ("task_title", "model_title", "metric") if name in frame and frame[name].notna().any()]
     methods = list(dict.fromkeys(frame["method_title"].fillna(""))) if "method_title" in frame else [""]
     rows = []
