@@ -20,7 +20,7 @@ from dmseg.launch import Outcome, is_inline, launch
 from dmseg.report.progress import ManyProgress
 from dmseg.report.run_observers import silent, verbose
 from dmseg.report.tracking.plan import plan_tracking
-from dmseg.report.tracking.update import update_agent, update_runs
+from dmseg.report.tracking.update import finish_sending, update_agent, update_runs
 from dmseg.runs.lease import RunLocked
 from dmseg.runs.plan import PlannedRun, distinct, plan_folds, plan_run
 from dmseg.runs.sources import count_target_slices, prepare_task, prepare_tasks
@@ -119,6 +119,7 @@ def run_all(runs: Sequence[PlannedRun], settings: Settings, tables: Mapping[str,
     done = {outcome.run.run_id for outcome in outcomes if outcome.kind == "done"}
     again = [run for run in runs if run.run_id in stored and run.run_id in done | {tracking.agents_run}]
     update_runs(again, tracking)
+    finish_sending([run for run in runs if run.run_id in done | {tracking.agents_run}], tracking)
     left = len(missing) - sum(outcome.kind == "done" for outcome in outcomes)
     if left and several:
         notify(f"{left} of {len(missing)} runs are not done; finished runs are kept, run the same command to resume")

@@ -11,13 +11,13 @@ class FakeServer:
     """Listens on a free port of the loopback device.
 
     Args:
-        dies_at: the request, such as ``UpsertBucket`` or ``file_stream``, that it does not survive; None to live.
+        survives: number of requests after which it dies; None to live.
         hangs: whether it then stays silent instead of closing its port.
     """
 
-    def __init__(self, dies_at=None, hangs=False):
+    def __init__(self, survives=None, hangs=False):
         self.asked, self.upserts, self.history = [], [], {}
-        self.dies_at, self.hangs, self.dead = dies_at, hangs, threading.Event()
+        self.survives, self.hangs, self.dead = survives, hangs, threading.Event()
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -53,7 +53,7 @@ class FakeServer:
 
             def answer(self, name, node):
                 server.asked.append(name)
-                if name == server.dies_at:
+                if server.survives is not None and len(server.asked) > server.survives:
                     server.die()
                 if server.dead.is_set():
                     server.stopped.wait(30 if server.hangs else 0)

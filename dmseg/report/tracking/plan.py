@@ -53,18 +53,23 @@ class Tracking:
         if not names and not run.settings.evaluate.every:
             return None
         store, settings = RunStore(run.results), run.settings.wandb
-
-        def note(tracker: str) -> None:
-            place = destination(tracker, settings, run.results)
-            remember(run.results, place, run.run_id, run_digest(store, run.run_id, settings))
-
         return TrackingObserver(
             run,
             self.card(run),
             [self.make(name, run.results, settings, run.run_id) for name in names if name != "jsonl"],
             partial(run_report, store, run.run_id, run.evaluation_id, may_show(run)),
-            note,
+            partial(self.note, run),
         )
+
+    def note(self, run: PlannedRun, tracker: str) -> None:
+        """Notes that a tracker has the whole of a finished run."""
+        settings = run.settings.wandb
+        digest = run_digest(RunStore(run.results), run.run_id, settings)
+        remember(run.results, destination(tracker, settings, run.results), run.run_id, digest)
+
+    def wandb_id(self, record_id: str) -> str:
+        """The id of a record in wandb: its own, or the one that a sweep agent has chosen for it."""
+        return self.agent.run_id if self.agent and record_id == self.agents_run else record_id
 
     def trackers(self, run: PlannedRun) -> list[str]:
         """Names of a run's trackers."""

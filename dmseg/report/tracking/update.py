@@ -8,9 +8,11 @@ from dmseg.config.settings import Settings
 from dmseg.errors import UserError
 from dmseg.report.tracking.contents import Card, Report
 from dmseg.report.tracking.plan import Tracking, check_packages, may_show, plan_tracking
-from dmseg.report.tracking.sent import destination, files_digest, remember, run_digest
+from dmseg.report.tracking.sent import destination, files_digest, remember
 from dmseg.report.tracking.stored import record_run, record_table, table_files, table_record
-from dmseg.report.tracking.wandb_files import current_agent
+from dmseg.report.tracking.wandb_files import current_agent, files_of
+from dmseg.report.tracking.wandb_online import WandbOnline, give_up
+from dmseg.report.tracking.wandb_sender import is_sent, wait_until_sent
 from dmseg.runs.digests import identifier
 from dmseg.runs.plan import PlannedRun
 from dmseg.runs.store import RunStore
@@ -31,8 +33,20 @@ def update_runs(runs: Iterable[PlannedRun], tracking: Tracking) -> None:
                 log.warning("tracker=%s does not have run %s: %s", name, run.run_id, str(error).splitlines()[0])
                 continue
             if tracker.delivered:
-                digest = run_digest(store, run.run_id, settings)
-                remember(run.results, destination(name, settings, run.results), run.run_id, digest)
+                tracking.note(run, name)
+
+
+def finish_sending(runs: Iterable[PlannedRun], tracking: Tracking) -> None:
+    """Waits for runs that are still being sent, as long as the server answers; logs once if some cannot be sent."""
+    online = [run for run in runs if "online" in tracking.trackers(run)]
+    if not online or WandbOnline.gave_up:
+        return
+    folders = {run.run_id: files_of(run.results, tracking.wandb_id(run.run_id)) for run in online}
+    if fault := wait_until_sent([path for own in folders.values() for path in own]):
+        give_up(fault)
+    for run in online:
+        if folders[run.run_id] and all(map(is_sent, folders[run.run_id])):
+            tracking.note(run, "online")
 
 
 def update_table(path: Path, settings: Settings) -> None:

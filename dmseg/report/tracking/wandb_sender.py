@@ -9,14 +9,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 PATIENCE = 0.9
 """Seconds that a server may take to answer a question."""
-LONGEST_WAIT = 20.0
-"""Seconds that the end of a run waits for a server that answers; after that the file is sent in the background."""
+LONGEST_WAIT = 30.0
+"""Seconds that the end of a command waits for a server that answers."""
 QUESTION = {"query": "query Viewer { viewer { id } }"}
 ORPHAN_SECONDS, CLOSED_SECONDS = 10.0, 600.0
 """Seconds after the end of the writing process before sending is given up: of a file that it left open, or closed."""
@@ -113,22 +112,20 @@ class Sender:
             start_new_session=True,  # Ctrl-C is for the training
         )
 
-    def finish(self, fault: Callable[[], str | None] = connection_fault) -> str | None:
-        """Waits until the closed file is sent, as long as the server answers, but not longer than `LONGEST_WAIT`.
+    def finish(self) -> str | None:
+        """Ends the process if the server does not answer any more; otherwise it goes on in the background.
 
         Returns:
-            Why it could not be sent; None if it was, or is still being sent in the background.
+            Why the file could not be sent; None if it was, or is still being sent.
         """
-        start = time.monotonic()
-        while time.monotonic() - start < LONGEST_WAIT:
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(0.5)
-            if self._process.poll() is not None:
-                return None if is_sent(self._folder) else fault() or "wandb could not send the run"
-            if said := fault():
-                self.stop()
-                return said
-        return None
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(0.3)
+        if is_sent(self._folder):
+            return None
+        if fault := connection_fault():
+            self.stop()
+            return fault
+        return None if self._process.poll() is None else "the run could not be sent"
 
     def stop(self) -> None:
         """Ends the process; what was not sent stays in the file."""
@@ -144,6 +141,22 @@ class Sender:
 def is_sent(folder: Path) -> bool:
     """Whether wandb has sent a file whole."""
     return any(folder.glob("*.wandb.synced"))
+
+
+def wait_until_sent(folders: list[Path]) -> str | None:
+    """Waits until closed files are sent in the background, as long as the server answers.
+
+    Returns:
+        Why some of them were not sent; None if all were.
+    """
+    start = time.monotonic()
+    while not all(map(is_sent, folders)):
+        if fault := connection_fault():
+            return fault
+        if time.monotonic() - start > LONGEST_WAIT:
+            return f"{server()} takes long"
+        time.sleep(0.3)
+    return None
 
 
 def send(folders: list[Path], environment: dict[str, str], seconds: float) -> None:
