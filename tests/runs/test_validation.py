@@ -14,7 +14,7 @@ from dmseg.runs.store import RunStore
     [
         ["method=plain"],
         ["method=mc_dropout", "method.passes=2"],
-        ["labels=random", "model=deeplabv3plus_resnet18", "model.weights=null", "data.size=64"],  # with dropout
+        ["labels=random", "model.head_dropout=0.3"],
     ],
 )
 def test_weights_and_random_numbers_are_the_same(network, small_run, tmp_path):
