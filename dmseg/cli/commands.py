@@ -19,7 +19,7 @@ from dmseg.errors import UserError
 from dmseg.launch import Outcome, is_inline, launch
 from dmseg.report.progress import ManyProgress
 from dmseg.report.run_observers import silent, verbose
-from dmseg.report.tracking.plan import plan_tracking
+from dmseg.report.tracking.tracking_plan import plan_tracking
 from dmseg.report.tracking.update import finish_sending, update_agent, update_runs
 from dmseg.runs.lease import RunLocked
 from dmseg.runs.plan import PlannedRun, distinct, plan_folds, plan_run

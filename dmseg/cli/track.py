@@ -14,7 +14,6 @@ from dmseg.config.typed import typed
 from dmseg.errors import UserError, cut
 from dmseg.report.tracking.contents import Card
 from dmseg.report.tracking.guarded import Guarded
-from dmseg.report.tracking.plan import Tracking, check_packages
 from dmseg.report.tracking.sent import destination, files_digest, is_remembered, remember, run_digest
 from dmseg.report.tracking.stored import (
     record_run,
@@ -24,6 +23,7 @@ from dmseg.report.tracking.stored import (
     table_files,
     table_record,
 )
+from dmseg.report.tracking.tracking_plan import Tracking, check_packages
 from dmseg.report.tracking.wandb_files import files_of, own_environment
 from dmseg.report.tracking.wandb_sender import connection_fault, is_sent, send
 from dmseg.runs.inventory import Entry, choose, entries

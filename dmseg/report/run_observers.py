@@ -5,7 +5,7 @@ import sys
 from rich.console import Console
 
 from dmseg.report.progress import RunProgress
-from dmseg.report.tracking.plan import Tracking
+from dmseg.report.tracking.tracking_plan import Tracking
 from dmseg.runs.plan import PlannedRun
 from dmseg.training.observers import Observer
 

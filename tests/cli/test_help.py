@@ -187,7 +187,7 @@ def test_runs_lists_where_no_action_is_named():
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("dmseg tr", {"train"}),
+        ("dmseg tr", {"train", "track"}),
         ("dmseg runs ", {"list", "show", "verify", "prune"}),
         ("dmseg train --m", {"--multirun"}),
         ("dmseg data ver", {"verify"}),

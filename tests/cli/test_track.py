@@ -18,7 +18,7 @@ pytest.importorskip("wandb")
 @pytest.fixture
 def stored(small_run, tmp_path):
     """The results folder of a small Table 2."""
-    assert main(["reproduce", "table=2", *small_run, "train.epochs=1", "folds.count=2", "model=unet_tiny"]) == 0
+    assert main(["reproduce", "table=2", *small_run, "train.epochs=1", "folds.count=2"]) == 0
     return tmp_path / "results"
 
 
