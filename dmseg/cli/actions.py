@@ -3,7 +3,7 @@
 from dmseg.cli.description import Command, Key, Section, pick
 from dmseg.cli.keys import DATA_SECTION, PLUGINS, PREPARED
 
-_FILTERS = Section(
+RUN_FILTERS = Section(
     "Which runs",
     (
         Key("ID", "", "a run by its id, or by the beginning of it; several are allowed"),
@@ -26,7 +26,7 @@ RUNS_ACTIONS = {
         "List runs with their scores.",
         "Prints one line for each run: id, status, data set and configuration, mean scores, and minutes of training.",
         "dmseg.cli.runs:list_runs",
-        (_FILTERS,),
+        (RUN_FILTERS,),
         (
             ("dmseg runs list", "all runs below results/"),
             ("dmseg runs list status=failed,damaged paths.results=results/lidc", "runs that need attention"),
@@ -38,7 +38,7 @@ RUNS_ACTIONS = {
         "Prints everything that is recorded of one run as JSON. Of a run that is not done, it prints the status and "
         "the path of the log.",
         "dmseg.cli.runs:show_run",
-        (_FILTERS,),
+        (RUN_FILTERS,),
         (
             ("dmseg runs show 3f9a", "the run whose id begins with 3f9a"),
             ("dmseg runs show labels=uniform fold=0 paths.results=results/lidc", "the only run with these settings"),
@@ -50,7 +50,10 @@ RUNS_ACTIONS = {
         "Reads every file of the runs, weights and predictions included, and compares it with its checksum. The exit "
         "status is 1 if a run is damaged.",
         "dmseg.cli.runs:verify_runs",
-        (Section("Action", (Key("aside", "true", "move damaged runs to the folder damaged", "false"),)), _FILTERS),
+        (
+            Section("Action", (Key("aside", "true", "move damaged runs to the folder damaged", "false"),)),
+            RUN_FILTERS,
+        ),
         (
             ("dmseg runs verify", "all runs below results/"),
             ("dmseg runs verify aside=true paths.results=results/lidc", "also move damaged runs out of the way"),
@@ -63,7 +66,7 @@ RUNS_ACTIONS = {
         "damaged runs that were set aside. With a filter, the runs that match it are listed too. Nothing is removed "
         "without confirm=true.",
         "dmseg.cli.runs:prune_runs",
-        (Section("Action", (Key("confirm", "true", "remove what is listed", "false"),)), _FILTERS),
+        (Section("Action", (Key("confirm", "true", "remove what is listed", "false"),)), RUN_FILTERS),
         (
             ("dmseg runs prune", "list what may be removed"),
             ("dmseg runs prune seed=1 confirm=true", "remove leftovers and all runs with seed 1"),

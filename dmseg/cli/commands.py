@@ -2,9 +2,10 @@
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 from rich.console import Console
@@ -19,6 +20,8 @@ from dmseg.errors import UserError
 from dmseg.launch import Outcome, is_inline, launch
 from dmseg.report.live_view import LiveView
 from dmseg.report.run_observers import silent, verbose
+from dmseg.report.tracking.tracking_plan import plan_tracking
+from dmseg.report.tracking.update import finish_sending, update_agent, update_runs
 from dmseg.runs.lease import RunLocked
 from dmseg.runs.plan import PlannedRun, distinct, plan_folds, plan_run
 from dmseg.runs.sources import count_target_slices, prepare_task, prepare_tasks
@@ -74,16 +77,17 @@ def cv(argv: Sequence[str]) -> int:
     runs = [run for seed in seeds or (settings.seed,) for run in plan_folds(replace(settings, seed=seed), data)]
     status = run_all(distinct(runs), settings)
     if status == 0:
-        _print_scores(runs)
+        update_agent(runs, _print_scores(runs))
     return status
 
 
-def run_all(runs: Sequence[PlannedRun], settings: Settings) -> int:
+def run_all(runs: Sequence[PlannedRun], settings: Settings, tables: Mapping[str, tuple[str, ...]] | None = None) -> int:
     """Trains and scores the runs that are not done, and reports those that fail.
 
     Args:
         runs: the runs, each once, including teachers.
         settings: choose the launcher.
+        tables: names of the tables that each run is trained for, by run id, for trackers.
 
     Returns:
         The exit status.
@@ -96,8 +100,10 @@ def run_all(runs: Sequence[PlannedRun], settings: Settings) -> int:
     several = len(runs) > 1
     if several:
         notify(f"{len(runs)} runs, {len(runs) - len(missing)} done before, {len(missing)} to do")
+    stored = {run.run_id for run in runs if RunStore(run.results).is_done(run.run_id)}
+    tracking = plan_tracking(runs, tables, connect=bool(missing))
     alone = len(missing) == 1 and is_inline(settings.launcher, missing)  # then the run shows more of itself
-    observers = verbose if alone and not output.is_quiet() else silent
+    observers = partial(verbose if alone and not output.is_quiet() else silent, tracking=tracking)
     view = nullcontext() if alone or output.is_quiet() else LiveView(err, missing).shown()
     outcomes: list[Outcome] = []
     with view as shown, closing(launch(missing, settings.launcher, observers)) as launched:
@@ -109,6 +115,10 @@ def run_all(runs: Sequence[PlannedRun], settings: Settings) -> int:
                 shown.ended(outcome)
         if received() is not None:
             raise KeyboardInterrupt(_what_is_kept(runs, missing, outcomes))
+    done = {outcome.run.run_id for outcome in outcomes if outcome.kind == "done"}
+    again = [run for run in runs if run.run_id in stored and run.run_id in done | {tracking.agents_run}]
+    update_runs(again, tracking)
+    finish_sending([run for run in runs if run.run_id in done | {tracking.agents_run}], tracking)
     left = len(missing) - sum(outcome.kind == "done" for outcome in outcomes)
     if left and several:
         complain(f"{left} of {len(missing)} runs are not done; finished runs are kept, run the same command to resume")
@@ -158,8 +168,8 @@ def _report_failure(outcome: Outcome) -> None:
         complain(f"{outcome.tail}\nits log: {outcome.log}")
 
 
-def _print_scores(runs: Sequence[PlannedRun]) -> None:
-    """Prints the mean scores over the cases of all runs; of several seeds for each, and their mean."""
+def _print_scores(runs: Sequence[PlannedRun]) -> dict[str, float]:
+    """Prints the mean scores over the cases of all runs; of several seeds for each, and their mean. Returns them."""
     store = RunStore(runs[0].results)
     phantom = " (PHANTOM data)" if runs[0].settings.data.phantom is not None else ""
     for run in runs:
@@ -173,10 +183,11 @@ def _print_scores(runs: Sequence[PlannedRun]) -> None:
         title = f"seed {seed}, " if len(means) > 1 else ""
         shown = "  ".join(score_text(name, mean) for name, mean in scores.items())
         print(f"{title}mean over {n_cases} cases: {shown}")
+    frame = pd.DataFrame(list(means.values()))
     if len(means) > 1:
-        frame = pd.DataFrame(list(means.values()))
         shown = "  ".join(score_text(str(name), frame[name].mean(), frame[name].std(ddof=1)) for name in frame)
         print(f"mean ± SD over {len(means)} seeds: {shown}")
+    return {str(name): float(frame[name].mean()) for name in frame}
 
 
 def set_up_logging() -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from dmseg.cli.description import Command, Key, group_files
 from dmseg.cli.registry import COMMANDS
-from dmseg.config.allowed import CHOICES
+from dmseg.config.allowed import CHOICES, TRACKERS
 from dmseg.config.resources import resource
 from dmseg.config.yaml_lines import Line, base, is_global, lines
 from dmseg.data.known_tasks import KNOWN_TASKS
@@ -78,6 +78,7 @@ WORDS = {
     "status": ("done", "running", "failed", "damaged"),
     "fold": ("0", "1", "2", "3", "4"),
     "distill": ("null", "kd"),
+    "tracker": TRACKERS,
 }
 """Values of keys that are neither in a group nor in `dmseg.config.allowed.CHOICES`."""
 _RUN_ID = re.compile(r"[0-9a-f]{16}")

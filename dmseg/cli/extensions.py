@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dmseg.errors import UserError
 
-WITHOUT_SETTINGS = ("completion", "import-results", "runs")
+WITHOUT_SETTINGS = ("completion", "import-results", "runs", "track")
 """Commands that neither compose settings nor use components."""
 
 _words: tuple[str, ...] = ()

@@ -85,7 +85,7 @@ WHERE_SECTION = Section(
         Key("device", "NAME", "auto, cpu, cuda or cuda:N", "auto"),
         Key("threads", "N", "CPU threads of each run", "(the cores, divided among the workers)"),
         Key("checkpoint.minutes", "MINUTES", "time between two checkpoints", "10"),
-        Key("tracker", "MODE", "logging to wandb: disabled, offline or online", "disabled"),
+        Key("tracker", "NAME", "what records runs: disabled, offline or online (wandb), jsonl, mlflow", "disabled"),
         RESULTS,
         QUIET,
         PLUGINS,

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from dmseg.cli.actions import DATA_ACTIONS, RUNS_ACTIONS
+from dmseg.cli.actions import DATA_ACTIONS, RUN_FILTERS, RUNS_ACTIONS
 from dmseg.cli.description import Command, Key, Section, pick
 from dmseg.cli.keys import (
     CV_TRAINING_SECTION,
@@ -228,6 +228,42 @@ COMMANDS = {
         "Works on the run store alone, without data or configuration. 'dmseg runs' means 'dmseg runs list'.",
         actions=RUNS_ACTIONS,
         default_action="list",
+    ),
+    "track": Command(
+        "Record stored runs and tables with a tracker.",
+        "Records finished runs and written tables with wandb, with MLflow or in JSON lines, as a training with this "
+        "tracker would. What a tracker already has is left out, unless it has changed since. With a filter, only the "
+        "runs that match it are recorded, and the tables that tables= names. It reads neither data nor configuration.",
+        "dmseg.cli.track:track",
+        (
+            Section(
+                "Tracker",
+                (
+                    Key("tracker", "NAME", "online or offline (wandb), jsonl or mlflow"),
+                    Key("wandb.project", "NAME", "project in wandb, experiment in MLflow", "(that of the runs)"),
+                    Key("wandb.entity", "NAME", "user or team in wandb", "(that of the runs, or yours)"),
+                    Key("wandb.tags", "[NAME,...]", "further tags", "(those of the runs)"),
+                    Key("wandb.notes", "TEXT", "notes", "(those of the runs)"),
+                    Key(
+                        "wandb.images",
+                        "BOOL",
+                        "also images of real data, not only of phantoms",
+                        "false",
+                    ),
+                    Key("again", "BOOL", "also what the tracker already has", "false"),
+                ),
+            ),
+            RUN_FILTERS,
+            Section(
+                "Which tables",
+                (Key("tables", "NAME,...", "written tables, or all", "(all, unless runs are filtered)"),),
+            ),
+        ),
+        (
+            ("dmseg track tracker=online", "send all runs and tables below results/ to wandb"),
+            ("dmseg track tracker=mlflow labels=uniform paths.results=results/lidc", "some runs of one results folder"),
+        ),
+        composes=False,
     ),
     "export-results": Command(
         "Export scores and configurations of runs.",

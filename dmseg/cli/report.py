@@ -69,12 +69,12 @@ def _reports(argv: Sequence[str]) -> "list[tuple[Report, Path]]":
     found = []
     for spec in specs:
         if spec.kind == "agreement":
-            content, stores, results = agreement_content(spec, overrides)
+            content, stores, settings = agreement_content(spec, overrides)
             from dmseg.report.agreement import agreement_by_case
 
             cases = agreement_by_case(stores)
             choices = explain_tables(overrides, [spec])[0]
-            found.append((Report(content, None, content.cells.iloc[:0], choices, cases), results))
+            found.append((Report(content, None, content.cells.iloc[:0], choices, cases), Path(settings.paths.results)))
         else:
             found.append((_comparison(plans[spec.name], inference, overrides), _results(plans[spec.name])))
     return found

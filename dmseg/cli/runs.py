@@ -48,12 +48,12 @@ def _read(argv: Sequence[str]) -> _Request:
             filters.append(word)
         elif value == "true":
             switches.add(key)
-    stores = _stores(folders)
+    stores = read_stores(folders)
     found = entries(stores)
     return _Request(stores, found, choose(found, filters), filters, switches)
 
 
-def _stores(named: Sequence[str]) -> list[RunStore]:
+def read_stores(named: Sequence[str]) -> list[RunStore]:
     """The stores in the named folders, or in all folders below ``results``.
 
     Raises:

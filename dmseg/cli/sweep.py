@@ -15,6 +15,7 @@ from dmseg.config.settings import Settings
 from dmseg.data.prepared import PreparedTask
 from dmseg.errors import UserError
 from dmseg.files.atomic import write_whole
+from dmseg.report.tracking.update import update_table
 from dmseg.runs.plan import PlannedRun, evaluation_passes, plan_folds, plan_run
 from dmseg.runs.sources import prepare_task
 from dmseg.runs.store import RunStore
@@ -65,6 +66,7 @@ def _report(command: str, name: str, experiments: Sequence[Experiment]) -> None:
     path = _folder(experiments) / "sweeps" / f"{name}.csv"
     write_whole(path, to_csv(rows, command))
     notify(f"written: {path}")
+    update_table(path, experiments[0].settings)
 
 
 def _take_name(argv: Sequence[str]) -> tuple[str | None, list[str]]:

@@ -12,6 +12,7 @@ from dmseg.cli import extensions
 from dmseg.cli.commands import notify, run_all, set_up_logging
 from dmseg.cli.words import take_inference, take_seeds
 from dmseg.config.compose import compose_settings
+from dmseg.config.settings import Settings
 from dmseg.errors import UserError
 from dmseg.runs.plan import evaluation_passes
 from dmseg.runs.sources import find_tasks, prepare_tasks
@@ -38,9 +39,18 @@ def reproduce(argv: Sequence[str]) -> int:
     status = 0
     for part in evaluation_passes(run for plan in plans.values() for run in plan.runs):
         if status == 0:
-            status = run_all(part, next(iter(plans.values())).settings)
+            status = run_all(part, next(iter(plans.values())).settings, tables_of_runs(plans))
     _write_all(specs, plans, overrides, inference)
     return status
+
+
+def tables_of_runs(plans: Mapping[str, PlannedTable]) -> dict[str, tuple[str, ...]]:
+    """The names of the tables that each run is trained for, by run id."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, planned in plans.items():
+        for run_id in dict.fromkeys(run.run_id for run in planned.runs):
+            found[run_id] = (*found.get(run_id, ()), name)
+    return found
 
 
 def table(argv: Sequence[str]) -> int:
@@ -168,16 +178,16 @@ def _write_comparison(planned: PlannedTable, inference: "Inference") -> Path:
     cases = collect_cases(planned)
     folder = results_folder(planned) / "tables"
     write_cases(cases, folder, planned.spec)
-    return _write(comparison_content(planned, cases, inference), folder, plan_notes(planned))
+    return _write(comparison_content(planned, cases, inference), folder, plan_notes(planned), planned.settings)
 
 
 def _write_agreement(spec: TableSpec, overrides: Sequence[str]) -> Path:
-    content, _, results = agreement_content(spec, overrides)
-    return _write(content, results / "tables", ())
+    content, _, settings = agreement_content(spec, overrides)
+    return _write(content, Path(settings.paths.results) / "tables", (), settings)
 
 
-def agreement_content(spec: TableSpec, overrides: Sequence[str]) -> "tuple[TableData, list[PreparedTask], Path]":
-    """A table of the raters' agreement, its prepared tasks, and its results folder."""
+def agreement_content(spec: TableSpec, overrides: Sequence[str]) -> "tuple[TableData, list[PreparedTask], Settings]":
+    """A table of the raters' agreement, its prepared tasks, and its settings."""
     from dmseg.tables.numbers import TableData, agreement_cells
 
     request = parse_request(overrides, ["qubiq"])
@@ -188,15 +198,17 @@ def agreement_content(spec: TableSpec, overrides: Sequence[str]) -> "tuple[Table
     cells = agreement_cells(stores, settings.agreement.disjoint)
     phantom = settings.data.phantom is not None
     content = TableData(spec, cells, settings.data.name, phantom, settings.profile, settings.protocol)
-    return content, stores, Path(settings.paths.results)
+    return content, stores, settings
 
 
-def _write(content: "TableData", folder: Path, notes: tuple[str, ...]) -> Path:
-    """Writes the files of a table; returns the Markdown file."""
+def _write(content: "TableData", folder: Path, notes: tuple[str, ...], settings: Settings) -> Path:
+    """Writes the files of a table, and records them with its trackers; returns the Markdown file."""
+    from dmseg.report.tracking.update import update_table
     from dmseg.tables.render import write_table
 
     files = write_table(content, folder, notes)
     notify(f"written: {', '.join(str(path) for path in files)}")
+    update_table(files[0].with_suffix(".csv"), settings)
     return files[0]
 
 

@@ -1,7 +1,6 @@
 """Keys that take one of a few words."""
 
 CHOICES = {
-    "tracker": ("disabled", "offline", "online"),
     "precision": ("fp32", "tf32", "bf16", "auto"),
     "evaluate.empty": ("skip", "one", "zero"),
     "evaluate.ties": ("background", "foreground"),
@@ -17,3 +16,5 @@ CHOICES = {
     "distill.classes": ("all", "present", "foreground"),
     "distill.kde.keys": ("batch", "image"),
 }
+TRACKERS = ("disabled", "offline", "online", "jsonl", "mlflow")
+"""Values of ``tracker``, which also takes a list of several."""

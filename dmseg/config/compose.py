@@ -165,6 +165,7 @@ def to_settings(plain: Mapping[str, Any]) -> Settings:
         gathered = {"labels": _gather_labels(teacher), "loss": gather_loss(teacher)}
         node["distill"] = {**distill, "teacher": {**teacher, **gathered}}
     node["method"] = _gather(node, "method", drop=("labels",))
+    _list_trackers(node)
     settings: Settings = typed(Settings, node, "")
     check_components(settings)
     settings = settle_labels(settings, protocol)
@@ -210,6 +211,7 @@ def restore_settings(node: Mapping[str, Any], results: Path) -> Settings:
         UserError: if a key is unknown or missing, a value has the wrong type, or a component may not stand there.
     """
     node = {**node, **_restore_parts(node)}
+    _list_trackers(node)
     if node.get("distill"):
         distill = check_group(node, "distill", "null or a group of keys")
         teacher = check_group(distill, "teacher", "a group of keys")
@@ -217,6 +219,12 @@ def restore_settings(node: Mapping[str, Any], results: Path) -> Settings:
     settings: Settings = typed(Settings, node, "")
     check_components(settings)
     return dataclasses.replace(settings, paths=dataclasses.replace(settings.paths, results=str(results)))
+
+
+def _list_trackers(node: dict[str, Any]) -> None:
+    """Makes a list of the name of a single tracker, which is also what earlier versions stored."""
+    if isinstance(node.get("tracker"), str):
+        node["tracker"] = [node["tracker"]]
 
 
 def _restore_parts(node: Mapping[str, Any]) -> dict[str, Any]:

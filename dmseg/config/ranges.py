@@ -1,10 +1,10 @@
 """Checks of the settings' values, key by key: choices and ranges; `limits` checks what concerns several keys."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dmseg.config.allowed import CHOICES
+from dmseg.config.allowed import CHOICES, TRACKERS
 from dmseg.config.consistency import check_together
 from dmseg.errors import UserError, shown
 from dmseg.limits import MAX_LEVELS
@@ -24,6 +24,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "evaluate.crop": (0.05, 1),
     "evaluate.bins": (1, MAX_LEVELS),
     "evaluate.batch_size": (1, 4096),
+    "evaluate.every": (0, 1_000_000),
     "evaluate.boundary": (1, 100),
     "evaluate.tolerance": (0, 1000),
     "agreement.disjoint": (0, 1),
@@ -86,6 +87,7 @@ def check_values(node: Mapping[str, Any]) -> None:
             raise UserError(f"{key.replace('.options', '')} is {shown(value)}, but must lie between {low} and {high}")
     if not DEVICE.fullmatch(node["device"]):
         raise UserError(f"device is {shown(node['device'])}, but may be auto, cpu, cuda or cuda:N")
+    _check_trackers(node["tracker"])
     scale = node["train"]["scale"]
     if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
         raise UserError(f"train.scale is {shown(scale)}, but must be [smallest, largest], both above 0")
@@ -95,6 +97,17 @@ def check_values(node: Mapping[str, Any]) -> None:
         said = "[row, column] or [row, column, slice] in mm, each above 0 and below 1000"
         raise UserError(f"evaluate.spacing is {shown(spacing)}, but must be null or {said}")
     check_together(node)
+
+
+def _check_trackers(names: Sequence[str]) -> None:
+    for name in names or [""]:
+        if name not in TRACKERS:
+            raise UserError(f"tracker is {shown(name)}, but may be {', '.join(TRACKERS)}, or a list of them")
+    for first, second in (("disabled", "any other"), ("offline", "online")):
+        if first in names and len(names) > 1 and (second in names or first == "disabled"):
+            raise UserError(f"tracker is {shown(list(names))}, but {first} excludes {second}; leave one out")
+    if len(set(names)) < len(names):
+        raise UserError(f"tracker is {shown(list(names))}, but names one twice")
 
 
 def _lookup(node: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401

@@ -23,6 +23,7 @@ from dmseg.runs.preflight import check_schedule, check_scoring
 from dmseg.runs.pretrained import pretrained_facts
 from dmseg.runs.progress_file import reporting
 from dmseg.runs.provenance import begin_usage, describe_machine, describe_usage, describe_versions
+from dmseg.runs.records import SCORES
 from dmseg.runs.seal import write_json
 from dmseg.runs.status import is_complete
 from dmseg.runs.stopping import should_stop
@@ -212,7 +213,8 @@ def _train(
     check_scoring(run, model, prepared, device)
     data = load_training(prepared, run.split.train, run.fusion, device, method.uses_raters, run.votes)
     source = BatchSource(data, settings.labels, settings.train, *map(streams, ("order", "rater", "augmentation")))
-    observers.started(_info(run, source.epochs, source.steps_per_epoch))
+    watch = partial(_validate, run, model, prepared, device)
+    observers.started(replace(_info(run, source.epochs, source.steps_per_epoch), validate=watch))
     if settings.distill is None:
         objective = method.objective(settings.loss, streams)
     else:
@@ -307,6 +309,35 @@ def _score(
     cases = evaluate(predictor, prepared, ids, run.reference, settings, device, keep, counts.__setitem__, show)
     dice = dict(zip(cases["case"], cases["dice"], strict=True))
     return _Scored(cases, counts, [] if gallery is None else gallery.chosen(dice))
+
+
+class _Stopped(Exception):
+    """The process was asked to stop during a validation."""
+
+
+def _validate(run: PlannedRun, model: nn.Module, prepared: PreparedTask, device: torch.device) -> dict[str, float]:
+    """Means of Dice, BDice and ECE over the validation cases during a training, which does not notice.
+
+    The training mode of every module and torch's random numbers are afterwards what they were before.
+    """
+
+    def keep(case: str, probability: Array) -> None:
+        if should_stop():
+            raise _Stopped
+
+    settings = replace(run.settings.evaluate, ged=False, metrics=[])
+    modes = {module: module.training for module in model.modules()}
+    devices = [device] if device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices):
+            predictor = run.method.predictor(model, _streams(run))
+            cases = evaluate(predictor, prepared, run.split.validation, run.reference, settings, device, keep)
+    except _Stopped:
+        return {}
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    return {name: float(cases[name].mean()) for name in SCORES}
 
 
 def _score_again(run: PlannedRun, store: RunStore, device: torch.device) -> None:

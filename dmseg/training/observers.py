@@ -1,6 +1,6 @@
 """Observers: the protocol through which progress bars and trackers follow a run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +16,8 @@ class RunInfo:
         config: the resolved configuration.
         epochs: number of epochs.
         steps_per_epoch: optimiser steps in an epoch.
+        validate: scores the network as it is now on the validation cases, and leaves the training as it was; returns
+            means by name, none if the process was asked to stop. None where no training takes place.
     """
 
     run_id: str
@@ -24,6 +26,7 @@ class RunInfo:
     config: dict[str, Any]
     epochs: int
     steps_per_epoch: int
+    validate: Callable[[], dict[str, float]] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,6 @@
 """The command line as a user meets it."""
 
-import json
 import re
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -110,50 +108,6 @@ def test_reproduce_table_1(small_run, tmp_path, capfd):
     assert main(["reproduce", "table=1", *small_run]) == 0
     assert "| LIDC nodule |" in capfd.readouterr().out
     assert (tmp_path / "results/tables/table1.tex").exists()
-
-
-def test_an_offline_wandb_run_holds_config_and_losses(small_run, tmp_path):
-    pytest.importorskip("wandb")
-    done = dmseg("train", *small_run, "tracker=offline")
-    assert done.returncode == 0, done.stderr
-    (file,) = (tmp_path / "results").glob("wandb/offline-run-*/*.wandb")
-    config, history, summary = read_wandb(file)
-    assert json.loads(config["settings"])["optim"]["lr"] == 0.01
-    assert json.loads(config["run_id"])
-    losses = [json.loads(row["train/loss"]) for row in history]
-    recorded = pd.read_csv(next((tmp_path / "results/runs").glob("*/history.csv")))
-    assert losses == pytest.approx(list(recorded["loss"]))
-    assert "validation/ece" in summary
-
-
-def read_wandb(file):
-    from wandb.proto import wandb_internal_pb2
-
-    config, history, summary = {}, [], {}
-    for data in leveldb_records(file.read_bytes(), start=7):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        for updated in (record.run.config.update, record.config.update):
-            config |= {item.key: item.value_json for item in updated}
-        if record.history.item:
-            history.append({item.key or "/".join(item.nested_key): item.value_json for item in record.history.item})
-        summary |= {item.key or "/".join(item.nested_key): item.value_json for item in record.summary.update}
-    return config, history, summary
-
-
-def leveldb_records(data, start, block=32768):
-    """Records of a LevelDB log: chunks of (checksum, length, type) and content that do not cross a block's end."""
-    position, parts = start, b""
-    while position + 7 <= len(data):
-        if block - position % block < 7:
-            position += block - position % block
-            continue
-        _, length, kind = struct.unpack_from("<IHB", data, position)
-        parts += data[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):  # whole, or the last part
-            yield parts
-            parts = b""
 
 
 def test_a_folder_that_cannot_be_written_to_is_one_line(small_run, tmp_path, capfd):

@@ -65,7 +65,7 @@ class Settings:
     workers: int
     profile: str
     protocol: str
-    tracker: str
+    tracker: list[str]
     data: DataSettings
     method: MethodSettings
     labels: LabelSettings

@@ -1,6 +1,6 @@
 """Settings that change no number: where things lie, how a training is kept, where many are carried out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -83,12 +83,18 @@ class PathSettings:
 
 @dataclass(frozen=True)
 class TrackerSettings:
-    """Weights & Biases.
+    """What trackers record.
 
     Attributes:
-        project: project name.
-        entity: user or team, None for the default.
+        project: name of the project in wandb, and of the experiment in MLflow.
+        entity: user or team in wandb, None for the default.
+        tags: further tags of each run.
+        notes: notes on each run, or None.
+        images: whether trackers get images of real data; they always get those of phantoms.
     """
 
     project: str
     entity: str | None = None
+    tags: list[str] = field(default_factory=list)
+    notes: str | None = None
+    images: bool = False

@@ -377,6 +377,8 @@ class EvaluateSettings:
             state; None for theirs.
         pack: whether pictures of a few cases are kept.
         add_packs: whether a run that was stored without them is scored again to add them.
+        every: epochs between two validations during a training, which trackers show and nothing else uses; 0 for none,
+            None for ten in a training that has a tracker.
     """
 
     reference: dict[str, Any]
@@ -393,6 +395,7 @@ class EvaluateSettings:
     spacing: list[float] | None = None
     pack: bool = True
     add_packs: bool = False
+    every: int | None = None
 
 
 @dataclass(frozen=True)

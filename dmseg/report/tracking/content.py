@@ -1,0 +1,143 @@
+"""What trackers show of a finished run: scores by case, reliability, Dice over thresholds, and a few cases."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dmseg.metrics.curves import mean_level_dice, reliability
+from dmseg.metrics.histogram import BDICE_LEVELS
+from dmseg.metrics.stored_counts import StoredCounts
+from dmseg.report.tracking.contents import Bytes, Curves, Layer, Overlay, Report, Rows
+from dmseg.runs.store import RunStore, mean_scores
+from dmseg.training.pictures import Picture
+
+COLOURS = np.array([(0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233)])
+"""Okabe and Ito's palette, which colour-blind readers can distinguish; one colour for each rater."""
+PANEL_EDGE = 192
+"""Pixels of the longer edge of one picture in a panel."""
+GAP = 4
+LEVELS = {level + 1: f"at least {value:g}" for level, value in enumerate(BDICE_LEVELS)}
+ERRORS = {1: "missed", 2: "false alarm"}
+FIRST_TABLE = "cases"
+
+
+def run_report(store: RunStore, run_id: str, evaluation_id: str | None, images: bool) -> Report:
+    """Collects what is shown of a finished run: all of one evaluation, and the means of the others.
+
+    Args:
+        store: the run store.
+        run_id: id of the run.
+        evaluation_id: id of the evaluation to show; None for the one of the training.
+        images: whether cases may be shown.
+
+    Raises:
+        UserError: if a file of the run is damaged.
+    """
+    stored = store.evaluations(run_id)
+    evaluation_id = evaluation_id or next(name for name, place in stored.items() if place == store.folder(run_id))
+    cases = store.read_cases(run_id, evaluation_id)
+    counts = store.read_counts(run_id, evaluation_id)
+    pictures = store.read_pack(run_id, evaluation_id) if images else None
+    rows = cases.sort_values("dice", na_position="first").astype(object).where(cases.notna(), None)
+    scores = {f"validation/{name}": value for name, value in mean_scores(cases).items()}
+    for other in sorted(set(stored) - {evaluation_id}):
+        means = mean_scores(store.read_cases(run_id, other))
+        scores |= {f"evaluation {other[:4]}/{name}": value for name, value in means.items()}
+    return Report(
+        scores={**scores, "validation/cases": len(cases)},
+        tables={FIRST_TABLE: Rows([str(name) for name in rows.columns], rows.values.tolist())},
+        curves={} if counts is None else run_curves(counts.values()),
+        overlays=[overlay(picture) for picture in pictures or ()],
+    )
+
+
+def run_curves(counts: Iterable[StoredCounts]) -> Mapping[str, Curves]:
+    """Reliability diagram and Dice over thresholds, over all cases of an evaluation."""
+    found = list(counts)
+    curve, dice = reliability(found), mean_level_dice(found)
+    if curve is None or dice is None:
+        return {}
+    filled = curve.pixels > 0
+    points = curve.probability[filled].tolist(), curve.frequency[filled].tolist()
+    return {
+        "reliability": Curves(
+            "Reliability: share of foreground over predicted probability",
+            "predicted probability",
+            {"share of foreground": points, "perfect": ((0.0, 1.0), (0.0, 1.0))},
+        ),
+        "dice_over_thresholds": Curves(
+            "Dice over thresholds, whose mean is BDice", "threshold", {"mean Dice": (list(BDICE_LEVELS), dice.tolist())}
+        ),
+    }
+
+
+def overlay(picture: Picture) -> Overlay:
+    """The layers of a case, and its panel."""
+    reference, probability = (_fraction(layer) for layer in (picture.reference, picture.probability))
+    error = error_map(reference, probability)
+    contours = rater_contours(picture.raters)
+    dice = "" if np.isnan(picture.dice) else f", Dice {100 * picture.dice:.1f} %"
+    place = f", slice {picture.slice + 1} of {picture.n_slices}" if picture.n_slices > 1 else ""
+    names = {index + 1: f"rater {index + 1}" for index in range(len(picture.raters))}
+    return Overlay(
+        picture.case,
+        f"{picture.case} ({', '.join(picture.roles)}){dice}{place}",
+        picture.image,
+        {
+            "raters": Layer(contours, names),
+            "label": Layer(_level(reference), LEVELS),
+            "probability": Layer(_level(probability), LEVELS),
+            "error": Layer(error, ERRORS),
+        },
+        panel(picture, contours, error),
+    )
+
+
+def error_map(reference: npt.NDArray[np.float32], probability: npt.NDArray[np.float32]) -> Bytes:
+    """Pixels where label and prediction, both cut at 0.5, differ: 1 missed, 2 false alarm."""
+    label, predicted = reference >= 0.5, probability >= 0.5
+    return (label & ~predicted) + 2 * (predicted & ~label).astype(np.uint8)
+
+
+def rater_contours(raters: npt.NDArray[Any]) -> Bytes:
+    """Contours of the raters' masks (R, H, W): the number of the rater, from 1; later raters are drawn over earlier."""
+    drawn = np.zeros(raters.shape[1:], np.uint8)
+    for index, mask in enumerate(raters != 0):
+        drawn[contour(mask)] = min(index + 1, 255)
+    return drawn
+
+
+def contour(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Pixels of a mask (H, W) with a neighbour, above, below, left or right, outside of it."""
+    padded = np.pad(mask, 1)
+    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return mask & ~inner
+
+
+def panel(picture: Picture, contours: Bytes, error: Bytes) -> Bytes:
+    """Image, raters' contours, reference label, probability and error side by side, (h, w, 3)."""
+    grey = _rgb(picture.image)
+    outlined, wrong = grey.copy(), grey.copy()
+    drawn = contours > 0
+    outlined[drawn] = COLOURS[(contours[drawn] - 1) % len(COLOURS)]
+    wrong[error == 1], wrong[error == 2] = COLOURS[0], COLOURS[1]
+    parts = [grey, outlined, _rgb(picture.reference), _rgb(picture.probability), wrong]
+    factor = max(1, PANEL_EDGE // max(picture.image.shape))
+    large = [part.repeat(factor, axis=0).repeat(factor, axis=1) for part in parts]
+    gap = np.full((large[0].shape[0], GAP, 3), 255, np.uint8)
+    return np.concatenate([item for part in large for item in (part, gap)][:-1], axis=1)
+
+
+def _rgb(grey: Bytes) -> Bytes:
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def _fraction(values: Bytes) -> npt.NDArray[np.float32]:
+    return (values / 255).astype(np.float32)
+
+
+def _level(values: npt.NDArray[np.float32]) -> Bytes:
+    """Number of thresholds that each value reaches."""
+    return sum((values >= np.float32(level)).astype(np.uint8) for level in BDICE_LEVELS)  # type: ignore[return-value]

@@ -1,0 +1,149 @@
+"""Which trackers the runs of a command have, decided once before the first of them starts."""
+
+import importlib.util
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+
+from dmseg.config.settings import TrackerSettings
+from dmseg.errors import UserError
+from dmseg.report.tracking.card import run_card
+from dmseg.report.tracking.content import run_report
+from dmseg.report.tracking.contents import Card
+from dmseg.report.tracking.guarded import Guarded
+from dmseg.report.tracking.journal import Journal
+from dmseg.report.tracking.mlflow_tracker import MlflowTracker
+from dmseg.report.tracking.observer import TrackingObserver
+from dmseg.report.tracking.sent import destination, remember, run_digest
+from dmseg.report.tracking.wandb_files import Agent, WandbFile, current_agent
+from dmseg.report.tracking.wandb_online import WandbOnline, give_up
+from dmseg.report.tracking.wandb_sender import connection_fault
+from dmseg.runs.plan import PlannedRun
+from dmseg.runs.store import RunStore
+
+log = logging.getLogger(__name__)
+
+PACKAGES = {"offline": "wandb", "online": "wandb", "mlflow": "mlflow"}
+INSTALL = {"wandb": "pip install wandb", "mlflow": "pip install 'dmseg[mlflow]'"}
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """The trackers of a command's runs; picklable, as runs may be trained in other processes.
+
+    Attributes:
+        offline: whether runs that ask for ``online`` are only recorded on this machine.
+        teachers: ids of the runs that are trained to teach others.
+        tables: names of the tables that each run is trained for, by run id.
+        agent: the run of a sweep agent of wandb, if one has started this process.
+        agents_run: id of the run that takes the agent's id; None if there is none, or several that could.
+    """
+
+    offline: bool = False
+    teachers: frozenset[str] = frozenset()
+    tables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    agent: Agent | None = None
+    agents_run: str | None = None
+
+    def observer(self, run: PlannedRun) -> TrackingObserver | None:
+        """The observer that follows a run for its trackers; None if it has none."""
+        names = self.trackers(run)
+        if not names and not run.settings.evaluate.every:
+            return None
+        store, settings = RunStore(run.results), run.settings.wandb
+        return TrackingObserver(
+            run,
+            self.card(run),
+            [self.make(name, run.results, settings, run.run_id) for name in names if name != "jsonl"],
+            partial(run_report, store, run.run_id, run.evaluation_id, may_show(run)),
+            partial(self.note, run),
+        )
+
+    def note(self, run: PlannedRun, tracker: str) -> None:
+        """Notes that a tracker has the whole of a finished run."""
+        settings = run.settings.wandb
+        digest = run_digest(RunStore(run.results), run.run_id, settings)
+        remember(run.results, destination(tracker, settings, run.results), run.run_id, digest)
+
+    def wandb_id(self, record_id: str) -> str:
+        """The id of a record in wandb: its own, or the one that a sweep agent has chosen for it."""
+        return self.agent.run_id if self.agent and record_id == self.agents_run else record_id
+
+    def trackers(self, run: PlannedRun) -> list[str]:
+        """Names of a run's trackers."""
+        found = [name for name in run.settings.tracker if name != "disabled"]
+        return ["offline" if name == "online" and self.offline else name for name in found]
+
+    def card(self, run: PlannedRun) -> Card:
+        """The card of a run."""
+        return run_card(
+            run.run_id,
+            run.experiment_id,
+            asdict(run.settings),
+            phantom=run.settings.data.phantom is not None,
+            job_type="teacher" if run.run_id in self.teachers else "train",
+            tables=self.tables.get(run.run_id, ()),
+            tags=run.settings.wandb.tags,
+            notes=run.settings.wandb.notes,
+        )
+
+    def make(self, name: str, results: Path, settings: TrackerSettings, record_id: str = "") -> Guarded:
+        """Makes a tracker, for the record with this id."""
+        agent = self.agent if record_id and record_id == self.agents_run else None
+        file = WandbFile(results, settings.project, settings.entity, agent)
+        makers: dict[str, Callable[[], Guarded]] = {
+            "jsonl": lambda: Guarded(name, Journal(results)),
+            "offline": lambda: Guarded(name, file),
+            "online": lambda: Guarded(name, WandbOnline(file)),
+            "mlflow": lambda: Guarded(name, MlflowTracker(results, settings.project)),
+        }
+        return makers[name]()
+
+
+def may_show(run: PlannedRun) -> bool:
+    """Whether trackers may have images of a run's cases: phantoms always, real data with ``wandb.images=true``."""
+    return run.settings.data.phantom is not None or run.settings.wandb.images
+
+
+def plan_tracking(
+    runs: Sequence[PlannedRun], tables: Mapping[str, tuple[str, ...]] | None = None, connect: bool = True
+) -> Tracking:
+    """Checks the trackers of some runs before they start: packages, network and login, images.
+
+    Args:
+        runs: the runs, including teachers.
+        tables: names of the tables that each run is trained for, by run id.
+        connect: whether anything is going to be sent, if the trackers are online.
+
+    Raises:
+        UserError: if the package of a tracker is not installed.
+    """
+    names = {name for run in runs for name in run.settings.tracker} - {"disabled"}
+    check_packages(names)
+    agent = current_agent()
+    teachers = frozenset(run.teacher.run_id for run in runs if run.teacher is not None)
+    others = [run.run_id for run in runs if run.run_id not in teachers]
+    offline = False
+    if connect and ("online" in names or not runs):
+        offline = WandbOnline.gave_up
+        if not offline and (fault := connection_fault()):
+            give_up(fault)
+            offline = True
+    if connect and names - {"jsonl"} and any(run.settings.evaluate.pack and not may_show(run) for run in runs):
+        data = ", ".join(dict.fromkeys(run.settings.data.name for run in runs if not may_show(run)))
+        log.info("trackers get no images of %s; wandb.images=true adds those of a few cases", data)
+    return Tracking(offline, teachers, tables or {}, agent, others[0] if agent and len(others) == 1 else None)
+
+
+def check_packages(trackers: Iterable[str]) -> None:
+    """Checks that the packages of trackers are installed.
+
+    Raises:
+        UserError: if one is not.
+    """
+    for name in sorted(trackers):
+        package = PACKAGES.get(name)
+        if package is not None and importlib.util.find_spec(package) is None:
+            raise UserError(f"tracker={name} needs {package}, which is not installed; {INSTALL[package]}")

@@ -1,0 +1,126 @@
+"""A network or a server that fails never changes or stops a training, and costs it no more than two seconds."""
+
+import socket
+import time
+
+import numpy as np
+import pytest
+from fake_wandb import FakeServer
+from wandb_reader import WandbRecord
+
+from dmseg.cli.main import main
+from dmseg.report.tracking import wandb_sender
+from dmseg.report.tracking.contents import Card
+from dmseg.report.tracking.wandb_files import WandbFile, files_of
+from dmseg.report.tracking.wandb_online import WandbOnline
+from dmseg.runs.store import RunStore
+
+pytest.importorskip("wandb")
+
+MOST_SECONDS = 2.0
+CARD = Card("0123456789abcdef", "a run", "a group", "train", ("a",), None, {"fold": 0})
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """Starts a server that wandb then uses; a test may start several."""
+    started = []
+
+    def start(**options):
+        started.append(FakeServer(**options))
+        monkeypatch.setenv("WANDB_BASE_URL", started[-1].url)
+        monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+        return started[-1]
+
+    monkeypatch.setattr(WandbOnline, "gave_up", False)
+    yield start
+    for item in started:
+        item.close()
+
+
+def record(results, event=lambda: None, steps=3):
+    """Records a short run, in the middle of which something happens.
+
+    Returns:
+        The tracker, and the seconds that the recording took beyond those of the offline mode.
+    """
+    tracker, file = WandbOnline(WandbFile(results, "dmseg", None)), WandbFile(results / "plain", "dmseg", None)
+    seconds = []
+    for used in (file, tracker):
+        start = time.monotonic()
+        used.begin(CARD)
+        for step in range(1, steps + 1):
+            used.log(step, {"epoch": step, "train/loss": 1 / step})
+            if used is tracker and step == 1:
+                event()
+        used.end(finished=True)
+        seconds.append(time.monotonic() - start)
+    return tracker, seconds[1] - seconds[0]
+
+
+def test_a_run_is_sent_whole_under_its_own_id(server, tmp_path, monkeypatch):
+    for name, value in {"RUN_ID": "stolen", "RESUME": "must", "NAME": "other", "RUN_GROUP": "g"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    there = server()
+    record(tmp_path)
+    assert wandb_sender.wait_until_sent(files_of(tmp_path, CARD.id)) is None
+    assert {upsert["name"] for upsert in there.upserts} == {CARD.id}
+    first = there.upserts[0]
+    assert (first["displayName"], first["groupName"], first["jobType"]) == (CARD.name, CARD.group, CARD.job_type)
+    assert [row["train/loss"] for _, row in sorted(there.history[CARD.id].items())] == [1, 1 / 2, 1 / 3]
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_server_that_dies_costs_at_most_two_seconds(hangs, server, tmp_path, caplog):
+    tracker, lost = record(tmp_path, server(hangs=hangs).die)
+    assert not tracker.delivered
+    assert lost < MOST_SECONDS
+    assert len([item for item in caplog.records if "dmseg track tracker=online" in item.message]) == 1
+    (path,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    assert list(WandbRecord(path).column("train/loss").values()) == [1, 1 / 2, 1 / 3]
+    start = time.monotonic()
+    record(tmp_path)
+    assert time.monotonic() - start < MOST_SECONDS, "a second run does not try again"
+    assert len([item for item in caplog.records if "dmseg track" in item.message]) == 1
+
+
+def test_a_training_gives_the_same_numbers_when_the_server_dies(server, small_run, tmp_path, caplog):
+    weights = []
+    for name, tracker in (("plain", "disabled"), ("online", "online")):
+        if tracker == "online":
+            server(survives=2)  # the command and the beginning of the run ask it once each
+        words = [word for word in small_run if not word.startswith("paths.results")]
+        assert main(["train", *words, f"paths.results='{tmp_path / name}'", f"tracker={tracker}"]) == 0
+        store = RunStore(tmp_path / name)
+        (run_id,) = store.run_ids()
+        weights.append((run_id, store.load_weights(run_id)))
+    assert weights[0][0] == weights[1][0]
+    for key, value in weights[0][1].items():
+        np.testing.assert_array_equal(value, weights[1][1][key])
+    assert sum("dmseg track tracker=online" in item.message for item in caplog.records) == 1
+
+
+def test_faults_of_the_connection_are_named_in_time(monkeypatch, tmp_path):
+    silent = socket.create_server(("127.0.0.1", 0))  # accepts, but never answers
+    closed = socket.create_server(("127.0.0.1", 0))
+    address = closed.getsockname()
+    closed.close()
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:1")
+    assert "wandb login" in wandb_sender.connection_fault()
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    for port in (silent.getsockname()[1], address[1]):
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
+        start = time.monotonic()
+        assert "cannot be reached" in wandb_sender.connection_fault()
+        assert time.monotonic() - start < 1.2
+    silent.close()
+
+
+def test_a_name_that_is_looked_up_for_ever_does_not_hold_a_training_up(monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.setattr(wandb_sender, "_fault", lambda patience: time.sleep(30))
+    start = time.monotonic()
+    assert "does not answer" in wandb_sender.connection_fault()
+    assert time.monotonic() - start < 1.2
