@@ -134,6 +134,8 @@ def _estimate(
         found[inside] = kernel_estimate(rows[inside], keys, settings.bandwidth).to(rows.dtype)
     if settings.leave_one_out:
         left_out = kernel_estimate(keys.prob, keys, settings.bandwidth, torch.arange(len(index), device=index.device))
-        found = found.index_copy(0, index[counted], left_out[counted].to(found.dtype))
+        spare = functional.pad(found, (0, 0, 0, 1))  # padding is written to a row that is cut off, not selected
+        place = torch.where(counted, index, len(found))
+        found = spare.index_copy(0, place, left_out.to(found.dtype))[:-1]
     found = found.reshape(*chosen.shape, n_classes).movedim(-1, 1)
     return torch.where(chosen.unsqueeze(1), found, prob)

@@ -12,6 +12,7 @@ from dmseg.metrics.named import check_metrics
 CHOICES = {
     "tracker": ("disabled", "offline", "online"),
     "precision": ("fp32", "tf32", "bf16", "auto"),
+    "graph": ("auto", "never"),
     "evaluate.empty": ("skip", "one", "zero"),
     "evaluate.ties": ("background", "foreground"),
     "launcher.kind": ("auto", "inline", "local", "slurm"),

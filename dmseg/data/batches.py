@@ -303,7 +303,7 @@ class BatchSource:
         self._data, self._labels, self._train = data, labels, train
         self._order, self._rater, self._augmentation = order, rater, augmentation
         self._device = data.images.device if device is None else device
-        self.is_resident = self._device == data.images.device
+        self.is_resident = self._device.type == data.images.device.type
         """Whether the data are on the device of the batches."""
         self._position = 0
         self._epoch_start: dict[str, Tensor] = {}
