@@ -115,7 +115,8 @@ def _recalibrate(
     n_classes = target.shape[1]
     hard = target.argmax(1)
     drawn = draw_keys(hard.flatten(), mask.flatten(), n_classes, settings.n_key, settings.balanced, generator)
-    one_hot = functional.one_hot(hard, n_classes).movedim(-1, 1).to(probs[0].dtype)
+    classes = torch.arange(n_classes, device=hard.device)[:, None, None]
+    one_hot = (hard.unsqueeze(1) == classes).to(probs[0].dtype)  # functional.one_hot reads the largest class
     chosen = mask & ((probs[0].argmax(1) != hard) | boundary(one_hot, mask, settings.boundary))
     return [_estimate(prob, target, chosen, drawn, settings) for prob in probs]
 

@@ -1,10 +1,11 @@
 """The fit loop: one network, one fold, one objective."""
 
 import copy
+import logging
 import math
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,8 @@ REST = record(
 IMPLEMENTATION = ("foreach", "fused", "capturable")
 """Settings of an optimiser that choose among equivalent implementations; they depend on the device."""
 
+log = logging.getLogger(__name__)
+
 PRECISIONS = ("fp32", "tf32", "bf16", "auto")
 
 
@@ -60,7 +63,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(name: str, device: str) -> str:
-    """The precision with a name; ``auto`` is bf16 if the hardware computes it natively, else fp32.
+    """The precision with a name; ``auto`` is chosen from the hardware of this machine, and the log says why.
 
     Raises:
         UserError: if the precision is unknown.
@@ -70,14 +73,33 @@ def resolve_precision(name: str, device: str) -> str:
     if name != "auto":
         return name
     if resolve_device(device).type == "cuda":
-        return "bf16" if torch.cuda.get_device_capability()[0] >= 8 else "fp32"
-    return "bf16" if _cpu_has_bf16() else "fp32"
+        major, minor = torch.cuda.get_device_capability()
+        chosen, reason = ("bf16" if major >= 8 else "fp32"), f"the GPU has compute capability {major}.{minor}"
+    else:
+        chosen, reason = choose_on_cpu(_cpu_flags())
+    log.info("precision=auto is %s here: %s", chosen, reason)
+    return chosen
 
 
-def _cpu_has_bf16() -> bool:
+def choose_on_cpu(flags: Set[str]) -> tuple[str, str]:
+    """The faster precision of a CPU and the reason (``bench/loop.py`` measures them).
+
+    Args:
+        flags: its instruction sets, as in ``/proc/cpuinfo``.
+    """
+    if "amx_bf16" in flags:
+        return "bf16", "the CPU has AMX"
+    if "avx512_bf16" in flags:
+        return "fp32", "the CPU has avx512_bf16 but no AMX, with which bf16 is not faster for ResNets"
+    return "fp32", "the CPU has neither AMX nor avx512_bf16, without which bf16 is slower"
+
+
+def _cpu_flags() -> frozenset[str]:
+    """Instruction sets of this machine's CPU; empty where they are not known."""
     cpuinfo = Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text() if platform.system() == "Linux" and cpuinfo.exists() else ""
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    text = cpuinfo.read_text() if platform.system() == "Linux" and cpuinfo.exists() else ""
+    line = next((line for line in text.splitlines() if line.startswith("flags")), "")
+    return frozenset(line.partition(":")[2].split())
 
 
 class Checkpointer(Protocol):

@@ -4,6 +4,7 @@ The device is torch's ``meta`` device, which has no values: reading one is an er
 seen as an operation on tensors of both.
 """
 
+from contextlib import nullcontext
 from functools import partial
 
 import pytest
@@ -16,14 +17,13 @@ from dmseg.config.compose import compose_settings
 from dmseg.data.batches import BatchSource, TrainingData
 from dmseg.data.case import Task
 from dmseg.models.build import build_model
-from dmseg.runs.plan import PlannedRun
 from dmseg.training.distill import DistillObjective, Teacher, pixel_kernel
 from dmseg.training.fit import _step, _Training
+from dmseg.training.optim import build_optimizer
 from dmseg.training.random_streams import stream
 
-SIZE, RATERS = 48, 3
+SIZE, RATERS = 32, 3
 META = torch.device("meta")
-assert PlannedRun
 
 
 class Traffic(TorchDispatchMode):
@@ -37,7 +37,8 @@ class Traffic(TorchDispatchMode):
         out = function(*args, **(kwargs or {}))
         name = function._schema.name.split("::")[-1]
         devices = {value.device.type for value in tensors((args, kwargs, out)) if value.ndim or name == "_to_copy"}
-        if name in HOST_READS or len(devices) > 1:
+        selects = name in ("index", "index_put_") and any(item.dtype == torch.bool for item in tensors(args[1]))
+        if name in HOST_READS or len(devices) > 1 or selects:
             self.found.append(name)
         return out
 
@@ -67,7 +68,8 @@ def training_on(device, overrides, by_rater=False):
         kernel = pixel_kernel(settings.distill.kde)
         taught_by = Teacher(teacher, settings.distill.temperature, kernel, named("keys"))
         objective = DistillObjective(settings.distill, settings.loss, taught_by)
-    optimizer = method.optimizer(network, settings.optim)
+    # plain Adam counts its steps on the host; on a GPU it is built with capturable=True, which meta does not have
+    optimizer = build_optimizer(network, settings.optim)
     return _Training(network, source, objective, optimizer, method.schedule(optimizer, settings.optim, 100))
 
 
@@ -77,7 +79,7 @@ QUIET = [
     [],
     ["labels=random"],
     ["labels=uniform"],
-    ["labels=ls"],
+    ["labels=smoothing"],
     ["labels=svls"],
     ["labels=uniform", "labels.interpolation=rater"],
     ["labels=majority", "labels.interpolation=rater"],
@@ -91,7 +93,9 @@ QUIET = [
 
 
 @pytest.mark.parametrize("overrides", QUIET, ids=" ".join)
-def test_a_step_on_the_device_alone(overrides):
+def test_a_step_on_the_device_alone(overrides, monkeypatch):
+    for module in ("dmseg.training.objective", "dmseg.methods.mrnet"):  # meta has no autocast
+        monkeypatch.setattr(f"{module}.autocast", lambda device, precision: nullcontext())
     training = training_on(META, overrides)
     _step(training, "fp32")
     with Traffic() as traffic:
@@ -109,13 +113,7 @@ def test_the_kernel_reads_only_the_seed_of_its_keys(options):
         _step(training, "fp32")
     images = 4 if "distill.kde.keys=image" in options else 1
     reads = [name for name in traffic.found if name != "lift_fresh"]
-    assert reads == ["_local_scalar_dense"] * (images + learning_rates(training))
-    assert "nonzero" not in traffic.found
-
-
-def learning_rates(training):
-    """Reads by an optimiser on the CPU whose rates are tensors; plain ones have none."""
-    return 0 if isinstance(training.optimizer.param_groups[0]["lr"], float) else len(training.optimizer.param_groups)
+    assert reads == ["_local_scalar_dense"] * images
 
 
 def test_traffic_is_seen():
@@ -127,4 +125,4 @@ def test_traffic_is_seen():
         torch.ones(3)[torch.ones(3, dtype=torch.bool)]
         torch.tensor([1.0])
         torch.ones(()).item()
-    assert traffic.found == ["_to_copy", "copy_", "nonzero", "lift_fresh", "_local_scalar_dense"]
+    assert traffic.found == ["_to_copy", "copy_", "index", "lift_fresh", "_local_scalar_dense"]
