@@ -156,7 +156,8 @@ class Slices:
         return self._each(Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Slices":
-        return Slices(**{name: None if value is None else change(value) for name, value in vars(self).items()})
+        found = {name: change(value) for name, value in vars(self).items() if value is not None}
+        return replace(self, **found)
 
 
 def network_input(images: Tensor, stored: torch.dtype) -> Tensor:

@@ -208,9 +208,7 @@ def _train(
     model = initial_model(run, prepared.n_channels).to(device)
     pretrained = pretrained_facts(run)
     check_scoring(run, model, prepared, device)
-    in_memory = load_training(
-        prepared, run.split.train, run.fusion, torch.device("cpu"), method.uses_raters, run.votes
-    )
+    in_memory = load_training(prepared, run.split.train, run.fusion, torch.device("cpu"), method.uses_raters, run.votes)
     order, rater, augmentation = map(streams, ("order", "rater", "augmentation"))
     data = place(in_memory, device)
     source = BatchSource(data, settings.labels, settings.train, order, rater, augmentation, device)

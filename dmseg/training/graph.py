@@ -43,7 +43,7 @@ class CudaGraph:
 
     def __init__(self) -> None:
         self._graph = torch.cuda.CUDAGraph()
-        self._stream = torch.cuda.Stream()
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def warm_up(self, function: Callable[[], None]) -> None:
         """Calls a function on another stream than the default one, as recording needs."""

@@ -17,7 +17,9 @@ from dmseg.training.observers import Observers
 from dmseg.training.optim import build_schedule
 from dmseg.training.random_streams import stream
 
-SETTINGS = compose_settings(["model=unet_tiny", "data.size=32", "train.batch_size=4", "train.epochs=4", "labels=random"])
+SETTINGS = compose_settings(
+    ["model=unet_tiny", "data.size=32", "train.batch_size=4", "train.epochs=4", "labels=random"]
+)
 SIZE, STEPS = 32, 12
 
 
