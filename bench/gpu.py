@@ -1,4 +1,4 @@
-"""The training loop and scoring on one GPU: fast path against a plain loop, graphs, several runs at once, GED.
+"""The training loop and scoring on one GPU: fast path against a plain loop, graphs, several runs at once, prediction.
 
 Run ``python bench/gpu.py``; it takes less than 9 minutes. Without a GPU it says so and ends. ``--tiny`` takes the same
 path on the CPU with a tiny network, to see that the script runs. Goal: the fast path (bf16, graph) takes at most a
@@ -18,28 +18,29 @@ import torch
 from dmseg.config.compose import compose_settings
 from dmseg.data.batches import BatchSource, TrainingData
 from dmseg.methods.base import Method
-from dmseg.metrics.ged import ged_counts
 from dmseg.training.fit import fit
 from dmseg.training.graph import CudaGraph
-from dmseg.training.observers import Observer, Observers
+from dmseg.training.observers import EpochReport, Observers
+from dmseg.training.predictor import Predictor
 from dmseg.training.random_streams import stream
 
 GOAL = 0.25
 WARM_UP = 10
 
 
-class Clock(Observer):
+class Clock(Observers):
     """Notes the time at the end of the warm-up and of the training."""
 
     def __init__(self, device: torch.device) -> None:
+        super().__init__()
         self.device, self.times, self.losses = device, list[float](), list[float]()
 
-    def epoch_ended(self, report: object) -> None:
+    def epoch_ended(self, report: EpochReport) -> None:
         """An epoch has as many steps as the warm-up."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.times.append(time.perf_counter())
-        self.losses.append(report.losses["loss"])  # type: ignore[attr-defined]
+        self.losses.append(report.losses["loss"])
 
 
 def train(device: torch.device, tiny: bool, precision: str, graphed: bool, epochs: int) -> dict[str, object]:
@@ -61,7 +62,7 @@ def train(device: torch.device, tiny: bool, precision: str, graphed: bool, epoch
     schedule = method.schedule(optimizer, settings.optim, WARM_UP * epochs)
     clock, graph = Clock(device), CudaGraph if graphed and device.type == "cuda" else None
     objective = method.objective(settings.loss, streams)
-    fit(network, source, objective, optimizer, schedule, precision, Observers([clock]), None, graph)
+    fit(network, source, objective, optimizer, schedule, precision, clock, None, graph)
     steps = WARM_UP * (epochs - 1)
     return {"step": (clock.times[-1] - clock.times[0]) / steps, "losses": clock.losses}
 
@@ -75,14 +76,18 @@ def rows(arguments: list[str], count: int = 1) -> list[dict[str, object]]:
 
 
 def score(device: torch.device, tiny: bool) -> float:
-    """Seconds for the counts of the generalised energy distance of 16 slices with 9 samples and 7 raters."""
-    edge = 32 if tiny else 256
-    samples, raters = (torch.rand(16, n, edge, edge, device=device) > 0.5 for n in (9, 7))
-    for _ in range(2):
-        start = time.perf_counter()
-        ged_counts(samples, raters)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+    """Seconds for the level sets of 16 slices, predicted and thresholded on the device."""
+    edge, model = (32, "unet_tiny") if tiny else (256, "unet_resnet50")
+    settings = compose_settings([f"model={model}", "model.weights=null"])
+    network = Method().network(settings.model, 1, None).to(device).eval()  # type: ignore[arg-type]
+    predictor, image = Predictor(network), torch.rand(16, 1, edge, edge, device=device)
+    start = 0.0
+    with torch.inference_mode():
+        for _ in range(2):  # the first warms up
+            start = time.perf_counter()
+            predictor.samples(image)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
     return time.perf_counter() - start
 
 
@@ -115,7 +120,7 @@ def main() -> None:
         results = rows(["bf16", "graph", epochs, *tiny], count)
         rate = sum(1 / result["step"] for result in results)  # type: ignore[operator]
         print(f"{count} runs at once: {rate:8.1f} steps a second in all")
-    print(f"GED of 16 slices: {1e3 * score(device, options.tiny):.2f} ms")
+    print(f"prediction and level sets of 16 slices: {1e3 * score(device, options.tiny):.2f} ms")
 
 
 if __name__ == "__main__":
