@@ -36,7 +36,7 @@ def make_training(model: str, size: int, fused: bool = False) -> _Training:
     method = Method()
     torch.manual_seed(0)
     network = method.network(settings.model, 1, None).train()  # type: ignore[arg-type]
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(memory_format=torch.channels_last)
     optimizer = method.optimizer(network, settings.optim)
     if fused:
         for group in optimizer.param_groups:
