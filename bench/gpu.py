@@ -114,7 +114,7 @@ def main() -> None:
         goal = f" (goal {GOAL})" if (precision, graphed) == ("bf16", "graph") else ""
         print(f"{precision} {graphed}: {1e3 * result['step']:8.2f} ms a step, {ratio:.2f}{goal}")  # type: ignore[operator]
     for precision in ("fp32", "bf16"):
-        both = (found[precision, name]["losses"][-1] for name in ("plain", "graph"))  # type: ignore[index, misc]
+        both = (found[precision, name]["losses"][-1] for name in ("plain", "graph"))  # type: ignore[index]
         print(f"{precision}: loss of the last epoch, plain and graph: {' '.join(f'{value:.6f}' for value in both)}")
     for count in (1, 2) if options.tiny else (1, 2, 4, 8):
         results = rows(["bf16", "graph", epochs, *tiny], count)

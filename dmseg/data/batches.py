@@ -2,11 +2,8 @@
 
 import logging
 import math
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -18,6 +15,7 @@ from dmseg.config.settings import LabelSettings, TrainSettings
 from dmseg.data.augment import Views, draw_views, fuse_resampled, resample, sampling_grid
 from dmseg.data.labels import case_votes, fuse_training_cases, select_cases
 from dmseg.data.prepared import PreparedCase, PreparedTask
+from dmseg.data.read_ahead import ReadAhead
 from dmseg.errors import UserError
 from dmseg.labels.fusion import Fusion, Votes, is_soft
 from dmseg.labels.smoothing import smooth, svls
@@ -25,8 +23,6 @@ from dmseg.labels.trial import gives_soft_labels
 
 RESIDENT_SHARE = 0.5
 """Largest share of a device's free memory that training data may take; the rest is left to the network."""
-READ_AHEAD = 3
-"""Number of batches that a thread reads ahead of the training."""
 
 log = logging.getLogger(__name__)
 
@@ -310,7 +306,7 @@ class BatchSource:
         self._epoch_start: dict[str, Tensor] = {}
         self._views_start: tuple[int, Tensor] = 0, augmentation.get_state()
         self._rows = torch.empty(0)
-        self._reader = None if self.is_resident else _Reader(self._read)
+        self._reader = None if self.is_resident else ReadAhead(self._read)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -440,35 +436,6 @@ class BatchSource:
         if slices.raters is None or slices.weights is None:
             raise ValueError("the training data have no rater weights; load them with votes")
         return fuse_resampled(slices.raters, grid, slices.weights, slices.threshold)
-
-
-class _Reader:
-    """Reads the batches of an epoch in a thread, `READ_AHEAD` of them ahead.
-
-    Args:
-        read: reads the slices of one batch.
-    """
-
-    def __init__(self, read: Callable[[Tensor], Slices]) -> None:
-        self._read = read
-        self._pool = ThreadPoolExecutor(1, "read-ahead")
-        self._coming: deque[Future[Slices]] = deque()
-        self._rest: Iterator[Tensor] = iter(())
-
-    def begin(self, rows: Tensor) -> None:
-        """Starts with other batches; those that were read ahead are forgotten."""
-        for item in self._coming:
-            item.cancel()
-        self._coming.clear()
-        self._rest = iter(rows)
-        for row in islice(self._rest, READ_AHEAD):
-            self._coming.append(self._pool.submit(self._read, row))
-
-    def next(self) -> Slices:
-        """The next batch; raises the error of its reading."""
-        for row in islice(self._rest, 1):
-            self._coming.append(self._pool.submit(self._read, row))
-        return self._coming.popleft().result()
 
 
 def _views(row: Tensor) -> Views:

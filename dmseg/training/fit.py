@@ -3,12 +3,10 @@
 import copy
 import logging
 import math
-import platform
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -21,7 +19,7 @@ from dmseg.training.checkpoint import REPORTS, SESSIONS, Session, State, Used, l
 from dmseg.training.graph import Graph, GraphedSteps
 from dmseg.training.objective import Objective
 from dmseg.training.observers import EpochReport, Observers
-from dmseg.training.precision import float32_math
+from dmseg.training.precision import choose_on_cpu, cpu_flags, float32_math
 
 REST = record(
     {
@@ -76,30 +74,9 @@ def resolve_precision(name: str, device: str) -> str:
         major, minor = torch.cuda.get_device_capability()
         chosen, reason = ("bf16" if major >= 8 else "fp32"), f"the GPU has compute capability {major}.{minor}"
     else:
-        chosen, reason = choose_on_cpu(_cpu_flags())
+        chosen, reason = choose_on_cpu(cpu_flags())
     log.info("precision=auto is %s here: %s", chosen, reason)
     return chosen
-
-
-def choose_on_cpu(flags: Set[str]) -> tuple[str, str]:
-    """The faster precision of a CPU and the reason (``bench/loop.py`` measures them).
-
-    Args:
-        flags: its instruction sets, as in ``/proc/cpuinfo``.
-    """
-    if "amx_bf16" in flags:
-        return "bf16", "the CPU has AMX"
-    if "avx512_bf16" in flags:
-        return "fp32", "the CPU has avx512_bf16 but no AMX, with which bf16 is not faster for ResNets"
-    return "fp32", "the CPU has neither AMX nor avx512_bf16, without which bf16 is slower"
-
-
-def _cpu_flags() -> frozenset[str]:
-    """Instruction sets of this machine's CPU; empty where they are not known."""
-    cpuinfo = Path("/proc/cpuinfo")
-    text = cpuinfo.read_text() if platform.system() == "Linux" and cpuinfo.exists() else ""
-    line = next((line for line in text.splitlines() if line.startswith("flags")), "")
-    return frozenset(line.partition(":")[2].split())
 
 
 class Checkpointer(Protocol):

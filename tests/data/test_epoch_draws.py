@@ -4,7 +4,8 @@ import torch
 
 from dmseg.config.compose import compose_settings
 from dmseg.data.augment import draw_views
-from dmseg.data.batches import BatchSource, TrainingData, _Reader, place
+from dmseg.data.batches import BatchSource, TrainingData, place
+from dmseg.data.read_ahead import ReadAhead
 from dmseg.training.drawn_ahead import DrawnAhead
 from dmseg.training.random_streams import stream
 
@@ -21,7 +22,7 @@ def make_source(read_ahead=False):
     streams = [stream(0, 0, name) for name in ("order", "rater", "augmentation")]
     source = BatchSource(data, SETTINGS.labels, SETTINGS.train, *streams)
     if read_ahead:  # as for a device that the data do not fit on
-        source._reader = _Reader(source._read)
+        source._reader = ReadAhead(source._read)
     return source
 
 

@@ -190,7 +190,7 @@ def test_convolutions_round_with_tf32_only():
     ],
 )
 def test_auto_follows_the_cpu_and_says_why(flags, chosen, reason, monkeypatch, caplog):
-    monkeypatch.setattr("dmseg.training.fit._cpu_flags", lambda: flags)
+    monkeypatch.setattr("dmseg.training.fit.cpu_flags", lambda: flags)
     with caplog.at_level("INFO", "dmseg.training.fit"):
         assert resolve_precision("auto", "cpu") == chosen
     assert chosen in caplog.text
