@@ -115,7 +115,8 @@ def _recalibrate(
     n_classes = target.shape[1]
     hard = target.argmax(1)
     drawn = draw_keys(hard.flatten(), mask.flatten(), n_classes, settings.n_key, settings.balanced, generator)
-    one_hot = functional.one_hot(hard, n_classes).movedim(-1, 1).to(probs[0].dtype)
+    classes = torch.arange(n_classes, device=hard.device)[:, None, None]
+    one_hot = (hard.unsqueeze(1) == classes).to(probs[0].dtype)  # functional.one_hot reads the largest class
     chosen = mask & ((probs[0].argmax(1) != hard) | boundary(one_hot, mask, settings.boundary))
     return [_estimate(prob, target, chosen, drawn, settings) for prob in probs]
 
@@ -134,6 +135,8 @@ def _estimate(
         found[inside] = kernel_estimate(rows[inside], keys, settings.bandwidth).to(rows.dtype)
     if settings.leave_one_out:
         left_out = kernel_estimate(keys.prob, keys, settings.bandwidth, torch.arange(len(index), device=index.device))
-        found = found.index_copy(0, index[counted], left_out[counted].to(found.dtype))
+        spare = functional.pad(found, (0, 0, 0, 1))  # padding is written to a row that is cut off, not selected
+        place = torch.where(counted, index, len(found))
+        found = spare.index_copy(0, place, left_out.to(found.dtype))[:-1]
     found = found.reshape(*chosen.shape, n_classes).movedim(-1, 1)
     return torch.where(chosen.unsqueeze(1), found, prob)

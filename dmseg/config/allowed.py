@@ -2,6 +2,7 @@
 
 CHOICES = {
     "precision": ("fp32", "tf32", "bf16", "auto"),
+    "graph": ("auto", "never"),
     "evaluate.empty": ("skip", "one", "zero"),
     "evaluate.ties": ("background", "foreground"),
     "launcher.kind": ("auto", "inline", "local", "slurm"),

@@ -77,9 +77,10 @@ def sampling_grid(
         axes.append((pixel + start[:, None]) / (scale[:, None] * extent) * 2.0 - 1.0)
     y, x = axes
     x = torch.where(views.flip.to(device)[:, None], -x, x)
+    inside = (x.abs() <= 1.0)[:, None, :] & (y.abs() <= 1.0)[:, :, None]
     shape_of_grid = (len(scale), y.shape[1], x.shape[1])
     grid = torch.stack([x[:, None, :].expand(shape_of_grid), y[:, :, None].expand(shape_of_grid)], dim=-1)
-    return grid, (grid.abs() <= 1.0).all(dim=-1)
+    return grid, inside
 
 
 def resample(values: Tensor, grid: Tensor, linear: bool) -> Tensor:

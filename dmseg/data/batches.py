@@ -1,8 +1,9 @@
 """Training data of one fold as tensors, and batches of it."""
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,19 @@ import torch
 from torch import Tensor
 
 from dmseg.config.settings import LabelSettings, TrainSettings
-from dmseg.data.augment import draw_views, fuse_resampled, resample, sampling_grid
+from dmseg.data.augment import Views, draw_views, fuse_resampled, resample, sampling_grid
 from dmseg.data.labels import case_votes, fuse_training_cases, select_cases
 from dmseg.data.prepared import PreparedCase, PreparedTask
+from dmseg.data.read_ahead import ReadAhead
 from dmseg.errors import UserError
 from dmseg.labels.fusion import Fusion, Votes, is_soft
 from dmseg.labels.smoothing import smooth, svls
 from dmseg.labels.trial import gives_soft_labels
+
+RESIDENT_SHARE = 0.5
+"""Largest share of a device's free memory that training data may take; the rest is left to the network."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,74 @@ class TrainingData:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of all arrays, in bytes."""
+        return sum(value.nbytes for value in vars(self).values() if value is not None)
+
+    def to(self, device: torch.device) -> "TrainingData":
+        """The data on a device; the numbers that only the host needs stay in its memory."""
+        host = ("case_index", "n_candidates")
+        found = {name: value for name, value in vars(self).items() if value is not None and name not in host}
+        return replace(self, **{name: value.to(device) for name, value in found.items()})
+
+
+def place(data: TrainingData, device: torch.device, free: int | None = None) -> TrainingData:
+    """Moves the data to a device, unless they would take more than `RESIDENT_SHARE` of its free memory.
+
+    Args:
+        data: the training data, in host memory.
+        device: where training runs.
+        free: free memory of the device in bytes; None asks it.
+    """
+    if free is None:
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else data.n_bytes * 2
+    if data.n_bytes <= RESIDENT_SHARE * free:
+        return data.to(device)
+    size, room = (f"{value / 2**30:.1f} GiB" for value in (data.n_bytes, free))
+    log.info(
+        "the training data (%s) stay in host memory, as %s of %s are free; batches are read ahead", size, room, device
+    )
+    return data
+
+
+def send(values: Tensor, device: torch.device) -> Tensor:
+    """Copies values of host memory to a device in one copy, which on a GPU is not waited for."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
+
+
+@dataclass(frozen=True)
+class Slices:
+    """The stored slices of a batch before augmentation.
+
+    Attributes:
+        images: (B, C, H, W), as prepared.
+        labels: (B, 1, H, W), the candidate drawn for each slice; None if labels are interpolated rater by rater.
+        raters: (B, R, H, W) uint8; this and the others as in `TrainingData`.
+        present: (B, R) bool.
+        weights: (B, R) float64.
+        threshold: (B,) float64.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    raters: Tensor | None
+    present: Tensor | None
+    weights: Tensor | None
+    threshold: Tensor | None
+
+    def to(self, device: torch.device) -> "Slices":
+        """The slices on a device; the copies from pinned memory are not waited for."""
+        return self._each(lambda value: value.to(device, non_blocking=True))
+
+    def pinned(self) -> "Slices":
+        """The slices in pinned memory."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Slices":
+        found = {name: change(value) for name, value in vars(self).items() if value is not None}
+        return replace(self, **found)
 
 
 def network_input(images: Tensor, stored: torch.dtype) -> Tensor:
@@ -170,8 +245,35 @@ def batches_per_epoch(n_slices: int, batch_size: int) -> int:
     return n_slices // batch_size
 
 
+def gather(data: TrainingData, chosen: Tensor, candidate: Tensor, by_rater: bool) -> Slices:
+    """The stored slices of a batch.
+
+    Args:
+        data: the training data.
+        chosen: (B,) indices of slices, on the device of the data.
+        candidate: (B,) candidate of each slice's label.
+        by_rater: whether labels are interpolated rater by rater, so that fused labels are not needed.
+    """
+
+    def rows(values: Tensor | None) -> Tensor | None:
+        return None if values is None else values[chosen]
+
+    return Slices(
+        images=data.images[chosen],
+        labels=None if by_rater else data.labels[chosen, candidate].unsqueeze(1),
+        raters=rows(data.raters),
+        present=rows(data.present),
+        weights=rows(data.weights),
+        threshold=rows(data.threshold),
+    )
+
+
 class BatchSource:
     """An endless source of training batches, with separate random streams for order, raters and augmentation.
+
+    Order, candidates and views are drawn for a whole epoch and sent to the device in one copy, after which a batch is
+    made on the device alone: nothing is copied to it and nothing read from it. Training data that stay in host memory
+    (`place`) are read by a thread, `READ_AHEAD` batches ahead of the training.
 
     It can stop between any two batches and later resume from its `state` with exactly the same batches.
 
@@ -182,6 +284,7 @@ class BatchSource:
         order: random stream for the order of slices; the same for all label strategies.
         rater: random stream for the candidate drawn for each case and epoch.
         augmentation: random stream for the views.
+        device: device of the batches; None for that of the data.
     """
 
     def __init__(
@@ -192,12 +295,18 @@ class BatchSource:
         order: torch.Generator,
         rater: torch.Generator,
         augmentation: torch.Generator,
+        device: torch.device | None = None,
     ) -> None:
         self._data, self._labels, self._train = data, labels, train
         self._order, self._rater, self._augmentation = order, rater, augmentation
+        self._device = data.images.device if device is None else device
+        self.is_resident = self._device.type == data.images.device.type
+        """Whether the data are on the device of the batches."""
         self._position = 0
         self._epoch_start: dict[str, Tensor] = {}
-        self._chosen = self._candidate = torch.empty(0, dtype=torch.long)
+        self._views_start: tuple[int, Tensor] = 0, augmentation.get_state()
+        self._rows = torch.empty(0)
+        self._reader = None if self.is_resident else ReadAhead(self._read)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -220,63 +329,115 @@ class BatchSource:
 
     def next(self) -> Batch:
         """Returns the next batch; the incomplete last batch of an epoch is dropped."""
+        row = self.next_row()
+        if self._reader is None:
+            return self.batch(row)
+        slices = self._reader.next()
+        return self._augmented(slices.to(self._device), _views(row))
+
+    def next_row(self) -> Tensor:
+        """Proceeds to the next batch and returns what was drawn for it, (B, 6) float64 on the device (`batch`)."""
         if self._position == 0:
-            self._begin_epoch()
-        size = self._train.batch_size
-        chosen = self._chosen[self._position * size : (self._position + 1) * size]
+            self._begin_epoch(0)
+        row = self._rows[self._position]
         self._position = (self._position + 1) % self.steps_per_epoch
-        return self._batch(chosen, self._candidate[chosen])
+        return row
+
+    def batch(self, row: Tensor) -> Batch:
+        """Makes a batch of resident data from what was drawn for it.
+
+        Args:
+            row: (B, 6) float64: index of the slice, candidate, scale, offset of the row and of the column, flip.
+        """
+        chosen, candidate = row[:, 0].long(), row[:, 1].long()
+        return self._augmented(gather(self._data, chosen, candidate, self._by_rater), _views(row))
 
     def state(self) -> dict[str, Any]:
         """State of the random streams and position in the epoch, for `load_state`."""
         streams = self._epoch_start if self._position else self._stream_states()
-        return {"position": self._position, **streams, "augmentation": self._augmentation.get_state()}
+        return {"position": self._position, **streams, "augmentation": self._augmentation_state()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Resumes from the state of an identical source."""
         self._order.set_state(state["order"])
         self._rater.set_state(state["rater"])
-        if state["position"]:
-            self._begin_epoch()
-        self._position = state["position"]
         self._augmentation.set_state(state["augmentation"])
+        if state["position"]:
+            self._begin_epoch(state["position"])
+        self._position = state["position"]
+
+    @property
+    def _by_rater(self) -> bool:
+        return self._labels.interpolation == "rater"
 
     def _stream_states(self) -> dict[str, Tensor]:
         return {"order": self._order.get_state(), "rater": self._rater.get_state()}
 
-    def _begin_epoch(self) -> None:
-        self._epoch_start = self._stream_states()
-        self._chosen = torch.randperm(len(self._data), generator=self._order)
-        drawn = torch.rand(len(self._data.n_candidates), generator=self._rater)
-        self._candidate = (drawn * self._data.n_candidates).long()[self._data.case_index]
+    def _augmentation_state(self) -> Tensor:
+        """State of the stream after the batches so far, although the views of all are drawn already."""
+        if not self._position:
+            return self._augmentation.get_state()
+        first, start = self._views_start
+        again = torch.Generator()
+        again.set_state(start)
+        for _ in range(first, self._position):
+            self._draw_views(again)
+        return again.get_state()
 
-    def _batch(self, chosen: Tensor, candidate: Tensor) -> Batch:
-        device, train = self._data.images.device, self._train
-        views = draw_views(len(chosen), (train.scale[0], train.scale[1]), train.flip, self._augmentation)
-        chosen, candidate = chosen.to(device), candidate.to(device)
-        image = self._data.images[chosen]
-        grid, mask = sampling_grid(views, (image.shape[2], image.shape[3]), device, train.crop)
-        sampled = resample(image.float(), grid, linear=True) * mask.unsqueeze(1)
-        label, smoothing = self._label(chosen, candidate, grid), self._labels.smoothing
+    def _draw_views(self, generator: torch.Generator) -> Views:
+        scale = self._train.scale
+        return draw_views(self._train.batch_size, (scale[0], scale[1]), self._train.flip, generator)
+
+    def _begin_epoch(self, first: int) -> None:
+        """Draws an epoch: order and candidates of all batches, and the views from the batch `first` on."""
+        self._epoch_start = self._stream_states()
+        self._views_start = first, self._augmentation.get_state()
+        steps, size = self.steps_per_epoch, self._train.batch_size
+        chosen = torch.randperm(len(self._data), generator=self._order)
+        drawn = torch.rand(len(self._data.n_candidates), generator=self._rater)
+        candidate = (drawn * self._data.n_candidates).long()[self._data.case_index]
+        rows = torch.zeros(steps, size, 6, dtype=torch.float64)  # which holds indices and float32 exactly
+        used = chosen[: steps * size].reshape(steps, size)
+        rows[..., 0], rows[..., 1] = used, candidate[used]
+        for row in rows[first:]:
+            views = self._draw_views(self._augmentation)
+            row[:, 2], row[:, 3:5], row[:, 5] = views.scale, views.offset, views.flip
+        self._rows = send(rows, self._device)
+        if self._reader is not None:
+            self._reader.begin(rows[first:])
+
+    def _read(self, row: Tensor) -> Slices:
+        """The slices of a row of host memory; in pinned memory where they are sent to a GPU."""
+        slices = gather(self._data, row[:, 0].long(), row[:, 1].long(), self._by_rater)
+        return slices.pinned() if self._device.type == "cuda" else slices
+
+    def _augmented(self, slices: Slices, views: Views) -> Batch:
+        train, smoothing = self._train, self._labels.smoothing
+        height, width = slices.images.shape[2:]
+        grid, mask = sampling_grid(views, (height, width), self._device, train.crop)
+        sampled = resample(slices.images.float(), grid, linear=True) * mask.unsqueeze(1)
+        label = self._label(slices, grid)
         if smoothing is not None and smoothing.kind == "svls":
             label = svls(label, **smoothing.arguments)  # before masking: padding repeats the border
         foreground = label * mask.unsqueeze(1)
         target = torch.cat([1.0 - foreground, foreground], dim=1)
         if smoothing is not None and smoothing.kind != "svls":
             target = smooth(target, mask, **smoothing.arguments)
-        image = network_input(sampled, self._data.images.dtype)
-        if self._data.raters is None or self._data.present is None:
+        image = network_input(sampled, slices.images.dtype)
+        if slices.raters is None or slices.present is None:
             return Batch(image, target, mask)
-        masks = resample(self._data.raters[chosen].float(), grid, linear=False) * mask.unsqueeze(1)
-        return Batch(image, target, mask, masks, self._data.present[chosen])
+        masks = resample(slices.raters.float(), grid, linear=False) * mask.unsqueeze(1)
+        return Batch(image, target, mask, masks, slices.present)
 
-    def _label(self, chosen: Tensor, candidate: Tensor, grid: Tensor) -> Tensor:
+    def _label(self, slices: Slices, grid: Tensor) -> Tensor:
         """The foreground label at the grid's positions, (B, 1, h, w)."""
-        data = self._data
-        if self._labels.interpolation != "rater":
-            label = data.labels[chosen, candidate].unsqueeze(1).float()
-            return resample(label, grid, linear=self._labels.interpolation == "linear")
-        if data.raters is None or data.weights is None:
+        if slices.labels is not None:
+            return resample(slices.labels.float(), grid, linear=self._labels.interpolation == "linear")
+        if slices.raters is None or slices.weights is None:
             raise ValueError("the training data have no rater weights; load them with votes")
-        threshold = None if data.threshold is None else data.threshold[chosen]
-        return fuse_resampled(data.raters[chosen], grid, data.weights[chosen], threshold)
+        return fuse_resampled(slices.raters, grid, slices.weights, slices.threshold)
+
+
+def _views(row: Tensor) -> Views:
+    """The views of a batch from what was drawn for it."""
+    return Views(row[:, 2].float(), row[:, 3:5].float(), row[:, 5] > 0)

@@ -1,5 +1,7 @@
 """Label smoothing: everywhere, only at boundaries, or in proportion to the classes nearby."""
 
+from functools import cache
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -63,14 +65,21 @@ def svls(label: Tensor, sigma: float = 1.0, kernel: int = 3) -> Tensor:
     Returns:
         Soft label (B, C, H, W), whose sum over the classes is that of `label`.
     """
-    reach = kernel // 2
-    offset = torch.arange(-reach, reach + 1, dtype=torch.float64)
-    distance = offset[:, None] ** 2 + offset**2
-    weights = torch.exp((1.0 - distance) / (2.0 * sigma**2))  # 1 for the nearest neighbours, so that the sum is above 0
-    weights[reach, reach] = 0.0
-    weights /= 2.0 * weights.sum()
-    weights[reach, reach] = 0.5
-    channels = label.shape[1]
-    filters = weights.to(label.device).expand(channels, 1, kernel, kernel)
+    reach, channels = kernel // 2, label.shape[1]
+    filters = _svls_filter(sigma, kernel, str(label.device)).expand(channels, 1, kernel, kernel)
     padded = functional.pad(label.double(), (reach,) * 4, mode="replicate")
     return functional.conv2d(padded, filters, groups=channels).clamp(0.0, 1.0).to(label.dtype)
+
+
+@cache
+def _svls_filter(sigma: float, kernel: int, device: str) -> Tensor:
+    """Weights of the neighbours, (kernel, kernel) float64; kept on the device, so that each is copied there once."""
+    reach = kernel // 2
+    with torch.inference_mode(False):
+        offset = torch.arange(-reach, reach + 1, dtype=torch.float64)
+        distance = offset[:, None] ** 2 + offset**2
+        weights = torch.exp((1.0 - distance) / (2.0 * sigma**2))  # 1 for the nearest neighbours: the sum is above 0
+        weights[reach, reach] = 0.0
+        weights /= 2.0 * weights.sum()
+        weights[reach, reach] = 0.5
+        return weights.to(device)

@@ -14,6 +14,7 @@ from dmseg.data.case import Task
 from dmseg.methods.base import RaterMethod, Streams
 from dmseg.models.build import build_model
 from dmseg.models.mrnet_network import MRNet, MRNetOutput, Widths
+from dmseg.training.drawn_ahead import DrawnAhead
 from dmseg.training.objective import Objective, autocast
 from dmseg.training.optim import build_adam
 from dmseg.training.predictor import Predictor
@@ -76,13 +77,13 @@ class MRNetObjective(Objective):
     """
 
     def __init__(self, consistency: float, stream: torch.Generator) -> None:
-        self._consistency, self._stream = consistency, stream
+        self._consistency, self._numbers = consistency, DrawnAhead(draw_numbers, stream)
 
     def losses(self, network: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, dict[str, Tensor]]:
         """The sum of the three modules' losses, and its parts: ``coarse, consistency, raters, final``."""
         masks, present = batch.annotations
         keep = batch.mask.unsqueeze(1)
-        conditions = draw_conditions(present, self._stream)
+        conditions = form_conditions(present, self._numbers.next(tuple(present.shape), present.device))
         targets = [torch.einsum("br,brhw->bhw", weights, masks).unsqueeze(1) for weights in conditions]
         image = batch.image.contiguous(memory_format=torch.channels_last)
         with autocast(image.device, precision):
@@ -110,11 +111,11 @@ class MRNetObjective(Objective):
 
     def state(self) -> dict[str, Any]:
         """State of the random stream."""
-        return {"conditions": self._stream.get_state()}
+        return {"conditions": self._numbers.state()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restores the random stream."""
-        self._stream.set_state(state["conditions"])
+        self._numbers.load_state(state["conditions"])
 
 
 class MRNetPredictor(Predictor):
@@ -147,8 +148,24 @@ def draw_conditions(present: Tensor, stream: torch.Generator) -> list[Tensor]:
         present: (B, R) bool, which raters annotated the case.
         stream: CPU generator of the random numbers. Mixed weights are integers from 1 to 10, normalised.
     """
-    mixed = torch.randint(1, 11, present.shape, generator=stream).to(present.device, non_blocking=True)
-    ranks = torch.rand(present.shape, generator=stream).to(present.device, non_blocking=True)
+    return form_conditions(present, draw_numbers(tuple(present.shape), stream).to(present.device))
+
+
+def draw_numbers(shape: tuple[int, ...], stream: torch.Generator) -> Tensor:
+    """Draws what the conditions of one batch need, (2, B, R) float64: mixed weights, and ranks in [0, 1).
+
+    Args:
+        shape: (B, R).
+        stream: CPU generator.
+    """
+    mixed = torch.randint(1, 11, shape, generator=stream)
+    ranks = torch.rand(shape, generator=stream)
+    return torch.stack([mixed.double(), ranks.double()])
+
+
+def form_conditions(present: Tensor, numbers: Tensor) -> list[Tensor]:
+    """The weights of `draw_conditions` from drawn numbers, on the device of both."""
+    mixed, ranks = numbers[0].long(), numbers[1].float()
     single = functional.one_hot(ranks.masked_fill(~present, -1.0).argmax(dim=1), present.shape[1])
     return [weights / weights.sum(dim=1, keepdim=True).clamp_min(1) for weights in (present, mixed * present, single)]
 

@@ -10,7 +10,7 @@ from dmseg.losses import CompoundLoss
 from dmseg.methods.base import RaterMethod, Streams
 from dmseg.models.auxiliary import auxiliary_share
 from dmseg.models.build import N_CLASSES, build_model, foreground_probability
-from dmseg.training.objective import Objective, build_loss, forward_both, split_cross_entropy
+from dmseg.training.objective import Objective, build_loss, forward_both, is_static_loss, split_cross_entropy
 from dmseg.training.predictor import Predictor
 
 
@@ -48,6 +48,11 @@ class HeadsObjective(Objective):
 
     def __init__(self, loss: CompoundLoss) -> None:
         self._loss = loss
+
+    @property
+    def is_static(self) -> bool:
+        """True unless a term is from outside dmseg."""
+        return is_static_loss(self._loss)
 
     def losses(self, network: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean loss and its terms."""

@@ -78,6 +78,11 @@ class WingObjective(Objective):
     def __init__(self, loss: AdaptiveWingLoss, per_image: bool) -> None:
         self._loss, self._per_image = loss, per_image
 
+    @property
+    def is_static(self) -> bool:
+        """True."""
+        return True
+
     def losses(self, network: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, which has no parts; padding does not count for the maximum."""
         logits = forward(network, batch.image, precision).float()

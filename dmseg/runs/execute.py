@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from dmseg.data.batches import BatchSource, load_training
+from dmseg.data.batches import BatchSource, load_training, place
 from dmseg.data.prepared import PreparedTask
 from dmseg.files.schema import GROUP, TEXT, number, plain, record, whole
 from dmseg.methods.base import Streams
@@ -32,6 +32,7 @@ from dmseg.runs.training_data import distill_objective
 from dmseg.training.checkpoint import REPORTS, SESSIONS, Checkpoints, Interrupted, Session, State, load_weights
 from dmseg.training.evaluate import Array, evaluate, save_predictions
 from dmseg.training.fit import fit, resolve_device
+from dmseg.training.graph import CudaGraph
 from dmseg.training.observers import EpochReport, Observer, Observers, RunInfo
 from dmseg.training.pictures import Gallery, Picture
 from dmseg.training.precision import check_precision, describe_precision
@@ -211,8 +212,10 @@ def _train(
     model = initial_model(run, prepared.n_channels).to(device)
     pretrained = pretrained_facts(run)
     check_scoring(run, model, prepared, device)
-    data = load_training(prepared, run.split.train, run.fusion, device, method.uses_raters, run.votes)
-    source = BatchSource(data, settings.labels, settings.train, *map(streams, ("order", "rater", "augmentation")))
+    in_memory = load_training(prepared, run.split.train, run.fusion, torch.device("cpu"), method.uses_raters, run.votes)
+    order, rater, augmentation = map(streams, ("order", "rater", "augmentation"))
+    data = place(in_memory, device)
+    source = BatchSource(data, settings.labels, settings.train, order, rater, augmentation, device)
     watch = partial(_validate, run, model, prepared, device)
     observers.started(replace(_info(run, source.epochs, source.steps_per_epoch), validate=watch))
     if settings.distill is None:
@@ -227,7 +230,8 @@ def _train(
     check_schedule(schedule, n_steps)
     reports = _Reports()
     watching = Observers([reports, observers])
-    sessions = fit(model, source, objective, optimizer, schedule, run.precision, watching, checkpoints)
+    graph = CudaGraph if device.type == "cuda" and settings.graph == "auto" else None
+    sessions = fit(model, source, objective, optimizer, schedule, run.precision, watching, checkpoints, graph)
     course = _Course(
         source.epochs,
         source.steps_per_epoch,

@@ -14,7 +14,7 @@ from dmseg.errors import UserError
 from dmseg.losses import CompoundLoss
 from dmseg.models.auxiliary import auxiliary_share
 from dmseg.training.loss_term import takes_classes
-from dmseg.training.objective import Objective, build_loss, forward, forward_both, split_cross_entropy
+from dmseg.training.objective import Objective, build_loss, forward, forward_both, is_static_loss, split_cross_entropy
 from dmseg.training.precision import float32_math
 
 MAX_SLICES = 256
@@ -86,6 +86,12 @@ class DistillObjective(Objective):
             self._soft, self._sharp = None, _terms(against_teacher, softened | sharp)
         self._temperature = temperature
         self._teacher = teacher
+
+    @property
+    def is_static(self) -> bool:
+        """True if all terms are dmseg's and the teacher, if any, has no kernel, whose keys are drawn at random."""
+        terms = [loss for loss in (self._label, self._soft, self._sharp) if loss is not None]
+        return all(map(is_static_loss, terms)) and (self._teacher is None or self._teacher.kernel is None)
 
     def losses(self, network: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum of all terms, and each term; a cross-entropy at temperature T is multiplied by T squared.

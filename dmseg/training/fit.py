@@ -1,25 +1,25 @@
 """The fit loop: one network, one fold, one objective."""
 
 import copy
+import logging
 import math
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from dmseg.data.batches import BatchSource
+from dmseg.data.batches import Batch, BatchSource
 from dmseg.errors import UserError
 from dmseg.files.schema import GROUP, TEXT, Misfit, anything, list_of, record, whole
 from dmseg.training.checkpoint import REPORTS, SESSIONS, Session, State, Used, load_weights
+from dmseg.training.graph import Graph, GraphedSteps
 from dmseg.training.objective import Objective
 from dmseg.training.observers import EpochReport, Observers
-from dmseg.training.precision import float32_math
+from dmseg.training.precision import choose_on_cpu, cpu_flags, float32_math
 
 REST = record(
     {
@@ -32,6 +32,11 @@ REST = record(
     }
 )
 """Schema of a checkpoint's state besides the weights."""
+
+IMPLEMENTATION = ("foreach", "fused", "capturable")
+"""Settings of an optimiser that choose among equivalent implementations; they depend on the device."""
+
+log = logging.getLogger(__name__)
 
 PRECISIONS = ("fp32", "tf32", "bf16", "auto")
 
@@ -56,7 +61,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(name: str, device: str) -> str:
-    """The precision with a name; ``auto`` is bf16 if the hardware computes it natively, else fp32.
+    """The precision with a name; ``auto`` is chosen from the hardware of this machine, and the log says why.
 
     Raises:
         UserError: if the precision is unknown.
@@ -66,14 +71,12 @@ def resolve_precision(name: str, device: str) -> str:
     if name != "auto":
         return name
     if resolve_device(device).type == "cuda":
-        return "bf16" if torch.cuda.get_device_capability()[0] >= 8 else "fp32"
-    return "bf16" if _cpu_has_bf16() else "fp32"
-
-
-def _cpu_has_bf16() -> bool:
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text() if platform.system() == "Linux" and cpuinfo.exists() else ""
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+        major, minor = torch.cuda.get_device_capability()
+        chosen, reason = ("bf16" if major >= 8 else "fp32"), f"the GPU has compute capability {major}.{minor}"
+    else:
+        chosen, reason = choose_on_cpu(cpu_flags())
+    log.info("precision=auto is %s here: %s", chosen, reason)
+    return chosen
 
 
 class Checkpointer(Protocol):
@@ -95,10 +98,12 @@ def fit(
     precision: str,
     observers: Observers,
     checkpointer: Checkpointer | None = None,
+    graph: Callable[[], Graph] | None = None,
 ) -> list[Session]:
     """Trains a network in place.
 
     The device is synchronised only at the end of an epoch, when its mean losses are read, and when the state is saved.
+    With fused optimisers, learning rates are tensors on the device, which the schedule fills without waiting.
     Observers are called after that, so that no state is lost if one fails. The caller saves the final weights.
 
     Args:
@@ -110,6 +115,7 @@ def fit(
         precision: ``fp32``, ``tf32`` or ``bf16``.
         observers: notified after every step and epoch.
         checkpointer: saves the state regularly and restores an earlier one.
+        graph: makes a graph, which replaces the plain steps if `can_be_graphed`; None for plain steps.
 
     Returns:
         The sessions of the training; more than one if it was interrupted.
@@ -125,8 +131,14 @@ def fit(
     if checkpointer is not None and checkpointer.restore(partial(training.load, per_epoch=per_epoch, total=total)):
         for earlier in training.reports:
             observers.epoch_ended(earlier)
+    graphed = None
+    if graph is not None and can_be_graphed(model, source, objective, optimizer):
+        graphed = GraphedSteps(partial(_take_row, training, precision), optimizer, training.changed, graph())
     for steps in range(training.steps + 1, total + 1):
-        _step(training, precision)
+        if graphed is None:
+            _step(training, precision)
+        else:
+            training.advance(graphed.step(source.next_row()))
         report = training.end_epoch(steps // per_epoch) if steps % per_epoch == 0 else None
         if checkpointer is not None and steps < total:
             checkpointer.after_step(steps, training.state)
@@ -136,13 +148,45 @@ def fit(
     return training.sessions
 
 
+def can_be_graphed(
+    model: nn.Module, source: BatchSource, objective: Objective, optimizer: torch.optim.Optimizer
+) -> bool:
+    """Whether a step does the same each time on the device, apart from its batch.
+
+    It does not if the data are not resident, the objective says no (`Objective.is_static`), the optimiser is not fused,
+    or a module drops values at random.
+    """
+    return source.is_resident and objective.is_static and _is_fused(optimizer) and not any(map(_drops, model.modules()))
+
+
+def _drops(module: nn.Module) -> bool:
+    """Whether a module drops values at random in training."""
+    rates = (getattr(module, name, 0.0) for name in ("p", "rate", "drop_prob", "dropout"))
+    return "drop" in type(module).__name__.lower() and any(isinstance(rate, float) and rate > 0 for rate in rates)
+
+
+def _is_fused(optimizer: torch.optim.Optimizer) -> bool:
+    return all(group.get("fused") for group in optimizer.param_groups)
+
+
 def _step(training: "_Training", precision: str) -> None:
+    training.advance(_take(training, training.source.next(), precision))
+
+
+def _take_row(training: "_Training", precision: str, row: Tensor) -> Tensor:
+    return _take(training, training.source.batch(row), precision)
+
+
+def _take(training: "_Training", batch: Batch, precision: str) -> Tensor:
+    """Takes a step; returns its losses, (L,), on the device."""
     with float32_math(tf32=precision == "tf32"):
-        total, parts = training.objective.losses(training.model, training.source.next(), precision)
+        total, parts = training.objective.losses(training.model, batch, precision)
         training.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         training.optimizer.step()
-    training.advance({"loss": total.detach(), **parts})
+    losses = {"loss": total.detach(), **parts}
+    training.names = list(losses)
+    return torch.stack(list(losses.values()))
 
 
 class _Training:
@@ -161,10 +205,11 @@ class _Training:
         self.steps = 0
         self.reports: list[EpochReport] = []
         self._lr = 0.0
-        self._names: list[str] = []
+        self.names: list[str] = []
         self._losses: list[Tensor] = []
         self._earlier: list[Session] = []
         self._first, self._start = 0, time.monotonic()
+        self._rates_to_device()
 
     @property
     def sessions(self) -> list[Session]:
@@ -174,13 +219,29 @@ class _Training:
         seconds = time.monotonic() - self._start
         return [*self._earlier, Session(self._first, seconds, torch.get_num_threads(), str(torch.__version__))]
 
-    def advance(self, losses: dict[str, Tensor]) -> None:
-        """Counts a step; its losses stay on the device."""
-        self._names = list(losses)
-        self._losses.append(torch.stack(list(losses.values())))
-        self._lr = float(self.schedule.get_last_lr()[0])
+    def advance(self, losses: Tensor) -> None:
+        """Counts a step; its losses, (L,), stay on the device."""
+        self._losses.append(losses)
+        self._lr = self._rates(self.schedule.last_epoch)[0]
         self.schedule.step()
         self.steps += 1
+
+    def changed(self) -> list[Tensor]:
+        """What a step changes on the device."""
+        states = [value for state in self.optimizer.state.values() for value in state.values()]
+        kept = [value for value in states if isinstance(value, Tensor)]
+        return [*self.model.parameters(), *self.model.buffers(), *kept]
+
+    def _rates(self, step: int) -> list[float]:
+        """The learning rate of each group at a step."""
+        factors = zip(self.schedule.base_lrs, self.schedule.lr_lambdas, strict=True)
+        return [float(base) * factor(step) for base, factor in factors]
+
+    def _rates_to_device(self) -> None:
+        """Makes the learning rates tensors on the device, which a fused optimiser reads there."""
+        if _is_fused(self.optimizer):
+            for group in self.optimizer.param_groups:
+                group["lr"] = torch.tensor(float(group["lr"]), device=self._device)
 
     def end_epoch(self, epoch: int) -> EpochReport:
         """Reads the epoch's mean losses.
@@ -188,7 +249,7 @@ class _Training:
         Raises:
             UserError: if one is not finite.
         """
-        means = dict(zip(self._names, torch.stack(self._losses).mean(dim=0).tolist(), strict=True))
+        means = dict(zip(self.names, torch.stack(self._losses).mean(dim=0).tolist(), strict=True))
         report = EpochReport(epoch, self.steps, means, self._lr)
         if not all(map(math.isfinite, means.values())):
             raise UserError(f"the loss is not finite after epoch {epoch} ({asdict(report)}); lower optim.lr")
@@ -198,19 +259,19 @@ class _Training:
 
     def state(self) -> State:
         """The current state; it is valid until the next step."""
-        losses = torch.stack(self._losses).cpu() if self._losses else torch.empty(0, len(self._names))
+        losses = torch.stack(self._losses).cpu() if self._losses else torch.empty(0, len(self.names))
         return State(
             weights=self.model.state_dict(),
             rest={
                 "steps": self.steps,
-                "optimizer": self.optimizer.state_dict(),
-                "schedule": self.schedule.state_dict(),
+                "optimizer": self._with_plain_rates(self.optimizer.state_dict()),
+                "schedule": self.schedule.state_dict() | {"_last_lr": self._rates(self.schedule.last_epoch)},
                 "source": self.source.state(),
                 "objective": self.objective.state(),
                 "random": _random_state(self._device),
                 "reports": [asdict(report) for report in self.reports],
                 "losses": losses,
-                "names": self._names,
+                "names": self.names,
                 "sessions": [asdict(session) for session in self.sessions],
             },
         )
@@ -228,32 +289,46 @@ class _Training:
         """
         _check_rest(state.rest, per_epoch, total)
         initial, settings = copy.deepcopy(self.state()), self._settings()
-        factors = zip(self.schedule.base_lrs, self.schedule.lr_lambdas, strict=True)
-        rates = [float(base) * factor(state.rest["steps"]) for base, factor in factors]
+        rates = self._rates(state.rest["steps"])
         try:
             self._load(state)
             _check_optimizer(self.optimizer, rates)
+            self._rates_to_device()
             if self._settings() != settings or self.schedule.last_epoch != self.steps:
                 raise Misfit("its optimiser has other settings")
         except Exception:
             self._load(initial)
+            self._rates_to_device()
             self._earlier = []
             raise
         return True
 
     def _settings(self) -> list[Any]:
-        """Settings of the optimiser without the current learning rates."""
+        """Settings of the optimiser without the current learning rates, and without how the device computes a step."""
+        others = ("lr", "params", *IMPLEMENTATION)
         groups = self.optimizer.param_groups
-        return [{key: value for key, value in group.items() if key not in ("lr", "params")} for group in groups]
+        return [{key: value for key, value in group.items() if key not in others} for group in groups]
+
+    def _with_plain_rates(self, state: dict[str, Any]) -> dict[str, Any]:
+        """An optimiser's state with learning rates as numbers, as on any device."""
+        rates = self._rates(self.schedule.last_epoch)
+        groups = zip(state["param_groups"], rates, strict=True)
+        return state | {"param_groups": [group | {"lr": rate} for group, rate in groups]}
+
+    def _with_own_implementation(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """An optimiser's state, perhaps from another device, with the implementation of this one."""
+        own = [{key: group[key] for key in IMPLEMENTATION if key in group} for group in self.optimizer.param_groups]
+        groups = zip(state["param_groups"], own, strict=True)
+        return {**state, "param_groups": [group | flags for group, flags in groups]}
 
     def _load(self, state: State) -> None:
         rest = state.rest
         load_weights(self.model, state.weights)
-        self.optimizer.load_state_dict(rest["optimizer"])
+        self.optimizer.load_state_dict(self._with_own_implementation(rest["optimizer"]))
         self.schedule.load_state_dict(rest["schedule"])
         self.source.load_state(rest["source"])
         self.objective.load_state(rest.get("objective", {}))  # {}: checkpoints of earlier versions
-        self.steps, self._names = rest["steps"], rest["names"]
+        self.steps, self.names = rest["steps"], rest["names"]
         self._first, self._earlier = self.steps, [Session(**session) for session in rest["sessions"]]
         self.reports = [EpochReport(**report) for report in rest["reports"]]
         self._losses = list(rest["losses"].to(self._device).unbind(0))

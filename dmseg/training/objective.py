@@ -22,6 +22,14 @@ class Objective(ABC):
     teachers and settings are not part of it. Trainable parameters must belong to the network, not to the objective.
     """
 
+    @property
+    def is_static(self) -> bool:
+        """Whether the loss is computed on the device alone, with the same operations for every batch of one shape.
+
+        A step can then be recorded as a CUDA graph. False where it draws random numbers or reads values on the host.
+        """
+        return False
+
     @abstractmethod
     def losses(self, network: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, dict[str, Tensor]]:
         """Computes the loss of one step.
@@ -56,6 +64,11 @@ class LabelObjective(Objective):
 
     def __init__(self, loss: CompoundLoss) -> None:
         self._loss = loss
+
+    @property
+    def is_static(self) -> bool:
+        """True unless a term is from outside dmseg."""
+        return is_static_loss(self._loss)
 
     def losses(self, network: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, dict[str, Tensor]]:
         """The compound loss and its terms; if the network has an auxiliary head, part of the cross-entropy is its."""
@@ -102,6 +115,11 @@ def split_cross_entropy(loss: CompoundLoss, share: float) -> tuple[CompoundLoss,
     weight, term = terms["ce"]
     main = CompoundLoss(terms | {"ce": ((1.0 - share) * weight, term)})
     return main, CompoundLoss({"ce": (share * weight, term)})
+
+
+def is_static_loss(loss: nn.Module) -> bool:
+    """Whether all terms of a loss are dmseg's, which neither read values on the host nor have shapes that vary."""
+    return all(type(module).__module__.startswith(("dmseg.losses.", "torch.nn.")) for module in loss.modules())
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

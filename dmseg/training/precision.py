@@ -3,8 +3,10 @@
 By default, PyTorch's convolutions on Ampere and later GPUs round their inputs to TF32, which has a 10-bit mantissa.
 """
 
-from collections.abc import Iterator
+import platform
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -78,3 +80,24 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise UserError(
             f"precision=tf32 needs a CUDA device of compute capability 8, not '{device}'; set precision=fp32"
         )
+
+
+def choose_on_cpu(flags: Set[str]) -> tuple[str, str]:
+    """The faster precision of a CPU and the reason (``bench/loop.py`` measures them).
+
+    Args:
+        flags: its instruction sets, as in ``/proc/cpuinfo``.
+    """
+    if "amx_bf16" in flags:
+        return "bf16", "the CPU has AMX"
+    if "avx512_bf16" in flags:
+        return "fp32", "the CPU has avx512_bf16 but no AMX, with which bf16 is not faster for ResNets"
+    return "fp32", "the CPU has neither AMX nor avx512_bf16, without which bf16 is slower"
+
+
+def cpu_flags() -> frozenset[str]:
+    """Instruction sets of this machine's CPU; empty where they are not known."""
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text() if platform.system() == "Linux" and cpuinfo.exists() else ""
+    line = next((line for line in text.splitlines() if line.startswith("flags")), "")
+    return frozenset(line.partition(":")[2].split())

@@ -16,6 +16,7 @@ from dmseg.runs.plan import plan_run
 from dmseg.runs.sources import prepare_task
 from dmseg.runs.store import RunStore
 from dmseg.training import precision as precision_module
+from dmseg.training.fit import resolve_precision
 from dmseg.training.precision import check_precision, float32_math, float32_modes
 
 IEEE = {"convolution": "ieee", "rnn": "ieee", "matmul": "ieee"}
@@ -178,3 +179,19 @@ def test_convolutions_round_with_tf32_only():
         with float32_math(tf32=tf32):
             errors[tf32] = float((layer(image) - exact).abs().max())
     assert errors[False] < 1e-5 < errors[True]
+
+
+@pytest.mark.parametrize(
+    ("flags", "chosen", "reason"),
+    [
+        ({"avx512f", "avx512_bf16", "amx_bf16"}, "bf16", "has AMX"),
+        ({"avx512f", "avx512_bf16"}, "fp32", "no AMX"),
+        ({"avx2"}, "fp32", "neither"),
+    ],
+)
+def test_auto_follows_the_cpu_and_says_why(flags, chosen, reason, monkeypatch, caplog):
+    monkeypatch.setattr("dmseg.training.fit.cpu_flags", lambda: flags)
+    with caplog.at_level("INFO", "dmseg.training.fit"):
+        assert resolve_precision("auto", "cpu") == chosen
+    assert chosen in caplog.text
+    assert reason in caplog.text

@@ -61,6 +61,7 @@ class Settings:
     seed: int
     precision: str
     device: str
+    graph: str
     threads: int | None
     workers: int
     profile: str

@@ -1,0 +1,82 @@
+"""An epoch drawn at once has the numbers of one drawn step by step, also on resuming and when read ahead."""
+
+import torch
+
+from dmseg.config.compose import compose_settings
+from dmseg.data.augment import draw_views
+from dmseg.data.batches import BatchSource, TrainingData, place
+from dmseg.data.read_ahead import ReadAhead
+from dmseg.training.drawn_ahead import DrawnAhead
+from dmseg.training.random_streams import stream
+
+SETTINGS = compose_settings(["train.batch_size=4", "labels=random"])
+CPU = torch.device("cpu")
+N, V, SIZE = 14, 3, 16
+
+
+def make_source(read_ahead=False):
+    generator = torch.Generator().manual_seed(0)
+    images = (torch.rand(N, 1, SIZE, SIZE, generator=generator) * 255).to(torch.uint8)
+    labels = (torch.rand(N, V, SIZE, SIZE, generator=generator) > 0.5).to(torch.uint8)
+    data = TrainingData(images, labels, torch.arange(7).repeat_interleave(2), torch.full((7,), V))
+    streams = [stream(0, 0, name) for name in ("order", "rater", "augmentation")]
+    source = BatchSource(data, SETTINGS.labels, SETTINGS.train, *streams)
+    if read_ahead:  # as for a device that the data do not fit on
+        source._reader = ReadAhead(source._read)
+    return source
+
+
+def test_rows_are_those_drawn_step_by_step():
+    source = make_source()
+    order, rater, augmentation = (stream(0, 0, name) for name in ("order", "rater", "augmentation"))
+    scale = SETTINGS.train.scale
+    for _ in range(2):
+        chosen = torch.randperm(N, generator=order)
+        candidate = (torch.rand(7, generator=rater) * V).long().repeat_interleave(2)
+        for step in range(N // 4):
+            views = draw_views(4, (scale[0], scale[1]), SETTINGS.train.flip, augmentation)
+            used, row = chosen[4 * step : 4 * step + 4], source.next_row()
+            assert torch.equal(row[:, 0], used.double())
+            assert torch.equal(row[:, 1], candidate[used].double())
+            assert torch.equal(row[:, 2].float(), views.scale)
+            assert torch.equal(row[:, 3:5].float(), views.offset)
+            assert torch.equal(row[:, 5] > 0, views.flip)
+            assert torch.equal(source.state()["augmentation"], augmentation.get_state())
+
+
+def test_batches_that_are_read_ahead_are_the_same_also_after_resuming():
+    plain, ahead = make_source(), make_source(read_ahead=True)
+    for step in range(8):
+        one, other = plain.next(), ahead.next()
+        assert torch.equal(one.image, other.image)
+        assert torch.equal(one.target, other.target)
+        if step == 3:
+            state = ahead.state()
+    resumed, expected = make_source(read_ahead=True), make_source()
+    resumed.load_state(state)
+    expected.load_state(state)
+    for _ in range(6):
+        assert torch.equal(resumed.next().image, expected.next().image)
+
+
+def test_data_that_do_not_fit_stay_in_host_memory(caplog):
+    data = make_source()._data
+    meta = torch.device("meta")
+    assert place(data, meta, free=2 * data.n_bytes).images.device == meta
+    with caplog.at_level("INFO"):
+        assert place(data, meta, free=2 * data.n_bytes - 1).images.device == CPU
+    assert "stay in host memory" in caplog.text
+
+
+def test_numbers_drawn_ahead_are_those_drawn_step_by_step():
+    def draw(shape, generator):
+        return torch.rand(shape, generator=generator)
+
+    ahead, plain = DrawnAhead(draw, torch.Generator().manual_seed(3), steps=4), torch.Generator().manual_seed(3)
+    for _ in range(10):
+        assert torch.equal(ahead.next((2, 3), CPU), draw((2, 3), plain))
+        assert torch.equal(ahead.state(), plain.get_state())
+    resumed = DrawnAhead(draw, torch.Generator(), steps=4)
+    resumed.load_state(ahead.state())
+    assert torch.equal(resumed.next((5,), CPU), draw((5,), plain))
+    assert torch.equal(resumed.next((2, 3), CPU), draw((2, 3), plain))
