@@ -1,7 +1,8 @@
 """Counts a scored case for storage (`dmseg.metrics.stored_counts`), slice by slice, with numpy."""
 
-import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ Numbers = npt.NDArray[np.unsignedinteger[Any]]
 
 BLOCK_PIXELS = 2**15
 """Pixels counted at once."""
+PATTERN_RATERS = 8
+"""Largest number of raters whose patterns are all counted; of more, only those that occur."""
 _BOTH = (np.uint8(3), np.uint8(12))
 """Bits of `_classes` that stand for both classes of the first and of the second mask."""
 
@@ -115,12 +118,22 @@ class _Tally:
         p, label = probability.ravel(), reference.ravel()
         vote = np.empty(p.size, np.uint8)
         part: Numbers = np.empty(p.size, np.uint8 if self._n_parts <= 256 else np.uint16)
+        patterns = _Patterns.of(len(masks)) if len(masks) <= PATTERN_RATERS else None
+        counted: npt.NDArray[np.int64] | int = 0
         for start in range(0, p.size, BLOCK_PIXELS):
             block = slice(start, start + BLOCK_PIXELS)
-            self._add_pixels(p[block], masks[:, block], label[block], vote[block], part[block], slices)
+            self._add_pixels(p[block], masks[:, block], label[block], vote[block], part[block])
+            index, known = (_pattern(masks[:, block]), patterns) if patterns else _many_patterns(masks[:, block])
+            own = self._by_pattern(index, part[block], len(slices), len(known.members))
+            if patterns:
+                counted += own
+            else:
+                self._add_patterns(own, known, slices)
+        if patterns and p.size:
+            self._add_patterns(np.asarray(counted), patterns, slices)
         shape = probability.shape
-        for own in zip(probability, vote.reshape(shape), part.reshape(shape), strict=True):
-            self._add_band(*own)
+        for one in zip(probability, vote.reshape(shape), part.reshape(shape), strict=True):
+            self._add_band(*one)
         return slices
 
     def _add_pixels(
@@ -130,52 +143,46 @@ class _Tally:
         label: npt.NDArray[np.float32],
         vote: npt.NDArray[np.uint8],
         part: Numbers,
-        slices: npt.NDArray[np.int64],
     ) -> None:
-        """Adds a block: of one slice, or of all the slices; fills in the votes and parts of its pixels."""
+        """Adds a block, except for what depends on single raters; fills in the votes and parts of its pixels."""
         _count_reached(p, self._marks, part)
         marked = masks.sum(axis=0, dtype=np.min_scalar_type(len(masks)))
-        np.add(marked > len(masks) // 2, marked >= (len(masks) + 1) // 2, out=vote, dtype=np.uint8)
-        n_slices, n_parts = len(slices), self._n_parts
+        above, tied = marked > len(masks) // 2, marked >= (len(masks) + 1) // 2
+        np.add(above.view(np.uint8), tied.view(np.uint8), out=vote)
         by_label = _codes(self.pixels.size, vote)
         by_label *= self.pixels.shape[1]
         by_label += _count_reached(label, self._levels, np.empty(label.shape, np.uint8))
-        by_label *= n_parts
+        by_label *= self._n_parts
         by_label += part
         index = by_label.astype(np.intp)
         self.pixels += np.bincount(index, minlength=self.pixels.size).reshape(self.pixels.shape)
         exact = p.astype(np.float64)
         sums = np.bincount(index, weights=exact, minlength=self.pixels.size)
         self.sums += sums.reshape(self.pixels.shape).sum(axis=1)
-        pattern, members = _patterns(masks)
-        size = n_slices * len(members) * n_parts
-        codes = _codes(size, pattern).reshape(n_slices, -1)
-        if n_slices > 1:
-            codes += len(members) * np.arange(n_slices, dtype=codes.dtype)[:, None]
-        codes *= n_parts
-        codes += part.reshape(n_slices, -1)
-        counted = np.bincount(codes.ravel().astype(np.intp), minlength=size).reshape(n_slices, len(members), n_parts)
-        self._add_patterns(counted, members, slices)
         self._add_losses(exact, vote)
 
+    def _by_pattern(self, pattern: Numbers, part: Numbers, n_slices: int, n_patterns: int) -> npt.NDArray[np.int64]:
+        """Pixels (S, M, P) of a block by slice, pattern and part."""
+        shape = (n_slices, n_patterns, self._n_parts)
+        codes = _codes(int(np.prod(shape)), pattern).reshape(n_slices, -1)
+        if n_slices > 1:
+            codes += n_patterns * np.arange(n_slices, dtype=codes.dtype)[:, None]
+        codes *= self._n_parts
+        codes += part.reshape(n_slices, -1)
+        return np.bincount(codes.ravel().astype(np.intp), minlength=int(np.prod(shape))).reshape(shape)
+
     def _add_patterns(
-        self, counted: npt.NDArray[np.int64], members: npt.NDArray[np.float64], slices: npt.NDArray[np.int64]
+        self, counted: npt.NDArray[np.int64], patterns: "_Patterns", slices: npt.NDArray[np.int64]
     ) -> None:
-        """Adds pixels (S, M, P) by slice, pattern and part; pattern m was marked by the raters of members[m]."""
-        n_marked = members.sum(axis=1).astype(np.int64)
-        n_raters = members.shape[1]
-        vote = (2 * n_marked > n_raters).astype(np.int64) + (2 * n_marked >= n_raters)
+        """Adds pixels (S, M, P) by slice, pattern and part."""
         total = counted.sum(axis=0)
         of_pattern = total.sum(axis=1)
-        self.votes += np.bincount(n_marked, weights=of_pattern, minlength=n_raters + 1).astype(np.int64)
-        self.shared += ((members.T * of_pattern) @ members).astype(np.int64)
-        for value in range(3):
-            same = vote == value
-            if same.any():
-                self.raters[:, value] += (members[same].T @ total[same].astype(np.float64)).astype(np.int64)
-                own = counted[:, same].sum(axis=1)
-                slices[:, value, 0] += own[:, : self._decision].sum(axis=1)
-                slices[:, value, 1] += own[:, self._decision :].sum(axis=1)
+        n_raters = len(self.raters)
+        self.votes += np.bincount(patterns.n_marked, of_pattern, n_raters + 1).astype(np.int64)
+        self.shared += _merged(patterns.members.T * of_pattern, patterns.members)
+        self.raters += _merged(patterns.raters, total.astype(np.float64)).reshape(self.raters.shape)
+        predicted = np.add.reduceat(counted, [0, self._decision], axis=2)
+        slices += (patterns.votes @ predicted.astype(np.float64)).astype(np.int64)
 
     def _add_losses(self, p: npt.NDArray[np.float64], vote: npt.NDArray[np.uint8]) -> None:
         """Adds squared errors and log losses under both rules for ties; ties are few, so they are added separately.
@@ -226,23 +233,7 @@ def equal_mass_edges(probability: Probabilities, n_bins: int) -> Probabilities:
     ranks = np.array([k * probability.size // n_bins for k in range(1, n_bins)], np.int64)
     if not ranks.size or not probability.size:
         return np.zeros(len(ranks), np.float32)
-    # the order of numbers that are not negative is that of their bits: a histogram of the upper ones finds each rank's
-    # neighbours, and only these are sorted; -0.0 becomes 0.0
-    values = np.add(probability, np.float32(0)).ravel()
-    upper = values.view(np.uint16)[1 if sys.byteorder == "little" else 0 :: 2]
-    last = np.zeros(0, np.int64)
-    for start in range(0, values.size, BLOCK_PIXELS):
-        now = np.bincount(upper[start : start + BLOCK_PIXELS], minlength=len(last))
-        now[: len(last)] += last
-        last = now
-    last = np.cumsum(last)
-    groups = np.searchsorted(last, ranks, side="right")
-    found: Probabilities = np.empty(len(ranks), np.float32)
-    for group in np.unique(groups):
-        own = np.sort(values[upper == group])
-        here = groups == group
-        found[here] = own[ranks[here] - (last[group] - own.size)]
-    return found
+    return np.asarray(np.sort(probability, axis=None)[ranks])  # faster than a partition by several ranks
 
 
 def boundary_band(mask: Masks, width: int) -> Masks:
@@ -286,18 +277,51 @@ def _surroundings(vote: npt.NDArray[np.uint8], width: int) -> tuple[slice, slice
     return first, second
 
 
-def _patterns(masks: Masks) -> tuple[Numbers, npt.NDArray[np.float64]]:
-    """Who marked each pixel, as a number (n,), and the raters (M, R) that the numbers stand for, 1 or 0."""
-    n_raters = len(masks)
-    if n_raters > 8:
-        packed = np.packbits(masks, axis=0)
-        found, index = np.unique(packed.T, axis=0, return_inverse=True)
-        return index.ravel().astype(np.uint32), np.unpackbits(found, axis=1, count=n_raters).astype(np.float64)
+@dataclass(frozen=True)
+class _Patterns:
+    """Patterns of the raters who marked a pixel.
+
+    Attributes:
+        members: (M, R), 1 for the raters of each pattern.
+        n_marked: (M,) their number.
+        votes: (3, M), 1 for the patterns of each vote.
+        raters: (3 R, M), the same for each rater, 0 for patterns without the rater.
+    """
+
+    members: npt.NDArray[np.float64]
+    n_marked: npt.NDArray[np.int64]
+    votes: npt.NDArray[np.float64]
+    raters: npt.NDArray[np.float64]
+
+    @classmethod
+    def with_members(cls, members: npt.NDArray[np.float64]) -> "_Patterns":
+        marked, n_raters = members.sum(axis=1).astype(np.int64), members.shape[1]
+        vote = (2 * marked > n_raters).astype(np.int64) + (2 * marked >= n_raters)
+        votes = (vote == np.arange(3)[:, None]).astype(np.float64)
+        return cls(members, marked, votes, (members.T[:, None] * votes).reshape(-1, len(members)))
+
+    @classmethod
+    @cache
+    def of(cls, n_raters: int) -> "_Patterns":
+        """All patterns of a few raters; bit r of a pattern's number stands for rater r."""
+        members = (np.arange(2**n_raters)[:, None] >> np.arange(n_raters)) & 1
+        return cls.with_members(members.astype(np.float64))
+
+
+def _pattern(masks: Masks) -> Numbers:
+    """The pattern (n,) of each pixel of the masks (R, n) of a few raters."""
     pattern = np.zeros(masks.shape[1], np.uint8)
-    for number, mask in enumerate(masks):
-        pattern |= np.left_shift(mask.view(np.uint8), number, dtype=np.uint8)
-    members = (np.arange(2**n_raters)[:, None] >> np.arange(n_raters)) & 1
-    return pattern, members.astype(np.float64)
+    for mask in masks[::-1]:
+        pattern += pattern
+        pattern |= mask.view(np.uint8)
+    return pattern
+
+
+def _many_patterns(masks: Masks) -> tuple[Numbers, _Patterns]:
+    """The pattern of each pixel of the masks of any number of raters, and those that occur."""
+    found, index = np.unique(np.packbits(masks, axis=0).T, axis=0, return_inverse=True)
+    members = np.unpackbits(found, axis=1, count=len(masks)).astype(np.float64)
+    return index.ravel().astype(np.uint32), _Patterns.with_members(members)
 
 
 def _codes(size: int, first: Numbers) -> Numbers:
@@ -315,8 +339,10 @@ def _count_reached(values: npt.NDArray[np.float32], thresholds: npt.NDArray[np.f
     return out
 
 
-def _merged(values: npt.NDArray[np.int64], parts: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Adds up the last axis as a matrix of 0 and 1 says; exact below 2^53."""
+def _merged(
+    values: npt.NDArray[np.int64] | npt.NDArray[np.float64], parts: npt.NDArray[np.float64]
+) -> npt.NDArray[np.int64]:
+    """Product of counts with a matrix of 0 and 1, exact below 2^53."""
     return np.asarray(values @ parts).astype(np.int64)
 
 
