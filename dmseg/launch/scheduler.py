@@ -1,4 +1,4 @@
-"""The order of runs: teachers before students; a run that another process is working on waits without blocking."""
+"""The order of runs: teachers first, then what takes longest; a run that another process works on waits."""
 
 import logging
 import time
@@ -70,12 +70,34 @@ def schedule(runs: Sequence[PlannedRun], executor: Executor) -> Iterator[Outcome
             unwritable |= outcome.kind == "unwritable"
 
 
+def by_urgency(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """Runs in the order in which they should start: teachers first, then by the work that begins with them.
+
+    The work of a run is how many pixels of cases it trains on, over all epochs, and that of its longest chain of
+    students is added. Where many runs share few GPUs any order will do, but where there are many GPUs, a long run that
+    starts last is waited for by all of them. Runs of equal work stay in their order.
+
+    Args:
+        runs: the runs, each once.
+    """
+    students: dict[str, list[PlannedRun]] = {}
+    for run in runs:
+        if run.teacher is not None:
+            students.setdefault(run.teacher.run_id, []).append(run)
+
+    def work(run: PlannedRun) -> int:
+        settings = run.settings
+        own = settings.train.epochs * len(run.split.train) * settings.data.size**2
+        return own + max(map(work, students.get(run.run_id, ())), default=0)
+
+    return sorted(runs, key=lambda run: (run.run_id not in students, -work(run)))
+
+
 class _Queue:
-    """The runs that have not started, teachers first, and the outcomes of the others."""
+    """The runs that have not started, in the order of `by_urgency`, and the outcomes of the others."""
 
     def __init__(self, runs: Sequence[PlannedRun]) -> None:
-        teachers = {run.teacher.run_id for run in runs if run.teacher is not None}
-        self._waiting = sorted(runs, key=lambda run: run.run_id not in teachers)
+        self._waiting = by_urgency(runs)
         self._ended: dict[str, Outcome] = {}
         self._unknown = {run.run_id for run in runs}
         self._not_before: dict[str, float] = {}

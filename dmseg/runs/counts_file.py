@@ -105,18 +105,17 @@ def read_counts(folder: Path, evaluation: Mapping[str, Any]) -> dict[str, Stored
     return found
 
 
-def check_counts(folder: Path, cases: Sequence[str]) -> None:
+def check_counts(content: bytes, cases: Sequence[str]) -> None:
     """Checks the counts of an evaluation.
 
     Args:
-        folder: folder of the evaluation.
+        content: bytes of the file.
         cases: the cases of its ``cases.csv``, in their order.
 
     Raises:
-        OSError: if the file is missing, a link, or too large.
         Misfit: if it does not hold the counts of these cases.
     """
-    if _check(_read_arrays(read_regular(inside(folder, COUNTS), LARGEST_COUNTS))) != list(cases):
+    if _check(_read_arrays(content)) != list(cases):
         raise Misfit(f"{COUNTS}: its cases are not those of cases.csv")
 
 

@@ -29,7 +29,15 @@ from dmseg.files.atomic import publish, remove, remove_scratch, scratch_folder
 from dmseg.files.names import check_id, is_id
 from dmseg.files.regular import is_regular
 from dmseg.runs.lease import PATIENCE, is_held, lease
-from dmseg.runs.records import OPTIONAL_SCORES, SCORES, check_run, parse_cases, read_cases_file
+from dmseg.runs.records import (
+    OPTIONAL_SCORES,
+    SCORES,
+    SmallFiles,
+    check_run,
+    checked_json,
+    parse_cases,
+    read_cases_file,
+)
 from dmseg.runs.seal import ADVICE, DONE, DamagedError, differs, in_words, read_json, read_seal, seal, write_json
 
 if TYPE_CHECKING:  # most of 'dmseg runs' needs neither of them
@@ -192,10 +200,14 @@ class RunStore:
             run_id: id of the run.
             every_file: whether to check weights and predictions too; by default only small files are checked.
         """
+        return self._damage(run_id, every_file, SmallFiles())
+
+    def _damage(self, run_id: str, every_file: bool, read: SmallFiles) -> list[str]:
         folder = self.folder(run_id)
         try:
-            additions = self.additions(run_id)
-            seals = {place: read_seal(place) for place in (folder, *additions)}
+            own = read_seal(folder)
+            additions = _additions(folder, own)
+            seals = {folder: own, **{place: read_seal(place) for place in additions}}
         except DamagedError as error:
             return [str(error).removesuffix(f"; {ADVICE}")]
         found = []
@@ -203,12 +215,13 @@ class RunStore:
             unknown = [name for name in SMALL_FILES if name not in known and os.path.lexists(place / name)]
             found += [f"{place / DONE} has no checksum of {name}" for name in unknown]
             for name in known:
-                if every_file or Path(name).name in SMALL_FILES:
-                    found += differs(place, name, known[name])
+                small = name.rpartition("/")[2] in SMALL_FILES
+                if every_file or small:
+                    found += differs(place, name, known[name], read if small else None)
         if found:
             return found
         try:
-            check_run(folder, run_id, [place for place in additions if is_id(place.name)])
+            check_run(folder, run_id, [place for place in additions if is_id(place.name)], read)
         except (OSError, ValueError) as error:
             return [f"{folder} is damaged: {in_words(error)}"]
         return []
@@ -220,12 +233,7 @@ class RunStore:
             DamagedError: if the run's own checksums are missing or damaged.
         """
         folder = self.folder(run_id)
-        if (folder / "evaluations").is_symlink():
-            raise DamagedError(f"{folder / 'evaluations'} is damaged (it is a link); {ADVICE}")
-        later = sorted(path for path in folder.glob("evaluations/*") if is_id(path.name) and path.is_dir())
-        predictions = folder / "predictions"
-        with_run = any(name.startswith("predictions/") for name in read_seal(folder))
-        return later if with_run or not predictions.is_dir() else [*later, predictions]
+        return _additions(folder, read_seal(folder))
 
     def evaluations(self, run_id: str) -> dict[str, Path]:
         """Folders of all evaluations of a finished run by id; that of the first evaluation is the run's own folder.
@@ -341,22 +349,37 @@ class RunStore:
         except (OSError, ValueError) as error:
             raise DamagedError(f"{path} is damaged ({in_words(error)}); {ADVICE}") from None
 
+    def sound_cases(self, run_id: str, evaluation_id: str) -> str | None:
+        """The text of the ``cases.csv`` of an evaluation, after all small files of the run were checked (`damage`).
+
+        Each file is read once. None if the run has no such evaluation.
+
+        Raises:
+            DamagedError: if a small file is missing or damaged.
+        """
+        read = SmallFiles()
+        if faults := self._damage(run_id, False, read):
+            raise DamagedError(faults[0])
+        folder = self.folder(run_id)
+        if checked_json(read(folder, "evaluation.json"), "evaluation.json")["id"] != evaluation_id:
+            folder = folder / "evaluations" / check_id(evaluation_id, "the id of an evaluation")
+            if not is_regular(folder / "cases.csv"):
+                return None
+        return read(folder, "cases.csv").decode("utf-8")
+
     def read_cases(self, run_id: str, evaluation_id: str) -> "pd.DataFrame":
         """Reads the scores of a run's validation cases.
 
         Raises:
             UserError: if the file is missing or damaged.
         """
-        import pandas as pd
-
         path = self._sound(self.evaluation_folder(run_id, evaluation_id) / "cases.csv")
         try:
             content = read_cases_file(path.parent)
             parse_cases(content)
         except (OSError, ValueError) as error:
             raise DamagedError(f"{path} is damaged ({in_words(error)}); {ADVICE}") from None
-        # "NA" is a valid case id
-        return pd.read_csv(io.StringIO(content), dtype={"case": str}, keep_default_na=False, na_values=[""])
+        return cases_frame(content)
 
     def _sound(self, path: Path) -> Path:
         """The path of a stored file, after its checksum was compared.
@@ -370,6 +393,25 @@ class RunStore:
         if wrong := differs(path.parent, path.name, known[path.name]):
             raise DamagedError(f"{wrong[0]}; {ADVICE}")
         return path
+
+
+def _additions(folder: Path, known: Mapping[str, str]) -> list[Path]:
+    """`RunStore.additions` of a run's folder with these checksums."""
+    evaluations, predictions = folder / "evaluations", folder / "predictions"
+    if evaluations.is_symlink():
+        raise DamagedError(f"{evaluations} is damaged (it is a link); {ADVICE}")
+    found = evaluations.iterdir() if evaluations.is_dir() else ()
+    later = sorted(path for path in found if is_id(path.name) and path.is_dir())
+    with_run = any(name.startswith("predictions/") for name in known)
+    return later if with_run or not predictions.is_dir() else [*later, predictions]
+
+
+def cases_frame(content: str) -> "pd.DataFrame":
+    """The table of a ``cases.csv`` that was checked (`records.parse_cases`)."""
+    import pandas as pd
+
+    # "NA" is a valid case id
+    return pd.read_csv(io.StringIO(content), dtype={"case": str}, keep_default_na=False, na_values=[""])
 
 
 def write_scores(

@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from dmseg.metrics.agreement import rater_dice
 from dmseg.metrics.named import COUNT_METRICS
 from dmseg.runs.plan import PlannedRun
 from dmseg.runs.seal import DamagedError
-from dmseg.runs.store import RunStore
+from dmseg.runs.store import RunStore, cases_frame
 from dmseg.stats.paired import holm
 from dmseg.tables.columns import SCORES, Score
 from dmseg.tables.inference import (
@@ -99,30 +100,64 @@ def collect_cases(plan: PlannedTable) -> pd.DataFrame:
     for row in plan.rows:
         for method, runs in row.cells.items():
             named = dict(zip(KEYS, (*row.key, method), strict=True)) | {"cohort": row.task.cohort}
-            found = [(run, scores) for run in runs if (scores := _scores_of(run)) is not None]
-            names = _from_counts(row.block.metrics, [scores for _, scores in found])
-            counted = [_counted(run, scores, names) for run, scores in found]
-            # a mean over some of a seed's runs would be over other cases, so all of them need counts
-            lacking = {run.settings.seed for (run, _), values in zip(found, counted, strict=True) if values is None}
-            for (run, scores), values in zip(found, counted, strict=True):
-                own = scores if values is None or run.settings.seed in lacking else scores.assign(**values)
-                place = {"seed": run.settings.seed, "fold": run.settings.fold}
-                ids = {"experiment_id": run.experiment_id, "run_id": run.run_id}
-                frames.append(own.assign(**named, **place, **ids))
+            found = [(run, text) for run in runs if (text := _scores_of(run)) is not None]
+            if found:
+                scores = _with_counts(_frame(found), [run for run, _ in found], row.block.metrics)
+                frames.append(scores.assign(**named))
     cases = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
     return cases.assign(**{name: np.nan for name in plan.spec.metrics if name not in cases})
 
 
-def _from_counts(metrics: Sequence[str], scores: Sequence[pd.DataFrame]) -> list[str]:
+def _frame(texts: Sequence[tuple[PlannedRun, str]]) -> pd.DataFrame:
+    """Scores of some runs from their ``cases.csv``; texts with the same columns are parsed together."""
+    by_header: dict[str, list[tuple[PlannedRun, str]]] = {}
+    for run, text in texts:
+        header, _, body = text.partition("\n")
+        by_header.setdefault(header, []).append((run, body.rstrip("\n")))
+    frames = []
+    for header, group in by_header.items():
+        runs, bodies = [run for run, _ in group], [body for _, body in group]
+        counts = [body.count("\n") + 1 if body else 0 for body in bodies]  # ids of cases have no line breaks
+        frame = cases_frame("\n".join([header, *(body for body in bodies if body), ""]))
+        columns: dict[str, list[Any]] = {
+            "seed": [run.settings.seed for run in runs],
+            "fold": [run.settings.fold for run in runs],
+            "experiment_id": [run.experiment_id for run in runs],
+            "run_id": [run.run_id for run in runs],
+        }
+        frames.append(frame.assign(**{name: np.repeat(values, counts) for name, values in columns.items()}))
+    return frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
+
+
+def _with_counts(scores: pd.DataFrame, runs: Sequence[PlannedRun], metrics: Sequence[str]) -> pd.DataFrame:
+    """Adds the metrics of a cell that are computed from counts.
+
+    A mean over some of a seed's runs would be over other cases, so all of them need counts.
+    """
+    names = _from_counts(metrics, scores)
+    if not names:
+        return scores
+    cases = {run_id: list(values) for run_id, values in scores.groupby("run_id", sort=False)["case"]}
+    counted = [(run, _counted(run, cases[run.run_id], names)) for run in runs if run.run_id in cases]
+    lacking = {run.settings.seed for run, values in counted if values is None}
+    kept = {run.run_id: values for run, values in counted if values is not None and run.settings.seed not in lacking}
+    if not kept:
+        return scores
+    found = {name: np.full(len(scores), np.nan) for name in names}
+    for run_id, rows in scores.groupby("run_id", sort=False).indices.items():
+        for name, values in kept.get(str(run_id), {}).items():
+            found[name][rows] = values
+    return scores.assign(**found)
+
+
+def _from_counts(metrics: Sequence[str], scores: pd.DataFrame) -> list[str]:
     """Metrics of a cell that are computed from counts; where raters are even, Dice under both rules for ties."""
-    even = "dice" in metrics and any("n_raters" in item and (item["n_raters"] % 2 == 0).any() for item in scores)
+    even = "dice" in metrics and "n_raters" in scores and bool((scores["n_raters"] % 2 == 0).any())
     return [name for name in COUNT_METRICS if name in metrics or (name == OTHER_TIES and even)]
 
 
-def _counted(run: PlannedRun, scores: pd.DataFrame, names: Sequence[str]) -> dict[str, list[float]] | None:
+def _counted(run: PlannedRun, cases: Sequence[str], names: Sequence[str]) -> dict[str, list[float]] | None:
     """Metrics computed from a run's counts, in the order of its cases; None if it has none, or they are damaged."""
-    if not names:
-        return {}
     try:
         counts = RunStore(run.results).read_counts(run.run_id, run.evaluation_id)
     except DamagedError as error:
@@ -130,20 +165,16 @@ def _counted(run: PlannedRun, scores: pd.DataFrame, names: Sequence[str]) -> dic
         return None
     if counts is None:
         return None
-    return {name: [COUNT_METRICS[name](counts[case]) for case in scores["case"]] for name in names}
+    return {name: [COUNT_METRICS[name](counts[case]) for case in cases] for name in names}
 
 
-def _scores_of(run: PlannedRun) -> pd.DataFrame | None:
-    """Scores of a run's cases; None if the run is not finished, lacks this evaluation, or is damaged."""
+def _scores_of(run: PlannedRun) -> str | None:
+    """The ``cases.csv`` of a run; None if the run is not finished, lacks this evaluation, or is damaged."""
     store = RunStore(run.results)
     if not os.path.lexists(store.folder(run.run_id)):
         return None
     try:
-        if damage := store.damage(run.run_id):
-            raise DamagedError(damage[0])
-        if not store.has_evaluation(run.run_id, run.evaluation_id):
-            return None
-        return store.read_cases(run.run_id, run.evaluation_id)
+        return store.sound_cases(run.run_id, run.evaluation_id)
     except DamagedError as error:
         log.warning("run %s is left out: %s", run.run_id, str(error).splitlines()[0])
         return None
@@ -241,6 +272,7 @@ class _Scores:
     def __init__(self, plan: PlannedTable, cases: pd.DataFrame) -> None:
         self._groups = dict(iter(cases.groupby(list(KEYS)))) if len(cases) else {}
         self._counted: dict[tuple[str, ...], pd.DataFrame | None] = {}
+        self._known: dict[tuple[str, ...], TaskScores] = {}
 
     def of_case(self, row: PlannedRow, method: str, metric: str) -> TaskScores | None:
         """Scores of one cell under each seed whose folds are all there; None if there is no such seed."""
@@ -250,8 +282,12 @@ class _Scores:
         chosen = self._counted[key]
         if chosen is None:
             return None
-        values = chosen[metric].astype(float).unstack("seed")
-        return TaskScores(values, chosen["fold"].groupby(level=[0, 1]).first().reindex(values.index))
+        if (*key, metric) not in self._known:
+            values = chosen[metric].astype(float).unstack("seed")
+            folds = chosen["fold"].droplevel("seed")
+            folds = folds[~folds.index.duplicated()].reindex(values.index)
+            self._known[(*key, metric)] = TaskScores(values, folds)
+        return self._known[(*key, metric)]
 
     def _complete_seeds(self, key: tuple[str, ...], runs: Sequence[PlannedRun]) -> pd.DataFrame | None:
         """Scores of a cell's runs, only of seeds that have all of theirs, indexed by (cohort, case, seed)."""
@@ -278,7 +314,12 @@ class _Scores:
             for seed in found[0].values
             if all(seed in item.values and item.values[seed].notna().any() for item in found)
         ]
-        return [replace(scores, values=scores.values[common]) for scores in found] if common else None
+        if not common:
+            return None
+        return [
+            scores if list(scores.values) == common else replace(scores, values=scores.values[common])
+            for scores in found
+        ]
 
     def mean_other_ties(self, line: TableRow, method: str, tasks: Sequence[TaskScores] | None) -> float:
         """Mean Dice of a printed row under the other rule for ties; NaN without an even number of raters, or counts.
