@@ -1,12 +1,13 @@
 """All tables of the paper on 1, 8 and 64 GPUs, with the real plan and scheduler, and a made-up executor and clock.
 
-Run ``python bench/cluster.py``. Every run takes the time that its steps take (`STEP`, `SLICES`); 5 % of the runs fail
-somewhere on their way, and each command is given again until nothing is left; GPUs are pre-empted, and what was trained
-since the last epoch is repeated. The wall time of all commands may be at most 1.1 times the larger of two bounds that
+Run ``python bench/cluster.py``. Every run takes the time that its steps take (`STEP`, `SLICES`); 5 % of the
+attempts die somewhere on their way; the command is given again until nothing is left; GPUs are pre-empted. After each of
+these a run starts anew from its last checkpoint, and what was trained since the epoch before is repeated. The wall time of all commands may be at most 1.1 times the larger of two bounds that
 no order of runs can beat: the longest chain of teacher and student, and all work (repeated work too) over the GPUs.
 """
 
 import heapq
+import logging
 import random
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -73,9 +74,7 @@ class Gpus:
             fails.
     """
 
-    def __init__(
-        self, clock: Clock, count: int, outlook: Callable[[PlannedRun], tuple[float, float, bool]]
-    ) -> None:
+    def __init__(self, clock: Clock, count: int, outlook: Callable[[PlannedRun], tuple[float, float, bool]]) -> None:
         self._clock, self._count, self._outlook = clock, count, outlook
         self._ends: list[tuple[float, int, PlannedRun, bool]] = []
         self._begun = 0
@@ -88,14 +87,14 @@ class Gpus:
         for run in runs:
             taken, repeated, fails = self._outlook(run)
             self.busy += taken
-            self.repeated += taken if fails else repeated
+            self.repeated += repeated
             self._begun += 1
             heapq.heappush(self._ends, (self._clock.now + taken, self._begun, run, fails))
 
     def ended(self, wait: float) -> list[Outcome]:
         self._clock.now, _, run, fails = heapq.heappop(self._ends)
         if fails:
-            return [Outcome(run, "failed", "made up")]
+            return [Outcome(run, "failed", "its worker process died", died=True)]
         folder = RunStore(run.results).folder(run.run_id)
         folder.mkdir(parents=True)
         (folder / DONE).touch()
@@ -140,19 +139,21 @@ def simulate(
     duration: Callable[[PlannedRun], float] = seconds,
     failures: float = FAILURES,
     pre_emptions: float = PRE_EMPTIONS,
+    set_up: float = SET_UP,
 ) -> Result:
     """Carries out runs until all are done; their results folder must be a new one."""
-    rng, clock = random.Random(0), Clock()
+    rng, clock, left_of = random.Random(0), Clock(), {run.run_id: duration(run) for run in runs}
 
     def outlook(run: PlannedRun) -> tuple[float, float, bool]:
-        whole = duration(run)
-        if rng.random() < failures:
-            return whole * rng.random(), 0.0, True
-        epoch, repeated, gap = whole / run.settings.train.epochs, 0.0, rng.expovariate(1.0)
-        while pre_emptions and gap < pre_emptions * (whole + repeated):
-            repeated += SET_UP + epoch * rng.random()
+        whole, epoch, repeated = left_of[run.run_id], duration(run) / run.settings.train.epochs, 0.0
+        fails, gap = rng.random() < failures, rng.expovariate(1.0)
+        reached = whole * rng.random() if fails else whole
+        while gap < pre_emptions * (reached + repeated):
+            repeated += set_up + epoch * rng.random()
             gap += rng.expovariate(1.0)
-        return whole + repeated, repeated, False
+        lost = min(set_up + epoch * rng.random(), reached) if fails else 0.0
+        left_of[run.run_id] = whole - (reached - lost)
+        return reached + repeated, repeated + lost, fails
 
     executor, calls, left = Gpus(clock, gpus, outlook), 0, list(runs)
     with mock.patch.object(scheduler, "time", clock):
@@ -187,6 +188,7 @@ def with_cases(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
 
 
 def main() -> None:
+    logging.disable()
     for gpus in (1, 8, 64):
         with tempfile.TemporaryDirectory() as folder:
             runs = plan(Path(folder))

@@ -42,7 +42,7 @@ class Executor(Protocol):
 def schedule(runs: Sequence[PlannedRun], executor: Executor) -> Iterator[Outcome]:
     """Executes runs and yields the outcome of each as soon as it is known.
 
-    If the results folder turns out not to be writable, no further run starts, and only one such outcome is yielded.
+    A run whose process died is tried once more. If the results folder turns out not to be writable, no further run starts, and only one such outcome is yielded.
 
     Args:
         runs: the runs, each once; a teacher that is not done yet must be among them.
@@ -51,6 +51,7 @@ def schedule(runs: Sequence[PlannedRun], executor: Executor) -> Iterator[Outcome
     queue = _Queue(runs)
     running: set[str] = set()
     stopping = unwritable = False
+    again: set[str] = set()
     while running or (queue and not should_stop() and not unwritable):
         if should_stop() and not stopping:
             stopping = True
@@ -65,6 +66,10 @@ def schedule(runs: Sequence[PlannedRun], executor: Executor) -> Iterator[Outcome
             continue
         for outcome in executor.ended(POLL):
             running.remove(outcome.run.run_id)
+            if outcome.died and not (stopping or unwritable or outcome.run.run_id in again):
+                again.add(outcome.run.run_id)
+                queue.put_back(outcome)
+                continue
             if queue.note(outcome) and not (unwritable and outcome.kind == "unwritable"):
                 yield outcome
             unwritable |= outcome.kind == "unwritable"
@@ -117,6 +122,11 @@ class _Queue:
         self._ended[run.run_id] = outcome
         self._unknown.discard(run.run_id)
         return True
+
+    def put_back(self, outcome: Outcome) -> None:
+        """Queues a run again, ahead of the others."""
+        log.info("%s is tried again: %s", outcome.run.title, outcome.error)
+        self._waiting.insert(0, outcome.run)
 
     def blocked(self) -> list[Outcome]:
         """Removes the runs that cannot be executed because a teacher is missing, and returns their outcomes."""
