@@ -1,9 +1,9 @@
 """All tables of the paper on 1, 8 and 64 GPUs, with the real plan and scheduler, and a made-up executor and clock.
 
 Run ``python bench/cluster.py``. Every run takes the time that its steps take (`STEP`, `SLICES`); 5 % of the
-attempts die somewhere on their way; the command is given again until nothing is left; GPUs are pre-empted. After each of
-these a run starts anew from its last checkpoint, and what was trained since the epoch before is repeated. The wall time of all commands may be at most 1.1 times the larger of two bounds that
-no order of runs can beat: the longest chain of teacher and student, and all work (repeated work too) over the GPUs.
+attempts die somewhere on their way; the command is given again until nothing is left; GPUs are pre-empted. After each
+of these a run starts anew from its last checkpoint, and what was trained since the epoch before is repeated. The wall
+time of all commands may be at most 1.1 times the larger of two bounds that no order of runs can beat: the longest chain of teacher and student, and all work (repeated work too) over the GPUs.
 """
 
 import heapq
@@ -57,10 +57,10 @@ class Clock:
     def __init__(self) -> None:
         self.now = 0.0
 
-    def monotonic(self) -> float:
+    def monotonic(self) -> float:  # noqa: D102
         return self.now
 
-    def sleep(self, wait: float) -> None:
+    def sleep(self, wait: float) -> None:  # noqa: D102
         self.now += wait
 
 
@@ -80,10 +80,10 @@ class Gpus:
         self._begun = 0
         self.busy = self.repeated = 0.0
 
-    def room(self) -> int:
+    def room(self) -> int:  # noqa: D102
         return self._count - len(self._ends)
 
-    def begin(self, runs: Sequence[PlannedRun]) -> None:
+    def begin(self, runs: Sequence[PlannedRun]) -> None:  # noqa: D102
         for run in runs:
             taken, repeated, fails = self._outlook(run)
             self.busy += taken
@@ -91,7 +91,7 @@ class Gpus:
             self._begun += 1
             heapq.heappush(self._ends, (self._clock.now + taken, self._begun, run, fails))
 
-    def ended(self, wait: float) -> list[Outcome]:
+    def ended(self, wait: float) -> list[Outcome]:  # noqa: D102
         self._clock.now, _, run, fails = heapq.heappop(self._ends)
         if fails:
             return [Outcome(run, "failed", "its worker process died", died=True)]
@@ -100,11 +100,11 @@ class Gpus:
         (folder / DONE).touch()
         return [Outcome(run)]
 
-    def ask_to_stop(self) -> None: ...
+    def ask_to_stop(self) -> None: ...  # noqa: D102
 
-    def kill(self) -> None: ...
+    def kill(self) -> None: ...  # noqa: D102
 
-    def close(self) -> None: ...
+    def close(self) -> None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,9 @@ class Executor(Protocol):
 def schedule(runs: Sequence[PlannedRun], executor: Executor) -> Iterator[Outcome]:
     """Executes runs and yields the outcome of each as soon as it is known.
 
-    A run whose process died is tried once more. If the results folder turns out not to be writable, no further run starts, and only one such outcome is yielded.
+    A run whose process died is tried once more.
+
+    If the results folder turns out not to be writable, no further run starts, and only one such outcome is yielded.
 
     Args:
         runs: the runs, each once; a teacher that is not done yet must be among them.
