@@ -3,7 +3,8 @@
 Run ``python bench/cluster.py``. Every run takes the time that its steps take (`STEP`, `SLICES`); 5 % of the
 attempts die somewhere on their way; the command is given again until nothing is left; GPUs are pre-empted. After each
 of these a run starts anew from its last checkpoint, and what was trained since the epoch before is repeated. The wall
-time of all commands may be at most 1.1 times the larger of two bounds that no order of runs can beat: the longest chain of teacher and student, and all work (repeated work too) over the GPUs.
+time of all commands may be at most 1.1 times the larger of two bounds that
+no order of runs can beat: the longest chain of teacher and student, and all work (repeated work too) over the GPUs.
 """
 
 import heapq

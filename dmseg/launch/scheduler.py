@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -15,6 +16,10 @@ log = logging.getLogger(__name__)
 
 POLL = 2.0
 """Seconds before a run that another process is working on is tried again."""
+
+
+ATTEMPTS = 3
+"""How often a run is started at most whose process dies."""
 
 
 class Executor(Protocol):
@@ -42,7 +47,7 @@ class Executor(Protocol):
 def schedule(runs: Sequence[PlannedRun], executor: Executor) -> Iterator[Outcome]:
     """Executes runs and yields the outcome of each as soon as it is known.
 
-    A run whose process died is tried once more.
+    A run whose process died is tried again, up to `ATTEMPTS` times in all.
 
     If the results folder turns out not to be writable, no further run starts, and only one such outcome is yielded.
 
@@ -53,7 +58,7 @@ def schedule(runs: Sequence[PlannedRun], executor: Executor) -> Iterator[Outcome
     queue = _Queue(runs)
     running: set[str] = set()
     stopping = unwritable = False
-    again: set[str] = set()
+    died: Counter[str] = Counter()
     while running or (queue and not should_stop() and not unwritable):
         if should_stop() and not stopping:
             stopping = True
@@ -68,8 +73,8 @@ def schedule(runs: Sequence[PlannedRun], executor: Executor) -> Iterator[Outcome
             continue
         for outcome in executor.ended(POLL):
             running.remove(outcome.run.run_id)
-            if outcome.died and not (stopping or unwritable or outcome.run.run_id in again):
-                again.add(outcome.run.run_id)
+            died[outcome.run.run_id] += outcome.died
+            if outcome.died and not (stopping or unwritable) and died[outcome.run.run_id] < ATTEMPTS:
                 queue.put_back(outcome)
                 continue
             if queue.note(outcome) and not (unwritable and outcome.kind == "unwritable"):

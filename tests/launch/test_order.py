@@ -1,4 +1,4 @@
-"""The order in which runs start, and a second attempt for a run whose process died."""
+"""The order in which runs start, and further attempts for a run whose process died."""
 
 from dataclasses import replace
 
@@ -51,8 +51,8 @@ def test_runs_of_equal_work_keep_their_order(runs):
     assert by_urgency(same) == same
 
 
-def test_a_run_whose_process_died_is_tried_once_more(runs):
-    executor = Mortal({(0, 1), (1, 1), (1, 2)})
+def test_a_run_whose_process_died_is_tried_again_but_not_forever(runs):
+    executor = Mortal({(0, 1), (1, 1), (1, 2), (1, 3)})
     kinds = {outcome.run.settings.fold: outcome.kind for outcome in schedule(runs, executor)}
     assert kinds == {0: "done", 1: "failed", 2: "done", 3: "done", 4: "done"}
-    assert {fold: executor.attempts.count(fold) for fold in range(5)} == {0: 2, 1: 2, 2: 1, 3: 1, 4: 1}
+    assert {fold: executor.attempts.count(fold) for fold in range(5)} == {0: 2, 1: 3, 2: 1, 3: 1, 4: 1}
