@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dmseg.errors import shown
 from dmseg.files.names import fault_of_name
@@ -33,6 +33,9 @@ from dmseg.files.schema import (
     whole,
 )
 from dmseg.runs.digests import digest, experiment_identity, identifier
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCORES = ("dice", "bdice", "ece")
 """The scores that every evaluation has, columns of ``cases.csv``."""
@@ -232,6 +235,14 @@ def parse_cases(content: str, validation: Sequence[str] | None = None) -> list[d
         which = "is not one of the split's validation cases" if odd in cases else "of the split is missing"
         raise Misfit(f"cases.csv: case {shown(odd)} {which}")
     return rows
+
+
+def cases_frame(content: str) -> "pd.DataFrame":
+    """The table of a ``cases.csv`` that was checked (`parse_cases`)."""
+    import pandas as pd
+
+    # "NA" is a valid case id
+    return pd.read_csv(io.StringIO(content), dtype={"case": str}, keep_default_na=False, na_values=[""])
 
 
 def _column(value: object, where: str) -> None:

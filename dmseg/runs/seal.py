@@ -3,10 +3,12 @@
 import errno
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dmseg.errors import UserError
+from dmseg.files.names import is_id
 from dmseg.files.regular import checksum, checksums, inside
 from dmseg.files.schema import GROUP, Check
 from dmseg.files.schema import read_json as read_checked
@@ -92,3 +94,14 @@ def _checksum(folder: Path, name: str, read: SmallFiles | None) -> str:
             if error.errno != errno.EFBIG:
                 raise
     return checksum(inside(folder, name), follow=False)
+
+
+def additions_of(folder: Path, known: Mapping[str, str]) -> list[Path]:
+    """`RunStore.additions` of a run's folder with these checksums."""
+    evaluations, predictions = folder / "evaluations", folder / "predictions"
+    if evaluations.is_symlink():
+        raise DamagedError(f"{evaluations} is damaged (it is a link); {ADVICE}")
+    found = evaluations.iterdir() if evaluations.is_dir() else ()
+    later = sorted(path for path in found if is_id(path.name) and path.is_dir())
+    with_run = any(name.startswith("predictions/") for name in known)
+    return later if with_run or not predictions.is_dir() else [*later, predictions]

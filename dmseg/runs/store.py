@@ -16,7 +16,6 @@ and ``damaged`` with runs that were set aside.
 """
 
 import errno
-import io
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -33,12 +32,24 @@ from dmseg.runs.records import (
     OPTIONAL_SCORES,
     SCORES,
     SmallFiles,
+    cases_frame,
     check_run,
     checked_json,
     parse_cases,
     read_cases_file,
 )
-from dmseg.runs.seal import ADVICE, DONE, DamagedError, differs, in_words, read_json, read_seal, seal, write_json
+from dmseg.runs.seal import (
+    ADVICE,
+    DONE,
+    DamagedError,
+    additions_of,
+    differs,
+    in_words,
+    read_json,
+    read_seal,
+    seal,
+    write_json,
+)
 
 if TYPE_CHECKING:  # most of 'dmseg runs' needs neither of them
     import pandas as pd
@@ -206,7 +217,7 @@ class RunStore:
         folder = self.folder(run_id)
         try:
             own = read_seal(folder)
-            additions = _additions(folder, own)
+            additions = additions_of(folder, own)
             seals = {folder: own, **{place: read_seal(place) for place in additions}}
         except DamagedError as error:
             return [str(error).removesuffix(f"; {ADVICE}")]
@@ -233,7 +244,7 @@ class RunStore:
             DamagedError: if the run's own checksums are missing or damaged.
         """
         folder = self.folder(run_id)
-        return _additions(folder, read_seal(folder))
+        return additions_of(folder, read_seal(folder))
 
     def evaluations(self, run_id: str) -> dict[str, Path]:
         """Folders of all evaluations of a finished run by id; that of the first evaluation is the run's own folder.
@@ -393,25 +404,6 @@ class RunStore:
         if wrong := differs(path.parent, path.name, known[path.name]):
             raise DamagedError(f"{wrong[0]}; {ADVICE}")
         return path
-
-
-def _additions(folder: Path, known: Mapping[str, str]) -> list[Path]:
-    """`RunStore.additions` of a run's folder with these checksums."""
-    evaluations, predictions = folder / "evaluations", folder / "predictions"
-    if evaluations.is_symlink():
-        raise DamagedError(f"{evaluations} is damaged (it is a link); {ADVICE}")
-    found = evaluations.iterdir() if evaluations.is_dir() else ()
-    later = sorted(path for path in found if is_id(path.name) and path.is_dir())
-    with_run = any(name.startswith("predictions/") for name in known)
-    return later if with_run or not predictions.is_dir() else [*later, predictions]
-
-
-def cases_frame(content: str) -> "pd.DataFrame":
-    """The table of a ``cases.csv`` that was checked (`records.parse_cases`)."""
-    import pandas as pd
-
-    # "NA" is a valid case id
-    return pd.read_csv(io.StringIO(content), dtype={"case": str}, keep_default_na=False, na_values=[""])
 
 
 def write_scores(
