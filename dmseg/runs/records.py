@@ -245,6 +245,11 @@ def cases_frame(content: str) -> "pd.DataFrame":
     return pd.read_csv(io.StringIO(content), dtype={"case": str}, keep_default_na=False, na_values=[""])
 
 
+def mean_scores(cases: "pd.DataFrame") -> dict[str, float]:
+    """Mean of each score over the cases that have a value; NaN if none has."""
+    return {name: float(cases[name].mean()) for name in (*SCORES, *OPTIONAL_SCORES) if name in cases}
+
+
 def _column(value: object, where: str) -> None:
     if not isinstance(value, str) or not _COLUMN.fullmatch(value):
         raise Misfit(f"{where} is {shown(value)}, which is no name of a score")

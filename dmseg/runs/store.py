@@ -27,13 +27,11 @@ from dmseg.errors import UnwritableError, UserError, advice
 from dmseg.files.atomic import publish, remove, remove_scratch, scratch_folder
 from dmseg.files.names import check_id, is_id
 from dmseg.files.regular import is_regular
+from dmseg.runs.faults import faults_of
 from dmseg.runs.lease import PATIENCE, is_held, lease
 from dmseg.runs.records import (
-    OPTIONAL_SCORES,
-    SCORES,
     SmallFiles,
     cases_frame,
-    check_run,
     checked_json,
     parse_cases,
     read_cases_file,
@@ -58,9 +56,6 @@ if TYPE_CHECKING:  # most of 'dmseg runs' needs neither of them
     from dmseg.metrics.stored_counts import StoredCounts
 
 WEIGHTS = "weights.safetensors"
-SMALL_FILES = ("config.json", "manifest.json", "history.csv", "cases.csv", "evaluation.json", "counts.npz")
-"""Files that are checked whenever a run is used; weights and predictions are checked when they are read."""
-
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Errors that concern the whole disk, not one file."""
 
@@ -211,31 +206,7 @@ class RunStore:
             run_id: id of the run.
             every_file: whether to check weights and predictions too; by default only small files are checked.
         """
-        return self._damage(run_id, every_file, SmallFiles())
-
-    def _damage(self, run_id: str, every_file: bool, read: SmallFiles) -> list[str]:
-        folder = self.folder(run_id)
-        try:
-            own = read_seal(folder)
-            additions = additions_of(folder, own)
-            seals = {folder: own, **{place: read_seal(place) for place in additions}}
-        except DamagedError as error:
-            return [str(error).removesuffix(f"; {ADVICE}")]
-        found = []
-        for place, known in seals.items():
-            unknown = [name for name in SMALL_FILES if name not in known and os.path.lexists(place / name)]
-            found += [f"{place / DONE} has no checksum of {name}" for name in unknown]
-            for name in known:
-                small = name.rpartition("/")[2] in SMALL_FILES
-                if every_file or small:
-                    found += differs(place, name, known[name], read if small else None)
-        if found:
-            return found
-        try:
-            check_run(folder, run_id, [place for place in additions if is_id(place.name)], read)
-        except (OSError, ValueError) as error:
-            return [f"{folder} is damaged: {in_words(error)}"]
-        return []
+        return faults_of(self.folder(run_id), run_id, every_file, SmallFiles())
 
     def additions(self, run_id: str) -> list[Path]:
         """Folders of a run with checksums of their own: later evaluations, and predictions saved later.
@@ -369,7 +340,7 @@ class RunStore:
             DamagedError: if a small file is missing or damaged.
         """
         read = SmallFiles()
-        if faults := self._damage(run_id, False, read):
+        if faults := faults_of(self.folder(run_id), run_id, False, read):
             raise DamagedError(faults[0])
         folder = self.folder(run_id)
         if checked_json(read(folder, "evaluation.json"), "evaluation.json")["id"] != evaluation_id:
@@ -420,11 +391,6 @@ def write_scores(
         from dmseg.runs.counts_file import write_counts
 
         write_counts(folder / "counts.npz", counts)
-
-
-def mean_scores(cases: "pd.DataFrame") -> dict[str, float]:
-    """Mean of each score over the cases that have a value; NaN if none has."""
-    return {name: float(cases[name].mean()) for name in (*SCORES, *OPTIONAL_SCORES) if name in cases}
 
 
 def save_weights(path: Path, model: "torch.nn.Module") -> None:
