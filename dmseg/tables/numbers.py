@@ -13,7 +13,7 @@ from dmseg.labels.fusion import majority
 from dmseg.metrics.agreement import rater_dice
 from dmseg.runs.plan import PlannedRun
 from dmseg.stats.paired import holm
-from dmseg.tables.cases import KEYS, OTHER_TIES
+from dmseg.tables.collected import KEYS, OTHER_TIES
 from dmseg.tables.columns import SCORES, Score
 from dmseg.tables.inference import (
     ALPHA,

@@ -11,7 +11,7 @@ from dmseg.errors import UserError
 from dmseg.files.atomic import write_whole
 from dmseg.runs.execute import execute
 from dmseg.runs.store import RunStore
-from dmseg.tables.cases import collect_cases
+from dmseg.tables.collected import collect_cases
 from dmseg.tables.exported import plan_file, plan_from_text, plan_to_text
 from dmseg.tables.numbers import TableData, comparison_cells
 from dmseg.tables.planning import TablePlanner
