@@ -20,7 +20,7 @@ INSTALL = $(if $(filter uv,$(INSTALLER)),VIRTUAL_ENV=$(VENV) $(BIN)/uv pip insta
 OVERRIDES = $(if $(DATA),data=$(DATA)) profile=$(PROFILE) $(if $(DATA_ROOT),'data.root=$(subst ','\'',$(DATA_ROOT))') $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo demo-all report test chaos fuzz test-slurm lint format docs build clean reproduce-figure1 reproduce-methods reproduce-tables
+.PHONY: help setup lock demo demo-all report test bench chaos fuzz test-slurm lint format docs build clean reproduce-figure1 reproduce-methods reproduce-tables
 
 help: ## show this
 	@grep -E '^[a-z0-9%-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
@@ -63,6 +63,12 @@ chaos: $(READY) ## runs killed at any moment, at least 20 times
 
 fuzz: $(READY) ## malformed inputs of every kind, FUZZ_INPUTS of each, and a table of how they went
 	FUZZ_INPUTS=$(or $(FUZZ_INPUTS),2000) OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 tests/fuzz
+
+bench: $(READY) ## what is measured on a CPU, and the table in docs/performance.md
+	OMP_NUM_THREADS=2 $(BIN)/python bench/table.py
+
+bench-%: $(READY) ## one bench, such as bench-metrics
+	OMP_NUM_THREADS=2 $(BIN)/python bench/$*.py
 
 test-slurm: $(READY) ## a table on a Slurm of one node, which is installed and started for it (needs root)
 	DMSEG_TEST_SLURM=1 OMP_NUM_THREADS=1 $(BIN)/pytest -q -s -n 0 tests/slurm

@@ -4,14 +4,16 @@ Run ``python bench/ged.py``. Rows are interleaved in one process with one thread
 of at most 0.3.
 """
 
-import time
+from functools import partial
 from itertools import product
 
 import numpy as np
+from rows import Row, least, report, turns
 
 from dmseg.metrics.ged import shared_pixels, squared_ged
 
 REPEATS = 9
+GOAL = 0.3
 
 
 def from_counts(masks: np.ndarray, n_samples: int) -> float:
@@ -39,14 +41,10 @@ def main() -> None:
     for n_slices, n_samples, n_raters, size in ((1, 9, 6, 256), (1, 20, 7, 256), (16, 9, 4, 128)):
         masks = np.random.default_rng(0).random((n_slices, n_samples + n_raters, size, size)) < 0.3
         np.testing.assert_allclose(from_counts(masks, n_samples), plain_loop(masks, n_samples), atol=1e-12)
-        best = {from_counts: float("inf"), plain_loop: float("inf")}
-        for function in (*best,) * REPEATS:
-            start = time.perf_counter()
-            function(masks, n_samples)
-            best[function] = min(best[function], 1000 * (time.perf_counter() - start))
-        counts, loop = best.values()
+        functions = {"loop": partial(plain_loop, masks, n_samples), "counts": partial(from_counts, masks, n_samples)}
+        times = least(turns(functions, REPEATS))
         what = f"{n_slices} x {size} x {size}, {n_samples} samples, {n_raters} raters"
-        print(f"{what}: loop {loop:.2f} ms, counts {counts:.2f} ms, ratio {counts / loop:.2f}")
+        report(Row(f"ged: {what}", times["counts"] / times["loop"], GOAL, "plain loop over pairs"))
 
 
 if __name__ == "__main__":

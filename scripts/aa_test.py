@@ -31,8 +31,9 @@ from dmseg.cli.commands import notify, run_all, set_up_logging
 from dmseg.cli.words import take_inference, take_seeds, take_words
 from dmseg.errors import UserError
 from dmseg.runs.plan import PlannedRun
+from dmseg.tables.collected import collect_cases
 from dmseg.tables.columns import SCORES
-from dmseg.tables.numbers import collect_cases, comparison_cells
+from dmseg.tables.numbers import comparison_cells
 from dmseg.tables.planning import PlannedTable, TablePlanner
 from dmseg.tables.spec import Column, TableSpec, read_spec
 

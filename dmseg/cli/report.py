@@ -88,8 +88,8 @@ def _results(planned: PlannedTable) -> Path:
 
 def _comparison(planned: PlannedTable, inference: "Inference", overrides: Sequence[str] | None) -> "Report":
     from dmseg.report.html import Report
+    from dmseg.tables.collected import collect_cases
     from dmseg.tables.content import comparison_content
-    from dmseg.tables.numbers import collect_cases
 
     cases = collect_cases(planned)
     choices = None if overrides is None else explain_tables(overrides, [planned.spec])[0]

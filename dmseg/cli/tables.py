@@ -170,9 +170,9 @@ def _write_all(
 
 def _write_comparison(planned: PlannedTable, inference: "Inference") -> Path:
     """Writes a table below the results folder of its runs, or below the folder that contains all of theirs."""
+    from dmseg.tables.collected import collect_cases
     from dmseg.tables.content import comparison_content, results_folder
     from dmseg.tables.notes import plan_notes
-    from dmseg.tables.numbers import collect_cases
     from dmseg.tables.tidy import write_cases
 
     cases = collect_cases(planned)

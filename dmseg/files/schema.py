@@ -59,7 +59,8 @@ def text(longest: int = 1000) -> Check:
     """Accepts text that is valid in UTF-8 and not longer than this many characters."""
 
     def check(value: object, where: str) -> None:
-        if not isinstance(value, str) or len(value) > longest or any("\ud800" <= sign <= "\udfff" for sign in value):
+        fits = isinstance(value, str) and len(value) <= longest
+        if not fits or not (value.isascii() or not any("\ud800" <= sign <= "\udfff" for sign in value)):  # type: ignore[attr-defined]
             raise _refuse(value, where, f"text of at most {longest} characters")
 
     return check
@@ -209,7 +210,16 @@ def read_json(path: Path, check: Check = GROUP, limit: int = LARGEST_JSON) -> An
         OSError: if it is missing, a link, not a regular file, or too large.
         ValueError: if it is not JSON, exceeds a limit (`parse_json`), or fails the check.
     """
-    node = parse_json(read_regular(path, limit))
+    return check_json(read_regular(path, limit), path.name, check)
+
+
+def check_json(content: bytes, name: str, check: Check = GROUP) -> Any:  # noqa: ANN401
+    """Parses and checks the content of a file of JSON, as `read_json` does.
+
+    Raises:
+        ValueError: if it is not JSON, exceeds a limit (`parse_json`), or fails the check.
+    """
+    node = parse_json(content)
     plain(node, "it")
-    check(node, path.name)
+    check(node, name)
     return node

@@ -183,7 +183,7 @@ class _Worker:
             return replace(future.result(), run=run)
         except BrokenProcessPool:
             self.close()
-            return lost(run, "its worker process died (out of memory?)")
+            return replace(lost(run, "its worker process died (out of memory?)"), died=True)
 
     def ask_to_stop(self) -> None:
         if self._pid is not None:

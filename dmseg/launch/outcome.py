@@ -44,12 +44,14 @@ class Outcome:
             ``unwritable``: the results folder cannot be written to, which concerns all runs.
         error: one or a few lines if it is not done.
         log: file with the output of a failed run.
+        died: whether its process died, so that a second attempt may succeed and goes on from its last checkpoint.
     """
 
     run: PlannedRun
     kind: Kind = "done"
     error: str | None = None
     log: Path | None = None
+    died: bool = False
 
     @property
     def status(self) -> int:

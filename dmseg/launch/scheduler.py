@@ -1,7 +1,8 @@
-"""The order of runs: teachers before students; a run that another process is working on waits without blocking."""
+"""The order of runs: teachers first, then what takes longest; a run that another process works on waits."""
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -15,6 +16,10 @@ log = logging.getLogger(__name__)
 
 POLL = 2.0
 """Seconds before a run that another process is working on is tried again."""
+
+
+ATTEMPTS = 3
+"""How often a run is started at most whose process dies."""
 
 
 class Executor(Protocol):
@@ -42,6 +47,8 @@ class Executor(Protocol):
 def schedule(runs: Sequence[PlannedRun], executor: Executor) -> Iterator[Outcome]:
     """Executes runs and yields the outcome of each as soon as it is known.
 
+    A run whose process died is tried again, up to `ATTEMPTS` times in all.
+
     If the results folder turns out not to be writable, no further run starts, and only one such outcome is yielded.
 
     Args:
@@ -51,6 +58,7 @@ def schedule(runs: Sequence[PlannedRun], executor: Executor) -> Iterator[Outcome
     queue = _Queue(runs)
     running: set[str] = set()
     stopping = unwritable = False
+    died: Counter[str] = Counter()
     while running or (queue and not should_stop() and not unwritable):
         if should_stop() and not stopping:
             stopping = True
@@ -65,17 +73,43 @@ def schedule(runs: Sequence[PlannedRun], executor: Executor) -> Iterator[Outcome
             continue
         for outcome in executor.ended(POLL):
             running.remove(outcome.run.run_id)
+            died[outcome.run.run_id] += outcome.died
+            if outcome.died and not (stopping or unwritable) and died[outcome.run.run_id] < ATTEMPTS:
+                queue.put_back(outcome)
+                continue
             if queue.note(outcome) and not (unwritable and outcome.kind == "unwritable"):
                 yield outcome
             unwritable |= outcome.kind == "unwritable"
 
 
+def by_urgency(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """Runs in the order in which they should start: teachers first, then by the work that begins with them.
+
+    The work of a run is how many pixels of cases it trains on, over all epochs, and that of its longest chain of
+    students is added. Where many runs share few GPUs any order will do, but where there are many GPUs, a long run that
+    starts last is waited for by all of them. Runs of equal work stay in their order.
+
+    Args:
+        runs: the runs, each once.
+    """
+    students: dict[str, list[PlannedRun]] = {}
+    for run in runs:
+        if run.teacher is not None:
+            students.setdefault(run.teacher.run_id, []).append(run)
+
+    def work(run: PlannedRun) -> int:
+        settings = run.settings
+        own = settings.train.epochs * len(run.split.train) * settings.data.size**2
+        return own + max(map(work, students.get(run.run_id, ())), default=0)
+
+    return sorted(runs, key=lambda run: (run.run_id not in students, -work(run)))
+
+
 class _Queue:
-    """The runs that have not started, teachers first, and the outcomes of the others."""
+    """The runs that have not started, in the order of `by_urgency`, and the outcomes of the others."""
 
     def __init__(self, runs: Sequence[PlannedRun]) -> None:
-        teachers = {run.teacher.run_id for run in runs if run.teacher is not None}
-        self._waiting = sorted(runs, key=lambda run: run.run_id not in teachers)
+        self._waiting = by_urgency(runs)
         self._ended: dict[str, Outcome] = {}
         self._unknown = {run.run_id for run in runs}
         self._not_before: dict[str, float] = {}
@@ -95,6 +129,11 @@ class _Queue:
         self._ended[run.run_id] = outcome
         self._unknown.discard(run.run_id)
         return True
+
+    def put_back(self, outcome: Outcome) -> None:
+        """Queues a run again, ahead of the others."""
+        log.info("%s is tried again: %s", outcome.run.title, outcome.error)
+        self._waiting.insert(0, outcome.run)
 
     def blocked(self) -> list[Outcome]:
         """Removes the runs that cannot be executed because a teacher is missing, and returns their outcomes."""

@@ -1,18 +1,27 @@
 """Counts a scored case for storage (`dmseg.metrics.stored_counts`), slice by slice, with numpy."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dmseg.metrics.ged import shared_pixels
-from dmseg.metrics.histogram import BDICE_LEVELS, levels_reached
-from dmseg.metrics.stored_counts import LEAST_PROBABILITY, StoredCounts, probability_cuts
+from dmseg.metrics.histogram import BDICE_LEVELS
+from dmseg.metrics.stored_counts import DECISION, LEAST_PROBABILITY, StoredCounts, probability_cuts
 
 Masks = npt.NDArray[np.bool_]
 Probabilities = npt.NDArray[np.float32]
-Codes = npt.NDArray[np.intp]
+
+Numbers = npt.NDArray[np.unsignedinteger[Any]]
+
+BLOCK_PIXELS = 2**15
+"""Pixels counted at once."""
+PATTERN_RATERS = 8
+"""Largest number of raters whose patterns are all counted; of more, only those that occur."""
+_BOTH = (np.uint8(3), np.uint8(12))
+"""Bits of `_classes` that stand for both classes of the first and of the second mask."""
 
 
 def count_stored(
@@ -41,59 +50,174 @@ def count_stored(
         ValueError: if shapes or dtypes do not match.
     """
     _check(probability, annotations, reference)
-    cuts = probability_cuts(n_bins, levels)
-    level_of_cell = np.searchsorted(np.asarray(levels, np.float32), np.concatenate([[0], cuts]), side="right")
-    n_cells, n_levels, n_raters = len(cuts) + 1, len(levels) + 1, len(annotations)
-    decision = int(np.searchsorted(cuts, np.float32(0.5), side="right"))
-    edges = equal_mass_edges(probability, n_bins)
-    pixels = np.zeros((3, n_levels, n_cells), np.int64)
-    found: dict[str, npt.NDArray[Any]] = {
-        "sums": np.zeros((3, n_cells)),
-        "squared_error": np.zeros(2),
-        "log_loss": np.zeros(2),
-        "adaptive": np.zeros((3, n_bins), np.int64),
-        "adaptive_sums": np.zeros(n_bins),
-        "band": np.zeros((2, 2, n_cells), np.int64),
-        "band_sums": np.zeros((2, n_cells)),
-        "raters": np.zeros((n_raters, 3, n_cells), np.int64),
-        "votes": np.zeros(n_raters + 1, np.int64),
-        "slices": np.zeros((len(probability), 3, 2), np.int64),
-    }
-    for number, (p, masks, label) in enumerate(zip(probability, annotations.swapaxes(0, 1), reference, strict=True)):
-        marked = masks.sum(axis=0, dtype=np.min_scalar_type(n_raters))
-        vote = (2 * marked.astype(np.int32) > n_raters).astype(np.uint8) + (2 * marked.astype(np.int32) >= n_raters)
-        cell = levels_reached(p, cuts)
-        by_cell = (vote * np.intp(n_cells) + cell).ravel()
-        own = np.bincount(
-            ((vote * np.intp(n_levels) + levels_reached(label, levels)) * n_cells + cell).ravel(), minlength=pixels.size
-        ).reshape(pixels.shape)
-        pixels += own
-        by_decision = own.sum(axis=1)
-        found["slices"][number] = np.stack(
-            [by_decision[:, :decision].sum(axis=1), by_decision[:, decision:].sum(axis=1)], axis=1
-        )
-        found["sums"] += _sum(by_cell, (3, n_cells), p)
-        equal = levels_reached(p, edges)
-        found["adaptive"] += _count((vote * np.intp(n_bins) + equal).ravel(), (3, n_bins))
-        found["adaptive_sums"] += _sum(equal.ravel(), (n_bins,), p)
-        found["votes"] += np.bincount(marked.ravel(), minlength=n_raters + 1)
-        for rater, mask in enumerate(masks):
-            found["raters"][rater] += _count(by_cell[mask.ravel()], (3, n_cells))
-        _add_losses(p, vote, found["squared_error"], found["log_loss"])
-        _add_band(p, vote, cell, boundary, found["band"], found["band_sums"])
-    by_level = np.zeros((3, n_levels, n_levels), np.int64)
-    for cell_number, level in enumerate(level_of_cell):
-        by_level[:, :, level] += pixels[:, :, cell_number]
+    cuts, edges = probability_cuts(n_bins, levels), equal_mass_edges(probability, n_bins)
+    tally = _Tally(np.unique(np.concatenate([cuts, edges])), levels, len(annotations), boundary)
+    slices = np.zeros((len(probability), 3, 2), np.int64)
+    together = max(1, BLOCK_PIXELS // max(probability[0].size, 1)) if len(probability) else 1
+    for first in range(0, len(probability), together):
+        chosen = slice(first, first + together)
+        slices[chosen] = tally.add(probability[chosen], annotations[:, chosen], reference[chosen])
+    in_cells, in_bins, in_levels = (tally.merged_by(item) for item in (cuts, edges, np.asarray(levels, np.float32)))
+    by_vote = tally.pixels.sum(axis=1)
     return StoredCounts(
-        joint=by_level,
-        cells=pixels.sum(axis=1),
-        shared=shared_pixels(annotations.swapaxes(0, 1)).sum(axis=0),
+        joint=_merged(tally.pixels, in_levels),
+        cells=_merged(by_vote, in_cells),
+        sums=tally.sums @ in_cells,
+        squared_error=tally.squared_error,
+        log_loss=tally.log_loss,
+        adaptive=_merged(by_vote, in_bins),
+        adaptive_sums=tally.sums.sum(axis=0) @ in_bins,
+        band=_merged(tally.band, in_cells),
+        band_sums=tally.band_sums @ in_cells,
+        raters=_merged(tally.raters, in_cells),
+        shared=tally.shared,
+        votes=tally.votes,
+        slices=slices,
         cuts=cuts,
         bins=n_bins,
         ties=ties,
         empty=empty,
-        **found,
     )
+
+
+class _Tally:
+    """Sums over pixels by parts of [0, 1] that are so fine that every cell, bin and level is a union of them.
+
+    Pixels are counted in blocks that stay in the cache, by the pattern of the raters who marked them, from which their
+    vote and every rater's mask follow.
+
+    Args:
+        marks: (P - 1,) where the parts begin, ascending; part k holds marks[k - 1] <= p < marks[k].
+        levels: the L thresholds.
+        n_raters: number R of raters.
+        boundary: pixels on each side of a contour that belong to the boundary band.
+    """
+
+    def __init__(self, marks: Probabilities, levels: Sequence[float], n_raters: int, boundary: int) -> None:
+        self._marks, self._levels, self._boundary = marks, np.asarray(levels, np.float32), boundary
+        n_parts = self._n_parts = len(marks) + 1
+        self._decision = int(np.searchsorted(marks, np.float32(DECISION), side="right"))
+        self.pixels = np.zeros((3, len(levels) + 1, n_parts), np.int64)
+        self.sums = np.zeros((3, n_parts))
+        self.squared_error, self.log_loss = np.zeros(2), np.zeros(2)
+        self.band, self.band_sums = np.zeros((2, 2, n_parts), np.int64), np.zeros((2, n_parts))
+        self.raters = np.zeros((n_raters, 3, n_parts), np.int64)
+        self.shared, self.votes = np.zeros((n_raters, n_raters), np.int64), np.zeros(n_raters + 1, np.int64)
+
+    def merged_by(self, thresholds: Probabilities) -> npt.NDArray[np.float64]:
+        """Matrix (P, K + 1) that adds up the parts between K of the marks; of equal ones, the last counts."""
+        index = np.searchsorted(thresholds, np.concatenate([np.full(1, -1, np.float32), self._marks]), side="right")
+        return np.asarray(index[:, None] == np.arange(len(thresholds) + 1), np.float64)
+
+    def add(
+        self, probability: Probabilities, annotations: Masks, reference: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.int64]:
+        """Adds S slices; returns their pixels (S, 3, 2) by vote and prediction."""
+        slices = np.zeros((len(probability), 3, 2), np.int64)
+        masks = annotations.reshape(len(annotations), -1)
+        p, label = probability.ravel(), reference.ravel()
+        vote = np.empty(p.size, np.uint8)
+        part: Numbers = np.empty(p.size, np.uint8 if self._n_parts <= 256 else np.uint16)
+        patterns = _Patterns.of(len(masks)) if len(masks) <= PATTERN_RATERS else None
+        counted: npt.NDArray[np.int64] | int = 0
+        for start in range(0, p.size, BLOCK_PIXELS):
+            block = slice(start, start + BLOCK_PIXELS)
+            self._add_pixels(p[block], masks[:, block], label[block], vote[block], part[block])
+            index, known = (_pattern(masks[:, block]), patterns) if patterns else _many_patterns(masks[:, block])
+            own = self._by_pattern(index, part[block], len(slices), len(known.members))
+            if patterns:
+                counted += own
+            else:
+                self._add_patterns(own, known, slices)
+        if patterns and p.size:
+            self._add_patterns(np.asarray(counted), patterns, slices)
+        shape = probability.shape
+        for one in zip(probability, vote.reshape(shape), part.reshape(shape), strict=True):
+            self._add_band(*one)
+        return slices
+
+    def _add_pixels(
+        self,
+        p: Probabilities,
+        masks: Masks,
+        label: npt.NDArray[np.float32],
+        vote: npt.NDArray[np.uint8],
+        part: Numbers,
+    ) -> None:
+        """Adds a block, except for what depends on single raters; fills in the votes and parts of its pixels."""
+        _count_reached(p, self._marks, part)
+        marked = masks.sum(axis=0, dtype=np.min_scalar_type(len(masks)))
+        above, tied = marked > len(masks) // 2, marked >= (len(masks) + 1) // 2
+        np.add(above.view(np.uint8), tied.view(np.uint8), out=vote)
+        by_label = _codes(self.pixels.size, vote)
+        by_label *= self.pixels.shape[1]
+        by_label += _count_reached(label, self._levels, np.empty(label.shape, np.uint8))
+        by_label *= self._n_parts
+        by_label += part
+        index = by_label.astype(np.intp)
+        self.pixels += np.bincount(index, minlength=self.pixels.size).reshape(self.pixels.shape)
+        exact = p.astype(np.float64)
+        sums = np.bincount(index, weights=exact, minlength=self.pixels.size)
+        self.sums += sums.reshape(self.pixels.shape).sum(axis=1)
+        self._add_losses(exact, vote)
+
+    def _by_pattern(self, pattern: Numbers, part: Numbers, n_slices: int, n_patterns: int) -> npt.NDArray[np.int64]:
+        """Pixels (S, M, P) of a block by slice, pattern and part."""
+        shape = (n_slices, n_patterns, self._n_parts)
+        codes = _codes(int(np.prod(shape)), pattern).reshape(n_slices, -1)
+        if n_slices > 1:
+            codes += n_patterns * np.arange(n_slices, dtype=codes.dtype)[:, None]
+        codes *= self._n_parts
+        codes += part.reshape(n_slices, -1)
+        return np.bincount(codes.ravel().astype(np.intp), minlength=int(np.prod(shape))).reshape(shape)
+
+    def _add_patterns(
+        self, counted: npt.NDArray[np.int64], patterns: "_Patterns", slices: npt.NDArray[np.int64]
+    ) -> None:
+        """Adds pixels (S, M, P) by slice, pattern and part."""
+        total = counted.sum(axis=0)
+        of_pattern = total.sum(axis=1)
+        n_raters = len(self.raters)
+        self.votes += np.bincount(patterns.n_marked, of_pattern, n_raters + 1).astype(np.int64)
+        self.shared += _merged(patterns.members.T * of_pattern, patterns.members)
+        self.raters += _merged(patterns.raters, total.astype(np.float64)).reshape(self.raters.shape)
+        predicted = np.add.reduceat(counted, [0, self._decision], axis=2)
+        slices += (patterns.votes @ predicted.astype(np.float64)).astype(np.int64)
+
+    def _add_losses(self, p: npt.NDArray[np.float64], vote: npt.NDArray[np.uint8]) -> None:
+        """Adds squared errors and log losses under both rules for ties; ties are few, so they are added separately.
+
+        Overwrites p.
+        """
+        tied = np.flatnonzero(vote == 1)
+        error = np.abs(np.subtract(p, vote == 2, out=p), out=p)
+        first = error[tied]
+        self.squared_error += error @ error
+        right = np.subtract(1, error, out=p)
+        np.clip(right, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY, out=right)
+        self.log_loss -= np.log(right, out=right).sum()
+        if tied.size:
+            other = 1 - first
+            self.squared_error[1] += (other**2 - first**2).sum()
+            self.log_loss[1] += (_log_loss(other) - _log_loss(first)).sum()
+
+    def _add_band(self, p: Probabilities, vote: npt.NDArray[np.uint8], part: Numbers) -> None:
+        """Adds the boundary band of a slice under both rules for ties; it lies near pixels with a vote."""
+        place = _surroundings(vote, self._boundary)
+        if place is None:
+            return
+        p, vote, part = p[place], vote[place], part[place]
+        labels = (vote == 2, vote >= 1)
+        near = _dilated(_classes(*labels), self._boundary)
+        for rule, label in enumerate(labels):
+            if rule == 0 or (vote == 1).any():  # without ties the band is the same under both rules
+                inside = np.flatnonzero((near & _BOTH[rule]) == _BOTH[rule])
+                parts = part.ravel()[inside].astype(np.intp)
+                codes = parts + self._n_parts * label.ravel()[inside]
+                now = np.bincount(codes, minlength=2 * self._n_parts).reshape(2, -1)
+                confidence = np.bincount(parts, weights=p.ravel()[inside], minlength=self._n_parts)
+            self.band[rule] += now
+            self.band_sums[rule] += confidence
 
 
 def equal_mass_edges(probability: Probabilities, n_bins: int) -> Probabilities:
@@ -106,10 +230,10 @@ def equal_mass_edges(probability: Probabilities, n_bins: int) -> Probabilities:
     Returns:
         (B - 1,) float32, ascending; equal edges make empty bins.
     """
-    ranks = [k * probability.size // n_bins for k in range(1, n_bins)]
-    if not ranks or not probability.size:
+    ranks = np.array([k * probability.size // n_bins for k in range(1, n_bins)], np.int64)
+    if not ranks.size or not probability.size:
         return np.zeros(len(ranks), np.float32)
-    return np.asarray(np.partition(probability, list(set(ranks)), axis=None)[ranks])
+    return np.asarray(np.sort(probability, axis=None)[ranks])  # faster than a partition by several ranks
 
 
 def boundary_band(mask: Masks, width: int) -> Masks:
@@ -122,18 +246,104 @@ def boundary_band(mask: Masks, width: int) -> Masks:
     Returns:
         (H, W) bool.
     """
-    return _dilated(mask, width) & _dilated(~mask, width)
+    return np.asarray((_dilated(_classes(mask, mask), width) & _BOTH[0]) == _BOTH[0])
 
 
-def _dilated(mask: Masks, width: int) -> Masks:
+def _classes(*labels: Masks) -> npt.NDArray[np.uint8]:
+    """One bit for the background and one for the foreground of each of two masks."""
+    first, second = (label.view(np.uint8) for label in labels)
+    return 5 + first + 4 * second
+
+
+def _dilated(bits: npt.NDArray[np.uint8], width: int) -> npt.NDArray[np.uint8]:
+    """Bits that some pixel of the square neighbourhood of 2 width + 1 pixels has."""
     for axis in (0, 1):
-        grown = mask.copy()
-        source, target = mask.swapaxes(0, axis), grown.swapaxes(0, axis)
+        grown = bits.copy()
+        source, target = bits.swapaxes(0, axis), grown.swapaxes(0, axis)
         for shift in range(1, min(width, len(source) - 1) + 1):
             target[shift:] |= source[:-shift]
             target[:-shift] |= source[shift:]
-        mask = grown
-    return mask
+        bits = grown
+    return bits
+
+
+def _surroundings(vote: npt.NDArray[np.uint8], width: int) -> tuple[slice, slice] | None:
+    """The smallest part of a slice with all pixels that have a vote, and so many around; None without any."""
+    rows = np.flatnonzero(vote.any(axis=1))
+    if not rows.size:
+        return None
+    columns = np.flatnonzero(vote.any(axis=0))
+    first, second = (slice(max(int(item[0]) - width, 0), int(item[-1]) + width + 1) for item in (rows, columns))
+    return first, second
+
+
+@dataclass(frozen=True)
+class _Patterns:
+    """Patterns of the raters who marked a pixel.
+
+    Attributes:
+        members: (M, R), 1 for the raters of each pattern.
+        n_marked: (M,) their number.
+        votes: (3, M), 1 for the patterns of each vote.
+        raters: (3 R, M), the same for each rater, 0 for patterns without the rater.
+    """
+
+    members: npt.NDArray[np.float64]
+    n_marked: npt.NDArray[np.int64]
+    votes: npt.NDArray[np.float64]
+    raters: npt.NDArray[np.float64]
+
+    @classmethod
+    def with_members(cls, members: npt.NDArray[np.float64]) -> "_Patterns":
+        marked, n_raters = members.sum(axis=1).astype(np.int64), members.shape[1]
+        vote = (2 * marked > n_raters).astype(np.int64) + (2 * marked >= n_raters)
+        votes = (vote == np.arange(3)[:, None]).astype(np.float64)
+        return cls(members, marked, votes, (members.T[:, None] * votes).reshape(-1, len(members)))
+
+    @classmethod
+    @cache
+    def of(cls, n_raters: int) -> "_Patterns":
+        """All patterns of a few raters; bit r of a pattern's number stands for rater r."""
+        members = (np.arange(2**n_raters)[:, None] >> np.arange(n_raters)) & 1
+        return cls.with_members(members.astype(np.float64))
+
+
+def _pattern(masks: Masks) -> Numbers:
+    """The pattern (n,) of each pixel of the masks (R, n) of a few raters."""
+    pattern = np.zeros(masks.shape[1], np.uint8)
+    for mask in masks[::-1]:
+        pattern += pattern
+        pattern |= mask.view(np.uint8)
+    return pattern
+
+
+def _many_patterns(masks: Masks) -> tuple[Numbers, _Patterns]:
+    """The pattern of each pixel of the masks of any number of raters, and those that occur."""
+    found, index = np.unique(np.packbits(masks, axis=0).T, axis=0, return_inverse=True)
+    members = np.unpackbits(found, axis=1, count=len(masks)).astype(np.float64)
+    return index.ravel().astype(np.uint32), _Patterns.with_members(members)
+
+
+def _codes(size: int, first: Numbers) -> Numbers:
+    """A copy of type large enough for numbers below a size."""
+    return first.astype(np.uint16 if size <= 2**16 else np.uint32)
+
+
+def _count_reached(values: npt.NDArray[np.float32], thresholds: npt.NDArray[np.float32], out: Numbers) -> Numbers:
+    """Number of thresholds that each value reaches, like `levels_reached`, but for any number of thresholds."""
+    out[...] = 0
+    reached = np.empty(values.shape, np.bool_)
+    for threshold in thresholds:
+        np.greater_equal(values, threshold, out=reached)
+        np.add(out, reached.view(np.uint8), out=out)
+    return out
+
+
+def _merged(
+    values: npt.NDArray[np.int64] | npt.NDArray[np.float64], parts: npt.NDArray[np.float64]
+) -> npt.NDArray[np.int64]:
+    """Product of counts with a matrix of 0 and 1, exact below 2^53."""
+    return np.asarray(values @ parts).astype(np.int64)
 
 
 def _check(probability: Probabilities, annotations: Masks, reference: npt.NDArray[np.float32]) -> None:
@@ -145,49 +355,5 @@ def _check(probability: Probabilities, annotations: Masks, reference: npt.NDArra
         raise ValueError(f"probability, annotations and reference are {found}, but must be float32, bool and float32")
 
 
-def _count(codes: npt.NDArray[np.generic], shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
-    return np.bincount(codes, minlength=int(np.prod(shape))).reshape(shape)
-
-
-def _sum(codes: npt.NDArray[np.generic], shape: tuple[int, ...], values: Probabilities) -> npt.NDArray[np.float64]:
-    found: npt.NDArray[Any] = np.bincount(codes, weights=values.ravel(), minlength=int(np.prod(shape)))
-    return found.reshape(shape)
-
-
-def _add_losses(
-    p: Probabilities, vote: npt.NDArray[np.uint8], squared: npt.NDArray[np.float64], log_loss: npt.NDArray[np.float64]
-) -> None:
-    """Adds squared errors and log losses under both rules for ties; ties are few, so they are computed separately."""
-    error = np.abs(p.astype(np.float64) - (vote == 2))
-    tied = vote == 1
-    for values, own in ((error * error, squared), (_log_loss(error), log_loss)):
-        own += values.sum()
-    if tied.any():
-        other = 1 - error[tied]
-        squared[1] += (other**2 - error[tied] ** 2).sum()
-        log_loss[1] += (_log_loss(other) - _log_loss(error[tied])).sum()
-
-
 def _log_loss(error: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return -np.log(np.clip(1 - error, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY))
-
-
-def _add_band(
-    p: Probabilities,
-    vote: npt.NDArray[np.uint8],
-    cell: npt.NDArray[np.uint8],
-    width: int,
-    band: npt.NDArray[np.int64],
-    sums: npt.NDArray[np.float64],
-) -> None:
-    """Adds the pixels of the boundary band under both rules for ties."""
-    n_cells, tied = band.shape[-1], bool((vote == 1).any())
-    for rule, label in enumerate((vote == 2, vote >= 1)):
-        if rule == 0 or tied:  # without ties the band is the same under both rules
-            now, confidence = np.zeros((2, n_cells), np.int64), np.zeros(n_cells)
-            if label.any() and not label.all():
-                inside = boundary_band(label, width)
-                now = _count(label[inside] * np.intp(n_cells) + cell[inside], (2, n_cells))
-                confidence = _sum(cell[inside], (n_cells,), p[inside])
-        band[rule] += now
-        sums[rule] += confidence

@@ -229,12 +229,13 @@ def _sum_with_numpy(
     """
     size = math.prod(shape) + 1
     pixels, confidence = np.zeros(size, dtype=np.int64), np.zeros(size)
+    narrow = np.uint16 if size <= 2**16 else np.int32  # narrow codes are computed faster
     for probability, majority, reference, case_index, *valid in rows.blocks(CPU_PIXELS):
         top = np.maximum(probability, 1 - probability)
-        codes = (majority != 0).astype(np.int32)
-        codes += 2 * case_index[:, None].astype(np.int32)
+        codes = (majority != 0).astype(narrow)
+        codes += (2 * case_index[:, None]).astype(narrow)
         for values, thresholds in ((reference, levels), (probability, levels), (top, edges)):
-            codes *= len(thresholds) + 1
+            codes *= narrow(len(thresholds) + 1)
             codes += levels_reached(values, thresholds)
         if valid:
             codes[valid[0] == 0] = size - 1
@@ -248,10 +249,12 @@ def levels_reached(
     values: npt.NDArray[np.float32], levels: Sequence[float] | npt.NDArray[np.float32]
 ) -> npt.NDArray[np.uint8]:
     """Number of levels that each value reaches, compared in float32."""
-    reached = np.zeros(values.shape, dtype=np.uint8)
+    found = np.zeros(values.shape, dtype=np.uint8)
+    reached = np.empty(values.shape, dtype=np.bool_)
     for level in levels:
-        reached += (values >= np.float32(level)).view(np.uint8)
-    return reached
+        np.greater_equal(values, np.float32(level), out=reached)
+        found += reached.view(np.uint8)
+    return found
 
 
 def _sum_with_torch(

@@ -18,8 +18,9 @@ from dmseg.runs.seal import DamagedError
 from dmseg.runs.shareable import shareable_settings
 from dmseg.runs.status import run_status
 from dmseg.runs.store import RunStore
+from dmseg.tables.collected import KEYS
 from dmseg.tables.columns import SCORES
-from dmseg.tables.numbers import KEYS, network_title
+from dmseg.tables.numbers import network_title
 from dmseg.tables.planning import PlannedRow, PlannedTable
 from dmseg.tables.spec import Column
 from dmseg.training.pictures import Picture

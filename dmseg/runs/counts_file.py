@@ -73,7 +73,7 @@ def read_counts(folder: Path, evaluation: Mapping[str, Any]) -> dict[str, Stored
         OSError: if the file is missing, a link, or too large.
         Misfit: if it does not hold such counts.
     """
-    arrays = _read_arrays(folder)
+    arrays = _read_arrays(read_regular(inside(folder, COUNTS), LARGEST_COUNTS))
     cases = _check(arrays)
     raters, slices = arrays["n_raters"], arrays["n_slices"]
     parts = {name: list(arrays[name]) for name in ARRAYS if name not in (*_RATERS, "slices")}
@@ -95,23 +95,22 @@ def read_counts(folder: Path, evaluation: Mapping[str, Any]) -> dict[str, Stored
     return found
 
 
-def check_counts(folder: Path, cases: Sequence[str]) -> None:
+def check_counts(content: bytes, cases: Sequence[str]) -> None:
     """Checks the counts of an evaluation.
 
     Args:
-        folder: folder of the evaluation.
+        content: bytes of the file.
         cases: the cases of its ``cases.csv``, in their order.
 
     Raises:
-        OSError: if the file is missing, a link, or too large.
         Misfit: if it does not hold the counts of these cases.
     """
-    if _check(_read_arrays(folder)) != list(cases):
+    if _check(_read_arrays(content)) != list(cases):
         raise Misfit(f"{COUNTS}: its cases are not those of cases.csv")
 
 
-def _read_arrays(folder: Path) -> dict[str, npt.NDArray[Any]]:
-    return parse_arrays(read_regular(inside(folder, COUNTS), LARGEST_COUNTS), COUNTS, _DTYPES, LARGEST_COUNTS)
+def _read_arrays(content: bytes) -> dict[str, npt.NDArray[Any]]:
+    return parse_arrays(content, COUNTS, _DTYPES, LARGEST_COUNTS)
 
 
 def _check(arrays: Mapping[str, npt.NDArray[Any]]) -> list[str]:

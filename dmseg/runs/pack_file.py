@@ -77,7 +77,7 @@ def read_pack(folder: Path) -> list[Picture]:
         OSError: if the file is missing, a link, or too large.
         Misfit: if it does not hold such pictures.
     """
-    arrays = _read(folder)
+    arrays = _read(read_regular(inside(folder, PACK), LARGEST_PACK))
     cases = _check(arrays)
     raters = np.split(arrays["raters"], np.cumsum(arrays["n_raters"])[:-1])
     return [
@@ -94,23 +94,24 @@ def read_pack(folder: Path) -> list[Picture]:
     ]
 
 
-def check_pack(folder: Path, cases: Collection[str]) -> None:
+def check_pack(content: bytes, cases: Collection[str]) -> None:
     """Checks the pictures of an evaluation.
 
     Args:
-        folder: folder of the evaluation.
+        content: bytes of the file.
         cases: the cases of its ``cases.csv``.
 
     Raises:
-        OSError: if the file is missing, a link, or too large.
-        Misfit: if it does not hold pictures of such cases.
+        Misfit: if it is too large, or does not hold pictures of such cases.
     """
-    if odd := [case for case in _check(_read(folder)) if case not in cases]:
+    if len(content) > LARGEST_PACK:
+        raise Misfit(f"{PACK} has {len(content)} bytes, but may have {LARGEST_PACK} at most")
+    if odd := [case for case in _check(_read(content)) if case not in cases]:
         raise Misfit(f"{PACK}: case {odd[0]!r:.60} is not in cases.csv")
 
 
-def _read(folder: Path) -> dict[str, npt.NDArray[Any]]:
-    return parse_arrays(read_regular(inside(folder, PACK), LARGEST_PACK), PACK, _DTYPES, LARGEST_ARRAYS)
+def _read(content: bytes) -> dict[str, npt.NDArray[Any]]:
+    return parse_arrays(content, PACK, _DTYPES, LARGEST_ARRAYS)
 
 
 def _check(arrays: dict[str, npt.NDArray[Any]]) -> list[str]:

@@ -10,15 +10,17 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dmseg.errors import shown
 from dmseg.files.names import fault_of_name
 from dmseg.files.regular import inside, read_regular
 from dmseg.files.schema import (
     GROUP,
+    LARGEST_JSON,
     Check,
     Misfit,
+    check_json,
     flag,
     identity,
     list_of,
@@ -26,12 +28,14 @@ from dmseg.files.schema import (
     name,
     nullable,
     number,
-    read_json,
     record,
     text,
     whole,
 )
 from dmseg.runs.digests import digest, experiment_identity, identifier
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCORES = ("dice", "bdice", "ece")
 """The scores that every evaluation has, columns of ``cases.csv``."""
@@ -99,39 +103,64 @@ SEAL = mapping(_sealed_name, _sha256)
 """Schema of ``DONE``: checksums by file."""
 
 
-def check_run(folder: Path, run_id: str, evaluations: Sequence[Path] = ()) -> None:
+class SmallFiles:
+    """Reads files of a run, each once, so that what is checked is what was compared with its checksum."""
+
+    def __init__(self) -> None:
+        self._read: dict[Path, bytes] = {}
+
+    def __call__(self, folder: Path, file: str) -> bytes:
+        """Content of a file of a folder.
+
+        Raises:
+            OSError: if it is missing, a link, or too large.
+        """
+        path = folder / file
+        if path not in self._read:
+            self._read[path] = read_regular(inside(folder, file), LARGEST_JSON if file in SCHEMAS else LARGEST_CSV)
+        return self._read[path]
+
+
+def check_run(folder: Path, run_id: str, evaluations: Sequence[Path] = (), read: SmallFiles | None = None) -> None:
     """Checks the small files of a finished run, and that they agree with each other and with the run's id.
 
     Args:
         folder: the run's folder.
         run_id: id of the run.
         evaluations: folders of its later evaluations.
+        read: reads the files; those that it has read are not read again.
 
     Raises:
         OSError: if a file is missing, a link, or too large.
         ValueError: if something does not fit; the message names the file.
     """
-    config, manifest = _read(folder, "config.json"), _read(folder, "manifest.json")
+    read = read or SmallFiles()
+    config, manifest = (checked_json(read(folder, file), file) for file in ("config.json", "manifest.json"))
     check_identity(config["identity"], run_id, manifest["experiment_id"], manifest["split"])
     if manifest["run_id"] != run_id:
         raise Misfit(f"manifest.json: run_id is {manifest['run_id']}, but the run is {run_id}")
     check_settings(config["identity"], config["settings"])
     for place in (folder, *evaluations):
-        evaluation = _read(place, "evaluation.json")
+        evaluation = checked_json(read(place, "evaluation.json"), "evaluation.json")
         check_evaluation(evaluation, None if place == folder else place.name)
-        rows = parse_cases(read_cases_file(place), manifest["split"]["validation"])
+        rows = parse_cases(read(place, "cases.csv").decode("utf-8"), manifest["split"]["validation"])
         if os.path.lexists(place / "counts.npz"):  # runs of earlier versions have none
             from dmseg.runs.counts_file import check_counts  # imports numpy
 
-            check_counts(place, [row["case"] for row in rows])
+            check_counts(read(place, "counts.npz"), [row["case"] for row in rows])
         if os.path.lexists(place / "pack.npz"):  # neither have those with evaluate.pack=false, nor most exports
             from dmseg.runs.pack_file import check_pack
 
-            check_pack(place, {row["case"] for row in rows})
+            check_pack(read(place, "pack.npz"), {row["case"] for row in rows})
 
 
-def _read(folder: Path, file: str) -> Any:  # noqa: ANN401
-    return read_json(inside(folder, file), SCHEMAS[file])
+def checked_json(content: bytes, file: str) -> Any:  # noqa: ANN401
+    """Parses one of a run's JSON files and checks it by its schema.
+
+    Raises:
+        ValueError: if it does not fit.
+    """
+    return check_json(content, file, SCHEMAS[file])
 
 
 def check_identity(known: Mapping[str, Any], run_id: str, experiment_id: str, split: Mapping[str, Any]) -> None:
@@ -210,6 +239,19 @@ def parse_cases(content: str, validation: Sequence[str] | None = None) -> list[d
         which = "is not one of the split's validation cases" if odd in cases else "of the split is missing"
         raise Misfit(f"cases.csv: case {shown(odd)} {which}")
     return rows
+
+
+def cases_frame(content: str) -> "pd.DataFrame":
+    """The table of a ``cases.csv`` that was checked (`parse_cases`)."""
+    import pandas as pd
+
+    # "NA" is a valid case id
+    return pd.read_csv(io.StringIO(content), dtype={"case": str}, keep_default_na=False, na_values=[""])
+
+
+def mean_scores(cases: "pd.DataFrame") -> dict[str, float]:
+    """Mean of each score over the cases that have a value; NaN if none has."""
+    return {name: float(cases[name].mean()) for name in (*SCORES, *OPTIONAL_SCORES) if name in cases}
 
 
 def _column(value: object, where: str) -> None:

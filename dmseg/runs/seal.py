@@ -1,14 +1,18 @@
 """Folders sealed by a file of checksums, ``DONE``, and JSON files that are checked when they are read."""
 
+import errno
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dmseg.errors import UserError
+from dmseg.files.names import is_id
 from dmseg.files.regular import checksum, checksums, inside
 from dmseg.files.schema import GROUP, Check
 from dmseg.files.schema import read_json as read_checked
-from dmseg.runs.records import SCHEMAS, SEAL
+from dmseg.runs.records import SCHEMAS, SEAL, SmallFiles
 
 DONE = "DONE"
 ADVICE = "run 'dmseg runs verify aside=true' to set damaged runs aside, then the same command to compute them again"
@@ -65,11 +69,39 @@ def read_seal(folder: Path) -> dict[str, str]:
     return read_json(folder, DONE, SEAL)
 
 
-def differs(folder: Path, name: str, known: str) -> list[str]:
-    """The fault of a stored file, as a list of one line; empty if there is none."""
+def differs(folder: Path, name: str, known: str, read: SmallFiles | None = None) -> list[str]:
+    """The fault of a stored file, as a list of one line; empty if there is none.
+
+    Args:
+        folder: the sealed folder.
+        name: path of the file in it.
+        known: its checksum in the seal.
+        read: reads it whole, and keeps it, if it is not too large; None to read it in parts.
+    """
     path = folder / name
     try:
-        same = checksum(inside(folder, name), follow=False) == known
+        same = _checksum(folder, name, read) == known
         return [] if same else [f"{path} is damaged: its checksum differs"]
     except OSError as error:
         return [f"{path} cannot be read: {error.strerror}"]
+
+
+def _checksum(folder: Path, name: str, read: SmallFiles | None) -> str:
+    if read is not None:
+        try:
+            return hashlib.sha256(read(folder, name)).hexdigest()
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                raise
+    return checksum(inside(folder, name), follow=False)
+
+
+def additions_of(folder: Path, known: Mapping[str, str]) -> list[Path]:
+    """`RunStore.additions` of a run's folder with these checksums."""
+    evaluations, predictions = folder / "evaluations", folder / "predictions"
+    if evaluations.is_symlink():
+        raise DamagedError(f"{evaluations} is damaged (it is a link); {ADVICE}")
+    found = evaluations.iterdir() if evaluations.is_dir() else ()
+    later = sorted(path for path in found if is_id(path.name) and path.is_dir())
+    with_run = any(name.startswith("predictions/") for name in known)
+    return later if with_run or not predictions.is_dir() else [*later, predictions]

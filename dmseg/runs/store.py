@@ -17,7 +17,6 @@ and ``damaged`` with runs that were set aside.
 """
 
 import errno
-import io
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,9 +28,27 @@ from dmseg.errors import UnwritableError, UserError, advice
 from dmseg.files.atomic import publish, remove, remove_scratch, scratch_folder
 from dmseg.files.names import check_id, is_id
 from dmseg.files.regular import is_regular
+from dmseg.runs.faults import faults_of
 from dmseg.runs.lease import PATIENCE, is_held, lease
-from dmseg.runs.records import OPTIONAL_SCORES, SCORES, check_run, parse_cases, read_cases_file
-from dmseg.runs.seal import ADVICE, DONE, DamagedError, differs, in_words, read_json, read_seal, seal, write_json
+from dmseg.runs.records import (
+    SmallFiles,
+    cases_frame,
+    checked_json,
+    parse_cases,
+    read_cases_file,
+)
+from dmseg.runs.seal import (
+    ADVICE,
+    DONE,
+    DamagedError,
+    additions_of,
+    differs,
+    in_words,
+    read_json,
+    read_seal,
+    seal,
+    write_json,
+)
 
 if TYPE_CHECKING:  # most of 'dmseg runs' needs neither of them
     import pandas as pd
@@ -41,9 +58,6 @@ if TYPE_CHECKING:  # most of 'dmseg runs' needs neither of them
     from dmseg.training.pictures import Picture
 
 WEIGHTS = "weights.safetensors"
-SMALL_FILES = ("config.json", "manifest.json", "history.csv", "cases.csv", "evaluation.json", "counts.npz", "pack.npz")
-"""Files that are checked whenever a run is used; weights and predictions are checked when they are read."""
-
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Errors that concern the whole disk, not one file."""
 
@@ -206,26 +220,7 @@ class RunStore:
             run_id: id of the run.
             every_file: whether to check weights and predictions too; by default only small files are checked.
         """
-        folder = self.folder(run_id)
-        try:
-            additions = self.additions(run_id)
-            seals = {place: read_seal(place) for place in (folder, *additions)}
-        except DamagedError as error:
-            return [str(error).removesuffix(f"; {ADVICE}")]
-        found = []
-        for place, known in seals.items():
-            unknown = [name for name in SMALL_FILES if name not in known and os.path.lexists(place / name)]
-            found += [f"{place / DONE} has no checksum of {name}" for name in unknown]
-            for name in known:
-                if every_file or Path(name).name in SMALL_FILES:
-                    found += differs(place, name, known[name])
-        if found:
-            return found
-        try:
-            check_run(folder, run_id, [place for place in additions if is_id(place.name)])
-        except (OSError, ValueError) as error:
-            return [f"{folder} is damaged: {in_words(error)}"]
-        return []
+        return faults_of(self.folder(run_id), run_id, every_file, SmallFiles())
 
     def additions(self, run_id: str) -> list[Path]:
         """Folders of a run with checksums of their own: later evaluations, and predictions saved later.
@@ -234,12 +229,7 @@ class RunStore:
             DamagedError: if the run's own checksums are missing or damaged.
         """
         folder = self.folder(run_id)
-        if (folder / "evaluations").is_symlink():
-            raise DamagedError(f"{folder / 'evaluations'} is damaged (it is a link); {ADVICE}")
-        later = sorted(path for path in folder.glob("evaluations/*") if is_id(path.name) and path.is_dir())
-        predictions = folder / "predictions"
-        with_run = any(name.startswith("predictions/") for name in read_seal(folder))
-        return later if with_run or not predictions.is_dir() else [*later, predictions]
+        return additions_of(folder, read_seal(folder))
 
     def evaluations(self, run_id: str) -> dict[str, Path]:
         """Folders of all evaluations of a finished run by id; that of the first evaluation is the run's own folder.
@@ -386,6 +376,23 @@ class RunStore:
             return read_pack(place)
         except (OSError, ValueError) as error:
             raise DamagedError(f"{path} is damaged ({in_words(error)}); {ADVICE}") from None
+    def sound_cases(self, run_id: str, evaluation_id: str) -> str | None:
+        """The text of the ``cases.csv`` of an evaluation, after all small files of the run were checked (`damage`).
+
+        Each file is read once. None if the run has no such evaluation.
+
+        Raises:
+            DamagedError: if a small file is missing or damaged.
+        """
+        read = SmallFiles()
+        if faults := faults_of(self.folder(run_id), run_id, False, read):
+            raise DamagedError(faults[0])
+        folder = self.folder(run_id)
+        if checked_json(read(folder, "evaluation.json"), "evaluation.json")["id"] != evaluation_id:
+            folder = folder / "evaluations" / check_id(evaluation_id, "the id of an evaluation")
+            if not is_regular(folder / "cases.csv"):
+                return None
+        return read(folder, "cases.csv").decode("utf-8")
 
     def read_cases(self, run_id: str, evaluation_id: str) -> "pd.DataFrame":
         """Reads the scores of a run's validation cases.
@@ -393,16 +400,13 @@ class RunStore:
         Raises:
             UserError: if the file is missing or damaged.
         """
-        import pandas as pd
-
         path = self._sound(self.evaluation_folder(run_id, evaluation_id) / "cases.csv")
         try:
             content = read_cases_file(path.parent)
             parse_cases(content)
         except (OSError, ValueError) as error:
             raise DamagedError(f"{path} is damaged ({in_words(error)}); {ADVICE}") from None
-        # "NA" is a valid case id
-        return pd.read_csv(io.StringIO(content), dtype={"case": str}, keep_default_na=False, na_values=[""])
+        return cases_frame(content)
 
     def _sound(self, path: Path) -> Path:
         """The path of a stored file, after its checksum was compared.
@@ -437,11 +441,6 @@ def write_scores(
         from dmseg.runs.pack_file import write_pack
 
         write_pack(folder / "pack.npz", pictures)
-
-
-def mean_scores(cases: "pd.DataFrame") -> dict[str, float]:
-    """Mean of each score over the cases that have a value; NaN if none has."""
-    return {name: float(cases[name].mean()) for name in (*SCORES, *OPTIONAL_SCORES) if name in cases}
 
 
 def save_weights(path: Path, model: "torch.nn.Module") -> None:

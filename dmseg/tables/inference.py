@@ -86,12 +86,15 @@ class TaskScores:
 
 def by_patient(tasks: Sequence["pd.Series[float]"]) -> "pd.Series[float]":
     """Mean of each patient over the tasks that have a value; NaN if none has."""
+    if len(tasks) == 1 and tasks[0].index.is_unique and tasks[0].index.is_monotonic_increasing:
+        return tasks[0]
     return pd.concat(list(tasks)).groupby(level=[0, 1]).mean()
 
 
 def seed_means(tasks: Sequence[TaskScores]) -> "pd.Series[float]":
     """For each seed the mean over tasks of the means over cases; NaN if a task has no value."""
-    return pd.concat([task.values.mean() for task in tasks], axis=1).mean(axis=1, skipna=False)
+    means = [task.values.mean() for task in tasks]
+    return means[0] if len(means) == 1 else pd.concat(means, axis=1).mean(axis=1, skipna=False)
 
 
 def cell_numbers(tasks: Sequence[TaskScores] | None, score: Score) -> dict[str, object]:

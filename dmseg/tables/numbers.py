@@ -1,7 +1,6 @@
 """Numbers of a table: from annotations (Table 1), or from the per-case scores in the run store."""
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,11 +11,9 @@ from dmseg.config.settings import ModelSettings
 from dmseg.data.prepared import PreparedTask
 from dmseg.labels.fusion import majority
 from dmseg.metrics.agreement import rater_dice
-from dmseg.metrics.named import COUNT_METRICS
 from dmseg.runs.plan import PlannedRun
-from dmseg.runs.seal import DamagedError
-from dmseg.runs.store import RunStore
 from dmseg.stats.paired import holm
+from dmseg.tables.collected import KEYS, OTHER_TIES
 from dmseg.tables.columns import SCORES, Score
 from dmseg.tables.inference import (
     ALPHA,
@@ -35,11 +32,7 @@ from dmseg.tables.spec import PAPER_DATA, TableSpec
 log = logging.getLogger(__name__)
 
 ALL = "all"
-KEYS = ("data", "model", "task", "method")
-"""Columns that identify a cell in the frame of per-case scores."""
 ARCHITECTURES = {"Unet": "UNet", "DeepLabV3Plus": "DeepLabV3+"}
-OTHER_TIES = "dice_other_ties"
-"""Dice under the other rule for ties: a metric, and a column of the cells."""
 
 
 @dataclass(frozen=True)
@@ -87,66 +80,6 @@ def agreement_cells(stores: Sequence[PreparedTask], disjoint: float) -> pd.DataF
         rows.append({**common, "metric": "dice", "value": dice, "unit": SCORES["dice"].unit})
     cells = pd.DataFrame(rows).assign(method="", method_title="", paper_model="")
     return _with_paper(cells.assign(paper_task=cells["task"]), 1)
-
-
-def collect_cases(plan: PlannedTable) -> pd.DataFrame:
-    """Per-case scores of all finished runs of a table in tidy form: ``data, task, method, seed, fold, case, ...``.
-
-    Damaged runs are reported in the log and left out.
-    """
-    columns = [*KEYS, "cohort", "seed", "fold", "experiment_id", "run_id", "case"]
-    frames = [pd.DataFrame(columns=columns).astype({"seed": np.int64, "fold": np.int64})]
-    for row in plan.rows:
-        for method, runs in row.cells.items():
-            named = dict(zip(KEYS, (*row.key, method), strict=True)) | {"cohort": row.task.cohort}
-            found = [(run, scores) for run in runs if (scores := _scores_of(run)) is not None]
-            names = _from_counts(row.block.metrics, [scores for _, scores in found])
-            counted = [_counted(run, scores, names) for run, scores in found]
-            # a mean over some of a seed's runs would be over other cases, so all of them need counts
-            lacking = {run.settings.seed for (run, _), values in zip(found, counted, strict=True) if values is None}
-            for (run, scores), values in zip(found, counted, strict=True):
-                own = scores if values is None or run.settings.seed in lacking else scores.assign(**values)
-                place = {"seed": run.settings.seed, "fold": run.settings.fold}
-                ids = {"experiment_id": run.experiment_id, "run_id": run.run_id}
-                frames.append(own.assign(**named, **place, **ids))
-    cases = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
-    return cases.assign(**{name: np.nan for name in plan.spec.metrics if name not in cases})
-
-
-def _from_counts(metrics: Sequence[str], scores: Sequence[pd.DataFrame]) -> list[str]:
-    """Metrics of a cell that are computed from counts; where raters are even, Dice under both rules for ties."""
-    even = "dice" in metrics and any("n_raters" in item and (item["n_raters"] % 2 == 0).any() for item in scores)
-    return [name for name in COUNT_METRICS if name in metrics or (name == OTHER_TIES and even)]
-
-
-def _counted(run: PlannedRun, scores: pd.DataFrame, names: Sequence[str]) -> dict[str, list[float]] | None:
-    """Metrics computed from a run's counts, in the order of its cases; None if it has none, or they are damaged."""
-    if not names:
-        return {}
-    try:
-        counts = RunStore(run.results).read_counts(run.run_id, run.evaluation_id)
-    except DamagedError as error:
-        log.warning("the counts of run %s are left out: %s", run.run_id, str(error).splitlines()[0])
-        return None
-    if counts is None:
-        return None
-    return {name: [COUNT_METRICS[name](counts[case]) for case in scores["case"]] for name in names}
-
-
-def _scores_of(run: PlannedRun) -> pd.DataFrame | None:
-    """Scores of a run's cases; None if the run is not finished, lacks this evaluation, or is damaged."""
-    store = RunStore(run.results)
-    if not os.path.lexists(store.folder(run.run_id)):
-        return None
-    try:
-        if damage := store.damage(run.run_id):
-            raise DamagedError(damage[0])
-        if not store.has_evaluation(run.run_id, run.evaluation_id):
-            return None
-        return store.read_cases(run.run_id, run.evaluation_id)
-    except DamagedError as error:
-        log.warning("run %s is left out: %s", run.run_id, str(error).splitlines()[0])
-        return None
 
 
 def comparison_cells(plan: PlannedTable, cases: pd.DataFrame, inference: Inference = DEFAULT) -> pd.DataFrame:
@@ -241,6 +174,7 @@ class _Scores:
     def __init__(self, plan: PlannedTable, cases: pd.DataFrame) -> None:
         self._groups = dict(iter(cases.groupby(list(KEYS)))) if len(cases) else {}
         self._counted: dict[tuple[str, ...], pd.DataFrame | None] = {}
+        self._known: dict[tuple[str, ...], TaskScores] = {}
 
     def of_case(self, row: PlannedRow, method: str, metric: str) -> TaskScores | None:
         """Scores of one cell under each seed whose folds are all there; None if there is no such seed."""
@@ -250,8 +184,12 @@ class _Scores:
         chosen = self._counted[key]
         if chosen is None:
             return None
-        values = chosen[metric].astype(float).unstack("seed")
-        return TaskScores(values, chosen["fold"].groupby(level=[0, 1]).first().reindex(values.index))
+        if (*key, metric) not in self._known:
+            values = chosen[metric].astype(float).unstack("seed")
+            folds = chosen["fold"].droplevel("seed")
+            folds = folds[~folds.index.duplicated()].reindex(values.index)
+            self._known[(*key, metric)] = TaskScores(values, folds)
+        return self._known[(*key, metric)]
 
     def _complete_seeds(self, key: tuple[str, ...], runs: Sequence[PlannedRun]) -> pd.DataFrame | None:
         """Scores of a cell's runs, only of seeds that have all of theirs, indexed by (cohort, case, seed)."""
@@ -278,7 +216,12 @@ class _Scores:
             for seed in found[0].values
             if all(seed in item.values and item.values[seed].notna().any() for item in found)
         ]
-        return [replace(scores, values=scores.values[common]) for scores in found] if common else None
+        if not common:
+            return None
+        return [
+            scores if list(scores.values) == common else replace(scores, values=scores.values[common])
+            for scores in found
+        ]
 
     def mean_other_ties(self, line: TableRow, method: str, tasks: Sequence[TaskScores] | None) -> float:
         """Mean Dice of a printed row under the other rule for ties; NaN without an even number of raters, or counts.

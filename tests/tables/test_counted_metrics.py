@@ -10,9 +10,10 @@ from dmseg.metrics.counting import count_stored
 from dmseg.metrics.histogram import count_case
 from dmseg.metrics.named import COUNT_METRICS
 from dmseg.metrics.scores import case_scores
+from dmseg.tables.collected import collect_cases
 from dmseg.tables.columns import SCORES
 from dmseg.tables.notes import plan_notes, table_notes
-from dmseg.tables.numbers import TableData, collect_cases, comparison_cells
+from dmseg.tables.numbers import TableData, comparison_cells
 from dmseg.tables.planning import TablePlanner
 from dmseg.tables.spec import read_spec
 

@@ -11,8 +11,9 @@ from dmseg.errors import UserError
 from dmseg.files.atomic import write_whole
 from dmseg.runs.execute import execute
 from dmseg.runs.store import RunStore
+from dmseg.tables.collected import collect_cases
 from dmseg.tables.exported import plan_file, plan_from_text, plan_to_text
-from dmseg.tables.numbers import TableData, collect_cases, comparison_cells
+from dmseg.tables.numbers import TableData, comparison_cells
 from dmseg.tables.planning import TablePlanner
 from dmseg.tables.render import write_table
 from dmseg.tables.spec import read_spec, table_names, table_numbers

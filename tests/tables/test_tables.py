@@ -13,7 +13,8 @@ from dmseg.data.prepared import PreparedTask
 from dmseg.errors import UserError
 from dmseg.runs.sources import prepare_task
 from dmseg.runs.store import RunStore
-from dmseg.tables.numbers import TableData, agreement_cells, collect_cases, comparison_cells
+from dmseg.tables.collected import collect_cases
+from dmseg.tables.numbers import TableData, agreement_cells, comparison_cells
 from dmseg.tables.paper import paper_table
 from dmseg.tables.render import to_csv, to_latex, to_markdown, write_table
 from dmseg.tables.spec import read_spec

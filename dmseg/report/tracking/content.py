@@ -10,7 +10,8 @@ from dmseg.metrics.curves import mean_level_dice, reliability
 from dmseg.metrics.histogram import BDICE_LEVELS
 from dmseg.metrics.stored_counts import StoredCounts
 from dmseg.report.tracking.contents import Bytes, Curves, Layer, Overlay, Report, Rows
-from dmseg.runs.store import RunStore, mean_scores
+from dmseg.runs.records import mean_scores
+from dmseg.runs.store import RunStore
 from dmseg.training.pictures import Picture
 
 COLOURS = np.array([(0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233)])

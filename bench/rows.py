@@ -1,0 +1,70 @@
+"""What all benches share: rows in one form, and timing by turns.
+
+Every row is a ratio to a peer that was measured in the same run. ``bench/table.py`` collects the rows that benches
+print.
+"""
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+
+MARK = "#row "
+"""Begins a line with a row, for `bench/table.py`."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A measured row.
+
+    Attributes:
+        name: what was measured, ``bench: row``.
+        measured: ratio to the peer, or a number in the unit that the name says.
+        goal: the largest number that is wanted, or None.
+        peer: what the ratio is to.
+    """
+
+    name: str
+    measured: float
+    goal: float | None = None
+    peer: str = ""
+
+
+def report(row: Row) -> None:
+    """Prints a row for people, and again for `bench/table.py`."""
+    verdict = "" if row.goal is None else f", goal {row.goal:g}: {'met' if row.measured <= row.goal else 'MISSED'}"
+    print(f"{row.name}: {row.measured:.3g} of {row.peer or 'nothing'}{verdict}")
+    print(MARK + json.dumps(asdict(row)), flush=True)
+
+
+def turns(
+    functions: Mapping[str, Callable[[], object]], repeats: int, after: Callable[[], object] | None = None
+) -> dict[str, list[float]]:
+    """Seconds of each call of each function; the functions take turns, so that a busy spell meets all of them.
+
+    Args:
+        functions: by name.
+        repeats: number of calls of each, after one that does not count.
+        after: called after each function within its time, such as a synchronisation with a GPU.
+    """
+    found: dict[str, list[float]] = {name: [] for name in functions}
+    for repeat in range(-1, repeats):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if after is not None:
+                after()
+            if repeat >= 0:
+                found[name].append(time.perf_counter() - start)
+    return found
+
+
+def least(times: Mapping[str, list[float]]) -> dict[str, float]:
+    """The least time of each: whatever else a machine does only adds to times."""
+    return {name: min(values) for name, values in times.items()}
+
+
+def medians(times: Mapping[str, list[float]]) -> dict[str, float]:
+    """The median time of each."""
+    return {name: statistics.median(values) for name, values in times.items()}
