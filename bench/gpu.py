@@ -16,7 +16,8 @@ from functools import partial
 import torch
 
 from dmseg.config.compose import compose_settings
-from dmseg.data.batches import BatchSource, TrainingData
+from dmseg.data.batches import BatchSource
+from dmseg.data.training_slices import TrainingData
 from dmseg.methods.base import Method
 from dmseg.training.fit import fit
 from dmseg.training.graph import CudaGraph

@@ -34,7 +34,8 @@ def record_nothing(run: PlannedRun, observers: MakeObservers) -> Outcome:
     import torch
 
     from dmseg.runs import execute as module
-    from dmseg.runs.store import save_weights, write_json
+    from dmseg.runs.seal import write_json
+    from dmseg.runs.written import save_weights
 
     def train_and_score(run: PlannedRun, device: torch.device, *rest: object) -> None:
         folder = rest[-1]

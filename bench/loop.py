@@ -14,7 +14,8 @@ from functools import partial
 import torch
 
 from dmseg.config.compose import compose_settings
-from dmseg.data.batches import Batch, BatchSource, TrainingData
+from dmseg.data.batches import Batch, BatchSource
+from dmseg.data.training_slices import TrainingData
 from dmseg.methods.base import Method
 from dmseg.training.fit import _step, _Training
 from dmseg.training.objective import Objective

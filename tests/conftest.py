@@ -149,7 +149,8 @@ def store_run(run, rows, seconds=1.0, counts=None):
 
     from dmseg.runs.identity import evaluation_identity
     from dmseg.runs.seal import write_json
-    from dmseg.runs.store import RunStore, write_scores
+    from dmseg.runs.store import RunStore
+    from dmseg.runs.written import write_scores
 
     def fill(folder):
         identity = evaluation_identity(run.settings.evaluate)

@@ -47,7 +47,7 @@ def check_dropout(sites: Sequence[str], rate: float, passes: int) -> None:
     """Checks the options of Monte-Carlo dropout."""
     known = ", ".join(DROPOUT_SITES)
     if not isinstance(sites, list | tuple) or not sites:
-        raise UserError(f"method.sites is {sites!r}, but must be a list of some of {known}")
+        raise UserError(f"method.sites is {shown(sites)}, but must be a list of some of {known}")
     for site in sites:
         if site not in DROPOUT_SITES or sites.count(site) > 1:
             raise UserError(f"method.sites has {shown(site)}, but may have {known}, each once")

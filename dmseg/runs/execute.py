@@ -12,8 +12,9 @@ import pandas as pd
 import torch
 from torch import nn
 
-from dmseg.data.batches import BatchSource, load_training, place
+from dmseg.data.batches import BatchSource
 from dmseg.data.prepared import PreparedTask
+from dmseg.data.training_slices import load_training, place
 from dmseg.files.schema import GROUP, TEXT, number, plain, record, whole
 from dmseg.methods.base import Streams
 from dmseg.metrics.stored_counts import StoredCounts
@@ -27,8 +28,9 @@ from dmseg.runs.records import SCORES, mean_scores
 from dmseg.runs.seal import write_json
 from dmseg.runs.status import is_complete
 from dmseg.runs.stopping import should_stop
-from dmseg.runs.store import RunStore, save_weights, write_scores
+from dmseg.runs.store import RunStore
 from dmseg.runs.training_data import distill_objective
+from dmseg.runs.written import save_weights, write_scores
 from dmseg.training.checkpoint import REPORTS, SESSIONS, Checkpoints, Interrupted, Session, State, load_weights
 from dmseg.training.evaluate import Array, evaluate, save_predictions
 from dmseg.training.fit import fit, resolve_device
@@ -359,8 +361,8 @@ def _score_again(run: PlannedRun, store: RunStore, device: torch.device) -> None
         )
     known = store.has_evaluation(run.run_id, run.evaluation_id)
     lacking = known and (
-        store.lacks_counts(run.run_id, run.evaluation_id)
-        or (run.settings.evaluate.add_packs and store.lacks_pack(run.run_id, run.evaluation_id))
+        store.lacks("counts.npz", run.run_id, run.evaluation_id)
+        or (run.settings.evaluate.add_packs and store.lacks("pack.npz", run.run_id, run.evaluation_id))
     )
     if lacking or not known:
         found = scored[0] if scored else _score(run, model, prepared, device, None)

@@ -22,7 +22,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dmseg.errors import UnwritableError, UserError, advice
 from dmseg.files.atomic import publish, remove, remove_scratch, scratch_folder
@@ -30,13 +30,7 @@ from dmseg.files.names import check_id, is_id
 from dmseg.files.regular import is_regular
 from dmseg.runs.faults import faults_of
 from dmseg.runs.lease import PATIENCE, is_held, lease
-from dmseg.runs.records import (
-    SmallFiles,
-    cases_frame,
-    checked_json,
-    parse_cases,
-    read_cases_file,
-)
+from dmseg.runs.records import SmallFiles, cases_frame, checked_json, parse_cases, read_cases_file
 from dmseg.runs.seal import (
     ADVICE,
     DONE,
@@ -47,7 +41,6 @@ from dmseg.runs.seal import (
     read_json,
     read_seal,
     seal,
-    write_json,
 )
 
 if TYPE_CHECKING:  # most of 'dmseg runs' needs neither of them
@@ -56,6 +49,8 @@ if TYPE_CHECKING:  # most of 'dmseg runs' needs neither of them
 
     from dmseg.metrics.stored_counts import StoredCounts
     from dmseg.training.pictures import Picture
+
+Read = TypeVar("Read")
 
 WEIGHTS = "weights.safetensors"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -181,11 +176,7 @@ class RunStore:
             raise (UnwritableError if error.errno in FULL else UserError)(said) from error
 
     def add_to_evaluation(
-        self,
-        run_id: str,
-        evaluation_id: str,
-        counts: "Mapping[str, StoredCounts]",
-        pictures: "Sequence[Picture]" = (),
+        self, run_id: str, evaluation_id: str, counts: "Mapping[str, StoredCounts]", pictures: "Sequence[Picture]" = ()
     ) -> None:
         """Adds counts and pictures to a stored evaluation; its scores, and those of both that it has, stay as they are.
 
@@ -198,7 +189,7 @@ class RunStore:
         place = self.evaluation_folder(run_id, evaluation_id)
         kept = {name: self._sound(place / name).read_bytes() for name in ("evaluation.json", "cases.csv")}
         for name in ("counts.npz", "pack.npz"):
-            if (stored := self._folder_with(name, run_id, evaluation_id)) is not None:
+            if (stored := self.folder_with(name, run_id, evaluation_id)) is not None:
                 kept[name] = self._sound(stored / name).read_bytes()
 
         def fill(folder: Path) -> None:
@@ -275,19 +266,14 @@ class RunStore:
         Raises:
             UserError: if the run was imported without them, or the file is missing or damaged.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from dmseg.runs.written import load_weights
 
         if not self.has_weights(run_id):
             raise UserError(
                 f"run {run_id} was imported without its weights, so it can neither be scored again nor be a teacher\n"
                 f"export it with weights=true, or remove it (dmseg runs prune {run_id} confirm=true) and train it here"
             )
-        path = self._sound(self.folder(run_id) / WEIGHTS)
-        try:
-            return load_file(path)
-        except (OSError, ValueError, SafetensorError) as error:
-            raise DamagedError(f"{path} is damaged ({error}); {ADVICE}") from None
+        return self._read_sound(self.folder(run_id), WEIGHTS, load_weights)
 
     def has_weights(self, run_id: str) -> bool:
         """Whether a finished run has weights; one that was imported may have none."""
@@ -313,27 +299,15 @@ class RunStore:
         """Whether a finished run's predictions are saved."""
         return self.is_done(run_id) and (self.folder(run_id) / "predictions").is_dir()
 
-    def counts_folder(self, run_id: str, evaluation_id: str) -> Path | None:
-        """Folder with the counts of one evaluation of a finished run; None if they are not stored."""
-        return self._folder_with("counts.npz", run_id, evaluation_id)
-
-    def pack_folder(self, run_id: str, evaluation_id: str) -> Path | None:
-        """Folder with the pictures of one evaluation of a finished run; None if they are not stored."""
-        return self._folder_with("pack.npz", run_id, evaluation_id)
-
-    def _folder_with(self, name: str, run_id: str, evaluation_id: str) -> Path | None:
-        """Folder with a file that may have been added to an evaluation later."""
+    def folder_with(self, name: str, run_id: str, evaluation_id: str) -> Path | None:
+        """Folder with ``counts.npz`` or ``pack.npz`` of an evaluation, perhaps added later; None if it has none."""
         added = self.folder(run_id) / "evaluations" / check_id(evaluation_id, "the id of an evaluation")
         places = (self.evaluation_folder(run_id, evaluation_id), added)
         return next((place for place in places if is_regular(place / name)), None)
 
-    def lacks_counts(self, run_id: str, evaluation_id: str) -> bool:
-        """Whether a finished run has no counts for an evaluation, but weights to compute them with."""
-        return self.counts_folder(run_id, evaluation_id) is None and self.has_weights(run_id)
-
-    def lacks_pack(self, run_id: str, evaluation_id: str) -> bool:
-        """Whether a finished run has no pictures for an evaluation, but weights to make them with."""
-        return self.pack_folder(run_id, evaluation_id) is None and self.has_weights(run_id)
+    def lacks(self, name: str, run_id: str, evaluation_id: str) -> bool:
+        """Whether a finished run has no such file for an evaluation, but weights to compute it with."""
+        return self.folder_with(name, run_id, evaluation_id) is None and self.has_weights(run_id)
 
     def is_complete(
         self, run_id: str, evaluation_id: str, predictions: bool, counts: bool = False, pack: bool = False
@@ -341,9 +315,8 @@ class RunStore:
         """Whether a run is trained, has this evaluation, and its predictions, counts and pictures if requested."""
         if not self.has_evaluation(run_id, evaluation_id) or (predictions and not self.has_predictions(run_id)):
             return False
-        if pack and self.lacks_pack(run_id, evaluation_id):
-            return False
-        return not (counts and self.lacks_counts(run_id, evaluation_id))
+        asked = [name for name, wanted in (("counts.npz", counts), ("pack.npz", pack)) if wanted]
+        return not any(self.lacks(name, run_id, evaluation_id) for name in asked)
 
     def read_counts(self, run_id: str, evaluation_id: str) -> "dict[str, StoredCounts] | None":
         """Reads the counts of an evaluation by case; None if they are not stored.
@@ -353,13 +326,11 @@ class RunStore:
         """
         from dmseg.runs.counts_file import read_counts
 
-        if (place := self.counts_folder(run_id, evaluation_id)) is None:
-            return None
-        path = self._sound(place / "counts.npz")
-        try:
+        def read(place: Path) -> "dict[str, StoredCounts]":
             return read_counts(place, read_json(place, "evaluation.json")["settings"])
-        except (OSError, ValueError) as error:
-            raise DamagedError(f"{path} is damaged ({in_words(error)}); {ADVICE}") from None
+
+        place = self.folder_with("counts.npz", run_id, evaluation_id)
+        return None if place is None else self._read_sound(place, "counts.npz", read)
 
     def read_pack(self, run_id: str, evaluation_id: str) -> "list[Picture] | None":
         """Reads the pictures of an evaluation; None if they are not stored.
@@ -369,13 +340,17 @@ class RunStore:
         """
         from dmseg.runs.pack_file import read_pack
 
-        if (place := self.pack_folder(run_id, evaluation_id)) is None:
-            return None
-        path = self._sound(place / "pack.npz")
+        place = self.folder_with("pack.npz", run_id, evaluation_id)
+        return None if place is None else self._read_sound(place, "pack.npz", read_pack)
+
+    def _read_sound(self, place: Path, name: str, read: Callable[[Path], Read]) -> Read:
+        """Reads a file of a folder after its checksum was compared."""
+        path = self._sound(place / name)
         try:
-            return read_pack(place)
+            return read(place)
         except (OSError, ValueError) as error:
             raise DamagedError(f"{path} is damaged ({in_words(error)}); {ADVICE}") from None
+
     def sound_cases(self, run_id: str, evaluation_id: str) -> str | None:
         """The text of the ``cases.csv`` of an evaluation, after all small files of the run were checked (`damage`).
 
@@ -400,13 +375,13 @@ class RunStore:
         Raises:
             UserError: if the file is missing or damaged.
         """
-        path = self._sound(self.evaluation_folder(run_id, evaluation_id) / "cases.csv")
-        try:
-            content = read_cases_file(path.parent)
+
+        def read(place: Path) -> "pd.DataFrame":
+            content = read_cases_file(place)
             parse_cases(content)
-        except (OSError, ValueError) as error:
-            raise DamagedError(f"{path} is damaged ({in_words(error)}); {ADVICE}") from None
-        return cases_frame(content)
+            return cases_frame(content)
+
+        return self._read_sound(self.evaluation_folder(run_id, evaluation_id), "cases.csv", read)
 
     def _sound(self, path: Path) -> Path:
         """The path of a stored file, after its checksum was compared.
@@ -420,31 +395,3 @@ class RunStore:
         if wrong := differs(path.parent, path.name, known[path.name]):
             raise DamagedError(f"{wrong[0]}; {ADVICE}")
         return path
-
-
-def write_scores(
-    folder: Path,
-    cases: "pd.DataFrame",
-    evaluation_id: str,
-    evaluation: dict[str, Any],
-    counts: "Mapping[str, StoredCounts] | None" = None,
-    pictures: "Sequence[Picture]" = (),
-) -> None:
-    """Writes ``cases.csv`` and ``evaluation.json``, numbers in full precision, and counts and pictures if given."""
-    write_json(folder / "evaluation.json", {"id": evaluation_id, "settings": evaluation})
-    cases.to_csv(folder / "cases.csv", index=False)
-    if counts:
-        from dmseg.runs.counts_file import write_counts
-
-        write_counts(folder / "counts.npz", counts)
-    if pictures:
-        from dmseg.runs.pack_file import write_pack
-
-        write_pack(folder / "pack.npz", pictures)
-
-
-def save_weights(path: Path, model: "torch.nn.Module") -> None:
-    """Writes a network's final weights as float32 safetensors."""
-    from safetensors.torch import save
-
-    path.write_bytes(save({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}))

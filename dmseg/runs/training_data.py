@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from dmseg.config.settings import DistillSettings
-from dmseg.data.batches import load_training
 from dmseg.data.prepared import PreparedTask
+from dmseg.data.training_slices import load_training
 from dmseg.errors import UserError
 from dmseg.models.build import build_model
 from dmseg.runs.plan import PlannedRun

@@ -168,10 +168,12 @@ def _lacking(source: RunStore, run_id: str, target: RunStore, images: bool) -> d
     """Evaluations that the run in the target does not have, or has without counts or, on request, pictures."""
     known, found = target.evaluations(run_id), {}
     for name, place in source.evaluations(run_id).items():
-        counts = source.counts_folder(run_id, name)
-        pack = source.pack_folder(run_id, name) if images else None
-        lacks_counts = counts is not None and (name not in known or target.counts_folder(run_id, name) is None)
-        lacks_pack = pack is not None and (name not in known or target.pack_folder(run_id, name) is None)
+        counts = source.folder_with("counts.npz", run_id, name)
+        pack = source.folder_with("pack.npz", run_id, name) if images else None
+        lacks_counts = counts is not None and (
+            name not in known or target.folder_with("counts.npz", run_id, name) is None
+        )
+        lacks_pack = pack is not None and (name not in known or target.folder_with("pack.npz", run_id, name) is None)
         if name not in known or lacks_counts or lacks_pack:
             found[name] = pack or counts or place  # a folder with pictures has counts too
     return found

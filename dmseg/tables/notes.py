@@ -80,7 +80,11 @@ def _without_counts(planned: PlannedTable) -> list[str]:
             store = RunStore(run.results)
             with suppress(DamagedError):
                 known = store.has_evaluation(run.run_id, run.evaluation_id)
-                if known and run.run_id not in lacking and store.counts_folder(run.run_id, run.evaluation_id) is None:
+                if (
+                    known
+                    and run.run_id not in lacking
+                    and store.folder_with("counts.npz", run.run_id, run.evaluation_id) is None
+                ):
                     lacking.add(run.run_id)
                     without_weights += not store.has_weights(run.run_id)
     if not lacking:

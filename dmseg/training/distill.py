@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from dmseg.calibration import PixelKernel, fit_temperature, recalibrate_heads
 from dmseg.config.settings import DistillSettings, KdeSettings, LossSettings
-from dmseg.data.batches import Batch, TrainingData, network_input
+from dmseg.data.batches import Batch, network_input
+from dmseg.data.training_slices import TrainingData
 from dmseg.errors import UserError
 from dmseg.losses import CompoundLoss
 from dmseg.models.auxiliary import auxiliary_share

@@ -127,7 +127,7 @@ def test_a_folder_that_cannot_be_written_to_is_one_line(small_run, tmp_path, cap
 def test_as_many_cases_are_prepared_at_a_time_as_there_are_workers(words, small_run, monkeypatch, capfd):
     asked = []
 
-    def prepare(adapter, task, folder, size, options, workers):
+    def prepare(adapter, task, folder, size, options, workers, complete):
         asked.append(workers)
         raise UserError("stop here")
 

@@ -48,6 +48,7 @@ def test_the_export_is_tidy(studied, exported):
     run = next((exported / "runs").iterdir())
     assert {path.name for path in run.iterdir()} == {
         "DONE", "config.json", "manifest.json", "history.csv", "cases.csv", "evaluation.json",
+        "counts.npz",
     }  # fmt: skip
 
 

@@ -4,8 +4,9 @@ import torch
 
 from dmseg.config.compose import compose_settings
 from dmseg.data.augment import draw_views
-from dmseg.data.batches import BatchSource, TrainingData, place
+from dmseg.data.batches import BatchSource
 from dmseg.data.read_ahead import ReadAhead
+from dmseg.data.training_slices import TrainingData, place
 from dmseg.training.drawn_ahead import DrawnAhead
 from dmseg.training.random_streams import stream
 

@@ -10,9 +10,10 @@ from scipy import ndimage
 
 from dmseg.config.settings import LabelSettings, TrainSettings
 from dmseg.data.augment import Views, resample, sampling_grid
-from dmseg.data.batches import BatchSource, load_training
+from dmseg.data.batches import BatchSource
 from dmseg.data.case import Task
 from dmseg.data.prepared import PreparedCase
+from dmseg.data.training_slices import load_training
 from dmseg.errors import UserError
 from dmseg.labels.fusion import Votes, declared_votes, each_rater, majority, uniform, weighted, with_votes
 from dmseg.training.random_streams import stream

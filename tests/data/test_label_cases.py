@@ -12,10 +12,11 @@ from scipy import ndimage
 
 from dmseg.config.settings import LabelSettings, SmoothingSettings, TrainSettings
 from dmseg.data.augment import Views
-from dmseg.data.batches import BatchSource, load_training
+from dmseg.data.batches import BatchSource
 from dmseg.data.case import Task
 from dmseg.data.labels import fuse_cases
 from dmseg.data.prepared import PreparedCase
+from dmseg.data.training_slices import load_training
 from dmseg.errors import UserError
 from dmseg.labels.fusion import declared_votes, majority, one_rater, rater_weights, staple
 from dmseg.runs.preflight import check_scoring

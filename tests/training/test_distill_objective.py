@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from dmseg.calibration import PixelKernel, recalibrate
 from dmseg.config.compose import compose_settings
-from dmseg.data.batches import Batch, TrainingData
+from dmseg.data.batches import Batch
+from dmseg.data.training_slices import TrainingData
 from dmseg.training.distill import DistillObjective, Teacher, pixel_kernel, teacher_temperature
 
 OFF = ["distill.kde=null"]

@@ -8,7 +8,8 @@ import torch
 from tape import TapeGraph
 
 from dmseg.config.compose import compose_settings
-from dmseg.data.batches import BatchSource, TrainingData
+from dmseg.data.batches import BatchSource
+from dmseg.data.training_slices import TrainingData
 from dmseg.models.build import build_model
 from dmseg.training import graph as graph_module
 from dmseg.training.fit import _take, can_be_graphed, fit

@@ -14,8 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dmseg.config.components import bind
 from dmseg.config.compose import compose_settings
-from dmseg.data.batches import BatchSource, TrainingData
+from dmseg.data.batches import BatchSource
 from dmseg.data.case import Task
+from dmseg.data.training_slices import TrainingData
 from dmseg.models.build import build_model
 from dmseg.training.distill import DistillObjective, Teacher, pixel_kernel
 from dmseg.training.fit import _step, _Training

@@ -9,22 +9,24 @@ from dmseg.config.settings.machine import (
     PathSettings,
     TrackerSettings,
 )
-from dmseg.config.settings.study import (
+from dmseg.config.settings.procedure import (
     AgreementSettings,
-    DataSettings,
-    DistillSettings,
     EvaluateSettings,
     FoldSettings,
+    OptimSettings,
+    TrainSettings,
+)
+from dmseg.config.settings.study import (
+    DataSettings,
+    DistillSettings,
     KdeSettings,
     LabelSettings,
     LossSettings,
     LossTerm,
     MethodSettings,
     ModelSettings,
-    OptimSettings,
     SmoothingSettings,
     TeacherSettings,
-    TrainSettings,
 )
 
 __all__ = [
