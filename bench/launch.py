@@ -34,7 +34,8 @@ def record_nothing(run: PlannedRun, observers: MakeObservers) -> Outcome:
     import torch
 
     from dmseg.runs import execute as module
-    from dmseg.runs.store import save_weights, write_json
+    from dmseg.runs.run_files import save_weights
+    from dmseg.runs.store import write_json
 
     def train_and_score(run: PlannedRun, device: torch.device, *rest: object) -> None:
         folder = rest[-1]

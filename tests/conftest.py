@@ -148,8 +148,9 @@ def store_run(run, rows, seconds=1.0, counts=None):
     import pandas as pd
 
     from dmseg.runs.identity import evaluation_identity
+    from dmseg.runs.run_files import write_scores
     from dmseg.runs.seal import write_json
-    from dmseg.runs.store import RunStore, write_scores
+    from dmseg.runs.store import RunStore
 
     def fill(folder):
         identity = evaluation_identity(run.settings.evaluate)

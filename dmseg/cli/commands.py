@@ -20,10 +20,11 @@ from dmseg.report.progress import ManyProgress
 from dmseg.report.run_observers import silent, verbose
 from dmseg.runs.lease import RunLocked
 from dmseg.runs.plan import PlannedRun, distinct, plan_folds, plan_run
+from dmseg.runs.run_files import mean_scores
 from dmseg.runs.sources import count_target_slices, prepare_task, prepare_tasks
 from dmseg.runs.status import is_complete
 from dmseg.runs.stopping import received
-from dmseg.runs.store import RunStore, mean_scores
+from dmseg.runs.store import RunStore
 from dmseg.text import printable, printable_lines, score_text
 
 err = Console(stderr=True, highlight=False, soft_wrap=True)

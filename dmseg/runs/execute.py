@@ -22,10 +22,11 @@ from dmseg.runs.plan import PlannedRun
 from dmseg.runs.preflight import check_schedule, check_scoring
 from dmseg.runs.pretrained import pretrained_facts
 from dmseg.runs.provenance import begin_usage, describe_machine, describe_usage, describe_versions
+from dmseg.runs.run_files import mean_scores, save_weights, write_scores
 from dmseg.runs.seal import write_json
 from dmseg.runs.status import is_complete
 from dmseg.runs.stopping import should_stop
-from dmseg.runs.store import RunStore, mean_scores, save_weights, write_scores
+from dmseg.runs.store import RunStore
 from dmseg.runs.training_data import distill_objective
 from dmseg.training.checkpoint import REPORTS, SESSIONS, Checkpoints, Interrupted, Session, State, load_weights
 from dmseg.training.evaluate import Array, evaluate, save_predictions

@@ -1,19 +1,7 @@
 """The run store: one folder for each run, written under a temporary name and renamed when it is complete.
 
-``<results>/runs/<run id>/``
-
-- ``config.json``: identity and full settings; ``manifest.json``: versions, hardware, duration
-- ``history.csv``: losses and learning rate of each epoch; ``weights.safetensors``: the final network
-- ``cases.csv``, ``evaluation.json``: scores of the validation cases, and the id of the evaluation that gave them
-- ``counts.npz``: counts of these cases, from which further metrics are computed
-- ``pack.npz``: pictures of a few of these cases; absent with ``evaluate.pack=false`` and in exports
-- ``evaluations/<id>/``: the same four files under other evaluation settings; and those of the first evaluation again,
-  if its counts or pictures were added later
-- ``predictions/<case>.npy``: foreground probabilities, if requested
-- ``DONE``: checksums of all other files, written last
-
-Next to ``runs`` there are ``checkpoints`` and ``leases`` of runs in progress, ``failed`` with the logs of failed runs,
-and ``damaged`` with runs that were set aside.
+`dmseg.runs.run_files` lists the files of a run, in ``<results>/runs/<run id>/``.
+Beside them are ``checkpoints`` and ``leases`` of runs in progress, logs in ``failed``, runs set aside in ``damaged``.
 """
 
 import errno
@@ -23,15 +11,16 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dmseg.errors import UnwritableError, UserError, advice
 from dmseg.files.atomic import publish, remove, remove_scratch, scratch_folder
 from dmseg.files.names import check_id, is_id
 from dmseg.files.regular import is_regular
 from dmseg.runs.lease import PATIENCE, is_held, lease
-from dmseg.runs.records import OPTIONAL_SCORES, SCORES, check_run, parse_cases, read_cases_file
-from dmseg.runs.seal import ADVICE, DONE, DamagedError, differs, in_words, read_json, read_seal, seal, write_json
+from dmseg.runs.records import check_run, parse_cases, read_cases_file
+from dmseg.runs.run_files import write_further
+from dmseg.runs.seal import ADVICE, DONE, DamagedError, differs, in_words, read_json, read_seal, seal
 
 if TYPE_CHECKING:  # most of 'dmseg runs' needs neither of them
     import pandas as pd
@@ -39,6 +28,8 @@ if TYPE_CHECKING:  # most of 'dmseg runs' needs neither of them
 
     from dmseg.metrics.stored_counts import StoredCounts
     from dmseg.training.pictures import Picture
+
+Content = TypeVar("Content")
 
 WEIGHTS = "weights.safetensors"
 SMALL_FILES = ("config.json", "manifest.json", "history.csv", "cases.csv", "evaluation.json", "counts.npz", "pack.npz")
@@ -173,24 +164,18 @@ class RunStore:
         counts: "Mapping[str, StoredCounts]",
         pictures: "Sequence[Picture]" = (),
     ) -> None:
-        """Adds counts and pictures to a stored evaluation; its scores, and those of both that it has, stay as they are.
+        """Adds counts and pictures to a stored evaluation; what it has stays as it is.
 
         Raises:
             UserError: if the evaluation is damaged, or the files cannot be written.
         """
-        from dmseg.runs.counts_file import write_counts
-        from dmseg.runs.pack_file import write_pack
-
-        place = self.evaluation_folder(run_id, evaluation_id)
-        kept = {name: self._sound(place / name).read_bytes() for name in ("evaluation.json", "cases.csv")}
-        for name in ("counts.npz", "pack.npz"):
-            if (stored := self._folder_with(name, run_id, evaluation_id)) is not None:
-                kept[name] = self._sound(stored / name).read_bytes()
+        own = self.evaluation_folder(run_id, evaluation_id)
+        places: dict[str, Path | None] = dict.fromkeys(("evaluation.json", "cases.csv"), own)
+        places |= {name: self._folder_with(name, run_id, evaluation_id) for name in ("counts.npz", "pack.npz")}
+        kept = {name: self._sound(place / name).read_bytes() for name, place in places.items() if place}
 
         def fill(folder: Path) -> None:
-            write_counts(folder / "counts.npz", counts)
-            if pictures:
-                write_pack(folder / "pack.npz", pictures)
+            write_further(folder, counts, pictures)
             for name, content in kept.items():
                 (folder / name).write_bytes(content)
 
@@ -349,11 +334,12 @@ class RunStore:
         self, run_id: str, evaluation_id: str, predictions: bool, counts: bool = False, pack: bool = False
     ) -> bool:
         """Whether a run is trained, has this evaluation, and its predictions, counts and pictures if requested."""
-        if not self.has_evaluation(run_id, evaluation_id) or (predictions and not self.has_predictions(run_id)):
-            return False
-        if pack and self.lacks_pack(run_id, evaluation_id):
-            return False
-        return not (counts and self.lacks_counts(run_id, evaluation_id))
+        return (
+            self.has_evaluation(run_id, evaluation_id)
+            and not (predictions and not self.has_predictions(run_id))
+            and not (pack and self.lacks_pack(run_id, evaluation_id))
+            and not (counts and self.lacks_counts(run_id, evaluation_id))
+        )
 
     def read_counts(self, run_id: str, evaluation_id: str) -> "dict[str, StoredCounts] | None":
         """Reads the counts of an evaluation by case; None if they are not stored.
@@ -363,27 +349,23 @@ class RunStore:
         """
         from dmseg.runs.counts_file import read_counts
 
-        if (place := self.counts_folder(run_id, evaluation_id)) is None:
-            return None
-        path = self._sound(place / "counts.npz")
-        try:
-            return read_counts(place, read_json(place, "evaluation.json")["settings"])
-        except (OSError, ValueError) as error:
-            raise DamagedError(f"{path} is damaged ({in_words(error)}); {ADVICE}") from None
+        return self._read("counts.npz", run_id, evaluation_id, read_counts)
 
     def read_pack(self, run_id: str, evaluation_id: str) -> "list[Picture] | None":
-        """Reads the pictures of an evaluation; None if they are not stored.
-
-        Raises:
-            DamagedError: if the file is damaged.
-        """
+        """Reads the pictures of an evaluation; None if there are none. Raises `DamagedError` like `read_counts`."""
         from dmseg.runs.pack_file import read_pack
 
-        if (place := self.pack_folder(run_id, evaluation_id)) is None:
+        return self._read("pack.npz", run_id, evaluation_id, lambda place, _: read_pack(place))
+
+    def _read(
+        self, name: str, run_id: str, evaluation_id: str, read: Callable[[Path, dict[str, Any]], Content]
+    ) -> Content | None:
+        """Reads a sealed file that an evaluation may have, with the evaluation's settings."""
+        if (place := self._folder_with(name, run_id, evaluation_id)) is None:
             return None
-        path = self._sound(place / "pack.npz")
+        path = self._sound(place / name)
         try:
-            return read_pack(place)
+            return read(place, read_json(place, "evaluation.json")["settings"])
         except (OSError, ValueError) as error:
             raise DamagedError(f"{path} is damaged ({in_words(error)}); {ADVICE}") from None
 
@@ -416,36 +398,3 @@ class RunStore:
         if wrong := differs(path.parent, path.name, known[path.name]):
             raise DamagedError(f"{wrong[0]}; {ADVICE}")
         return path
-
-
-def write_scores(
-    folder: Path,
-    cases: "pd.DataFrame",
-    evaluation_id: str,
-    evaluation: dict[str, Any],
-    counts: "Mapping[str, StoredCounts] | None" = None,
-    pictures: "Sequence[Picture]" = (),
-) -> None:
-    """Writes ``cases.csv`` and ``evaluation.json``, numbers in full precision, and counts and pictures if given."""
-    write_json(folder / "evaluation.json", {"id": evaluation_id, "settings": evaluation})
-    cases.to_csv(folder / "cases.csv", index=False)
-    if counts:
-        from dmseg.runs.counts_file import write_counts
-
-        write_counts(folder / "counts.npz", counts)
-    if pictures:
-        from dmseg.runs.pack_file import write_pack
-
-        write_pack(folder / "pack.npz", pictures)
-
-
-def mean_scores(cases: "pd.DataFrame") -> dict[str, float]:
-    """Mean of each score over the cases that have a value; NaN if none has."""
-    return {name: float(cases[name].mean()) for name in (*SCORES, *OPTIONAL_SCORES) if name in cases}
-
-
-def save_weights(path: Path, model: "torch.nn.Module") -> None:
-    """Writes a network's final weights as float32 safetensors."""
-    from safetensors.torch import save
-
-    path.write_bytes(save({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}))

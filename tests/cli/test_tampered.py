@@ -437,7 +437,7 @@ def places(node):
 def test_all_evaluations_that_tables_need_are_exported(study, tmp_path):
     """Also into an export that has the run already."""
     from dmseg.runs.identity import evaluation_identity
-    from dmseg.runs.store import write_scores
+    from dmseg.runs.run_files import write_scores
     from dmseg.runs.transfer import export_runs
 
     shutil.copytree(study[0] / "results", tmp_path / "results")
