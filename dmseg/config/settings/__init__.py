@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from dmseg.config.settings.agreement_settings import AgreementSettings
 from dmseg.config.settings.machine import (
     CheckpointSettings,
     JobSettings,
@@ -10,7 +11,6 @@ from dmseg.config.settings.machine import (
     TrackerSettings,
 )
 from dmseg.config.settings.study import (
-    AgreementSettings,
     DataSettings,
     DistillSettings,
     EvaluateSettings,

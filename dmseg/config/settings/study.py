@@ -393,14 +393,3 @@ class EvaluateSettings:
     spacing: list[float] | None = None
     pack: bool = True
     add_packs: bool = False
-
-
-@dataclass(frozen=True)
-class AgreementSettings:
-    """How raters are compared with the majority in Table 1.
-
-    Attributes:
-        disjoint: what a rater without any overlap counts, 0 or 1.
-    """
-
-    disjoint: float
