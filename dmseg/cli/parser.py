@@ -3,7 +3,7 @@
 Overrides (``key=value``, ``+key=value``, ``~key``) are passed on unchanged; Hydra's grammar reads them later.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import NoReturn
@@ -224,9 +224,10 @@ def _help_text(ctx: click.Context) -> str:
     return formatter.getvalue().rstrip("\n")
 
 
-def _refuse(fault: str, name: str, known: Iterable[str]) -> NoReturn:
-    """Refuses a name, with the known one that is most like it."""
-    near = get_close_matches(name, known, n=1)
+def _refuse(fault: str, name: str, known: Collection[str]) -> NoReturn:
+    """Refuses a name, with the known one that begins like it or is most like it."""
+    begins = [item for item in known if name and item.startswith(name)]
+    near = begins if len(begins) == 1 else get_close_matches(name, known, n=1)
     raise UserError(f"{fault}; did you mean '{near[0]}'?" if near else f"{fault}; choose from {', '.join(known)}")
 
 

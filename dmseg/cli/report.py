@@ -70,7 +70,7 @@ def _reports(argv: Sequence[str]) -> "list[tuple[Report, Path]]":
     for spec in specs:
         if spec.kind == "agreement":
             content, stores, settings = agreement_content(spec, overrides)
-            from dmseg.report.agreement import agreement_by_case
+            from dmseg.report.case_agreement import agreement_by_case
 
             cases = agreement_by_case(stores)
             choices = explain_tables(overrides, [spec])[0]

@@ -67,7 +67,19 @@ def test_keys_have_the_names_defaults_and_files_of_the_configuration():
     node, checked = compose_plain([]), 0
     for words, command in LEAVES.items():
         for key in (key for section in command.sections for key in section.keys if command.composes):
-            if key.name in ("table", "tables", "figure", "name", "from", "to", "weights", "plugins", "NAME:key"):
+            if key.name in (
+                "table",
+                "tables",
+                "figure",
+                "name",
+                "from",
+                "to",
+                "weights",
+                "images",
+                "metrics",
+                "plugins",
+                "NAME:key",
+            ):
                 continue
             if key.name in ("seeds", "quiet", "KEY", "metrics", *TEST_WORDS):
                 continue
