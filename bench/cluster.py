@@ -1,10 +1,11 @@
 """All tables of the paper on 1, 8 and 64 GPUs, with the real plan and scheduler, and a made-up executor and clock.
 
-Run ``python bench/cluster.py``. Every run takes the time that its steps take (`STEP`, `SLICES`); 5 % of the
-attempts die somewhere on their way; the command is given again until nothing is left; GPUs are pre-empted. After each
-of these a run starts anew from its last checkpoint, and what was trained since the epoch before is repeated. The wall
-time of all commands may be at most 1.1 times the larger of two bounds that
-no order of runs can beat: the longest chain of teacher and student, and all work (repeated work too) over the GPUs.
+Run ``python bench/cluster.py``. Every run takes the time that its steps take; the times of steps (`STEP`, `SECONDS`),
+the numbers of slices and the time for starting a run are estimates, not measurements. 5 % of the attempts die somewhere
+on their way; the command is given again until nothing is left; GPUs are pre-empted. After each of these a run resumes
+from the checkpoint of its last whole epoch, and what was trained since is repeated. The wall time of all commands may
+be at most 1.1 times the larger of two bounds that no order of runs can beat: the longest chain of teacher and student,
+and all work (repeated work too) over the GPUs.
 """
 
 import heapq
