@@ -49,7 +49,7 @@ ELSEWHERE = {
 }
 """Pages whose ``python`` blocks another test executes, each block by itself."""
 COMPOSING = ("prepare", "train", "cv")
-TABLES = ("reproduce", "table", "plan", "explain")
+TABLES = ("reproduce", "table", "report", "figures", "plan", "explain")
 PLACEHOLDERS = re.compile(r"\b[A-Z]+\b|\.\.\.|…")
 
 
