@@ -5,7 +5,8 @@ import torch
 from rows import Row, least, report, turns
 
 from dmseg.metrics.counting import count_stored
-from dmseg.metrics.histogram import BDICE_LEVELS, count_batch
+from dmseg.metrics.histogram import count_batch
+from dmseg.metrics.levels import BDICE_LEVELS
 
 
 def main() -> None:

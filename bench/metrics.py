@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from rows import Row, medians, report, turns
 
-from dmseg.metrics.histogram import BDICE_LEVELS, count_batch
+from dmseg.metrics.histogram import count_batch
+from dmseg.metrics.levels import BDICE_LEVELS
 from dmseg.metrics.scores import case_scores
 
 N_BINS = 10

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dmseg.metrics.histogram import BDICE_LEVELS
+from dmseg.metrics.levels import BDICE_LEVELS
 from dmseg.metrics.stored_counts import DECISION, LEAST_PROBABILITY, StoredCounts, probability_cuts
 
 Masks = npt.NDArray[np.bool_]

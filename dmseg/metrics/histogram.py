@@ -18,12 +18,7 @@ from torch import Tensor
 
 from dmseg.errors import UserError, kind_of
 from dmseg.limits import MAX_LEVELS
-
-BDICE_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-"""Thresholds of BDice (paper, section 3.3)."""
-
-DECISION_LEVEL = 0.5
-"""A pixel is predicted as foreground if its probability is at least this."""
+from dmseg.metrics.levels import BDICE_LEVELS, DECISION_LEVEL
 
 CPU_PIXELS = 2**16
 """Pixels counted at once on a CPU."""

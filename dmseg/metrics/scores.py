@@ -7,7 +7,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from dmseg.errors import check_choice
-from dmseg.metrics.histogram import DECISION_LEVEL, CaseCounts
+from dmseg.metrics.histogram import CaseCounts
+from dmseg.metrics.levels import DECISION_LEVEL
 
 EmptyRule = Literal["skip", "one", "zero"]
 """Dice of two empty masks: NaN (skipped in means), 1 or 0. If only one mask is empty, the Dice is always 0."""

@@ -22,7 +22,8 @@ from dmseg.files.names import check_name
 from dmseg.labels.fusion import Fusion
 from dmseg.metrics.counting import count_stored
 from dmseg.metrics.ged import shared_pixels, squared_ged
-from dmseg.metrics.histogram import BDICE_LEVELS, count_batch
+from dmseg.metrics.histogram import count_batch
+from dmseg.metrics.levels import BDICE_LEVELS
 from dmseg.metrics.named import MASK_METRICS, CaseMasks, mask_metrics
 from dmseg.metrics.scores import EmptyRule, case_scores
 from dmseg.metrics.stored_counts import StoredCounts

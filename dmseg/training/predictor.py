@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from dmseg.metrics.histogram import BDICE_LEVELS
+from dmseg.metrics.levels import BDICE_LEVELS
 from dmseg.models.build import foreground_probability
 
 

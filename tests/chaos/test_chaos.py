@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from dmseg.config.compose import compose_settings
@@ -22,6 +23,7 @@ from dmseg.config.settings import LauncherSettings
 from dmseg.files.regular import checksum
 from dmseg.launch import launch
 from dmseg.report.run_observers import silent
+from dmseg.report.tracking.tracking_plan import Tracking
 from dmseg.runs.plan import plan_folds
 from dmseg.runs.sources import prepare_task
 from dmseg.runs.store import RunStore
@@ -175,7 +177,9 @@ def test_killed_runs_end_in_the_same_numbers(small_run, tmp_path):
     rng = random.Random(0)
     planned = twelve_runs(small_run)
     reference, runs = ([moved(run, tmp_path / name) for run in planned] for name in ("reference", "chaos"))
-    assert {outcome.kind for outcome in launch(reference, LauncherSettings("inline"), silent)} == {"done"}
+    assert {
+        outcome.kind for outcome in launch(reference, LauncherSettings("inline"), partial(silent, tracking=Tracking()))
+    } == {"done"}
 
     store = RunStore(tmp_path / "chaos")
     watcher = Watcher(store)

@@ -28,7 +28,7 @@ def texts(line):
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("dmseg tr", ["train"]),
+        ("dmseg tr", ["train", "track"]),
         ("dmseg --v", ["--version"]),
         ("dmseg help runs ver", ["verify"]),
         ("dmseg data ", ["status", "verify"]),
@@ -158,7 +158,7 @@ def need(shell):
 def test_in_bash(tmp_path, shell_environment, capfd):
     need("bash")
     path = script(tmp_path, "bash", capfd)
-    lines = ["dmseg tr", "dmseg train labels=uni", "dmseg train data=phantom task=kid", "dmseg table lidc:labels=uni"]
+    lines = ["dmseg trai", "dmseg train labels=uni", "dmseg train data=phantom task=kid", "dmseg table lidc:labels=uni"]
     code = f"source {path}\ncomplete -p dmseg\n" + "".join(
         f"COMP_LINE='{line}'; COMP_POINT=${{#COMP_LINE}}; COMP_WORDS=(dmseg); _dmseg; echo \"${{COMPREPLY[*]}}\"\n"
         for line in lines
@@ -171,7 +171,7 @@ def test_in_bash(tmp_path, shell_environment, capfd):
 def test_in_fish(tmp_path, shell_environment, capfd):
     need("fish")
     path = script(tmp_path, "fish", capfd)
-    for line, expected in (("dmseg tr", "train"), ("dmseg train labels=uni", "labels=uniform")):
+    for line, expected in (("dmseg trai", "train"), ("dmseg train labels=uni", "labels=uniform")):
         code = f"source {path}; complete -C '{line}'"
         done = subprocess.run(["fish", "-c", code], capture_output=True, text=True, env=shell_environment, check=True)
         assert [row.partition("\t")[0] for row in done.stdout.splitlines()] == [expected]

@@ -128,9 +128,16 @@ def check(argv):
         rest = words[1:] if words and words[0] in ("list", "show", "verify", "prune") else words
         own = ("paths.results=", "aside=", "confirm=")
         choose([], [word for word in rest if "=" in word and not word.startswith(own)])
+    elif command == "track":
+        own = ("paths.results=", "tracker=", "wandb.", "again=", "tables=")
+        choose([], [word for word in words if "=" in word and not word.startswith(own)])
+    elif command == "config":
+        compose_settings([word for word in words if "=" in word])
+    elif command == "completion":
+        assert words[0] in ("bash", "zsh", "fish")
     else:
         assert command in ("export-results", "import-results")
-        assert all(word.partition("=")[0] in ("to", "from", "paths.results", "weights") for word in words)
+        assert all(word.partition("=")[0] in ("to", "from", "paths.results", "weights", "images") for word in words)
 
 
 def check_table(words):

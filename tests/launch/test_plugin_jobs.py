@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 from contextlib import contextmanager
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,7 @@ from dmseg.cli.extensions import use_extensions
 from dmseg.config.compose import compose_settings
 from dmseg.launch import launch, slurm
 from dmseg.report.run_observers import silent
+from dmseg.report.tracking.tracking_plan import Tracking
 from dmseg.runs.plan import plan_run
 from dmseg.runs.sources import prepare_task
 from dmseg.runs.store import RunStore
@@ -61,13 +63,13 @@ def assert_done(outcomes, runs):
 @pytest.mark.parametrize("named", ["my_job_loss.py", "my_job_loss"])
 def test_worker_processes_load_them(planned, named):
     runs = planned(named, "workers=2", "launcher=local")
-    assert_done(list(launch(runs, runs[0].settings.launcher, silent)), runs)
+    assert_done(list(launch(runs, runs[0].settings.launcher, partial(silent, tracking=Tracking()))), runs)
 
 
 @pytest.mark.slow
 def test_a_worker_process_refuses_other_source(planned, tmp_path, monkeypatch):
     runs = planned("my_job_loss.py", "workers=2", "launcher=local")
-    launched = launch(runs, runs[0].settings.launcher, silent)
+    launched = launch(runs, runs[0].settings.launcher, partial(silent, tracking=Tracking()))
     check = "dmseg.launch.check_plugins_unchanged"
     monkeypatch.setattr(check, lambda: (tmp_path / "home" / "my_job_loss.py").write_text(LOSS + "\n"))
     for outcome in launched:
@@ -101,4 +103,4 @@ def test_slurm_jobs_load_them(planned, tmp_path, monkeypatch):
     pytest.importorskip("submitit", reason="launcher=slurm needs submitit: pip install 'dmseg[slurm]'")
     monkeypatch.setattr(slurm, "_submitit_executor", lambda settings, folder: Cluster(tmp_path))
     runs = planned("my_job_loss.py", "launcher=slurm", "launcher.job.runs=2")
-    assert_done(list(launch(runs, runs[0].settings.launcher, silent)), runs)
+    assert_done(list(launch(runs, runs[0].settings.launcher, partial(silent, tracking=Tracking()))), runs)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from dmseg.errors import UserError
 from dmseg.metrics import histogram
-from dmseg.metrics.histogram import BDICE_LEVELS, CaseCounts, count_batch, count_case
+from dmseg.metrics.histogram import CaseCounts, count_batch, count_case
+from dmseg.metrics.levels import BDICE_LEVELS
 
 
 def make_batch(seed, n=4, height=9, width=7, raters=5):

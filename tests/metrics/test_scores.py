@@ -13,7 +13,8 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from torchmetrics.segmentation import DiceScore
 
 from dmseg.errors import UserError
-from dmseg.metrics.histogram import BDICE_LEVELS, count_batch, count_case
+from dmseg.metrics.histogram import count_batch, count_case
+from dmseg.metrics.levels import BDICE_LEVELS
 from dmseg.metrics.scores import bdice, case_scores, dice, ece, level_dice, reliability
 
 DATA = Path(os.environ.get("DMSEG_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))

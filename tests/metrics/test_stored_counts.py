@@ -12,7 +12,8 @@ from dmseg.labels.smoothing import boundary
 from dmseg.metrics import stored_counts as metrics
 from dmseg.metrics.agreement import rater_dice
 from dmseg.metrics.counting import boundary_band, count_stored, equal_mass_edges
-from dmseg.metrics.histogram import BDICE_LEVELS, count_case
+from dmseg.metrics.histogram import count_case
+from dmseg.metrics.levels import BDICE_LEVELS
 from dmseg.metrics.named import COUNT_METRICS
 from dmseg.metrics.scores import dice, ece
 

@@ -8,7 +8,7 @@ import pytest
 from wandb_reader import WandbRecord
 
 from dmseg.cli.main import main
-from dmseg.metrics.histogram import BDICE_LEVELS
+from dmseg.metrics.levels import BDICE_LEVELS
 from dmseg.runs.store import RunStore
 from dmseg.training.checkpoint import Checkpoints, Interrupted
 

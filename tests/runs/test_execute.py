@@ -42,7 +42,7 @@ def test_a_run_leaves_what_the_readme_says(small_run):
     run = planned([*small_run, "evaluate.save_predictions=true"])
     assert execute(run, nothing)
     place = folder(run)
-    files = "DONE cases.csv config.json counts.npz evaluation.json history.csv manifest.json predictions"
+    files = "DONE cases.csv config.json counts.npz evaluation.json history.csv manifest.json pack.npz predictions"
     assert {path.name for path in place.iterdir()} == {*files.split(), "weights.safetensors"}
     cases = pd.read_csv(place / "cases.csv")
     assert list(cases.columns[:4]) == ["case", "dice", "bdice", "ece"]
@@ -216,11 +216,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(small_run):
 
 
 def test_auto_precision_is_resolved_before_the_id(small_run, monkeypatch):
-    monkeypatch.setattr(fit, "_cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(fit, "cpu_flags", lambda: frozenset({"amx_bf16"}))
     run = planned([*small_run, "precision=auto", "device=cpu"])
     assert run.precision == "bf16"
     assert run.run_id == planned([*small_run, "precision=bf16"]).run_id
-    monkeypatch.setattr(fit, "_cpu_has_bf16", lambda: False)
+    monkeypatch.setattr(fit, "cpu_flags", frozenset)
     assert planned([*small_run, "precision=auto", "device=cpu"]).run_id == planned(small_run).run_id
 
 

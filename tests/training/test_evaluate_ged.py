@@ -9,7 +9,7 @@ from conftest import write_lidc
 from dmseg.config.compose import compose_settings
 from dmseg.config.settings import EvaluateSettings
 from dmseg.labels.fusion import uniform
-from dmseg.metrics.histogram import BDICE_LEVELS
+from dmseg.metrics.levels import BDICE_LEVELS
 from dmseg.runs.sources import prepare_task
 from dmseg.training.evaluate import evaluate
 from dmseg.training.predictor import Predictor

@@ -5,7 +5,7 @@ import torch
 
 from dmseg.config.compose import compose_settings
 from dmseg.data.batches import Batch
-from dmseg.metrics.histogram import BDICE_LEVELS
+from dmseg.metrics.levels import BDICE_LEVELS
 from dmseg.models.build import build_model
 from dmseg.training.fit import _Training, fit
 from dmseg.training.objective import LabelObjective, Objective, build_loss, forward

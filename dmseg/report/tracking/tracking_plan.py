@@ -10,12 +10,12 @@ from pathlib import Path
 from dmseg.config.settings import TrackerSettings
 from dmseg.errors import UserError
 from dmseg.report.tracking.card import run_card
-from dmseg.report.tracking.content import run_report
 from dmseg.report.tracking.contents import Card
 from dmseg.report.tracking.guarded import Guarded
 from dmseg.report.tracking.journal import Journal
 from dmseg.report.tracking.mlflow_tracker import MlflowTracker
 from dmseg.report.tracking.observer import TrackingObserver
+from dmseg.report.tracking.run_report import run_report
 from dmseg.report.tracking.sent import destination, remember, run_digest
 from dmseg.report.tracking.wandb_files import Agent, WandbFile, current_agent
 from dmseg.report.tracking.wandb_online import WandbOnline, give_up

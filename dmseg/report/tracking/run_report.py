@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dmseg.metrics.curves import mean_level_dice, reliability
-from dmseg.metrics.histogram import BDICE_LEVELS
+from dmseg.metrics.levels import BDICE_LEVELS
 from dmseg.metrics.stored_counts import StoredCounts
 from dmseg.report.tracking.contents import Bytes, Curves, Layer, Overlay, Report, Rows
 from dmseg.runs.records import mean_scores
