@@ -196,7 +196,7 @@ def main() -> None:
             runs = plan(Path(folder))
             found = simulate(runs, gpus)
         hours = f"{found.wall / 3600:.1f} h, {found.repeated / found.work:.1%} repeated, {found.calls} calls"
-        report(Row(f"cluster: {len(runs)} runs on {gpus} GPUs ({hours})", found.ratio, GOAL, "lower bound"))
+        report(Row(f"cluster: {len(runs)} runs on {gpus} GPU{"s" if gpus > 1 else ""} ({hours})", found.ratio, GOAL, "lower bound"))
 
 
 if __name__ == "__main__":
