@@ -196,7 +196,8 @@ def main() -> None:
             runs = plan(Path(folder))
             found = simulate(runs, gpus)
         hours = f"{found.wall / 3600:.1f} h, {found.repeated / found.work:.1%} repeated, {found.calls} calls"
-        report(Row(f"cluster: {len(runs)} runs on {gpus} GPU{"s" if gpus > 1 else ""} ({hours})", found.ratio, GOAL, "lower bound"))
+        machines = f"{gpus} GPUs" if gpus > 1 else "1 GPU"
+        report(Row(f"cluster: {len(runs)} runs on {machines} ({hours})", found.ratio, GOAL, "lower bound"))
 
 
 if __name__ == "__main__":
