@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dmseg.metrics.levels import BDICE_LEVELS
-from dmseg.metrics.stored_counts import DECISION, LEAST_PROBABILITY, StoredCounts, probability_cuts
+from dmseg.metrics.levels import BDICE_LEVELS, DECISION_LEVEL
+from dmseg.metrics.stored_counts import LEAST_PROBABILITY, StoredCounts, probability_cuts
 
 Masks = npt.NDArray[np.bool_]
 Probabilities = npt.NDArray[np.float32]
@@ -96,7 +96,7 @@ class _Tally:
     def __init__(self, marks: Probabilities, levels: Sequence[float], n_raters: int, boundary: int) -> None:
         self._marks, self._levels, self._boundary = marks, np.asarray(levels, np.float32), boundary
         n_parts = self._n_parts = len(marks) + 1
-        self._decision = int(np.searchsorted(marks, np.float32(DECISION), side="right"))
+        self._decision = int(np.searchsorted(marks, np.float32(DECISION_LEVEL), side="right"))
         self.pixels = np.zeros((3, len(levels) + 1, n_parts), np.int64)
         self.sums = np.zeros((3, n_parts))
         self.squared_error, self.log_loss = np.zeros(2), np.zeros(2)

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dmseg.metrics.levels import dice_by_level
 from dmseg.metrics.stored_counts import Floats, Ints, StoredCounts, bin_of
-
-_EMPTY = {"skip": float("nan"), "one": 1.0, "zero": 0.0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,10 +52,7 @@ def level_dice(counts: StoredCounts) -> Floats:
     Returns:
         (L,) float64 in [0, 1], NaN for a level that is skipped.
     """
-    levels = counts.joint.sum(axis=0)
-    reaching = levels[::-1, ::-1].cumsum(axis=0).cumsum(axis=1)[::-1, ::-1]  # [i, j]: reference >= i, prediction >= j
-    hits, sizes = np.diagonal(reaching)[1:], reaching[0, 1:] + reaching[1:, 0]
-    return np.where(sizes > 0, 2.0 * hits / np.maximum(sizes, 1), _EMPTY[counts.empty])
+    return dice_by_level(counts.joint, counts.empty)
 
 
 def mean_level_dice(cases: Iterable[StoredCounts]) -> Floats | None:

@@ -1,7 +1,35 @@
-"""Thresholds of the metrics."""
+"""Thresholds of the metrics, and Dice from counts. Imports no torch."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 BDICE_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Thresholds of BDice (paper, section 3.3)."""
 
 DECISION_LEVEL = 0.5
 """A pixel is predicted as foreground if its probability is at least this."""
+
+EMPTY_DICE = {"skip": float("nan"), "one": 1.0, "zero": 0.0}
+"""Dice of two empty masks, by the name of the rule."""
+
+
+def dice_ratio(hits: npt.NDArray[Any], sizes: npt.NDArray[Any], empty: str) -> npt.NDArray[np.float64]:
+    """Elementwise 2 hits / sizes, sizes the sum of both masks' sizes, or the value of the rule if both are empty."""
+    return np.where(sizes > 0, 2.0 * hits / np.maximum(sizes, 1), EMPTY_DICE[empty])
+
+
+def dice_by_level(joint: npt.NDArray[np.int64], empty: str) -> npt.NDArray[np.float64]:
+    """Dice of prediction and reference label, both thresholded at each level.
+
+    Args:
+        joint: (votes, L + 1, L + 1), pixels by vote, level of the reference label and level of the prediction.
+        empty: rule for two empty masks.
+
+    Returns:
+        (L,) float64 in [0, 1], NaN for a level that is skipped.
+    """
+    levels = joint.sum(axis=0)
+    reaching = levels[::-1, ::-1].cumsum(axis=0).cumsum(axis=1)[::-1, ::-1]  # [i, j]: reference >= i, prediction >= j
+    return dice_ratio(np.diagonal(reaching)[1:], reaching[0, 1:] + reaching[1:, 0], empty)

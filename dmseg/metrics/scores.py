@@ -8,12 +8,11 @@ import pandas as pd
 
 from dmseg.errors import check_choice
 from dmseg.metrics.histogram import CaseCounts
-from dmseg.metrics.levels import DECISION_LEVEL
+from dmseg.metrics.levels import DECISION_LEVEL, dice_by_level, dice_ratio
 
 EmptyRule = Literal["skip", "one", "zero"]
 """Dice of two empty masks: NaN (skipped in means), 1 or 0. If only one mask is empty, the Dice is always 0."""
-
-_EMPTY_VALUES: dict[str, float] = {"skip": float("nan"), "one": 1.0, "zero": 0.0}
+RULE = "the rule for empty masks"
 
 Floats = npt.NDArray[np.float64]
 
@@ -32,7 +31,8 @@ def dice(counts: CaseCounts, empty: EmptyRule = "skip") -> float:
         UserError: if `empty` is not a known rule.
     """
     hits, predicted, foreground = _decision_counts(counts)
-    return float(_dice_ratio(np.array(hits), np.array(predicted), np.array(foreground), empty))
+    check_choice(RULE, empty, get_args(EmptyRule))
+    return float(dice_ratio(np.array(hits), np.array(predicted + foreground), empty))
 
 
 def bdice(counts: CaseCounts, empty: EmptyRule = "skip") -> float:
@@ -67,9 +67,8 @@ def level_dice(counts: CaseCounts, empty: EmptyRule = "skip") -> Floats:
     Raises:
         UserError: if `empty` is not a known rule.
     """
-    levels = counts.joint.sum(axis=0)
-    reaching = levels[::-1, ::-1].cumsum(axis=0).cumsum(axis=1)[::-1, ::-1]  # [i, j]: reference >= i, prediction >= j
-    return _dice_ratio(np.diagonal(reaching)[1:], reaching[0, 1:], reaching[1:, 0], empty)
+    check_choice(RULE, empty, get_args(EmptyRule))
+    return dice_by_level(counts.joint, empty)
 
 
 def ece(counts: CaseCounts) -> float:
@@ -148,12 +147,3 @@ def _decision_counts(counts: CaseCounts) -> tuple[int, int, int]:
     by_class = counts.joint.sum(axis=1)  # majority bit, level of the prediction
     predicted = by_class[:, counts.levels.index(DECISION_LEVEL) + 1 :].sum(axis=1)
     return int(predicted[1]), int(predicted.sum()), int(by_class[1].sum())
-
-
-def _dice_ratio(
-    hits: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], actual: npt.NDArray[np.int64], empty: EmptyRule
-) -> Floats:
-    """Elementwise 2 hits / (predicted + actual), or the value of the rule if both are empty."""
-    check_choice("the rule for empty masks", empty, get_args(EmptyRule))
-    size = predicted + actual
-    return np.where(size > 0, 2.0 * hits / np.maximum(size, 1), _EMPTY_VALUES[empty])

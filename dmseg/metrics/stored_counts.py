@@ -9,16 +9,15 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import numpy.typing as npt
 
+from dmseg.metrics.levels import DECISION_LEVEL, dice_ratio
+
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-DECISION = 0.5
-"""A pixel is predicted as foreground if its probability is at least this."""
 LEAST_PROBABILITY = 2.0**-23
 """The NLL clips probabilities to [2^-23, 1 - 2^-23], float32's epsilon, as scikit-learn's ``log_loss`` does."""
 TIES = {"background": 0, "foreground": 1}
 """The rules for ties, and their index in arrays of both."""
-_EMPTY = {"skip": float("nan"), "one": 1.0, "zero": 0.0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +73,7 @@ class StoredCounts:
     @property
     def decision(self) -> int:
         """The first cell that is predicted as foreground."""
-        return int(np.searchsorted(self.cuts, np.float32(DECISION), side="right"))
+        return int(np.searchsorted(self.cuts, np.float32(DECISION_LEVEL), side="right"))
 
     def foreground(self, by_vote: Ints, axis: int = 0) -> Ints:
         """The part of counts by vote where the majority is foreground.
@@ -102,7 +101,9 @@ def probability_cuts(n_bins: int, levels: npt.ArrayLike) -> npt.NDArray[np.float
         (C - 1,) float32, ascending, in (0, 1].
     """
     edges = (np.arange(1, n_bins) / n_bins).astype(np.float32)
-    return np.unique(np.concatenate([edges, _mirrored(edges), np.asarray(levels, np.float32), [np.float32(DECISION)]]))
+    return np.unique(
+        np.concatenate([edges, _mirrored(edges), np.asarray(levels, np.float32), [np.float32(DECISION_LEVEL)]])
+    )
 
 
 def _mirrored(edges: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -216,21 +217,21 @@ def dice_of_raters(counts: StoredCounts) -> float:
     """The mean over the raters of the Dice of the prediction (p >= 0.5) with each rater's own mask."""
     predicted = int(counts.cells[:, counts.decision :].sum())
     hits = counts.raters[:, :, counts.decision :].sum(axis=(1, 2))
-    return _mean(_dice(hits, predicted + np.diagonal(counts.shared), counts.empty))
+    return _mean(dice_ratio(hits, predicted + np.diagonal(counts.shared), counts.empty))
 
 
 def dice_between_raters(counts: StoredCounts) -> float:
     """The mean over all pairs of raters of the Dice of their masks; NaN with a single rater."""
     first, second = np.triu_indices(len(counts.shared), 1)
     sizes = np.diagonal(counts.shared)
-    return _mean(_dice(counts.shared[first, second], sizes[first] + sizes[second], counts.empty))
+    return _mean(dice_ratio(counts.shared[first, second], sizes[first] + sizes[second], counts.empty))
 
 
 def dice_raters_majority(counts: StoredCounts) -> float:
     """The mean over the raters of the Dice of their masks with the majority vote (as in the paper's Table 1)."""
     hits = counts.foreground(counts.raters.sum(axis=2), axis=1)
     size = int(counts.foreground(counts.cells).sum())
-    return _mean(_dice(hits, size + np.diagonal(counts.shared), counts.empty))
+    return _mean(dice_ratio(hits, size + np.diagonal(counts.shared), counts.empty))
 
 
 def fleiss_kappa(counts: StoredCounts) -> float:
@@ -253,14 +254,14 @@ def dice_by_slice(counts: StoredCounts) -> float:
     """The mean over the slices of a case of the Dice with the majority vote; slices that are skipped do not count."""
     actual = counts.foreground(counts.slices, axis=1)
     hits, predicted = actual[:, 1], counts.slices[:, :, 1].sum(axis=1)
-    return _mean(_dice(hits, predicted + actual.sum(axis=1), counts.empty))
+    return _mean(dice_ratio(hits, predicted + actual.sum(axis=1), counts.empty))
 
 
 def majority_dice(counts: StoredCounts) -> float:
     """Dice of the prediction with the majority vote, the same as ``dice`` in ``cases.csv``."""
     hits = counts.foreground(counts.cells[:, counts.decision :]).sum()
     size = counts.cells[:, counts.decision :].sum() + counts.foreground(counts.cells).sum()
-    return float(_dice(np.array([hits]), np.array([size]), counts.empty)[0])
+    return float(dice_ratio(np.array([hits]), np.array([size]), counts.empty)[0])
 
 
 def dice_other_ties(counts: StoredCounts) -> float:
@@ -309,11 +310,6 @@ def _ece(pixels: Ints | Floats, confidence: Floats, correct: Ints | Floats) -> f
 
 def _ratio(value: float, total: float) -> float:
     return value / total if total else float("nan")
-
-
-def _dice(hits: Ints, sizes: Ints, empty: str) -> Floats:
-    """Elementwise 2 hits / sizes, sizes the sum of both masks' sizes, or the value of the rule if both are empty."""
-    return np.where(sizes > 0, 2.0 * hits / np.maximum(sizes, 1), _EMPTY[empty])
 
 
 def _mean(values: npt.ArrayLike) -> float:
