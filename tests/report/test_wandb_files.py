@@ -2,6 +2,9 @@
 
 import json
 import logging
+import subprocess
+import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -136,6 +139,31 @@ def test_a_run_that_was_interrupted_or_scored_again_has_one_whole_record(words, 
     assert [list(curve.items())[:-1] for curve in curves] == [list(curves[0].items())[:-1]] * 2
     assert again.summary["validation/bdice"] != record.summary["validation/bdice"]
     assert any(name.endswith("/ece") and name.startswith("evaluation ") for name in again.summary)
+
+
+def test_a_file_is_whole_when_it_is_closed_however_slow_wandbs_own_process_is(tmp_path):
+    """The process ends at once afterwards, as commands do."""
+    code = f"""
+import os, sys, threading
+from pathlib import Path
+sys.path.append({str(Path(__file__).parent)!r})
+from wandb.sdk.lib.service.service_connection import ServiceConnection
+from wandb_reader import WandbRecord
+from dmseg.report.tracking.contents import Card
+from dmseg.report.tracking.wandb_files import WandbFile
+told = ServiceConnection.inform_finish  # a message that finish() does not wait for
+ServiceConnection.inform_finish = lambda *given, **named: threading.Timer(30, told, given, named).start()
+file = WandbFile(Path({str(tmp_path)!r}), "dmseg", None)
+file.begin(Card(id="one", name="one", group="all", job_type="train", tags=(), notes=None, config={{}}))
+file.log(3, {{"epoch": 1, "train/loss": 0.5}})
+file.end(True)
+(path,) = Path({str(tmp_path)!r}).glob("wandb/offline-run-*/*.wandb")
+record = WandbRecord(path)
+print(record.run and record.run.job_type, record.column("train/loss"), record.exit_code, flush=True)
+os._exit(0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "train {3: 0.5} 0\n", done.stderr
 
 
 def test_images_of_real_data_stay_unless_they_are_asked_for(small_run, tmp_path, recorded, caplog):

@@ -155,10 +155,18 @@ class WandbFile:
             self._run.log_artifact(artifact)
 
     def end(self, finished: bool) -> None:
-        """Closes the file."""
+        """Closes the file, and waits until it is whole; other runs of wandb that are open in this process end, too.
+
+        Raises:
+            UserError: if wandb could not write it.
+        """
         if self._run is not None:
             self._run.finish(exit_code=0 if finished else 1)
             self._run = None
+            try:
+                import_wandb().teardown()  # finish() returns before wandb's own process has written the last records
+            except SystemExit as error:
+                raise UserError(f"wandb's own process ended with status {error.code}") from None
         if self.folder is not None:
             (self.folder / CLOSED).touch()
 
