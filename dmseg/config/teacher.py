@@ -6,6 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dmseg.config.config_dir import config_file, config_options
 from dmseg.config.interpolations import check_interpolations
+from dmseg.config.resolved import resolved
 from dmseg.errors import UserError
 from dmseg.files.names import fault_of_name
 
@@ -31,8 +32,8 @@ def resolve_teacher(config: DictConfig) -> dict[str, Any]:
     own.model.weights_sha256 = named["weights_sha256"]
     own.distill = None
     check_interpolations(own)
-    resolved: dict[str, Any] = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    return {group: resolved[group] for group in ("model", "labels", "loss")}
+    found = resolved(own)
+    return {group: found[group] for group in ("model", "labels", "loss")}
 
 
 def _group_file(group: str, name: str) -> Any:  # noqa: ANN401
