@@ -20,17 +20,21 @@ class _Unusual(Exception):
     """Something that only OmegaConf can tell."""
 
 
-def resolved(config: DictConfig) -> dict[str, Any]:
+def resolved(config: DictConfig | dict[str, Any]) -> dict[str, Any]:
     """A configuration as plain containers.
+
+    Args:
+        config: the configuration, or its plain containers with interpolations as they are.
 
     Raises:
         omegaconf.errors.OmegaConfBaseException: if a value is missing, or an interpolation cannot be resolved.
     """
-    root: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
+    root: dict[str, Any] = OmegaConf.to_container(config) if isinstance(config, DictConfig) else config  # type: ignore[assignment]
     try:
         found: dict[str, Any] = _resolve(root, root, 0)
     except (_Unusual, KeyError):
-        found = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+        full = config if isinstance(config, DictConfig) else OmegaConf.create(config)
+        found = OmegaConf.to_container(full, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     return found
 
 
