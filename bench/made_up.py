@@ -72,14 +72,9 @@ def _shared_files(scratch: Path, cases: tuple[str, ...]) -> dict[str, bytes]:
     scratch.mkdir(parents=True, exist_ok=True)
     counts: Mapping[str, StoredCounts] = {case: _counts(number % 10) for number, case in enumerate(cases)}
     rng, path = np.random.default_rng(0), scratch / "made-up"
-    pictures = [
-        Picture(
-            case, (ROLES[0],), 0.5, 0, 1,
-            *(rng.integers(0, high, shape, np.uint8)
-              for high, shape in ((256, (EDGE, EDGE)), (2, (RATERS, EDGE, EDGE)), (256, (EDGE, EDGE)), (256, (EDGE, EDGE)))),
-        )
-        for case in cases[:4]
-    ]  # fmt: skip
+    layer = rng.integers(0, 256, (EDGE, EDGE), np.uint8)
+    masks = rng.integers(0, 2, (RATERS, EDGE, EDGE), np.uint8)
+    pictures = [Picture(case, (ROLES[0],), 0.5, 0, 1, layer, masks, layer, layer) for case in cases[:4]]
     found = {"weights.safetensors": rng.bytes(1000)}
     write_counts(path, counts)
     found["counts.npz"] = path.read_bytes()
