@@ -159,7 +159,7 @@ def _write_all(
     inference: "Inference",
 ) -> None:
     """Writes the files of all tables, then prints the tables: if printing fails, all files are there."""
-    texts: "Texts" = {}
+    texts: Texts = {}
     files = [
         _write_agreement(spec, overrides)
         if spec.kind == "agreement"

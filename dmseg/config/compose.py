@@ -23,9 +23,9 @@ from dmseg.config.loss_terms import gather_loss, restore_loss
 from dmseg.config.overrides import chosen_option, expand_paths, parse_override, quote_path, quoted, refuse_reserved
 from dmseg.config.ranges import check_values
 from dmseg.config.renamed import current_override
+from dmseg.config.resolved import resolved
 from dmseg.config.resources import resource
 from dmseg.config.settings import Settings
-from dmseg.config.resolved import resolved
 from dmseg.config.teacher import resolve_teacher
 from dmseg.config.typed import check_group, guess, typed
 from dmseg.errors import UserError, cut, shown

@@ -125,4 +125,4 @@ def _parsed_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]
     """
     stream = io.BytesIO(header)
     np.lib.format.read_magic(stream)
-    return np.lib.format.read_array_header_1_0(stream, max_header_size=LARGEST_HEADER)  # type: ignore[no-any-return]
+    return np.lib.format.read_array_header_1_0(stream, max_header_size=LARGEST_HEADER)
