@@ -1,4 +1,4 @@
-"""Plain containers from a configuration, its interpolations resolved as OmegaConf resolves them, but ten times faster.
+"""Plain containers from a configuration, its interpolations resolved as OmegaConf resolves them, in less time.
 
 OmegaConf parses every interpolation with a grammar. Nearly all are names of other keys (``${protocol.smooth}``), which
 are looked up here; a configuration with anything else, or with a mistake, is left to OmegaConf.
