@@ -23,6 +23,7 @@ from dmseg.config.loss_terms import gather_loss, restore_loss
 from dmseg.config.overrides import chosen_option, expand_paths, parse_override, quote_path, quoted, refuse_reserved
 from dmseg.config.ranges import check_values
 from dmseg.config.renamed import current_override
+from dmseg.config.resolved import resolved
 from dmseg.config.resources import resource
 from dmseg.config.settings import Settings
 from dmseg.config.teacher import resolve_teacher
@@ -123,10 +124,10 @@ def resolve_config(config: DictConfig, overrides: Sequence[str]) -> dict[str, An
     """
     with in_plain_words(overrides):
         check_interpolations(config)
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-        if plain.get("distill"):  # type: ignore[union-attr]
-            plain["distill"]["teacher"] = resolve_teacher(config)  # type: ignore[index,call-overload]
-    return plain  # type: ignore[return-value]
+        plain = resolved(config)
+        if plain.get("distill"):
+            plain["distill"]["teacher"] = resolve_teacher(config)
+    return plain
 
 
 @contextmanager

@@ -98,8 +98,13 @@ class PlannedRun:
         return " ".join(filter(None, [*parts, f"fold {settings.fold}", seed]))
 
 
-def plan_run(settings: Settings, data: TaskData) -> PlannedRun:
+def plan_run(settings: Settings, data: TaskData, check: bool = True) -> PlannedRun:
     """Plans one run on a task, including its teacher if it is distilled.
+
+    Args:
+        settings: the run's settings.
+        data: its task.
+        check: whether to try what the settings name; False if another fold of the same settings was planned.
 
     Raises:
         UserError: if the fold does not exist, an option does not fit, or the weights file cannot be read.
@@ -107,15 +112,15 @@ def plan_run(settings: Settings, data: TaskData) -> PlannedRun:
     split = fold_split(data, settings.folds, settings.fold)
     distill = settings.distill
     if distill is None or not distill.needs_teacher(settings.loss):
-        return _planned(settings, data, split)
+        return _planned(settings, data, split, check=check)
     own = replace(settings, distill=None, **vars(distill.teacher))
-    teacher = _planned(own, data, split)
+    teacher = _planned(own, data, split, check=check)
     ids = {"teacher": teacher.run_id, "teacher_experiment": teacher.experiment_id}
     if distill.calibrate == "inner":
         inner = inner_split(split, settings.seed, settings.fold)
-        teacher = replace(_planned(own, data, inner, held_out=HELD_OUT), teacher=teacher)
+        teacher = replace(_planned(own, data, inner, held_out=HELD_OUT, check=check), teacher=teacher)
         ids |= {"calibrator": teacher.run_id, "calibrator_experiment": teacher.experiment_id}
-    return replace(_planned(settings, data, split, ids), teacher=teacher)
+    return replace(_planned(settings, data, split, ids, check=check), teacher=teacher)
 
 
 def _planned(
@@ -124,6 +129,8 @@ def _planned(
     split: Split,
     teachers: Mapping[str, str] | None = None,
     held_out: float | None = None,
+    *,
+    check: bool,
 ) -> PlannedRun:
     """Plans one run without its teacher."""
     settings = replace(settings, task=data.task.name)
@@ -141,7 +148,14 @@ def _planned(
         evaluation_id=identifier(evaluation_identity(settings.evaluate)),
         prepared=not isinstance(data, FoundTask) or data.store is not None,
     )
-    # report invalid options before anything starts
+    if check:
+        _check(run, data)
+    return run
+
+
+def _check(run: PlannedRun, data: TaskData) -> None:
+    """Reports invalid options before anything starts; nothing here depends on the fold or the seed."""
+    settings = run.settings
     store = data.store if isinstance(data, FoundTask) else data
     if store is not None:
         find_geometry(store, mask_metrics(settings.evaluate.metrics), settings.evaluate.spacing)
@@ -151,7 +165,6 @@ def _planned(
     _check_anonymity(run.fusion, "labels", data.task)
     _check_anonymity(run.reference, "evaluate.reference", data.task)
     _check_method(settings, data.task)
-    return run
 
 
 def _check_anonymity(fusion: Callable[..., Any], where: str, task: Task) -> None:
@@ -180,7 +193,7 @@ def _check_method(settings: Settings, task: Task) -> None:
 def plan_folds(settings: Settings, data: TaskData, folds: Iterable[int] | None = None) -> list[PlannedRun]:
     """Plans the runs of one experiment: all folds, or the given ones."""
     chosen = range(fold_count(settings.folds)) if folds is None else folds
-    return [plan_run(replace(settings, fold=fold), data) for fold in chosen]
+    return [plan_run(replace(settings, fold=fold), data, index == 0) for index, fold in enumerate(chosen)]
 
 
 def distinct(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
