@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from dmseg.activity import track
 from dmseg.cli.runs_list import columns, print_groups
 from dmseg.errors import UserError
 from dmseg.runs.inventory import Entry, choose, damage, entries, foreign, leftovers, lineage, whole_runs
@@ -113,8 +114,9 @@ def verify_runs(argv: Sequence[str]) -> int:
     request = _read(argv)
     stored = [entry for entry in request.chosen if entry.status in ("done", "damaged")]
     status = 0
-    for entry in stored:
-        if wrong := damage(entry):
+    found = [(entry, damage(entry)) for entry in track(stored, "comparing checksums", len(stored), "runs")]
+    for entry, wrong in found:
+        if wrong:
             status = 1
             print(printable_lines("\n".join(wrong)))
             if "aside" in request.switches:
