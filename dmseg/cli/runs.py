@@ -10,7 +10,7 @@ from rich.console import Console
 
 from dmseg.activity import track
 from dmseg.cli.runs_list import columns, print_groups
-from dmseg.errors import UserError
+from dmseg.errors import UserError, cut
 from dmseg.runs.inventory import Entry, choose, damage, entries, foreign, leftovers, lineage, whole_runs
 from dmseg.runs.store import RunStore
 from dmseg.text import printable, printable_lines
@@ -49,6 +49,8 @@ def _read(argv: Sequence[str]) -> _Request:
             filters.append(word)
         elif value == "true":
             switches.add(key)
+        elif value != "false":
+            raise UserError(f"{key} is '{cut(value)}', but must be true or false")
     stores = read_stores(folders)
     found = entries(stores)
     return _Request(stores, found, choose(found, filters), filters, switches)

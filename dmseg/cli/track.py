@@ -256,6 +256,8 @@ def _split(argv: Sequence[str]) -> tuple[dict[str, str], list[str], list[str]]:
             if key in given:
                 raise UserError(f"{key} is given twice")
             given[key] = value.strip("'\"")
+        elif key.startswith("wandb."):
+            raise UserError(f"'dmseg track' has no key '{cut(key)}'; it takes {', '.join(OWN)} and filters of runs")
         else:
             filters.append(word)
     return given, filters, folders

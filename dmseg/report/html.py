@@ -280,7 +280,8 @@ def _reliability_charts(row: RowFacts) -> list[Chart]:
 def _training_charts(row: RowFacts) -> list[Chart]:
     """The loss of each run by epoch, and the scores of its validations where a tracker recorded several."""
     losses = _run_lines(row, [[facts.history for facts in column.runs] for column in row.columns], "loss")
-    charts = [curves("Training loss, a line for each run", "epoch", "loss", losses, dots=False)] if losses else []
+    title = "Training loss, a line for each run"
+    charts = [curves(title, "epoch", "loss", losses, dots=False, whole=True)] if losses else []
     validations = [
         [facts.validations if len(facts.validations) > 1 else pd.DataFrame() for facts in column.runs]
         for column in row.columns
@@ -289,7 +290,7 @@ def _training_charts(row: RowFacts) -> list[Chart]:
         if lines := _run_lines(row, validations, name, SCORES[name].factor):
             score = SCORES[name]
             title = f"{score.title} of the validation cases during training"
-            charts.append(curves(title, "epoch", score.heading, lines, dots=False))
+            charts.append(curves(title, "epoch", score.heading, lines, dots=False, whole=True))
     return charts
 
 

@@ -222,6 +222,8 @@ def test_the_commands_write_reports_and_figures(tmp_path, capsys):
         assert str(path) in printed
     assert main(["figures", "table=2", *words]) == 2
     assert "nothing to draw" in capsys.readouterr().err
+    assert main(["figures", "table=2", "from="]) == 2
+    assert "from= names no folder" in capsys.readouterr().err
     assert main(["figures", "table=1", *words]) == 0
     names = sorted(path.name for path in (tmp_path / "results" / "figures").iterdir())
     assert names == [f"table1-agreement.{ending}" for ending in ("pdf", "png", "svg")]
