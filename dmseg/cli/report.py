@@ -60,6 +60,8 @@ def _reports(argv: Sequence[str]) -> "list[tuple[Report, Path]]":
     if exported:
         if len(overrides) > 1 or seeds:
             raise UserError("an export has settings and seeds of its own; leave the other overrides out")
+        if not exported[0]:
+            raise UserError("from= names no folder; write from=FOLDER, the folder of an export")
         folder = Path(exported[0]).expanduser()
         plans = {spec.name: plan_from_text(folder, spec) for spec in specs}
         if metrics := shown_metrics(argv):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from dmseg.runs.inventory import Entry
@@ -49,7 +49,9 @@ def print_groups(chosen: Sequence[Entry], console: Console) -> None:
             continue
         loss = printable(runs[0].fields.get("loss", ""))
         console.print(Text.assemble((_shared_title(runs[0]), "bold"), (f"  {loss}  {experiment[1]}", "dim")))
-        table = Table("fold", "seed", "id", *(f"{name} %" for name in SCORES), "minutes", box=None, pad_edge=False)
+        whole_id = Column("id", no_wrap=True, min_width=len(runs[0].run_id))  # to be copied on narrow terminals, too
+        numbers = (*(f"{name} %" for name in SCORES), "minutes")
+        table = Table("fold", "seed", whole_id, *numbers, box=None, pad_edge=False)
         for entry in runs:
             fields = [entry.fields["fold"], entry.fields["seed"], entry.run_id]
             table.add_row(*map(Text, (*fields, *_numbers(entry))))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dmseg.activity import track
 from dmseg.metrics.named import COUNT_METRICS
 from dmseg.runs.plan import PlannedRun
 from dmseg.runs.records import cases_frame
@@ -40,7 +41,7 @@ def collect_cases(plan: PlannedTable, texts: Texts | None = None) -> pd.DataFram
     texts = {} if texts is None else texts
     columns = [*KEYS, "cohort", "seed", "fold", "experiment_id", "run_id", "case"]
     frames = [pd.DataFrame(columns=columns).astype({"seed": np.int64, "fold": np.int64})]
-    for row in plan.rows:
+    for row in track(plan.rows, "reading scores", len(plan.rows), "rows"):
         for method, runs in row.cells.items():
             named = dict(zip(KEYS, (*row.key, method), strict=True)) | {"cohort": row.task.cohort}
             found = [(run, text) for run in runs if (text := _known(run, texts)) is not None]
