@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rows import MARK
 
-ALL = ("metrics", "ged", "count", "cluster")
+ALL = ("metrics", "ged", "count", "volumes", "cluster")
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 HEAD = """# Performance
 
