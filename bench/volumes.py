@@ -14,7 +14,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-from rows import Row, least, report, turns
+from rows import Row, medians, report, turns
 
 from dmseg.data.adapters.kits import KitsAdapter
 from dmseg.data.adapters.lits import LitsAdapter
@@ -99,7 +99,7 @@ def measure(folder: Path, n_slices: int, axis: int) -> None:
         "prepare, slices with tumour": partial(prepare_cases, paths, axis, "target"),
         "prepare, all slices": partial(prepare_cases, paths, axis, "all"),
     }
-    times = least(turns(work, REPEATS))
+    times = medians(turns(work, REPEATS))  # the least of get_fdata is one that got huge pages by chance
     for what in list(work)[1:]:
         goal = GOAL if what.startswith("read") else None
         report(Row(f"volumes: {shape}, {what}", times[what] / times["plain"], goal, "`get_fdata`"))
