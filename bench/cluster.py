@@ -192,10 +192,17 @@ def chain(run: PlannedRun, duration: Callable[[PlannedRun], float]) -> float:
     return duration(run) + (chain(run.teacher, duration) if run.teacher else 0.0)
 
 
-def plan(results: Path) -> list[PlannedRun]:
-    """The runs of all tables, planned without data, with as many training slices as the paper's data have."""
+def plan(results: Path, tables: str = "all") -> list[PlannedRun]:
+    """The runs of tables, planned without data, with as many training slices as the paper's data have."""
     nowhere = [f"paths.{name}='{results / name}'" for name in ("data", "prepared")]
-    words = ["tables=all", "profile=paper", "device=cpu", "precision=bf16", f"paths.results='{results}'", *nowhere]
+    words = [
+        f"tables={tables}",
+        "profile=paper",
+        "device=cpu",
+        "precision=bf16",
+        f"paths.results='{results}'",
+        *nowhere,
+    ]
     specs, overrides = split_tables(words)
     plans = plan_all(specs, overrides, find_tasks).values()
     return [with_slices(run) for run in distinct(run for planned in plans for run in planned.runs)]
