@@ -83,7 +83,8 @@ class Gpus:
     def __init__(self, clock: Clock, count: int, outlook: Callable[[PlannedRun], tuple[float, float, bool]]) -> None:
         self._clock, self._count, self._outlook = clock, count, outlook
         self._ends: list[tuple[float, int, PlannedRun, bool]] = []
-        self.begun: list[PlannedRun] = []
+        self.begun: list[tuple[float, PlannedRun]] = []
+        self.done: dict[str, float] = {}
         self.busy = self.repeated = 0.0
 
     def room(self) -> int:  # noqa: D102
@@ -94,13 +95,14 @@ class Gpus:
             taken, repeated, dies = self._outlook(run)
             self.busy += taken
             self.repeated += repeated
-            self.begun.append(run)
+            self.begun.append((self._clock.now, run))
             heapq.heappush(self._ends, (self._clock.now + taken, len(self.begun), run, dies))
 
     def ended(self, wait: float) -> list[Outcome]:  # noqa: D102
         self._clock.now, _, run, dies = heapq.heappop(self._ends)
         if dies:
             return [Outcome(run, "failed", "its worker process died", died=True)]
+        self.done[run.run_id] = self._clock.now
         folder = RunStore(run.results).folder(run.run_id)
         folder.mkdir(parents=True)
         (folder / DONE).touch()
@@ -123,7 +125,8 @@ class Result:
         repeated: of them, what had to be done again.
         bound: seconds that no order of runs can beat.
         calls: number of commands.
-        begun: the runs in the order in which they began, once for each attempt.
+        begun: time and run of each attempt, in their order.
+        done: time at which a run was done, by its id.
     """
 
     wall: float
@@ -131,7 +134,8 @@ class Result:
     repeated: float
     bound: float
     calls: int
-    begun: list[PlannedRun]
+    begun: list[tuple[float, PlannedRun]]
+    done: dict[str, float]
 
     @property
     def ratio(self) -> float:
@@ -184,7 +188,7 @@ def simulate(
             done = {outcome.run.run_id for outcome in scheduler.schedule(left, executor) if outcome.kind == "done"}
             left, calls = [run for run in left if run.run_id not in done], calls + 1
     bound = max(executor.busy / gpus, *(chain(run, duration) for run in runs))
-    return Result(clock.now, executor.busy, executor.repeated, bound, calls, executor.begun)
+    return Result(clock.now, executor.busy, executor.repeated, bound, calls, executor.begun, executor.done)
 
 
 def chain(run: PlannedRun, duration: Callable[[PlannedRun], float]) -> float:

@@ -31,7 +31,7 @@ def table(cluster, tmp_path_factory):
 def busy(begun, seconds, gpus):
     """Wall time if GPUs take runs in the order in which they began, when nothing goes wrong; teachers are awaited."""
     free, ends = [0.0] * gpus, {}
-    for run in begun:
+    for _, run in begun:
         gpu = min(range(gpus), key=free.__getitem__)
         start = max(free[gpu], ends[run.teacher.run_id] if run.teacher else 0.0)
         free[gpu] = ends[run.run_id] = start + seconds(run)
@@ -49,12 +49,11 @@ def test_all_runs_are_done_close_to_the_bound_despite_deaths_and_pre_emption(clu
 
 
 @pytest.mark.parametrize("gpus", [1, 8, 200])
-def test_a_student_begins_after_its_teacher(cluster, table, gpus):
-    begun = [run.run_id for run in cluster.simulate(table, gpus, failures=0.2).begun]
-    taught = [run for run in table if run.teacher]
-    last = {name: index for index, name in enumerate(begun)}
-    assert len(taught) == 30
-    assert all(last[run.teacher.run_id] < begun.index(run.run_id) for run in taught)
+def test_a_student_begins_when_its_teacher_is_done(cluster, table, gpus):
+    found = cluster.simulate(table, gpus, failures=0.2)
+    taught = [(when, run) for when, run in found.begun if run.teacher]
+    assert len({run.run_id for _, run in taught}) == 30
+    assert all(when >= found.done[run.teacher.run_id] for when, run in taught)
 
 
 def test_without_failures_the_time_is_that_of_the_order(cluster, table):
