@@ -11,7 +11,9 @@ from pathlib import Path
 
 from rows import MARK
 
-ALL = ("metrics", "ged", "count", "cluster")
+ALL = (
+    "metrics", "ged", "count", "losses", "kde", "loop", "workers", "methods", "contract", "seal", "launch", "cluster",
+)  # fmt: skip
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 HEAD = """# Performance
 
