@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs all sizes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=40)
+    parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512])
     parser.add_argument("--classes", type=int, nargs="+", default=[2, 5])
     parser.add_argument("--eager", action="store_true", help="leave torch.compile out")
