@@ -41,6 +41,7 @@ class PlannedRun:
         teacher: the run that must finish before this one, or None. For a distilled run it is the teacher, or the run
             that calibrates the teacher; the latter's own `teacher` is then the teacher.
         prepared: whether its data are prepared. If not, its cases are unknown and its ids are placeholders.
+        train_slices: number of slices of the training cases; 0 if it is unknown.
     """
 
     settings: Settings
@@ -54,6 +55,7 @@ class PlannedRun:
     evaluation_id: str
     teacher: "PlannedRun | None" = None
     prepared: bool = True
+    train_slices: int = 0
 
     @property
     def fusion(self) -> Callable[..., Any]:
@@ -135,6 +137,8 @@ def _planned(
     """Plans one run without its teacher."""
     settings = replace(settings, task=data.task.name)
     precision = _resolve_precision(settings)
+    store = data.store if isinstance(data, FoundTask) else data
+    trained, cases = set(split.train), () if store is None else store.cases
     identity = run_identity(settings, precision, data.digest, split, teachers, held_out)
     run = PlannedRun(
         settings,
@@ -146,7 +150,8 @@ def _planned(
         run_id=identifier(identity),
         experiment_id=identifier(experiment_identity(identity)),
         evaluation_id=identifier(evaluation_identity(settings.evaluate)),
-        prepared=not isinstance(data, FoundTask) or data.store is not None,
+        prepared=store is not None,
+        train_slices=sum(case.n_slices for case in cases if case.case in trained),
     )
     if check:
         _check(run, data)
