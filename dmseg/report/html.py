@@ -307,7 +307,7 @@ def _run_lines(
 
 
 def _floats(values: "pd.Series[float]") -> Floats:
-    return values.to_numpy(dtype=np.float64)
+    return np.asarray(values, dtype=np.float64)
 
 
 def _method_context(row: RowFacts, column: ColumnFacts) -> dict[str, Any]:
