@@ -1,20 +1,22 @@
 """Time and memory of reading and preparing a CT volume, as ratios to ``nibabel``'s ``get_fdata`` of the same file.
 
-Run ``python bench/volumes.py [slices]``. A 512 x 512 x 48 int16 volume and its label are generated as ``.nii.gz``, in
-LiTS's order of axes and in KiTS's. Reading gives all slices as float32, and may take at most 0.15 of the time of
-`get_fdata`, which gives float64. Peak memory is of a process that does nothing else.
+Run ``python bench/volumes.py [slices]``. A 512 x 512 x 200 int16 volume and its label are generated as ``.nii.gz``, in
+LiTS's order of axes and in KiTS's. Each row is measured in a process of its own, one after another, in rounds, so that
+a busy spell of the machine meets all rows; the least counts. Reading gives all slices as float32, and may take at most
+0.15 of the time of `get_fdata`, which gives float64.
 """
 
 import multiprocessing
 import sys
 import tempfile
+import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
-from rows import Row, medians, report, turns
+from rows import Row, report
 
 from dmseg.data.adapters.kits import KitsAdapter
 from dmseg.data.adapters.lits import LitsAdapter
@@ -24,8 +26,8 @@ from dmseg.data.volumes import open_volume
 from dmseg.phantom.folder import write_nifti
 
 SIZE = 512
-SLICES = 48
-REPEATS = 5
+SLICES = 200
+ROUNDS = 3
 GOAL = 0.15
 WINDOW = (-200.0, 300.0)
 
@@ -75,35 +77,38 @@ def prepare_cases(paths: tuple[Path, Path], axis: int, slices: str) -> None:
         prepare(adapter, adapter.tasks["tumour"], Path(scratch) / "store", SIZE, {}, workers=1)
 
 
-def peak(work: Callable[..., None], *arguments: object) -> float:
-    """Peak memory in MiB of some work in a new process."""
+def measured(work: Callable[..., None], *arguments: object) -> tuple[float, float]:
+    """Seconds and peak memory in MiB of some work in a new process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak, (work, *arguments))
+        return pool.apply(_measured, (work, *arguments))
 
 
-def _peak(work: Callable[..., None], *arguments: object) -> float:
-    """Peak memory of this process in MiB (what getrusage says includes the parent's, until it was replaced)."""
+def _measured(work: Callable[..., None], *arguments: object) -> tuple[float, float]:
+    """The peak is the kernel's for this process (what getrusage says includes the parent's, until it was replaced)."""
+    start = time.perf_counter()
     work(*arguments)
+    seconds = time.perf_counter() - start
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    return seconds, next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def measure(folder: Path, n_slices: int, axis: int) -> None:
     """Prints the rows of a volume whose slices lie along an axis."""
     paths = generate(folder, n_slices, axis)
     shape = f"512 x 512 x {n_slices}" if axis == 2 else f"{n_slices} x 512 x 512"
-    plain = partial(get_fdata, paths[0])
-    work: dict[str, Callable[[], object]] = {
-        "plain": plain,
-        "read every slice": partial(read, paths[0], axis),
-        "prepare, slices with tumour": partial(prepare_cases, paths, axis, "target"),
-        "prepare, all slices": partial(prepare_cases, paths, axis, "all"),
+    work: dict[str, tuple[Any, ...]] = {
+        "plain": (get_fdata, paths[0]),
+        "read every slice": (read, paths[0], axis),
+        "prepare, slices with tumour": (prepare_cases, paths, axis, "target"),
+        "prepare, all slices": (prepare_cases, paths, axis, "all"),
     }
-    times = medians(turns(work, REPEATS))  # the least of get_fdata is one that got huge pages by chance
+    rounds = [{what: measured(*call) for what, call in work.items()} for _ in range(ROUNDS)]
+    seconds = {what: min(one[what][0] for one in rounds) for what in work}
+    peaks = {what: max(one[what][1] for one in rounds) for what in work}
     for what in list(work)[1:]:
         goal = GOAL if what.startswith("read") else None
-        report(Row(f"volumes: {shape}, {what}", times[what] / times["plain"], goal, "`get_fdata`"))
-    share = peak(read, paths[0], axis) / peak(get_fdata, paths[0])
+        report(Row(f"volumes: {shape}, {what}", seconds[what] / seconds["plain"], goal, "`get_fdata`"))
+    share = peaks["read every slice"] / peaks["plain"]
     report(Row(f"volumes: {shape}, peak memory of reading", share, None, "`get_fdata`"))
 
 
