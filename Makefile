@@ -44,7 +44,7 @@ endif
 	touch $(READY)
 
 lock: $(READY) ## write requirements.txt anew: versions and hashes of all packages
-	$(BIN)/uv pip compile pyproject.toml --extra dev --extra slurm --universal --python-version 3.11 --generate-hashes \
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra docs --extra slurm --universal --python-version 3.11 --generate-hashes \
 	    --no-header --no-annotate --no-emit-index-url --output-file requirements.txt
 
 demo: $(READY) ## Table 2 on generated data: 175 short trainings

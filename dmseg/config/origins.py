@@ -100,7 +100,7 @@ def _shown(path: Path) -> str:
 
 def _with_reference(config: DictConfig, key: str, sources: Mapping[str, str]) -> str:
     """The source of a value; of one that refers to another key, also the reference and where that comes from."""
-    if found := _TEACHER.match(key):
+    if (found := _TEACHER.match(key)) and sources.get(key) != COMMAND_LINE:
         named = OmegaConf.to_container(config.distill.teacher, resolve=True)[found[1]]  # type: ignore[index]
         return f"{_shown(config_file(found[1], str(named)))}, chosen by {sources.get(found[0], COMMAND_LINE)}"
     source = sources.get(key, "")
