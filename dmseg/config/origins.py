@@ -60,7 +60,7 @@ def find_origins(overrides: Sequence[str]) -> Origins:
                 sources[item.package] = shown
             sources |= {f"{prefix}{key}": shown for key in _leaves(_content(path))}
             comments |= {f"{prefix}{line.key}": line.comment for line in lines(path) if line.comment}
-    set_here = [_key(parse_override(item)) for item in overrides]
+    set_here = [str(parse_override(item).key_or_group) for item in overrides]
     for key in _leaves(plain):
         if any(key == name or key.startswith(f"{name}.") for name in set_here if name not in _groups()):
             sources[key] = COMMAND_LINE
@@ -82,10 +82,6 @@ def _file(name: str) -> Path:
 def _content(path: Path) -> dict[str, Any]:
     node: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(path)) or {}  # type: ignore[assignment]
     return {key: value for key, value in node.items() if key != "defaults"}
-
-
-def _key(override: Any) -> str:  # noqa: ANN401
-    return str(override.key_or_group)
 
 
 def _groups() -> set[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from dmseg.config.allowed import CHOICES, TRACKERS
 from dmseg.config.consistency import check_together
-from dmseg.errors import UserError, shown
+from dmseg.errors import UserError, check_choice, shown
 from dmseg.limits import MAX_LEVELS
 from dmseg.metrics.named import check_metrics
 
@@ -79,8 +79,8 @@ def check_values(node: Mapping[str, Any]) -> None:
     """
     for key, choices in CHOICES.items():
         value = _lookup(node, key)
-        if value is not None and value not in choices:
-            raise UserError(f"{key} is {shown(value)}, but may be {', '.join(choices)}")
+        if value is not None:
+            check_choice(key, value, choices)
     for key, (low, high) in RANGES.items():
         value = _lookup(node, key)
         if value is not None and (not isinstance(value, int | float) or not low <= value <= high):
