@@ -78,14 +78,10 @@ def _reports(argv: Sequence[str]) -> "list[tuple[Report, Path]]":
             choices = explain_tables(overrides, [spec])[0]
             found.append((Report(content, None, content.cells.iloc[:0], choices, cases), Path(settings.paths.results)))
         else:
-            found.append((_comparison(plans[spec.name], inference, overrides), _results(plans[spec.name])))
+            from dmseg.tables.content import results_folder
+
+            found.append((_comparison(plans[spec.name], inference, overrides), results_folder(plans[spec.name])))
     return found
-
-
-def _results(planned: PlannedTable) -> Path:
-    from dmseg.tables.content import results_folder
-
-    return results_folder(planned)
 
 
 def _comparison(planned: PlannedTable, inference: "Inference", overrides: Sequence[str] | None) -> "Report":

@@ -22,15 +22,13 @@ def columns(chosen: Sequence[Entry]) -> list[str]:
     The title comes last, as only it contains spaces.
     """
     names = ("id", "status", "experiment", *(f"{name}_%" for name in SCORES), "minutes", "run")
-    rows = [names, *(_cells(entry) for entry in chosen)]
+    rows = [names]
+    for entry in chosen:
+        experiment, title = entry.fields.get("experiment", NONE), printable(entry.title) or NONE
+        rows.append((entry.run_id, entry.status, experiment, *_numbers(entry), title))
     widths = [max(len(row[index]) for row in rows) for index in range(len(names) - 1)]
     padded = [[f"{cell:<{width}}" for cell, width in zip(row[:-1], widths, strict=True)] for row in rows]
     return ["  ".join([*cells, row[-1]]) for cells, row in zip(padded, rows, strict=True)]
-
-
-def _cells(entry: Entry) -> tuple[str, ...]:
-    experiment = entry.fields.get("experiment", NONE)
-    return (entry.run_id, entry.status, experiment, *_numbers(entry), printable(entry.title) or NONE)
 
 
 def _numbers(entry: Entry) -> list[str]:

@@ -26,7 +26,7 @@ from dmseg.config.renamed import current_override
 from dmseg.config.resolved import resolved
 from dmseg.config.resources import resource
 from dmseg.config.settings import Settings
-from dmseg.config.teacher import resolve_teacher
+from dmseg.config.teacher import resolve_teacher, sets_teacher
 from dmseg.config.typed import check_group, guess, typed
 from dmseg.errors import UserError, cut, shown
 
@@ -69,7 +69,7 @@ def compose_config(overrides: Sequence[str], config: str = "config") -> DictConf
 
 
 def hydra_words(overrides: Sequence[str]) -> list[str]:
-    """The overrides that Hydra composes the configuration with.
+    """The overrides that Hydra composes the configuration with; `resolve_config` applies those of a teacher's groups.
 
     Raises:
         UserError: if one is malformed, or sets a key that may not be set.
@@ -78,12 +78,10 @@ def hydra_words(overrides: Sequence[str]) -> list[str]:
         refuse_reserved(item)
     refuse_retired_overrides(overrides)
     words = [*method_labels(overrides), *(quote_path(current_override(item)) for item in overrides)]
-    return [*_without_null(words), *_search_path()]
-
-
-def _search_path() -> list[str]:
-    """Has Hydra look for files of groups in the config dir too."""
-    return [] if (folder := config_dir()) is None else [f"hydra.searchpath=[{quoted(f'file://{folder}')}]"]
+    words = [item for item in _without_null(words) if not sets_teacher(parse_override(item))]
+    if (folder := config_dir()) is not None:  # has files of groups, too
+        words.append(f"hydra.searchpath=[{quoted(f'file://{folder}')}]")
+    return words
 
 
 def _without_null(overrides: Sequence[str], group: str = "distill") -> list[str]:
@@ -120,13 +118,15 @@ def resolve_config(config: DictConfig, overrides: Sequence[str]) -> dict[str, An
         overrides: what it was composed with, for messages.
 
     Raises:
-        UserError: if a value refers to a key that does not exist.
+        UserError: if a value refers to a key that does not exist, or an override to a teacher that does not exist.
     """
     with in_plain_words(overrides):
         check_interpolations(config)
         plain = resolved(config)
         if plain.get("distill"):
-            plain["distill"]["teacher"] = resolve_teacher(config)
+            plain["distill"]["teacher"] = resolve_teacher(config, overrides)
+        elif lost := [item for item in overrides if sets_teacher(parse_override(item))]:
+            raise UserError(f"'{cut(lost[0])}' sets a key of the teacher, but there is none; add distill=kd")
     return plain
 
 

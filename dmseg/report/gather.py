@@ -4,7 +4,7 @@ import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -129,19 +129,13 @@ def gather_rows(planned: PlannedTable, cases: pd.DataFrame) -> Iterator[RowFacts
                     reliability(counts.every),
                     mean_level_dice(counts.every),
                     counts.lacking,
-                    shareable_settings(_plain(runs[0])),
+                    shareable_settings(asdict(runs[0].settings)),
                 )
             )
             if counts.agreement:
                 agreement = pd.Series(counts.agreement, dtype=float)
         network = f", {network_title(row.settings.model)}" if several else ""
         yield RowFacts(row, f"{row.data}: {row.task.title}{network}", found, agreement)
-
-
-def _plain(run: PlannedRun) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(run.settings)
 
 
 class _Counts:

@@ -11,7 +11,7 @@ from dmseg.config.settings import Settings
 from dmseg.data.case import Task
 from dmseg.data.folds import HELD_OUT, Split, fold_count, inner_split
 from dmseg.data.geometry import find_geometry
-from dmseg.errors import UserError, shown
+from dmseg.errors import UserError, check_choice
 from dmseg.labels.fusion import Votes, declared_votes, majority
 from dmseg.labels.trial import try_fusion
 from dmseg.methods.identified_raters import check_raters
@@ -177,8 +177,7 @@ def _check_anonymity(fusion: Callable[..., Any], where: str, task: Task) -> None
     argument = inspect.signature(fusion).parameters.get("anonymous_raters")
     if argument is None:
         return
-    if argument.default not in ("error", "position"):
-        raise UserError(f"{where}.anonymous_raters is {shown(argument.default)}, but may be error or position")
+    check_choice(f"{where}.anonymous_raters", argument.default, ("error", "position"))
     if task.anonymous_raters and argument.default == "error":
         raise UserError(
             f"the raters of task '{task.name}' are anonymous: rater 1 of one case need not be rater 1 of the next\n"
