@@ -30,16 +30,16 @@ def content(run):
 
 def interrupt(run, monkeypatch, after):
     """Lets a training fail after so many steps, or (after all) while it is scored; returns its checkpoint."""
-    taken, step = [], fitting._step
+    taken, step = [], fitting._take
 
     def failing(*arguments):
         taken.append(1)
         if len(taken) > after:
             raise RuntimeError("interrupted")
-        step(*arguments)
+        return step(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fitting, "_step", failing)
+        patch.setattr(fitting, "_take", failing)
         if after == 4:
             patch.setattr("dmseg.runs.execute._write_evaluation", None)
         with pytest.raises((RuntimeError, TypeError)):
@@ -187,8 +187,8 @@ def test_one_that_is_whole_is_used(study, tmp_path, caplog, kind, monkeypatch):
     place, words, expected = study
     shutil.copytree(place / kind, tmp_path / "results")
     run = planned([*words, f"paths.results='{tmp_path / 'results'}'"])
-    steps, step = [], fitting._step
-    monkeypatch.setattr(fitting, "_step", lambda *arguments: (steps.append(1), step(*arguments)))
+    steps, step = [], fitting._take
+    monkeypatch.setattr(fitting, "_take", lambda *arguments: steps.append(1) or step(*arguments))
     execute(run)
     assert "cannot be used" not in caplog.text
     assert len(steps) == (1 if kind == "stands" else 0)
