@@ -99,6 +99,17 @@ def check_view(view: object) -> float:
     return float(view)
 
 
+def check_spread(spread: object) -> float:
+    """Refuses an invalid spread.
+
+    Raises:
+        UserError: if it is not above 0 and at most 10.
+    """
+    if isinstance(spread, bool) or not (isinstance(spread, int | float) and 0 < spread <= 10):
+        raise UserError(f"the phantom's spread is {shown(spread)}, but must be above 0 and at most 10")
+    return float(spread)
+
+
 def write_nifti(path: Path, values: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> None:
     """Writes ``.nii`` or ``.nii.gz``, without a time stamp, so that equal arrays give equal files."""
     image = nibabel.Nifti1Image(np.asfortranarray(values), affine)

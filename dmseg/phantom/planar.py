@@ -10,7 +10,7 @@ import numpy.typing as npt
 from dmseg.activity import track
 from dmseg.errors import UserError, shown
 from dmseg.phantom.cases import COHORTS, PhantomCase
-from dmseg.phantom.folder import check_scale, check_seed, check_view, is_made, write_folder, write_nifti
+from dmseg.phantom.folder import check_scale, check_seed, check_spread, check_view, is_made, write_folder, write_nifti
 
 REVISION = 1
 """Incremented when a change of the generator produces different files for the same settings."""
@@ -39,6 +39,7 @@ def write_qubiq(
     cases: Mapping[str, int] | None = None,
     scale: float = 1.0,
     view: float | None = None,
+    spread: float = 1.0,
 ) -> None:
     """Writes a phantom of QUBIQ 2020: seven tasks in four data sets, several raters each.
 
@@ -59,17 +60,18 @@ def write_qubiq(
         view: width of an image in diameters of the structure of task T1, which it is centred on; None for the whole
             image. The number of pixels does not change, and neither does the agreement of raters, which is relative to
             the structure's size; what they disagree on covers more pixels.
+        spread: factor on the spread of the raters' outlines, above 0; with 1 they agree as in the paper's Table 1.
 
     Raises:
         UserError: if a setting is out of range, or `root` contains something other than a phantom.
     """
-    settings = _settings(seed, cases, scale, view)
+    settings = _settings(seed, cases, scale, view, spread)
 
     def fill(folder: Path) -> None:
         for cohort, count in settings["cases"].items():
             for number in track(range(1, count + 1), f"generating {cohort}", count, "cases"):
                 case_folder = folder / cohort / "Training" / f"case{number:02d}"
-                _write_case(case_folder, cohort, number, PhantomCase(seed, cohort, number, scale, view))
+                _write_case(case_folder, cohort, number, PhantomCase(seed, cohort, number, scale, view, spread))
 
     write_folder(Path(root), settings, fill)
 
@@ -81,6 +83,7 @@ def ensure_qubiq(
     cases: Mapping[str, int] | None = None,
     scale: float = 1.0,
     view: float | None = None,
+    spread: float = 1.0,
     write: bool = True,
 ) -> bool:
     """Writes the phantom (`write_qubiq`, same arguments) unless `root` already contains it with these settings.
@@ -91,6 +94,7 @@ def ensure_qubiq(
         cases: see there.
         scale: see there.
         view: see there.
+        spread: see there.
         write: False to only check the settings and the folder.
 
     Returns:
@@ -99,21 +103,27 @@ def ensure_qubiq(
     Raises:
         UserError: as `write_qubiq`.
     """
-    if is_made(Path(root), _settings(seed, cases, scale, view)):
+    if is_made(Path(root), _settings(seed, cases, scale, view, spread)):
         return False
     if write:
-        write_qubiq(root, seed=seed, cases=cases, scale=scale, view=view)
+        write_qubiq(root, seed=seed, cases=cases, scale=scale, view=view, spread=spread)
     return True
 
 
-def _settings(seed: int, cases: Mapping[str, int] | None, scale: float, view: float | None) -> dict[str, Any]:
+def _settings(
+    seed: int, cases: Mapping[str, int] | None, scale: float, view: float | None, spread: float
+) -> dict[str, Any]:
     """Content of the marker; refuses settings out of range."""
     check_seed(seed)
     counts = _counts(cases)
     for cohort in counts:
         check_scale(scale, COHORTS[cohort].width, SMALLEST_WIDTH, cohort)
     settings = {"phantom": "qubiq", "revision": REVISION, "seed": seed, "cases": counts, "scale": float(scale)}
-    return settings if view is None else {**settings, "view": check_view(view)}
+    if view is not None:
+        settings["view"] = check_view(view)
+    if check_spread(spread) != 1:
+        settings["spread"] = float(spread)
+    return settings
 
 
 def _counts(cases: Mapping[str, int] | None) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The part of a phantom around its structure: the same patient at the same place, on smaller pixels."""
+"""Settings of the phantom: the part of an image around its structure, and how far the raters lie apart."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
+from scipy.special import ndtr, ndtri
 
 from dmseg.config.compose import compose_settings
 from dmseg.errors import UserError
@@ -86,11 +87,39 @@ def test_another_view_is_another_phantom_and_the_demo_has_one(tmp_path: Path):
     paper, demo = (compose_settings(["data=phantom", f"profile={name}"]).data for name in ("paper", "demo"))
     assert paper.phantom["view"] is None
     assert demo.phantom["view"] > 1
-    assert paper.root != demo.root
+
+
+@pytest.mark.parametrize("cohort", list(COHORTS))
+def test_spread_scales_the_distance_at_which_raters_lie_from_the_outline(cohort: str):
+    """P = (1 - m) Phi(-d/w): twice the w halves the argument."""
+    once, twice = (PhantomCase(0, cohort, 2, 0.3, 1.6, spread) for spread in (1.0, 2.0))
+    for task, model in enumerate(COHORTS[cohort].models, start=1):
+        share = once.probability(task) / (1 - model.miss)
+        near = (share > 1e-3) & (share < 1 - 1e-3)
+        expected = (1 - model.miss) * ndtr(ndtri(share[near].astype(float)) / 2)
+        np.testing.assert_allclose(twice.probability(task)[near], expected, atol=1e-4)
+        apart = [
+            np.mean([mask ^ (case.probability(task) > 0.5) for mask in case.annotations(task)])
+            for case in (once, twice)
+        ]
+        assert apart[1] > 1.3 * apart[0] or model.miss
+
+
+def test_a_phantom_with_another_spread_is_another_phantom(tmp_path: Path):
+    assert ensure_qubiq(tmp_path / "p", cases={"kidney": 1}, scale=0.1)
+    assert not ensure_qubiq(tmp_path / "p", cases={"kidney": 1}, scale=0.1, spread=1)
+    assert ensure_qubiq(tmp_path / "p", cases={"kidney": 1}, scale=0.1, spread=1.5)
+
+
+@pytest.mark.parametrize("spread", [0, -1, float("nan"), float("inf"), 11, "2", True])
+def test_an_invalid_spread_is_refused(tmp_path: Path, spread: object):
+    with pytest.raises(UserError, match=r"the phantom's spread is .* but must be above 0"):
+        write_qubiq(tmp_path / "q", cases=TINY, scale=0.1, spread=spread)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("view", [0, 0.5, -2, float("nan"), float("inf"), "2", True])
 def test_an_invalid_view_is_refused(tmp_path: Path, view: object):
-    with pytest.raises(UserError, match="the phantom's view is .* but must be at least 1"):
+    with pytest.raises(UserError, match=r"the phantom's view is .* but must be at least 1"):
         write_qubiq(tmp_path / "q", cases=TINY, scale=0.1, view=view)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
