@@ -36,7 +36,7 @@ ifeq ($(INSTALLER),uv)
 endif
 ifneq ($(TORCH_BACKEND),)
 	sed -e 's/ *\\$$//' -e '/--hash/d' requirements.txt > $(VENV)/versions.txt
-	$(INSTALL) --torch-backend $(TORCH_BACKEND) -c $(VENV)/versions.txt -e '.[dev]'
+	$(INSTALL) --torch-backend $(TORCH_BACKEND) -c $(VENV)/versions.txt -e '.[dev,docs]'
 else
 	$(INSTALL) --require-hashes -r requirements.txt
 	$(INSTALL) --no-deps --no-build-isolation -e .
@@ -44,7 +44,7 @@ endif
 	touch $(READY)
 
 lock: $(READY) ## write requirements.txt anew: versions and hashes of all packages
-	$(BIN)/uv pip compile pyproject.toml --extra dev --extra slurm --universal --python-version 3.11 --generate-hashes \
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra docs --extra slurm --universal --python-version 3.11 --generate-hashes \
 	    --no-header --no-annotate --no-emit-index-url --output-file requirements.txt
 
 demo: $(READY) ## Table 2 on generated data: 175 short trainings
@@ -82,13 +82,9 @@ format: $(READY) ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(VENV)/.docs-ready ## the documentation as a website, in build/docs
+docs: $(READY) ## the documentation as a website, in build/docs
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 	@echo build/docs/index.html
-
-$(VENV)/.docs-ready: $(READY)
-	$(INSTALL) --no-build-isolation -e '.[docs]'
-	touch $(VENV)/.docs-ready
 
 build: $(READY) ## the wheel
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

@@ -16,6 +16,7 @@ from unittest import mock
 
 import numpy as np
 from PIL import Image
+from rows import Row, report
 from volumes import WINDOW, generate
 
 from dmseg.data import contract
@@ -27,7 +28,8 @@ from dmseg.data.prepared import prepare
 from dmseg.data.suspicions import Suspicions
 
 INSPECT = Suspicions.inspect
-ROUNDS = 9
+ROUNDS = 5
+GOAL = 0.03
 
 
 def write_patients(root: Path, count: int = 300, size: int = 128) -> Path:
@@ -89,10 +91,10 @@ def measure(adapter: Adapter, size: int) -> tuple[float, float]:
 
 
 def compare(name: str, adapter: Adapter, size: int) -> None:
-    """Prints the times and their ratio, of the round with the median ratio."""
+    """Reports the ratio of the times, of the round with the median ratio."""
     rounds = sorted((measure(adapter, size) for _ in range(ROUNDS)), key=lambda one: one[1] / one[0])
     rest, checks = rounds[ROUNDS // 2]
-    print(f"{name:32} {rest:7.3f} s, checks {checks:6.3f} s: {checks / rest:.1%}")
+    report(Row(f"contract: {name}", checks / rest, GOAL, "preparing without checks"))
 
 
 def main() -> None:

@@ -7,18 +7,17 @@ time and 64 MiB, and is at most 3e-4 away from the formula in float64.
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
-from memory import peak_bytes
+from rows import Row, medians, peak_bytes, report, turns
 from torch import Tensor
 
 from dmseg.calibration import BetaTable, Keys, PixelKernel, draw_keys, kernel_estimate, recalibrate
 
 BANDWIDTH = 1e-3
 MIB = 2**20
+GOAL = 0.01
 
 
 def make_image(size: int, n_classes: int, device: str) -> tuple[Tensor, Tensor]:
@@ -40,25 +39,12 @@ def plain(prob: Tensor, keys: Keys) -> Tensor:
     return torch.cat(parts)
 
 
-def measure(functions: dict[str, Callable[[], object]], repeats: int, device: str) -> dict[str, float]:
-    """Median time of each function in milliseconds."""
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(repeats):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            times[name].append(1000 * (time.perf_counter() - start))
-    return {name: statistics.median(found) for name, found in times.items()}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--keys", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -80,17 +66,17 @@ def main() -> None:
             image, target, keep.reshape(image[:, 0].shape), settings, stream
         ),
     }
-    for function in functions.values():
-        function()
-    times = measure(functions, args.repeats, args.device)
+    synchronise = torch.cuda.synchronize if args.device == "cuda" else None
+    times = medians(turns(functions, args.repeats, synchronise))
     first = times["plain, all pixels"]
-    print(f"{args.size} x {args.size}, {len(keys.prob)} keys, h = {BANDWIDTH}, {args.threads} threads, {args.device}")
-    for name, function in functions.items():
-        memory = peak_bytes(function, args.device) / MIB
-        print(f"{name:30} {times[name]:9.2f} ms  1/{first / times[name]:<7.0f} {memory:8.1f} MiB")
+    what, peer = f"{args.size} x {args.size}, {len(keys.prob)} keys", "plain formula, all pixels"
+    for name in list(functions)[1:]:
+        report(Row(f"kde: {name}, {what}", times[name] / first, GOAL if name.startswith("table") else None, peer))
+    table = peak_bytes(functions["table, all pixels"], args.device) / MIB
+    report(Row(f"kde: memory of the table, {what}", table, 64.0, "1 MiB"))
     exact = kernel_estimate(prob.double(), keys, BANDWIDTH)
     error = float((BetaTable(keys, BANDWIDTH).estimate(prob) - exact).abs().max())
-    print(f"largest error of the table against float64: {error:.1e}")
+    report(Row(f"kde: largest error of the table, {what}", error, 3e-4, "1, against the formula in float64"))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
+from rows import Row, report
 
 from dmseg.config.compose import compose_settings
 from dmseg.config.settings import LauncherSettings, Settings
@@ -82,9 +83,8 @@ def main() -> None:
         start_up, seconds = measure(runs, arguments.workers)
         launched = 1000 * seconds / arguments.runs
     total = planned + launched
-    print(f"{arguments.runs} runs, {arguments.workers} workers; start-up {start_up:.1f} s")
-    print(f"planned {planned:.1f} ms, launched and recorded {launched:.1f} ms, together {total:.1f} ms a run")
-    print(f"goal {GOAL_MS:.0f} ms: {'met' if total <= GOAL_MS else 'MISSED'}")
+    what = f"{arguments.runs} runs, {arguments.workers} workers, {start_up:.1f} s until they have begun"
+    report(Row(f"launch: planned, launched and recorded ({what})", total, GOAL_MS, "1 ms a run"))
 
 
 if __name__ == "__main__":

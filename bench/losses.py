@@ -2,8 +2,8 @@
 
 Every row computes 0.25 cross-entropy + 0.75 Dice loss over the batch for the same logits and labels. The rows of one
 size take turns in one process. Times are the least of all repeats, since whatever else a machine does only adds to
-them, and "x" is the ratio to the first row. Peak memory is what the allocator hands out at most beyond the inputs, in
-units of the gradient, in eager mode. A goal of this project is in brackets where there is one.
+them; ratios are to the plain form. Peak memory is what the allocator hands out at most beyond the inputs, in
+units of the gradient, in eager mode.
 
 By default the C library hands large arrays back after each use, and on some machines mapping their pages anew takes
 longer than the arithmetic; that is how users meet these losses, so it is how they are timed. With --keep-memory it
@@ -15,14 +15,13 @@ keeps what it was given once, so that arithmetic alone is compared. Run it with
 import argparse
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import segmentation_models_pytorch as smp
 import torch
-from memory import peak_bytes
 from monai.losses import DiceLoss
+from rows import Row, least, peak_bytes, report, turns
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -83,45 +82,24 @@ def step(loss: Loss, logits: Tensor, target: Tensor) -> None:
     torch.autograd.backward(loss(logits.detach().requires_grad_(), target))
 
 
-def times(losses: dict[str, Loss], logits: Tensor, target: Tensor, repeats: int) -> dict[str, list[float]]:
-    """Seconds of each step of each loss; the losses take turns."""
-    seconds: dict[str, list[float]] = {name: [] for name in losses}
-    for repeat in range(-2, repeats):
-        for name, loss in losses.items():
-            start = time.perf_counter()
-            step(loss, logits, target)
-            if repeat >= 0:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
-def goal(goals: dict[tuple[int, int], dict[str, float]], classes: int, size: int, name: str) -> str:
-    """A goal in brackets, or nothing."""
-    value = goals.get((classes, size), {}).get(name)
-    return "" if value is None else f" [{value:g}]"
-
-
 def compare(classes: int, size: int, compiled: bool, repeats: int) -> None:
-    """Prints one table."""
+    """Reports the rows of one size."""
     losses = rows(compiled)
     logits, target = inputs(classes, size)
-    seconds = times(losses, logits, target, repeats)
-    print(f"\n8 x {classes} x {size} x {size}, {torch.get_num_threads()} threads, {repeats} repeats")
-    print(f"{'loss':18} {'ms':>8}  {'x':12} peak / gradient")
-    for name, taken in seconds.items():
-        ratio_text = f"{min(taken) / min(seconds['plain']):.2f}{goal(GOALS, classes, size, name)}"
-        line = f"{name:18} {min(taken) * 1e3:8.1f}  {ratio_text:12}"
-        if "compiled" not in name:
-            memory = peak_bytes(partial(step, losses[name], logits, target)) / (logits.numel() * logits.element_size())
-            line += f" {memory:.1f}{goal(MEMORY_GOALS, classes, size, name)}"
-        print(line)
+    steps = {name: partial(step, loss, logits, target) for name, loss in losses.items()}
+    taken, what = least(turns(steps, repeats)), f"8 x {classes} x {size} x {size}"
+    for name in list(losses)[1:]:
+        wanted = GOALS.get((classes, size), {}).get(name)
+        report(Row(f"losses: {name}, {what}", taken[name] / taken["plain"], wanted, "plain form, eager"))
+    gradient, wanted = logits.numel() * logits.element_size(), MEMORY_GOALS.get((classes, size), {}).get("dmseg")
+    report(Row(f"losses: peak memory of dmseg, {what}", peak_bytes(steps["dmseg"]) / gradient, wanted, "the gradient"))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs all sizes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=40)
+    parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512])
     parser.add_argument("--classes", type=int, nargs="+", default=[2, 5])
     parser.add_argument("--eager", action="store_true", help="leave torch.compile out")

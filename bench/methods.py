@@ -6,11 +6,9 @@ optimiser; its memory is what it holds at most beyond network, optimiser and bat
 """
 
 import argparse
-import time
-from collections.abc import Callable
 
 import torch
-from memory import peak_bytes
+from rows import Row, least, peak_bytes, report, turns
 from torch import Tensor
 
 from dmseg.config.components import bind
@@ -35,7 +33,7 @@ def make_batch(size: int, count: int, raters: int, device: str) -> Batch:
     return Batch(*(value.to(device) for value in values))
 
 
-class Row:
+class Trained:
     """A method with its network, ready to take steps and to predict."""
 
     def __init__(self, settings: Settings, batch: Batch, precision: str) -> None:
@@ -64,31 +62,14 @@ class Row:
         self.network.eval()
         return self.predictor.probability(self.batch.image)
 
-    def megaparameters(self) -> float:
-        """Trainable parameters, millions."""
-        return sum(value.numel() for value in self.network.parameters()) / 1e6
-
 
 def _stream(name: str) -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def least_seconds(functions: dict[str, Callable[[], object]], repeats: int, device: str) -> dict[str, float]:
-    """The least time of each function."""
-    found = {name: float("inf") for name in functions}
-    for _ in range(repeats):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            if device.startswith("cuda"):
-                torch.cuda.synchronize()
-            found[name] = min(found[name], time.perf_counter() - start)
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="unet_resnet50")
+    parser.add_argument("--model", default="unet_resnet18")
     parser.add_argument("--profile", default="paper")
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--batch", type=int, default=4)
@@ -96,26 +77,22 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     batch = make_batch(args.size, args.batch, args.raters, args.device)
     common = ["data=phantom", f"profile={args.profile}", f"model={args.model}", "model.weights=null"]
-    rows = {name: Row(compose_settings([*common, f"method={name}"]), batch, args.precision) for name in METHODS}
-    for row in rows.values():
-        row.step()
-    steps = least_seconds({name: row.step for name, row in rows.items()}, args.repeats, args.device)
-    memory = {name: peak_bytes(row.step, args.device) for name, row in rows.items()}
-    predictions = least_seconds({name: row.predict for name, row in rows.items()}, args.repeats, args.device)
-    print(
-        f"{args.model}, {args.batch} x {args.size} x {args.size}, {args.raters} raters, {args.precision}, {args.device}"
-    )
-    print(f"{'method':12} {'parameters':>12}{'step':>12}{'memory':>12}{'prediction':>12}")
-    for name, row in rows.items():
-        ratios = "".join(
-            f"{'x' + format(found[name] / found['plain'], '.2f'):>12}" for found in (steps, memory, predictions)
-        )
-        print(f"{name:12} {row.megaparameters():10.1f} M{ratios}")
+    rows = {name: Trained(compose_settings([*common, f"method={name}"]), batch, args.precision) for name in METHODS}
+    synchronise = torch.cuda.synchronize if args.device.startswith("cuda") else None
+    measured = {
+        "step": least(turns({name: row.step for name, row in rows.items()}, args.repeats, synchronise)),
+        "memory of a step": {name: peak_bytes(row.step, args.device) for name, row in rows.items()},
+        "prediction": least(turns({name: row.predict for name, row in rows.items()}, args.repeats, synchronise)),
+    }
+    where = f"{args.model}, {args.batch} x {args.size} x {args.size}, {args.raters} raters, {args.precision}"
+    for what, found in measured.items():
+        for name in METHODS[1:]:
+            report(Row(f"methods: {what} of {name}, {where}", found[name] / found["plain"], None, "plain training"))
 
 
 if __name__ == "__main__":

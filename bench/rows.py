@@ -1,4 +1,4 @@
-"""What all benches share: rows in one form, and timing by turns.
+"""What all benches share: rows in one form, and timing by turns, and memory.
 
 Every row is a ratio to a peer that was measured in the same run. ``bench/table.py`` collects the rows that benches
 print.
@@ -9,6 +9,9 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+
+import torch
+from torch.profiler import ProfilerActivity, profile
 
 MARK = "#row "
 """Begins a line with a row, for `bench/table.py`."""
@@ -68,3 +71,20 @@ def least(times: Mapping[str, list[float]]) -> dict[str, float]:
 def medians(times: Mapping[str, list[float]]) -> dict[str, float]:
     """The median time of each."""
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def peak_bytes(function: Callable[[], object], device: str = "cpu") -> int:
+    """The most bytes of tensors that a call holds beyond what was there before."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        function()
+    held = peak = 0
+    for event in profiler.profiler.kineto_results.events():  # type: ignore[union-attr]
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak

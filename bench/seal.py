@@ -13,11 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from rows import Row, report
 
 from dmseg.data import integrity as seal
 from dmseg.data.integrity import ANNOTATIONS, IMAGES, MANIFEST, ArrayFile, ContentDigest, read_store, write_seal
 
 ROUNDS = 7
+GOAL = 0.3
 EDGE, RATERS = 512, 3
 
 
@@ -63,7 +65,7 @@ def read(folder: Path) -> None:
 
 
 def compare(folder: Path) -> None:
-    """Prints seconds a GiB: of reading, of the seal on top of it, and of `dmseg data verify`."""
+    """Reports seconds a GiB: of reading, of the seal on top of it, and of `dmseg data verify`."""
     size = sum((folder / name).stat().st_size for name in (IMAGES, ANNOTATIONS)) / 2**30
     seal.SETTLED_SECONDS = float("inf")  # nothing is remembered
     rounds = sorted(
@@ -75,15 +77,15 @@ def compare(folder: Path) -> None:
     seal.SETTLED_SECONDS = -1.0
     read_store(folder)
     again = seconds(lambda: read_store(folder))
-    print(
-        f"{folder.name:28} {size:7.3f} GiB  reading {plain / size:5.2f} s a GiB, "
-        f"the seal {(sealed - plain) / size:5.2f} on top, "
-        f"again {again * 1000:5.1f} ms, verify {thorough / size:5.2f} s a GiB"
-    )
+    what = f"{folder.name}, {size:.2f} GiB"
+    report(Row(f"seal: on top of reading, {what}", (sealed - plain) / size, GOAL, "1 s a GiB"))
+    report(Row(f"seal: reading with the seal, {what}", sealed / plain, None, "reading"))
+    report(Row(f"seal: again in one process, {what}", again / plain, None, "reading"))
+    report(Row(f"seal: `dmseg data verify`, {what}", thorough / plain, None, "reading"))
 
 
 def main() -> None:
-    for word in sys.argv[1:] or ["1"]:
+    for word in sys.argv[1:] or ["0.5"]:
         if Path(word).is_dir():
             compare(Path(word))
         else:

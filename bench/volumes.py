@@ -1,9 +1,9 @@
-"""Time and memory of reading and preparing a CT volume, as ratios to ``nibabel``'s ``get_fdata``.
+"""Time and memory of reading and preparing a CT volume, as ratios to ``nibabel``'s ``get_fdata`` of the same file.
 
-Run ``python bench/volumes.py [slices]``. A 512 x 512 x 600 int16 volume and its label are generated as ``.nii.gz``, in
+Run ``python bench/volumes.py [slices]``. A 512 x 512 x 200 int16 volume and its label are generated as ``.nii.gz``, in
 LiTS's order of axes and in KiTS's. Each row is measured in a process of its own, one after another, in rounds, so that
-a busy spell of the machine meets all rows; the least counts. Reading (all slices as float32) may take at most 0.3 of
-the time of `get_fdata` on the same file.
+a busy spell of the machine meets all rows; the least counts. Reading gives all slices as float32, and may take at most
+0.15 of the time of `get_fdata`, which gives float64.
 """
 
 import multiprocessing
@@ -16,6 +16,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+from rows import Row, report
 
 from dmseg.data.adapters.kits import KitsAdapter
 from dmseg.data.adapters.lits import LitsAdapter
@@ -25,7 +26,9 @@ from dmseg.data.volumes import open_volume
 from dmseg.phantom.folder import write_nifti
 
 SIZE = 512
-ROUNDS = 5
+SLICES = 200
+ROUNDS = 3
+GOAL = 0.15
 WINDOW = (-200.0, 300.0)
 
 
@@ -59,59 +62,61 @@ def read(path: Path, axis: int) -> None:
         values.astype(np.float32)  # get_fdata converts, too
 
 
-def prepare_cases(paths: tuple[Path, Path], axis: int, slices: str, cases: int = 1) -> None:
-    """Image and label to a prepared store, two cases at a time."""
+def prepare_cases(paths: tuple[Path, Path], axis: int, slices: str) -> None:
+    """Image and label to a prepared store."""
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "raw"
-        for number in range(cases):
-            names = (f"volume-{number}.nii.gz", f"segmentation-{number}.nii.gz")
-            if axis == 0:
-                names = (f"case_{number:05d}/imaging.nii.gz", f"case_{number:05d}/segmentation.nii.gz")
-            for path, name in zip(paths, names, strict=True):
-                (root / name).parent.mkdir(parents=True, exist_ok=True)
-                (root / name).symlink_to(path)
+        names = ("volume-0.nii.gz", "segmentation-0.nii.gz")
+        if axis == 0:
+            names = ("case_00000/imaging.nii.gz", "case_00000/segmentation.nii.gz")
+        for path, name in zip(paths, names, strict=True):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).symlink_to(path)
         kind: type[VolumeAdapter] = LitsAdapter if axis == 2 else KitsAdapter
         adapter = kind(root, slices=slices, window=WINDOW)
-        prepare(adapter, adapter.tasks["tumour"], Path(scratch) / "store", SIZE, {}, workers=2)
+        prepare(adapter, adapter.tasks["tumour"], Path(scratch) / "store", SIZE, {}, workers=1)
 
 
-def measure(work: Callable[..., None], *arguments: object) -> tuple[float, float]:
+def measured(work: Callable[..., None], *arguments: object) -> tuple[float, float]:
     """Seconds and peak memory in MiB of some work in a new process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_timed, (work, *arguments))
+        return pool.apply(_measured, (work, *arguments))
 
 
-def _timed(work: Callable[..., None], *arguments: object) -> tuple[float, float]:
+def _measured(work: Callable[..., None], *arguments: object) -> tuple[float, float]:
+    """The peak is the kernel's for this process (what getrusage says includes the parent's, until it was replaced)."""
     start = time.perf_counter()
     work(*arguments)
-    return time.perf_counter() - start, _peak()
-
-
-def _peak() -> float:
-    """Peak memory of this process in MiB (what getrusage says includes the parent's, until it was replaced)."""
+    seconds = time.perf_counter() - start
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    return seconds, next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+def measure(folder: Path, n_slices: int, axis: int) -> None:
+    """Prints the rows of a volume whose slices lie along an axis."""
+    paths = generate(folder, n_slices, axis)
+    shape = f"512 x 512 x {n_slices}" if axis == 2 else f"{n_slices} x 512 x 512"
+    work: dict[str, tuple[Any, ...]] = {
+        "plain": (get_fdata, paths[0]),
+        "read every slice": (read, paths[0], axis),
+        "prepare, slices with tumour": (prepare_cases, paths, axis, "target"),
+        "prepare, all slices": (prepare_cases, paths, axis, "all"),
+    }
+    rounds = [{what: measured(*call) for what, call in work.items()} for _ in range(ROUNDS)]
+    seconds = {what: min(one[what][0] for one in rounds) for what in work}
+    peaks = {what: max(one[what][1] for one in rounds) for what in work}
+    for what in list(work)[1:]:
+        goal = GOAL if what.startswith("read") else None
+        report(Row(f"volumes: {shape}, {what}", seconds[what] / seconds["plain"], goal, "`get_fdata`"))
+    share = peaks["read every slice"] / peaks["plain"]
+    report(Row(f"volumes: {shape}, peak memory of reading", share, None, "`get_fdata`"))
 
 
 def main() -> None:
-    n_slices = int(sys.argv[1]) if len(sys.argv) > 1 else 600
-    print(f"512 x 512 x {n_slices} int16, .nii.gz; ratio to get_fdata of the same file; peak memory of the process")
-    for axis, name in ((2, "LiTS, slices along the last axis"), (0, "KiTS, slices along the first axis")):
+    n_slices = int(sys.argv[1]) if len(sys.argv) > 1 else SLICES
+    for axis in (2, 0):
         with tempfile.TemporaryDirectory() as scratch:
-            paths = generate(Path(scratch), n_slices, axis)
-            work: dict[str, tuple[Any, ...]] = {
-                "get_fdata": (get_fdata, paths[0]),
-                "read every slice": (read, paths[0], axis),
-                "prepare, slices with tumour": (prepare_cases, paths, axis, "target"),
-                "prepare, all slices": (prepare_cases, paths, axis, "all"),
-                "prepare two cases at once, all slices": (prepare_cases, paths, axis, "all", 2),
-            }
-            rounds = [{what: measure(*row) for what, row in work.items()} for _ in range(ROUNDS)]
-        plain = min(one["get_fdata"][0] for one in rounds)
-        print(f"\n{name}")
-        for what in work:
-            seconds, peak = min(one[what][0] for one in rounds), max(one[what][1] for one in rounds)
-            print(f"  {what:40} {seconds:7.2f} s  x{seconds / plain:5.2f}  {peak:6.0f} MiB")
+            measure(Path(scratch), n_slices, axis)
 
 
 if __name__ == "__main__":

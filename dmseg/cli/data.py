@@ -12,6 +12,8 @@ from dmseg.data.verify import describe_store, find_stores, verify_store
 from dmseg.errors import UserError
 from dmseg.text import printable
 
+SHOWN = 3
+"""How many lines about missing files are printed for a data set."""
 DATA_SETS = ("qubiq", "lits", "kits", "lidc", "decathlon")
 
 
@@ -39,7 +41,14 @@ def print_status(argv: Sequence[str]) -> int:
     named = [word.removeprefix("data=") for word in argv if word.startswith("data=")]
     overrides = [word for word in argv if not word.startswith("data=")]
     for name in named or DATA_SETS:
-        _print(status(compose_settings([f"data={name}", *overrides]).data))
+        found = status(compose_settings([f"data={name}", *overrides]).data)
+        expected = "" if found.about.cases is None else f" of {found.about.cases}"
+        print(f"{found.name}: {found.cases}{expected} cases in {found.root}")
+        for line in found.missing[:SHOWN]:
+            print(printable(f"  {line}"))
+        if len(found.missing) > SHOWN:
+            print(f"  ... and {len(found.missing) - SHOWN} more")
+        print(f"  licence: {found.about.licence}; source: {found.about.source}")
     return 0
 
 
@@ -83,13 +92,3 @@ def status(data: DataSettings) -> Status:
             if not absent:
                 complete.add((task.cohort, case.case))
     return Status(data.name, data.root, about, len(complete), tuple(missing))
-
-
-def _print(found: Status, shown: int = 3) -> None:
-    expected = "" if found.about.cases is None else f" of {found.about.cases}"
-    print(f"{found.name}: {found.cases}{expected} cases in {found.root}")
-    for line in found.missing[:shown]:
-        print(printable(f"  {line}"))
-    if len(found.missing) > shown:
-        print(f"  ... and {len(found.missing) - shown} more")
-    print(f"  licence: {found.about.licence}; source: {found.about.source}")

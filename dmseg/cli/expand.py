@@ -56,15 +56,15 @@ class Grid:
 
     def combinations(self) -> list[Combination]:
         """All combinations; the last key changes fastest."""
-        return [self._combination(overrides) for overrides in itertools.product(*self.choices)]
-
-    def _combination(self, overrides: tuple[str, ...]) -> Combination:
-        values = {key: _shown(overrides[place]) for key, place in self.keys.items()}
-        if "data" in values:
-            overrides = self._of_one(overrides, values["data"])
-        if values.get("distill") == "null":  # without distillation its options have no effect
-            overrides = tuple(word for word in overrides if not word.lstrip("+~").startswith("distill."))
-        return Combination(overrides, values)
+        found = []
+        for overrides in itertools.product(*self.choices):
+            values = {key: _shown(overrides[place]) for key, place in self.keys.items()}
+            if "data" in values:
+                overrides = self._of_one(overrides, values["data"])
+            if values.get("distill") == "null":  # without distillation its options have no effect
+                overrides = tuple(word for word in overrides if not word.lstrip("+~").startswith("distill."))
+            found.append(Combination(overrides, values))
+        return found
 
     def _of_one(self, overrides: tuple[str, ...], data: str) -> tuple[str, ...]:
         """Overrides that apply to a data set; ``NAME:key=value`` applies to the one of that name, as in tables."""

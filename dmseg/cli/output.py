@@ -98,7 +98,8 @@ def finish(status: int) -> int:
 def print_os_error(error: OSError) -> int:
     """Prints what could not be read or written, and what to do; returns the exit status."""
     if error.filename == OUTPUT:
-        _drop_output()
+        with suppress(OSError):  # drops the rest, so that the interpreter does not fail when it flushes it at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if isinstance(error, BrokenPipeError):
         return 1  # the reader has stopped, as in dmseg runs | head
     place = "" if error.filename is None else f"{error.filename}: "
@@ -172,9 +173,3 @@ def _fit(stream: TextIO, kind: type[io.FileIO]) -> TextIO:
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
     )
-
-
-def _drop_output() -> None:
-    """Drops the rest of standard output, so that the interpreter does not fail when it flushes it at exit."""
-    with suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

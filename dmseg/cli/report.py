@@ -60,6 +60,8 @@ def _reports(argv: Sequence[str]) -> "list[tuple[Report, Path]]":
     if exported:
         if len(overrides) > 1 or seeds:
             raise UserError("an export has settings and seeds of its own; leave the other overrides out")
+        if not exported[0]:
+            raise UserError("from= names no folder; write from=FOLDER, the folder of an export")
         folder = Path(exported[0]).expanduser()
         plans = {spec.name: plan_from_text(folder, spec) for spec in specs}
         if metrics := shown_metrics(argv):
@@ -76,14 +78,10 @@ def _reports(argv: Sequence[str]) -> "list[tuple[Report, Path]]":
             choices = explain_tables(overrides, [spec])[0]
             found.append((Report(content, None, content.cells.iloc[:0], choices, cases), Path(settings.paths.results)))
         else:
-            found.append((_comparison(plans[spec.name], inference, overrides), _results(plans[spec.name])))
+            from dmseg.tables.content import results_folder
+
+            found.append((_comparison(plans[spec.name], inference, overrides), results_folder(plans[spec.name])))
     return found
-
-
-def _results(planned: PlannedTable) -> Path:
-    from dmseg.tables.content import results_folder
-
-    return results_folder(planned)
 
 
 def _comparison(planned: PlannedTable, inference: "Inference", overrides: Sequence[str] | None) -> "Report":

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from dmseg.activity import track
 from dmseg.cli.runs_list import columns, print_groups
-from dmseg.errors import UserError
+from dmseg.errors import UserError, cut
 from dmseg.runs.inventory import Entry, choose, damage, entries, foreign, leftovers, lineage, whole_runs
 from dmseg.runs.store import RunStore
 from dmseg.text import printable, printable_lines
@@ -48,6 +49,8 @@ def _read(argv: Sequence[str]) -> _Request:
             filters.append(word)
         elif value == "true":
             switches.add(key)
+        elif value != "false":
+            raise UserError(f"{key} is '{cut(value)}', but must be true or false")
     stores = read_stores(folders)
     found = entries(stores)
     return _Request(stores, found, choose(found, filters), filters, switches)
@@ -113,8 +116,9 @@ def verify_runs(argv: Sequence[str]) -> int:
     request = _read(argv)
     stored = [entry for entry in request.chosen if entry.status in ("done", "damaged")]
     status = 0
-    for entry in stored:
-        if wrong := damage(entry):
+    found = [(entry, damage(entry)) for entry in track(stored, "comparing checksums", len(stored), "runs")]
+    for entry, wrong in found:
+        if wrong:
             status = 1
             print(printable_lines("\n".join(wrong)))
             if "aside" in request.switches:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from dmseg.runs.inventory import Entry
@@ -22,15 +22,13 @@ def columns(chosen: Sequence[Entry]) -> list[str]:
     The title comes last, as only it contains spaces.
     """
     names = ("id", "status", "experiment", *(f"{name}_%" for name in SCORES), "minutes", "run")
-    rows = [names, *(_cells(entry) for entry in chosen)]
+    rows = [names]
+    for entry in chosen:
+        experiment, title = entry.fields.get("experiment", NONE), printable(entry.title) or NONE
+        rows.append((entry.run_id, entry.status, experiment, *_numbers(entry), title))
     widths = [max(len(row[index]) for row in rows) for index in range(len(names) - 1)]
     padded = [[f"{cell:<{width}}" for cell, width in zip(row[:-1], widths, strict=True)] for row in rows]
     return ["  ".join([*cells, row[-1]]) for cells, row in zip(padded, rows, strict=True)]
-
-
-def _cells(entry: Entry) -> tuple[str, ...]:
-    experiment = entry.fields.get("experiment", NONE)
-    return (entry.run_id, entry.status, experiment, *_numbers(entry), printable(entry.title) or NONE)
 
 
 def _numbers(entry: Entry) -> list[str]:
@@ -49,7 +47,9 @@ def print_groups(chosen: Sequence[Entry], console: Console) -> None:
             continue
         loss = printable(runs[0].fields.get("loss", ""))
         console.print(Text.assemble((_shared_title(runs[0]), "bold"), (f"  {loss}  {experiment[1]}", "dim")))
-        table = Table("fold", "seed", "id", *(f"{name} %" for name in SCORES), "minutes", box=None, pad_edge=False)
+        whole_id = Column("id", no_wrap=True, min_width=len(runs[0].run_id))  # to be copied on narrow terminals, too
+        numbers = (*(f"{name} %" for name in SCORES), "minutes")
+        table = Table("fold", "seed", whole_id, *numbers, box=None, pad_edge=False)
         for entry in runs:
             fields = [entry.fields["fold"], entry.fields["seed"], entry.run_id]
             table.add_row(*map(Text, (*fields, *_numbers(entry))))

@@ -24,6 +24,7 @@ from dmseg.tables.spec import TableSpec, read_spec, table_numbers
 
 if TYPE_CHECKING:
     from dmseg.data.prepared import PreparedTask
+    from dmseg.tables.collected import Texts
     from dmseg.tables.inference import Inference
     from dmseg.tables.numbers import TableData
 
@@ -68,7 +69,7 @@ def table(argv: Sequence[str]) -> int:
     plans = [plan_from_text(folder, spec) for spec in specs]
     if metrics := shown_metrics(argv):
         plans = [planned.with_metrics(metrics) for planned in plans]
-    for path in [_write_comparison(planned, inference) for planned in plans]:
+    for path in [_write_comparison(planned, inference, {}) for planned in plans]:
         print(path.read_text(encoding="utf-8"))
     return 0
 
@@ -158,24 +159,31 @@ def _write_all(
     inference: "Inference",
 ) -> None:
     """Writes the files of all tables, then prints the tables: if printing fails, all files are there."""
+    texts: Texts = {}
     files = [
         _write_agreement(spec, overrides)
         if spec.kind == "agreement"
-        else _write_comparison(plans[spec.name], inference)
+        else _write_comparison(plans[spec.name], inference, texts)
         for spec in specs
     ]
     for path in files:
         print(path.read_text(encoding="utf-8"))
 
 
-def _write_comparison(planned: PlannedTable, inference: "Inference") -> Path:
-    """Writes a table below the results folder of its runs, or below the folder that contains all of theirs."""
+def _write_comparison(planned: PlannedTable, inference: "Inference", texts: "Texts") -> Path:
+    """Writes a table below the results folder of its runs, or below the folder that contains all of theirs.
+
+    Args:
+        planned: the table.
+        inference: how its cells are tested.
+        texts: scores that were read for other tables (`collect_cases`).
+    """
     from dmseg.tables.collected import collect_cases
     from dmseg.tables.content import comparison_content, results_folder
     from dmseg.tables.notes import plan_notes
     from dmseg.tables.tidy import write_cases
 
-    cases = collect_cases(planned)
+    cases = collect_cases(planned, texts)
     folder = results_folder(planned) / "tables"
     write_cases(cases, folder, planned.spec)
     return _write(comparison_content(planned, cases, inference), folder, plan_notes(planned), planned.settings)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dmseg.activity import activity
 from dmseg.cli.commands import notify, set_up_logging
 from dmseg.cli.runs import read_stores
 from dmseg.config.settings import TrackerSettings
@@ -91,11 +92,13 @@ def track(argv: Sequence[str]) -> int:
             items.append(item)
             kinds.append(counts)
     step = BATCH if tracker == "online" else 1
-    for start in range(0, len(items), step):
-        batch = items[start : start + step]
-        for counts, done in zip(kinds[start : start + step], _record(tracker, batch), strict=True):
-            counts.new += done
-            counts.failed += not done
+    with activity("recording", len(items), "runs and tables") as advance:
+        for start in range(0, len(items), step):
+            batch = items[start : start + step]
+            for counts, done in zip(kinds[start : start + step], _record(tracker, batch), strict=True):
+                counts.new += done
+                counts.failed += not done
+            advance(len(batch))
     for name, counts in (("runs", runs), ("tables", tables)):
         failed = f", {counts.failed} failed" if counts.failed else ""
         print(f"{name}: {counts.new} recorded with tracker={tracker}, {counts.before} had been before{failed}")
@@ -253,6 +256,8 @@ def _split(argv: Sequence[str]) -> tuple[dict[str, str], list[str], list[str]]:
             if key in given:
                 raise UserError(f"{key} is given twice")
             given[key] = value.strip("'\"")
+        elif key.startswith("wandb."):
+            raise UserError(f"'dmseg track' has no key '{cut(key)}'; it takes {', '.join(OWN)} and filters of runs")
         else:
             filters.append(word)
     return given, filters, folders

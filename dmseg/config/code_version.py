@@ -82,7 +82,8 @@ def _source_digest(target: str) -> str:
 
 
 def _digest_of(files: Iterable[Path]) -> str:
-    digests = sorted((file.name, _file_digest(file)) for file in dict.fromkeys(files))
+    contents = {file: file.read_bytes().replace(b"\r\n", b"\n") for file in files}
+    digests = sorted((file.name, hashlib.sha256(content).hexdigest()) for file, content in contents.items())
     return f"sha256:{hashlib.sha256(json.dumps(digests).encode()).hexdigest()}"
 
 
@@ -123,7 +124,3 @@ def _within(name: str, package: str) -> str:
     """The first part of a dotted name below a package; empty if it is not below."""
     prefix = f"{package}." if package else ""
     return name.removeprefix(prefix).partition(".")[0] if name.startswith(prefix) else ""
-
-
-def _file_digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes().replace(b"\r\n", b"\n")).hexdigest()

@@ -23,9 +23,10 @@ from dmseg.config.loss_terms import gather_loss, restore_loss
 from dmseg.config.overrides import chosen_option, expand_paths, parse_override, quote_path, quoted, refuse_reserved
 from dmseg.config.ranges import check_values
 from dmseg.config.renamed import current_override
+from dmseg.config.resolved import resolved
 from dmseg.config.resources import resource
 from dmseg.config.settings import Settings
-from dmseg.config.teacher import resolve_teacher
+from dmseg.config.teacher import resolve_teacher, sets_teacher
 from dmseg.config.typed import check_group, guess, typed
 from dmseg.errors import UserError, cut, shown
 
@@ -68,7 +69,7 @@ def compose_config(overrides: Sequence[str], config: str = "config") -> DictConf
 
 
 def hydra_words(overrides: Sequence[str]) -> list[str]:
-    """The overrides that Hydra composes the configuration with.
+    """The overrides that Hydra composes the configuration with; `resolve_config` applies those of a teacher's groups.
 
     Raises:
         UserError: if one is malformed, or sets a key that may not be set.
@@ -77,12 +78,10 @@ def hydra_words(overrides: Sequence[str]) -> list[str]:
         refuse_reserved(item)
     refuse_retired_overrides(overrides)
     words = [*method_labels(overrides), *(quote_path(current_override(item)) for item in overrides)]
-    return [*_without_null(words), *_search_path()]
-
-
-def _search_path() -> list[str]:
-    """Has Hydra look for files of groups in the config dir too."""
-    return [] if (folder := config_dir()) is None else [f"hydra.searchpath=[{quoted(f'file://{folder}')}]"]
+    words = [item for item in _without_null(words) if not sets_teacher(parse_override(item))]
+    if (folder := config_dir()) is not None:  # has files of groups, too
+        words.append(f"hydra.searchpath=[{quoted(f'file://{folder}')}]")
+    return words
 
 
 def _without_null(overrides: Sequence[str], group: str = "distill") -> list[str]:
@@ -119,14 +118,16 @@ def resolve_config(config: DictConfig, overrides: Sequence[str]) -> dict[str, An
         overrides: what it was composed with, for messages.
 
     Raises:
-        UserError: if a value refers to a key that does not exist.
+        UserError: if a value refers to a key that does not exist, or an override to a teacher that does not exist.
     """
     with in_plain_words(overrides):
         check_interpolations(config)
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-        if plain.get("distill"):  # type: ignore[union-attr]
-            plain["distill"]["teacher"] = resolve_teacher(config)  # type: ignore[index,call-overload]
-    return plain  # type: ignore[return-value]
+        plain = resolved(config)
+        if plain.get("distill"):
+            plain["distill"]["teacher"] = resolve_teacher(config, overrides)
+        elif lost := [item for item in overrides if sets_teacher(parse_override(item))]:
+            raise UserError(f"'{cut(lost[0])}' sets a key of the teacher, but there is none; add distill=kd")
+    return plain
 
 
 @contextmanager

@@ -19,7 +19,7 @@ _RESOLVER = re.compile(r"\$\{\s*([\w.]+)\s*:")
 _MARK = "<from the environment>"
 
 
-def check_interpolations(config: DictConfig) -> None:
+def check_interpolations(config: DictConfig | dict[str, Any]) -> None:
     """Refuses resolvers other than `RESOLVERS`, and the environment under other keys than `ENVIRONMENT_KEYS`.
 
     A value of the environment counts wherever it ends up, also by way of another key.
@@ -28,19 +28,20 @@ def check_interpolations(config: DictConfig) -> None:
         UserError: if there is one.
         omegaconf.errors.OmegaConfBaseException: if an interpolation cannot be resolved.
     """
-    used = {(key, name) for key, text in _texts(OmegaConf.to_container(config)) for name in _RESOLVER.findall(text)}
+    plain = OmegaConf.to_container(config) if isinstance(config, DictConfig) else config
+    used = {(key, name) for key, text in _texts(plain) if "$" in text for name in _RESOLVER.findall(text)}
     for key, name in sorted(used):
         if name not in RESOLVERS:
             raise UserError(f"{key} uses the resolver '{name}'; only {', '.join(RESOLVERS)} may be used")
     if any(name == "oc.env" for _, name in used):
-        _check_environment(config)
+        _check_environment(OmegaConf.create(plain))  # type: ignore[arg-type]
 
 
 def _check_environment(config: DictConfig) -> None:
     """Resolves a copy in which every variable of the environment is a mark, and looks where the marks end."""
     OmegaConf.register_new_resolver("oc.env", lambda *_: _MARK, replace=True)
     try:
-        marked = OmegaConf.to_container(config.copy(), resolve=True)
+        marked = OmegaConf.to_container(config, resolve=True)
     finally:
         OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
     for key, text in _texts(marked):

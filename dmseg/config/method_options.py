@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from dmseg.errors import UserError, cut, shown
+from dmseg.errors import UserError, check_choice, cut, shown
 from dmseg.limits import DROPOUT_SITES, MRNET_BLOCKS
 
 WIDTHS = ("bottleneck", "encoder", "context", "detail", "perception")
@@ -39,8 +39,7 @@ def check_plain() -> None:
 
 def check_raters(anonymous_raters: str = "error") -> None:
     """Checks the option of the methods that tell raters apart."""
-    if anonymous_raters not in ("error", "position"):
-        raise UserError(f"method.anonymous_raters is {shown(anonymous_raters)}, but may be error or position")
+    check_choice("method.anonymous_raters", anonymous_raters, ("error", "position"))
 
 
 def check_dropout(sites: Sequence[str], rate: float, passes: int) -> None:
@@ -60,10 +59,8 @@ def check_softseg(
     maximum: str, theta: float, alpha: float, omega: float, epsilon: float, reduction: str, adam: Mapping[str, float]
 ) -> None:
     """Checks the options of SoftSeg."""
-    if maximum not in ("image", "batch"):
-        raise UserError(f"method.maximum is {shown(maximum)}, but may be image or batch")
-    if reduction not in ("mean", "sum"):
-        raise UserError(f"method.reduction is {shown(reduction)}, but may be mean or sum")
+    check_choice("method.maximum", maximum, ("image", "batch"))
+    check_choice("method.reduction", reduction, ("mean", "sum"))
     for name, value, low in (("theta", theta, 0), ("alpha", alpha, 2), ("omega", omega, 0), ("epsilon", epsilon, 0)):
         if _number(f"method.{name}", value) <= low:
             raise UserError(f"method.{name} is {value}, but must be more than {low}")

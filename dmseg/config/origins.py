@@ -60,7 +60,7 @@ def find_origins(overrides: Sequence[str]) -> Origins:
                 sources[item.package] = shown
             sources |= {f"{prefix}{key}": shown for key in _leaves(_content(path))}
             comments |= {f"{prefix}{line.key}": line.comment for line in lines(path) if line.comment}
-    set_here = [_key(parse_override(item)) for item in overrides]
+    set_here = [str(parse_override(item).key_or_group) for item in overrides]
     for key in _leaves(plain):
         if any(key == name or key.startswith(f"{name}.") for name in set_here if name not in _groups()):
             sources[key] = COMMAND_LINE
@@ -84,10 +84,6 @@ def _content(path: Path) -> dict[str, Any]:
     return {key: value for key, value in node.items() if key != "defaults"}
 
 
-def _key(override: Any) -> str:  # noqa: ANN401
-    return str(override.key_or_group)
-
-
 def _groups() -> set[str]:
     return {path.name for path in resource("configs").iterdir() if path.is_dir()}
 
@@ -100,7 +96,7 @@ def _shown(path: Path) -> str:
 
 def _with_reference(config: DictConfig, key: str, sources: Mapping[str, str]) -> str:
     """The source of a value; of one that refers to another key, also the reference and where that comes from."""
-    if found := _TEACHER.match(key):
+    if (found := _TEACHER.match(key)) and sources.get(key) != COMMAND_LINE:
         named = OmegaConf.to_container(config.distill.teacher, resolve=True)[found[1]]  # type: ignore[index]
         return f"{_shown(config_file(found[1], str(named)))}, chosen by {sources.get(found[0], COMMAND_LINE)}"
     source = sources.get(key, "")

@@ -6,7 +6,7 @@ from typing import Any
 
 from dmseg.config.allowed import CHOICES, TRACKERS
 from dmseg.config.consistency import check_together
-from dmseg.errors import UserError, shown
+from dmseg.errors import UserError, check_choice, shown
 from dmseg.limits import MAX_LEVELS
 from dmseg.metrics.named import check_metrics
 
@@ -28,9 +28,6 @@ RANGES: dict[str, tuple[float, float]] = {
     "evaluate.boundary": (1, 100),
     "evaluate.tolerance": (0, 1000),
     "agreement.disjoint": (0, 1),
-    "labels.smoothing.epsilon": (0, 1),
-    "labels.smoothing.kernel": (1, 4095),
-    "labels.options.disjoint_weight": (0, 1),
     "distill.label_weight": (0, 100),
     "distill.teacher_weight": (0, 100),
     "distill.temperature": (0.01, 100),
@@ -38,13 +35,16 @@ RANGES: dict[str, tuple[float, float]] = {
     "distill.kde.n_key": (1, 1_000_000),
     "distill.kde.boundary": (1, 4095),
     **{
-        f"{where}model.{key}": bounds
+        f"{where}{key}": bounds
         for where in ("", "distill.teacher.")
         for key, bounds in (
-            ("head_kernel", (1, 31)),
-            ("head_dropout", (0, 0.99)),
-            ("auxiliary.weight", (0, 0.99)),
-            ("auxiliary.channels", (1, 65_536)),
+            ("labels.smoothing.epsilon", (0, 1)),
+            ("labels.smoothing.kernel", (1, 4095)),
+            ("labels.options.disjoint_weight", (0, 1)),
+            ("model.head_kernel", (1, 31)),
+            ("model.head_dropout", (0, 0.99)),
+            ("model.auxiliary.weight", (0, 0.99)),
+            ("model.auxiliary.channels", (1, 65_536)),
         )
     },
     "optim.lr": (0, 100),
@@ -79,8 +79,8 @@ def check_values(node: Mapping[str, Any]) -> None:
     """
     for key, choices in CHOICES.items():
         value = _lookup(node, key)
-        if value is not None and value not in choices:
-            raise UserError(f"{key} is {shown(value)}, but may be {', '.join(choices)}")
+        if value is not None:
+            check_choice(key, value, choices)
     for key, (low, high) in RANGES.items():
         value = _lookup(node, key)
         if value is not None and (not isinstance(value, int | float) or not low <= value <= high):

@@ -1,20 +1,38 @@
 """A teacher's network, labels and loss: files of the configuration, in the student's protocol."""
 
+import copy
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, OmegaConf
 
 from dmseg.config.config_dir import config_file, config_options
 from dmseg.config.interpolations import check_interpolations
-from dmseg.errors import UserError
+from dmseg.config.overrides import dotted, parse_override
+from dmseg.config.resolved import resolved
+from dmseg.config.typed import guess
+from dmseg.errors import UserError, cut
 from dmseg.files.names import fault_of_name
 
+TEACHER_KEY = re.compile(r"distill\.teacher\.(?:model|labels|loss)\.")
+"""The beginning of keys in a teacher's groups. Hydra cannot set them: to it, each group is the name of a file."""
 
-def resolve_teacher(config: DictConfig) -> dict[str, Any]:
+
+def sets_teacher(override: Override) -> bool:
+    """Whether an override sets a key within a group of the teacher."""
+    return TEACHER_KEY.match(dotted(override.key_or_group)) is not None
+
+
+def resolve_teacher(config: DictConfig, overrides: Iterable[str]) -> dict[str, Any]:
     """The groups of a teacher as plain containers, composed as if the student's configuration named them itself.
 
     Args:
         config: the student's, with ``distill.teacher.{model,labels,loss}`` names of files.
+        overrides: those of the student; the ones that set keys within the teacher's groups are applied.
 
     Raises:
         UserError: if there is no such file, or a key of the teacher is unknown.
@@ -23,21 +41,46 @@ def resolve_teacher(config: DictConfig) -> dict[str, Any]:
     keys = {"model", "labels", "loss", "weights", "weights_sha256"}
     if not isinstance(named, dict) or set(named) != keys:
         raise UserError(f"distill.teacher is {named}, but must have the keys {', '.join(sorted(keys))}")
-    own = config.copy()
-    for group in ("model", "labels", "loss"):
-        OmegaConf.update(own, group, _group_file(group, str(named[group])), merge=False)
+    own: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
+    own |= {group: _group_file(group, str(named[group])) for group in ("model", "labels", "loss")} | {"distill": None}
     if named["weights"] is not None or config.model.weights is None:
-        own.model.weights = named["weights"]
-    own.model.weights_sha256 = named["weights_sha256"]
-    own.distill = None
+        own["model"]["weights"] = named["weights"]
+    own["model"]["weights_sha256"] = named["weights_sha256"]
+    if own_keys := [item for item in map(parse_override, overrides) if sets_teacher(item)]:
+        changed = OmegaConf.create(own)
+        for override in own_keys:
+            _apply(changed, override)
+        own = OmegaConf.to_container(changed)  # type: ignore[assignment]
     check_interpolations(own)
-    resolved: dict[str, Any] = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    return {group: resolved[group] for group in ("model", "labels", "loss")}
+    found = resolved(own)
+    return {group: found[group] for group in ("model", "labels", "loss")}
 
 
-def _group_file(group: str, name: str) -> Any:  # noqa: ANN401
+def _apply(config: DictConfig, override: Override) -> None:
+    """Sets a key within the teacher's groups of its configuration, with Hydra's rules: a new key needs ``+``."""
+    name = dotted(override.key_or_group)
+    key = name.removeprefix("distill.teacher.")
+    if override.type not in (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD):
+        raise UserError(f"'{cut(str(override.input_line))}': keys of a teacher can be set or added, but not removed")
+    if override.is_sweep_override():
+        raise UserError(f"'{cut(name)}' has several values; a sweep needs -m, a list brackets: key=[a,b]")
+    parent, _, last = key.rpartition(".")
+    node = OmegaConf.select(config, parent)
+    known = [str(item) for item in node] if isinstance(node, DictConfig) else []
+    if override.type is OverrideType.CHANGE and last not in known:
+        raise UserError(f"unknown key '{cut(name)}'{guess(last, known, f'distill.teacher.{parent}.')}")
+    OmegaConf.update(config, key, override.value(), force_add=True)
+
+
+def _group_file(group: str, name: str) -> dict[str, Any]:
     path = config_file(group, name)
     if fault_of_name(name) or not path.is_file():
         choices = ", ".join(config_options(group))
         raise UserError(f"distill.teacher.{group} is '{name}', which does not exist; choose from {choices}")
-    return OmegaConf.load(path)
+    return copy.deepcopy(_content(path, path.stat().st_mtime_ns))
+
+
+@lru_cache(maxsize=64)
+def _content(path: Path, changed: int) -> dict[str, Any]:
+    """Content of a file; read again if it has changed."""
+    return OmegaConf.to_container(OmegaConf.load(path))  # type: ignore[return-value]

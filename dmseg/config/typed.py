@@ -37,7 +37,10 @@ def typed(kind: Any, value: Any, key: str) -> Any:  # noqa: ANN401
         return {name: typed(get_args(kind)[1], item, f"{key}.{name}") for name, item in value.items()}
     expected = get_origin(kind) or kind
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
-        return _float(value, key)
+        try:
+            return float(value)
+        except OverflowError:
+            raise UserError(f"{key} is {shown(value)}, but must be a finite number") from None
     if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
         raise UserError(f"{key} is {shown(value)}, but must be {_NAMES.get(expected, expected.__name__)}")
     check_plain(value, key)
@@ -89,13 +92,6 @@ def check_plain(value: Any, key: str) -> None:  # noqa: ANN401
         raise UserError(f"{key} is {shown(value)}, but whole numbers must fit into 64 bits")
     elif not isinstance(value, bool | int | float | None):
         raise UserError(f"{key} is {shown(value)}, but must be a number, a text, true, false, null or a list or group")
-
-
-def _float(value: int, key: str) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        raise UserError(f"{key} is {shown(value)}, but must be a finite number") from None
 
 
 _NAMES = {

@@ -20,6 +20,7 @@ from dmseg.config.config_dir import config_dir, config_file
 from dmseg.config.label_kind import refuse_retired_overrides
 from dmseg.config.overrides import dotted, is_group, parse_override, refuse_reserved
 from dmseg.config.settings import Settings
+from dmseg.config.teacher import sets_teacher
 from dmseg.errors import UserError
 
 
@@ -134,7 +135,8 @@ def _group(override: str) -> str:
 def _simple_change(override: str, folder: Path | None) -> _Change | None:
     """What an override changes, or None where only Hydra can tell; `folder` is the config dir in use."""
     parsed = parse_override(override)
-    if parsed.type is not OverrideType.CHANGE or parsed.is_sweep_override() or parsed.package is not None:
+    is_change = parsed.type is OverrideType.CHANGE and not sets_teacher(parsed)
+    if not is_change or parsed.is_sweep_override() or parsed.package is not None:
         return None
     key, value = parsed.key_or_group, parsed.value()
     if not is_group(key) or isinstance(value, dict):

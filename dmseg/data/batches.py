@@ -15,6 +15,9 @@ from dmseg.data.training_slices import TrainingData
 from dmseg.errors import UserError
 from dmseg.labels.smoothing import smooth, svls
 
+TOGETHER = 2**17
+"""Pixels of the small batches that are made at once."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -44,6 +47,11 @@ class Batch:
         if self.raters is None or self.present is None:
             raise ValueError("this batch has no annotations of individual raters; load them with raters=True")
         return self.raters, self.present
+
+    def split(self, size: int) -> list["Batch"]:
+        """Batches of some size each, which share its memory."""
+        parts = {name: value.split(size) for name, value in vars(self).items() if value is not None}
+        return [Batch(**dict(zip(parts, values, strict=True))) for values in zip(*parts.values(), strict=True)]
 
 
 def send(values: Tensor, device: torch.device) -> Tensor:
@@ -129,8 +137,9 @@ class BatchSource:
     """An endless source of training batches, with separate random streams for order, raters and augmentation.
 
     Order, candidates and views are drawn for a whole epoch and sent to the device in one copy, after which a batch is
-    made on the device alone: nothing is copied to it and nothing read from it. Training data that stay in host memory
-    (`place`) are read by a thread, `READ_AHEAD` batches ahead of the training.
+    made on the device alone: nothing is copied to it and nothing read from it. Several batches of small slices are made
+    at once (`TOGETHER`), as calls of operations take longer than the arithmetic there. Training data that stay in host
+    memory (`place`) are read by a thread, `READ_AHEAD` batches ahead of the training.
 
     It can stop between any two batches and later resume from its `state` with exactly the same batches.
 
@@ -163,6 +172,7 @@ class BatchSource:
         self._epoch_start: dict[str, Tensor] = {}
         self._views_start: tuple[int, Tensor] = 0, augmentation.get_state()
         self._rows = torch.empty(0)
+        self._made: dict[int, Batch] = {}
         self._reader = None if self.is_resident else ReadAhead(self._read)
 
     @property
@@ -187,10 +197,14 @@ class BatchSource:
     def next(self) -> Batch:
         """Returns the next batch; the incomplete last batch of an epoch is dropped."""
         row = self.next_row()
-        if self._reader is None:
-            return self.batch(row)
-        slices = self._reader.next()
-        return self._augmented(slices.to(self._device), _views(row))
+        if self._reader is not None:
+            return self._augmented(self._reader.next().to(self._device), _views(row))
+        position = (self._position - 1) % self.steps_per_epoch
+        if position not in self._made:
+            rows = self._rows[position : position + self._together]
+            batches = self.batch(rows.flatten(0, 1)).split(rows.shape[1])
+            self._made = dict(enumerate(batches, position))
+        return self._made.pop(position)
 
     def next_row(self) -> Tensor:
         """Proceeds to the next batch and returns what was drawn for it, (B, 6) float64 on the device (`batch`)."""
@@ -224,6 +238,11 @@ class BatchSource:
         self._position = state["position"]
 
     @property
+    def _together(self) -> int:
+        """Number of batches that are made at once."""
+        return max(1, TOGETHER // (self._train.batch_size * self._data.images[0].numel()))
+
+    @property
     def _by_rater(self) -> bool:
         return self._labels.interpolation == "rater"
 
@@ -237,13 +256,13 @@ class BatchSource:
         first, start = self._views_start
         again = torch.Generator()
         again.set_state(start)
-        for _ in range(first, self._position):
-            self._draw_views(again)
+        self._draw_views(self._position - first, again)
         return again.get_state()
 
-    def _draw_views(self, generator: torch.Generator) -> Views:
+    def _draw_views(self, steps: int, generator: torch.Generator) -> Views:
+        """The views of some steps, which are those drawn step by step."""
         scale = self._train.scale
-        return draw_views(self._train.batch_size, (scale[0], scale[1]), self._train.flip, generator)
+        return draw_views(steps * self._train.batch_size, (scale[0], scale[1]), self._train.flip, generator)
 
     def _begin_epoch(self, first: int) -> None:
         """Draws an epoch: order and candidates of all batches, and the views from the batch `first` on."""
@@ -256,10 +275,10 @@ class BatchSource:
         rows = torch.zeros(steps, size, 6, dtype=torch.float64)  # which holds indices and float32 exactly
         used = chosen[: steps * size].reshape(steps, size)
         rows[..., 0], rows[..., 1] = used, candidate[used]
-        for row in rows[first:]:
-            views = self._draw_views(self._augmentation)
-            row[:, 2], row[:, 3:5], row[:, 5] = views.scale, views.offset, views.flip
-        self._rows = send(rows, self._device)
+        views = self._draw_views(steps - first, self._augmentation)
+        drawn = torch.cat([views.scale[:, None], views.offset, views.flip[:, None]], dim=1)
+        rows[first:, :, 2:] = drawn.reshape(-1, size, 4)
+        self._rows, self._made = send(rows, self._device), {}
         if self._reader is not None:
             self._reader.begin(rows[first:])
 

@@ -6,7 +6,10 @@ axis are read one at a time; slices along another axis, or of several channels, 
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,11 @@ SAMPLED_VOXELS = 2**22
 """Largest number of voxels per channel used for percentiles."""
 SAMPLE_BYTES = 16
 """Memory for percentiles, per voxel used."""
+
+THREAD_BYTES = 2**17
+"""Smallest plane that is worth reading in a thread."""
+AHEAD = 2
+"""Number of planes that are read ahead."""
 
 Array = npt.NDArray[np.float32]
 Raw = npt.NDArray[Any]
@@ -65,7 +73,7 @@ class Volume:
             return None
         return self.spacing[longer[0]], self.spacing[longer[1]]
 
-    def planes(self) -> Iterator[Raw]:
+    def planes(self) -> Generator[Raw, None, None]:
         """Yields the stored values (X, Y) of each plane; the third axis varies faster than the channels.
 
         The file is read to its end, so that the checksum of a compressed file is verified.
@@ -199,11 +207,22 @@ class Volume:
         consecutive = len(indices) > 0 and indices[-1] - indices[0] == len(indices) - 1
         chosen = slice(indices[0], indices[-1] + 1) if consecutive else list(indices)  # a slice needs no copy
         wanted = set(indices)
-        for number, plane in enumerate(self.planes()):
+        large = self.shape[0] * self.shape[1] * self.dtype.itemsize >= THREAD_BYTES
+        # slices across the last axis leave too little to do meanwhile
+        for number, plane in enumerate(_ahead(self.planes()) if large and axis < 2 else self.planes()):
             if axis < 2:
                 yield plane[chosen] if axis == 0 else plane[:, chosen]
             elif number % self.shape[2] in wanted:
                 yield plane
+
+
+def _ahead(planes: Generator[Raw, None, None]) -> Iterator[Raw]:
+    """Yields the same, but a thread reads `AHEAD` planes ahead; igzip lets other threads run while it works."""
+    with closing(planes), ThreadPoolExecutor(1, "planes") as pool:
+        coming = deque(pool.submit(next, planes, None) for _ in range(AHEAD))
+        while (plane := coming.popleft().result()) is not None:
+            coming.append(pool.submit(next, planes, None))
+            yield plane
 
 
 def open_volume(path: Path, max_gib: float = MAX_GIB) -> Volume:

@@ -121,9 +121,12 @@ def mapping(keys: Check = TEXT, values: Check = anything) -> Check:
     def check(value: object, where: str) -> None:
         if not isinstance(value, Mapping):
             raise _refuse(value, where, "a group of keys")
-        for key, item in value.items():
-            keys(key, f"a key of {where}")
-            values(item, f"{where}.{key}")
+        about_key = f"a key of {where}"
+        for key in value:
+            keys(key, about_key)
+        if values is not anything:
+            for key, item in value.items():
+                values(item, f"{where}.{key}")
 
     return check
 
@@ -153,6 +156,9 @@ def record(
     return check
 
 
+_SCALARS = frozenset((type(None), bool, str, int, float))
+
+
 def plain(value: object, where: str) -> None:
     """Accepts what JSON can represent: mappings, lists, text, numbers (also NaN), true, false and null."""
     left = [(value, 0)]
@@ -162,9 +168,9 @@ def plain(value: object, where: str) -> None:
             raise Misfit(f"{where} is nested more than {DEEPEST} levels deep")
         if isinstance(item, Mapping):
             GROUP(item, where)
-            left += [(inner, depth + 1) for inner in item.values()]
+            left += [(inner, depth + 1) for inner in item.values() if type(inner) not in _SCALARS]
         elif isinstance(item, list | tuple):
-            left += [(inner, depth + 1) for inner in item]
+            left += [(inner, depth + 1) for inner in item if type(inner) not in _SCALARS]
         elif not (item is None or isinstance(item, bool | str | int | float)):
             raise _refuse(item, where, "plain values")
 

@@ -21,7 +21,7 @@ from typing import Any, TypeGuard, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from dmseg.errors import UserError, shown
+from dmseg.errors import UserError, check_choice, shown
 from dmseg.labels.staple import MAX_ITERATIONS, TOLERANCE, estimate, vote_patterns
 from dmseg.metrics.agreement import rater_dice
 
@@ -179,8 +179,7 @@ def votes_needed(n_raters: int, ties: str = "background") -> int:
     Raises:
         UserError: if `ties` is neither.
     """
-    if ties not in TIES:
-        raise UserError(f"ties is {shown(ties)}, but may be {' or '.join(TIES)}")
+    check_choice("ties", ties, TIES)
     return n_raters // 2 + 1 if ties == "background" else (n_raters + 1) // 2
 
 

@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -19,7 +18,13 @@ POLL = 2.0
 
 
 ATTEMPTS = 3
-"""How often a run is started at most whose process dies."""
+"""How often the process of a run may die without a new checkpoint before the run has failed."""
+
+STEP = {"resnet18": 0.54, "resnet50": 1.0, "efficientnet_b0": 0.8, "mobilenetv2": 0.64}
+"""Time of a training step with an encoder relative to ResNet-50 (smp's U-Net, float32 on a CPU); 1 for others. It only
+affects the order of runs."""
+TEACHER = 1 / 3
+"""Time in which a teacher predicts a batch, relative to a training step of its network."""
 
 
 class Executor(Protocol):
@@ -47,7 +52,7 @@ class Executor(Protocol):
 def schedule(runs: Sequence[PlannedRun], executor: Executor) -> Iterator[Outcome]:
     """Executes runs and yields the outcome of each as soon as it is known.
 
-    A run whose process died is tried again, up to `ATTEMPTS` times in all.
+    A run whose process died is tried again. It has failed after `ATTEMPTS` deaths in a row without a new checkpoint.
 
     If the results folder turns out not to be writable, no further run starts, and only one such outcome is yielded.
 
@@ -58,7 +63,6 @@ def schedule(runs: Sequence[PlannedRun], executor: Executor) -> Iterator[Outcome
     queue = _Queue(runs)
     running: set[str] = set()
     stopping = unwritable = False
-    died: Counter[str] = Counter()
     while running or (queue and not should_stop() and not unwritable):
         if should_stop() and not stopping:
             stopping = True
@@ -73,9 +77,7 @@ def schedule(runs: Sequence[PlannedRun], executor: Executor) -> Iterator[Outcome
             continue
         for outcome in executor.ended(POLL):
             running.remove(outcome.run.run_id)
-            died[outcome.run.run_id] += outcome.died
-            if outcome.died and not (stopping or unwritable) and died[outcome.run.run_id] < ATTEMPTS:
-                queue.put_back(outcome)
+            if outcome.died and not (stopping or unwritable) and queue.put_back(outcome):
                 continue
             if queue.note(outcome) and not (unwritable and outcome.kind == "unwritable"):
                 yield outcome
@@ -85,9 +87,9 @@ def schedule(runs: Sequence[PlannedRun], executor: Executor) -> Iterator[Outcome
 def by_urgency(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
     """Runs in the order in which they should start: teachers first, then by the work that begins with them.
 
-    The work of a run is how many pixels of cases it trains on, over all epochs, and that of its longest chain of
-    students is added. Where many runs share few GPUs any order will do, but where there are many GPUs, a long run that
-    starts last is waited for by all of them. Runs of equal work stay in their order.
+    With few GPUs any order is as good, but with many GPUs all of them wait for a long run that starts last. The work of
+    a run is an estimate of its time (`work`); that of its longest chain of students is added. Runs of equal work stay
+    in their order.
 
     Args:
         runs: the runs, each once.
@@ -97,12 +99,23 @@ def by_urgency(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
         if run.teacher is not None:
             students.setdefault(run.teacher.run_id, []).append(run)
 
-    def work(run: PlannedRun) -> int:
-        settings = run.settings
-        own = settings.train.epochs * len(run.split.train) * settings.data.size**2
-        return own + max(map(work, students.get(run.run_id, ())), default=0)
+    def urgency(run: PlannedRun) -> float:
+        return work(run) + max(map(urgency, students.get(run.run_id, ())), default=0.0)
 
-    return sorted(runs, key=lambda run: (run.run_id not in students, -work(run)))
+    return sorted(runs, key=lambda run: (run.run_id not in students, -urgency(run)))
+
+
+def work(run: PlannedRun) -> float:
+    """Estimated time of a run: the pixels of all its steps, times the cost of its network, and of its teacher's."""
+    train = run.settings.train
+    steps = max(train.epochs * max(run.train_slices // train.batch_size, 1), train.min_steps)
+    cost = _step_cost(run) + (TEACHER * _step_cost(run.teacher) if run.teacher is not None else 0.0)
+    return steps * train.batch_size * (run.settings.data.size * train.crop) ** 2 * cost
+
+
+def _step_cost(run: PlannedRun) -> float:
+    encoder = run.settings.model.encoder
+    return next((cost for name, cost in STEP.items() if encoder.startswith(name)), 1.0)
 
 
 class _Queue:
@@ -113,6 +126,7 @@ class _Queue:
         self._ended: dict[str, Outcome] = {}
         self._unknown = {run.run_id for run in runs}
         self._not_before: dict[str, float] = {}
+        self._deaths: dict[str, tuple[str, int]] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -130,10 +144,19 @@ class _Queue:
         self._unknown.discard(run.run_id)
         return True
 
-    def put_back(self, outcome: Outcome) -> None:
-        """Queues a run again, ahead of the others."""
-        log.info("%s is tried again: %s", outcome.run.title, outcome.error)
-        self._waiting.insert(0, outcome.run)
+    def put_back(self, outcome: Outcome) -> bool:
+        """Queues a run whose process died again, ahead of the others, unless it has died too often."""
+        run = outcome.run
+        places = _store(run).checkpoints(run.run_id).glob("[0-9]*")
+        reached = max((place.name for place in places), default="")
+        before, deaths = self._deaths.get(run.run_id, (reached, 0))
+        deaths = deaths + 1 if reached <= before else 1
+        self._deaths[run.run_id] = reached, deaths
+        if deaths >= ATTEMPTS:
+            return False
+        log.info("%s is tried again: %s", run.title, outcome.error)
+        self._waiting.insert(0, run)
+        return True
 
     def blocked(self) -> list[Outcome]:
         """Removes the runs that cannot be executed because a teacher is missing, and returns their outcomes."""

@@ -1,7 +1,7 @@
 """Which tasks suit a method that distinguishes raters. Does not import torch, so that planning can use it."""
 
 from dmseg.data.case import Task
-from dmseg.errors import UserError
+from dmseg.errors import UserError, check_choice
 
 
 def check_raters(task: Task, anonymous_raters: str) -> None:
@@ -15,8 +15,7 @@ def check_raters(task: Task, anonymous_raters: str) -> None:
     Raises:
         UserError: if the task does not suit, or the option has another value.
     """
-    if anonymous_raters not in ("error", "position"):
-        raise UserError(f"method.anonymous_raters is '{anonymous_raters}', but may be error or position")
+    check_choice("method.anonymous_raters", anonymous_raters, ("error", "position"))
     if len(task.raters) < 2:
         raise UserError(f"task '{task.name}' has only one rater; this method learns how several differ")
     if task.anonymous_raters and anonymous_raters == "error":

@@ -125,7 +125,7 @@ def case_scores(counts: CaseCounts, empty: EmptyRule = "skip") -> dict[str, floa
     hits, predicted, foreground = _decision_counts(counts)
     by_level = level_dice(counts, empty)
     return {
-        "dice": dice(counts, empty),
+        "dice": float(dice_ratio(np.array(hits), np.array(predicted + foreground), empty)),
         "bdice": _mean_present(by_level),
         "ece": ece(counts),
         "precision": hits / predicted if predicted else float("nan"),
@@ -139,11 +139,12 @@ def case_scores(counts: CaseCounts, empty: EmptyRule = "skip") -> dict[str, floa
 
 def _mean_present(values: Floats) -> float:
     present = values[~np.isnan(values)]
-    return float(present.mean()) if present.size else float("nan")
+    return float(present.sum() / present.size) if present.size else float("nan")
 
 
 def _decision_counts(counts: CaseCounts) -> tuple[int, int, int]:
     """Numbers of pixels in the intersection, the prediction and the majority."""
-    by_class = counts.joint.sum(axis=1)  # majority bit, level of the prediction
-    predicted = by_class[:, counts.levels.index(DECISION_LEVEL) + 1 :].sum(axis=1)
-    return int(predicted[1]), int(predicted.sum()), int(by_class[1].sum())
+    background, foreground = counts.joint.sum(axis=1).tolist()  # by level of the prediction
+    decision = counts.levels.index(DECISION_LEVEL) + 1
+    hits = sum(foreground[decision:])
+    return hits, hits + sum(background[decision:]), sum(foreground)

@@ -99,19 +99,21 @@ class Scale:
         return self.start + (self.end - self.start) * (value - self.low) / (self.high - self.low)
 
 
-def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
+def nice_ticks(low: float, high: float, most: int = 6, whole: bool = False) -> list[float]:
     """Multiples of 1, 2 or 5 times a power of ten that span an interval.
 
     Args:
         low: its lower end.
         high: its upper end, not below the lower one.
         most: most steps.
+        whole: whether the ticks are whole numbers.
     """
     if not high > low:
-        low, high = low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1)
+        low, high = (low - 0.5 * abs(low), high + 0.5 * abs(high)) if low else (0.0, 1.0)
     rough = (high - low) / most
     power = 10.0 ** math.floor(math.log10(rough))
     step = power * next(factor for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
+    step = max(step, 1.0) if whole else step
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(index * step, 12) for index in range(first, last + 1)]
 
@@ -179,6 +181,7 @@ def curves(
     unit: bool = False,
     diagonal: bool = False,
     dots: bool = True,
+    whole: bool = False,
 ) -> Chart:
     """Curves of some columns.
 
@@ -190,13 +193,14 @@ def curves(
         unit: whether both axes run from 0 to 1; otherwise they span the values, and the horizontal one begins at 0.
         diagonal: whether to draw the line on which both values are equal.
         dots: whether to mark each point.
+        whole: whether the ticks of the horizontal axis are whole numbers.
     """
     kept = [(name, index, *_thinned(xs, ys)) for name, index, xs, ys in lines]
     every_x, every_y = (np.concatenate([item[axis] for item in kept] or [np.zeros(1)]) for axis in (2, 3))
     if unit or not every_x.size:
         x_ticks = y_ticks = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     else:
-        x_ticks = nice_ticks(min(0.0, float(every_x.min())), float(every_x.max()))
+        x_ticks = nice_ticks(min(0.0, float(every_x.min())), float(every_x.max()), whole=whole)
         y_ticks = nice_ticks(float(every_y.min()), float(every_y.max()))
     x = Scale(x_ticks[0], x_ticks[-1], LEFT, WIDTH - RIGHT)
     y = Scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM + 20, TOP)

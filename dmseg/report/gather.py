@@ -4,15 +4,17 @@ import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pandas as pd
 
+from dmseg.activity import track
 from dmseg.errors import UserError
 from dmseg.files.regular import inside, read_regular
 from dmseg.metrics.curves import Reliability, mean_level_dice, reliability
 from dmseg.metrics.stored_counts import Floats, StoredCounts
+from dmseg.report.tracking.journal import journal_path, read_steps
 from dmseg.runs.plan import PlannedRun
 from dmseg.runs.seal import DamagedError
 from dmseg.runs.shareable import shareable_settings
@@ -26,6 +28,8 @@ from dmseg.tables.spec import Column
 from dmseg.training.pictures import Picture
 
 LARGEST_HISTORY = 64 * 2**20
+VALIDATION = "validation/"
+"""Beginning of the names of scores in a journal."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class RunFacts:
         seconds: how long it took; None if unknown.
         machine: device, processor and version of torch; empty if unknown.
         history: losses by epoch; empty if there are none.
+        validations: mean scores by epoch that a tracker recorded during the training, as fractions; empty if there
+            are none.
         pictures: pictures of its cases; None if they are not stored.
     """
 
@@ -50,6 +56,7 @@ class RunFacts:
     seconds: float | None = None
     machine: str = ""
     history: pd.DataFrame = field(default_factory=pd.DataFrame)
+    validations: pd.DataFrame = field(default_factory=pd.DataFrame)
     pictures: list[Picture] | None = None
 
 
@@ -106,7 +113,7 @@ def gather_rows(planned: PlannedTable, cases: pd.DataFrame) -> Iterator[RowFacts
     indices = {column.key: index for index, column in enumerate(planned.spec.columns)}
     columns = {column.key: column for column in planned.spec.columns}
     scores = dict(iter(cases.groupby(list(KEYS)))) if len(cases) else {}
-    for row in planned.rows:
+    for row in track(planned.rows, "reading curves and pictures", len(planned.rows), "rows"):
         found, agreement = [], pd.Series(dtype=float)
         for key, runs in row.cells.items():
             own = scores.get((*row.key, key), cases.iloc[:0])
@@ -122,19 +129,13 @@ def gather_rows(planned: PlannedTable, cases: pd.DataFrame) -> Iterator[RowFacts
                     reliability(counts.every),
                     mean_level_dice(counts.every),
                     counts.lacking,
-                    shareable_settings(_plain(runs[0])),
+                    shareable_settings(asdict(runs[0].settings)),
                 )
             )
             if counts.agreement:
                 agreement = pd.Series(counts.agreement, dtype=float)
         network = f", {network_title(row.settings.model)}" if several else ""
         yield RowFacts(row, f"{row.data}: {row.task.title}{network}", found, agreement)
-
-
-def _plain(run: PlannedRun) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(run.settings)
 
 
 class _Counts:
@@ -191,6 +192,7 @@ def _facts(run: PlannedRun, scored: bool, counts: _Counts) -> RunFacts:
         seconds=float(manifest["seconds"]) if "seconds" in manifest else None,
         machine=_machine(manifest),
         history=_history(store, run.run_id),
+        validations=_validations(store, run.run_id),
         pictures=pictures,
     )
 
@@ -209,6 +211,17 @@ def _history(store: RunStore, run_id: str) -> pd.DataFrame:
         return pd.read_csv(io.BytesIO(content)).select_dtypes("number")
     except (OSError, ValueError, UserError):
         return pd.DataFrame()
+
+
+def _validations(store: RunStore, run_id: str) -> pd.DataFrame:
+    """Scores by epoch from the journal of a run that was trained with a tracker; the last are those of the end."""
+    steps = read_steps(journal_path(store.results, run_id))
+    rows = [
+        {"epoch": values["epoch"], **{name.removeprefix(VALIDATION): values[name] for name in names}}
+        for _, values in sorted(steps.items())
+        if "epoch" in values and (names := [name for name in values if name.startswith(VALIDATION)])
+    ]
+    return pd.DataFrame(rows)
 
 
 def count_status(planned: PlannedTable, rows: Sequence[RowFacts]) -> Counter[str]:

@@ -278,18 +278,36 @@ def _reliability_charts(row: RowFacts) -> list[Chart]:
 
 
 def _training_charts(row: RowFacts) -> list[Chart]:
-    """The loss of each run by epoch."""
-    lines = [
-        (column.column.title, column.index, _column(facts.history, "epoch"), _column(facts.history, "loss"))
+    """The loss of each run by epoch, and the scores of its validations where a tracker recorded several."""
+    losses = _run_lines(row, [[facts.history for facts in column.runs] for column in row.columns], "loss")
+    title = "Training loss, a line for each run"
+    charts = [curves(title, "epoch", "loss", losses, dots=False, whole=True)] if losses else []
+    validations = [
+        [facts.validations if len(facts.validations) > 1 else pd.DataFrame() for facts in column.runs]
         for column in row.columns
-        for facts in column.runs
-        if {"epoch", "loss"} <= set(facts.history)
     ]
-    return [curves("Training loss, a line for each run", "epoch", "loss", lines, dots=False)] if lines else []
+    for name in row.row.block.metrics:
+        if lines := _run_lines(row, validations, name, SCORES[name].factor):
+            score = SCORES[name]
+            title = f"{score.title} of the validation cases during training"
+            charts.append(curves(title, "epoch", score.heading, lines, dots=False, whole=True))
+    return charts
 
 
-def _column(table: pd.DataFrame, name: str) -> Floats:
-    return table[name].to_numpy(dtype=np.float64)
+def _run_lines(
+    row: RowFacts, tables: Sequence[Sequence[pd.DataFrame]], name: str, factor: float = 1.0
+) -> list[tuple[str, int, Floats, Floats]]:
+    """A line for each run: the values of a column of its table by epoch; tables are given by column and run."""
+    return [
+        (column.column.title, column.index, _floats(table["epoch"]), factor * _floats(table[name]))
+        for column, own in zip(row.columns, tables, strict=True)
+        for table in own
+        if {"epoch", name} <= set(table)
+    ]
+
+
+def _floats(values: "pd.Series[float]") -> Floats:
+    return np.asarray(values, dtype=np.float64)
 
 
 def _method_context(row: RowFacts, column: ColumnFacts) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def write_agreement_figure(
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        own = [(title, _floats(item)) for title, item in values.items()]
+        own = [(title, np.asarray(item, dtype=np.float64)) for title, item in values.items()]
         _strip(axes, own, [0] * len(values))
         axes.set_ylabel(y_title)
         _say_phantom(figure, "Agreement of the raters", phantom)
@@ -126,10 +126,6 @@ def _strip(axes: Axes, values: Sequence[tuple[str, Floats]], indices: Sequence[i
     axes.set_xlim(-0.6, len(values) - 0.4)
 
 
-def _floats(values: pd.Series[float]) -> Floats:
-    return np.asarray(values, dtype=np.float64)
-
-
 def _shifts(n: int) -> Floats:
     return np.asarray(((np.arange(n, dtype=np.float64) * 0.618034) % 1 - 0.5) * 0.5)
 
@@ -162,6 +158,10 @@ def _draw_panels(figure: Figure, kind: str, title: str, rows: Sequence[RowFacts]
     _say_phantom(figure, title, phantom)
 
 
+def _has_levels(column: ColumnFacts) -> bool:
+    return column.level_dice is not None
+
+
 def _lines(kind: str, columns: Sequence[ColumnFacts]) -> Iterator[tuple[int, str, Floats, Floats]]:
     for item in columns:
         if kind == "reliability" and item.reliability is not None:
@@ -169,10 +169,6 @@ def _lines(kind: str, columns: Sequence[ColumnFacts]) -> Iterator[tuple[int, str
         elif kind == "threshold" and item.level_dice is not None:
             levels = np.arange(1, len(item.level_dice) + 1) / (len(item.level_dice) + 1)
             yield item.index, _text(item.column.title), levels, 100 * item.level_dice
-
-
-def _has_levels(column: ColumnFacts) -> bool:
-    return column.level_dice is not None
 
 
 def _say_phantom(figure: Figure, title: str, phantom: bool) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dmseg.activity import track
 from dmseg.errors import UserError
 from dmseg.files.atomic import abandoned
 from dmseg.files.atomic import remove as remove_path
@@ -68,7 +69,7 @@ def _order(entry: Entry) -> tuple[object, ...]:
 
 def _entries(store: RunStore) -> Iterator[Entry]:
     stored = store.stored()
-    for run_id in stored:
+    for run_id in track(stored, "reading runs", len(stored), "runs"):
         yield _finished(store, run_id)
     known = set(stored)
     for path in _named_by_runs(store, "leases", ".json"):

@@ -11,7 +11,7 @@ from dmseg.config.settings import Settings
 from dmseg.data.case import Task
 from dmseg.data.folds import HELD_OUT, Split, fold_count, inner_split
 from dmseg.data.geometry import find_geometry
-from dmseg.errors import UserError, shown
+from dmseg.errors import UserError, check_choice
 from dmseg.labels.fusion import Votes, declared_votes, majority
 from dmseg.labels.trial import try_fusion
 from dmseg.methods.identified_raters import check_raters
@@ -41,6 +41,7 @@ class PlannedRun:
         teacher: the run that must finish before this one, or None. For a distilled run it is the teacher, or the run
             that calibrates the teacher; the latter's own `teacher` is then the teacher.
         prepared: whether its data are prepared. If not, its cases are unknown and its ids are placeholders.
+        train_slices: number of slices of the training cases; 0 if it is unknown.
     """
 
     settings: Settings
@@ -54,6 +55,7 @@ class PlannedRun:
     evaluation_id: str
     teacher: "PlannedRun | None" = None
     prepared: bool = True
+    train_slices: int = 0
 
     @property
     def fusion(self) -> Callable[..., Any]:
@@ -98,8 +100,13 @@ class PlannedRun:
         return " ".join(filter(None, [*parts, f"fold {settings.fold}", seed]))
 
 
-def plan_run(settings: Settings, data: TaskData) -> PlannedRun:
+def plan_run(settings: Settings, data: TaskData, check: bool = True) -> PlannedRun:
     """Plans one run on a task, including its teacher if it is distilled.
+
+    Args:
+        settings: the run's settings.
+        data: its task.
+        check: whether to try what the settings name; False if another fold of the same settings was planned.
 
     Raises:
         UserError: if the fold does not exist, an option does not fit, or the weights file cannot be read.
@@ -107,15 +114,15 @@ def plan_run(settings: Settings, data: TaskData) -> PlannedRun:
     split = fold_split(data, settings.folds, settings.fold)
     distill = settings.distill
     if distill is None or not distill.needs_teacher(settings.loss):
-        return _planned(settings, data, split)
+        return _planned(settings, data, split, check=check)
     own = replace(settings, distill=None, **vars(distill.teacher))
-    teacher = _planned(own, data, split)
+    teacher = _planned(own, data, split, check=check)
     ids = {"teacher": teacher.run_id, "teacher_experiment": teacher.experiment_id}
     if distill.calibrate == "inner":
         inner = inner_split(split, settings.seed, settings.fold)
-        teacher = replace(_planned(own, data, inner, held_out=HELD_OUT), teacher=teacher)
+        teacher = replace(_planned(own, data, inner, held_out=HELD_OUT, check=check), teacher=teacher)
         ids |= {"calibrator": teacher.run_id, "calibrator_experiment": teacher.experiment_id}
-    return replace(_planned(settings, data, split, ids), teacher=teacher)
+    return replace(_planned(settings, data, split, ids, check=check), teacher=teacher)
 
 
 def _planned(
@@ -124,10 +131,14 @@ def _planned(
     split: Split,
     teachers: Mapping[str, str] | None = None,
     held_out: float | None = None,
+    *,
+    check: bool,
 ) -> PlannedRun:
     """Plans one run without its teacher."""
     settings = replace(settings, task=data.task.name)
     precision = _resolve_precision(settings)
+    store = data.store if isinstance(data, FoundTask) else data
+    trained, cases = set(split.train), () if store is None else store.cases
     identity = run_identity(settings, precision, data.digest, split, teachers, held_out)
     run = PlannedRun(
         settings,
@@ -139,9 +150,17 @@ def _planned(
         run_id=identifier(identity),
         experiment_id=identifier(experiment_identity(identity)),
         evaluation_id=identifier(evaluation_identity(settings.evaluate)),
-        prepared=not isinstance(data, FoundTask) or data.store is not None,
+        prepared=store is not None,
+        train_slices=sum(case.n_slices for case in cases if case.case in trained),
     )
-    # report invalid options before anything starts
+    if check:
+        _check(run, data)
+    return run
+
+
+def _check(run: PlannedRun, data: TaskData) -> None:
+    """Reports invalid options before anything starts; nothing here depends on the fold or the seed."""
+    settings = run.settings
     store = data.store if isinstance(data, FoundTask) else data
     if store is not None:
         find_geometry(store, mask_metrics(settings.evaluate.metrics), settings.evaluate.spacing)
@@ -151,7 +170,6 @@ def _planned(
     _check_anonymity(run.fusion, "labels", data.task)
     _check_anonymity(run.reference, "evaluate.reference", data.task)
     _check_method(settings, data.task)
-    return run
 
 
 def _check_anonymity(fusion: Callable[..., Any], where: str, task: Task) -> None:
@@ -159,8 +177,7 @@ def _check_anonymity(fusion: Callable[..., Any], where: str, task: Task) -> None
     argument = inspect.signature(fusion).parameters.get("anonymous_raters")
     if argument is None:
         return
-    if argument.default not in ("error", "position"):
-        raise UserError(f"{where}.anonymous_raters is {shown(argument.default)}, but may be error or position")
+    check_choice(f"{where}.anonymous_raters", argument.default, ("error", "position"))
     if task.anonymous_raters and argument.default == "error":
         raise UserError(
             f"the raters of task '{task.name}' are anonymous: rater 1 of one case need not be rater 1 of the next\n"
@@ -180,7 +197,7 @@ def _check_method(settings: Settings, task: Task) -> None:
 def plan_folds(settings: Settings, data: TaskData, folds: Iterable[int] | None = None) -> list[PlannedRun]:
     """Plans the runs of one experiment: all folds, or the given ones."""
     chosen = range(fold_count(settings.folds)) if folds is None else folds
-    return [plan_run(replace(settings, fold=fold), data) for fold in chosen]
+    return [plan_run(replace(settings, fold=fold), data, index == 0) for index, fold in enumerate(chosen)]
 
 
 def distinct(runs: Iterable[PlannedRun]) -> list[PlannedRun]:

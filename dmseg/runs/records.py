@@ -107,7 +107,7 @@ class SmallFiles:
     """Reads files of a run, each once, so that what is checked is what was compared with its checksum."""
 
     def __init__(self) -> None:
-        self._read: dict[Path, bytes] = {}
+        self._read: dict[tuple[Path, str], bytes] = {}
 
     def __call__(self, folder: Path, file: str) -> bytes:
         """Content of a file of a folder.
@@ -115,10 +115,10 @@ class SmallFiles:
         Raises:
             OSError: if it is missing, a link, or too large.
         """
-        path = folder / file
-        if path not in self._read:
-            self._read[path] = read_regular(inside(folder, file), LARGEST_JSON if file in SCHEMAS else LARGEST_CSV)
-        return self._read[path]
+        if (folder, file) not in self._read:
+            limit = LARGEST_JSON if file in SCHEMAS else LARGEST_CSV
+            self._read[folder, file] = read_regular(inside(folder, file), limit)
+        return self._read[folder, file]
 
 
 def check_run(folder: Path, run_id: str, evaluations: Sequence[Path] = (), read: SmallFiles | None = None) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dmseg.activity import track
 from dmseg.metrics.named import COUNT_METRICS
 from dmseg.runs.plan import PlannedRun
 from dmseg.runs.records import cases_frame
@@ -23,17 +24,27 @@ OTHER_TIES = "dice_other_ties"
 """Dice under the other rule for ties: a metric, and a column of the cells."""
 
 
-def collect_cases(plan: PlannedTable) -> pd.DataFrame:
+Texts = dict[tuple[str, str, str], str | None]
+"""The ``cases.csv`` of runs that were read, by results folder, id of the run, and id of the evaluation."""
+
+
+def collect_cases(plan: PlannedTable, texts: Texts | None = None) -> pd.DataFrame:
     """Per-case scores of all finished runs of a table in tidy form: ``data, task, method, seed, fold, case, ...``.
 
     Damaged runs are reported in the log and left out.
+
+    Args:
+        plan: the table.
+        texts: what was read for other tables of the same command, so that a run that several tables share is read and
+            checked once; added to.
     """
+    texts = {} if texts is None else texts
     columns = [*KEYS, "cohort", "seed", "fold", "experiment_id", "run_id", "case"]
     frames = [pd.DataFrame(columns=columns).astype({"seed": np.int64, "fold": np.int64})]
-    for row in plan.rows:
+    for row in track(plan.rows, "reading scores", len(plan.rows), "rows"):
         for method, runs in row.cells.items():
             named = dict(zip(KEYS, (*row.key, method), strict=True)) | {"cohort": row.task.cohort}
-            found = [(run, text) for run in runs if (text := _scores_of(run)) is not None]
+            found = [(run, text) for run in runs if (text := _known(run, texts)) is not None]
             if found:
                 scores = _with_counts(_frame(found), [run for run, _ in found], row.block.metrics)
                 frames.append(scores.assign(**named))
@@ -99,6 +110,13 @@ def _counted(run: PlannedRun, cases: Sequence[str], names: Sequence[str]) -> dic
     if counts is None:
         return None
     return {name: [COUNT_METRICS[name](counts[case]) for case in cases] for name in names}
+
+
+def _known(run: PlannedRun, texts: Texts) -> str | None:
+    key = str(run.results), run.run_id, run.evaluation_id
+    if key not in texts:
+        texts[key] = _scores_of(run)
+    return texts[key]
 
 
 def _scores_of(run: PlannedRun) -> str | None:

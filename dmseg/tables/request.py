@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from hydra.core.override_parser.types import Override, OverrideType
@@ -128,7 +129,7 @@ class Compared:
 
     keys: Mapping[str, str]
 
-    @property
+    @cached_property
     def groups(self) -> set[str]:
         """Config groups that the cells choose a file from."""
         return {key for key in self.keys if is_group(key)}

@@ -131,7 +131,8 @@ def evaluate(
     for group in _counted(_groups(select_cases(prepared, ids), settings.batch_size), len(ids)):
         images = np.concatenate([centre_crop(prepared.images[case.span], settings.crop) for case in group])
         probability = predict(predictor, images, device, settings.batch_size)
-        fused = _labels(prepared, group, reference, settings.crop).astype(np.float32)
+        labels = fuse_cases(prepared, group, reference)  # of whole cases
+        fused = np.concatenate([centre_crop(label[0], settings.crop) for label in labels]).astype(np.float32)
         masks = list(_masks(probability, prepared, group, settings, geometry))
         scores = _score(masks, fused, group, settings)
         if count is not None:
@@ -239,13 +240,6 @@ def majority_vote(marked: npt.NDArray[np.bool_], ties: str) -> npt.NDArray[np.bo
     """Majority vote of masks (R, ...); a tie of an even number of raters is background or foreground."""
     votes = 2 * marked.sum(axis=0, dtype=np.int64)
     return np.asarray(votes > len(marked) if ties == "background" else votes >= len(marked))
-
-
-def _labels(
-    prepared: PreparedTask, group: Sequence[PreparedCase], fusion: Fusion, crop: float
-) -> npt.NDArray[np.generic]:
-    """Fused label of each slice, (N, H, W), cropped after fusion of the whole case."""
-    return np.concatenate([centre_crop(label[0], crop) for label in fuse_cases(prepared, group, fusion)])
 
 
 def _by_case(values: npt.NDArray[Any], group: Sequence[PreparedCase]) -> list[npt.NDArray[Any]]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dmseg.data.batches import Batch, BatchSource
-from dmseg.errors import UserError
+from dmseg.errors import UserError, check_choice
 from dmseg.files.schema import GROUP, TEXT, Misfit, anything, list_of, record, whole
 from dmseg.training.checkpoint import REPORTS, SESSIONS, Session, State, Used, load_weights
 from dmseg.training.graph import Graph, GraphedSteps
@@ -66,8 +66,7 @@ def resolve_precision(name: str, device: str) -> str:
     Raises:
         UserError: if the precision is unknown.
     """
-    if name not in PRECISIONS:
-        raise UserError(f"precision is '{name}', but may be {', '.join(PRECISIONS)}")
+    check_choice("precision", name, PRECISIONS)
     if name != "auto":
         return name
     if resolve_device(device).type == "cuda":
@@ -133,10 +132,14 @@ def fit(
             observers.epoch_ended(earlier)
     graphed = None
     if graph is not None and can_be_graphed(model, source, objective, optimizer):
-        graphed = GraphedSteps(partial(_take_row, training, precision), optimizer, training.changed, graph())
+
+        def take_row(row: Tensor) -> Tensor:
+            return _take(training, source.batch(row), precision)
+
+        graphed = GraphedSteps(take_row, optimizer, training.changed, graph())
     for steps in range(training.steps + 1, total + 1):
         if graphed is None:
-            _step(training, precision)
+            training.advance(_take(training, source.next(), precision))
         else:
             training.advance(graphed.step(source.next_row()))
         report = training.end_epoch(steps // per_epoch) if steps % per_epoch == 0 else None
@@ -167,14 +170,6 @@ def _drops(module: nn.Module) -> bool:
 
 def _is_fused(optimizer: torch.optim.Optimizer) -> bool:
     return all(group.get("fused") for group in optimizer.param_groups)
-
-
-def _step(training: "_Training", precision: str) -> None:
-    training.advance(_take(training, training.source.next(), precision))
-
-
-def _take_row(training: "_Training", precision: str, row: Tensor) -> Tensor:
-    return _take(training, training.source.batch(row), precision)
 
 
 def _take(training: "_Training", batch: Batch, precision: str) -> Tensor:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmseg.cli.expand import LIMIT, expand, written
+from dmseg.config.compose import compose_plain
 from dmseg.config.resources import resource
 from dmseg.errors import UserError
 
@@ -179,3 +180,13 @@ def test_a_path_with_special_characters_is_one_value(path):
     grid = expand([f"data.root={path}", "labels=majority,uniform"])
     assert [combination.overrides[0] for combination in grid.combinations()] == [f"data.root={path}"] * 2
     assert list(expand(["model.weights=null,/w"]).keys) == ["model.weights"]
+
+
+def test_the_labels_of_the_sweeps_page_need_no_further_key():
+    """``glob(*,exclude=rater*)`` leaves out the files with a key that is not set, and no others."""
+    found = values("labels=glob(*,exclude=rater*)")
+    unset = {"rater", "rater_weights"}
+    assert {path.stem for path in (resource("configs") / "labels").glob("*.yaml")} == {*found, *unset}
+    plain = {name: compose_plain([f"labels={name}"])["labels"] for name in (*found, *unset)}
+    needed = ("rater", "weights")
+    assert {name for name, node in plain.items() if any(node.get(key, 0) is None for key in needed)} == unset

@@ -1,15 +1,20 @@
 """The run store from the command line: what is there, whether it is sound, what may go."""
 
+import io
 import json
 import shutil
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
+from dmseg.activity import showing
 from dmseg.cli.commands import _set_damaged_aside
 from dmseg.cli.main import main
+from dmseg.cli.runs import verify_runs
+from dmseg.cli.runs_list import print_groups
 from dmseg.config.compose import compose_settings
 from dmseg.files.atomic import write_whole
 from dmseg.runs.digests import experiment_identity, identifier
@@ -66,6 +71,26 @@ def test_list_and_filters(store, capfd):
     assert "1 runs" in capfd.readouterr().out
     assert runs(store, "status=done", "task=nope") == 0
     assert "0 runs" in capfd.readouterr().out
+
+
+def test_ids_are_whole_on_narrow_terminals(store):
+    console = Console(file=io.StringIO(), width=50)
+    print_groups(entries([store]), console)
+    assert all(run_id in console.file.getvalue() for run_id in store.run_ids())
+
+
+def test_long_work_is_shown(store):
+    shown = {}
+
+    @contextmanager
+    def display(title, total, unit):
+        shown[title, unit] = [total, 0]
+        yield lambda amount: shown[title, unit].__setitem__(1, shown[title, unit][1] + amount)
+
+    argv = [f"paths.results={store.results}"]
+    with showing(display):
+        assert verify_runs(argv) == 0
+    assert shown == {("reading runs", "runs"): [2, 2], ("comparing checksums", "runs"): [2, 2]}
 
 
 def test_a_title_cannot_steer_the_terminal(store, capfd):
@@ -295,6 +320,7 @@ def test_prune_shows_first_and_removes_on_request(store, capfd):
         (["nope"], "nope"),
         (["list", "colour=red"], "colour"),
         (["show"], "2 match"),
+        (["prune", "confirm=yes"], "confirm is 'yes'"),
         (["show", "0000nothing"], "0000nothing"),
         (["list", "paths.results=/nowhere"], "/nowhere"),
     ],

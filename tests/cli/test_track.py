@@ -65,6 +65,7 @@ def test_tables_are_recorded_with_the_papers_columns_and_files(stored, capfd):
         (["tracker=nothing"], "tracker is 'nothing', but may be online"),
         ([], "name a tracker"),
         (["tracker=jsonl", "again=maybe"], "again is 'maybe'"),
+        (["tracker=jsonl", "wandb.tag=mine"], "has no key 'wandb.tag'"),
         (["tracker=jsonl", "colour=red"], "runs cannot be selected by 'colour'"),
     ):
         assert main(["track", *words, f"paths.results={stored}"]) == 2

@@ -155,7 +155,7 @@ def test_a_file_from_before_is_refused_too(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["labels.interpolation=cubic"], "labels.interpolation is 'cubic', but may be nearest, linear, rater"),
+        (["labels.interpolation=cubic"], "labels.interpolation is 'cubic', but must be nearest, linear or rater"),
         (["labels.interpolation=null"], "labels.interpolation is None, but must be a word"),
         (
             ["labels=random", "labels.interpolation=rater"],

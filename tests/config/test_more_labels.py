@@ -96,7 +96,7 @@ def test_interpolation_and_classes_follow_the_kind(overrides, interpolation, cla
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["labels.ties=both"], "labels: ties is 'both', but may be background or foreground"),
+        (["labels.ties=both"], "labels: ties is 'both', but must be background or foreground"),
         ([*SVLS, "labels.smoothing.kernel=4"], "labels.smoothing.kernel is 4, but must be odd and at least 3"),
         ([*SVLS, "labels.smoothing.kernel=1"], "labels.smoothing.kernel is 1, but must be odd and at least 3"),
         ([*SVLS, "labels.smoothing.kernel=null"], "labels.smoothing.kernel is None"),
@@ -144,7 +144,7 @@ def test_anonymous_raters_are_refused_unless_positions_are_meant():
         planned(*chosen, anonymous=True)
     assert planned(*chosen, "labels.anonymous_raters=position", anonymous=True).run_id
     assert planned("labels=staple", anonymous=True).run_id
-    with pytest.raises(UserError, match=r"labels\.anonymous_raters is 'maybe', but may be error or position"):
+    with pytest.raises(UserError, match=r"labels\.anonymous_raters is 'maybe', but must be error or position"):
         planned(*chosen, "labels.anonymous_raters=maybe")
 
 

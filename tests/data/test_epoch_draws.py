@@ -1,8 +1,10 @@
 """An epoch drawn at once has the numbers of one drawn step by step, also on resuming and when read ahead."""
 
+import pytest
 import torch
 
 from dmseg.config.compose import compose_settings
+from dmseg.data import batches
 from dmseg.data.augment import draw_views
 from dmseg.data.batches import BatchSource
 from dmseg.data.read_ahead import ReadAhead
@@ -15,13 +17,14 @@ CPU = torch.device("cpu")
 N, V, SIZE = 14, 3, 16
 
 
-def make_source(read_ahead=False):
+def make_source(read_ahead=False, fusion="random"):
     generator = torch.Generator().manual_seed(0)
     images = (torch.rand(N, 1, SIZE, SIZE, generator=generator) * 255).to(torch.uint8)
     labels = (torch.rand(N, V, SIZE, SIZE, generator=generator) > 0.5).to(torch.uint8)
     data = TrainingData(images, labels, torch.arange(7).repeat_interleave(2), torch.full((7,), V))
     streams = [stream(0, 0, name) for name in ("order", "rater", "augmentation")]
-    source = BatchSource(data, SETTINGS.labels, SETTINGS.train, *streams)
+    settings = compose_settings(["train.batch_size=4", f"labels={fusion}"])
+    source = BatchSource(data, settings.labels, settings.train, *streams)
     if read_ahead:  # as for a device that the data do not fit on
         source._reader = ReadAhead(source._read)
     return source
@@ -58,6 +61,27 @@ def test_batches_that_are_read_ahead_are_the_same_also_after_resuming():
     expected.load_state(state)
     for _ in range(6):
         assert torch.equal(resumed.next().image, expected.next().image)
+
+
+@pytest.mark.parametrize("fusion", ["random", "smoothing", "svls"])
+@pytest.mark.parametrize("together", [1, 2 * 4 * SIZE**2, 10**9])
+def test_batches_made_together_are_those_made_one_by_one(monkeypatch, together, fusion):
+    monkeypatch.setattr(batches, "TOGETHER", together)
+    source, single = make_source(fusion=fusion), make_source(fusion=fusion)
+    for step in range(10):
+        expected, found = single.batch(single.next_row()), source.next()
+        for name in ("image", "target", "mask"):
+            assert torch.equal(getattr(found, name), getattr(expected, name)), (step, name)
+        if step == 7:  # in the middle of an epoch
+            source.load_state(source.state())
+        if step == 8:  # a row taken from among those made already
+            assert torch.equal(source.next_row(), single.next_row())
+        for mine, yours in zip(flat(source.state()), flat(single.state()), strict=True):
+            assert torch.equal(mine, yours)
+
+
+def flat(state):
+    return [torch.as_tensor(state[name]) for name in sorted(state)]
 
 
 def test_data_that_do_not_fit_stay_in_host_memory(caplog):

@@ -197,3 +197,16 @@ def test_headers_that_cannot_be_are_refused_before_anything_is_read(tmp_path, na
     (tmp_path / name).write_bytes(gzip.compress(raw) if name.endswith("gz") else raw)
     with pytest.raises(UserError, match=message):
         open_volume(tmp_path / name)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_thread_reads_the_same_planes_and_reports_the_same_damage(tmp_path, monkeypatch, axis):
+    values = np.random.default_rng(0).integers(-1000, 1000, (7, 6, 9)).astype(np.int16)
+    path = tmp_path / "v.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), path)
+    monkeypatch.setattr("dmseg.data.volumes.THREAD_BYTES", 1)
+    found = [item[0] for item in open_volume(path).slices(axis, range(1, 6))]
+    np.testing.assert_array_equal(found, np.moveaxis(values, axis, 0)[1:6])
+    path.write_bytes(path.read_bytes()[:-4] + bytes(4))
+    with pytest.raises(UserError, match="damaged"):
+        list(open_volume(path).slices(axis, range(5)))

@@ -32,6 +32,13 @@ def changed(offsets, value):
     return bytes(content)
 
 
+def flipped(offset):
+    """A file without compression, with one bit of an entry changed: of its local header, or of its content."""
+    content = bytearray(repacked(zipfile.ZIP_STORED))
+    content[offset] ^= 1
+    return bytes(content)
+
+
 def pickled():
     packed = io.BytesIO()
     np.savez(packed, values=np.array([{}], dtype=object))
@@ -41,6 +48,10 @@ def pickled():
 def test_numpy_reads_what_was_written():
     assert np.array_equal(np.load(io.BytesIO(SOUND))["values"], np.arange(100))
     assert np.array_equal(parse(SOUND)["values"], np.arange(100))
+
+
+def test_entries_need_not_be_compressed():
+    assert np.array_equal(parse(repacked(zipfile.ZIP_STORED))["values"], np.arange(100))
 
 
 @pytest.mark.parametrize(
@@ -54,6 +65,10 @@ def test_numpy_reads_what_was_written():
         changed((8, 10), 97),  # a method of compression that zipfile does not know
         changed((4, 6), 99),  # a later version of the format
         SOUND[:45] + b"\xff" * 20 + SOUND[65:],  # invalid deflate data
+        flipped(0),  # the mark
+        flipped(8),  # the method of compression
+        flipped(30),  # the name
+        flipped(-300),  # the content, so that its checksum differs
         repacked(zipfile.ZIP_BZIP2),
         repacked(zipfile.ZIP_LZMA),
         pickled(),

@@ -44,7 +44,7 @@ def test_only_ties_of_a_majority_depend_on_the_rule(raters):
 
 
 def test_majority_refuses_another_rule_for_ties():
-    with pytest.raises(UserError, match="ties is 'random', but may be background or foreground"):
+    with pytest.raises(UserError, match="ties is 'random', but must be background or foreground"):
         majority(np.ones((2, 1, 1), dtype=np.uint8), ties="random")
 
 

@@ -87,7 +87,7 @@ def test_the_kind_is_known_before_the_names_are():
         (partial(rater_weights, weights={"anna": 1, "dora": 2}), "labels.weights names 'dora', but the task's raters"),
         (partial(rater_weights, weights={}), "labels.weights is not set; the task's raters are anna, ben, cleo"),
         (partial(rater_weights, weights={"anna": 0}), "labels: weights.anna is 0, but must be a number above 0"),
-        (partial(majority, ties="both"), "labels: ties is 'both', but may be background or foreground"),
+        (partial(majority, ties="both"), "labels: ties is 'both', but must be background or foreground"),
     ],
 )
 def test_planning_refuses_names_that_the_task_does_not_have(fusion, message):

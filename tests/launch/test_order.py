@@ -1,14 +1,16 @@
 """The order in which runs start, and further attempts for a run whose process died."""
 
+import json
 from dataclasses import replace
 
 import pytest
 
 from dmseg.config.compose import compose_settings
 from dmseg.launch.outcome import Outcome
-from dmseg.launch.scheduler import by_urgency, schedule
+from dmseg.launch.scheduler import by_urgency, schedule, work
 from dmseg.runs.plan import plan_folds
 from dmseg.runs.sources import prepare_task
+from dmseg.runs.store import RunStore
 
 
 @pytest.fixture
@@ -18,10 +20,10 @@ def runs(small_run):
 
 
 class Mortal:
-    """One run at a time; each attempt in `deaths` (run, attempt) dies."""
+    """One run at a time; each attempt in `deaths` (run, attempt) dies, after a checkpoint at `steps` if any."""
 
-    def __init__(self, deaths):
-        self.deaths, self.attempts, self.current = deaths, [], []
+    def __init__(self, deaths, steps=lambda attempt: None):
+        self.deaths, self.steps, self.attempts, self.current = deaths, steps, [], []
 
     def room(self):
         return 1 - len(self.current)
@@ -32,7 +34,10 @@ class Mortal:
 
     def ended(self, seconds):
         run = self.current.pop()
-        dead = (run.settings.fold, self.attempts.count(run.settings.fold)) in self.deaths
+        attempt = self.attempts.count(run.settings.fold)
+        dead = (run.settings.fold, attempt) in self.deaths
+        if dead and (steps := self.steps(attempt)):
+            (RunStore(run.results).checkpoints(run.run_id) / f"{steps:09d}").mkdir(parents=True, exist_ok=True)
         return [Outcome(run, "failed", "it died", died=True) if dead else Outcome(run)]
 
 
@@ -47,7 +52,7 @@ def test_teachers_come_first_and_then_the_longest_runs(runs):
 
 
 def test_runs_of_equal_work_keep_their_order(runs):
-    same = [replace(run, split=runs[0].split) for run in runs]
+    same = [replace(run, train_slices=runs[0].train_slices) for run in runs]
     assert by_urgency(same) == same
 
 
@@ -56,3 +61,38 @@ def test_a_run_whose_process_died_is_tried_again_but_not_forever(runs):
     kinds = {outcome.run.settings.fold: outcome.kind for outcome in schedule(runs, executor)}
     assert kinds == {0: "done", 1: "failed", 2: "done", 3: "done", 4: "done"}
     assert {fold: executor.attempts.count(fold) for fold in range(5)} == {0: 2, 1: 3, 2: 1, 3: 1, 4: 1}
+
+
+def test_deaths_count_anew_after_a_new_checkpoint(runs):
+    deaths = {(0, attempt) for attempt in range(1, 8)}
+    executor = Mortal(deaths, steps=lambda attempt: 10 * attempt)
+    assert [outcome.kind for outcome in schedule(runs[:1], executor)] == ["done"]
+    assert len(executor.attempts) == 8
+
+
+def test_a_checkpoint_that_no_attempt_gets_past_does_not_help(runs):
+    executor = Mortal({(0, attempt) for attempt in range(1, 8)}, steps=lambda attempt: 10)
+    assert [outcome.kind for outcome in schedule(runs[:1], executor)] == ["failed"]
+    assert len(executor.attempts) == 3
+
+
+def test_a_run_knows_the_slices_that_it_trains_on(runs):
+    rows = json.loads((runs[0].store / "manifest.json").read_text())["cases"]
+    cases = {row["case"]: row["n_slices"] for row in rows}
+    assert [run.train_slices for run in runs] == [sum(cases[case] for case in run.split.train) for run in runs]
+
+
+def test_slices_and_network_and_teacher_make_the_work(runs):
+    def changed(run, slices=160, encoder="resnet50", teacher=None):
+        model = replace(run.settings.model, encoder=encoder)
+        train = replace(run.settings.train, min_steps=0)
+        settings = replace(run.settings, model=model, train=train)
+        return replace(run, settings=settings, train_slices=slices, teacher=teacher)
+
+    plain, settings = work(changed(runs[0])), runs[0].settings
+    batches = 160 // settings.train.batch_size
+    assert plain == settings.train.epochs * batches * settings.train.batch_size * settings.data.size**2
+    assert work(changed(runs[0], slices=320)) == 2 * plain
+    assert work(changed(runs[0], encoder="resnet18d")) == pytest.approx(0.54 * plain)
+    assert work(changed(runs[0], encoder="of somebody else")) == plain
+    assert work(changed(runs[0], encoder="resnet18", teacher=changed(runs[1]))) == pytest.approx((0.54 + 1 / 3) * plain)

@@ -52,6 +52,17 @@ def test_counts_are_those_of_the_definitions(levels, n_bins):
     assert found[3].joint.sum() == 0
 
 
+@pytest.mark.parametrize("steps", [2, 5, 10, 11, 15, 20, 100, 256])
+def test_levels_are_compared_in_float32_however_they_are_spaced(steps):
+    levels = np.arange(1, steps, dtype=np.float64) / steps
+    for shift in (0, 1e-7, 1e-3):
+        thresholds = np.float32(levels + shift * (levels < 0.9))
+        near = [np.nextafter(thresholds, np.float32(end)) for end in (0, 1)]
+        values = np.concatenate([thresholds, *near, np.float32([0, 1, 1e-45]), np.nextafter(np.float32([1]), 0)])
+        expected = np.searchsorted(thresholds, values, side="right")
+        np.testing.assert_array_equal(histogram.levels_reached(values, thresholds), expected)
+
+
 @pytest.mark.parametrize("n_bins", [1, 10, 15])
 @pytest.mark.parametrize("masked", [False, True])
 def test_both_implementations_agree(monkeypatch, n_bins, masked):

@@ -164,7 +164,7 @@ def test_other_architectures_have_an_auxiliary_head_too(architecture):
             ["model.auxiliary.weight=0.5", "loss.terms.ce.weight=0"],
             "learns from the cross-entropy, which is switched off",
         ),
-        (["model.initialization=x"], r"model\.initialization is 'x', but may be library, kaiming"),
+        (["model.initialization=x"], r"model\.initialization is 'x', but must be library or kaiming"),
         (["distill=kd", "model.auxiliary.weight=0.5"], "network unet_resnet50 has none"),
     ],
 )

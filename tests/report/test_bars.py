@@ -93,12 +93,22 @@ def test_an_error_on_its_way_leaves_no_bar():
 
 def test_work_within_work_has_a_bar_of_its_own():
     shown = console()
-    with showing(Bars(shown)), activity("outer", 2):
+    with showing(Bars(shown)), activity("outer", 9, "parts") as advance:
         Steps.fire()
+        advance(3)
+        advance(2)
         with activity("inner", 3):
+            Steps.fire()  # draws all bars
+            text = plain(shown.file.getvalue())
+            assert "5 of 9 parts" in text
+            assert "inner" in text
+        before = len(shown.file.getvalue())
+        with activity("next", 3):
             Steps.fire()
-    assert "outer" in shown.file.getvalue()
-    assert "inner" in shown.file.getvalue()
+            text = shown.file.getvalue()[before:]
+            assert "outer" in text
+            assert "next" in text
+            assert "inner" not in text, "its bar was removed at its end"
 
 
 def test_nothing_is_shown_unless_somebody_asks():

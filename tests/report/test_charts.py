@@ -25,6 +25,14 @@ def test_ticks_span_the_values_in_round_steps(first, second):
     assert min(abs(digit - good) for good in (1, 2, 5, 10)) < 1e-3
 
 
+def test_ticks_of_zeros_are_not_negative_and_epochs_are_whole():
+    assert nice_ticks(0.0, 0.0)[0] == 0
+    assert nice_ticks(0.0, 1.0, whole=True) == [0, 1]
+    assert nice_ticks(0.0, 40.0, whole=True) == nice_ticks(0.0, 40.0)
+    chart = curves("loss", "epoch", "loss", [("a", 0, np.ones(1), np.ones(1))], whole=True)
+    assert [tick.label for tick in chart.x] == ["0", "1"]
+
+
 def places(text):
     return [(float(x), float(y)) for x, y in re.findall(r"M([-\d.]+) ([-\d.]+)h0", text)]
 

@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from dmseg.report.progress import RunProgress
-from dmseg.training.observers import RunInfo
+from dmseg.training.observers import EpochReport, RunInfo
 
 TITLE = "[bold]qubiq[/nothing] \x1b[31mred"
 SHOWN = "[bold]qubiq[/nothing] \\x1b[31mred"
@@ -16,8 +16,8 @@ def consoles():
         yield Console(file=io.StringIO(), force_terminal=terminal, width=120, color_system=None)
 
 
-def info():
-    given = {"title": TITLE, "run_id": "0123", "epochs": 1, "steps_per_epoch": 1}
+def info(epochs=1):
+    given = {"title": TITLE, "run_id": "0123", "epochs": epochs, "steps_per_epoch": 1}
     names = RunInfo.__dataclass_fields__
     return RunInfo(**{name: given.get(name) for name in names})
 
@@ -28,6 +28,23 @@ def test_titles_are_printed_as_they_are():
         shown.started(info())
         shown.ended(None)
         assert console.file.getvalue().count(SHOWN) == 1
+
+
+def test_epochs_are_a_bar_or_a_few_plain_lines():
+    plain, terminal = consoles()
+    for console in (plain, terminal):
+        shown = RunProgress(console)
+        shown.started(info(epochs=25))
+        for epoch in range(1, 26):
+            shown.stepped(epoch)
+            shown.epoch_ended(EpochReport(epoch=epoch, step=epoch, losses={"loss": 1 / epoch}, lr=0.01))
+        shown.ended(None)
+    lines = [line for line in plain.file.getvalue().splitlines() if "epoch" in line]
+    assert [line.split()[1] for line in lines] == [f"{epoch}/25" for epoch in [*range(2, 25, 2), 25]]
+    assert lines[-1] == "  epoch 25/25 loss 0.0400 lr 0.01000"
+    last = terminal.file.getvalue().rpartition("\r")[2]
+    assert "loss 0.0400 lr 0.01000" in last
+    assert "25/25" in last
 
 
 def test_scores_have_their_units():

@@ -1,5 +1,6 @@
 """The HTML report: complete, partial, empty and damaged tables, and names that are made to break it."""
 
+import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -17,6 +18,7 @@ from dmseg.report.gallery import galleries
 from dmseg.report.gather import gather_rows
 from dmseg.report.html import Report, render, write_report
 from dmseg.report.table_figures import write_table_figures
+from dmseg.report.tracking.journal import journal_path
 from dmseg.runs.pack_file import write_pack
 from dmseg.runs.seal import seal
 from dmseg.runs.store import RunStore
@@ -137,6 +139,29 @@ def test_a_report_has_everything(complete, words):
     assert points == 12 * 5
 
 
+def test_validations_that_a_tracker_recorded_are_drawn_in_per_cent(words, tmp_path):
+    plan = planned(words, tmp_path)
+    first, second, third = next(iter(plan.rows[0].cells.values()))[:3]
+    for run in (first, second, third):
+        fill(run, 0)
+    for run, scores in ((first, (0.25, 0.5, 0.75)), (second, (0.5,))):
+        lines = [
+            {"step": 3 * epoch, "epoch": epoch, "train/loss": 1.0, "validation/dice": score, "validation/nsd": 0.5}
+            for epoch, score in enumerate(scores, 1)
+        ]
+        journal_path(tmp_path, run.run_id).parent.mkdir(exist_ok=True)
+        journal_path(tmp_path, run.run_id).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    text = render(reported(plan))
+    chart = re.search(r'<svg[^>]*aria-label="Dice of the validation cases during training: .*?</svg>', text, re.S)[0]
+    [line] = re.findall(r'class="line[^"]*" d="M([^"]*)"', chart)  # one score alone is no curve
+    places = [tuple(map(float, place.split())) for place in line.split("L")]
+    heights = {float(label): float(at) - 3.5 for at, label in re.findall(r'<text x="41" y="([\d.]+)">(\d+)<', chart)}
+    low, high = min(heights), max(heights)
+    shown = [low + (high - low) * (y - heights[low]) / (heights[high] - heights[low]) for _, y in places]
+    assert shown == pytest.approx([25, 50, 75], abs=0.2)
+    assert text.count("of the validation cases during training:") == 1, "only scores of the table"
+
+
 def test_odd_names_stay_text(complete):
     text = render(reported(complete))
     page = check_page(text)
@@ -197,6 +222,8 @@ def test_the_commands_write_reports_and_figures(tmp_path, capsys):
         assert str(path) in printed
     assert main(["figures", "table=2", *words]) == 2
     assert "nothing to draw" in capsys.readouterr().err
+    assert main(["figures", "table=2", "from="]) == 2
+    assert "from= names no folder" in capsys.readouterr().err
     assert main(["figures", "table=1", *words]) == 0
     names = sorted(path.name for path in (tmp_path / "results" / "figures").iterdir())
     assert names == [f"table1-agreement.{ending}" for ending in ("pdf", "png", "svg")]

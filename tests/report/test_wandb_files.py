@@ -26,12 +26,12 @@ def words(small_run):
 
 @pytest.fixture
 def recorded(tmp_path):
-    """Reads all records of the results folder, by the name of the run."""
+    """Reads all records of the results folder, by the name of the run or as a list."""
 
-    def read():
+    def read(as_list=False):
         found = [WandbRecord(path) for path in sorted((tmp_path / "results").glob("wandb/offline-run-*/*.wandb"))]
         assert len({record.run.run_id for record in found}) == len(found), "one file for each run"
-        return {record.run.display_name: record for record in found}
+        return found if as_list else {record.run.display_name: record for record in found}
 
     return read
 
@@ -176,3 +176,30 @@ def test_images_of_real_data_stay_unless_they_are_asked_for(small_run, tmp_path,
     assert main(["track", "tracker=offline", "wandb.images=true", f"paths.results={tmp_path / 'results'}"]) == 0
     (record,) = recorded().values()
     assert record.history[-1]["predictions/panels/count"] >= 2
+
+
+def test_a_sweep_and_its_runs_are_recorded_by_two_trackers_and_later_once(words, tmp_path, recorded, capfd):
+    two = [word for word in words if not word.startswith("tracker=")] + ["train.epochs=1", "tracker=[jsonl,offline]"]
+    assert main(["train", "-m", *two, "optim.lr=0.01,0.02", "name=rates"]) == 0
+    ids = set(RunStore(tmp_path / "results").run_ids())
+    assert len(ids) == 2
+    found = {record.run.run_id: record for record in recorded(as_list=True)}
+    (sweep,) = set(found) - ids
+    assert {found[name].run.job_type for name in ids} == {"train"}
+    assert (found[sweep].run.job_type, found[sweep].run.display_name) == ("sweep", "Sweep rates")
+    assert found[sweep].summary["rows"] == 2
+    journals = {path.stem: path for path in (tmp_path / "results" / "tracking").glob("*.jsonl")}
+    assert set(journals) == set(found), "both trackers have the same records"
+    stored = pd.read_csv(tmp_path / "results" / "sweeps" / "rates.csv")
+    lines = [json.loads(line) for line in journals[sweep].read_text("utf-8").splitlines()]
+    (table,) = [line for line in lines if line.get("table") == "sweep"]
+    assert table["columns"] == list(stored)
+    assert [row[table["columns"].index("optim.lr")] for row in table["rows"]] == [0.01, 0.02]
+    capfd.readouterr()
+    for again, counts in (("false", ("0", "2", "0", "1")), ("true", ("2", "0", "1", "0"))):
+        argv = ["track", "tracker=offline", f"again={again}", f"paths.results={tmp_path / 'results'}"]
+        assert main(argv) == 0
+        out = capfd.readouterr().out
+        for name, new, before in (("runs", *counts[:2]), ("tables", *counts[2:])):
+            assert f"{name}: {new} recorded with tracker=offline, {before} had been before" in out
+        assert {record.run.run_id for record in recorded(as_list=True)} == set(found)

@@ -235,7 +235,7 @@ def test_mistakes_of_the_teacher(small_kd):
         compose_settings([*small_kd, "distill.teacher.model=nope"])
     with pytest.raises(UserError, match=r"distill\.kde\.boundary is 4, but must be odd"):
         compose_settings([*small_kd, "distill.kde.boundary=4"])
-    with pytest.raises(UserError, match=r"distill\.calibrate is 'outer', but may be inner, train"):
+    with pytest.raises(UserError, match=r"distill\.calibrate is 'outer', but must be inner or train"):
         compose_settings([*small_kd, "distill.calibrate=outer"])
 
 

@@ -76,7 +76,7 @@ def run_curves(counts: Iterable[StoredCounts]) -> Mapping[str, Curves]:
 
 def overlay(picture: Picture) -> Overlay:
     """The layers of a case, and its panel."""
-    reference, probability = (_fraction(layer) for layer in (picture.reference, picture.probability))
+    reference, probability = ((layer / 255).astype(np.float32) for layer in (picture.reference, picture.probability))
     error = error_map(reference, probability)
     contours = rater_contours(picture.raters)
     dice = "" if np.isnan(picture.dice) else f", Dice {100 * picture.dice:.1f} %"
@@ -133,10 +133,6 @@ def panel(picture: Picture, contours: Bytes, error: Bytes) -> Bytes:
 
 def _rgb(grey: Bytes) -> Bytes:
     return np.repeat(grey[..., None], 3, axis=2)
-
-
-def _fraction(values: Bytes) -> npt.NDArray[np.float32]:
-    return (values / 255).astype(np.float32)
 
 
 def _level(values: npt.NDArray[np.float32]) -> Bytes:

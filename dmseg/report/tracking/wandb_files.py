@@ -14,7 +14,7 @@ from typing import Any
 
 from dmseg.errors import UserError
 from dmseg.files.atomic import discard, writing
-from dmseg.report.tracking.contents import Card, Curves, Overlay, Report, Rows
+from dmseg.report.tracking.contents import Card, Curves, Overlay, Report
 from dmseg.report.tracking.wandb_sender import CLOSED
 
 KEPT_VARIABLES = re.compile(
@@ -139,7 +139,10 @@ class WandbFile:
     def show(self, report: Report) -> None:
         """Adds summary, tables, curves, overlays and files."""
         wandb = import_wandb()
-        shown: dict[str, Any] = {name: self._table(rows) for name, rows in report.tables.items()}
+        shown: dict[str, Any] = {
+            name: wandb.Table(columns=list(rows.columns), data=[list(row) for row in rows.rows], allow_mixed_types=True)
+            for name, rows in report.tables.items()
+        }
         for name, curves in report.curves.items():
             shown[name] = self._curves(curves)
         if report.overlays:
@@ -169,10 +172,6 @@ class WandbFile:
                 raise UserError(f"wandb's own process ended with status {error.code}") from None
         if self.folder is not None:
             (self.folder / CLOSED).touch()
-
-    def _table(self, rows: Rows) -> Any:  # noqa: ANN401
-        wandb = import_wandb()
-        return wandb.Table(columns=list(rows.columns), data=[list(row) for row in rows.rows], allow_mixed_types=True)
 
     def _curves(self, curves: Curves) -> Any:  # noqa: ANN401
         wandb = import_wandb()

@@ -31,7 +31,7 @@ def connection_fault(patience: float = PATIENCE) -> str | None:
         try:
             found.append(_fault(patience))
         except Exception as error:
-            found.append(_short(error))
+            found.append((str(error).splitlines() or [type(error).__name__])[0][:200])
 
     thread = threading.Thread(target=ask, daemon=True)  # looking up a name knows no time limit
     thread.start()
@@ -87,10 +87,6 @@ def _key() -> str | None:
         login = netrc.netrc(path).authenticators(urlsplit(server()).hostname or "")
         return login[2] if login else None
     return None
-
-
-def _short(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 class Sender:

@@ -1,0 +1,77 @@
+"""Overrides of single keys of a teacher's labels, network and loss."""
+
+import re
+
+import pytest
+
+from dmseg.cli.expand import expand
+from dmseg.config.compose import compose_settings
+from dmseg.config.variants import Base
+from dmseg.errors import UserError
+
+KD = ["distill=kd", "distill.teacher.labels=smoothing"]
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        ["labels=smoothing", "labels.smoothing.kernel=5"],
+        ["labels=smoothing", "labels.smoothing={kind:uniform,epsilon:0.1}"],
+        ["labels=rater", "labels.rater=seg01"],
+        ["model=unet_tiny", "model.options.decoder_channels=[48,32,24,16]", "model.head_dropout=0.3"],
+        ["loss=ce_dml1", "loss.terms.region.weight=0.5", "loss.terms.region.smooth=2"],
+        ["loss=ce_dml1", "++loss.terms.region.smooth=2"],
+    ],
+    ids=" ".join,
+)
+def test_a_teacher_is_what_the_same_overrides_make_of_a_run_of_its_own(own):
+    base = ["model=unet_tiny", "distill=kd", "distill.teacher.model=unet_tiny", "seed=3"]
+    alone = compose_settings(["labels=majority", "loss=ce_dml1", "model=unet_tiny", "seed=3", *own])
+    words = [re.sub(r"^\+*", r"\g<0>distill.teacher.", item) for item in own]
+    for settings in (
+        compose_settings([*base, *words]),
+        Base(base).settings(words),
+        Base(["distill=kd", *words]).settings(base),
+    ):
+        teacher = settings.distill.teacher
+        assert (teacher.labels, teacher.model, teacher.loss) == (alone.labels, alone.model, alone.loss)
+        assert settings.labels == compose_settings(base).labels, "the student keeps its own"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            [*KD, "distill.teacher.labels.smoothing.kernal=5"],
+            r"unknown key.*did you mean '.*labels\.smoothing\.kernel'\?$",
+        ),
+        (["distill=kd", "distill.teacher.labels.smoothing.kernel=5"], r"^unknown key 'distill\.teacher\.labels\.smoo"),
+        (["distill.teacher.labels.smoothing.kernel=5"], r"there is none; add distill=kd$"),
+        (["distill=kd", "distill=null", "distill.teacher.labels.name=x"], r"there is none; add distill=kd$"),
+        ([*KD, "~distill.teacher.labels.smoothing"], "can be set or added, but not removed$"),
+        ([*KD, "distill.teacher.labels.smoothing.kernel=3,5"], "has several values; a sweep needs -m"),
+        (
+            [*KD, "distill.teacher.labels.smoothing.kernel=4"],
+            r"^distill\.teacher\.labels\.smoothing\.kernel is 4, but must",
+        ),
+        (
+            [*KD, "distill.teacher.labels.smoothing.kernel=4097"],
+            r"^distill\.teacher\.lab.* must lie between 1 and 4095$",
+        ),
+        ([*KD, "distill.teacher.labels.smoothing.epsilon=2"], r"^distill\.teacher\.lab.* must lie between 0 and 1$"),
+        ([*KD, "distill.teacher.labels.smoothing.kernel=x"], r"^distill\.teacher\.lab.* must be a whole number$"),
+        ([*KD, "distill.teacher.labels._target_=os.system"], "os.system is not allowed"),
+        ([*KD, "distill.teacher.labels.smoothing.kernel=${oc.env:HOME}"], "reads the environment"),
+    ],
+)
+def test_what_a_teacher_cannot_have_is_refused_by_its_key(overrides, message):
+    for compose in (compose_settings, Base([]).settings):
+        with pytest.raises(UserError, match=message):
+            compose(overrides)
+
+
+def test_a_sweep_may_vary_a_key_of_the_teacher():
+    words = ["distill=null,kd", "distill.teacher.labels=smoothing", "distill.teacher.labels.smoothing.kernel=3,5"]
+    found = [compose_settings(item.overrides).distill for item in expand(words).combinations()]
+    kernels = [part.teacher.labels.smoothing.kernel for part in found if part is not None]  # type: ignore[union-attr]
+    assert (len(found), kernels) == (4, [3, 5])
