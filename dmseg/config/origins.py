@@ -19,7 +19,7 @@ from dmseg.config.settings import Settings
 from dmseg.config.yaml_lines import lines
 
 COMMAND_LINE = "command line"
-_TEACHER = re.compile(r"distill\.teacher\.(model|labels|loss)(?=\.)")
+_TEACHER = re.compile(r"distill\.teacher\.(model|labels|loss)(?=\.|$)")
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
@@ -62,7 +62,7 @@ def find_origins(overrides: Sequence[str]) -> Origins:
             comments |= {f"{prefix}{line.key}": line.comment for line in lines(path) if line.comment}
     set_here = [str(parse_override(item).key_or_group) for item in overrides]
     for key in _leaves(plain):
-        if any(key == name or key.startswith(f"{name}.") for name in set_here if name not in _groups()):
+        if any(key == name or key.startswith(f"{name}.") for name in set_here if not _names_a_file(name)):
             sources[key] = COMMAND_LINE
     sources |= dict.fromkeys((name for name in set_here if name in sources and name not in _groups()), COMMAND_LINE)
     for group in _groups() & set(set_here):
@@ -86,6 +86,11 @@ def _content(path: Path) -> dict[str, Any]:
 
 def _groups() -> set[str]:
     return {path.name for path in resource("configs").iterdir() if path.is_dir()}
+
+
+def _names_a_file(key: str) -> bool:
+    """Whether a key chooses a file, so that the values below it come from there."""
+    return key in _groups() or _TEACHER.fullmatch(key) is not None
 
 
 def _shown(path: Path) -> str:
