@@ -19,7 +19,7 @@ from dmseg.data.case import Task
 from dmseg.data.training_slices import TrainingData
 from dmseg.models.build import build_model
 from dmseg.training.distill import DistillObjective, Teacher, pixel_kernel
-from dmseg.training.fit import _step, _Training
+from dmseg.training.fit import _take, _Training
 from dmseg.training.optim import build_optimizer
 from dmseg.training.random_streams import stream
 
@@ -93,15 +93,20 @@ QUIET = [
 ]
 
 
+def step(training):
+    """One step of the loop without a graph."""
+    training.advance(_take(training, training.source.next(), "fp32"))
+
+
 @pytest.mark.parametrize("overrides", QUIET, ids=" ".join)
 def test_a_step_on_the_device_alone(overrides, monkeypatch):
     for module in ("dmseg.training.objective", "dmseg.methods.mrnet"):  # meta has no autocast
         monkeypatch.setattr(f"{module}.autocast", lambda device, precision: nullcontext())
     training = training_on(META, overrides)
-    _step(training, "fp32")
+    step(training)
     with Traffic() as traffic:
-        _step(training, "fp32")
-        _step(training, "fp32")
+        step(training)
+        step(training)
     assert traffic.found == []
 
 
@@ -109,9 +114,9 @@ def test_a_step_on_the_device_alone(overrides, monkeypatch):
 def test_the_kernel_reads_only_the_seed_of_its_keys(options):
     """The seed is drawn on the host (a CPU tensor), so that reading it waits for no device."""
     training = training_on(torch.device("cpu"), [*KD, *options])  # meta has no random generator
-    _step(training, "fp32")
+    step(training)
     with Traffic() as traffic:
-        _step(training, "fp32")
+        step(training)
     images = 4 if "distill.kde.keys=image" in options else 1
     reads = [name for name in traffic.found if name != "lift_fresh"]
     assert reads == ["_local_scalar_dense"] * images
