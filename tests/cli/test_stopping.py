@@ -48,8 +48,8 @@ MOMENTS = {
     "composing": ("dmseg.cli.commands.compose_settings", 1, []),
     "preparing": ("dmseg.data.prepared.write_part", 5, []),
     "before the first step": ("dmseg.runs.execute.load_training", 1, ["000000001"]),
-    "in a step": ("dmseg.training.fit._step", 2, ["000000002"]),
-    "in the last step": ("dmseg.training.fit._step", 4, ["000000004-finished"]),
+    "in a step": ("dmseg.training.fit._take", 2, ["000000002"]),
+    "in the last step": ("dmseg.training.fit._take", 4, ["000000004-finished"]),
     "scoring": ("dmseg.training.evaluate._score", 2, ["000000004-finished"]),
 }
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -83,7 +83,7 @@ def test_a_training_that_a_signal_stops_ends_as_an_undisturbed_one(
     assert not list(tmp_path.glob("results/leases/*.json"))
     if moment == "preparing":
         assert len(list(tmp_path.glob("prepared/**/case.json"))) >= 4, "parts that were whole are kept"
-    steps = at_call(monkeypatch, "dmseg.training.fit._step", [])
+    steps = at_call(monkeypatch, "dmseg.training.fit._take", [])
     assert main(words) == 0
     assert len(steps) == 4 - (int(kept[0][:9]) if kept else 0), "no step was taken twice"
     assert checkpoints(tmp_path / "results") == []
@@ -94,7 +94,7 @@ def test_a_training_that_a_signal_stops_ends_as_an_undisturbed_one(
 @pytest.mark.parametrize("command", ["train", "cv"])
 def test_teachers_on_the_way_are_stopped_too(command, small_run, tmp_path, monkeypatch, capfd):
     words = [command, *(word for word in small_run if not word.startswith("model=")), *KD, "device=cpu"]
-    steps = at_call(monkeypatch, "dmseg.training.fit._step", [signal.SIGTERM], nth=3)
+    steps = at_call(monkeypatch, "dmseg.training.fit._take", [signal.SIGTERM], nth=3)
     assert main(words) == 143
     assert len(steps) == 3
     assert checkpoints(tmp_path / "results") == ["000000003"]
@@ -112,7 +112,7 @@ def test_no_run_begins_once_a_signal_came(small_run, tmp_path, monkeypatch):
 
 
 def test_a_table_that_is_stopped_is_not_written(small_run, tmp_path, monkeypatch):
-    at_call(monkeypatch, "dmseg.training.fit._step", [signal.SIGTERM])
+    at_call(monkeypatch, "dmseg.training.fit._take", [signal.SIGTERM])
     assert main(["reproduce", "table=2", *small_run]) == 143
     assert not (tmp_path / "results/tables").exists()
 
@@ -122,7 +122,7 @@ def test_a_second_signal_interrupts_at_once_and_the_last_checkpoint_stays(
     number, small_run, tmp_path, monkeypatch, capfd
 ):
     monkeypatch.setattr(stopping, "DOUBLE", 0.0)
-    steps = at_call(monkeypatch, "dmseg.training.fit._step", [number, number], nth=3)
+    steps = at_call(monkeypatch, "dmseg.training.fit._take", [number, number], nth=3)
     assert main(["train", *small_run, "checkpoint.steps=1"]) == 128 + number
     assert len(steps) == 3
     assert checkpoints(tmp_path / "results") == ["000000002"], "the third step is not waited for"
@@ -134,7 +134,7 @@ def test_a_second_signal_interrupts_at_once_and_the_last_checkpoint_stays(
 
 def test_a_signal_that_is_sent_twice_counts_once(small_run, tmp_path, monkeypatch):
     """As ``timeout`` does: to the process, and to its group."""
-    at_call(monkeypatch, "dmseg.training.fit._step", [signal.SIGTERM, signal.SIGTERM], nth=3)
+    at_call(monkeypatch, "dmseg.training.fit._take", [signal.SIGTERM, signal.SIGTERM], nth=3)
     assert main(["train", *small_run]) == 143
     assert checkpoints(tmp_path / "results") == ["000000003"]
 
@@ -145,7 +145,7 @@ def test_a_reader_that_is_gone_does_not_keep_the_state_from_being_kept(small_run
     def gone(*arguments):
         raise BrokenPipeError
 
-    at_call(monkeypatch, "dmseg.training.fit._step", [signal.SIGINT], nth=2)  # the last one of an epoch
+    at_call(monkeypatch, "dmseg.training.fit._take", [signal.SIGINT], nth=2)  # the last one of an epoch
     for method in ("stepped", "epoch_ended", "ended"):
         monkeypatch.setattr(f"dmseg.report.progress.RunProgress.{method}", gone)
     monkeypatch.setattr("dmseg.report.progress.RunProgress.stepped", lambda *arguments: None)
@@ -189,6 +189,6 @@ def test_a_signal_while_torch_is_imported(small_run):
 
 def test_under_nohup_a_hangup_stays_ignored(small_run, monkeypatch, tmp_path):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    at_call(monkeypatch, "dmseg.training.fit._step", [signal.SIGHUP])
+    at_call(monkeypatch, "dmseg.training.fit._take", [signal.SIGHUP])
     assert main(["train", *small_run, "train.epochs=1"]) == 0
     assert len(RunStore(tmp_path / "results").run_ids()) == 1

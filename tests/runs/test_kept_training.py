@@ -179,7 +179,7 @@ def no_step(monkeypatch):
     def stepped(*arguments):
         raise AssertionError("a step was taken")
 
-    monkeypatch.setattr("dmseg.training.fit._step", stepped)
+    monkeypatch.setattr("dmseg.training.fit._take", stepped)
 
 
 def test_what_scoring_would_refuse_is_refused_before_the_first_step(small_run, monkeypatch):
