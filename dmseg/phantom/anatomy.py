@@ -27,10 +27,28 @@ class Anatomy(ABC):
     Attributes:
         half: half height and half width of the image; the half width is the unit of length.
         noise: standard deviation of the pixel noise, in the units of the modality.
+        target: outline of task T1's structure, or the blob that contains it.
     """
 
     half: tuple[float, float] = (1.0, 1.0)
     noise: float
+    target: Blob
+
+    def view(self, diameters: float | None) -> tuple[tuple[float, float], tuple[float, float]]:
+        """The part of the image around the target.
+
+        Args:
+            diameters: width of the part in diameters of the target; None for the whole image.
+
+        Returns:
+            Centre of the part, and its half height and half width; it never reaches beyond the image, and has the
+            image's aspect ratio.
+        """
+        share = 1.0 if diameters is None else min(1.0, diameters * self.target.size)
+        height, width = (share * extent for extent in self.half)
+        room = self.half[0] - height, self.half[1] - width
+        y, x = (min(max(middle, -most), most) for middle, most in zip(self.target.centre, room, strict=True))
+        return (y, x), (height, width)
 
     @abstractmethod
     def structures(self, grid: Grid) -> tuple[Structure, ...]:
@@ -102,7 +120,7 @@ class Prostate(Anatomy):
     def __init__(self, rng: np.random.Generator, case: int) -> None:
         self.half = (1.5, 1.0) if case % 3 == 0 else (1.0, 1.0)
         self.body = _blob(rng, (0.0, 0.0), (1.22, 1.65), wave=0.02)
-        self.gland = _blob(rng, (0.02, 0.0), (0.29, 0.36), wave=0.05, move=0.05)
+        self.target = self.gland = _blob(rng, (0.02, 0.0), (0.29, 0.36), wave=0.05, move=0.05)
         y, x = self.gland.centre
         self.zone = _blob(rng, (y - 0.055, x), (0.17, 0.235), wave=0.06, move=0.015)
         self.muscles = [_blob(rng, (0.0, side * 0.72), (0.5, 0.13), turn=0.25) for side in (-1, 1)]
@@ -161,7 +179,7 @@ class BrainGrowth(Anatomy):
     def __init__(self, rng: np.random.Generator, case: int) -> None:
         self.head = _blob(rng, (0.0, 0.0), (0.88, 0.74), wave=0.015)
         centre = self.head.centre
-        self.brain = Blob(
+        self.target = self.brain = Blob(
             centre,
             (self.head.radii[0] * 0.81, self.head.radii[1] * 0.79),
             self.head.turn,
@@ -234,7 +252,7 @@ class BrainTumor(Anatomy):
         self.ventricles = [_blob(rng, (0.0, side * 0.1), (0.22, 0.055), wave=0.08, turn=0.25) for side in (-1, 1)]
         side = rng.choice([-1, 1])
         place = (rng.uniform(-0.3, 0.3), side * rng.uniform(0.17, 0.25))
-        self.tumour = _blob(rng, place, (0.28, 0.24), wave=0.08, move=0.0, turn=1.5)
+        self.target = self.tumour = _blob(rng, place, (0.28, 0.24), wave=0.08, move=0.0, turn=1.5)
         self.core = _blob(rng, self.tumour.centre, (0.12, 0.105), wave=0.08, move=0.06, turn=1.5)
         self.foci = _foci(rng, self.tumour, int(rng.integers(6, 9)))
         self.contrasts = rng.uniform(0.6, 1.0, len(self.foci))
@@ -303,7 +321,7 @@ class Kidney(Anatomy):
         y, x = self.body.centre
         self.wall = Blob(self.body.centre, (self.body.radii[0] * 0.83, self.body.radii[1] * 0.86), self.body.turn)
         self.cavity = Blob(self.body.centre, (self.body.radii[0] * 0.76, self.body.radii[1] * 0.8), self.body.turn)
-        self.kidney = _blob(rng, (y + 0.2, x + 0.36), (0.19, 0.13), wave=0.05, turn=0.4)
+        self.target = self.kidney = _blob(rng, (y + 0.2, x + 0.36), (0.19, 0.13), wave=0.05, turn=0.4)
         down, across = self.kidney.centre
         self.sinus = _blob(rng, (down - 0.01, across - 0.05), (0.075, 0.04), wave=0.1, move=0.01, turn=0.4)
         self.liver = _blob(rng, (y - 0.08, x - 0.4), (0.33, 0.25), wave=0.07, turn=0.3)

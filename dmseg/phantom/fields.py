@@ -15,7 +15,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Grid:
-    """Pixel centres of an image, with the origin at its centre.
+    """Pixel centres of an image; the origin is the centre of the whole image.
 
     Attributes:
         rows: (H,) position of each row, downwards.
@@ -26,9 +26,12 @@ class Grid:
     columns: Array
 
     @classmethod
-    def over(cls, shape: tuple[int, int], half: tuple[float, float]) -> "Grid":
-        """Places (H, W) pixels on the rectangle from -half to +half (height, width)."""
-        return cls(*(((np.arange(n) + 0.5) / n * 2 - 1) * extent for n, extent in zip(shape, half, strict=True)))
+    def over(
+        cls, shape: tuple[int, int], half: tuple[float, float], centre: tuple[float, float] = (0.0, 0.0)
+    ) -> "Grid":
+        """Places (H, W) pixels on the rectangle from -half to +half (height, width) around a point."""
+        axes = zip(shape, half, centre, strict=True)
+        return cls(*(middle + ((np.arange(n) + 0.5) / n * 2 - 1) * extent for n, extent, middle in axes))
 
     def window(self, box: tuple[slice, slice]) -> "Grid":
         """The part of the grid inside a box of pixels."""

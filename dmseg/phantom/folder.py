@@ -85,6 +85,31 @@ def check_scale(scale: object, width: int, smallest: int, what: str) -> None:
         )
 
 
+def check_view(view: object) -> float:
+    """Refuses an invalid view.
+
+    Raises:
+        UserError: if it is not at least 1.
+    """
+    if isinstance(view, bool) or not (isinstance(view, int | float) and math.isfinite(view) and view >= 1):
+        raise UserError(
+            f"the phantom's view is {shown(view)}, but must be at least 1 diameter of the structure, or null for the "
+            f"whole image"
+        )
+    return float(view)
+
+
+def check_spread(spread: object) -> float:
+    """Refuses an invalid spread.
+
+    Raises:
+        UserError: if it is not above 0 and at most 10.
+    """
+    if isinstance(spread, bool) or not (isinstance(spread, int | float) and 0 < spread <= 10):
+        raise UserError(f"the phantom's spread is {shown(spread)}, but must be above 0 and at most 10")
+    return float(spread)
+
+
 def write_nifti(path: Path, values: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> None:
     """Writes ``.nii`` or ``.nii.gz``, without a time stamp, so that equal arrays give equal files."""
     image = nibabel.Nifti1Image(np.asfortranarray(values), affine)

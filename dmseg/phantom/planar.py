@@ -10,7 +10,7 @@ import numpy.typing as npt
 from dmseg.activity import track
 from dmseg.errors import UserError, shown
 from dmseg.phantom.cases import COHORTS, PhantomCase
-from dmseg.phantom.folder import check_scale, check_seed, is_made, write_folder, write_nifti
+from dmseg.phantom.folder import check_scale, check_seed, check_spread, check_view, is_made, write_folder, write_nifti
 
 REVISION = 1
 """Incremented when a change of the generator produces different files for the same settings."""
@@ -32,7 +32,15 @@ MASK_TYPES: dict[str, Any] = {
 }
 
 
-def write_qubiq(root: Path, *, seed: int = 0, cases: Mapping[str, int] | None = None, scale: float = 1.0) -> None:
+def write_qubiq(
+    root: Path,
+    *,
+    seed: int = 0,
+    cases: Mapping[str, int] | None = None,
+    scale: float = 1.0,
+    view: float | None = None,
+    spread: float = 1.0,
+) -> None:
     """Writes a phantom of QUBIQ 2020: seven tasks in four data sets, several raters each.
 
     Writes ``<root>/<data set>/Training/caseNN/{image,taskTT_segSS,taskTT_probability}.nii.gz`` and a marker,
@@ -49,17 +57,21 @@ def write_qubiq(root: Path, *, seed: int = 0, cases: Mapping[str, int] | None = 
         cases: number of cases of each data set; a data set that is omitted or 0 is not written. Default: the paper's 55
             prostate, 39 brain-growth, 32 brain-tumor and 24 kidney cases (section 3.1).
         scale: factor on the images' native sizes, 640 (or 960) x 640, 256 x 256, 240 x 240 x 4 and 497 x 497.
+        view: width of an image in diameters of the structure of task T1, which it is centred on; None for the whole
+            image. The number of pixels does not change, and neither does the agreement of raters, which is relative to
+            the structure's size; what they disagree on covers more pixels.
+        spread: factor on the spread of the raters' outlines, above 0; with 1 they agree as in the paper's Table 1.
 
     Raises:
         UserError: if a setting is out of range, or `root` contains something other than a phantom.
     """
-    settings = _settings(seed, cases, scale)
+    settings = _settings(seed, cases, scale, view, spread)
 
     def fill(folder: Path) -> None:
         for cohort, count in settings["cases"].items():
             for number in track(range(1, count + 1), f"generating {cohort}", count, "cases"):
                 case_folder = folder / cohort / "Training" / f"case{number:02d}"
-                _write_case(case_folder, cohort, number, PhantomCase(seed, cohort, number, scale))
+                _write_case(case_folder, cohort, number, PhantomCase(seed, cohort, number, scale, view, spread))
 
     write_folder(Path(root), settings, fill)
 
@@ -70,6 +82,8 @@ def ensure_qubiq(
     seed: int = 0,
     cases: Mapping[str, int] | None = None,
     scale: float = 1.0,
+    view: float | None = None,
+    spread: float = 1.0,
     write: bool = True,
 ) -> bool:
     """Writes the phantom (`write_qubiq`, same arguments) unless `root` already contains it with these settings.
@@ -79,6 +93,8 @@ def ensure_qubiq(
         seed: see there.
         cases: see there.
         scale: see there.
+        view: see there.
+        spread: see there.
         write: False to only check the settings and the folder.
 
     Returns:
@@ -87,20 +103,27 @@ def ensure_qubiq(
     Raises:
         UserError: as `write_qubiq`.
     """
-    if is_made(Path(root), _settings(seed, cases, scale)):
+    if is_made(Path(root), _settings(seed, cases, scale, view, spread)):
         return False
     if write:
-        write_qubiq(root, seed=seed, cases=cases, scale=scale)
+        write_qubiq(root, seed=seed, cases=cases, scale=scale, view=view, spread=spread)
     return True
 
 
-def _settings(seed: int, cases: Mapping[str, int] | None, scale: float) -> dict[str, Any]:
+def _settings(
+    seed: int, cases: Mapping[str, int] | None, scale: float, view: float | None, spread: float
+) -> dict[str, Any]:
     """Content of the marker; refuses settings out of range."""
     check_seed(seed)
     counts = _counts(cases)
     for cohort in counts:
         check_scale(scale, COHORTS[cohort].width, SMALLEST_WIDTH, cohort)
-    return {"phantom": "qubiq", "revision": REVISION, "seed": seed, "cases": counts, "scale": float(scale)}
+    settings = {"phantom": "qubiq", "revision": REVISION, "seed": seed, "cases": counts, "scale": float(scale)}
+    if view is not None:
+        settings["view"] = check_view(view)
+    if check_spread(spread) != 1:
+        settings["spread"] = float(spread)
+    return settings
 
 
 def _counts(cases: Mapping[str, int] | None) -> dict[str, int]:
@@ -144,11 +167,13 @@ def _as_filed(values: npt.NDArray[Any], cohort: str) -> npt.NDArray[Any]:
 
 
 def _affine(case: PhantomCase) -> npt.NDArray[np.float64]:
-    """Rows run posterior, columns to the patient's left; the origin is at the centre and slices are 3 mm thick."""
-    height, width = case.shape
-    edge = case.cohort.spacing * case.cohort.width / width
+    """Rows run posterior, columns to the patient's left; slices are 3 mm thick.
+
+    The origin is at the centre of the whole image, so that a view lies where its part of the whole image does.
+    """
+    (height, width), (down, across), edge = case.shape, case.centre, case.spacing
     affine = np.zeros((4, 4))
     affine[1, 0] = affine[0, 1] = -edge
-    affine[:2, 3] = edge * (width - 1) / 2, edge * (height - 1) / 2
+    affine[:2, 3] = edge * (width - 1) / 2 - across, edge * (height - 1) / 2 - down
     affine[2, 2], affine[3, 3] = 3.0, 1.0
     return affine

@@ -118,7 +118,8 @@ def test_names_of_profile_and_protocol_are_not_in_it():
     same += ["model.head_kernel=null", "model.head_dropout=0", "model.initialization=library"]
     same += ["model.auxiliary.weight=0"]
     assert run_id("protocol=release", *same) == run_id()
-    demo = ["model=unet_tiny", "data.size=48", "optim.decoder_lr_factor=10", "train.epochs=1", "train.min_steps=100"]
+    demo = ["model=unet_tiny", "data.size=48", "data.scale=[1,1]", "optim.lr=0.02", "optim.decoder_lr_factor=10"]
+    demo += ["train.epochs=1", "train.min_steps=150"]
     assert run_id("profile=demo") == run_id(*demo)
 
 
