@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dmseg.config.components import check_target
-from dmseg.config.config_dir import config_dir, config_file
+from dmseg.config.config_dir import config_dir, config_file, file_content
 from dmseg.config.interpolations import check_interpolations
 from dmseg.config.label_kind import AUTO, refuse_retired_keys, refuse_retired_overrides, settle_labels, translate_labels
 from dmseg.config.loss_terms import gather_loss, restore_loss
@@ -104,27 +104,28 @@ def method_labels(overrides: Sequence[str]) -> list[str]:
     path = config_file("method", chosen_option(overrides, "method") or "")
     if chosen_option(overrides, "labels") is not None or not path.is_file():
         return []
-    by_task = OmegaConf.to_container(OmegaConf.load(path)).get("labels") or {}  # type: ignore[union-attr]
+    by_task = file_content(path).get("labels") or {}
     task = (chosen_option(overrides, "task") or "").rpartition("/")[2]  # as data.case.find_task reads it
     chosen = by_task.get(task, by_task.get("default"))
     return [] if chosen is None else [f"labels={chosen}"]
 
 
-def resolve_config(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
+def resolve_config(config: DictConfig | dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Resolves a composed configuration to plain containers.
 
     Args:
-        config: the configuration.
+        config: the configuration, or its plain containers with interpolations as they are; it is not changed.
         overrides: what it was composed with, for messages.
 
     Raises:
         UserError: if a value refers to a key that does not exist, or an override to a teacher that does not exist.
     """
     with in_plain_words(overrides):
-        check_interpolations(config)
-        plain = resolved(config)
+        given: dict[str, Any] = OmegaConf.to_container(config) if isinstance(config, DictConfig) else config  # type: ignore[assignment]
+        check_interpolations(given)
+        plain = resolved(given)
         if plain.get("distill"):
-            plain["distill"]["teacher"] = resolve_teacher(config, overrides)
+            plain["distill"]["teacher"] = resolve_teacher(given, plain, overrides)
         elif lost := [item for item in overrides if sets_teacher(parse_override(item))]:
             raise UserError(f"'{cut(lost[0])}' sets a key of the teacher, but there is none; add distill=kd")
     return plain

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,19 @@ def config_options(group: str) -> list[str]:
     """Names of the files of a group, sorted: those of dmseg and those of the config dir."""
     folders = [resource("configs") / group, *([_dir / group] if _dir is not None and group in GROUPS else [])]
     return sorted(path.stem for folder in folders for path in folder.glob("*.yaml") if not is_junk(path.name))
+
+
+def file_content(path: Path) -> dict[str, Any]:
+    """The content of a file of a group, its interpolations left as they are; nobody changes it.
+
+    It is read again only if the file has changed.
+    """
+    return _content(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _content(path: Path, changed: int) -> dict[str, Any]:
+    return OmegaConf.to_container(OmegaConf.load(path))  # type: ignore[return-value]
 
 
 def _check_folder(folder: Path) -> None:

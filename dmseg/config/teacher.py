@@ -2,15 +2,13 @@
 
 import copy
 import re
-from collections.abc import Iterable
-from functools import lru_cache
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, OmegaConf
 
-from dmseg.config.config_dir import config_file, config_options
+from dmseg.config.config_dir import config_file, config_options, file_content
 from dmseg.config.interpolations import check_interpolations
 from dmseg.config.overrides import dotted, parse_override
 from dmseg.config.resolved import resolved
@@ -27,23 +25,25 @@ def sets_teacher(override: Override) -> bool:
     return TEACHER_KEY.match(dotted(override.key_or_group)) is not None
 
 
-def resolve_teacher(config: DictConfig, overrides: Iterable[str]) -> dict[str, Any]:
+def resolve_teacher(config: dict[str, Any], plain: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """The groups of a teacher as plain containers, composed as if the student's configuration named them itself.
 
     Args:
-        config: the student's, with ``distill.teacher.{model,labels,loss}`` names of files.
+        config: the student's, with ``distill.teacher.{model,labels,loss}`` names of files, and interpolations as they
+            are; it is not changed.
+        plain: the same, resolved.
         overrides: those of the student; the ones that set keys within the teacher's groups are applied.
 
     Raises:
         UserError: if there is no such file, or a key of the teacher is unknown.
     """
-    named = OmegaConf.to_container(config.distill.teacher, resolve=True)
+    named = plain["distill"]["teacher"]
     keys = {"model", "labels", "loss", "weights", "weights_sha256"}
     if not isinstance(named, dict) or set(named) != keys:
         raise UserError(f"distill.teacher is {named}, but must have the keys {', '.join(sorted(keys))}")
-    own: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
-    own |= {group: _group_file(group, str(named[group])) for group in ("model", "labels", "loss")} | {"distill": None}
-    if named["weights"] is not None or config.model.weights is None:
+    files = {group: _group_file(group, str(named[group])) for group in ("model", "labels", "loss")}
+    own = config | files | {"distill": None}
+    if named["weights"] is not None or plain["model"]["weights"] is None:
         own["model"]["weights"] = named["weights"]
     own["model"]["weights_sha256"] = named["weights_sha256"]
     if own_keys := [item for item in map(parse_override, overrides) if sets_teacher(item)]:
@@ -77,10 +77,4 @@ def _group_file(group: str, name: str) -> dict[str, Any]:
     if fault_of_name(name) or not path.is_file():
         choices = ", ".join(config_options(group))
         raise UserError(f"distill.teacher.{group} is '{name}', which does not exist; choose from {choices}")
-    return copy.deepcopy(_content(path, path.stat().st_mtime_ns))
-
-
-@lru_cache(maxsize=64)
-def _content(path: Path, changed: int) -> dict[str, Any]:
-    """Content of a file; read again if it has changed."""
-    return OmegaConf.to_container(OmegaConf.load(path))  # type: ignore[return-value]
+    return copy.deepcopy(file_content(path))

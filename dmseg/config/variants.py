@@ -1,19 +1,19 @@
 """Many configurations from one: a base is composed once, and variants of it are merged in without composing again.
 
-Composing takes a tenth of a second, and the paper's tables are variants of three bases. What cannot be merged simply is
-composed anew, so that a variant always equals what Hydra makes of variant and base together.
+Composing takes a tenth of a second, and the paper's tables are variants of three bases. A base is kept as plain
+containers, because OmegaConf takes long to copy a configuration. What cannot be merged simply is composed anew, so that
+a variant always equals what Hydra makes of variant and base together.
 """
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import OverrideType
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from dmseg.config.compose import compose_config, method_labels, resolve_config, to_settings
 from dmseg.config.config_dir import config_dir, config_file
@@ -30,7 +30,7 @@ class _Change:
 
     Attributes:
         key: dotted key, or a config group.
-        value: the value, or the content of the group's file.
+        value: the value, or the content of the group's file, in plain containers that nobody changes.
         merge: whether a mapping is merged into what is there, as Hydra does with all but the files of groups.
     """
 
@@ -55,7 +55,7 @@ class Base:
 
     def __init__(self, overrides: Sequence[str]) -> None:
         self._overrides = tuple(overrides)
-        self._config = compose_config(overrides)
+        self._config = _composed(overrides)
         self._own_groups = {_group(override) for override in overrides}
         self._made: dict[tuple[str, ...], Settings] = {}
 
@@ -85,12 +85,11 @@ class Base:
         new = copy.copy(self)
         new._overrides, new._made = (*self._overrides, *overrides), {}
         new._own_groups = self._own_groups | {_group(override) for override in overrides}
-        new._config = self._config.copy()
         for override in overrides:
-            change = _simple_change(override, config_dir())
-            if change is None or not self.has(change.key):
-                raise UserError(f"'{override}' sets no key of this configuration")
-            OmegaConf.update(new._config, change.key, change.value, merge=change.merge)
+            try:
+                new._config = _with_change(new._config, _simple_change(override, config_dir()))
+            except _OnlyHydraKnows:
+                raise UserError(f"'{override}' sets no key of this configuration") from None
         return new
 
     def composed(self, variant: Sequence[str] = ()) -> dict[str, Any]:
@@ -102,29 +101,66 @@ class Base:
         *groups, name = key.split(".")
         node: Any = self._variant(tuple(variant))
         for group in groups:
-            node = node.get(group) if isinstance(node, DictConfig) and group in node else None
-        return isinstance(node, DictConfig) and name in node
+            node = node.get(group) if isinstance(node, dict) else None
+        return isinstance(node, dict) and name in node
 
     @cached_property
     def plain(self) -> dict[str, Any]:
         """The base itself, resolved to plain containers."""
         return resolve_config(self._config, self._overrides)
 
-    def _variant(self, variant: tuple[str, ...]) -> DictConfig:
+    def _variant(self, variant: tuple[str, ...]) -> dict[str, Any]:
+        """The configuration of base and variant, its interpolations left as they are; nobody changes it."""
         variant = (*method_labels((*variant, *self._overrides)), *variant)
         for override in variant:
             refuse_reserved(override)
         refuse_retired_overrides(variant)
         changes = [_simple_change(override, config_dir()) for override in variant]
         if None in changes or any(change.group in self._own_groups for change in changes if change):
-            return compose_config([*variant, *self._overrides])
-        config = self._config.copy()
+            return _composed([*variant, *self._overrides])
+        config = self._config
         try:
-            for change in filter(None, changes):
-                OmegaConf.update(config, change.key, change.value, merge=change.merge)
-        except OmegaConfBaseException:
-            return compose_config([*variant, *self._overrides])  # says what is wrong
+            for change in changes:
+                config = _with_change(config, change)
+        except _OnlyHydraKnows:
+            return _composed([*variant, *self._overrides])  # or says what is wrong
         return config
+
+
+class _OnlyHydraKnows(Exception):
+    """A change that cannot be merged here."""
+
+
+def _composed(overrides: Sequence[str]) -> dict[str, Any]:
+    """A configuration in plain containers, its interpolations left as they are."""
+    return OmegaConf.to_container(compose_config(overrides))  # type: ignore[return-value]
+
+
+def _with_change(config: dict[str, Any], change: _Change | None) -> dict[str, Any]:
+    """A configuration after a change; it shares all other parts with the one before.
+
+    Raises:
+        _OnlyHydraKnows: if it is no simple change, or the configuration has no such key.
+    """
+    if change is None:
+        raise _OnlyHydraKnows
+    name, _, rest = change.key.partition(".")
+    if name not in config or (rest and not isinstance(config[name], dict)):
+        raise _OnlyHydraKnows
+    if rest:
+        return config | {name: _with_change(config[name], replace(change, key=rest))}
+    return config | {name: _merged(config[name], change.value) if change.merge else change.value}
+
+
+def _merged(before: Any, value: Any) -> Any:  # noqa: ANN401
+    """A value after another was merged into it, as OmegaConf does it: mappings key by key, all else is replaced."""
+    if not isinstance(value, dict):
+        if isinstance(value, list) and isinstance(before, dict):
+            raise _OnlyHydraKnows
+        return value
+    if not isinstance(before, dict) or not value.keys() <= before.keys():
+        raise _OnlyHydraKnows
+    return before | {name: _merged(before[name], item) for name, item in value.items()}
 
 
 def _group(override: str) -> str:
@@ -139,6 +175,8 @@ def _simple_change(override: str, folder: Path | None) -> _Change | None:
     if not is_change or parsed.is_sweep_override() or parsed.package is not None:
         return None
     key, value = parsed.key_or_group, parsed.value()
+    if "$" in override or "???" in override:  # interpolations, which Hydra checks, and missing values
+        return None
     if not is_group(key) or isinstance(value, dict):
         return _Change(key, value, merge=True)
     node = None if value is None else group_file(config_file(key, str(value)))
@@ -146,9 +184,14 @@ def _simple_change(override: str, folder: Path | None) -> _Change | None:
 
 
 @lru_cache(maxsize=256)
-def group_file(path: Path) -> DictConfig | None:
-    """The content of a file of a group; None where it is missing, or has a header or a defaults list of its own."""
+def group_file(path: Path) -> dict[str, Any] | None:
+    """The content of a file of a group; None where it is missing, or has a header or a defaults list of its own.
+
+    The interpolations of the file are left as they are.
+    """
     if not path.is_file() or "# @package" in path.read_text(encoding="utf-8"):
         return None
     node = OmegaConf.load(path)
-    return node if isinstance(node, DictConfig) and "defaults" not in node else None
+    if not isinstance(node, DictConfig) or "defaults" in node:
+        return None
+    return OmegaConf.to_container(node)  # type: ignore[return-value]
