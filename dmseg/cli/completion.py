@@ -69,6 +69,8 @@ complete -c dmseg -f -a '(__dmseg_complete)'
 }
 """The scripts that turn completion on, by shell."""
 
+TEACHER = "distill.teacher."
+"""The beginning of a teacher's keys."""
 BOOL = ("true", "false")
 WORDS = {
     "device": ("auto", "cpu", "cuda"),
@@ -237,16 +239,17 @@ def _values(command: Command, words: Sequence[str], name: str, value: str) -> It
 
 
 def _choices(words: Sequence[str], name: str, metavar: str) -> Iterable[str]:
-    group = "table" if name == "tables" else name
+    own = name.removeprefix(TEACHER)
+    group = "table" if name == "tables" else own
     if name in WORDS:
         return WORDS[name]
     if name == "task":
         return _tasks(words)
     if (resource("configs") / group).is_dir():
-        own = [path.stem for folder in _config_dirs(words) for path in sorted((folder / group).glob("*.yaml"))]
-        return [*group_files(group), *own, *(["all"] if name == "tables" else [])]
-    if name in CHOICES:
-        return CHOICES[name]
+        more = [path.stem for folder in _config_dirs(words) for path in sorted((folder / group).glob("*.yaml"))]
+        return [*group_files(group), *more, *(["all"] if name == "tables" else [])]
+    if own in CHOICES:
+        return CHOICES[own]
     if metavar in ("BOOL", "true"):
         return BOOL
     value = next((line.value for line in _config_lines(words) if line.key == name), "")
@@ -276,10 +279,13 @@ def _config_lines(words: Sequence[str]) -> Iterator[Line]:
     main = resource("configs") / "config.yaml"
     entries = re.findall(r"^  - (\w+): (\w+)", main.read_text(encoding="utf-8"), re.MULTILINE)
     yield from (line for line in lines(main) if not line.key.startswith("defaults"))
-    for group, default in entries:
-        path = _group_file(words, group, _chosen(words, group, default).split(",")[0])
+    groups = [("", group, default) for group, default in entries]
+    if _chosen(words, "distill", "null") != "null":
+        groups += [(TEACHER, group, default) for _, group, default in groups if group in ("model", "labels", "loss")]
+    for teacher, group, default in groups:
+        path = _group_file(words, group, _chosen(words, f"{teacher}{group}", default).split(",")[0])
         while path is not None:
-            prefix = "" if is_global(path) else f"{group}."
+            prefix = "" if is_global(path) else f"{teacher}{group}."
             yield from (line._replace(key=f"{prefix}{line.key}") for line in lines(path) if line.key != "defaults")
             path = None if (first := base(path)) is None else _group_file(words, group, first)
 

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dmseg.cli.commands import set_up_logging
-from dmseg.cli.tables import agreement_content, plan_all, shown_metrics, split_tables
+from dmseg.cli.tables import agreement_content, exported_plans, plan_all, split_tables
 from dmseg.cli.words import take_inference, take_seeds
 from dmseg.errors import UserError
-from dmseg.tables.exported import plan_from_text
 from dmseg.tables.open_choices import explain_tables
 from dmseg.tables.planning import PlannedTable
 
@@ -56,17 +55,9 @@ def _reports(argv: Sequence[str]) -> "list[tuple[Report, Path]]":
     inference, argv = take_inference(argv)
     seeds, argv = take_seeds(argv)
     specs, overrides = split_tables(argv)
-    exported = [word.removeprefix("from=").strip("'\"") for word in overrides if word.startswith("from=")]
-    if exported:
-        if len(overrides) > 1 or seeds:
-            raise UserError("an export has settings and seeds of its own; leave the other overrides out")
-        if not exported[0]:
-            raise UserError("from= names no folder; write from=FOLDER, the folder of an export")
-        folder = Path(exported[0]).expanduser()
-        plans = {spec.name: plan_from_text(folder, spec) for spec in specs}
-        if metrics := shown_metrics(argv):
-            plans = {name: planned.with_metrics(metrics) for name, planned in plans.items()}
-        return [(_comparison(planned, inference, None), folder) for planned in plans.values()]
+    if (exported := exported_plans(argv, specs, overrides, seeds)) is not None:
+        folder, found_plans = exported
+        return [(_comparison(planned, inference, None), folder) for planned in found_plans]
     plans = plan_all(specs, overrides, seeds=seeds)
     found = []
     for spec in specs:

@@ -59,19 +59,41 @@ def table(argv: Sequence[str]) -> int:
     inference, argv = take_inference(argv)
     seeds, argv = take_seeds(argv)
     specs, overrides = split_tables(argv)
-    exported = [word.removeprefix("from=").strip("'\"") for word in overrides if word.startswith("from=")]
-    if not exported:
+    exported = exported_plans(argv, specs, overrides, seeds)
+    if exported is None:
         _write_all(specs, plan_all(specs, overrides, seeds=seeds), overrides, inference)
         return 0
-    if len(overrides) > 1 or seeds:
-        raise UserError("an export has settings and seeds of its own; leave the other overrides out")
-    folder = Path(exported[0]).expanduser()
-    plans = [plan_from_text(folder, spec) for spec in specs]
-    if metrics := shown_metrics(argv):
-        plans = [planned.with_metrics(metrics) for planned in plans]
+    _, plans = exported
     for path in [_write_comparison(planned, inference, {}) for planned in plans]:
         print(path.read_text(encoding="utf-8"))
     return 0
+
+
+def exported_plans(
+    argv: Sequence[str], specs: Sequence[TableSpec], overrides: Sequence[str], seeds: Sequence[int]
+) -> tuple[Path, list[PlannedTable]] | None:
+    """The export that ``from=FOLDER`` names and the plans of tables in it; None without this argument.
+
+    Args:
+        argv: all arguments, for the scores to show.
+        specs: the tables.
+        overrides: what `split_tables` leaves of the arguments.
+        seeds: seeds that are asked for; an export has its own.
+
+    Raises:
+        UserError: if no folder is named, other overrides are given beside it, or the folder has no such tables.
+    """
+    exported = [word.removeprefix("from=").strip("'\"") for word in overrides if word.startswith("from=")]
+    if not exported:
+        return None
+    if len(overrides) > 1 or seeds:
+        raise UserError("an export has settings and seeds of its own; leave the other overrides out")
+    if not exported[0]:
+        raise UserError("from= names no folder; write from=FOLDER, the folder of an export")
+    folder = Path(exported[0]).expanduser()
+    plans = [plan_from_text(folder, spec) for spec in specs]
+    metrics = shown_metrics(argv)
+    return folder, [planned.with_metrics(metrics) for planned in plans] if metrics else plans
 
 
 def plan(argv: Sequence[str]) -> int:

@@ -26,7 +26,7 @@ from dmseg.config.renamed import current_override
 from dmseg.config.resolved import resolved
 from dmseg.config.resources import resource
 from dmseg.config.settings import Settings
-from dmseg.config.teacher import resolve_teacher, sets_teacher
+from dmseg.config.teacher import of_teacher, resolve_teacher, sets_teacher
 from dmseg.config.typed import check_group, guess, typed
 from dmseg.errors import UserError, cut, shown
 
@@ -125,7 +125,8 @@ def resolve_config(config: DictConfig | dict[str, Any], overrides: Sequence[str]
         check_interpolations(given)
         plain = resolved(given)
         if plain.get("distill"):
-            plain["distill"]["teacher"] = resolve_teacher(given, plain, overrides)
+            with of_teacher(), in_plain_words(overrides):
+                plain["distill"]["teacher"] = resolve_teacher(given, plain, overrides)
         elif lost := [item for item in overrides if sets_teacher(parse_override(item))]:
             raise UserError(f"'{cut(lost[0])}' sets a key of the teacher, but there is none; add distill=kd")
     return plain
@@ -164,7 +165,8 @@ def to_settings(plain: Mapping[str, Any]) -> Settings:
     if node.get("distill"):
         distill = check_group(node, "distill", "null or one of the files in configs/distill")
         teacher = check_group(distill, "teacher", "a group of keys")
-        gathered = {"labels": _gather_labels(teacher), "loss": gather_loss(teacher)}
+        with of_teacher():
+            gathered = {"labels": _gather_labels(teacher), "loss": gather_loss(teacher)}
         node["distill"] = {**distill, "teacher": {**teacher, **gathered}}
     node["method"] = _gather(node, "method", drop=("labels",))
     _list_trackers(node)
@@ -172,7 +174,8 @@ def to_settings(plain: Mapping[str, Any]) -> Settings:
     check_components(settings)
     settings = settle_labels(settings, protocol)
     if settings.distill is not None:
-        settled = settle_labels(settings.distill.teacher, protocol)
+        with of_teacher():
+            settled = settle_labels(settings.distill.teacher, protocol)
         settings = dataclasses.replace(settings, distill=dataclasses.replace(settings.distill, teacher=settled))
     check_values(dataclasses.asdict(settings))
     return settings
@@ -197,9 +200,10 @@ def check_components(settings: Settings) -> None:
         check_target(target, where)
     if settings.distill is not None:
         teacher = settings.distill.teacher
-        check_target(teacher.labels.target, "labels")
-        for name, term in teacher.loss.terms.items():
-            check_target(term.target, f"loss.terms.{name}")
+        with of_teacher():
+            check_target(teacher.labels.target, "labels")
+            for name, term in teacher.loss.terms.items():
+                check_target(term.target, f"loss.terms.{name}")
 
 
 def restore_settings(node: Mapping[str, Any], results: Path) -> Settings:

@@ -19,7 +19,8 @@ from dmseg.config.settings import Settings
 from dmseg.config.yaml_lines import lines
 
 COMMAND_LINE = "command line"
-_TEACHER = re.compile(r"distill\.teacher\.(model|labels|loss)(?=\.|$)")
+_TEACHER = re.compile(r"distill\.teacher\.(model|labels|loss)")
+"""Groups of a teacher: to Hydra, each is the name of a file."""
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
@@ -61,8 +62,9 @@ def find_origins(overrides: Sequence[str]) -> Origins:
             sources |= {f"{prefix}{key}": shown for key in _leaves(_content(path))}
             comments |= {f"{prefix}{line.key}": line.comment for line in lines(path) if line.comment}
     set_here = [str(parse_override(item).key_or_group) for item in overrides]
+    values = [name for name in set_here if name not in _groups() and not _TEACHER.fullmatch(name)]
     for key in _leaves(plain):
-        if any(key == name or key.startswith(f"{name}.") for name in set_here if not _names_a_file(name)):
+        if any(key == name or key.startswith(f"{name}.") for name in values):
             sources[key] = COMMAND_LINE
     sources |= dict.fromkeys((name for name in set_here if name in sources and name not in _groups()), COMMAND_LINE)
     for group in _groups() & set(set_here):
@@ -88,11 +90,6 @@ def _groups() -> set[str]:
     return {path.name for path in resource("configs").iterdir() if path.is_dir()}
 
 
-def _names_a_file(key: str) -> bool:
-    """Whether a key chooses a file, so that the values below it come from there."""
-    return key in _groups() or _TEACHER.fullmatch(key) is not None
-
-
 def _shown(path: Path) -> str:
     """A file of dmseg as it is named in the documentation, any other with its whole path."""
     folder = resource("configs").absolute()
@@ -101,9 +98,12 @@ def _shown(path: Path) -> str:
 
 def _with_reference(config: DictConfig, key: str, sources: Mapping[str, str]) -> str:
     """The source of a value; of one that refers to another key, also the reference and where that comes from."""
-    if (found := _TEACHER.match(key)) and sources.get(key) != COMMAND_LINE:
-        named = OmegaConf.to_container(config.distill.teacher, resolve=True)[found[1]]  # type: ignore[index]
-        return f"{_shown(config_file(found[1], str(named)))}, chosen by {sources.get(found[0], COMMAND_LINE)}"
+    group = _TEACHER.match(key)
+    if group and key.startswith(f"{group[0]}.") and sources.get(key) != COMMAND_LINE:
+        named = OmegaConf.to_container(config.distill.teacher, resolve=True)[group[1]]  # type: ignore[index]
+        chooser = sources.get(group[0], COMMAND_LINE)
+        chosen = f"on the {chooser}" if chooser == COMMAND_LINE else f"by {chooser}"
+        return f"{_shown(config_file(group[1], str(named)))}, chosen {chosen}"
     source = sources.get(key, "")
     parent, _, name = key.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config

@@ -2,7 +2,8 @@
 
 import copy
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from hydra.core.override_parser.types import Override, OverrideType
@@ -18,6 +19,17 @@ from dmseg.files.names import fault_of_name
 
 TEACHER_KEY = re.compile(r"distill\.teacher\.(?:model|labels|loss)\.")
 """The beginning of keys in a teacher's groups. Hydra cannot set them: to it, each group is the name of a file."""
+_OWN_KEY = re.compile(r"(?:^|(?<='))(?=(?:labels|loss|model)[.:'])")
+
+
+@contextmanager
+def of_teacher() -> Iterator[None]:
+    """Makes errors name the teacher's keys in full, where its groups are checked like those of a run of its own."""
+    try:
+        yield
+    except UserError as error:
+        error.args = (_OWN_KEY.sub("distill.teacher.", str(error)),)
+        raise
 
 
 def sets_teacher(override: Override) -> bool:

@@ -101,35 +101,6 @@ def count_batch(
     return _split_cases(pixels[:-1].reshape(shape), confidence[:-1].reshape(shape), levels, first_bin)
 
 
-def count_case(
-    probability: Tensor,
-    majority: Tensor,
-    reference: Tensor,
-    levels: Sequence[float] = BDICE_LEVELS,
-    n_bins: int = 10,
-    valid: Tensor | None = None,
-) -> CaseCounts:
-    """Counts one case with any number of spatial axes; see `count_batch`.
-
-    Args:
-        probability: (*spatial) float32 in [0, 1].
-        majority: (*spatial) bool or uint8.
-        reference: (*spatial) float32 in [0, 1].
-        levels: thresholds of BDice.
-        n_bins: number of confidence bins.
-        valid: (*spatial) bool, pixels to count; None for all.
-
-    Raises:
-        TypeError: if an argument is neither a tensor nor a numpy array.
-        UserError: if levels or bins are invalid, or a value is not a number in [0, 1].
-        ValueError: if shapes or dtypes do not match.
-    """
-    values, votes, labels = (as_tensor(item)[None] for item in (probability, majority, reference))
-    one = torch.zeros(1, dtype=torch.int64, device=values.device)
-    kept = None if valid is None else as_tensor(valid)[None]
-    return count_batch(values, votes, labels, one, 1, levels, n_bins, kept)[0]
-
-
 def as_tensor(values: Tensor | npt.NDArray[Any]) -> Tensor:
     """Returns a tensor as it is and a numpy array as a tensor.
 

@@ -4,7 +4,6 @@ from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from dmseg.errors import check_choice
 from dmseg.metrics.histogram import CaseCounts
@@ -86,25 +85,6 @@ def ece(counts: CaseCounts) -> float:
     pixels, confidence, correct = counts.bins.T
     total = pixels.sum()
     return float(np.abs(confidence - correct).sum() / total) if total else float("nan")
-
-
-def reliability(counts: CaseCounts) -> pd.DataFrame:
-    """Reliability curve: confidence and accuracy of each bin.
-
-    Args:
-        counts: counts of a case, or the sum of several.
-
-    Returns:
-        One row per bin: its edges ``left, right``, ``n_pixels``, mean ``confidence``, ``accuracy`` and their difference
-        ``gap``, fractions in [0, 1] and NaN for a bin without pixels. sum(n_pixels * |gap|) / sum(n_pixels) is the ECE.
-    """
-    n_bins = len(counts.bins)
-    pixels, confidence, correct = counts.bins.T
-    filled = np.where(pixels > 0, pixels, np.nan)
-    edges = np.arange(n_bins + 1) / n_bins
-    frame = pd.DataFrame({"left": edges[:-1], "right": edges[1:], "n_pixels": pixels.astype(np.int64)})
-    frame = frame.assign(confidence=confidence / filled, accuracy=correct / filled)
-    return frame.assign(gap=frame["confidence"] - frame["accuracy"])
 
 
 def case_scores(counts: CaseCounts, empty: EmptyRule = "skip") -> dict[str, float | int]:

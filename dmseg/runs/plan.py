@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dmseg.config.components import bind
 from dmseg.config.settings import Settings
+from dmseg.config.teacher import of_teacher
 from dmseg.data.case import Task
 from dmseg.data.folds import HELD_OUT, Split, fold_count, inner_split
 from dmseg.data.geometry import find_geometry
@@ -116,7 +117,8 @@ def plan_run(settings: Settings, data: TaskData, check: bool = True) -> PlannedR
     if distill is None or not distill.needs_teacher(settings.loss):
         return _planned(settings, data, split, check=check)
     own = replace(settings, distill=None, **vars(distill.teacher))
-    teacher = _planned(own, data, split, check=check)
+    with of_teacher():
+        teacher = _planned(own, data, split, check=check)
     ids = {"teacher": teacher.run_id, "teacher_experiment": teacher.experiment_id}
     if distill.calibrate == "inner":
         inner = inner_split(split, settings.seed, settings.fold)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from dmseg.errors import UserError, check_choice
+from dmseg.errors import check_choice
 
 Floats = npt.NDArray[np.float64]
 TestName = Literal["wilcoxon", "permutation", "bootstrap"]
@@ -174,9 +174,9 @@ def sign_flip_p_value(difference: Floats, n_resamples: int = 10_000, seed: int =
 def bootstrap_p_value(difference: Floats, n_resamples: int = 10_000, seed: int = 0) -> float:
     """Two-sided bootstrap test of the mean: twice the smaller fraction of resampled means on one side of 0.
 
-    It is below alpha if the percentile interval of level 1 - alpha (`bootstrap_interval`) excludes 0; the observed
-    cases count as one of the resamples. The test is too liberal for very few cases, whose resamples vary too little.
-    With fewer than two pairs that differ, it returns 1.
+    It is below alpha if the percentile interval of level 1 - alpha (Efron and Tibshirani, 1993, chapter 13) excludes 0;
+    the observed cases count as one of the resamples. The test is too liberal for very few cases, whose resamples vary
+    too little. With fewer than two pairs that differ, it returns 1.
 
     Args:
         difference: (N,) differences, N > 0.
@@ -185,37 +185,11 @@ def bootstrap_p_value(difference: Floats, n_resamples: int = 10_000, seed: int =
     """
     if np.count_nonzero(difference) < 2:
         return 1.0
-    means = _bootstrap_means(difference, n_resamples, seed)
+    rng = np.random.default_rng(seed)
+    n = difference.size
+    means = _resample(lambda count: difference[rng.integers(n, size=(count, n))].mean(axis=1), n_resamples)
     tail = min(np.count_nonzero(means <= 0), np.count_nonzero(means >= 0))
     return float(min(1.0, 2 * (1 + tail) / (1 + n_resamples)))
-
-
-def bootstrap_interval(
-    values: npt.ArrayLike, *, level: float = 0.95, n_resamples: int = 10_000, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean over cases (Efron and Tibshirani, 1993, chapter 13).
-
-    Args:
-        values: (N,) one value per case; NaN are skipped.
-        level: fraction of resampled means within the interval, in (0, 1).
-        n_resamples: number of resamples of cases with replacement.
-        seed: seed of the resamples.
-
-    Returns:
-        Lower and upper bound in the unit of the values; NaN if there are no values.
-
-    Raises:
-        UserError: if `level` is not in (0, 1).
-    """
-    if not 0 < level < 1:
-        raise UserError(f"the level of the bootstrap interval is {level}, but must be between 0 and 1, such as 0.95")
-    array = np.asarray(values, dtype=np.float64)
-    present = array[~np.isnan(array)]
-    if present.size == 0:
-        return NAN, NAN
-    tail = (1 - level) / 2
-    low, high = np.quantile(_bootstrap_means(present, n_resamples, seed), [tail, 1 - tail])
-    return float(low), float(high)
 
 
 def holm(p_values: npt.ArrayLike) -> Floats:
@@ -234,12 +208,6 @@ def holm(p_values: npt.ArrayLike) -> Floats:
     factors = np.arange(order.size, 0, -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(array[order] * factors), 1.0)
     return adjusted
-
-
-def _bootstrap_means(values: Floats, n_resamples: int, seed: int) -> Floats:
-    rng = np.random.default_rng(seed)
-    n = values.size
-    return _resample(lambda count: values[rng.integers(n, size=(count, n))].mean(axis=1), n_resamples)
 
 
 def _resample(draw: Callable[[int], Floats], n_resamples: int) -> Floats:

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from one_case import count_one
 
 from dmseg.calibration import KernelCalibrator, TemperatureScaling, choose_bandwidth, fit_temperature
 from dmseg.metrics.agreement import rater_dice
-from dmseg.metrics.histogram import count_batch, count_case
+from dmseg.metrics.histogram import count_batch
 from dmseg.metrics.scores import case_scores
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -14,6 +15,7 @@ LOGITS = torch.randn(200, 3, generator=GENERATOR)
 LABEL = torch.randint(0, 3, (200,), generator=GENERATOR)
 PROB = LOGITS.softmax(1)
 MAPS = torch.rand(4, 6, 6, generator=GENERATOR)
+ZERO = torch.zeros(1, dtype=torch.int64)
 
 
 def test_arrays_are_taken():
@@ -25,11 +27,11 @@ def test_arrays_are_taken():
     torch.testing.assert_close(kernel.transform(PROB.numpy()), expected)
     torch.testing.assert_close(kernel.transform(PROB.numpy()[::-1]), expected.flip(0))
     assert choose_bandwidth(PROB.numpy(), LABEL.numpy()) == choose_bandwidth(PROB, LABEL)
-    found = case_scores(count_case(MAPS.numpy(), (MAPS > 0.5).numpy(), MAPS.numpy(), valid=(MAPS > 0.1).numpy()))
-    assert found == case_scores(count_case(MAPS, MAPS > 0.5, MAPS, valid=MAPS > 0.1))
+    found = case_scores(count_one(MAPS.numpy(), (MAPS > 0.5).numpy(), MAPS.numpy(), valid=(MAPS > 0.1).numpy()))
+    assert found == case_scores(count_one(MAPS, MAPS > 0.5, MAPS, valid=MAPS > 0.1))
     index = np.array([0, 0, 1, 1])
     batch = count_batch(MAPS.numpy(), (MAPS > 0.5).numpy(), MAPS.numpy(), index, 2)
-    assert case_scores(batch[0] + batch[1]) == case_scores(count_case(MAPS, MAPS > 0.5, MAPS))
+    assert case_scores(batch[0] + batch[1]) == case_scores(count_one(MAPS, MAPS > 0.5, MAPS))
     assert np.array_equal(
         rater_dice(MAPS > 0.5, MAPS[0] > 0.5), rater_dice((MAPS > 0.5).numpy(), (MAPS[0] > 0.5).numpy())
     )
@@ -42,8 +44,8 @@ def test_arrays_are_taken():
         (lambda: TemperatureScaling().fit(LOGITS, LABEL.tolist()), "target is a list"),
         (lambda: KernelCalibrator().fit(None, LABEL), "prob is None; give a tensor"),
         (lambda: KernelCalibrator().fit(PROB, LABEL.tolist()), "label is a list"),
-        (lambda: count_case([0.5], MAPS > 0, MAPS), "metrics take tensors or numpy arrays, not a list"),
-        (lambda: count_case(MAPS, None, MAPS), "metrics take tensors or numpy arrays, not None"),
+        (lambda: count_batch([0.5], MAPS > 0, MAPS, ZERO, 1), "metrics take tensors or numpy arrays, not a list"),
+        (lambda: count_batch(MAPS, None, MAPS, ZERO, 1), "metrics take tensors or numpy arrays, not None"),
     ],
 )
 def test_other_types_are_named(call, message):

@@ -47,6 +47,12 @@ def texts(line):
         ("dmseg reproduce tables=a", ["tables=all"]),
         ("dmseg config optim.pol", ["optim.poly_power", "optim.poly_power="]),
         ("dmseg runs status=f", ["status=failed"]),
+        ("dmseg train distill=kd distill.teacher.labels=uni", ["distill.teacher.labels=uniform"]),
+        (
+            "dmseg train distill=kd distill.teacher.labels=smoothing distill.teacher.labels.smoothing.k",
+            ["distill.teacher.labels.smoothing.kind=", "distill.teacher.labels.smoothing.kernel="],
+        ),
+        ("dmseg train distill.teacher.labels.smoothing.k", []),
         ("dmseg nothing ", []),
         ("dmseg train no_such_key=", []),
     ],

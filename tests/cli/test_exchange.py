@@ -99,6 +99,7 @@ def test_a_damaged_plan_is_not_used(exported, capfd):
         (["export-results", "to=x"], "tables=2"),
         (["import-results", "from=/nowhere", "paths.results=x"], "/nowhere is not an export"),
         (["import-results", "from=/nowhere"], "paths.results"),
+        (["table", "table=2", "from="], "from= names no folder"),
         (["table", "table=2", "from=/nowhere"], "/nowhere has no table 2"),
         (["table", "table=2", "from=/nowhere", "seed=1"], "leave the other overrides out"),
     ],

@@ -12,6 +12,9 @@ def shown(capfd, *words):
     return capfd.readouterr().out
 
 
+KERNEL = ["distill.teacher.labels=smoothing", "distill.teacher.labels.smoothing.kernel=5"]
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -51,7 +54,14 @@ def test_it_is_yaml_of_what_hydra_composes(overrides, capfd, tmp_path, monkeypat
         (["distill.teacher.loss.name", "distill=kd"], "# configs/loss/ce_dml1.yaml, chosen by configs/distill/kd.yaml"),
         (
             ["distill.teacher.model.name", "distill=kd", "distill.teacher.model=unet_tiny"],
-            "      name: unet_tiny  # configs/model/unet_tiny.yaml, chosen by command line",
+            "      name: unet_tiny  # configs/model/unet_tiny.yaml, chosen on the command line",
+        ),
+        *(
+            (["distill.teacher.labels", "distill=kd", *KERNEL], f"        {line}")
+            for line in (
+                "epsilon: 0.5  # configs/labels/smoothing.yaml, chosen on the command line",
+                "kernel: 5  # command line",
+            )
         ),
         (["paths.results"], "  results: results/qubiq  # configs/config.yaml: results/${data.name}"),
         (["seed"], "# random seed of initialisation, order of slices, augmentation, random rater and dropout"),

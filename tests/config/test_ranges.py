@@ -7,6 +7,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
+from one_case import count_one
 
 from dmseg.config.components import bind
 from dmseg.config.compose import compose_settings
@@ -16,7 +17,6 @@ from dmseg.errors import UserError
 from dmseg.labels.fusion import each_rater, majority, uniform, weighted
 from dmseg.labels.trial import try_fusion
 from dmseg.limits import crop_edge
-from dmseg.metrics.histogram import count_case
 from dmseg.metrics.scores import EmptyRule
 from dmseg.models.build import build_model
 from dmseg.models.stride import edge_multiple
@@ -114,10 +114,10 @@ def test_choices_and_ranges_are_those_of_the_code():
     low, high = RANGES["evaluate.bins"]
     pixels = torch.full((4, 4), 0.7)
     for bins in (int(low), int(high)):
-        count_case(pixels, pixels > 0, pixels, n_bins=bins)
+        count_one(pixels, pixels > 0, pixels, n_bins=bins)
     for bins in (int(low) - 1, int(high) + 1):
         with pytest.raises(UserError, match="calibration bins"):
-            count_case(pixels, pixels > 0, pixels, n_bins=bins)
+            count_one(pixels, pixels > 0, pixels, n_bins=bins)
 
 
 @pytest.mark.parametrize("method", ["mc_dropout", "softseg", "mrnet", "multi_head", "plain", "ours"])

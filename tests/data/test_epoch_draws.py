@@ -48,7 +48,8 @@ def test_rows_are_those_drawn_step_by_step():
             assert torch.equal(source.state()["augmentation"], augmentation.get_state())
 
 
-def test_batches_that_are_read_ahead_are_the_same_also_after_resuming():
+def test_batches_that_are_read_ahead_are_the_same_also_after_resuming(monkeypatch):
+    monkeypatch.setattr("dmseg.data.read_ahead.READ_AHEAD", 2)  # fewer than an epoch has
     plain, ahead = make_source(), make_source(read_ahead=True)
     for step in range(8):
         one, other = plain.next(), ahead.next()
@@ -56,11 +57,12 @@ def test_batches_that_are_read_ahead_are_the_same_also_after_resuming():
         assert torch.equal(one.target, other.target)
         if step == 3:
             state = ahead.state()
-    resumed, expected = make_source(read_ahead=True), make_source()
-    resumed.load_state(state)
-    expected.load_state(state)
-    for _ in range(6):
-        assert torch.equal(resumed.next().image, expected.next().image)
+    for resumed in (make_source(read_ahead=True), ahead):
+        expected = make_source()
+        resumed.load_state(state)
+        expected.load_state(state)
+        for _ in range(6):
+            assert torch.equal(resumed.next().image, expected.next().image)
 
 
 @pytest.mark.parametrize("fusion", ["random", "smoothing", "svls"])
@@ -78,6 +80,22 @@ def test_batches_made_together_are_those_made_one_by_one(monkeypatch, together, 
             assert torch.equal(source.next_row(), single.next_row())
         for mine, yours in zip(flat(source.state()), flat(single.state()), strict=True):
             assert torch.equal(mine, yours)
+        if step == 1:
+            earlier = source.state()
+    source.load_state(single.state())
+    source.next()
+    for resumed in (source, single):  # in another epoch, with batches of this one made already
+        resumed.load_state(earlier)
+    assert torch.equal(source.next().image, single.batch(single.next_row()).image)
+
+
+def test_batches_of_small_slices_are_made_in_one_call(monkeypatch):
+    source, calls = make_source(), []
+    make = source.batch
+    monkeypatch.setattr(source, "batch", lambda row: calls.append(len(row)) or make(row))
+    for _ in range(6):
+        source.next()
+    assert calls == [12, 12], "an epoch of three batches at a time"
 
 
 def flat(state):

@@ -51,6 +51,12 @@ def test_teachers_come_first_and_then_the_longest_runs(runs):
     assert by_urgency([short, long, middle, student, teacher]) == [teacher, long, middle, student, short]
 
 
+def test_of_two_teachers_the_one_with_more_work_behind_it_comes_first(runs):
+    first, second, short, long = (with_epochs(run, n) for run, n in zip(runs, (3, 2, 1, 9), strict=False))
+    students = [replace(short, teacher=first), replace(long, teacher=second)]
+    assert by_urgency([first, second, *students]) == [second, first, students[1], students[0]]
+
+
 def test_runs_of_equal_work_keep_their_order(runs):
     same = [replace(run, train_slices=runs[0].train_slices) for run in runs]
     assert by_urgency(same) == same

@@ -5,10 +5,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from one_case import count_one
 
 from dmseg.errors import UserError
 from dmseg.metrics import histogram
-from dmseg.metrics.histogram import CaseCounts, count_batch, count_case
+from dmseg.metrics.histogram import CaseCounts, count_batch
 from dmseg.metrics.levels import BDICE_LEVELS
 
 
@@ -88,14 +89,14 @@ def test_a_value_on_a_level_reaches_it(raters):
     """k of R raters reach the level t exactly if k >= t R, in whole numbers."""
     votes = np.arange(raters + 1)
     values = torch.from_numpy(votes.astype(np.float32) / np.float32(raters))
-    joint = count_case(values, values >= 0.5, values).joint.sum(axis=0)
+    joint = count_one(values, values >= 0.5, values).joint.sum(axis=0)
     expected = [sum(10 * int(vote) >= tenth * raters for tenth in range(1, 10)) for vote in votes]
     np.testing.assert_array_equal(joint, np.bincount(np.array(expected) * 11, minlength=100).reshape(10, 10))
 
 
 def test_confidences_on_an_edge_are_in_the_upper_bin_and_one_in_the_last():
     probability = torch.tensor([0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 0.0])
-    bins = count_case(probability, torch.ones(7, dtype=torch.bool), probability).bins
+    bins = count_one(probability, torch.ones(7, dtype=torch.bool), probability).bins
     assert bins[:, 0].tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 1, 3]
     assert bins[:, 2].tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 1, 2]
 
@@ -119,15 +120,15 @@ def test_invalid_pixels_do_not_count():
     probability, majority, reference = (item[0] for item in make_batch(3))
     valid = torch.zeros(probability.shape, dtype=torch.bool)
     valid[2:5, 1:] = True
-    found = count_case(probability, majority, reference, valid=valid)
-    part = count_case(probability[2:5, 1:], majority[2:5, 1:], reference[2:5, 1:])
+    found = count_one(probability, majority, reference, valid=valid)
+    part = count_one(probability[2:5, 1:], majority[2:5, 1:], reference[2:5, 1:])
     assert_same(found, part.joint, part.bins)
 
 
 def test_majority_may_be_any_non_zero_byte_and_need_not_be_contiguous():
     probability, majority, reference = make_batch(4)
-    plain = count_case(probability, majority, reference)
-    other = count_case(*(item.transpose(0, 2) for item in (probability, majority * 255, reference)))
+    plain = count_one(probability, majority, reference)
+    other = count_one(*(item.transpose(0, 2) for item in (probability, majority * 255, reference)))
     assert_same(other, plain.joint, plain.bins)
 
 
@@ -137,24 +138,24 @@ def test_values_outside_the_unit_interval_are_refused(bad, which):
     images = make_batch(5)
     images[which][1, 2, 3] = bad
     with pytest.raises(UserError, match=r"ranges from .* but must be in \[0, 1\]"):
-        count_case(*images)
+        count_one(*images)
 
 
 @pytest.mark.parametrize("levels", [(), (0.1, 0.9), (0.5, 0.3), (0.0, 0.5), (0.5, 1.5), (0.5, 0.5)])
 def test_unusable_levels_are_refused(levels):
     with pytest.raises(UserError, match="ascending"):
-        count_case(*make_batch(6), levels=levels)
+        count_one(*make_batch(6), levels=levels)
 
 
 @pytest.mark.parametrize("n_bins", [0, 101])
 def test_unusable_bins_are_refused(n_bins):
     with pytest.raises(UserError, match=str(n_bins)):
-        count_case(*make_batch(6), n_bins=n_bins)
+        count_one(*make_batch(6), n_bins=n_bins)
 
 
 def test_too_many_levels_are_refused():
     with pytest.raises(UserError, match="255"):
-        count_case(*make_batch(6), levels=[k / 256 for k in range(1, 256)])
+        count_one(*make_batch(6), levels=[k / 256 for k in range(1, 256)])
 
 
 def test_tensors_that_do_not_fit_are_refused():
@@ -174,8 +175,8 @@ def test_tensors_that_do_not_fit_are_refused():
 
 def test_counts_over_other_levels_or_bins_cannot_be_added():
     images = make_batch(8)
-    counts: CaseCounts = count_case(*images)
+    counts: CaseCounts = count_one(*images)
     with pytest.raises(ValueError, match="cannot add"):
-        counts + count_case(*images, n_bins=15)
+        counts + count_one(*images, n_bins=15)
     with pytest.raises(ValueError, match="cannot add"):
-        counts + count_case(*images, levels=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.95))
+        counts + count_one(*images, levels=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.95))

@@ -9,13 +9,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from one_case import count_one
 from torchmetrics.functional.classification import multiclass_calibration_error
 from torchmetrics.segmentation import DiceScore
 
 from dmseg.errors import UserError
-from dmseg.metrics.histogram import count_batch, count_case
+from dmseg.metrics.histogram import count_batch
 from dmseg.metrics.levels import BDICE_LEVELS
-from dmseg.metrics.scores import bdice, case_scores, dice, ece, level_dice, reliability
+from dmseg.metrics.scores import bdice, case_scores, dice, ece, level_dice
 
 DATA = Path(os.environ.get("DMSEG_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 GOLDEN = DATA.parent / "golden"
@@ -41,7 +42,7 @@ def plain_dice(first, second, empty=np.nan):
 
 def counts_of(probability, majority, reference=None):
     p, m = torch.tensor(probability, dtype=torch.float32), torch.tensor(majority, dtype=torch.uint8)
-    return count_case(p, m, m.float() if reference is None else torch.tensor(reference, dtype=torch.float32))
+    return count_one(p, m, m.float() if reference is None else torch.tensor(reference, dtype=torch.float32))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -50,7 +51,7 @@ def test_scores_of_a_volume_against_numpy(seed, empty):
     volume = make_volume(seed)
     p, m, r = (item.numpy() for item in volume)
     p = np.minimum(p, 0.85)  # nothing is predicted at 0.9
-    found = case_scores(count_case(torch.from_numpy(p), *volume[1:]), empty)
+    found = case_scores(count_one(torch.from_numpy(p), *volume[1:]), empty)
     levels = [plain_dice(p >= np.float32(t), r >= np.float32(t), EMPTY[empty]) for t in BDICE_LEVELS]
     assert found["dice"] == pytest.approx(plain_dice(p >= 0.5, m == 1), abs=1e-12)
     assert found["bdice"] == pytest.approx(np.mean(levels), abs=1e-12)
@@ -64,14 +65,14 @@ def test_dice_of_a_case_is_that_of_torchmetrics_over_its_slices():
     probability, majority, reference = make_volume(3)
     metric = DiceScore(num_classes=2, include_background=False, aggregation_level="global", input_format="index")
     metric.update((probability >= 0.5).long(), majority.long())
-    assert dice(count_case(probability, majority, reference)) == pytest.approx(float(metric.compute()), abs=1e-6)
+    assert dice(count_one(probability, majority, reference)) == pytest.approx(float(metric.compute()), abs=1e-6)
 
 
 def test_ece_is_that_of_torchmetrics():
     probability, majority, reference = make_volume(4)
     both = torch.stack([1 - probability, probability], dim=1)
     theirs = multiclass_calibration_error(both, majority.long(), num_classes=2, n_bins=10, norm="l1")
-    assert ece(count_case(probability, majority, reference)) == pytest.approx(float(theirs), abs=1e-6)
+    assert ece(count_one(probability, majority, reference)) == pytest.approx(float(theirs), abs=1e-6)
 
 
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason="the reference implementation's numbers are not here")
@@ -93,18 +94,6 @@ def test_ece_by_hand():
     # Bin 0.9: confidences 0.95 and 0.95, one right. Bin 0.6: confidence 0.65, right. (|1.9 - 1| + |0.65 - 1|) / 3
     counts = counts_of([0.95, 0.05, 0.65], [1, 1, 1])
     assert ece(counts) == pytest.approx((0.9 + 0.35) / 3, abs=1e-6)
-
-
-def test_reliability_gives_the_ece_and_the_means_of_its_bins():
-    counts = count_case(*make_volume(5))
-    curve = reliability(counts)
-    assert list(curve.columns) == ["left", "right", "n_pixels", "confidence", "accuracy", "gap"]
-    assert curve["n_pixels"].sum() == counts.joint.sum()
-    assert curve["confidence"][:5].isna().all()
-    assert curve["confidence"][5:].between(curve["left"][5:], curve["right"][5:]).all()
-    weighted = (curve["n_pixels"] * curve["gap"].abs()).sum() / curve["n_pixels"].sum()
-    assert weighted == pytest.approx(ece(counts), abs=1e-12)
-    assert reliability(counts_of([0.95, 0.05], [1, 1]))["accuracy"][9] == 0.5
 
 
 @pytest.mark.parametrize("empty", EMPTY)
@@ -134,15 +123,15 @@ def test_precision_recall_and_ece_without_anything_to_divide_by():
 
 def test_the_level_of_dice_is_one_half_whatever_the_levels():
     probability, majority, reference = make_volume(6)
-    nine = count_case(probability, majority, reference)
-    three = count_case(probability, majority, reference, levels=(0.3, 0.5, 0.95))
+    nine = count_one(probability, majority, reference)
+    three = count_one(probability, majority, reference, levels=(0.3, 0.5, 0.95))
     assert dice(three) == dice(nine) > 0
     assert level_dice(three)[:2].tolist() == level_dice(nine)[[2, 4]].tolist()
 
 
 def test_an_unknown_rule_is_refused():
     with pytest.raises(UserError, match="'nan'"):
-        dice(count_case(*make_volume(7)), "nan")
+        dice(count_one(*make_volume(7)), "nan")
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from one_case import count_one
 from scipy import integrate, ndimage
 from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
 
@@ -12,7 +13,6 @@ from dmseg.labels.smoothing import boundary
 from dmseg.metrics import stored_counts as metrics
 from dmseg.metrics.agreement import rater_dice
 from dmseg.metrics.counting import boundary_band, count_stored, equal_mass_edges
-from dmseg.metrics.histogram import count_case
 from dmseg.metrics.levels import BDICE_LEVELS
 from dmseg.metrics.named import COUNT_METRICS
 from dmseg.metrics.scores import dice, ece
@@ -79,7 +79,7 @@ def dice_of(first, second, empty=np.nan):
 def test_plain_scores_are_those_of_the_batch_counts(seed, n_bins, ties):
     sample = Sample(seed, n_bins=n_bins)
     counts, y = sample.under(ties)
-    plain = count_case(sample.p, y, sample.reference, n_bins=n_bins)
+    plain = count_one(sample.p, y, sample.reference, n_bins=n_bins)
     assert metrics.majority_dice(counts) == dice(plain)
     assert metrics.top_label_ece(counts) == pytest.approx(ece(plain), abs=1e-7)
     np.testing.assert_array_equal(counts.foreground(counts.joint), plain.joint[1])

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dmseg.report.charts import BOTTOM, HEIGHT, MOST_POINTS, TOP, curves, nice_ticks, outline, strip
@@ -12,6 +12,7 @@ from dmseg.report.charts import BOTTOM, HEIGHT, MOST_POINTS, TOP, curves, nice_t
 NUMBERS = st.floats(-1e6, 1e6, allow_nan=False).map(lambda value: round(value, 6))
 
 
+@settings(deadline=None, derandomize=True)
 @given(NUMBERS, NUMBERS)
 def test_ticks_span_the_values_in_round_steps(first, second):
     low, high = sorted((first, second))
@@ -60,6 +61,7 @@ def test_long_curves_keep_their_ends_and_few_points():
     assert curves("nothing", "x", "y", [("a", 0, np.array([np.nan]), np.ones(1))]).series[0].line == ""
 
 
+@settings(deadline=None, derandomize=True)
 @given(st.integers(0, 2**30))
 def test_an_outline_separates_the_mask_from_the_rest(seed):
     mask = np.random.default_rng(seed).random((5, 6)) < 0.5

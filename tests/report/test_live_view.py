@@ -67,8 +67,9 @@ def test_no_line_is_wider_and_no_picture_higher_than_the_terminal(plan, tmp_path
     assert sum(line.startswith("running") for line in lines) == min(running, height - 4)
     assert f"{running} running" in lines[-1]
     assert running == count or f"{count - running} queued" in lines[-1]
-    hidden = count - running - sum(line.startswith("queued") for line in lines)
-    if hidden and any(line.startswith("queued") for line in lines):
+    queued = sum(line.startswith("queued") for line in lines)
+    assert queued == min(count - running, 5, height - 4 - min(running, height - 4))
+    if (hidden := count - running - queued) and queued:
         assert f"... and {hidden} more queued" in lines
     assert all("epoch  3/12" in line for line in lines if line.startswith("running"))
 

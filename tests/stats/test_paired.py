@@ -12,7 +12,6 @@ from scipy import stats
 from dmseg.errors import UserError
 from dmseg.stats.paired import (
     PairedResult,
-    bootstrap_interval,
     bootstrap_p_value,
     compare,
     holm,
@@ -143,8 +142,9 @@ def test_bootstrap_agrees_with_its_interval_and_with_the_t_test():
     for seed in range(30):
         ours, reference = make_pairs(seed, n=80, shift=0.05)
         found = compare(ours, reference, test="bootstrap", n_resamples=4000, seed=seed)
-        low, high = bootstrap_interval(ours - reference, n_resamples=4000, seed=seed)
-        if abs(found.p_value - 0.05) > 0.002:
+        resamples = np.random.default_rng(100 + seed).choice(ours - reference, size=(4000, 80))
+        low, high = np.quantile(resamples.mean(axis=1), [0.025, 0.975])
+        if abs(found.p_value - 0.05) > 0.015:  # two sets of resamples
             assert (found.p_value < 0.05) == (low > 0 or high < 0)
             decided.append(found.p_value < 0.05)
         assert found.p_value == pytest.approx(stats.ttest_rel(ours, reference).pvalue, abs=0.05)
@@ -155,16 +155,6 @@ def test_bootstrap_is_two_sided_and_never_zero():
     difference = np.linspace(0.1, 0.2, 30)
     assert bootstrap_p_value(difference, n_resamples=999) == 2 / 1000 == bootstrap_p_value(-difference, n_resamples=999)
     assert bootstrap_p_value(np.array([0.1, -0.1] * 20)) > 0.9
-
-
-def test_bootstrap_interval_is_near_the_normal_one():
-    values = np.random.default_rng(0).normal(0.6, 0.1, 400)
-    half = stats.norm.ppf(0.95) * values.std() / 20
-    found = bootstrap_interval([*values, np.nan], level=0.9)
-    assert found == pytest.approx((values.mean() - half, values.mean() + half), abs=5e-4)
-    assert bootstrap_interval(values, level=0.9) == found
-    assert bootstrap_interval([0.4, np.nan]) == (0.4, 0.4)
-    assert np.isnan(bootstrap_interval([np.nan])).all()
 
 
 def test_resamples_depend_on_the_seed_alone():
@@ -203,9 +193,3 @@ def test_unknown_choices_are_refused(name):
 def test_values_that_are_no_pairs_are_refused(ours, reference):
     with pytest.raises(ValueError, match="vectors"):
         compare(ours, reference)
-
-
-@pytest.mark.parametrize("level", [0, 1, 95])
-def test_unusable_levels_are_refused(level):
-    with pytest.raises(UserError, match=str(level)):
-        bootstrap_interval([0.1, 0.2], level=level)

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from conftest import store_run, write_lidc
+from one_case import count_one
 
 from dmseg.cli.main import main
 from dmseg.errors import UserError
 from dmseg.metrics.counting import count_stored
-from dmseg.metrics.histogram import count_case
 from dmseg.metrics.named import COUNT_METRICS
 from dmseg.metrics.scores import case_scores
 from dmseg.tables.collected import collect_cases
@@ -41,7 +41,7 @@ def fill(plan, n_raters=4, without=()):
                 raters = rng.random((n_raters, 1, 9, 9)) < 0.4
                 p, reference = rng.random((1, 9, 9), dtype=np.float32), raters.mean(axis=0).astype(np.float32)
                 counts[case] = count_stored(p, raters, reference)
-                scores = case_scores(count_case(p, 2 * raters.sum(axis=0) > n_raters, reference))
+                scores = case_scores(count_one(p, 2 * raters.sum(axis=0) > n_raters, reference))
                 rows.append({"case": case, **scores, "n_slices": 1, "n_raters": n_raters})
             found.setdefault(method, {}).update(counts)
             store_run(run, rows, counts=None if run.run_id in without else counts)
