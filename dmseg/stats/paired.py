@@ -13,9 +13,9 @@ from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from dmseg.errors import UserError, check_choice
+from dmseg.stats.wilcoxon import average_ranks, wilcoxon
 
 Floats = npt.NDArray[np.float64]
 TestName = Literal["wilcoxon", "permutation", "bootstrap"]
@@ -96,8 +96,7 @@ def compare(
     if test == "wilcoxon":
         statistic, p_value = 0.0, 1.0
         if difference.any():
-            result = stats.wilcoxon(difference, zero_method=zero_method, alternative="two-sided")
-            statistic, p_value = float(result.statistic), float(result.pvalue)
+            statistic, p_value = wilcoxon(difference, zero_method)
     else:
         p_values = {"permutation": sign_flip_p_value, "bootstrap": bootstrap_p_value}
         statistic, p_value = mean, p_values[test](difference, n_resamples, seed)
@@ -142,7 +141,7 @@ def rank_biserial(difference: Floats) -> float:
     present = difference[difference != 0]
     if present.size == 0:
         return 0.0
-    ranks = stats.rankdata(np.abs(present))
+    ranks, _ = average_ranks(np.abs(present))
     return float(np.sum(np.sign(present) * ranks) / ranks.sum())
 
 
