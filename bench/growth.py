@@ -188,11 +188,11 @@ def measure(names: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
 def seconds(*command: str) -> float:
     """The least processor seconds of a new process, its modules compiled as those of an installation are."""
     cache = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": os.environ.get(COMPILED, "")}
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    nowhere = subprocess.DEVNULL
 
     def one() -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, *command], check=True, env=os.environ | cache, **quiet)
+        subprocess.run([sys.executable, *command], check=True, env=os.environ | cache, stdout=nowhere, stderr=nowhere)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -268,10 +268,10 @@ def draw(found: dict[str, list[tuple[float, float]]], path: Path) -> None:
                 panel.plot(
                     SIZES, values, f"{marker}-", color=f"C{index}", markersize=4, label=name.partition(", by")[0]
                 )
-            panel.set(xscale="log", yscale="log", xticks=SIZES, xticklabels=[f"x{size}" for size in SIZES])
+            panel.set(xscale="log", xticks=SIZES, xticklabels=[f"x{size}" for size in SIZES])
+            panel.set_yscale("log", base=4)
+            panel.yaxis.set_major_formatter("x{x:g}")
             panel.minorticks_off()
-            panel.set_yticks((1, 4, 16, 64, 256) if row == 0 else SIZES)
-            panel.set_yticklabels([f"x{value:g}" for value in panel.get_yticks()])
             if row == 0:
                 panel.set_title(f"by {kind}")
                 panel.legend(frameon=False, fontsize=7.5, loc="upper left")
