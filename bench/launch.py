@@ -23,9 +23,9 @@ from dmseg.config.settings import LauncherSettings, Settings
 from dmseg.data.folds import fold_count
 from dmseg.launch import Outcome, launch
 from dmseg.launch.outcome import MakeObservers, try_run
-from dmseg.report.run_observers import silent
 from dmseg.runs.plan import PlannedRun, plan_folds
 from dmseg.runs.sources import prepare_task
+from dmseg.training.observers import Observer
 
 GOAL_MS = 30.0
 
@@ -44,11 +44,18 @@ def record_nothing(run: PlannedRun, observers: MakeObservers) -> Outcome:
         write_json(folder / "config.json", {"identity": run.identity, "settings": asdict(run.settings)})
         save_weights(folder / "weights.safetensors", torch.nn.Linear(2, 2))
         cases = pd.DataFrame({"case": list(run.split.validation), "dice": 0.5, "bdice": 0.5, "ece": 0.5})
-        module._write_evaluation(run, cases, folder)
-        write_json(folder / "manifest.json", module._manifest(run, device, {"seconds": 0.0}))
+        module._write_evaluation(run, module._Scored(cases, {}, []), folder)
+        course = module._Course(1, 1, [], [], {}, {"versions": {}, "machine": {}}, {})
+        times = {"train_seconds": 0.0, "seconds": 0.0}
+        write_json(folder / "manifest.json", module._manifest(run, course, times, {}))
 
     module._train_and_score = train_and_score  # type: ignore[assignment]
     return try_run(run, observers)
+
+
+def unobserved(run: PlannedRun) -> list[Observer]:
+    """No observers."""
+    return []
 
 
 def plan(settings: Settings, count: int) -> list[PlannedRun]:
@@ -61,7 +68,7 @@ def plan(settings: Settings, count: int) -> list[PlannedRun]:
 def measure(runs: Sequence[PlannedRun], workers: int) -> tuple[float, float]:
     """Seconds until the workers have each done a first run, and from then to the end."""
     start = first = time.perf_counter()
-    for number, outcome in enumerate(launch(runs, LauncherSettings("local", workers), silent, record_nothing), 1):
+    for number, outcome in enumerate(launch(runs, LauncherSettings("local", workers), unobserved, record_nothing), 1):
         assert outcome.kind == "done", outcome.error
         if number == 2 * workers:
             first = time.perf_counter()

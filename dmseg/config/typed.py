@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import types
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from dmseg.config.overrides import PATH_KEYS
@@ -106,7 +107,7 @@ _NAMES = {
 def _typed_node(kind: Any, node: Any, key: str) -> Any:  # noqa: ANN401
     if not isinstance(node, Mapping):
         raise UserError(f"{key} is {shown(node)}, but must be a group of keys")
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     prefix = f"{key}." if key else ""
     for name in node:
         if name not in hints:
@@ -118,6 +119,11 @@ def _typed_node(kind: Any, node: Any, key: str) -> Any:  # noqa: ANN401
         if name not in node:
             raise UserError(f"key '{prefix}{name}' is missing")
     return kind(**{name: typed(hints[name], value, f"{prefix}{name}") for name, value in node.items()})
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:  # noqa: ANN401
+    return get_type_hints(kind)
 
 
 def guess(key: str, known: Sequence[str], prefix: str) -> str:

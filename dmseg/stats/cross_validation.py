@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import stdtrit  # quantiles of the t distribution; importing scipy.stats takes long
 
 Array = npt.NDArray[np.float64]
 
@@ -213,5 +213,5 @@ def _combined(parts: Array, freedom: Array) -> tuple[float, float]:
 def _interval(mean: float, variance: float, degrees: float, confidence: float) -> Interval:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}; give a number between 0 and 1")
-    half = float(stats.t.ppf((1 + confidence) / 2, degrees)) * math.sqrt(variance)
+    half = float(stdtrit(degrees, (1 + confidence) / 2)) * math.sqrt(variance)
     return Interval(mean, mean - half, mean + half, variance, degrees)

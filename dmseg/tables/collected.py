@@ -3,9 +3,11 @@
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from dmseg.activity import track
@@ -14,7 +16,7 @@ from dmseg.runs.plan import PlannedRun
 from dmseg.runs.records import cases_frame
 from dmseg.runs.seal import DamagedError
 from dmseg.runs.store import RunStore
-from dmseg.tables.planning import PlannedTable
+from dmseg.tables.planning import PlannedRow, PlannedTable
 
 log = logging.getLogger(__name__)
 
@@ -39,59 +41,102 @@ def collect_cases(plan: PlannedTable, texts: Texts | None = None) -> pd.DataFram
             checked once; added to.
     """
     texts = {} if texts is None else texts
+    cells = [_Cell(row, method, runs) for row in plan.rows for method, runs in row.cells.items()]
+    found = [
+        (cell, [(run, text) for run in cell.runs if (text := _known(run, texts)) is not None])
+        for cell in track(cells, "reading scores", len(cells), "cells")
+    ]
     columns = [*KEYS, "cohort", "seed", "fold", "experiment_id", "run_id", "case"]
-    frames = [pd.DataFrame(columns=columns).astype({"seed": np.int64, "fold": np.int64})]
-    for row in track(plan.rows, "reading scores", len(plan.rows), "rows"):
-        for method, runs in row.cells.items():
-            named = dict(zip(KEYS, (*row.key, method), strict=True)) | {"cohort": row.task.cohort}
-            found = [(run, text) for run in runs if (text := _known(run, texts)) is not None]
-            if found:
-                scores = _with_counts(_frame(found), [run for run, _ in found], row.block.metrics)
-                frames.append(scores.assign(**named))
-    cases = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
+    none = pd.DataFrame(columns=columns).astype({"seed": np.int64, "fold": np.int64})
+    cases = pd.concat([none, *frames], ignore_index=True) if (frames := _frames(found)) else none
+    cases = cases.assign(**_all_from_counts(cases, found))
     return cases.assign(**{name: np.nan for name in plan.spec.metrics if name not in cases})
 
 
-def _frame(texts: Sequence[tuple[PlannedRun, str]]) -> pd.DataFrame:
-    """Scores of some runs from their ``cases.csv``; texts with the same columns are parsed together."""
-    by_header: dict[str, list[tuple[PlannedRun, str]]] = {}
-    for run, text in texts:
-        header, _, body = text.partition("\n")
-        by_header.setdefault(header, []).append((run, body.rstrip("\n")))
-    frames = []
-    for header, group in by_header.items():
-        runs, bodies = [run for run, _ in group], [body for _, body in group]
-        counts = [body.count("\n") + 1 if body else 0 for body in bodies]  # ids of cases have no line breaks
-        frame = cases_frame("\n".join([header, *(body for body in bodies if body), ""]))
-        columns: dict[str, list[Any]] = {
-            "seed": [run.settings.seed for run in runs],
-            "fold": [run.settings.fold for run in runs],
-            "experiment_id": [run.experiment_id for run in runs],
-            "run_id": [run.run_id for run in runs],
-        }
-        frames.append(frame.assign(**{name: np.repeat(values, counts) for name, values in columns.items()}))
-    return frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
+@dataclass(frozen=True)
+class _Cell:
+    """A cell of a table, with all of its runs."""
+
+    row: PlannedRow
+    method: str
+    runs: Sequence[PlannedRun]
 
 
-def _with_counts(scores: pd.DataFrame, runs: Sequence[PlannedRun], metrics: Sequence[str]) -> pd.DataFrame:
-    """Adds the metrics of a cell that are computed from counts.
+_Found = Sequence[tuple[_Cell, Sequence[tuple[PlannedRun, str]]]]
+"""Cells with those of their runs that have scores, and the text of these."""
+
+
+def _frames(found: _Found) -> list[pd.DataFrame]:
+    """Scores from the ``cases.csv`` of all cells; neighbours with the same columns are parsed together."""
+    parts: list[tuple[str, list[tuple[_Cell, PlannedRun, str]]]] = []
+    for cell, texts in found:
+        by_header: dict[str, list[tuple[_Cell, PlannedRun, str]]] = {}
+        for run, text in texts:
+            header, _, body = text.partition("\n")
+            by_header.setdefault(header, []).append((cell, run, body.rstrip("\n")))
+        for header, part in by_header.items():
+            if parts and parts[-1][0] == header:
+                parts[-1][1].extend(part)
+            else:
+                parts.append((header, part))
+    return [_frame(header, part) for header, part in parts]
+
+
+def _frame(header: str, texts: Sequence[tuple[_Cell, PlannedRun, str]]) -> pd.DataFrame:
+    """Scores of some runs from rows of ``cases.csv`` with the same columns, with the columns that name cell and run."""
+    frame = cases_frame("\n".join([header, *(body for _, _, body in texts if body), ""]))
+    counts = [body.count("\n") + 1 if body else 0 for _, _, body in texts]  # ids of cases have no line breaks
+    columns: dict[str, list[Any]] = {
+        "seed": [run.settings.seed for _, run, _ in texts],
+        "fold": [run.settings.fold for _, run, _ in texts],
+        "experiment_id": [run.experiment_id for _, run, _ in texts],
+        "run_id": [run.run_id for _, run, _ in texts],
+        "cohort": [cell.row.task.cohort for cell, _, _ in texts],
+        "method": [cell.method for cell, _, _ in texts],
+        **{name: [cell.row.key[index] for cell, _, _ in texts] for index, name in enumerate(KEYS[:3])},
+    }
+    return frame.assign(**{name: np.repeat(values, counts) for name, values in columns.items()})
+
+
+def _all_from_counts(cases: pd.DataFrame, found: _Found) -> dict[str, npt.NDArray[np.float64]]:
+    """The metrics that are computed from counts, NaN in cells without them.
+
+    Args:
+        cases: the scores.
+        found: the cells in the order of their scores.
+    """
+    values: dict[str, npt.NDArray[np.float64]] = {}
+    start = 0
+    for cell, texts in found:
+        stop = start + sum(text.rstrip("\n").count("\n") for _, text in texts)
+        own = _cell_from_counts(cases.iloc[start:stop], [run for run, _ in texts], cell.row.block.metrics)
+        for name, part in own.items():
+            values.setdefault(name, np.full(len(cases), np.nan))[start:stop] = part
+        start = stop
+    return values
+
+
+def _cell_from_counts(
+    scores: pd.DataFrame, runs: Sequence[PlannedRun], metrics: Sequence[str]
+) -> dict[str, npt.NDArray[np.float64]]:
+    """The metrics of a cell that are computed from counts, in the order of its scores.
 
     A mean over some of a seed's runs would be over other cases, so all of them need counts.
     """
     names = _from_counts(metrics, scores)
     if not names:
-        return scores
+        return {}
     cases = {run_id: list(values) for run_id, values in scores.groupby("run_id", sort=False)["case"]}
     counted = [(run, _counted(run, cases[run.run_id], names)) for run in runs if run.run_id in cases]
     lacking = {run.settings.seed for run, values in counted if values is None}
     kept = {run.run_id: values for run, values in counted if values is not None and run.settings.seed not in lacking}
     if not kept:
-        return scores
+        return {}
     found = {name: np.full(len(scores), np.nan) for name in names}
     for run_id, rows in scores.groupby("run_id", sort=False).indices.items():
         for name, values in kept.get(str(run_id), {}).items():
             found[name][rows] = values
-    return scores.assign(**found)
+    return found
 
 
 def _from_counts(metrics: Sequence[str], scores: pd.DataFrame) -> list[str]:

@@ -146,9 +146,10 @@ def _difference(
 
 def _oriented(tasks: Sequence[TaskScores], seeds: Sequence[object], score: Score) -> list[pd.DataFrame]:
     """Values under some seeds; those of a score that counts by its absolute value so that their mean is positive."""
-    means = seed_means(tasks)
-    sign = -1.0 if score.absolute and means[means.index.isin(seeds)].mean() < 0 else 1.0
-    return [sign * task.values[list(seeds)] for task in tasks]
+    means = seed_means(tasks) if score.absolute else None
+    sign = -1.0 if means is not None and means[means.index.isin(seeds)].mean() < 0 else 1.0
+    chosen = [task.values if list(task.values) == list(seeds) else task.values[list(seeds)] for task in tasks]
+    return chosen if sign > 0 else [sign * values for values in chosen]
 
 
 def comparison_numbers(tasks: Sequence[TaskScores], score: Score, inference: Inference) -> dict[str, object]:

@@ -168,12 +168,33 @@ def _title(row: PlannedRow, title: str) -> str:
     return title if row.data == row.block.data else f"{title} (for {', '.join(row.stands_for)})"
 
 
+@dataclass(frozen=True)
+class _Cell:
+    """Scores of one cell under the seeds that have all of their runs.
+
+    Attributes:
+        scores: one row for each case of each run.
+        places: the row of each case, indexed by (cohort, case), under each seed; -1 where there is none.
+        folds: the fold that validates each case.
+    """
+
+    scores: pd.DataFrame
+    places: pd.DataFrame
+    folds: "pd.Series[int]"
+
+    def by_seed(self, values: "pd.Series[float]") -> pd.DataFrame:
+        """Values of the rows of `scores` as a table with one row for each case, and one column for each seed."""
+        rows = self.places.to_numpy()
+        found = np.where(rows < 0, np.nan, values.to_numpy(dtype=np.float64, na_value=np.nan)[rows])
+        return pd.DataFrame(found, self.places.index, self.places.columns)
+
+
 class _Scores:
     """Per-case scores by cell."""
 
     def __init__(self, plan: PlannedTable, cases: pd.DataFrame) -> None:
         self._groups = dict(iter(cases.groupby(list(KEYS)))) if len(cases) else {}
-        self._counted: dict[tuple[str, ...], pd.DataFrame | None] = {}
+        self._counted: dict[tuple[str, ...], _Cell | None] = {}
         self._known: dict[tuple[str, ...], TaskScores] = {}
 
     def of_case(self, row: PlannedRow, method: str, metric: str) -> TaskScores | None:
@@ -185,26 +206,26 @@ class _Scores:
         if chosen is None:
             return None
         if (*key, metric) not in self._known:
-            values = chosen[metric].astype(float).unstack("seed")
-            folds = chosen["fold"].droplevel("seed")
-            folds = folds[~folds.index.duplicated()].reindex(values.index)
-            self._known[(*key, metric)] = TaskScores(values, folds)
+            self._known[(*key, metric)] = TaskScores(chosen.by_seed(chosen.scores[metric]), chosen.folds)
         return self._known[(*key, metric)]
 
-    def _complete_seeds(self, key: tuple[str, ...], runs: Sequence[PlannedRun]) -> pd.DataFrame | None:
-        """Scores of a cell's runs, only of seeds that have all of theirs, indexed by (cohort, case, seed)."""
+    def _complete_seeds(self, key: tuple[str, ...], runs: Sequence[PlannedRun]) -> _Cell | None:
+        """Scores of a cell's runs, only of seeds that have all of theirs."""
         chosen = self._groups.get(key)
         if chosen is None:
             return None
         found = set(chosen["run_id"])
         missing = {run.settings.seed for run in runs if run.run_id not in found}
         counted = {run.run_id: run.settings for run in runs if run.settings.seed not in missing}
-        kept = chosen[chosen["run_id"].isin(counted)]
+        kept = chosen if found <= counted.keys() else chosen[chosen["run_id"].isin(counted)]
         if kept.empty:
             return None
-        seeds = kept["run_id"].map({run_id: settings.seed for run_id, settings in counted.items()})
-        folds = kept["run_id"].map({run_id: settings.fold for run_id, settings in counted.items()})
-        return kept.assign(seed=seeds, fold=folds).set_index(["cohort", "case", "seed"])
+        settings = [counted[run_id] for run_id in kept["run_id"]]
+        index = pd.MultiIndex.from_arrays([kept["cohort"], kept["case"], [item.seed for item in settings]])
+        places = pd.Series(np.arange(len(kept)), index.set_names("seed", level=2)).unstack("seed", fill_value=-1)
+        first = places.where(places >= 0, len(kept)).min(axis=1)
+        folds = np.array([item.fold for item in settings])[first]
+        return _Cell(kept, places, pd.Series(folds, places.index, name="fold"))
 
     def of_line(self, line: TableRow, method: str, metric: str) -> list[TaskScores] | None:
         """Scores for each task of a printed row, under the seeds that count and have a value in all of its tasks."""
@@ -234,11 +255,11 @@ class _Scores:
         means, even = [], False
         for row, own in zip(line.rows, tasks or (), strict=False):
             chosen = self._counted[(*row.key, method)]
-            if chosen is None or not {"n_raters", OTHER_TIES} <= set(chosen):
+            if chosen is None or not {"n_raters", OTHER_TIES} <= set(chosen.scores):
                 return float("nan")
-            tied = chosen["n_raters"] % 2 == 0  # elsewhere both rules are the same
-            other = chosen["dice"].where(~tied, chosen[OTHER_TIES]).astype(float)
-            means.append(float(other.unstack("seed")[list(own.values)].mean().mean()))
+            tied = chosen.scores["n_raters"] % 2 == 0  # elsewhere both rules are the same
+            other = chosen.by_seed(chosen.scores["dice"].where(~tied, chosen.scores[OTHER_TIES]))
+            means.append(float(other[list(own.values)].mean().mean()))
             even = even or bool(tied.any())
         return SCORES["dice"].factor * float(np.mean(means)) if even else float("nan")
 

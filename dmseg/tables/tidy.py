@@ -1,5 +1,6 @@
 """Tidy CSV files: one row for each cell of a table, or for each case."""
 
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +14,7 @@ from dmseg.text import csv_text
 def frame_to_csv(frame: pd.DataFrame) -> str:
     """A frame as CSV: numbers in full precision, text made safe by `dmseg.text.csv_text`."""
     texts = frame.select_dtypes(exclude=["number", "bool"])
-    safe = {str(name): texts[name].map(csv_text, na_action="ignore") for name in texts}
+    safe = {str(name): texts[name].map(cache(csv_text), na_action="ignore") for name in texts}  # most are repeated
     return str(frame.assign(**safe).to_csv(index=False))
 
 
