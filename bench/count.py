@@ -1,5 +1,7 @@
 """Time of the stored counts of a case, as a ratio to counting Dice, BDice and ECE alone: ``python bench/count.py``."""
 
+from functools import partial
+
 import numpy as np
 import torch
 from rows import Row, least, report, turns
@@ -22,8 +24,8 @@ def main() -> None:
         times = least(
             turns(
                 {
-                    "stored": lambda p=p, masks=masks, label=label: count_stored(p, masks, label),
-                    "batch": lambda n=n, tensors=tensors: count_batch(*tensors, torch.zeros(n).long(), 1, BDICE_LEVELS),
+                    "stored": partial(count_stored, p, masks, label),
+                    "batch": partial(count_batch, *tensors, torch.zeros(n).long(), 1, BDICE_LEVELS),
                 },
                 9,
             )

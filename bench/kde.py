@@ -33,7 +33,7 @@ def plain(prob: Tensor, keys: Keys) -> Tensor:
     alpha = keys.prob / BANDWIDTH + 1
     constant = torch.lgamma(alpha.sum(1)) - torch.lgamma(alpha).sum(1)
     parts = []
-    for part in prob.split(16384):
+    for part in torch.split(prob, 16384):
         kernel = (part.log() @ (alpha - 1).T + constant).exp()
         parts.append(kernel @ keys.label.to(prob.dtype) / kernel.sum(1, keepdim=True).clamp_min(1e-10))
     return torch.cat(parts)

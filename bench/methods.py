@@ -84,7 +84,7 @@ def main() -> None:
     common = ["data=phantom", f"profile={args.profile}", f"model={args.model}", "model.weights=null"]
     rows = {name: Trained(compose_settings([*common, f"method={name}"]), batch, args.precision) for name in METHODS}
     synchronise = torch.cuda.synchronize if args.device.startswith("cuda") else None
-    measured = {
+    measured: dict[str, dict[str, float]] = {
         "step": least(turns({name: row.step for name, row in rows.items()}, args.repeats, synchronise)),
         "memory of a step": {name: peak_bytes(row.step, args.device) for name, row in rows.items()},
         "prediction": least(turns({name: row.predict for name, row in rows.items()}, args.repeats, synchronise)),

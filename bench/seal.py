@@ -60,7 +60,7 @@ def read(folder: Path) -> None:
     block = bytearray(seal.BLOCK)
     for name in (IMAGES, ANNOTATIONS):
         with (folder / name).open("rb") as file:
-            while file.readinto(block):  # type: ignore[attr-defined]
+            while file.readinto(block):
                 pass
 
 

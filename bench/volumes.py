@@ -16,6 +16,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import numpy.typing as npt
 from rows import Row, report
 
 from dmseg.data.adapters.kits import KitsAdapter
@@ -45,7 +46,8 @@ def generate(folder: Path, n_slices: int, axis: int) -> tuple[Path, Path]:
     label[150:300, 150:300, n_slices // 4 : -n_slices // 4] = 1
     label[200:240, 200:240, n_slices // 2 : n_slices // 2 + n_slices // 10] = 2
     paths = folder / "image.nii.gz", folder / "label.nii.gz"
-    for path, array in zip(paths, (image, label), strict=True):
+    arrays: tuple[npt.NDArray[np.integer], ...] = image, label
+    for path, array in zip(paths, arrays, strict=True):
         write_nifti(path, array if axis == 2 else np.moveaxis(array, 2, 0), np.eye(4))
     return paths
 
