@@ -47,7 +47,7 @@ lock: $(READY) ## write requirements.txt anew: versions and hashes of all packag
 	$(BIN)/uv pip compile pyproject.toml --extra dev --extra docs --extra slurm --universal --python-version 3.11 --generate-hashes \
 	    --no-header --no-annotate --no-emit-index-url --output-file requirements.txt
 
-demo: $(READY) ## Table 2 on generated data: 175 short trainings
+demo: $(READY) ## Table 2 on generated data: 175 short training runs
 	$(BIN)/dmseg reproduce table=2 data=phantom profile=demo paths.results=results/demo $(ARGS)
 	$(BIN)/python scripts/check_demo.py results/demo/tables/table2.csv
 

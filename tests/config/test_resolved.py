@@ -26,6 +26,7 @@ UNUSUAL = {
     "select of a number": {"b": "${oc.select:a,1}", "c": "${oc.select:a,null}"},
     "spaces": {"a": 1, "b": "${ a }"},
     "group within text": {"a": {"b": 1}, "c": "x${a}"},
+    "group with a reference within text": {"a": {"b": "${d}"}, "c": "x${a}", "d": 1},
     "dollar": {"a": "$5"},
 }
 MISTAKES = {

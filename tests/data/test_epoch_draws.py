@@ -82,9 +82,9 @@ def test_batches_made_together_are_those_made_one_by_one(monkeypatch, together, 
             assert torch.equal(mine, yours)
         if step == 1:
             earlier = source.state()
-    source.load_state(single.state())
     source.next()
-    for resumed in (source, single):  # in another epoch, with batches of this one made already
+    source.next()  # the first of another epoch
+    for resumed in (source, single):  # `source` has made the next ones already
         resumed.load_state(earlier)
     assert torch.equal(source.next().image, single.batch(single.next_row()).image)
 

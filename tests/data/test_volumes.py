@@ -1,6 +1,7 @@
 """Streams of NIfTI volumes against nibabel reading them whole."""
 
 import gzip
+import threading
 
 import nibabel
 import numpy as np
@@ -208,5 +209,20 @@ def test_a_thread_reads_the_same_planes_and_reports_the_same_damage(tmp_path, mo
     found = [item[0] for item in open_volume(path).slices(axis, range(1, 6))]
     np.testing.assert_array_equal(found, np.moveaxis(values, axis, 0)[1:6])
     path.write_bytes(path.read_bytes()[:-4] + bytes(4))
-    with pytest.raises(UserError, match="damaged"):
-        list(open_volume(path).slices(axis, range(5)))
+    messages = set()
+    for least in (1, 2**30):
+        monkeypatch.setattr("dmseg.data.volumes.THREAD_BYTES", least)
+        with pytest.raises(UserError, match="damaged") as found:
+            list(open_volume(path).slices(axis, range(5)))
+        messages.add(str(found.value))
+    assert len(messages) == 1
+
+
+def test_the_thread_ends_when_nobody_reads_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("dmseg.data.volumes.THREAD_BYTES", 1)
+    path = save(tmp_path / "v.nii.gz", np.zeros((7, 6, 9), np.int16))
+    parts = open_volume(path)._kept(0, [1, 2])
+    next(parts)
+    assert any(thread.name.startswith("planes") for thread in threading.enumerate())
+    parts.close()
+    assert not any(thread.name.startswith("planes") for thread in threading.enumerate())

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import groupby
 
 import pytest
 
@@ -67,6 +68,7 @@ def test_a_run_whose_process_died_is_tried_again_but_not_forever(runs):
     kinds = {outcome.run.settings.fold: outcome.kind for outcome in schedule(runs, executor)}
     assert kinds == {0: "done", 1: "failed", 2: "done", 3: "done", 4: "done"}
     assert {fold: executor.attempts.count(fold) for fold in range(5)} == {0: 2, 1: 3, 2: 1, 3: 1, 4: 1}
+    assert len(list(groupby(executor.attempts))) == 5, "a further attempt comes before the other runs"
 
 
 def test_deaths_count_anew_after_a_new_checkpoint(runs):
@@ -89,9 +91,9 @@ def test_a_run_knows_the_slices_that_it_trains_on(runs):
 
 
 def test_slices_and_network_and_teacher_make_the_work(runs):
-    def changed(run, slices=160, encoder="resnet50", teacher=None):
+    def changed(run, slices=160, encoder="resnet50", teacher=None, min_steps=0, **more):
         model = replace(run.settings.model, encoder=encoder)
-        train = replace(run.settings.train, min_steps=0)
+        train = replace(run.settings.train, min_steps=min_steps, **more)
         settings = replace(run.settings, model=model, train=train)
         return replace(run, settings=settings, train_slices=slices, teacher=teacher)
 
@@ -102,3 +104,8 @@ def test_slices_and_network_and_teacher_make_the_work(runs):
     assert work(changed(runs[0], encoder="resnet18d")) == pytest.approx(0.54 * plain)
     assert work(changed(runs[0], encoder="of somebody else")) == plain
     assert work(changed(runs[0], encoder="resnet18", teacher=changed(runs[1]))) == pytest.approx((0.54 + 1 / 3) * plain)
+    assert work(changed(runs[0], crop=0.5)) == plain / 4
+    assert work(changed(runs[0], slices=1)) == plain / batches, "at least a batch"
+    steps = settings.train.epochs * batches
+    assert work(changed(runs[0], min_steps=3 * steps)) == 3 * plain
+    assert work(changed(runs[0], min_steps=steps - 1)) == plain

@@ -56,7 +56,7 @@ def test_counts_are_those_of_the_definitions(levels, n_bins):
 @pytest.mark.parametrize("steps", [2, 5, 10, 11, 15, 20, 100, 256])
 def test_levels_are_compared_in_float32_however_they_are_spaced(steps):
     levels = np.arange(1, steps, dtype=np.float64) / steps
-    for shift in (0, 1e-7, 1e-3):
+    for shift in (0, 1e-7, 1e-3, -1e-7, -1e-3):
         thresholds = np.float32(levels + shift * (levels < 0.9))
         near = [np.nextafter(thresholds, np.float32(end)) for end in (0, 1)]
         values = np.concatenate([thresholds, *near, np.float32([0, 1, 1e-45]), np.nextafter(np.float32([1]), 0)])

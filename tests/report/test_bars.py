@@ -71,11 +71,12 @@ def test_long_work_has_a_bar_that_disappears():
 def test_without_a_terminal_there_is_a_line_now_and_then():
     for shown in (console(False), console(_environ={"TERM": "dumb"})):
         Steps.waiting = []
-        with showing(Bars(shown)), activity("copying", 1000, "B") as advance:
-            for _ in range(2):
+        with showing(Bars(shown, delay=3, plain_seconds=30)), activity("copying", 1000, "B") as advance:
+            for seconds in (3, 30):
+                assert [timer.seconds for timer in Steps.waiting] == [seconds]
                 Steps.fire()
                 advance(500)
-        Steps.fire()
+        assert [timer.over for timer in Steps.waiting] == [True], "no timer outlives the work"
         assert shown.file.getvalue().splitlines() == ["copying: 0 bytes of 1.0 kB", "copying: 500 bytes of 1.0 kB"]
 
 
@@ -86,8 +87,13 @@ def test_an_error_on_its_way_leaves_no_bar():
         items = track(range(5), "counting", 5)
         next(items)
         Steps.fire()
+        late = activity("counting more", 5)
+        late.__enter__()
         bars.close()
         assert shown.file.getvalue().count("\x1b[?25h") == 1
+        Steps.fire()
+        assert "counting more" not in shown.file.getvalue()
+        late.__exit__(None, None, None)
         items.close()
 
 

@@ -74,6 +74,20 @@ def test_no_line_is_wider_and_no_picture_higher_than_the_terminal(plan, tmp_path
     assert all("epoch  3/12" in line for line in lines if line.startswith("running"))
 
 
+def test_of_very_many_runs_some_are_read_at_a_time_in_turns(plan, tmp_path, monkeypatch):
+    monkeypatch.setattr(live_view, "MOST_READ", 2)
+    runs, clock, read = planned_runs(plan, tmp_path, 5), Clock(), []
+    view = LiveView(console(), runs, clock)
+    for run in runs:
+        write(run)
+    actual = live_view.read_progress
+    monkeypatch.setattr(live_view, "read_progress", lambda path: read.append(path.stem) or actual(path))
+    for clock.now in (1.0, 2.0, 3.0):
+        view.look()
+    assert len(read) == 6
+    assert set(read) == {run.run_id for run in runs}
+
+
 def test_each_run_is_one_line_without_a_terminal(plan, tmp_path):
     runs = planned_runs(plan, tmp_path, 6)
     for shown in (console(terminal=False), console(_environ={"TERM": "dumb"})):
