@@ -14,7 +14,7 @@ from dmseg.config.interpolations import check_interpolations
 from dmseg.config.overrides import dotted, parse_override
 from dmseg.config.resolved import resolved
 from dmseg.config.typed import guess
-from dmseg.errors import UserError, cut
+from dmseg.errors import UserError, cut, shown
 from dmseg.files.names import fault_of_name
 
 TEACHER_KEY = re.compile(r"distill\.teacher\.(?:model|labels|loss)\.")
@@ -47,9 +47,12 @@ def resolve_teacher(config: dict[str, Any], plain: Mapping[str, Any], overrides:
         overrides: those of the student; the ones that set keys within the teacher's groups are applied.
 
     Raises:
-        UserError: if there is no such file, or a key of the teacher is unknown.
+        UserError: if ``distill`` has no teacher, there is no such file, or a key of the teacher is unknown.
     """
-    named = plain["distill"]["teacher"]
+    distill = plain["distill"]
+    if not isinstance(distill, dict) or "teacher" not in distill:
+        raise UserError(f"distill is {shown(distill)}, but must be null or one of the files in configs/distill")
+    named = distill["teacher"]
     keys = {"model", "labels", "loss", "weights", "weights_sha256"}
     if not isinstance(named, dict) or set(named) != keys:
         raise UserError(f"distill.teacher is {named}, but must have the keys {', '.join(sorted(keys))}")

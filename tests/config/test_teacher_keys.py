@@ -85,3 +85,8 @@ def test_a_sweep_may_vary_a_key_of_the_teacher():
     found = [compose_settings(item.overrides).distill for item in expand(words).combinations()]
     kernels = [part.teacher.labels.smoothing.kernel for part in found if part is not None]  # type: ignore[union-attr]
     assert (len(found), kernels) == (4, [3, 5])
+
+
+def test_distillation_without_a_teacher_is_refused():
+    with pytest.raises(UserError, match="must be null or one of the files in configs/distill"):
+        compose_settings(["data=qubiq", "distill={temperature: 2}"])

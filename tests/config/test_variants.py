@@ -71,3 +71,32 @@ def test_values_keep_their_types():
 )
 def test_mappings_are_merged_as_hydra_merges_them(variant):
     assert Base(["data=qubiq"]).settings([variant]) == compose_settings([variant, "data=qubiq"])
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        "labels.name=${data.name}",
+        "labels.name='???'",
+        "loss.region=null",
+        "loss.region=[1]",
+        "train.flip={a: 1}",
+        "train.scale={a: 1}",
+        "train.scale=[0.5,2]",
+        "distill=null",
+        "distill={temperature: 2}",
+        "distill={teacher: 3}",
+        "model.encoder_options={nope: 1}",
+        "data.phantom=null",
+    ],
+)
+def test_odd_values_end_as_with_hydra(variant):
+    for user in (["data=qubiq"], ["data=phantom", "distill=kd"]):
+        assert outcome(Base(user).settings, [variant]) == outcome(compose_settings, [variant, *user])
+
+
+def test_a_variant_leaves_the_base_as_it_was():
+    base = Base(["data=qubiq"])
+    base.settings(["labels=uniform", "optim.lr=1", "distill=kd", "loss.region={smooth: 2}"])
+    base.changed(["seed=3", "optim.lr=1"])
+    assert base.composed() == Base(["data=qubiq"]).composed()

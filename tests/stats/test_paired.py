@@ -30,7 +30,7 @@ def make_pairs(seed=0, n=40, shift=0.1):
 
 @pytest.mark.parametrize("zero_method", ["wilcox", "pratt", "zsplit"])
 @pytest.mark.parametrize("ties", [False, True])
-@pytest.mark.parametrize("n", [9, 40, 80])
+@pytest.mark.parametrize("n", [1, 9, 13, 14, 40, 50, 51, 80])
 def test_wilcoxon_is_that_of_scipy(zero_method, ties, n):
     ours, reference = make_pairs(n=n)
     if ties:
