@@ -186,7 +186,7 @@ class _Cell:
         """Values of the rows of `scores` as a table with one row for each case, and one column for each seed."""
         rows = self.places.to_numpy()
         found = np.where(rows < 0, np.nan, values.to_numpy(dtype=np.float64, na_value=np.nan)[rows])
-        return pd.DataFrame(found, self.places.index, self.places.columns)
+        return pd.DataFrame(found, self.places.index, self.places.columns, copy=False)
 
 
 class _Scores:
