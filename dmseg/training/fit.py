@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from typing import Any, Protocol
 
 import torch
@@ -74,8 +74,14 @@ def resolve_precision(name: str, device: str) -> str:
         chosen, reason = ("bf16" if major >= 8 else "fp32"), f"the GPU has compute capability {major}.{minor}"
     else:
         chosen, reason = choose_on_cpu(cpu_flags())
-    log.info("precision=auto is %s here: %s", chosen, reason)
+    _log_choice(chosen, reason)
     return chosen
+
+
+@cache
+def _log_choice(chosen: str, reason: str) -> None:
+    """Once in a process, however many runs are planned."""
+    log.info("precision=auto is %s here: %s", chosen, reason)
 
 
 class Checkpointer(Protocol):
