@@ -81,7 +81,7 @@ def flips(content, seed, count=64):
         yield bytes(changed)
 
 
-def write_qubiq_case(folder, cohort, raters, tasks, rng, size=40, trailing=False):
+def ensure_qubiq_case(folder, cohort, raters, tasks, rng, size=40, trailing=False):
     """One case as distributed: image.nii.gz and taskTT_segSS.nii.gz."""
     channels = 4 if cohort == "brain-tumor" else 1
     centre = rng.integers(size // 3, 2 * size // 3, 2)
@@ -98,14 +98,14 @@ def write_qubiq_case(folder, cohort, raters, tasks, rng, size=40, trailing=False
             save_nifti(path, mask[..., None] if trailing else mask, np.uint8)
 
 
-def write_qubiq_tree(root):
+def ensure_qubiq_tree(root):
     """Writes a small QUBIQ: 12 cases each, Training and Validation, all four data sets."""
     rng = np.random.default_rng(0)
     for cohort, raters, tasks in (("prostate", 6, 2), ("brain-growth", 7, 1), ("brain-tumor", 3, 3), ("kidney", 3, 1)):
         for number in range(1, 13):
             part = "Training" if number <= 9 else "Validation"
             folder = root / cohort / part / f"case{number:02d}"
-            write_qubiq_case(folder, cohort, raters, tasks, rng, trailing=cohort == "prostate")
+            ensure_qubiq_case(folder, cohort, raters, tasks, rng, trailing=cohort == "prostate")
     for task in (1, 2):
         (root / "prostate" / "Training" / "case09" / f"task{task:02d}_seg03.nii.gz").unlink()
     return root
@@ -113,15 +113,15 @@ def write_qubiq_tree(root):
 
 @pytest.fixture
 def qubiq_tree(tmp_path):
-    """A small QUBIQ (`write_qubiq_tree`) that the test may change."""
-    return write_qubiq_tree(tmp_path / "qubiq")
+    """A small QUBIQ (`ensure_qubiq_tree`) that the test may change."""
+    return ensure_qubiq_tree(tmp_path / "qubiq")
 
 
 @pytest.fixture(scope="session")
 def shared_qubiq(tmp_path_factory):
     """Overrides that read a small QUBIQ that no test changes, and prepare it once."""
     place = tmp_path_factory.mktemp("shared")
-    root = write_qubiq_tree(place / "qubiq")
+    root = ensure_qubiq_tree(place / "qubiq")
     return [f"data.root='{root}'", "data.size=32", f"paths.prepared='{place / 'prepared'}'"]
 
 

@@ -3,7 +3,7 @@
 import json
 
 import numpy as np
-from conftest import save_nifti, write_qubiq_case
+from conftest import ensure_qubiq_case, save_nifti
 
 NUMBERS = (1, 2, 10)
 
@@ -17,10 +17,10 @@ def volume(rng, image, label):
     save_nifti(label, values)
 
 
-def write_qubiq(root, **options):
+def ensure_qubiq(root, **options):
     rng = np.random.default_rng(0)
     for number in NUMBERS:
-        write_qubiq_case(root / f"kidney/Training/case{number:02d}", "kidney", 3, 1, rng, **options)
+        ensure_qubiq_case(root / f"kidney/Training/case{number:02d}", "kidney", 3, 1, rng, **options)
 
 
 def write_lits(root):

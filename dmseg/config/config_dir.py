@@ -75,7 +75,7 @@ def file_content(path: Path) -> dict[str, Any]:
 
 @lru_cache(maxsize=64)
 def _content(path: Path, changed: int) -> dict[str, Any]:
-    return OmegaConf.to_container(OmegaConf.load(path))  # type: ignore[return-value]
+    return OmegaConf.to_container(OmegaConf.load(path)) or {}  # type: ignore[return-value]
 
 
 def _check_folder(folder: Path) -> None:

@@ -11,7 +11,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dmseg.config.compose import compose_config, hydra_initialised, hydra_words, in_plain_words, resolve_config
-from dmseg.config.config_dir import config_file
+from dmseg.config.config_dir import config_file, file_content
 from dmseg.config.meanings import meanings
 from dmseg.config.overrides import parse_override
 from dmseg.config.resources import resource
@@ -82,8 +82,7 @@ def _file(name: str) -> Path:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    node: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(path)) or {}  # type: ignore[assignment]
-    return {key: value for key, value in node.items() if key != "defaults"}
+    return {key: value for key, value in file_content(path).items() if key != "defaults"}
 
 
 def _groups() -> set[str]:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import OverrideType
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from dmseg.config.compose import compose_config, method_labels, resolve_config, to_settings
-from dmseg.config.config_dir import config_dir, config_file
+from dmseg.config.config_dir import config_dir, config_file, file_content
 from dmseg.config.label_kind import refuse_retired_overrides
 from dmseg.config.overrides import dotted, is_group, parse_override, refuse_reserved
 from dmseg.config.settings import Settings
@@ -179,19 +179,13 @@ def _simple_change(override: str, folder: Path | None) -> _Change | None:
         return None
     if not is_group(key) or isinstance(value, dict):
         return _Change(key, value, merge=True)
-    node = None if value is None else group_file(config_file(key, str(value)))
+    node = None if value is None else _group_file(config_file(key, str(value)))
     return None if value is not None and node is None else _Change(key, node, merge=False)
 
 
-@lru_cache(maxsize=256)
-def group_file(path: Path) -> dict[str, Any] | None:
-    """The content of a file of a group; None where it is missing, or has a header or a defaults list of its own.
-
-    The interpolations of the file are left as they are.
-    """
+def _group_file(path: Path) -> dict[str, Any] | None:
+    """The content of a file of a group; None where it is missing, or has a header or a defaults list of its own."""
     if not path.is_file() or "# @package" in path.read_text(encoding="utf-8"):
         return None
-    node = OmegaConf.load(path)
-    if not isinstance(node, DictConfig) or "defaults" in node:
-        return None
-    return OmegaConf.to_container(node)  # type: ignore[return-value]
+    node = file_content(path)
+    return node if isinstance(node, dict) and "defaults" not in node else None

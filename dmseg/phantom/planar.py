@@ -32,7 +32,7 @@ MASK_TYPES: dict[str, Any] = {
 }
 
 
-def write_qubiq(
+def ensure_qubiq(
     root: Path,
     *,
     seed: int = 0,
@@ -40,8 +40,9 @@ def write_qubiq(
     scale: float = 1.0,
     view: float | None = None,
     spread: float = 1.0,
-) -> None:
-    """Writes a phantom of QUBIQ 2020: seven tasks in four data sets, several raters each.
+    write: bool = True,
+) -> bool:
+    """Writes a phantom of QUBIQ 2020, seven tasks in four data sets, unless `root` already contains it.
 
     Writes ``<root>/<data set>/Training/caseNN/{image,taskTT_segSS,taskTT_probability}.nii.gz`` and a marker,
     ``phantom.json``. The probability (float32) that a rater marks each pixel is unknown for real data. It is over all
@@ -49,7 +50,7 @@ def write_qubiq(
     their annotations need not approach it, even with many cases.
 
     The same settings give the same files, byte for byte. The folder is written beside `root` and renamed at the end; an
-    existing phantom is replaced.
+    existing phantom with other settings is replaced.
 
     Args:
         root: folder to create; it must not contain anything but an earlier phantom.
@@ -61,11 +62,18 @@ def write_qubiq(
             image. The number of pixels does not change, and neither does the agreement of raters, which is relative to
             the structure's size; what they disagree on covers more pixels.
         spread: factor on the spread of the raters' outlines, above 0; with 1 they agree as in the paper's Table 1.
+        write: False to only check the settings and the folder.
+
+    Returns:
+        Whether anything was written, or would be.
 
     Raises:
         UserError: if a setting is out of range, or `root` contains something other than a phantom.
+        UnwritableError: if the disk is full or cannot be written to.
     """
     settings = _settings(seed, cases, scale, view, spread)
+    if is_made(Path(root), settings):
+        return False
 
     def fill(folder: Path) -> None:
         for cohort, count in settings["cases"].items():
@@ -73,40 +81,8 @@ def write_qubiq(
                 case_folder = folder / cohort / "Training" / f"case{number:02d}"
                 _write_case(case_folder, cohort, number, PhantomCase(seed, cohort, number, scale, view, spread))
 
-    write_folder(Path(root), settings, fill)
-
-
-def ensure_qubiq(
-    root: Path,
-    *,
-    seed: int = 0,
-    cases: Mapping[str, int] | None = None,
-    scale: float = 1.0,
-    view: float | None = None,
-    spread: float = 1.0,
-    write: bool = True,
-) -> bool:
-    """Writes the phantom (`write_qubiq`, same arguments) unless `root` already contains it with these settings.
-
-    Args:
-        root: see `write_qubiq`, also for the settings.
-        seed: see there.
-        cases: see there.
-        scale: see there.
-        view: see there.
-        spread: see there.
-        write: False to only check the settings and the folder.
-
-    Returns:
-        Whether anything was written, or would be.
-
-    Raises:
-        UserError: as `write_qubiq`.
-    """
-    if is_made(Path(root), _settings(seed, cases, scale, view, spread)):
-        return False
     if write:
-        write_qubiq(root, seed=seed, cases=cases, scale=scale, view=view, spread=spread)
+        write_folder(Path(root), settings, fill)
     return True
 
 

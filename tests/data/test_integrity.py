@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import ODDITIES, flips, put_oddity, write_lidc, write_qubiq_case
+from conftest import ODDITIES, ensure_qubiq_case, flips, put_oddity, write_lidc
 
 from dmseg.data import integrity as seal
 from dmseg.data.adapters.lidc import LidcAdapter
@@ -24,7 +24,7 @@ def made(tmp_path_factory):
     """A small store with a rater who is absent from a case."""
     folder = tmp_path_factory.mktemp("made")
     for number in range(1, 6):
-        write_qubiq_case(folder / f"raw/kidney/case{number:02d}", "kidney", 3, 1, np.random.default_rng(number))
+        ensure_qubiq_case(folder / f"raw/kidney/case{number:02d}", "kidney", 3, 1, np.random.default_rng(number))
     (folder / "raw/kidney/case02/task01_seg02.nii.gz").unlink()
     adapter = QubiqAdapter(folder / "raw", missing_raters="allow")
     prepare(adapter, adapter.tasks["kidney-1"], folder / "store", 16, {})

@@ -6,7 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 from conftest import save_nifti, write_lidc
-from raw_trees import write_decathlon, write_kits, write_lits, write_qubiq
+from raw_trees import ensure_qubiq, write_decathlon, write_kits, write_lits
 
 from dmseg.data.adapters.decathlon import DecathlonAdapter
 from dmseg.data.adapters.kits import KitsAdapter
@@ -22,7 +22,7 @@ AFFINE = np.eye(4)
 
 
 SETS = {
-    "qubiq": (write_qubiq, QubiqAdapter, "kidney-1"),
+    "qubiq": (ensure_qubiq, QubiqAdapter, "kidney-1"),
     "lits": (lambda root: write_lits(root / "batch"), LitsAdapter, "tumour"),
     "kits": (write_kits, KitsAdapter, "tumour"),
     "decathlon": (lambda root: write_decathlon(root / "task"), DecathlonAdapter, "tiny"),

@@ -11,7 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK
-from conftest import save_nifti, save_png, write_qubiq_case
+from conftest import ensure_qubiq_case, save_nifti, save_png
 
 from dmseg.config.settings import DataSettings
 from dmseg.data import nifti, volumes
@@ -281,7 +281,7 @@ def test_bounds_can_be_raised_and_lowered(tmp_path):
 def test_adapters_hand_the_bound_to_the_readers(tmp_path):
     save_nifti(tmp_path / "lits/volume-0.nii.gz", np.ones((20, 20, 4), np.int16))
     save_nifti(tmp_path / "lits/segmentation-0.nii.gz", np.full((20, 20, 4), 2, np.uint8))
-    write_qubiq_case(tmp_path / "qubiq/kidney/case01", "kidney", 3, 1, np.random.default_rng(0))
+    ensure_qubiq_case(tmp_path / "qubiq/kidney/case01", "kidney", 3, 1, np.random.default_rng(0))
     for name in ("images", "mask-0", "mask-1", "mask-2", "mask-3"):
         save_png(tmp_path / f"lidc/p/n/{name}/slice-0.png", np.zeros((20, 20)))
     for kind, task in ((LitsAdapter, "tumour"), (QubiqAdapter, "kidney-1"), (LidcAdapter, "nodule")):

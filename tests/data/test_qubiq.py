@@ -3,7 +3,7 @@
 import nibabel
 import numpy as np
 import pytest
-from conftest import save_nifti, write_qubiq_case
+from conftest import ensure_qubiq_case, save_nifti
 
 from dmseg.data.adapters.qubiq import TASKS, QubiqAdapter
 from dmseg.errors import UserError
@@ -61,7 +61,7 @@ def test_released_script_replaces_the_incomplete_case(qubiq_tree):
 
 def test_conflicting_annotations_can_be_dropped(tmp_path):
     folder = tmp_path / "prostate/Training/case50"
-    write_qubiq_case(folder, "prostate", 6, 2, np.random.default_rng(0))
+    ensure_qubiq_case(folder, "prostate", 6, 2, np.random.default_rng(0))
     assert read(QubiqAdapter(tmp_path), "prostate-2", "case50").raters == (0, 1, 2, 3, 4, 5)
     assert read(QubiqAdapter(tmp_path, conflicting_annotations="drop"), "prostate-2", "case50").raters == (1,)
     assert read(QubiqAdapter(tmp_path, conflicting_annotations="drop"), "prostate-1", "case50").raters == (
@@ -84,10 +84,10 @@ def test_conflicting_annotations_can_be_dropped(tmp_path):
 )
 def test_release_folders(tmp_path, first, second):
     rng = np.random.default_rng(0)
-    write_qubiq_case(tmp_path / first / "case02", "kidney", 3, 1, rng)
-    write_qubiq_case(tmp_path / second / "case10", "kidney", 3, 1, rng)
-    write_qubiq_case(tmp_path / second / "case25", "kidney", 3, 1, rng)
-    write_qubiq_case(tmp_path / "test_QUBIQ/kidney/Testing/case01", "kidney", 3, 1, rng)
+    ensure_qubiq_case(tmp_path / first / "case02", "kidney", 3, 1, rng)
+    ensure_qubiq_case(tmp_path / second / "case10", "kidney", 3, 1, rng)
+    ensure_qubiq_case(tmp_path / second / "case25", "kidney", 3, 1, rng)
+    ensure_qubiq_case(tmp_path / "test_QUBIQ/kidney/Testing/case01", "kidney", 3, 1, rng)
     assert [item.case for item in QubiqAdapter(tmp_path).list_cases("kidney-1")] == ["case02", "case10"]
     every = QubiqAdapter(tmp_path, cases="all").list_cases("kidney-1")
     assert [item.case for item in every] == ["case02", "case10", "case25"]
@@ -96,7 +96,7 @@ def test_release_folders(tmp_path, first, second):
 def test_a_case_that_is_there_twice(tmp_path):
     rng = np.random.default_rng(0)
     for release in ("training_data_v2", "training_data_v3"):
-        write_qubiq_case(tmp_path / release / "kidney/Training/case01", "kidney", 3, 1, rng)
+        ensure_qubiq_case(tmp_path / release / "kidney/Training/case01", "kidney", 3, 1, rng)
     with pytest.raises(UserError, match="kidney case01 exists twice"):
         QubiqAdapter(tmp_path).list_cases("kidney-1")
 

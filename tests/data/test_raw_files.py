@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import save_nifti, save_png, write_lidc, write_qubiq_case
+from conftest import ensure_qubiq_case, save_nifti, save_png, write_lidc
 
 from dmseg.data.adapters.decathlon import DecathlonAdapter
 from dmseg.data.adapters.kits import KitsAdapter
@@ -60,9 +60,9 @@ def write_kits(root):
     return KitsAdapter(root), root / "case_00001/imaging.nii.gz"
 
 
-def write_qubiq(root):
+def ensure_qubiq(root):
     for number in (1, 2):
-        write_qubiq_case(root / f"kidney/case{number:02d}", "kidney", 3, 1, np.random.default_rng(0))
+        ensure_qubiq_case(root / f"kidney/case{number:02d}", "kidney", 3, 1, np.random.default_rng(0))
     return QubiqAdapter(root), root / "kidney/case02/task01_seg02.nii.gz"
 
 
@@ -84,7 +84,7 @@ def write_decathlon(root, rows=None, **changes):
 SETS = {
     "lits": write_lits,
     "kits": write_kits,
-    "qubiq": write_qubiq,
+    "qubiq": ensure_qubiq,
     "lidc": write_nodules,
     "decathlon": write_decathlon,
 }

@@ -66,7 +66,6 @@ def test_entries_need_not_be_compressed():
         changed((4, 6), 99),  # a later version of the format
         SOUND[:45] + b"\xff" * 20 + SOUND[65:],  # invalid deflate data
         flipped(0),  # the mark
-        flipped(8),  # the method of compression
         flipped(30),  # the name
         flipped(-300),  # the content, so that its checksum differs
         repacked(zipfile.ZIP_BZIP2),

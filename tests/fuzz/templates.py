@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 from conftest import write_lidc
 from fuzz.harness import Template, arrays, run
-from raw_trees import write_decathlon, write_kits, write_lits, write_qubiq
+from raw_trees import ensure_qubiq, write_decathlon, write_kits, write_lits
 
 
 def write_lidc_raw(box):
@@ -81,7 +81,7 @@ def scores(box):
 QUBIQ, LITS, KITS, DECATHLON, LIDC = (
     Template(name, write, prepare_words(name), arrays)
     for name, write in (
-        ("qubiq", lambda box: write_qubiq(box / "raw", size=16)),
+        ("qubiq", lambda box: ensure_qubiq(box / "raw", size=16)),
         *((name, lambda box, write=write: write(box / "raw")) for name, write in
           (("lits", write_lits), ("kits", write_kits), ("decathlon", write_decathlon))),
         ("lidc", write_lidc_raw),

@@ -16,7 +16,7 @@ from scipy.special import ndtr, ndtri
 
 from dmseg.data.adapters.qubiq import QubiqAdapter
 from dmseg.errors import UserError
-from dmseg.phantom import ensure_qubiq, write_qubiq
+from dmseg.phantom import ensure_qubiq
 from dmseg.phantom import planar as write
 from dmseg.phantom.cases import COHORTS, PhantomCase, stream
 from dmseg.phantom.fields import Blob, GaussianField, Grid, resample
@@ -38,7 +38,7 @@ PAPER_TABLE_1 = {
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("phantom") / "full"
-    write_qubiq(root, scale=SCALE)
+    ensure_qubiq(root, scale=SCALE)
     return root
 
 
@@ -264,7 +264,7 @@ def test_the_qubiq_reader_reads_all_of_it(full: Path):
 
 
 def test_native_shapes_types_and_units(tmp_path: Path):
-    write_qubiq(tmp_path / "q", seed=3, cases={"prostate": 3, "brain-growth": 1, "brain-tumor": 1, "kidney": 1})
+    ensure_qubiq(tmp_path / "q", seed=3, cases={"prostate": 3, "brain-growth": 1, "brain-tumor": 1, "kidney": 1})
     folders = {cohort: tmp_path / "q" / cohort / "Training" for cohort in COHORTS}
     images = {
         (cohort, case.name): nibabel.load(case / "image.nii.gz")
@@ -328,7 +328,7 @@ def test_some_tumours_have_no_core(full: Path):
 
 def test_same_settings_give_the_same_bytes_and_other_seeds_others(tmp_path: Path):
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
-        write_qubiq(tmp_path / name, seed=seed, cases=SMALL, scale=0.15)
+        ensure_qubiq(tmp_path / name, seed=seed, cases=SMALL, scale=0.15)
     one, same, other = (digests(tmp_path / name) for name in "abc")
     assert one == same
     assert one.keys() == other.keys()
@@ -338,8 +338,8 @@ def test_same_settings_give_the_same_bytes_and_other_seeds_others(tmp_path: Path
 
 
 def test_a_case_does_not_depend_on_the_others(tmp_path: Path):
-    write_qubiq(tmp_path / "many", seed=5, cases=SMALL, scale=0.15)
-    write_qubiq(tmp_path / "few", seed=5, cases={"brain-tumor": 2, "kidney": 0}, scale=0.15)
+    ensure_qubiq(tmp_path / "many", seed=5, cases=SMALL, scale=0.15)
+    ensure_qubiq(tmp_path / "few", seed=5, cases={"brain-tumor": 2, "kidney": 0}, scale=0.15)
     many, few = digests(tmp_path / "many"), digests(tmp_path / "few")
     few.pop("phantom.json")
     assert {name.split("/")[0] for name in few} == {"brain-tumor"}
@@ -379,7 +379,7 @@ def test_ensure_makes_it_anew_after_a_new_revision_or_a_damaged_marker(tmp_path:
 def test_an_interrupted_run_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there_before: bool):
     root = tmp_path / "q"
     if there_before:
-        write_qubiq(root, cases=TINY, scale=0.1)
+        ensure_qubiq(root, cases=TINY, scale=0.1)
     before = digests(root)
     original = write._write_case
 
@@ -390,7 +390,7 @@ def test_an_interrupted_run_leaves_what_was_there(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(write, "_write_case", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        write_qubiq(root, cases={"kidney": 3}, scale=0.1)
+        ensure_qubiq(root, cases={"kidney": 3}, scale=0.1)
     assert digests(root) == before
     assert [path.name for path in tmp_path.iterdir()] == (["q"] if there_before else [])
 
@@ -402,7 +402,7 @@ def test_a_folder_with_other_files_is_never_replaced(tmp_path: Path):
         ensure_qubiq(tmp_path, cases=TINY, scale=0.1)
     assert (tmp_path / "kidney" / "mine.txt").read_text() == "real data"
     with pytest.raises(UserError, match="not a plain folder"):
-        write_qubiq(tmp_path / "kidney" / "mine.txt", cases=TINY, scale=0.1)
+        ensure_qubiq(tmp_path / "kidney" / "mine.txt", cases=TINY, scale=0.1)
 
 
 @pytest.mark.parametrize(
@@ -423,5 +423,5 @@ def test_a_folder_with_other_files_is_never_replaced(tmp_path: Path):
 )
 def test_wrong_settings_are_refused_before_anything_is_written(tmp_path: Path, wrong: dict, message: str):
     with pytest.raises(UserError, match=message):
-        write_qubiq(tmp_path / "q", **{"cases": TINY, "scale": 0.1, **wrong})
+        ensure_qubiq(tmp_path / "q", **{"cases": TINY, "scale": 0.1, **wrong})
     assert not list(tmp_path.iterdir())

@@ -10,7 +10,7 @@ from scipy.special import ndtr, ndtri
 
 from dmseg.config.compose import compose_settings
 from dmseg.errors import UserError
-from dmseg.phantom import ensure_qubiq, write_qubiq
+from dmseg.phantom import ensure_qubiq
 from dmseg.phantom.cases import COHORTS, PhantomCase
 
 TINY = {"prostate": 3, "brain-growth": 1, "brain-tumor": 1, "kidney": 1}
@@ -20,8 +20,8 @@ TINY = {"prostate": 3, "brain-growth": 1, "brain-tumor": 1, "kidney": 1}
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A whole phantom, and its view of 1.5 diameters."""
     root = tmp_path_factory.mktemp("view")
-    write_qubiq(root / "whole", cases=TINY, scale=0.6)
-    write_qubiq(root / "part", cases=TINY, scale=0.6, view=1.5)
+    ensure_qubiq(root / "whole", cases=TINY, scale=0.6)
+    ensure_qubiq(root / "part", cases=TINY, scale=0.6, view=1.5)
     return root / "whole", root / "part"
 
 
@@ -114,12 +114,12 @@ def test_a_phantom_with_another_spread_is_another_phantom(tmp_path: Path):
 @pytest.mark.parametrize("spread", [0, -1, float("nan"), float("inf"), 11, "2", True])
 def test_an_invalid_spread_is_refused(tmp_path: Path, spread: object):
     with pytest.raises(UserError, match=r"the phantom's spread is .* but must be above 0"):
-        write_qubiq(tmp_path / "q", cases=TINY, scale=0.1, spread=spread)  # type: ignore[arg-type]
+        ensure_qubiq(tmp_path / "q", cases=TINY, scale=0.1, spread=spread)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("view", [0, 0.5, -2, float("nan"), float("inf"), "2", True])
 def test_an_invalid_view_is_refused(tmp_path: Path, view: object):
     with pytest.raises(UserError, match=r"the phantom's view is .* but must be at least 1"):
-        write_qubiq(tmp_path / "q", cases=TINY, scale=0.1, view=view)  # type: ignore[arg-type]
+        ensure_qubiq(tmp_path / "q", cases=TINY, scale=0.1, view=view)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())

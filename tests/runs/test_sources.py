@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import save_nifti, write_lidc, write_qubiq_case
+from conftest import ensure_qubiq_case, save_nifti, write_lidc
 
 from dmseg.cli.main import main
 from dmseg.config.compose import compose_settings
@@ -144,7 +144,7 @@ def write_sets(tmp_path):
     """Small data sets of every adapter: their overrides."""
     rng = np.random.default_rng(0)
     for number in range(1, 7):
-        write_qubiq_case(tmp_path / f"qubiq/kidney/case{number:02d}", "kidney", 3, 1, rng)
+        ensure_qubiq_case(tmp_path / f"qubiq/kidney/case{number:02d}", "kidney", 3, 1, rng)
     write_lidc(tmp_path / "lidc", 6, rng)
     label = np.zeros((8, 8, 8), np.uint8)
     label[2:6, 2:6, 2:6] = 2
