@@ -49,7 +49,7 @@ def lesson(cells: pd.DataFrame) -> str:
         counts.append(f"{title} of {len(marks)} tasks {', '.join(parts)}")
     return (
         f"Uniform against majority labels, beyond the noise of training: {'; '.join(counts)}.\n"
-        f"Soft labels pay where raters differ by a pixel or more and the network finds the structure "
+        f"Soft labels pay where raters differ by about a pixel or more and the network finds the structure "
         f"(docs/explanation/demo.md)."
     )
 

@@ -166,8 +166,8 @@ def _report_failure(outcome: Outcome) -> None:
     what = {"stopped": "stopped", "blocked": "waits"}.get(outcome.kind, "failed")
     complain(f"dmseg: {outcome.run.title} ({outcome.run.run_id}) {what}: {outcome.error}")
     if outcome.log is not None:
-        told = outcome.tail.strip() == outcome.error.strip()
-        complain(f"its log: {outcome.log}" if told else f"{outcome.tail}\nits log: {outcome.log}")
+        is_message = outcome.tail.strip() == outcome.error.strip()
+        complain(f"its log: {outcome.log}" if is_message else f"{outcome.tail}\nits log: {outcome.log}")
 
 
 def _print_scores(runs: Sequence[PlannedRun]) -> dict[str, float]:

@@ -111,8 +111,8 @@ def _typed_node(kind: Any, node: Any, key: str) -> Any:  # noqa: ANN401
     prefix = f"{key}." if key else ""
     for name in node:
         if name not in hints:
-            told = shown(name) if not isinstance(name, str) else f"'{prefix}{cut(name)}'"
-            raise UserError(f"unknown key {told}{guess(str(name), list(hints), prefix)}")
+            unknown = shown(name) if not isinstance(name, str) else f"'{prefix}{cut(name)}'"
+            raise UserError(f"unknown key {unknown}{guess(str(name), list(hints), prefix)}")
     fields = dataclasses.fields(kind)
     lacking = [field.name for field in fields if field.default is field.default_factory is dataclasses.MISSING]
     for name in lacking:
