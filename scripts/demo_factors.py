@@ -37,6 +37,7 @@ FACTORS = {
     "size": ("data.size=32", "data.size=64"),
     "steps": ("train.min_steps=50", "train.min_steps=300"),
     "spread": ("data.phantom.spread=0.5", "data.phantom.spread=2"),
+    "raters": tuple(f"data.phantom.raters={n} data.missing_raters=allow" for n in (2, 3)),
     "scale": ("data.scale=[0.8,1.25]", "data.scale=[0.5,2]", "data.scale=[0.5,2] labels.interpolation=nearest"),
 }
 """Values of each factor, as overrides."""

@@ -110,6 +110,20 @@ def check_spread(spread: object) -> float:
     return float(spread)
 
 
+def check_raters(raters: object) -> int:
+    """Refuses an invalid number of raters.
+
+    Raises:
+        UserError: if it is not a whole number of 1 or more.
+    """
+    if isinstance(raters, bool) or not isinstance(raters, int) or raters < 1:
+        raise UserError(
+            f"the phantom's number of raters is {shown(raters)}, but must be a whole number of 1 or more, or null for "
+            f"all raters"
+        )
+    return raters
+
+
 def write_nifti(path: Path, values: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> None:
     """Writes ``.nii`` or ``.nii.gz``, without a time stamp, so that equal arrays give equal files."""
     image = nibabel.Nifti1Image(np.asfortranarray(values), affine)

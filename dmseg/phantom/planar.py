@@ -1,6 +1,7 @@
 """Writes the phantom to disk in QUBIQ's own layout."""
 
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,16 @@ import numpy.typing as npt
 from dmseg.activity import track
 from dmseg.errors import UserError, shown
 from dmseg.phantom.cases import COHORTS, PhantomCase
-from dmseg.phantom.folder import check_scale, check_seed, check_spread, check_view, is_made, write_folder, write_nifti
+from dmseg.phantom.folder import (
+    check_raters,
+    check_scale,
+    check_seed,
+    check_spread,
+    check_view,
+    is_made,
+    write_folder,
+    write_nifti,
+)
 
 REVISION = 1
 """Incremented when a change of the generator produces different files for the same settings."""
@@ -40,6 +50,7 @@ def ensure_qubiq(
     scale: float = 1.0,
     view: float | None = None,
     spread: float = 1.0,
+    raters: int | None = None,
     write: bool = True,
 ) -> bool:
     """Writes a phantom of QUBIQ 2020, seven tasks in four data sets, unless `root` already contains it.
@@ -62,6 +73,7 @@ def ensure_qubiq(
             image. The number of pixels does not change, and neither does the agreement of raters, which is relative to
             the structure's size; what they disagree on covers more pixels.
         spread: factor on the spread of the raters' outlines, above 0; with 1 they agree as in the paper's Table 1.
+        raters: write the first raters of each task only, at most this many; None for all, which are 3 to 7.
         write: False to only check the settings and the folder.
 
     Returns:
@@ -71,7 +83,7 @@ def ensure_qubiq(
         UserError: if a setting is out of range, or `root` contains something other than a phantom.
         UnwritableError: if the disk is full or cannot be written to.
     """
-    settings = _settings(seed, cases, scale, view, spread)
+    settings = _settings(seed, cases, scale, view, spread, raters)
     if is_made(Path(root), settings):
         return False
 
@@ -79,7 +91,7 @@ def ensure_qubiq(
         for cohort, count in settings["cases"].items():
             for number in track(range(1, count + 1), f"generating {cohort}", count, "cases"):
                 case_folder = folder / cohort / "Training" / f"case{number:02d}"
-                _write_case(case_folder, cohort, number, PhantomCase(seed, cohort, number, scale, view, spread))
+                _write_case(case_folder, cohort, number, PhantomCase(seed, cohort, number, scale, view, spread), raters)
 
     if write:
         write_folder(Path(root), settings, fill)
@@ -87,7 +99,12 @@ def ensure_qubiq(
 
 
 def _settings(
-    seed: int, cases: Mapping[str, int] | None, scale: float, view: float | None, spread: float
+    seed: int,
+    cases: Mapping[str, int] | None,
+    scale: float,
+    view: float | None,
+    spread: float,
+    raters: int | None,
 ) -> dict[str, Any]:
     """Content of the marker; refuses settings out of range."""
     check_seed(seed)
@@ -99,6 +116,8 @@ def _settings(
         settings["view"] = check_view(view)
     if check_spread(spread) != 1:
         settings["spread"] = float(spread)
+    if raters is not None:
+        settings["raters"] = check_raters(raters)
     return settings
 
 
@@ -123,14 +142,14 @@ def _counts(cases: Mapping[str, int] | None) -> dict[str, int]:
     return counts
 
 
-def _write_case(folder: Path, cohort: str, number: int, case: PhantomCase) -> None:
-    """Writes the image, all annotations and the probabilities of one case."""
+def _write_case(folder: Path, cohort: str, number: int, case: PhantomCase, raters: int | None) -> None:
+    """Writes the image, the annotations of the first raters, or of all, and the probabilities of one case."""
     affine = _affine(case)
     write_nifti(folder / "image.nii.gz", _as_filed(case.image().astype(IMAGE_TYPES[cohort]), cohort), affine)
     for task in range(1, len(case.cohort.models) + 1):
         chance = _as_filed(case.probability(task)[None], cohort)
         write_nifti(folder / f"task{task:02d}_probability.nii.gz", chance, affine)
-        for rater, mask in enumerate(case.annotations(task), start=1):
+        for rater, mask in enumerate(islice(case.annotations(task), raters), start=1):
             if rater not in MISSING.get((cohort, number), ()):
                 filed = _as_filed(mask.astype(MASK_TYPES[cohort])[None], cohort)
                 write_nifti(folder / f"task{task:02d}_seg{rater:02d}.nii.gz", filed, affine)

@@ -111,6 +111,29 @@ def test_a_phantom_with_another_spread_is_another_phantom(tmp_path: Path):
     assert ensure_qubiq(tmp_path / "p", cases={"kidney": 1}, scale=0.1, spread=1.5)
 
 
+def test_fewer_raters_are_the_first_of_all_and_nothing_else_changes(tmp_path: Path):
+    all_raters, two = tmp_path / "all", tmp_path / "two"
+    ensure_qubiq(all_raters, cases=TINY, scale=0.1)
+    ensure_qubiq(two, cases=TINY, scale=0.1, raters=2)
+    kept = {path.relative_to(two) for path in two.rglob("*.nii.gz")}
+    left_out = {path.relative_to(all_raters) for path in all_raters.rglob("*.nii.gz")} - kept
+    assert left_out == {
+        path for path in left_out if int(path.name.removesuffix(".nii.gz").partition("_seg")[2] or 0) > 2
+    }
+    assert len(left_out) == 3 * 2 * 4 + 5 + 3 * 1 + 1  # raters of 6, 7, 3 and 3 in 2, 1, 3 and 1 tasks
+    for path in kept:
+        assert (two / path).read_bytes() == (all_raters / path).read_bytes()
+    assert not ensure_qubiq(two, cases=TINY, scale=0.1, raters=2)
+    assert ensure_qubiq(two, cases=TINY, scale=0.1, raters=3)
+
+
+@pytest.mark.parametrize("raters", [0, -1, 1.5, "2", True])
+def test_an_invalid_number_of_raters_is_refused(tmp_path: Path, raters: object):
+    with pytest.raises(UserError, match=r"number of raters is .* but must be a whole number of 1 or more"):
+        ensure_qubiq(tmp_path / "q", cases=TINY, scale=0.1, raters=raters)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("spread", [0, -1, float("nan"), float("inf"), 11, "2", True])
 def test_an_invalid_spread_is_refused(tmp_path: Path, spread: object):
     with pytest.raises(UserError, match=r"the phantom's spread is .* but must be above 0"):
