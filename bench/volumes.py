@@ -17,6 +17,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import numpy.typing as npt
+from isal import igzip
 from rows import Row, report
 
 from dmseg.data.adapters.kits import KitsAdapter
@@ -64,6 +65,13 @@ def read(path: Path, axis: int) -> None:
         values.astype(np.float32)  # get_fdata converts, too
 
 
+def decompress(path: Path) -> None:
+    """Only what no reader can do without."""
+    with igzip.open(path) as file:
+        while file.read(2**20):
+            pass
+
+
 def prepare_cases(paths: tuple[Path, Path], axis: int, slices: str) -> None:
     """Image and label to a prepared store."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -100,6 +108,7 @@ def measure(folder: Path, n_slices: int, axis: int) -> None:
     shape = f"512 x 512 x {n_slices}" if axis == 2 else f"{n_slices} x 512 x 512"
     work: dict[str, tuple[Any, ...]] = {
         "plain": (get_fdata, paths[0]),
+        "decompress only": (decompress, paths[0]),
         "read every slice": (read, paths[0], axis),
         "prepare, slices with tumour": (prepare_cases, paths, axis, "target"),
         "prepare, all slices": (prepare_cases, paths, axis, "all"),
