@@ -27,10 +27,10 @@ PATIENCE = 300.0
 RENEWALS = 10
 """Number of renewals within the patience."""
 LARGEST = 65_536
-"""Maximum number of bytes read of a lease; our own have a few hundred."""
+"""Largest number of bytes read from a lease; our own have a few hundred."""
 
 _first_seen: dict[Path, tuple[object, float]] = {}
-"""Leases with a time in the future: inode and time when first seen, and when that was on our monotonic clock."""
+"""Leases with a time in the future: inode and time when first seen, and our monotonic clock at that moment."""
 
 
 class RunLocked(Exception):

@@ -18,7 +18,7 @@ PRIVATE: dict[str, Any] = {
     "launcher.job.setup": [],
     "launcher.job.parameters": {},
 }
-"""Settings that tell who computed a run and on which cluster, with their replacements."""
+"""Settings that reveal who computed a run and on which cluster, with their replacements."""
 HIDDEN = "."
 """Replaces a folder."""
 
