@@ -1,7 +1,5 @@
 """The identity of a run: everything that its numbers depend on and nothing else. Its digest is the run id."""
 
-import errno
-import stat
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import lru_cache
@@ -242,8 +240,6 @@ def _model(settings: ModelSettings) -> dict[str, Any]:
 def _file_digest(path: Path) -> str:
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # reading a pipe would block, reading a device would never end
-            raise OSError(errno.EINVAL, "it is not a regular file")
         return _digest_of_version(path, status.st_size, status.st_mtime_ns)
     except OSError as error:
         raise UserError(
