@@ -38,7 +38,7 @@ def find_geometry(prepared: PreparedTask, metrics: Sequence[str], stated: Sequen
             use the spacing in the files.
 
     Raises:
-        UserError: if a metric needs what is not known, or a library that is not installed.
+        UserError: if a metric needs a spacing or position that the store lacks, or a library that is not installed.
     """
     needing, in_mm = ([name for name in metrics if name in group] for group in (OF_VOLUMES, IN_MM))
     if not needing:

@@ -105,7 +105,7 @@ class PreparedTask:
 
     @property
     def has_geometry(self) -> bool:
-        """Whether the spacing was looked up; stores written by earlier versions lack it, whatever the files state."""
+        """Whether spacing and position of slices are recorded; stores written by earlier versions lack them."""
         return GEOMETRY in self.manifest
 
     @property
@@ -326,7 +326,7 @@ def _assemble(
             rows.append(row)
             first += part.n_slices
     suspicions.warn()
-    # beside the cases, whose rows are part of the digest
+    # not in the rows of the cases, which are part of the digest
     geometry = {part.case: {"spacing": part.spacing, "contiguous": part.contiguous} for part in kept}
     content = {
         "cases": rows,

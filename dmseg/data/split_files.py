@@ -23,7 +23,7 @@ def read_splits(file: str, cases: Collection[str] | None) -> list[tuple[list[str
     A fold's training list may omit cases. The order of ids in a list does not matter; they are returned sorted.
 
     Args:
-        file: path of the JSON file; ``~`` stands for the home folder.
+        file: path of the JSON file; ``~`` means the home folder.
         cases: ids of all cases of the data set; None to skip the comparison with them.
 
     Raises:
@@ -59,7 +59,7 @@ def read_groups(file: str, cases: Collection[str]) -> dict[str, list[str]]:
     """Reads the group of each case from a CSV file with the columns ``case`` and ``group``; other columns are ignored.
 
     Args:
-        file: path of the file; ``~`` stands for the home folder.
+        file: path of the file; ``~`` means the home folder.
         cases: ids of all cases of the data set.
 
     Returns:

@@ -137,7 +137,7 @@ def _by_rater(
     raters: bool,
     votes: Callable[..., Votes] | None,
 ) -> dict[str, npt.NDArray[Any]]:
-    """`present`, `weights` and `threshold` of `TrainingData` for each case, as far as they are needed."""
+    """`present`, `weights` and `threshold` of `TrainingData` for each case, those that are needed."""
     shape = (len(cases), len(prepared.task.raters))
     arrays: dict[str, npt.NDArray[Any]] = {}
     if raters:

@@ -136,11 +136,6 @@ def try_run_apart(run: PlannedRun, observers: MakeObservers, try_one: TryRun = t
     return outcome
 
 
-def lost(run: PlannedRun, said: str) -> Outcome:
-    """The outcome of a run whose process died; its log ends with the reason, as far as it is known."""
-    return Outcome(run, "failed", said, write_log(run, f"{said}\n"))
-
-
 def write_log(run: PlannedRun, text: str) -> Path | None:
     """Writes a failed run's log: the output so far, then `text`; returns None if the store cannot be written to."""
     unfinished = _unfinished_log(run)

@@ -34,10 +34,10 @@ class Executor(Protocol):
         """Number of runs that can be started now."""
 
     def begin(self, runs: Sequence[PlannedRun]) -> None:
-        """Starts some runs, at most as many as there is room for."""
+        """Starts some runs, at most `room` of them."""
 
     def ended(self, seconds: float) -> list[Outcome]:
-        """Outcomes of runs that ended since the last call; waits up to so many seconds for the first."""
+        """Outcomes of runs that ended since the last call; waits up to this many seconds for the first."""
 
     def ask_to_stop(self) -> None:
         """Asks all current runs to save their state and stop."""

@@ -39,7 +39,7 @@ class PlannedRun:
         identity: the settings whose digest is the run id.
         run_id: id of the run.
         experiment_id: id shared with the other folds.
-        evaluation_id: id of the evaluation that the settings ask for.
+        evaluation_id: id of the evaluation that the settings describe.
         teacher: the run that must finish before this one, or None. For a distilled run it is the teacher, or the run
             that calibrates the teacher; the latter's own `teacher` is then the teacher.
         prepared: whether its data are prepared. If not, its cases are unknown and its ids are placeholders.
@@ -178,7 +178,7 @@ def _check(run: PlannedRun, store: PreparedTask | None) -> None:
 
 
 def _check_anonymity(fusion: Callable[..., Any], where: str, task: Task) -> None:
-    """Refuses a fusion that tells raters apart, by its argument ``anonymous_raters``, where they are anonymous."""
+    """Refuses a fusion that distinguishes raters (its argument ``anonymous_raters``) where they are anonymous."""
     argument = inspect.signature(fusion).parameters.get("anonymous_raters")
     if argument is None:
         return

@@ -104,7 +104,7 @@ SEAL = mapping(_sealed_name, _sha256)
 
 
 class SmallFiles:
-    """Reads files of a run, each once, so that what is checked is what was compared with its checksum."""
+    """Reads each file of a run once, so that the content that is checked is the content with the right checksum."""
 
     def __init__(self) -> None:
         self._read: dict[tuple[Path, str], bytes] = {}

@@ -33,7 +33,7 @@ _PATH = re.compile(r"(?:~|/|[A-Za-z]:[\\/]|\\\\)[^\s'\",;:]*[\\/][^\s'\",;:]*|/[
 def shareable_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings, in plain containers, that are safe to share: paths are shortened, accounts removed.
 
-    No number and no id depends on what is changed.
+    Neither numbers nor ids depend on the changes.
     """
     node = copy.deepcopy(settings)
     for key in FOLDERS:

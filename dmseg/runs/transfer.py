@@ -62,7 +62,7 @@ class Copied:
 
 @dataclass(frozen=True)
 class Contents:
-    """What is copied of a run beside its scores, settings and manifest.
+    """What is copied of a run besides its scores, settings and manifest.
 
     Attributes:
         weights: weights and predictions.
