@@ -1,1 +1,1 @@
-"""Raw files to cases, cases to a prepared store, folds, augmentation and batches (floor 1)."""
+"""Raw files to cases, cases to a prepared store, folds, augmentation and batches."""

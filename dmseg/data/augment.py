@@ -56,7 +56,7 @@ def draw_views(n: int, scale: tuple[float, float], flip: float, generator: torch
 def sampling_grid(
     views: Views, shape: tuple[int, int], device: torch.device, share: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Positions in the source slices that crops are sampled at.
+    """Positions in the source slices at which crops are sampled.
 
     Args:
         views: the transformations.

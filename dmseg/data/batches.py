@@ -16,7 +16,7 @@ from dmseg.errors import UserError
 from dmseg.labels.smoothing import smooth, svls
 
 TOGETHER = 2**17
-"""Pixels of the small batches that are made at once."""
+"""Small batches are made several at once, as many as have about this many pixels together."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Batch:
         image: (B, C, H, W) float32 in [-1, 1]; padding is -1.
         target: (B, 2, H, W) float32, background and foreground, summing to 1.
         mask: (B, H, W) bool, False in the padding.
-        raters: (B, R, H, W) float32, annotation of each rater, 0 or 1; only for methods that ask for it.
-        present: (B, R) bool, which raters annotated the case; only for methods that ask for it.
+        raters: (B, R, H, W) float32, annotation of each rater, 0 or 1; only for methods that need it.
+        present: (B, R) bool, which raters annotated the case; only for methods that need it.
     """
 
     image: Tensor
@@ -49,13 +49,13 @@ class Batch:
         return self.raters, self.present
 
     def split(self, size: int) -> list["Batch"]:
-        """Batches of some size each, which share its memory."""
+        """Splits the batch into batches of `size` samples, which share its memory."""
         parts = {name: value.split(size) for name, value in vars(self).items() if value is not None}
         return [Batch(**dict(zip(parts, values, strict=True))) for values in zip(*parts.values(), strict=True)]
 
 
 def send(values: Tensor, device: torch.device) -> Tensor:
-    """Copies values of host memory to a device in one copy, which on a GPU is not waited for."""
+    """Copies values of host memory to a device in one copy; a copy to a GPU is asynchronous."""
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
@@ -80,7 +80,7 @@ class Slices:
     threshold: Tensor | None
 
     def to(self, device: torch.device) -> "Slices":
-        """The slices on a device; the copies from pinned memory are not waited for."""
+        """The slices on a device; copies from pinned memory are asynchronous."""
         return self._each(lambda value: value.to(device, non_blocking=True))
 
     def pinned(self) -> "Slices":
@@ -136,9 +136,9 @@ def gather(data: TrainingData, chosen: Tensor, candidate: Tensor, by_rater: bool
 class BatchSource:
     """An endless source of training batches, with separate random streams for order, raters and augmentation.
 
-    Order, candidates and views are drawn for a whole epoch and sent to the device in one copy, after which a batch is
-    made on the device alone: nothing is copied to it and nothing read from it. Several batches of small slices are made
-    at once (`TOGETHER`), as calls of operations take longer than the arithmetic there. Training data that stay in host
+    Order, candidates and views are drawn for a whole epoch and sent to the device in one copy. From then on a batch is
+    made on the device alone, without copies in either direction. Several batches of small slices are made at once
+    (`TOGETHER`), because launching operations takes longer than their arithmetic. Training data that stay in host
     memory (`place`) are read by a thread, `READ_AHEAD` batches ahead of the training.
 
     It can stop between any two batches and later resume from its `state` with exactly the same batches.
@@ -201,7 +201,8 @@ class BatchSource:
             return self._augmented(self._reader.next().to(self._device), _views(row))
         position = (self._position - 1) % self.steps_per_epoch
         if position not in self._made:
-            rows = self._rows[position : position + self._together]
+            together = max(1, TOGETHER // (self._train.batch_size * self._data.images[0].numel()))
+            rows = self._rows[position : position + together]
             batches = self.batch(rows.flatten(0, 1)).split(rows.shape[1])
             self._made = dict(enumerate(batches, position))
         return self._made.pop(position)
@@ -225,8 +226,14 @@ class BatchSource:
 
     def state(self) -> dict[str, Any]:
         """State of the random streams and position in the epoch, for `load_state`."""
-        streams = self._epoch_start if self._position else self._stream_states()
-        return {"position": self._position, **streams, "augmentation": self._augmentation_state()}
+        if not self._position:
+            return {"position": 0, **self._stream_states(), "augmentation": self._augmentation.get_state()}
+        # the views of the whole epoch are drawn already; the state is that after the batches so far
+        first, start = self._views_start
+        again = torch.Generator()
+        again.set_state(start)
+        self._draw_views(self._position - first, again)
+        return {"position": self._position, **self._epoch_start, "augmentation": again.get_state()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Resumes from the state of an identical source."""
@@ -238,41 +245,26 @@ class BatchSource:
         self._position = state["position"]
 
     @property
-    def _together(self) -> int:
-        """Number of batches that are made at once."""
-        return max(1, TOGETHER // (self._train.batch_size * self._data.images[0].numel()))
-
-    @property
     def _by_rater(self) -> bool:
         return self._labels.interpolation == "rater"
 
     def _stream_states(self) -> dict[str, Tensor]:
         return {"order": self._order.get_state(), "rater": self._rater.get_state()}
 
-    def _augmentation_state(self) -> Tensor:
-        """State of the stream after the batches so far, although the views of all are drawn already."""
-        if not self._position:
-            return self._augmentation.get_state()
-        first, start = self._views_start
-        again = torch.Generator()
-        again.set_state(start)
-        self._draw_views(self._position - first, again)
-        return again.get_state()
-
     def _draw_views(self, steps: int, generator: torch.Generator) -> Views:
-        """The views of some steps, which are those drawn step by step."""
+        """Draws the views of several steps; the same as drawing them step by step."""
         scale = self._train.scale
         return draw_views(steps * self._train.batch_size, (scale[0], scale[1]), self._train.flip, generator)
 
     def _begin_epoch(self, first: int) -> None:
-        """Draws an epoch: order and candidates of all batches, and the views from the batch `first` on."""
+        """Draws an epoch: order and candidates of all batches, and the views from batch `first` on."""
         self._epoch_start = self._stream_states()
         self._views_start = first, self._augmentation.get_state()
         steps, size = self.steps_per_epoch, self._train.batch_size
         chosen = torch.randperm(len(self._data), generator=self._order)
         drawn = torch.rand(len(self._data.n_candidates), generator=self._rater)
         candidate = (drawn * self._data.n_candidates).long()[self._data.case_index]
-        rows = torch.zeros(steps, size, 6, dtype=torch.float64)  # which holds indices and float32 exactly
+        rows = torch.zeros(steps, size, 6, dtype=torch.float64)  # exact for indices and float32
         used = chosen[: steps * size].reshape(steps, size)
         rows[..., 0], rows[..., 1] = used, candidate[used]
         views = self._draw_views(steps - first, self._augmentation)
@@ -283,7 +275,7 @@ class BatchSource:
             self._reader.begin(rows[first:])
 
     def _read(self, row: Tensor) -> Slices:
-        """The slices of a row of host memory; in pinned memory where they are sent to a GPU."""
+        """Reads the slices of a row from host memory, into pinned memory if they are sent to a GPU."""
         slices = gather(self._data, row[:, 0].long(), row[:, 1].long(), self._by_rater)
         return slices.pinned() if self._device.type == "cuda" else slices
 

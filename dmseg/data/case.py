@@ -37,7 +37,7 @@ class CaseFiles:
 
     Attributes:
         case: id of the case.
-        n_slices: number of slices of the case, or None if only reading tells.
+        n_slices: number of slices of the case, or None if it is unknown until the case is read.
         files: all files that the case is read from, in a fixed order.
         layout: anything else that the adapter needs for reading.
     """

@@ -92,7 +92,7 @@ def checked_case(case: object, files: CaseFiles, task: Task) -> Case:
         if not isinstance(case, Case):
             raise _Breach(f"read_case returns {shown(case)}; expected a dmseg.data.case.Case")
         if case.case != files.case:
-            raise _Breach(f"read_case returns case {shown(case.case)}; expected the one it was asked for")
+            raise _Breach(f"read_case returns case {shown(case.case)}; expected the requested one")
         raters, window, dtype = _checked_raters(case.raters, task), _checked_window(case.window), _dtype(case.dtype)
         spacing = _checked_spacing(case.spacing)
         if not isinstance(case.contiguous, bool | np.bool_):
@@ -158,8 +158,6 @@ def _checked_spacing(value: object) -> tuple[float, ...] | None:
 
 
 def _dtype(value: object) -> str:
-    if isinstance(value, str) and value in DTYPES:
-        return value
     try:
         name = str(np.dtype(value).name)  # type: ignore[call-overload]
     except (TypeError, ValueError):

@@ -78,7 +78,7 @@ def all_unchanged(cases: list[CaseFiles], sources: dict[str, Any], memory: Path)
     """Whether all files of some cases still match their fingerprints.
 
     Copied data may have other times than the files that were prepared. Their content is compared once, and the times
-    are kept in a file of their own; losing it only costs time.
+    are kept in a separate file; without it they are only compared again.
 
     Args:
         cases: the cases.

@@ -1,7 +1,7 @@
 """The split files of a store: written once, each sealed by a file beside it that contains its SHA-256.
 
 A split file without a seal was written by an earlier version, or its writer was killed: the next reader adds the seal.
-So the seal need not be written together with the file, and every reader sees the same split.
+So file and seal need not be written together, and every reader sees the same split.
 """
 
 import hashlib
@@ -71,7 +71,7 @@ def write_split_file(path: Path, text: str) -> None:
         UnwritableError: if the store cannot be written to.
     """
     with writing(path):
-        seal_of(path).unlink(missing_ok=True)  # of a file that was deleted; must go before the new one appears
+        seal_of(path).unlink(missing_ok=True)  # left by a deleted file; remove it before the new file appears
         create_file(path, text)
 
 

@@ -23,7 +23,7 @@ from dmseg.files.schema import TEXT, list_of, parse_json
 FOLDS = list_of(list_of(TEXT, least=1))
 """What a split file contains: the case ids of each fold."""
 UNEVEN = 0.4
-"""A fold with more than this fraction of the cases is worth a warning, as the last one of few contiguous cases."""
+"""A fold with more than this fraction of the cases gives a warning, as the last of few contiguous folds can have."""
 DEFAULT_COUNT = 5
 """Default number of folds, as in the paper."""
 
@@ -233,19 +233,11 @@ def _check_stored(path: Path, folds: list[list[str]], cases: Sequence[str], coun
 
 
 def _splits(folds: Sequence[Sequence[str]]) -> list[Split]:
-    return [split(folds, fold) for fold in range(len(folds))]
-
-
-def split(folds: Sequence[Sequence[str]], fold: int) -> Split:
-    """Returns the training and validation cases of one fold.
-
-    Raises:
-        UserError: if there is no such fold.
-    """
-    if not 0 <= fold < len(folds):
-        raise UserError(f"fold {fold} does not exist: there are folds 0 to {len(folds) - 1}")
-    train = tuple(case for index, cases in enumerate(folds) if index != fold for case in cases)
-    return Split(train, tuple(folds[fold]))
+    """The split of each fold; all cases of the other folds are training cases."""
+    return [
+        Split(tuple(case for other in folds if other is not validation for case in other), tuple(validation))
+        for validation in folds
+    ]
 
 
 def find_split(splits: Sequence[Split], fold: int) -> Split:

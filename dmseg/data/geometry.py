@@ -34,11 +34,11 @@ def find_geometry(prepared: PreparedTask, metrics: Sequence[str], stated: Sequen
     Args:
         prepared: the store.
         metrics: names of the metrics.
-        stated: spacing of all prepared slices in mm, (row, column) or (row, column, slice), as the user states it; None
-            to use what the files state.
+        stated: spacing of all prepared slices in mm, (row, column) or (row, column, slice), as set by the user; None to
+            use the spacing in the files.
 
     Raises:
-        UserError: if a metric needs what is not known, or a library that is not installed.
+        UserError: if a metric needs a spacing or position that the store lacks, or a library that is not installed.
     """
     needing, in_mm = ([name for name in metrics if name in group] for group in (OF_VOLUMES, IN_MM))
     if not needing:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
 Group = Sequence[str]
 
@@ -23,25 +22,19 @@ def consecutive_folds(groups: Sequence[Group], count: int) -> list[list[Group]]:
     best = np.where(ends == 0, 0.0, np.inf)
     starts = []
     for _ in range(count):
-        best, start = _one_more_run(best, ends)
+        # least sum of squares of the first j groups with one more run, and the start of that run
+        least, start = np.full(len(ends), np.inf), np.zeros(len(ends), dtype=np.int64)
+        for j in range(1, len(ends)):
+            costs = best[:j] + (ends[j] - ends[:j]) ** 2
+            start[j] = costs.argmin()
+            least[j] = costs[start[j]]
+        best = least
         starts.append(start)
     cuts = [len(groups)]
     for start in reversed(starts):
         cuts.append(int(start[cuts[-1]]))
     cuts.reverse()
     return [list(groups[first:last]) for first, last in pairwise(cuts)]
-
-
-def _one_more_run(
-    best: npt.NDArray[np.float64], ends: npt.NDArray[np.float64]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Least sum of squares of the first j groups with one more run, and the start of that run."""
-    least, start = np.full(len(ends), np.inf), np.zeros(len(ends), dtype=np.int64)
-    for j in range(1, len(ends)):
-        costs = best[:j] + (ends[j] - ends[:j]) ** 2
-        start[j] = costs.argmin()
-        least[j] = costs[start[j]]
-    return least, start
 
 
 def balanced_folds(groups: Sequence[Group], count: int, rng: np.random.Generator) -> list[list[Group]]:

@@ -1,8 +1,8 @@
 """Reads PNG images, which are checked completely before they are decoded.
 
-Only PNG is read, whatever a file's name is. The checksum of every chunk and the length of the decompressed pixels are
-checked first, so that missing rows are never filled in. Only chunks that determine the pixels (header, palette,
-transparency, data) are passed to the decoder.
+Only PNG is read; the content decides, not the name. The checksum of every chunk and the length of the decompressed
+pixels are checked first, so that missing rows are never filled in. Only chunks that determine the pixels (header,
+palette, transparency, data) are passed to the decoder.
 """
 
 import io

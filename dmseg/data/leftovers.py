@@ -14,7 +14,7 @@ from dmseg.files.atomic import exclusive, remove_scratch
 def swap(scratch: Path, folder: Path) -> None:
     """Replaces an outdated store by a complete one, which takes over its split files.
 
-    If the process is killed in between, the outdated store stays beside its place, where the next process finds it.
+    If the process is killed in between, the outdated store stays beside `folder`, where the next process finds it.
     """
     outdated = list(folder.parent.glob(f".{glob.escape(folder.name)}.old.*"))
     if os.path.lexists(folder):
@@ -28,7 +28,7 @@ def swap(scratch: Path, folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what a process that was killed right after publishing a store left beside it.
+    """Removes the leftovers of a process that was killed right after publishing a store.
 
     Nothing is removed while another process prepares the same store.
     """

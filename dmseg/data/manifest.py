@@ -13,7 +13,7 @@ MAX_EDGE = 1 << 16
 """Largest edge of a slice, in pixels."""
 
 GEOMETRY = "geometry"
-"""Key of the spacing of each case and of whether its slices form one volume; no part of the digest."""
+"""Key of the spacing of each case and of whether its slices form one volume; not part of the digest."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 

@@ -123,8 +123,7 @@ def open_stream(path: Path) -> Iterator[IO[bytes]]:
         UserError: if it is not a regular file.
     """
     with open_file(path) as raw:
-        packed = _is_packed(raw)
-        if not packed:
+        if not _is_packed(raw):
             yield raw
             return
         with igzip.open(raw, "rb") as inflated:
@@ -212,7 +211,7 @@ def _spacing(header: Any) -> tuple[float, float, float] | None:  # noqa: ANN401
     unit = int(header["xyzt_units"]) & 7
     if unit not in _MILLIMETRES:
         return None
-    # the shortest number that the field stands for: float32 has 0.699999988 for 0.7
+    # the shortest decimal number that gives this float32: 0.7, not 0.699999988
     sizes = [abs(float(str(size))) for size in header["pixdim"][1:4]]
     if not all(0 < size < 1e3 for size in sizes) or (unit == 0 and set(sizes) == {1.0}):
         return None
@@ -256,7 +255,7 @@ def check_pixels(path: Path, n_pixels: int, max_bytes: int, what: str = "a slice
         path: the file.
         n_pixels: pixels of a slice, over all channels.
         max_bytes: limit of the memory for reading the file.
-        what: what has these pixels, for the message.
+        what: the message's word for what has these pixels.
 
     Raises:
         UserError: if there are more than ``max_bytes / BYTES_PER_PIXEL``.

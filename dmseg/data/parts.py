@@ -131,7 +131,7 @@ def read_part(folder: Path, files: CaseFiles, key: str) -> Part | None:
 
 
 def part_folder(work: Path, case: str) -> Path:
-    """Folder of a case's part, whatever characters its id has."""
+    """Folder of a case's part; a digest names it, as an id may contain any character."""
     return work / hashlib.sha256(case.encode()).hexdigest()[:24]
 
 

@@ -10,12 +10,11 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,8 +46,6 @@ from dmseg.files.schema import parse_json
 
 REVISION = 1
 """Incremented when a change produces different arrays from the same sources and options."""
-
-Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +90,13 @@ class PreparedTask:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest = read_store(folder)
-        self.cases = [_prepared_case(row, self.manifest.get(GEOMETRY, {})) for row in self.manifest["cases"]]
+        geometry = self.manifest.get(GEOMETRY, {})
+        self.cases = []
+        for row in self.manifest["cases"]:
+            found = geometry.get(row["case"], {"spacing": None, "contiguous": False})
+            spacing = None if found["spacing"] is None else tuple(found["spacing"])
+            raters, contiguous = tuple(row["raters"]), found["contiguous"]
+            self.cases.append(PreparedCase(row["case"], row["first"], row["n_slices"], raters, spacing, contiguous))
 
     @property
     def digest(self) -> str:
@@ -102,7 +105,7 @@ class PreparedTask:
 
     @property
     def has_geometry(self) -> bool:
-        """Whether the spacing was looked up; stores written by earlier versions lack it, whatever the files state."""
+        """Whether spacing and position of slices are recorded; stores written by earlier versions lack them."""
         return GEOMETRY in self.manifest
 
     @property
@@ -133,12 +136,6 @@ class PreparedTask:
     def annotations(self, case: PreparedCase) -> npt.NDArray[np.uint8]:
         """Annotations of a whole case by the raters who annotated it: (R, n_slices, S, S)."""
         return np.moveaxis(self.annotation_arrays[case.span][:, list(case.raters)], 1, 0)
-
-
-def _prepared_case(row: dict[str, Any], geometry: dict[str, Any]) -> PreparedCase:
-    found = geometry.get(row["case"], {"spacing": None, "contiguous": False})
-    spacing = None if found["spacing"] is None else tuple(found["spacing"])
-    return PreparedCase(row["case"], row["first"], row["n_slices"], tuple(row["raters"]), spacing, found["contiguous"])
 
 
 def store_folder(parent: Path, data: str, task: Task, root: str, size: int, options: dict[str, Any]) -> Path:
@@ -283,7 +280,11 @@ def _make_parts(
         except UserError as error:
             return error
 
-    results = _side_by_side(make, files, workers)
+    pool = ThreadPoolExecutor(workers)  # decompression and array arithmetic release the GIL
+    try:
+        results = list(track(pool.map(make, files), "reading cases", len(files), "cases"))
+    finally:
+        pool.shutdown(cancel_futures=True)
     faults = [(case.case, result) for case, result in zip(files, results, strict=True) if isinstance(result, UserError)]
     for case, fault in faults:
         said = str(fault) if str(fault).startswith(f"case {case}") else f"case {case}: {fault}"
@@ -295,15 +296,6 @@ def _make_parts(
             "fix them and run the command again; finished cases are kept"
         )
     return [result for result in results if isinstance(result, Part)]
-
-
-def _side_by_side(make: Callable[[CaseFiles], Result], files: list[CaseFiles], workers: int) -> list[Result]:
-    """Applies a function to all cases in threads (decompression and array arithmetic release the GIL)."""
-    pool = ThreadPoolExecutor(workers)
-    try:
-        return list(track(pool.map(make, files), "reading cases", len(files), "cases"))
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _assemble(
@@ -334,7 +326,7 @@ def _assemble(
             rows.append(row)
             first += part.n_slices
     suspicions.warn()
-    # beside the cases, whose rows are part of the digest
+    # not in the rows of the cases, which are part of the digest
     geometry = {part.case: {"spacing": part.spacing, "contiguous": part.contiguous} for part in kept}
     content = {
         "cases": rows,

@@ -62,7 +62,7 @@ def is_folder(path: Path) -> bool:
 
 
 def is_there(path: Path) -> bool:
-    """Whether a path exists and is not a folder; opening it tells whether it can be read.
+    """Whether a path exists and is not a folder; only opening it shows whether it can be read.
 
     Raises:
         UserError: if it cannot be accessed (permissions, a link to itself).

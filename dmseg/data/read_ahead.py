@@ -28,7 +28,7 @@ class ReadAhead(Generic[Item]):
         self._rest: Iterator[Tensor] = iter(())
 
     def begin(self, rows: Tensor) -> None:
-        """Starts with other batches; those that were read ahead are forgotten."""
+        """Starts with other batches; those that were read ahead are discarded."""
         for item in self._coming:
             item.cancel()
         self._coming.clear()
@@ -37,7 +37,7 @@ class ReadAhead(Generic[Item]):
             self._coming.append(self._pool.submit(self._read, row))
 
     def next(self) -> Item:
-        """The next batch; raises the error of its reading."""
+        """Returns the next batch, or raises the error that reading it raised."""
         for row in islice(self._rest, 1):
             self._coming.append(self._pool.submit(self._read, row))
         return self._coming.popleft().result()

@@ -23,7 +23,7 @@ def read_splits(file: str, cases: Collection[str] | None) -> list[tuple[list[str
     A fold's training list may omit cases. The order of ids in a list does not matter; they are returned sorted.
 
     Args:
-        file: path of the JSON file; ``~`` stands for the home folder.
+        file: path of the JSON file; ``~`` means the home folder.
         cases: ids of all cases of the data set; None to skip the comparison with them.
 
     Raises:
@@ -59,7 +59,7 @@ def read_groups(file: str, cases: Collection[str]) -> dict[str, list[str]]:
     """Reads the group of each case from a CSV file with the columns ``case`` and ``group``; other columns are ignored.
 
     Args:
-        file: path of the file; ``~`` stands for the home folder.
+        file: path of the file; ``~`` means the home folder.
         cases: ids of all cases of the data set.
 
     Returns:
@@ -83,14 +83,14 @@ def read_groups(file: str, cases: Collection[str]) -> dict[str, list[str]]:
 
 
 def _read_rows(where: str, text: str) -> list[tuple[str, str]]:
-    expected = f"{where}: the first line must be 'case,group'"
     try:
         lines = [[field.strip() for field in line] for line in csv.reader(text.splitlines(), strict=True)]
     except csv.Error as error:
         raise UserError(f"{where} is not valid CSV ({error}); expected the columns case,group") from None
     lines = [line for line in lines if any(line)]
     if not lines or not {"case", "group"} <= set(lines[0]):
-        raise UserError(f"{expected}, but is {shown(','.join(lines[0]) if lines else '')}")
+        first = ",".join(lines[0]) if lines else ""
+        raise UserError(f"{where}: the first line must be 'case,group', but is {shown(first)}")
     case, group = lines[0].index("case"), lines[0].index("group")
     for line in lines[1:]:
         if len(line) != len(lines[0]) or not line[case] or not line[group]:

@@ -1,4 +1,4 @@
-"""Training data of one fold: slices and fused labels as tensors, in the memory of the device where there is room."""
+"""Training data of one fold: slices and fused labels as tensors, on the device if there is room."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from dmseg.labels.fusion import Fusion, Votes, is_soft
 from dmseg.labels.trial import gives_soft_labels
 
 RESIDENT_SHARE = 0.5
-"""Largest share of a device's free memory that training data may take; the rest is left to the network."""
+"""Largest share of a device's free memory that training data may take; the rest is for the network."""
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +31,9 @@ class TrainingData:
         labels: (N, V, H, W), V candidates per slice; uint8 for hard labels, float32 for soft ones.
         case_index: (N,) position of each slice's case.
         n_candidates: (cases,) number of candidates of each case, at most V.
-        raters: (N, R, H, W) uint8, annotations of all raters, blank for absent ones; None unless a method asks for them
+        raters: (N, R, H, W) uint8, annotations of all raters, blank for absent ones; None unless a method needs them
             or labels are interpolated rater by rater.
-        present: (N, R) bool, which raters annotated the slice's case; None unless a method asks for it.
+        present: (N, R) bool, which raters annotated the slice's case; None unless a method needs it.
         weights: (N, R) float64, weight of each rater in the label, 0 for absent ones; None unless labels are
             interpolated rater by rater.
         threshold: (N,) float64, smallest sum of weights of a foreground pixel; None for soft labels, and unless labels
@@ -70,7 +70,7 @@ def place(data: TrainingData, device: torch.device, free: int | None = None) -> 
     Args:
         data: the training data, in host memory.
         device: where training runs.
-        free: free memory of the device in bytes; None asks it.
+        free: free memory of the device in bytes; None to query the device.
     """
     if free is None:
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else data.n_bytes * 2
@@ -137,7 +137,7 @@ def _by_rater(
     raters: bool,
     votes: Callable[..., Votes] | None,
 ) -> dict[str, npt.NDArray[Any]]:
-    """`present`, `weights` and `threshold` of `TrainingData` for each case, as far as they are needed."""
+    """`present`, `weights` and `threshold` of `TrainingData` for each case, those that are needed."""
     shape = (len(cases), len(prepared.task.raters))
     arrays: dict[str, npt.NDArray[Any]] = {}
     if raters:

@@ -1,4 +1,4 @@
-"""Verifies prepared stores: reads and compares every byte, whatever the times of the files are."""
+"""Verifies prepared stores: reads and compares every byte, regardless of file times."""
 
 import re
 from collections.abc import Iterator

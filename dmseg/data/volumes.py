@@ -229,7 +229,7 @@ def open_volume(path: Path, max_gib: float = MAX_GIB) -> Volume:
     """Reads the header of a volume.
 
     Args:
-        path: a single-file NIfTI-1 or NIfTI-2, compressed or not, whatever its name; axes beyond the third are
+        path: a single-file NIfTI-1 or NIfTI-2, compressed or not, of any name; axes beyond the third are
             channels.
         max_gib: limit of the memory for reading the file, in GiB.
 

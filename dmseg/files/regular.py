@@ -31,9 +31,10 @@ def open_regular(path: Path, follow: bool = False) -> Iterator[BufferedReader]:
         if error.errno == errno.ENXIO:
             raise OSError(errno.EINVAL, "it is not a regular file", str(path)) from None
         raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     with open(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         yield file
 
 

@@ -18,7 +18,7 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 from signal import SIGKILL, SIGTERM
 
-from dmseg.launch.outcome import MakeObservers, Outcome, TryRun, lost, try_run_apart
+from dmseg.launch.outcome import MakeObservers, Outcome, TryRun, try_run_apart, write_log
 from dmseg.runs.plan import PlannedRun
 from dmseg.runs.stopping import signals_held_back, stop_with_parent, working
 
@@ -183,7 +183,8 @@ class _Worker:
             return replace(future.result(), run=run)
         except BrokenProcessPool:
             self.close()
-            return replace(lost(run, "its worker process died (out of memory?)"), died=True)
+            said = "its worker process died (out of memory?)"
+            return Outcome(run, "failed", said, write_log(run, f"{said}\n"), died=True)
 
     def ask_to_stop(self) -> None:
         if self._pid is not None:

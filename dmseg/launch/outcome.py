@@ -44,7 +44,7 @@ class Outcome:
             ``unwritable``: the results folder cannot be written to, which concerns all runs.
         error: one or a few lines if it is not done.
         log: file with the output of a failed run.
-        died: whether its process died, so that a second attempt may succeed and goes on from its last checkpoint.
+        died: whether its process died, so that a second attempt may succeed; it resumes from the last checkpoint.
     """
 
     run: PlannedRun
@@ -71,18 +71,18 @@ TryRun = Callable[[PlannedRun, MakeObservers], Outcome]
 
 @dataclass(frozen=True)
 class WithPlugins:
-    """Loads the plugins of a command in whatever process a run is carried out in, then does what is done with a run.
+    """Loads the plugins of a command in the process that executes a run, then executes the run.
 
     Attributes:
-        plugins: those of the command, with their digests.
-        try_one: what is done with a run.
+        plugins: the plugins, with their digests.
+        try_one: executes one run.
     """
 
     plugins: tuple[Plugin, ...]
     try_one: TryRun
 
     def __call__(self, run: PlannedRun, observers: MakeObservers) -> Outcome:
-        """The run's outcome; a plugin that fails, or is not the one of the command, is a mistake of use."""
+        """The run's outcome; ``misused`` if a plugin cannot be loaded, or has changed since the command loaded it."""
         try:
             use_plugins(self.plugins)
         except UserError as error:
@@ -134,11 +134,6 @@ def try_run_apart(run: PlannedRun, observers: MakeObservers, try_one: TryRun = t
     with suppress(OSError):
         _unfinished_log(run).unlink(missing_ok=True)
     return outcome
-
-
-def lost(run: PlannedRun, said: str) -> Outcome:
-    """The outcome of a run whose process died; its log ends with the reason, as far as it is known."""
-    return Outcome(run, "failed", said, write_log(run, f"{said}\n"))
 
 
 def write_log(run: PlannedRun, text: str) -> Path | None:

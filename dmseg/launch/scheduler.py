@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Protocol
 
 from dmseg.launch.outcome import Outcome
@@ -15,7 +16,6 @@ log = logging.getLogger(__name__)
 
 POLL = 2.0
 """Seconds before a run that another process is working on is tried again."""
-
 
 ATTEMPTS = 3
 """How often the process of a run may die without a new checkpoint before the run has failed."""
@@ -34,10 +34,10 @@ class Executor(Protocol):
         """Number of runs that can be started now."""
 
     def begin(self, runs: Sequence[PlannedRun]) -> None:
-        """Starts some runs, at most as many as there is room for."""
+        """Starts some runs, at most `room` of them."""
 
     def ended(self, seconds: float) -> list[Outcome]:
-        """Outcomes of runs that ended since the last call; waits up to so many seconds for the first."""
+        """Outcomes of runs that ended since the last call; waits up to this many seconds for the first."""
 
     def ask_to_stop(self) -> None:
         """Asks all current runs to save their state and stop."""
@@ -87,9 +87,9 @@ def schedule(runs: Sequence[PlannedRun], executor: Executor) -> Iterator[Outcome
 def by_urgency(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
     """Runs in the order in which they should start: teachers first, then by the work that begins with them.
 
-    With few GPUs any order is as good, but with many GPUs all of them wait for a long run that starts last. The work of
-    a run is an estimate of its time (`work`); that of its longest chain of students is added. Runs of equal work stay
-    in their order.
+    With few GPUs the order hardly matters, but many GPUs may all wait for a long run that starts last. The work of a
+    run is an estimate of its time (`work`); that of its longest chain of students is added. Runs of equal work stay in
+    their order.
 
     Args:
         runs: the runs, each once.
@@ -171,12 +171,7 @@ class _Queue:
     def take(self, room: int) -> list[PlannedRun]:
         """Removes and returns the first runs that can start now."""
         now = time.monotonic()
-        ready: list[PlannedRun] = []
-        for run in self._waiting:
-            if len(ready) == room:
-                break
-            if self._may_begin(run, now):
-                ready.append(run)
+        ready = list(islice((run for run in self._waiting if self._may_begin(run, now)), room))
         taken = {run.run_id for run in ready}
         self._waiting = [run for run in self._waiting if run.run_id not in taken]
         return ready
@@ -194,9 +189,9 @@ class _Queue:
             return None
         ended = self._ended.get(teacher.run_id)
         if ended is not None and ended.kind != "done":
-            return f"not started, for its teacher {teacher.title} ({teacher.run_id}) is not done: {ended.error}"
+            return f"not started, as its teacher {teacher.title} ({teacher.run_id}) is not done: {ended.error}"
         if ended is None and not _store(teacher).is_done(teacher.run_id):
-            return f"not started, for its teacher {teacher.title} ({teacher.run_id}) is not done; run the teacher first"
+            return f"not started, as its teacher {teacher.title} ({teacher.run_id}) is not done; run the teacher first"
         return None
 
 

@@ -15,7 +15,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -221,15 +221,10 @@ def _gone(run: PlannedRun, job: str, state: str, log: Path) -> Outcome:
         kept = any(store.checkpoints(run.run_id).glob("[0-9]*"))
         resumes = "resume from its checkpoint" if kept else "start again"
         return Outcome(run, "stopped", f"Slurm job {job} is {state}; run the same command to {resumes}")
-    said = f"Slurm job {job} ended as {state}, its output: {log}"
-    return Outcome(run, "failed", said, write_log(run, f"{_tail(log)}{said}\n"))
-
-
-def _tail(log: Path) -> str:
-    try:
-        return "".join(log.read_text(errors="replace").splitlines(keepends=True)[-20:])
-    except OSError:
-        return ""
+    said, tail = f"Slurm job {job} ended as {state}, its output: {log}", ""
+    with suppress(OSError):
+        tail = "".join(log.read_text(errors="replace").splitlines(keepends=True)[-20:])
+    return Outcome(run, "failed", said, write_log(run, f"{tail}{said}\n"))
 
 
 def _queued() -> set[str] | None:

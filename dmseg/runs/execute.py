@@ -322,9 +322,9 @@ class _Stopped(Exception):
 
 
 def _validate(run: PlannedRun, model: nn.Module, prepared: PreparedTask, device: torch.device) -> dict[str, float]:
-    """Means of Dice, BDice and ECE over the validation cases during a training, which does not notice.
+    """Means of Dice, BDice and ECE over the validation cases, computed during training without affecting it.
 
-    The training mode of every module and torch's random numbers are afterwards what they were before.
+    The training mode of every module and torch's random state are restored afterwards.
     """
 
     def keep(case: str, probability: Array) -> None:

@@ -1,7 +1,5 @@
 """The identity of a run: everything that its numbers depend on and nothing else. Its digest is the run id."""
 
-import errno
-import stat
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import lru_cache
@@ -49,7 +47,7 @@ METHOD_REVISION = 2
 """Revision of the methods other than plain training."""
 
 PLAIN = "dmseg.methods.base.Method"
-"""Plain training, which is left out of an identity, as it was the only method at first."""
+"""Plain training, which was the only method at first and is therefore left out of identities."""
 
 EVALUATION_REVISION = 1
 """Revision of the scores of a trained network."""
@@ -76,7 +74,7 @@ LABEL_OPTION_DEFAULTS: dict[str, dict[str, Any]] = {
     "dmseg.labels.fusion.majority": {"ties": "background"},
     "dmseg.labels.fusion.weighted": {"ties": "background"},
 }
-"""The same for options that fusions got later, by the name of the fusion."""
+"""The same for options that were added to fusions later, by the name of the fusion."""
 
 EVALUATION_DEFAULTS: dict[str, Any] = {
     "crop": 1.0, "ged": False, "code": 1, "ties": "background", "boundary": 2, "metrics": [],
@@ -177,9 +175,9 @@ def _labels(settings: LabelSettings) -> dict[str, Any]:
 
 
 def _loss(settings: LossSettings) -> dict[str, Any]:
-    """The active terms, in the form that a loss of cross-entropy and region loss has always had.
+    """The active terms; for cross-entropy and region loss in the form that they have had since the first version.
 
-    Of other terms the content counts and the name does not; they are sorted by it, as they are when they are summed.
+    Other terms count by their content, not by their name, but in the order of names, in which they are summed.
     """
     active = settings.active
     ce, region = active.get("ce"), active.get("region")
@@ -242,8 +240,6 @@ def _model(settings: ModelSettings) -> dict[str, Any]:
 def _file_digest(path: Path) -> str:
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # reading a pipe would block, reading a device would never end
-            raise OSError(errno.EINVAL, "it is not a regular file")
         return _digest_of_version(path, status.st_size, status.st_mtime_ns)
     except OSError as error:
         raise UserError(
@@ -253,7 +249,7 @@ def _file_digest(path: Path) -> str:
 
 @lru_cache(maxsize=64)
 def _digest_of_version(path: Path, size: int, mtime_ns: int) -> str:
-    """Digest of a file; computed once for all runs planned with it."""
+    """Digest of a file, computed once for all runs planned with it."""
     return checksum(path)
 
 

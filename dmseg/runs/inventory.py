@@ -39,8 +39,8 @@ class Entry:
         store: the store.
         run_id: id of the run.
         status: ``done``, ``damaged``, ``running`` or ``failed``.
-        title: title for display; the fault of a damaged run; empty if only the id is known. Of a run in progress it
-            says how far it is.
+        title: title for display; the fault of a damaged run; empty if only the id is known. For a run in
+            progress it says how far it is.
         fields: values of `FIELDS`, as text.
         scores: means over the validation cases, fractions.
         seconds: time that it took, NaN if unknown.
@@ -91,15 +91,11 @@ def _named_by_runs(store: RunStore, folder: str, ending: str) -> list[Path]:
 
 def _finished(store: RunStore, run_id: str) -> Entry:
     try:
-        if wrong := store.damage(run_id):
-            return _damaged(store, run_id, wrong[0])
-        return _sound(store, run_id)
+        if not (wrong := store.damage(run_id)):
+            return _sound(store, run_id)
     except (DamagedError, OSError) as error:  # changed or removed while it was read
-        return _damaged(store, run_id, str(error).splitlines()[0])
-
-
-def _damaged(store: RunStore, run_id: str, why: str) -> Entry:
-    return Entry(store, run_id, "damaged", why.removeprefix(f"{store.folder(run_id)}"), {"status": "damaged"})
+        wrong = str(error).splitlines()
+    return Entry(store, run_id, "damaged", wrong[0].removeprefix(f"{store.folder(run_id)}"), {"status": "damaged"})
 
 
 def _sound(store: RunStore, run_id: str) -> Entry:
@@ -232,7 +228,7 @@ class Leftover:
 
 
 def leftovers(store: RunStore) -> list[Leftover]:
-    """What no run needs: temporary files of dead processes, checkpoints and logs of finished runs, damaged runs."""
+    """Files that can go: temporary files of dead processes, checkpoints and logs of finished runs, and damaged runs."""
     done = set(store.run_ids())
     found = [
         _leftover(path, "scratch of a dead process")
@@ -246,7 +242,7 @@ def leftovers(store: RunStore) -> list[Leftover]:
     for run_id in sorted(done):
         for path, why in (
             (store.checkpoints(run_id), "checkpoint of a finished run"),
-            (store.log(run_id), "log of a failure, finished since"),
+            (store.log(run_id), "log of a failed attempt at a finished run"),
         ):
             if os.path.lexists(path):
                 found.append(_leftover(path, why))

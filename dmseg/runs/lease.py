@@ -7,7 +7,6 @@ if the first was suspended for long; as runs are published whole and the first o
 
 import json
 import os
-import stat
 import threading
 import time
 import uuid
@@ -20,6 +19,7 @@ from dmseg.errors import cut
 from dmseg.files.atomic import create_file, discard, move_unless_exists, scratch_path
 from dmseg.files.processes import place as _place
 from dmseg.files.processes import start_time as _start_time
+from dmseg.files.regular import open_regular
 from dmseg.text import printable
 
 PATIENCE = 300.0
@@ -27,10 +27,10 @@ PATIENCE = 300.0
 RENEWALS = 10
 """Number of renewals within the patience."""
 LARGEST = 65_536
-"""Maximum number of bytes read of a lease; our own have a few hundred."""
+"""Largest number of bytes read from a lease; our own have a few hundred."""
 
 _first_seen: dict[Path, tuple[object, float]] = {}
-"""Leases with a time in the future: inode and time when first seen, and when that was on our monotonic clock."""
+"""Leases with a time in the future: inode and time when first seen, and our monotonic clock at that moment."""
 
 
 class RunLocked(Exception):
@@ -87,9 +87,8 @@ def _acquire(path: Path, owner: dict[str, Any], patience: float) -> bool:
 def _read(path: Path) -> dict[str, Any]:
     """The owner; empty if the lease is gone, not yet written, or not a lease (a folder, a link, a pipe, other text)."""
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
-            is_file = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-            found = json.loads(file.read(LARGEST)) if is_file else None
+        with open_regular(path) as file:
+            found = json.loads(file.read(LARGEST))
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -12,6 +12,7 @@ from dmseg.config.teacher import of_teacher
 from dmseg.data.case import Task
 from dmseg.data.folds import HELD_OUT, Split, fold_count, inner_split
 from dmseg.data.geometry import find_geometry
+from dmseg.data.prepared import PreparedTask
 from dmseg.errors import UserError, check_choice
 from dmseg.labels.fusion import Votes, declared_votes, majority
 from dmseg.labels.trial import try_fusion
@@ -38,7 +39,7 @@ class PlannedRun:
         identity: the settings whose digest is the run id.
         run_id: id of the run.
         experiment_id: id shared with the other folds.
-        evaluation_id: id of the evaluation that the settings ask for.
+        evaluation_id: id of the evaluation that the settings describe.
         teacher: the run that must finish before this one, or None. For a distilled run it is the teacher, or the run
             that calibrates the teacher; the latter's own `teacher` is then the teacher.
         prepared: whether its data are prepared. If not, its cases are unknown and its ids are placeholders.
@@ -156,26 +157,28 @@ def _planned(
         train_slices=sum(case.n_slices for case in cases if case.case in trained),
     )
     if check:
-        _check(run, data)
+        _check(run, store)
     return run
 
 
-def _check(run: PlannedRun, data: TaskData) -> None:
+def _check(run: PlannedRun, store: PreparedTask | None) -> None:
     """Reports invalid options before anything starts; nothing here depends on the fold or the seed."""
-    settings = run.settings
-    store = data.store if isinstance(data, FoundTask) else data
+    settings, task = run.settings, run.task
     if store is not None:
         find_geometry(store, mask_metrics(settings.evaluate.metrics), settings.evaluate.spacing)
-    raters = data.task.raters
-    try_fusion(run.fusion, len(raters), "labels", raters=raters)
-    try_fusion(run.reference, len(raters), "evaluate.reference", candidates=False, raters=raters)
-    _check_anonymity(run.fusion, "labels", data.task)
-    _check_anonymity(run.reference, "evaluate.reference", data.task)
-    _check_method(settings, data.task)
+    try_fusion(run.fusion, len(task.raters), "labels", raters=task.raters)
+    try_fusion(run.reference, len(task.raters), "evaluate.reference", candidates=False, raters=task.raters)
+    _check_anonymity(run.fusion, "labels", task)
+    _check_anonymity(run.reference, "evaluate.reference", task)
+    method = settings.method  # building it checks the other options, but imports torch
+    if "anonymous_raters" in method.options:
+        check_raters(task, str(method.options["anonymous_raters"]))
+    if settings.distill is not None and method.target != PLAIN:
+        raise UserError(f"method={method.name} cannot be distilled; set distill=null, or method=plain")
 
 
 def _check_anonymity(fusion: Callable[..., Any], where: str, task: Task) -> None:
-    """Refuses a fusion that tells raters apart, by its argument ``anonymous_raters``, where they are anonymous."""
+    """Refuses a fusion that distinguishes raters (its argument ``anonymous_raters``) where they are anonymous."""
     argument = inspect.signature(fusion).parameters.get("anonymous_raters")
     if argument is None:
         return
@@ -185,15 +188,6 @@ def _check_anonymity(fusion: Callable[..., Any], where: str, task: Task) -> None
             f"the raters of task '{task.name}' are anonymous: rater 1 of one case need not be rater 1 of the next\n"
             f"set {where}.anonymous_raters=position to treat each position as one person"
         )
-
-
-def _check_method(settings: Settings, task: Task) -> None:
-    """Refuses tasks and settings that the method does not support; building it checks the other options, with torch."""
-    method = settings.method
-    if "anonymous_raters" in method.options:
-        check_raters(task, str(method.options["anonymous_raters"]))
-    if settings.distill is not None and method.target != PLAIN:
-        raise UserError(f"method={method.name} cannot be distilled; set distill=null, or method=plain")
 
 
 def plan_folds(settings: Settings, data: TaskData, folds: Iterable[int] | None = None) -> list[PlannedRun]:
@@ -215,7 +209,7 @@ def distinct(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
 
 
 def evaluation_passes(runs: Iterable[PlannedRun]) -> list[list[PlannedRun]]:
-    """Lists of distinct runs; a run that is evaluated in several ways is in one list for each."""
+    """Lists of distinct runs; a run that is evaluated in n ways is in n of the lists."""
     left, found = list(runs), []
     while left:
         found.append(distinct(left))

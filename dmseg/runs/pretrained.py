@@ -22,14 +22,8 @@ def pretrained_facts(run: PlannedRun) -> dict[str, Any]:
     described = describe_weights(model.encoder, model.weights, model.weights_sha256)
     if described is None:
         return {}
-    if model.weights == HUB and described["sha256"] is not None:
-        _refuse_others(run, described)
-    return {"pretrained": described}
-
-
-def _refuse_others(run: PlannedRun, described: dict[str, Any]) -> None:
     store = RunStore(run.results)
-    for run_id in store.run_ids():
+    for run_id in store.run_ids() if model.weights == HUB and described["sha256"] is not None else ():
         try:
             other = store.read_json(run_id, "manifest.json").get("pretrained")
         except DamagedError:
@@ -43,3 +37,4 @@ def _refuse_others(run: PlannedRun, described: dict[str, Any]) -> None:
                 "use the same file for all runs (model.weights=FILE), another results folder, or pin one with "
                 "model.weights_sha256"
             )
+    return {"pretrained": described}

@@ -1,7 +1,7 @@
 """How far a run is, for other processes: a small file beside the store while the run's process holds its lease.
 
 ``<results>/progress/<run id>.json`` is written at most once a second, replaced as a whole, and removed at the end. It
-is no part of the run. Readers take a missing, half-removed or foreign file as "nothing known".
+is not part of the run. To readers, a missing or foreign file means that nothing is known.
 """
 
 import json
@@ -23,9 +23,9 @@ from dmseg.text import printable
 from dmseg.training.observers import EpochReport, RunInfo
 
 SECONDS = 1.0
-"""Least time between two writes."""
+"""Shortest time between two writes."""
 LARGEST = 4096
-"""Bytes that are read at most; our own files have a few hundred."""
+"""Largest number of bytes read; our own files have a few hundred."""
 LARGEST_NUMBER = 1e12
 """Larger numbers are not ours, and would not fit a line."""
 
@@ -43,8 +43,8 @@ class RunState:
         steps: number of steps; 0 while unknown.
         loss: mean loss of the last epoch; NaN before the first has ended.
         speed: optimiser steps per second in this session; NaN while unknown.
-        done: finished part of another stage than the training.
-        total: the whole of it; 0 if unknown.
+        done: amount finished, of a stage other than training.
+        total: the whole amount; 0 if unknown.
     """
 
     title: str
@@ -110,7 +110,7 @@ def stale(store: RunStore) -> list[Path]:
 
 
 class ProgressWriter:
-    """Follows a run and writes its progress file. A file that cannot be written is left out.
+    """Follows a run and writes its progress file. A file that cannot be written is skipped.
 
     Args:
         path: the file.

@@ -91,7 +91,7 @@ def _sealed_name(value: object, where: str) -> None:
     # predictions are named after cases, whose ids may use the full length of a name
     is_path = isinstance(value, str) and _OWN.fullmatch(value)
     if not is_path or any(fault_of_name(part.removesuffix(".npy")) for part in str(value).split("/")):
-        raise Misfit(f"{where} is {shown(value)}, which is no file of a run")
+        raise Misfit(f"{where} is {shown(value)}, which is not a file of a run")
 
 
 def _sha256(value: object, where: str) -> None:
@@ -104,7 +104,7 @@ SEAL = mapping(_sealed_name, _sha256)
 
 
 class SmallFiles:
-    """Reads files of a run, each once, so that what is checked is what was compared with its checksum."""
+    """Reads each file of a run once, so that the content that is checked is the content with the right checksum."""
 
     def __init__(self) -> None:
         self._read: dict[tuple[Path, str], bytes] = {}
@@ -148,7 +148,7 @@ def check_run(folder: Path, run_id: str, evaluations: Sequence[Path] = (), read:
             from dmseg.runs.counts_file import check_counts  # imports numpy
 
             check_counts(read(place, "counts.npz"), [row["case"] for row in rows])
-        if os.path.lexists(place / "pack.npz"):  # neither have those with evaluate.pack=false, nor most exports
+        if os.path.lexists(place / "pack.npz"):  # nor have runs with evaluate.pack=false, and most exports
             from dmseg.runs.pack_file import check_pack
 
             check_pack(read(place, "pack.npz"), {row["case"] for row in rows})
@@ -227,7 +227,7 @@ def parse_cases(content: str, validation: Sequence[str] | None = None) -> list[d
     try:
         header, *lines = csv.reader(io.StringIO(content), strict=True)
     except (csv.Error, ValueError) as error:
-        raise Misfit(f"cases.csv is no table ({error})") from None
+        raise Misfit(f"cases.csv is not a table ({error})") from None
     list_of(_column, unique=True)(header, "cases.csv: column")
     if lacking := {"case", *SCORES} - set(header):
         raise Misfit(f"cases.csv has no column {', '.join(sorted(lacking))}")
@@ -256,7 +256,7 @@ def mean_scores(cases: "pd.DataFrame") -> dict[str, float]:
 
 def _column(value: object, where: str) -> None:
     if not isinstance(value, str) or not _COLUMN.fullmatch(value):
-        raise Misfit(f"{where} is {shown(value)}, which is no name of a score")
+        raise Misfit(f"{where} is {shown(value)}, which is not the name of a score")
 
 
 def _row(header: Sequence[str], line: Sequence[str], number: int) -> dict[str, str]:

@@ -18,7 +18,7 @@ PRIVATE: dict[str, Any] = {
     "launcher.job.setup": [],
     "launcher.job.parameters": {},
 }
-"""Settings that tell who computed a run and on which cluster, with their replacements."""
+"""Settings that reveal who computed a run and on which cluster, with their replacements."""
 HIDDEN = "."
 """Replaces a folder."""
 
@@ -33,7 +33,7 @@ _PATH = re.compile(r"(?:~|/|[A-Za-z]:[\\/]|\\\\)[^\s'\",;:]*[\\/][^\s'\",;:]*|/[
 def shareable_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings, in plain containers, that are safe to share: paths are shortened, accounts removed.
 
-    No number and no id depends on what is changed.
+    Neither numbers nor ids depend on the changes.
     """
     node = copy.deepcopy(settings)
     for key in FOLDERS:

@@ -316,7 +316,7 @@ def count_target_slices(
 
 
 def fold_split(data: TaskData, folds: FoldSettings, fold: int) -> Split:
-    """The cases of one fold of a task. Cases without any slice take part in the split and are left out afterwards.
+    """The cases of one fold of a task. Cases without slices take part in the split and are removed afterwards.
 
     The split of a prepared task is stored with it when it is first needed. The cases of a task without a store are
     unknown, so placeholders are returned.

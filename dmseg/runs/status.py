@@ -16,10 +16,10 @@ Status = Literal["done", "running", "failed", "missing", "unknown"]
 
 
 def is_complete(run: PlannedRun) -> bool:
-    """Whether a run is trained and has the evaluation and everything beside it that its settings ask for."""
-    asked = run.settings.evaluate
-    counts, pack = needs_counts(asked.metrics), asked.pack and asked.add_packs
-    return RunStore(run.results).is_complete(run.run_id, run.evaluation_id, asked.save_predictions, counts, pack)
+    """Whether a run is trained and has the evaluation, predictions, counts and pictures that its settings require."""
+    evaluate = run.settings.evaluate
+    counts, pack = needs_counts(evaluate.metrics), evaluate.pack and evaluate.add_packs
+    return RunStore(run.results).is_complete(run.run_id, run.evaluation_id, evaluate.save_predictions, counts, pack)
 
 
 def run_status(run: PlannedRun) -> Status:
@@ -64,11 +64,16 @@ def summarise(runs: Iterable[PlannedRun]) -> Summary:
     distinct = list({run.run_id: run for run in runs}.values())
     status = {run.run_id: run_status(run) for run in distinct}
     left = [run for run in distinct if status[run.run_id] != "done"]
+    measured = []
+    for run in [run for run in distinct if status[run.run_id] == "done"]:
+        with suppress(DamagedError):
+            measured.append((run, float(RunStore(run.results).read_json(run.run_id, "manifest.json")["seconds"])))
+    seconds = similar_seconds(left, measured)
     return Summary(
         experiments=len({run.experiment_id for run in distinct}),
         runs=len(distinct),
         counts=Counter(status.values()),
-        hours=_hours(left, [run for run in distinct if status[run.run_id] == "done"]),
+        hours=None if seconds is None else seconds / 3600,
     )
 
 
@@ -78,15 +83,6 @@ _SIMILARITY: tuple[Callable[[PlannedRun], object], ...] = (
     lambda run: run.settings.model.name,
     lambda run: "any",
 )
-
-
-def _hours(left: Sequence[PlannedRun], done: Sequence[PlannedRun]) -> float | None:
-    measured = []
-    for run in done:
-        with suppress(DamagedError):
-            measured.append((run, float(RunStore(run.results).read_json(run.run_id, "manifest.json")["seconds"])))
-    seconds = similar_seconds(left, measured)
-    return None if seconds is None else seconds / 3600
 
 
 def similar_seconds(left: Sequence[PlannedRun], measured: Sequence[tuple[PlannedRun, float]]) -> float | None:

@@ -16,7 +16,7 @@ from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DOUBLE = 0.2
-"""Two signals within so many seconds count as one: ``timeout`` and job runners signal a process, then its group."""
+"""Two signals within this many seconds count as one: ``timeout`` and job runners signal a process, then its group."""
 
 
 class _State:

@@ -178,7 +178,7 @@ class RunStore:
     def add_to_evaluation(
         self, run_id: str, evaluation_id: str, counts: "Mapping[str, StoredCounts]", pictures: "Sequence[Picture]" = ()
     ) -> None:
-        """Adds counts and pictures to a stored evaluation; its scores, and those of both that it has, stay as they are.
+        """Adds counts and pictures to a stored evaluation; its scores, and counts or pictures that it has, are kept.
 
         Raises:
             UserError: if the evaluation is damaged, or the files cannot be written.

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from dmseg.activity import track
-from dmseg.errors import UnwritableError, UserError
+from dmseg.errors import UnwritableError, UserError, some
 from dmseg.files.regular import copy_regular, inside
 from dmseg.runs.lease import RunLocked
 from dmseg.runs.records import read_cases_file
@@ -56,14 +56,13 @@ class Copied:
         """
         if self.refused:
             names = list(self.refused)
-            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
             why = self.refused[names[0]].splitlines()[0]
-            raise UserError(f"{why}\n{len(names)} of {self.total} runs were not copied: {shown}; the others were")
+            raise UserError(f"{why}\n{len(names)} of {self.total} runs were not copied: {some(names)}; the others were")
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What is copied of a run beside its scores, settings and manifest.
+    """What is copied of a run besides its scores, settings and manifest.
 
     Attributes:
         weights: weights and predictions.
@@ -167,15 +166,11 @@ def _compare(source: RunStore, run_id: str, target: RunStore) -> None:
 def _lacking(source: RunStore, run_id: str, target: RunStore, images: bool) -> dict[str, Path]:
     """Evaluations that the run in the target does not have, or has without counts or, on request, pictures."""
     known, found = target.evaluations(run_id), {}
+    files = (PACK, "counts.npz") if images else ("counts.npz",)  # a folder with pictures has counts too
     for name, place in source.evaluations(run_id).items():
-        counts = source.folder_with("counts.npz", run_id, name)
-        pack = source.folder_with("pack.npz", run_id, name) if images else None
-        lacks_counts = counts is not None and (
-            name not in known or target.folder_with("counts.npz", run_id, name) is None
-        )
-        lacks_pack = pack is not None and (name not in known or target.folder_with("pack.npz", run_id, name) is None)
-        if name not in known or lacks_counts or lacks_pack:
-            found[name] = pack or counts or place  # a folder with pictures has counts too
+        own = {file: folder for file in files if (folder := source.folder_with(file, run_id, name)) is not None}
+        if name not in known or any(target.folder_with(file, run_id, name) is None for file in own):
+            found[name] = next(iter(own.values()), place)
     return found
 
 

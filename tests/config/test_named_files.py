@@ -12,6 +12,7 @@ from dmseg.files.names import check_id, check_name
 from dmseg.files.regular import checksums, copy_regular, inside, read_regular
 from dmseg.files.schema import Misfit, number, parse_json, record
 from dmseg.runs.identity import _file_digest
+from dmseg.runs.lease import is_held
 from dmseg.runs.store import RunStore
 from dmseg.training.evaluate import save_predictions
 
@@ -81,10 +82,22 @@ def test_only_regular_files_are_read_copied_and_summed_and_nothing_waits(tmp_pat
     assert time.monotonic() - start < 5
 
 
-def test_weights_that_are_a_pipe_are_refused_at_once(tmp_path):
-    os.mkfifo(tmp_path / "weights.safetensors")
-    with pytest.raises(UserError, match="not a regular file"):
-        _file_digest(tmp_path / "weights.safetensors")
+def test_weights_that_are_no_regular_file_are_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    (tmp_path / "folder.safetensors").mkdir()
+    (tmp_path / "zero.safetensors").symlink_to("/dev/zero")
+    for name in ("pipe", "folder", "zero"):
+        with pytest.raises(UserError, match="not a regular file"):
+            _file_digest(tmp_path / f"{name}.safetensors")
+
+
+def test_a_folder_in_place_of_a_file_leaves_no_file_open(tmp_path):
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        with pytest.raises(OSError, match="regular"):
+            read_regular(tmp_path, 100)
+        assert is_held(tmp_path)  # changed a moment ago, by nobody known
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize("content", [b"[" * 100_000, b"[" * 60 + b"]" * 60, b"\xff", b"", b"1" * 5000])

@@ -15,13 +15,13 @@ from dmseg.data.fold_files import seal_of
 from dmseg.data.folds import (
     Split,
     contiguous_folds,
+    find_split,
     fold_count,
     load_folds,
     load_splits,
     make_folds,
     make_splits,
     shuffled_folds,
-    split,
 )
 from dmseg.errors import UserError
 
@@ -49,10 +49,12 @@ def test_blocks_of_the_released_code(n, sizes):
 @given(st.integers(5, 60), st.integers(0, 3))
 def test_every_case_is_validated_exactly_once(n, seed):
     cases = [f"p{number:03d}" for number in range(n)]
-    for folds in (contiguous_folds(cases, 5), shuffled_folds(cases, 5, seed)):
-        assert sorted(case for fold in folds for case in fold) == cases
+    for kind in ("contiguous", "shuffled"):
+        splits = make_splits(cases, FoldSettings(kind, 5, seed))
+        assert sorted(case for fold in splits for case in fold.validation) == cases
+        assert len(splits) == 5
         for fold in range(5):
-            chosen = split(folds, fold)
+            chosen = find_split(splits, fold)
             assert set(chosen.train) | set(chosen.validation) == set(cases)
             assert not set(chosen.train) & set(chosen.validation)
 
@@ -148,10 +150,10 @@ def test_a_file_that_does_not_fit_is_an_error(tmp_path):
 
 
 def test_unknown_fold_and_too_few_cases():
-    folds = contiguous_folds([f"p{number}" for number in range(10)], 5)
+    splits = make_splits([f"p{number}" for number in range(10)], CONTIGUOUS)
     for fold in (7, -1, 5):
         with pytest.raises(UserError, match=f"fold {fold} does not exist: there are folds 0 to 4"):
-            split(folds, fold)
+            find_split(splits, fold)
     with pytest.raises(UserError, match=r"folds\.count is 5, but must be between 2 and the number of cases, 4"):
         make_folds(["a", "b", "c", "d"], CONTIGUOUS)
     for count in (1, 0, -3):

@@ -36,7 +36,7 @@ class DecathlonAdapter(VolumeAdapter):
         window: see there; None (percentiles of each volume and channel) suits MR.
         orientation: see there.
         faulty_cases: see there.
-        axis: axis that slices are cut across.
+        axis: axis across which slices are cut.
         dtype: see there.
         max_gib: see there.
 

@@ -126,10 +126,11 @@ class QubiqAdapter(Adapter):
             UserError: if the data set is missing or empty, a case exists twice, or annotations are missing.
         """
         cohort = TASKS[task].cohort
-        folders = self._case_folders(cohort)
-        if self.options["incomplete_cases"] == "replace":
-            folders = _replace_incomplete(folders, cohort)
-        return [self._list_case(task, case, folder) for case, folder in folders.items()]
+        found = self._case_folders(cohort)
+        for name, case in KNOWN_MISSING if self.options["incomplete_cases"] == "replace" else ():
+            if name == cohort and case in found and list(found)[-1] != case:
+                found[case] = found.popitem()[1]  # the last case takes the incomplete one's id and position
+        return [self._list_case(task, case, folder) for case, folder in found.items()]
 
     def read_case(self, task: str, files: CaseFiles) -> Case:
         """Reads one case: image (C, H, W) and its annotations."""
@@ -164,7 +165,10 @@ class QubiqAdapter(Adapter):
         return {path.name: path for path in sorted(kept, key=lambda path: natural_key(path.name))}
 
     def _list_case(self, task: str, case: str, folder: Path) -> CaseFiles:
-        present = _annotation_files(folder, task)
+        pattern = re.compile(rf"task{task[-1:]:0>2}_(seg\d+)(?i:\.nii(\.gz)?)")
+        matches = ((pattern.fullmatch(path.name), path) for path in entries(folder))
+        found = {match.group(1): path for match, path in matches if match}
+        present = {rater: found[rater] for rater in TASKS[task].raters if rater in found}
         lacking = [rater for rater in TASKS[task].raters if rater not in present]
         excused = KNOWN_MISSING.get((TASKS[task].cohort, folder.name), ())
         if self.options["missing_raters"] == "known" and any(rater not in excused for rater in lacking):
@@ -183,23 +187,6 @@ class QubiqAdapter(Adapter):
         if not is_file(image):
             raise UserError(f"{shown(image)} is missing; every case needs an image")
         return CaseFiles(case, 1, (image, *present.values()), layout=raters)
-
-
-def _annotation_files(folder: Path, task: str) -> dict[str, Path]:
-    """Annotation files of a case by rater, in the order of raters."""
-    pattern = re.compile(rf"task{task[-1:]:0>2}_(seg\d+)(?i:\.nii(\.gz)?)")
-    matches = ((pattern.fullmatch(path.name), path) for path in entries(folder))
-    found = {match.group(1): path for match, path in matches if match}
-    return {rater: found[rater] for rater in TASKS[task].raters if rater in found}
-
-
-def _replace_incomplete(folders: dict[str, Path], cohort: str) -> dict[str, Path]:
-    """Replaces each incomplete case by the last case of the data set, which takes its id and position."""
-    replaced = dict(folders)
-    for name, case in KNOWN_MISSING:
-        if name == cohort and case in replaced and list(replaced)[-1] != case:
-            replaced[case] = replaced.popitem()[1]
-    return replaced
 
 
 def _channels_first(image: npt.NDArray[np.float32], path: Path) -> npt.NDArray[np.float32]:

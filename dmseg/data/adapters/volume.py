@@ -151,7 +151,7 @@ class VolumeAdapter(Adapter):
         """Lists all cases; `CaseFiles.files` is (image, label), either of which may be missing.
 
         Raises:
-            UserError: if there are no cases, or one is there twice.
+            UserError: if there are no cases, or one exists twice.
         """
 
     def is_target(self, labels: npt.NDArray[Any]) -> Mask:
@@ -166,7 +166,13 @@ class VolumeAdapter(Adapter):
             UserError: if a file is damaged, the shapes differ, or the label has unexpected values.
         """
         image, label = (open_volume(path, self.max_gib) for path in files.files[:2])
-        _check_match(files.case, image, label)
+        if image.shape != label.shape:
+            raise UserError(
+                f"{shown(label.path)} has shape {label.shape}, but its image has {image.shape}; download both files "
+                "again"
+            )
+        if not np.allclose(image.affine, label.affine, rtol=0, atol=AFFINE_TOLERANCE, equal_nan=True):
+            log.warning("case %s: the affines of image and label differ; the arrays are used as they are", files.case)
         orientation = self._orientation(image)
         kept = self._choose(self._count(label, orientation.axis))
         if len(kept) == 0:
@@ -240,12 +246,3 @@ class VolumeAdapter(Adapter):
         for values, stored in pairs:
             labels = self._whole(label.values(stored), label.path)
             yield Slice(orientation.turn(values), orientation.turn(self.is_target(labels)))
-
-
-def _check_match(case: str, image: Volume, label: Volume) -> None:
-    if image.shape != label.shape:
-        raise UserError(
-            f"{shown(label.path)} has shape {label.shape}, but its image has {image.shape}; download both files again"
-        )
-    if not np.allclose(image.affine, label.affine, rtol=0, atol=AFFINE_TOLERANCE, equal_nan=True):
-        log.warning("case %s: the affines of image and label differ; the arrays are used as they are", case)
