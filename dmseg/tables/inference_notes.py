@@ -7,7 +7,7 @@ import pandas as pd
 from dmseg.errors import some
 from dmseg.stats.cross_validation import LARGEST_SHARE, LEAST_FOLDS
 from dmseg.tables.columns import SCORES
-from dmseg.tables.inference import ALPHA, MORE_SEEDS, Inference
+from dmseg.tables.inference import ALPHA, MORE_SEEDS
 from dmseg.tables.numbers import TableData
 
 ONE_SEED = (
@@ -26,6 +26,8 @@ TESTS = {
     "wilcoxon": "two-sided Wilcoxon signed-rank test on per-case differences{means} (zero_method={zero_method})",
     "permutation": "two-sided permutation test of the mean per-case difference{means} (signs flipped)",
 }
+CORRECTED = "after Holm's correction for all tests of a score in this table"
+UNCORRECTED = "not corrected; the CSV has n, effect size and Holm-corrected p"
 BLIND = (
     "The procedure that the paper cites for its own marks could not be read, so this test is our choice. It is over "
     "cases and blind to the noise of training: it cannot tell a better method from a lucky seed."
@@ -65,25 +67,19 @@ def inference_notes(table: TableData, mark: str) -> list[str]:
     cells = shown_cells(table)
     tested = cells[cells["n_pairs"] > 0]
     several = bool((cells["n_seeds_planned"] > 1).any())
+    means = " of means over seeds" if several else ""
+    test = TESTS[table.inference.test].format(means=means, zero_method=table.inference.zero_method)
+    correction = CORRECTED if table.inference.holm else UNCORRECTED
     return [
         SEVERAL_SEEDS if several else ONE_SEED,
         *_incomplete(cells),
-        f"{marked.format(mark=mark, reference=reference)} {_test(table.inference, several)}. {BLIND}",
+        f"{marked.format(mark=mark, reference=reference)} {test}, {correction}. {BLIND}",
         *_powerless(tested),
         by_interval.format(reference=reference) + INTERVAL_NOTE,
         *_without_interval(tested),
         *_large_folds(tested),
         *_shares(tested),
     ]
-
-
-def _test(inference: Inference, several: bool) -> str:
-    """``two-sided Wilcoxon signed-rank test on ..., not corrected``."""
-    means = " of means over seeds" if several else ""
-    name = TESTS[inference.test].format(means=means, zero_method=inference.zero_method)
-    if inference.holm:
-        return f"{name}, after Holm's correction for all tests of a score in this table"
-    return f"{name}, not corrected; the CSV has n, effect size and Holm-corrected p"
 
 
 def _incomplete(cells: pd.DataFrame) -> list[str]:

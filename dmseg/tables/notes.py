@@ -44,8 +44,13 @@ def table_notes(table: TableData, further: Iterable[str], mark: str) -> list[str
         further: notes on its settings (`plan_notes`).
         mark: how significant cells are marked.
     """
-    own = [AGREEMENT_NOTE] if table.spec.kind == "agreement" else _comparison_notes(table, mark)
-    return [*([PHANTOM_NOTE] if table.phantom else []), *own, *further, *_other_ties(table), *_counts(table)]
+    phantom = [PHANTOM_NOTE] if table.phantom else []
+    if table.spec.kind == "agreement":
+        return [*phantom, AGREEMENT_NOTE, *further]
+    cells = " ".join(filter(None, [CELL_NOTE, *(SCORES[metric].note for metric in table.spec.metrics)]))
+    pooled = [POOLED_NOTE] if (table.cells["n_tasks"] > 1).any() else []
+    own = [*phantom, cells, *pooled, *inference_notes(table, mark)]
+    return [*own, *further, *_other_ties(table), *_counts(table)]
 
 
 def plan_notes(planned: PlannedTable) -> tuple[str, ...]:
@@ -100,8 +105,6 @@ def _without_counts(planned: PlannedTable) -> list[str]:
 
 def _other_ties(table: TableData) -> list[str]:
     """Dice under the other rule for ties, where the number of raters is even."""
-    if table.spec.kind == "agreement":
-        return []
     columns = [column.key for column in table.spec.shown]
     cells = table.cells[table.cells["method"].isin(columns) & table.cells["dice_other_ties"].notna()]
     if not len(cells):
@@ -153,16 +156,8 @@ def _kind(settings: FoldSettings) -> str:
     return f"{kinds.get(settings.kind, settings.kind)}{kept}"
 
 
-def _comparison_notes(table: TableData, mark: str) -> list[str]:
-    metrics = [SCORES[metric].note for metric in table.spec.metrics]
-    pooled = [POOLED_NOTE] if (table.cells["n_tasks"] > 1).any() else []
-    return [" ".join(filter(None, [CELL_NOTE, *metrics])), *pooled, *inference_notes(table, mark)]
-
-
 def _counts(table: TableData) -> list[str]:
     """Notes on the number of cases of each row, on rows that compare different cases, and on missing cells."""
-    if table.spec.kind == "agreement":
-        return []
     shown = shown_cells(table)
     computed = shown[shown["value"].notna()]
     rows = [row for _, row in computed.groupby(["row_title", "metric"], sort=False)]
@@ -173,8 +168,9 @@ def _counts(table: TableData) -> list[str]:
             f"different cases: {'; '.join(uneven)}. Tests use only cases that have a value in both columns."
         )
     if missing := len(shown) - len(computed):
-        reasons = "runs are missing, or no case counts"
-        notes.append(f"{missing} of {len(shown)} cells have no number yet ({MISSING}): {reasons}.")
+        notes.append(
+            f"{missing} of {len(shown)} cells have no number yet ({MISSING}): runs are missing, or no case counts."
+        )
     return notes
 
 

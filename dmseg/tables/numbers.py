@@ -1,6 +1,5 @@
 """Numbers of a table: from annotations (Table 1), or from the per-case scores in the run store."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -28,8 +27,6 @@ from dmseg.tables.inference import (
 from dmseg.tables.paper import paper_table
 from dmseg.tables.planning import PlannedRow, PlannedTable
 from dmseg.tables.spec import PAPER_DATA, TableSpec
-
-log = logging.getLogger(__name__)
 
 ALL = "all"
 ARCHITECTURES = {"Unet": "UNet", "DeepLabV3Plus": "DeepLabV3+"}
@@ -276,28 +273,24 @@ def _line_cells(
         "model": first.model, "model_title": network_title(first.settings.model),
         "paper_model": first.paper_model, "metric": metric, "unit": score.unit, "n_tasks": len(line.rows),
     }  # fmt: skip
-    return [
-        {
-            **common,
-            "method": column.key,
-            "method_title": column.title,
-            **cell_numbers(by_method[column.key], score),
-            "n_seeds_planned": len({run.settings.seed for run in first.cells[column.key]}),
-            **_ids(line, column.key),
-            **_tested(spec, by_method, column.key, score, inference),
-            OTHER_TIES: scores.mean_other_ties(line, column.key, by_method[column.key]) if metric == "dice" else np.nan,
-        }
-        for column in methods
-    ]
-
-
-def _ids(line: TableRow, method: str) -> dict[str, str]:
-    """Experiments, one for each seed, and runs of a cell; empty for a row over several tasks."""
-    if len(line.rows) > 1:
-        return {"experiment_id": "", "runs": ""}
-    runs = line.rows[0].cells[method]
-    experiments = dict.fromkeys(run.experiment_id for run in runs)
-    return {"experiment_id": " ".join(experiments), "runs": " ".join(run.run_id for run in runs)}
+    cells = []
+    for column in methods:
+        own, runs = by_method[column.key], first.cells[column.key]
+        named = runs if len(line.rows) == 1 else ()  # a row over several tasks names no runs
+        cells.append(
+            {
+                **common,
+                "method": column.key,
+                "method_title": column.title,
+                **cell_numbers(own, score),
+                "n_seeds_planned": len({run.settings.seed for run in runs}),
+                "experiment_id": " ".join(dict.fromkeys(run.experiment_id for run in named)),
+                "runs": " ".join(run.run_id for run in named),
+                **_tested(spec, by_method, column.key, score, inference),
+                OTHER_TIES: scores.mean_other_ties(line, column.key, own) if metric == "dice" else np.nan,
+            }
+        )
+    return cells
 
 
 def _with_distinct_titles(cells: pd.DataFrame) -> pd.DataFrame:
@@ -336,9 +329,8 @@ def _marks(cells: pd.DataFrame, spec: TableSpec, criterion: str) -> "pd.Series[s
     if not spec.reference_is_ours:
         return holds.map({True: "better", False: ""})
     others = cells["method"] != spec.reference
-    beats_all = (
-        (holds | ~others).groupby([cells[name] for name in ("data_set", "model", "task", "metric")]).transform("all")
-    )
+    row = [cells[name] for name in ("data_set", "model", "task", "metric")]
+    beats_all = (holds | ~others).groupby(row).transform("all")
     return (holds & others).map({True: "worse", False: ""}).mask(~others & beats_all, "better")
 
 

@@ -253,8 +253,8 @@ class TablePlanner:
             task = (f"task={prepared.task.name}",) if depends else ()  # the labels of a method may depend on it
             options = _accepted(base, (*variant, *task), self._options(data))
             settings = base.settings((*variant, *options, *task))
-            asked = dict.fromkeys((*settings.evaluate.metrics, *metrics))
-            settings = replace(settings, evaluate=replace(settings.evaluate, metrics=list(asked)))
+            metrics = tuple(dict.fromkeys((*settings.evaluate.metrics, *metrics)))
+            settings = replace(settings, evaluate=replace(settings.evaluate, metrics=list(metrics)))
             one_fold = any(option_key(item) == "fold" for item in given)
             folds = [settings.fold] if one_fold else None
             runs = [
