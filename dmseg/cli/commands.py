@@ -103,7 +103,7 @@ def run_all(runs: Sequence[PlannedRun], settings: Settings, tables: Mapping[str,
         notify(f"{len(runs)} runs, {len(runs) - len(missing)} done before, {len(missing)} to do")
     stored = {run.run_id for run in runs if RunStore(run.results).is_done(run.run_id)}
     tracking = plan_tracking(runs, tables, connect=bool(missing))
-    alone = len(missing) == 1 and is_inline(settings.launcher, missing)  # then the run shows more of itself
+    alone = len(missing) == 1 and is_inline(settings.launcher, missing)  # a single run shows more detail
     observers = partial(verbose if alone and not output.is_quiet() else silent, tracking=tracking)
     view = nullcontext() if alone or output.is_quiet() else LiveView(err, missing).shown()
     outcomes: list[Outcome] = []
@@ -127,7 +127,7 @@ def run_all(runs: Sequence[PlannedRun], settings: Settings, tables: Mapping[str,
 
 
 def _what_is_kept(runs: Sequence[PlannedRun], missing: Sequence[PlannedRun], outcomes: Sequence[Outcome]) -> str:
-    """Words for what a stopped command leaves behind."""
+    """Describes what a stopped command has finished and kept."""
     done = len(runs) - len(missing) + sum(outcome.kind == "done" for outcome in outcomes)
     stopped = [outcome for outcome in outcomes if outcome.kind == "stopped"]
     if len(stopped) == 1:
@@ -145,7 +145,7 @@ def _is_over(run: PlannedRun) -> bool:
 
 
 def _set_damaged_aside(runs: Sequence[PlannedRun]) -> None:
-    """Sets damaged runs aside, except those that another process is working on."""
+    """Moves damaged runs out of the way, except those that another process is working on."""
     for run in runs:
         store = RunStore(run.results)
         if not _is_damaged(store, run):

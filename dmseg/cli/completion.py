@@ -146,7 +146,7 @@ def split_line(line: str) -> tuple[list[str], str, bool]:
 
 
 def candidates(words: Sequence[str], current: str) -> Iterable[Candidate]:
-    """What may stand at the cursor.
+    """The candidates for the word at the cursor.
 
     Args:
         words: the words between ``dmseg`` and the cursor.

@@ -25,6 +25,11 @@ from dmseg.cli.keys import (
     WORKERS,
 )
 
+EXPORT_SECTION = Section(
+    "Export", (Key("from", "FOLDER", "an export to read instead of a store; takes no keys of the study"),)
+)
+FILES_SECTION = Section("Files", (WORKERS, RESULTS, PLUGINS))
+
 COMMANDS = {
     "prepare": Command(
         "Prepare a data set: raw files to arrays and folds.",
@@ -113,9 +118,7 @@ COMMANDS = {
         "dmseg.cli.tables:table",
         (
             TABLES_SECTION,
-            Section(
-                "Export", (Key("from", "FOLDER", "an export to read instead of a store; takes no keys of the study"),)
-            ),
+            EXPORT_SECTION,
             TABLE_DATA_SECTION,
             TABLE_STUDY_SECTION,
             TESTS_SECTION,
@@ -133,13 +136,11 @@ COMMANDS = {
         "dmseg.cli.report:report",
         (
             TABLES_SECTION,
-            Section(
-                "Export", (Key("from", "FOLDER", "an export to read instead of a store; takes no keys of the study"),)
-            ),
+            EXPORT_SECTION,
             TABLE_DATA_SECTION,
             TABLE_STUDY_SECTION,
             TESTS_SECTION,
-            Section("Files", (WORKERS, RESULTS, PLUGINS)),
+            FILES_SECTION,
         ),
         (
             ("dmseg report table=2 data=phantom profile=demo", "Table 2 on generated data"),
@@ -153,12 +154,10 @@ COMMANDS = {
         "dmseg.cli.report:figures",
         (
             TABLES_SECTION,
-            Section(
-                "Export", (Key("from", "FOLDER", "an export to read instead of a store; takes no keys of the study"),)
-            ),
+            EXPORT_SECTION,
             TABLE_DATA_SECTION,
             TABLE_STUDY_SECTION,
-            Section("Files", (WORKERS, RESULTS, PLUGINS)),
+            FILES_SECTION,
         ),
         (
             ("dmseg figures table=2 data=phantom profile=demo", "the figures of Table 2 on generated data"),
@@ -170,7 +169,7 @@ COMMANDS = {
         "Prints for each table the number of experiments and runs, how many are done, running, failed and missing, and "
         "an estimate of the hours left. It writes nothing and needs no data.",
         "dmseg.cli.tables:plan",
-        (TABLES_SECTION, TABLE_DATA_SECTION, TABLE_STUDY_SECTION, Section("Files", (WORKERS, RESULTS, PLUGINS))),
+        (TABLES_SECTION, TABLE_DATA_SECTION, TABLE_STUDY_SECTION, FILES_SECTION),
         (
             ("dmseg plan tables=all", "all tables of the paper"),
             ("dmseg plan table=2 data=phantom profile=demo", "Table 2 on generated data"),

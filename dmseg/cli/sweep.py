@@ -10,10 +10,11 @@ from pathlib import Path
 from dmseg.cli.commands import notify, run_all, set_up_logging
 from dmseg.cli.expand import Grid, expand
 from dmseg.cli.sweep_table import Experiment, make_rows, print_rows, to_csv
+from dmseg.cli.words import take_words
 from dmseg.config.compose import compose_settings
 from dmseg.config.settings import Settings
 from dmseg.data.prepared import PreparedTask
-from dmseg.errors import UserError
+from dmseg.errors import UserError, cut
 from dmseg.files.atomic import write_whole
 from dmseg.report.tracking.update import update_table
 from dmseg.runs.plan import PlannedRun, evaluation_passes, plan_folds, plan_run
@@ -43,10 +44,13 @@ def _sweep(command: str, argv: Sequence[str], plan: Plan) -> int:
         The exit status: 0 if all runs are done.
 
     Raises:
-        UserError: if any combination is wrong.
+        UserError: if the name of the sweep or any combination is wrong.
     """
     set_up_logging()
-    name, overrides = _take_name(argv)
+    given, overrides = take_words(argv, ("name",))
+    name = given.get("name")
+    if name is not None and not re.fullmatch(r"\w[\w.-]{0,99}", name, re.ASCII):
+        raise UserError(f"name is '{cut(name)}', but must consist of at most 100 letters, digits, '-', '_' or '.'")
     grid = expand(overrides)
     if command == "cv" and "fold" in grid.keys:
         raise UserError("cv trains all folds of each combination; leave fold out, or use train -m")
@@ -67,20 +71,6 @@ def _report(command: str, name: str, experiments: Sequence[Experiment]) -> None:
     write_whole(path, to_csv(rows, command))
     notify(f"written: {path}")
     update_table(path, experiments[0].settings)
-
-
-def _take_name(argv: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Takes ``name=NAME`` out of the arguments.
-
-    Raises:
-        UserError: if it is given twice, or is not a valid name.
-    """
-    names = [word.removeprefix("name=") for word in argv if word.startswith("name=")]
-    if len(names) > 1:
-        raise UserError(f"name is given twice: {' and '.join(names)}")
-    if names and not re.fullmatch(r"\w[\w.-]{0,99}", names[0], re.ASCII):
-        raise UserError(f"name is '{names[0]}', but must consist of at most 100 letters, digits, '-', '_' or '.'")
-    return (names[0] if names else None), [word for word in argv if not word.startswith("name=")]
 
 
 def _digest(command: str, grid: Grid) -> str:

@@ -1,7 +1,7 @@
-"""Words of a command that are no keys of the configuration: ``seeds=``, ``test=``, ``zero_method=``, ``holm=``."""
+"""Arguments that are not keys of the configuration: ``seeds=``, ``test=``, ``zero_method=``, ``holm=``."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, get_args
 
 from dmseg.errors import UserError, check_choice, cut
@@ -62,13 +62,23 @@ def take_inference(argv: Sequence[str]) -> tuple["Inference", list[str]]:
     from dmseg.stats.paired import ZeroMethod
     from dmseg.tables.inference import Inference
 
-    test = given.get("test", "wilcoxon")
+    test, zero_method = given.get("test", "wilcoxon"), given.get("zero_method", "wilcox")
     check_choice("test", test, ("wilcoxon", "permutation"))
-    check_choice("zero_method", given.get("zero_method", "wilcox"), get_args(ZeroMethod))
-    check_choice("holm", given.get("holm", "false"), ("true", "false"))
+    check_choice("zero_method", zero_method, get_args(ZeroMethod))
     if test != "wilcoxon" and "zero_method" in given:
         raise UserError(f"zero_method is an option of test=wilcoxon; leave it out, as test={test} has none")
-    return Inference(test, given.get("zero_method", "wilcox"), given.get("holm") == "true"), rest  # type: ignore[arg-type]
+    return Inference(test, zero_method, is_true(given, "holm")), rest  # type: ignore[arg-type]
+
+
+def is_true(given: Mapping[str, str], key: str) -> bool:
+    """Whether ``key=true`` is among the given words; false if the key is missing.
+
+    Raises:
+        UserError: if its value is neither true nor false.
+    """
+    value = given.get(key, "false")
+    check_choice(key, value.lower(), ("true", "false"))
+    return value.lower() == "true"
 
 
 def take_words(argv: Sequence[str], keys: Sequence[str]) -> tuple[dict[str, str], list[str]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from dmseg.metrics.stored_counts import Floats
 
 WIDTH, HEIGHT = 360, 240
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 62
@@ -30,7 +30,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Series:
-    """What a chart shows of one column.
+    """The part of a chart that belongs to one column.
 
     Attributes:
         title: the column's title.
@@ -53,12 +53,12 @@ class Chart:
 
     Attributes:
         title: its title.
-        alt: a description in words, for those who do not see it.
+        alt: a description in words, for readers who cannot see it.
         x_title: title of the horizontal axis.
         y_title: title of the vertical axis.
         x: ticks of the horizontal axis.
         y: ticks of the vertical axis.
-        series: what is shown of each column.
+        series: points and lines of each column.
         pairs: path of the lines that join the points of a case; empty for none.
         diagonal: path of the line that a perfect result would follow; empty for none.
         slanted: whether the labels of the horizontal axis are names of columns.
@@ -135,7 +135,7 @@ def strip(title: str, y_title: str, values: Mapping[str, Floats], digits: int) -
     centres = [LEFT + width * (index + 0.5) for index in range(len(table))]
     # the same shift for a case in each column, spread evenly and without chance
     shifts = ((np.arange(table.shape[1]) * 0.618034) % 1 - 0.5) * min(0.5 * width, 30)
-    series = []
+    series, means = [], []
     for index, (name, own) in enumerate(values.items()):
         found = own[np.isfinite(own)]
         points = "".join(
@@ -146,13 +146,13 @@ def strip(title: str, y_title: str, values: Mapping[str, Floats], digits: int) -
         half = min(0.42 * width, 26)
         mean = (centres[index] - half, centres[index] + half, y(float(found.mean()))) if found.size else None
         series.append(Series(name, index, points, mean=mean))
+        means.append(f"{name} {found.mean():.{digits}f}" if found.size else f"{name} none")
     pairs = "".join(
         path(
             [(centre + shift, y(value)) for centre, value in zip(centres, column, strict=True) if math.isfinite(value)]
         )
         for shift, column in zip(shifts, table.T, strict=True)
     )
-    means = [f"{name} {_mean(own, digits)}" for name, own in values.items()]
     return Chart(
         title,
         f"{title}: {y_title} of {table.shape[1]} cases. Means: {', '.join(means)}.",
@@ -166,11 +166,6 @@ def strip(title: str, y_title: str, values: Mapping[str, Floats], digits: int) -
         legend=False,
         dense=table.shape[1] > DENSE,
     )
-
-
-def _mean(values: Floats, digits: int) -> str:
-    found = values[np.isfinite(values)]
-    return f"{found.mean():.{digits}f}" if found.size else "none"
 
 
 def curves(

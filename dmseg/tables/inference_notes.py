@@ -16,11 +16,11 @@ ONE_SEED = (
 )
 SEVERAL_SEEDS = (
     "Each number is the mean over seeds of the mean over cases, ± the standard deviation of the seeds' means where "
-    "there are several seeds. A seed counts when all its folds are there."
+    "there are several seeds. A seed counts once all of its folds are done."
 )
 BETTER_NOTE = "Marked cells ({mark}) are better than {reference} with p < 0.05:"
 OURS_NOTE = (
-    "{reference} is better than a cell with † with p < 0.05, and is marked ({mark}) where it is so for all of them:"
+    "{reference} is better than a cell with † with p < 0.05, and is marked ({mark}) where this holds for all columns:"
 )
 TESTS = {
     "wilcoxon": "two-sided Wilcoxon signed-rank test on per-case differences{means} (zero_method={zero_method})",
@@ -38,10 +38,10 @@ INTERVAL_BETTER = (
 )
 INTERVAL_OURS = (
     "{reference} is better than a cell with ‡ by the 95 % interval of the difference with folds as clusters, which "
-    "excludes 0, and has a * where it is so for all of them."
+    "excludes 0, and has a * where this holds for all columns."
 )
 INTERVAL_NOTE = (
-    " Each fold has networks of its own, so this interval counts the noise of training, also with one seed. It is not "
+    " Each fold has its own networks, so this interval includes the noise of training, even with one seed. It is not "
     "corrected for several comparisons; the CSV has its ends (diff_ci_low, diff_ci_high)."
 )
 MORE = {1: "one", 2: "two", 3: "three"}[MORE_SEEDS]
@@ -89,7 +89,7 @@ def _incomplete(cells: pd.DataFrame) -> list[str]:
         return []
     places = [f"{_place(cell)} {cell['n_seeds']} of {cell['n_seeds_planned']} seeds" for _, cell in fewer.iterrows()]
     return [
-        f"Not all seeds are complete, and these cells are from those that are: {some(places)}. A difference is over "
+        f"Not all seeds are complete; these cells are means over those that are: {some(places)}. A difference is over "
         "the seeds that both columns have."
     ]
 

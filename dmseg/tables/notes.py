@@ -120,7 +120,7 @@ def _other_ties(table: TableData) -> list[str]:
 
 
 def _folds(rows: Iterable[PlannedRow]) -> str:
-    """The folds that the numbers are from, for each data set if they differ."""
+    """The folds of the runs; for each data set if they differ."""
     by_data: dict[str, list[PlannedRow]] = {}
     for row in rows:
         by_data.setdefault(row.data, []).append(row)

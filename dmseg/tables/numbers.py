@@ -82,8 +82,8 @@ def agreement_cells(stores: Sequence[PreparedTask], disjoint: float) -> pd.DataF
 def comparison_cells(plan: PlannedTable, cases: pd.DataFrame, inference: Inference = DEFAULT) -> pd.DataFrame:
     """Cells of a comparison of methods, each column tested against the reference.
 
-    A cell is the mean over seeds of the mean over the cases of all folds. A seed counts when all its folds are there,
-    and a cell is empty until one is. A row over several tasks is the unweighted mean over the tasks, and takes the
+    A cell is the mean over seeds of the mean over the cases of all folds. A seed counts once all of its folds are
+    done; a cell without such a seed is empty. A row over several tasks is the unweighted mean over the tasks, under the
     seeds that count in all of them. The test takes the difference for each case and task that both columns have under
     every common seed, averages it over seeds and over the tasks of each patient, and compares patients. The intervals
     are those of `dmseg.stats.cross_validation`.
@@ -195,7 +195,7 @@ class _Scores:
         self._known: dict[tuple[str, ...], TaskScores] = {}
 
     def of_case(self, row: PlannedRow, method: str, metric: str) -> TaskScores | None:
-        """Scores of one cell under each seed whose folds are all there; None if there is no such seed."""
+        """Scores of one cell under each seed whose folds are all done; None if there is no such seed."""
         key = (*row.key, method)
         if key not in self._counted:
             self._counted[key] = self._complete_seeds(key, row.cells[method])

@@ -158,7 +158,7 @@ def read_spec(name: str | int) -> TableSpec:
         name: the number of a table of the paper, or the name of another one.
 
     Raises:
-        UserError: if there is no such table, or its file does not say what a table is.
+        UserError: if there is no such table, or its file is invalid.
     """
     if str(name) not in (known := table_names()):  # a name, never a path
         raise UserError(f"there is no table '{cut(str(name))}'; choose from {', '.join(known)}")

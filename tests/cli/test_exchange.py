@@ -97,6 +97,8 @@ def test_a_damaged_plan_is_not_used(exported, capfd):
     [
         (["export-results", "tables=2"], "to=FOLDER"),
         (["export-results", "to=x"], "tables=2"),
+        (["export-results", "to=x", "weights=yes", "paths.results=x"], "weights is 'yes', but must be true or false"),
+        (["export-results", "to=x", "to=y", "paths.results=x"], "to is given twice: 'x' and 'y'"),
         (["import-results", "from=/nowhere", "paths.results=x"], "/nowhere is not an export"),
         (["import-results", "from=/nowhere"], "paths.results"),
         (["table", "table=2", "from="], "from= names no folder"),
