@@ -97,7 +97,12 @@ def run_all(runs: Sequence[PlannedRun], settings: Settings, tables: Mapping[str,
         KeyboardInterrupt: if a signal asked to stop; its message states what is kept.
     """
     _set_damaged_aside(runs)
-    missing = [run for run in runs if not _is_over(run)]
+    missing = []
+    for run in runs:
+        if is_complete(run):
+            RunStore(run.results).tidy(run.run_id)
+        else:
+            missing.append(run)
     several = len(runs) > 1
     if several:
         notify(f"{len(runs)} runs, {len(runs) - len(missing)} done before, {len(missing)} to do")
@@ -134,14 +139,6 @@ def _what_is_kept(runs: Sequence[PlannedRun], missing: Sequence[PlannedRun], out
         return f"{done} of {len(runs)} runs done, {stopped[0].run.title} {stopped[0].error}"
     states = f", {len(stopped)} with their state kept" if stopped else ""
     return f"{done} of {len(runs)} runs done{states}; run the same command to resume"
-
-
-def _is_over(run: PlannedRun) -> bool:
-    """Whether a run is complete; if so, leftovers of its training are removed."""
-    if not is_complete(run):
-        return False
-    RunStore(run.results).tidy(run.run_id)
-    return True
 
 
 def _set_damaged_aside(runs: Sequence[PlannedRun]) -> None:

@@ -113,13 +113,12 @@ def written(value: Any) -> str:  # noqa: ANN401
     if isinstance(value, list):
         return f"[{','.join(map(written, value))}]"
     if isinstance(value, dict):
-        return f"{{{','.join(f'{_written_key(key)}:{written(item)}' for key, item in value.items())}}}"
+        items = []
+        for key, item in value.items():  # keys cannot be quoted
+            text = re.sub(r"[\\()\[\]{}:=, \t]", r"\\\g<0>", key) if isinstance(key, str) else written(key)
+            items.append(f"{text}:{written(item)}")
+        return f"{{{','.join(items)}}}"
     raise TypeError(f"{type(value).__name__} cannot be written as a value")
-
-
-def _written_key(key: Any) -> str:  # noqa: ANN401
-    """Writes a key of a mapping, where Hydra does not allow quotes."""
-    return re.sub(r"[\\()\[\]{}:=, \t]", r"\\\g<0>", key) if isinstance(key, str) else written(key)
 
 
 def _shown(word: str) -> str:

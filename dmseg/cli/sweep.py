@@ -2,10 +2,8 @@
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from dmseg.cli.commands import notify, run_all, set_up_logging
 from dmseg.cli.expand import Grid, expand
@@ -20,6 +18,7 @@ from dmseg.report.tracking.update import update_table
 from dmseg.runs.plan import PlannedRun, evaluation_passes, plan_folds, plan_run
 from dmseg.runs.sources import prepare_task
 from dmseg.runs.store import RunStore
+from dmseg.tables.content import common_folder
 
 Plan = Callable[[Settings, PreparedTask], Sequence[PlannedRun]]
 
@@ -67,7 +66,11 @@ def _report(command: str, name: str, experiments: Sequence[Experiment]) -> None:
     """Prints and writes the table of a sweep."""
     rows = make_rows(experiments)
     print_rows(rows, command, name)
-    path = _folder(experiments) / "sweeps" / f"{name}.csv"
+    folders = list(dict.fromkeys(experiment.settings.paths.results for experiment in experiments))
+    folder = common_folder(folders)
+    if len(folders) > 1:
+        notify(f"results are in {', '.join(folders)}; the table of the sweep is written to {folder}")
+    path = folder / "sweeps" / f"{name}.csv"
     write_whole(path, to_csv(rows, command))
     notify(f"written: {path}")
     update_table(path, experiments[0].settings)
@@ -125,15 +128,3 @@ def _run_all(experiments: Sequence[Experiment]) -> int:
         if trained:
             status = max(status, run_all(trained, experiments[0].settings))
     return status
-
-
-def _folder(experiments: Sequence[Experiment]) -> Path:
-    """The results folder of all runs, or the folder that contains all of theirs."""
-    folders = list(dict.fromkeys(experiment.settings.paths.results for experiment in experiments))
-    if len(folders) == 1:
-        return Path(folders[0])
-    common = os.path.commonpath([os.path.abspath(folder) for folder in folders])
-    chosen = Path(common if any(map(os.path.isabs, folders)) else os.path.relpath(common))
-    chosen = Path(folders[0]) if common == os.path.sep else chosen
-    notify(f"results are in {', '.join(folders)}; the table of the sweep is written to {chosen}")
-    return chosen

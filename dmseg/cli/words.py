@@ -35,7 +35,7 @@ def take_seeds(argv: Sequence[str]) -> tuple[tuple[int, ...], list[str]]:
 
 def _seeds(text: str) -> Sequence[int]:
     fault = f"seeds is '{cut(text)}', but must be"
-    low, high = 0, 2**63 - 1
+    largest = 2**63 - 1
     inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     items = [item.strip() for item in inner.split(",")]
     if not all(re.fullmatch(r"\d{1,19}", item, re.ASCII) for item in items):
@@ -45,8 +45,8 @@ def _seeds(text: str) -> Sequence[int]:
         if not 1 <= numbers[0] <= MOST_SEEDS:
             raise UserError(f"{fault} a number of seeds from 1 to {MOST_SEEDS}; seeds=3 means the seeds 0, 1 and 2")
         return range(numbers[0])
-    if len(numbers) > MOST_SEEDS or max(numbers) > high or min(numbers) < low:
-        raise UserError(f"{fault} at most {MOST_SEEDS} seeds from {low} to {high}")
+    if len(numbers) > MOST_SEEDS or max(numbers) > largest:
+        raise UserError(f"{fault} at most {MOST_SEEDS} seeds from 0 to {largest}")
     if twice := [number for number in numbers if numbers.count(number) > 1]:
         raise UserError(f"{fault} distinct seeds: {twice[0]} is listed twice")
     return numbers

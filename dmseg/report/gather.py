@@ -107,7 +107,7 @@ def gather_rows(planned: PlannedTable, cases: pd.DataFrame) -> Iterator[RowFacts
 
     Args:
         planned: the table.
-        cases: scores of its runs (`dmseg.tables.numbers.collect_cases`).
+        cases: scores of its runs (`dmseg.tables.collected.collect_cases`).
     """
     several = len({row.model for row in planned.rows}) > 1
     indices = {column.key: index for index, column in enumerate(planned.spec.columns)}
@@ -171,6 +171,7 @@ def _mean_scores(own: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
 
 
 def _facts(run: PlannedRun, scored: bool, counts: _Counts) -> RunFacts:
+    """Reads the facts of a run; `scored` says whether its scores were read. Adds its counts to `counts`."""
     store = RunStore(run.results)
     folder = f"runs/{run.run_id}"
     if not scored:
@@ -189,23 +190,19 @@ def _facts(run: PlannedRun, scored: bool, counts: _Counts) -> RunFacts:
         manifest = store.read_json(run.run_id, "manifest.json")
     with suppress(DamagedError):
         pictures = store.read_pack(run.run_id, run.evaluation_id)
+    machine, versions = (manifest.get(name) or {} for name in ("machine", "versions"))
+    parts = [machine.get("gpu") or machine.get("device"), machine.get("processor")]
+    parts += [f"torch {versions['torch']}"] if "torch" in versions else []
     return RunFacts(
         run,
         "done",
         folder=folder,
         seconds=float(manifest["seconds"]) if "seconds" in manifest else None,
-        machine=_machine(manifest),
+        machine=", ".join(str(item) for item in parts if item),
         history=_history(store, run.run_id),
         validations=_validations(store, run.run_id),
         pictures=pictures,
     )
-
-
-def _machine(manifest: dict[str, Any]) -> str:
-    machine, versions = (manifest.get(name) or {} for name in ("machine", "versions"))
-    named = [machine.get("gpu") or machine.get("device"), machine.get("processor")]
-    named += [f"torch {versions['torch']}"] if "torch" in versions else []
-    return ", ".join(str(item) for item in named if item)
 
 
 def _history(store: RunStore, run_id: str) -> pd.DataFrame:

@@ -63,7 +63,7 @@ class ExplainedTable:
     choices: tuple[Explained, ...]
 
     def describe(self, touched: frozenset[Cell]) -> str:
-        """Names cells by columns and rows, as briefly as they can be."""
+        """Names cells by columns and rows, as briefly as possible."""
         if touched in (self.cells, frozenset()):
             return "all cells" if touched else "no cell"
         by_columns: dict[tuple[str, ...], list[str]] = {}
@@ -74,14 +74,14 @@ class ExplainedTable:
         by_columns = self._merged(by_columns)
         if ALL in by_columns and len(by_columns) == 1:
             return self._names(by_columns[ALL])
-        has_cell = {
-            columns: [row for row in self.rows if any((row, name) in self.cells for name in columns)]
-            for columns in by_columns
-        }
-        return "; ".join(
-            self._titles(columns) + ("" if rows == has_cell[columns] else f" of {self._names(rows)}")
-            for columns, rows in by_columns.items()
-        )
+        titles = {column.key: column.title for column in self.spec.columns}
+        parts = []
+        for columns, rows in by_columns.items():
+            names = ", ".join(titles.get(name, name) for name in columns)
+            part = "all columns" if columns == ALL else f"column{'s' * (len(columns) > 1)} {names}"
+            with_cell = [row for row in self.rows if any((row, name) in self.cells for name in columns)]
+            parts.append(part if rows == with_cell else f"{part} of {self._names(rows)}")
+        return "; ".join(parts)
 
     def _merged(self, by_columns: Mapping[tuple[str, ...], list[str]]) -> dict[tuple[str, ...], list[str]]:
         """Groups rows that lack a cell with the rows that have it, if they agree in all other cells."""
@@ -95,11 +95,6 @@ class ExplainedTable:
                 )
                 merged.setdefault(next(fitting, columns), []).append(row)
         return {columns: sorted(rows, key=self.rows.index) for columns, rows in merged.items()}
-
-    def _titles(self, columns: Sequence[str]) -> str:
-        titles = {column.key: column.title for column in self.spec.columns}
-        word = "column" if len(columns) == 1 else "columns"
-        return "all columns" if columns == ALL else f"{word} {', '.join(titles.get(name, name) for name in columns)}"
 
     def _names(self, rows: Sequence[str]) -> str:
         """Names of rows; if all rows of a data set or network are among them, only its name."""

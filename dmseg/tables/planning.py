@@ -192,7 +192,10 @@ class TablePlanner:
         several = len({model for _, model in chosen}) > 1
         rows: dict[tuple[str, str, str], PlannedRow] = {}
         for block, model in chosen.values():
-            for prepared in self._prepared(self._request.data[block.data]):
+            data = self._request.data[block.data]
+            if data not in self._tasks:
+                self._tasks[data] = list(self._open_tasks(self._base(data).settings(), self._notify))
+            for prepared in self._tasks[data]:
                 row = self._row(spec, block, model, prepared, without_own=spec.without_own_teacher and several)
                 rows.setdefault(row.key, row)
         if not rows:
@@ -213,12 +216,6 @@ class TablePlanner:
         if data not in self._bases:
             self._bases[data] = Base(self._request.overrides_of(data))
         return self._bases[data]
-
-    def _prepared(self, data: str) -> list[TaskData]:
-        """All tasks of a data set, or the one given by ``task=``."""
-        if data not in self._tasks:
-            self._tasks[data] = list(self._open_tasks(self._base(data).settings(), self._notify))
-        return self._tasks[data]
 
     def _row(self, spec: TableSpec, block: Block, model: str, prepared: TaskData, without_own: bool) -> PlannedRow:
         data = self._request.data[block.data]

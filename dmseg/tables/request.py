@@ -89,6 +89,7 @@ def _names(value: str) -> list[str]:
 
 
 def _check_names(read: Sequence[str], named: Sequence[str], common: Sequence[str]) -> None:
+    """Refuses ``NAME:key=value`` of a data set that is not read, and one root for several data sets."""
     for name in named:
         if name not in read:
             raise UserError(f"'{name}:...' concerns a data set that is not read here; these are: {', '.join(read)}")
