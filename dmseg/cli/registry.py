@@ -1,4 +1,4 @@
-"""The commands of ``dmseg``: which function runs each, and what its help says."""
+"""The commands of ``dmseg``: their functions and help texts."""
 
 from dataclasses import replace
 
@@ -113,8 +113,8 @@ COMMANDS = {
         ),
     ),
     "table": Command(
-        "Write a table from the runs that are there.",
-        "Writes a table from finished runs and trains nothing. Cells without finished runs stay empty.",
+        "Write a table from finished runs.",
+        "Writes a table from the runs finished so far and trains nothing. Cells without finished runs stay empty.",
         "dmseg.cli.tables:table",
         (
             TABLES_SECTION,
@@ -125,7 +125,7 @@ COMMANDS = {
             Section("Files", (WORKERS, RESULTS, QUIET, PLUGINS)),
         ),
         (
-            ("dmseg table table=2 data=phantom profile=demo", "Table 2 as far as it is done"),
+            ("dmseg table table=2 data=phantom profile=demo", "Table 2 from the runs finished so far"),
             ("dmseg table table=2 from=export", "Table 2 from the export in the folder export"),
         ),
     ),
@@ -149,8 +149,8 @@ COMMANDS = {
     ),
     "figures": Command(
         "Draw the figures of a table for a paper.",
-        "Draws strip plots of the cases, reliability diagrams, Dice by threshold and the agreement of the raters, each "
-        "as PDF, SVG and PNG, from the runs that are there.",
+        "Draws strip plots of the cases, reliability diagrams, Dice by threshold and the agreement of the raters from "
+        "finished runs, each as PDF, SVG and PNG.",
         "dmseg.cli.report:figures",
         (
             TABLES_SECTION,
@@ -219,7 +219,7 @@ COMMANDS = {
     ),
     "data": Command(
         "Show or verify data sets: data status, data verify.",
-        "Shows which data sets are there, or verifies prepared stores.",
+        "Shows which data sets are on disk, or verifies prepared stores.",
         actions=DATA_ACTIONS,
     ),
     "runs": Command(

@@ -1,4 +1,4 @@
-"""The commands ``report`` and ``figures``, which show the runs that are there."""
+"""The commands ``report`` and ``figures``, which present finished runs."""
 
 from collections.abc import Sequence
 from pathlib import Path

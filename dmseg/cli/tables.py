@@ -82,13 +82,13 @@ def exported_plans(
         seeds: the seeds given by ``seeds=``, which an export does not accept, as it has its own.
 
     Raises:
-        UserError: if no folder is named, other overrides are given beside it, or the folder has no such tables.
+        UserError: if no folder is named, other overrides are given with it, or the folder has no such tables.
     """
     exported = [word.removeprefix("from=").strip("'\"") for word in overrides if word.startswith("from=")]
     if not exported:
         return None
     if len(overrides) > 1 or seeds:
-        raise UserError("an export has settings and seeds of its own; leave the other overrides out")
+        raise UserError("an export has its own settings and seeds; leave the other overrides out")
     if not exported[0]:
         raise UserError("from= names no folder; write from=FOLDER, the folder of an export")
     folder = Path(exported[0]).expanduser()

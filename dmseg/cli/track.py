@@ -74,8 +74,8 @@ def track(argv: Sequence[str]) -> int:
     given, filters, folders = _split(argv)
     tracker, again = given.get("tracker", ""), is_true(given, "again")
     if tracker not in TRACKERS:
-        said = f"tracker is '{cut(tracker)}', but may be" if tracker else "name a tracker: tracker=NAME with one of"
-        raise UserError(f"{said} {', '.join(TRACKERS)}")
+        message = f"tracker is '{cut(tracker)}', but may be" if tracker else "name a tracker: tracker=NAME with one of"
+        raise UserError(f"{message} {', '.join(TRACKERS)}")
     check_packages([tracker])
     stores = read_stores(folders)
     found = entries(stores)
@@ -102,7 +102,7 @@ def track(argv: Sequence[str]) -> int:
             advance(len(batch))
     for name, counts in (("runs", runs), ("tables", tables)):
         failed = f", {counts.failed} failed" if counts.failed else ""
-        print(f"{name}: {counts.new} recorded with tracker={tracker}, {counts.before} had been before{failed}")
+        print(f"{name}: {counts.new} recorded with tracker={tracker}, {counts.before} already recorded{failed}")
     return 1 if runs.failed or tables.failed else 0
 
 

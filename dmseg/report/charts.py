@@ -14,6 +14,8 @@ from dmseg.metrics.stored_counts import Floats
 
 WIDTH, HEIGHT = 360, 240
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 62
+MOST_STEPS = 6
+"""Most steps between the ticks of an axis."""
 DENSE = 150
 """Number of cases above which points are small."""
 MOST_POINTS = 120
@@ -99,18 +101,17 @@ class Scale:
         return self.start + (self.end - self.start) * (value - self.low) / (self.high - self.low)
 
 
-def nice_ticks(low: float, high: float, most: int = 6, whole: bool = False) -> list[float]:
+def nice_ticks(low: float, high: float, whole: bool = False) -> list[float]:
     """Multiples of 1, 2 or 5 times a power of ten that span an interval.
 
     Args:
         low: its lower end.
         high: its upper end, not below the lower one.
-        most: most steps.
         whole: whether the ticks are whole numbers.
     """
     if not high > low:
         low, high = (low - 0.5 * abs(low), high + 0.5 * abs(high)) if low else (0.0, 1.0)
-    rough = (high - low) / most
+    rough = (high - low) / MOST_STEPS
     power = 10.0 ** math.floor(math.log10(rough))
     step = power * next(factor for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
     step = max(step, 1.0) if whole else step
@@ -174,9 +175,7 @@ def curves(
     y_title: str,
     lines: Sequence[tuple[str, int, Floats, Floats]],
     unit: bool = False,
-    diagonal: bool = False,
-    dots: bool = True,
-    whole: bool = False,
+    by_epoch: bool = False,
 ) -> Chart:
     """Curves of some columns.
 
@@ -185,24 +184,23 @@ def curves(
         x_title: title of the horizontal axis.
         y_title: title of the vertical axis.
         lines: title and number of the column, horizontal and vertical values; points that are not finite are left out.
-        unit: whether both axes run from 0 to 1; otherwise they span the values, and the horizontal one begins at 0.
-        diagonal: whether to draw the line on which both values are equal.
-        dots: whether to mark each point.
-        whole: whether the ticks of the horizontal axis are whole numbers.
+        unit: whether both axes run from 0 to 1, with the line on which both values are equal; otherwise they span the
+            values, and the horizontal one begins at 0.
+        by_epoch: whether the horizontal axis counts epochs: its ticks are whole numbers, and points are not marked.
     """
     kept = [(name, index, *_thinned(xs, ys)) for name, index, xs, ys in lines]
     every_x, every_y = (np.concatenate([item[axis] for item in kept] or [np.zeros(1)]) for axis in (2, 3))
     if unit or not every_x.size:
         x_ticks = y_ticks = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     else:
-        x_ticks = nice_ticks(min(0.0, float(every_x.min())), float(every_x.max()), whole=whole)
+        x_ticks = nice_ticks(min(0.0, float(every_x.min())), float(every_x.max()), whole=by_epoch)
         y_ticks = nice_ticks(float(every_y.min()), float(every_y.max()))
     x = Scale(x_ticks[0], x_ticks[-1], LEFT, WIDTH - RIGHT)
     y = Scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM + 20, TOP)
     series = []
     for name, index, xs, ys in kept:
         places = [(x(a), y(b)) for a, b in zip(xs, ys, strict=True)]
-        points = "".join(f"M{a:.1f} {b:.1f}h0" for a, b in places) if dots or len(places) == 1 else ""
+        points = "".join(f"M{a:.1f} {b:.1f}h0" for a, b in places) if not by_epoch or len(places) == 1 else ""
         series.append(Series(name, index, points, path(places)))
     names = ", ".join(dict.fromkeys(name for name, *_ in lines)) or "no column"
     return Chart(
@@ -213,7 +211,7 @@ def curves(
         [Tick(x(tick), f"{tick:g}") for tick in x_ticks],
         [Tick(y(tick), f"{tick:g}") for tick in y_ticks],
         series,
-        diagonal=path([(x(0), y(0)), (x(1), y(1))]) if diagonal else "",
+        diagonal=path([(x(0), y(0)), (x(1), y(1))]) if unit else "",
     )
 
 

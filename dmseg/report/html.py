@@ -266,8 +266,7 @@ def _reliability_charts(row: RowFacts) -> list[Chart]:
     ]
     charts = []
     if lines:
-        title, x_title, y_title = "Reliability", "predicted probability", "share of foreground"
-        charts.append(curves(title, x_title, y_title, lines, unit=True, diagonal=True))
+        charts.append(curves("Reliability", "predicted probability", "share of foreground", lines, unit=True))
     if levels:
         charts.append(curves("Dice by threshold (their mean is BDice)", "threshold", "Dice (%)", levels))
     return charts
@@ -277,7 +276,7 @@ def _training_charts(row: RowFacts) -> list[Chart]:
     """The loss of each run by epoch, and the scores of its validations where a tracker recorded several."""
     losses = _run_lines(row, [[facts.history for facts in column.runs] for column in row.columns], "loss")
     title = "Training loss, a line for each run"
-    charts = [curves(title, "epoch", "loss", losses, dots=False, whole=True)] if losses else []
+    charts = [curves(title, "epoch", "loss", losses, by_epoch=True)] if losses else []
     validations = [
         [facts.validations if len(facts.validations) > 1 else pd.DataFrame() for facts in column.runs]
         for column in row.columns
@@ -286,7 +285,7 @@ def _training_charts(row: RowFacts) -> list[Chart]:
         if lines := _run_lines(row, validations, name, SCORES[name].factor):
             score = SCORES[name]
             title = f"{score.title} of the validation cases during training"
-            charts.append(curves(title, "epoch", score.heading, lines, dots=False, whole=True))
+            charts.append(curves(title, "epoch", score.heading, lines, by_epoch=True))
     return charts
 
 

@@ -151,7 +151,7 @@ def comparison_numbers(tasks: Sequence[TaskScores], score: Score, inference: Inf
 
     Args:
         tasks: the differences of each task of the row (`differences`).
-        score: the score; it says which side is better.
+        score: the score, which determines the better side.
         inference: the test.
     """
     complete = [task.complete for task in tasks]

@@ -95,12 +95,12 @@ def _without_counts(planned: PlannedTable) -> list[str]:
     if not lacking:
         return []
     titles = ", ".join(SCORES[name].title for name in named)
-    said = f"{titles}: {len(lacking)} runs were stored without counts, so their cells are empty."
+    note = f"{titles}: {len(lacking)} runs were stored without counts, so their cells are empty."
     if without_weights < len(lacking):
-        said += " 'dmseg reproduce' with the same arguments scores their weights again and adds the counts."
+        note += " 'dmseg reproduce' with the same arguments scores their weights again and adds the counts."
     if without_weights:
-        said += f" {without_weights} of them were imported without weights and cannot be scored again."
-    return [said]
+        note += f" {without_weights} of them were imported without weights and cannot be scored again."
+    return [note]
 
 
 def _other_ties(table: TableData) -> list[str]:
@@ -115,8 +115,8 @@ def _other_ties(table: TableData) -> list[str]:
         values = zip(row["method_title"], row["dice_other_ties"], strict=True)
         rows.append(f"{title}: " + ", ".join(f"{name} {SCORES['dice'].shown(value)}" for name, value in values))
     rule = "foreground" if table.ties == "background" else "background"
-    said = f"Where the number of raters is even, a tie counts as {table.ties}. With ties as {rule}, Dice (%) is:"
-    return [f"{said} {'; '.join(rows)}."]
+    note = f"Where the number of raters is even, a tie counts as {table.ties}. With ties as {rule}, Dice (%) is:"
+    return [f"{note} {'; '.join(rows)}."]
 
 
 def _folds(rows: Iterable[PlannedRow]) -> str:

@@ -44,7 +44,7 @@ class TableData:
         profile: name of the profile (size of the study).
         protocol: name of the protocol (paper or released code).
         inference: how the cells are tested.
-        ties: what a tie is in the majority vote.
+        ties: class of tied pixels in the majority vote.
     """
 
     spec: TableSpec

@@ -25,7 +25,7 @@ class PlannedRow:
         block: its block, with the paper's data set and network.
         paper_model: the paper's network to compare with; empty for none.
         data: name of the data set that is read.
-        stands_for: titles of the paper's data sets that this data set is read for.
+        stands_for: titles of the paper's data sets that this data set takes the place of.
         task: the task.
         settings: settings of its first cell.
         cells: runs of all folds under all seeds for each column that has a cell in this row, seed by seed.

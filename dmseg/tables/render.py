@@ -127,17 +127,17 @@ def to_latex(table: TableData, notes: tuple[str, ...] = ()) -> str:
 
 
 def _caption(table: TableData) -> str:
-    """Title, and what the marks and numbers are."""
-    said = [f"{latex(table.spec.title)}."]
+    """The title, and what the marks mean."""
+    parts = [f"{latex(table.spec.title)}."]
     if table.spec.kind == "comparison":
         reference = {column.key: column.title for column in table.spec.columns}[table.spec.reference]
         if table.spec.reference_is_ours:
             tests = r"by the test over cases ($\dagger$) or the interval of the difference ($\ddagger$)"
-            said.append(f"Columns that {latex(reference)} is better than {tests}.")
+            parts.append(f"Columns that {latex(reference)} is better than {tests}.")
         else:
             tests = r"by the test over cases (\textcolor{red}{red}) or the interval of the difference ($*$)"
-            said.append(f"Cells that are better than {latex(reference)} {tests}.")
-    return " ".join(said)
+            parts.append(f"Cells that are better than {latex(reference)} {tests}.")
+    return " ".join(parts)
 
 
 def _grid(table: TableData, style: Style) -> tuple[list[str], list[list[str]]]:
