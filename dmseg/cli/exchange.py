@@ -32,7 +32,7 @@ def export_results(argv: Sequence[str]) -> int:
 
     set_up_logging()
     given, rest = take_words(argv, ("to", "weights", "images"))
-    if "to" not in given:
+    if not given.get("to"):
         raise UserError("name the folder to export to: to=FOLDER")
     folder = Path(given["to"]).expanduser()
     weights, images = is_true(given, "weights"), is_true(given, "images")
@@ -87,7 +87,7 @@ def _export_store(argv: Sequence[str], folder: Path, weights: bool, images: bool
 def import_results(argv: Sequence[str]) -> int:
     """Imports the runs of an export into a store."""
     given, rest = take_words(argv, ("from", "paths.results"))
-    if rest or len(given) < 2:
+    if rest or not all(given.get(name) for name in ("from", "paths.results")):
         raise UserError(
             "import-results takes from=FOLDER (an export) and paths.results=FOLDER (the store), nothing else"
         )
