@@ -1,19 +1,19 @@
 """A/A check of the marks: compares one column of a table with itself, half of its seeds against the other half.
 
-There is no difference to find, so that a sound interval excludes 0 in about one of twenty comparisons. All splits of
-the seeds into halves are compared (ten for six seeds), for every task and for their mean ("All"), by the two criteria
-that tables mark cells with: the 95 % interval with folds as clusters, and the test over cases. The splits share
-networks and are not independent: 10 of 10 claims for one row may be a single unlucky network.
+There is no difference to find, so a valid interval excludes 0 in about one of twenty comparisons. All splits of the
+seeds into halves are compared (ten for six seeds), for every task and for their mean ("All"), by the two criteria by
+which tables mark cells: the 95 % interval with folds as clusters, and the test over cases. The splits share networks
+and are not independent: 10 of 10 claims for one row may be due to a single unlucky network.
 
     python scripts/aa_test.py table=2 column=majority seeds=6 data=phantom profile=demo paths.results=results/demo
 
-Options, beside all overrides of ``dmseg reproduce``:
+Options, in addition to all overrides of ``dmseg reproduce``:
 
     table=NAME       the table [default: 2]
     column=NAME      its column [default: its first one]
     seeds=N          an even number of seeds, or a list of them [default: 6]
     metrics=A,B      scores [default: those of the table]
-    train=true       train what is missing, on the overrides' launcher; otherwise missing runs are an error
+    train=true       train missing runs, with the launcher of the overrides; otherwise missing runs are an error
     to=FILE          also write the comparisons as CSV
 
 Exit status: 0 if the check could be made, whatever it found.

@@ -1,13 +1,13 @@
-"""Finds the rater parameters with which the phantom's raters agree as those of the paper's Table 1.
+"""Finds the rater parameters for which the phantom's raters agree as well as those in the paper's Table 1.
 
 Run from the repository root:
 
     python scripts/calibrate_phantom.py                  # the parameters
-    python scripts/calibrate_phantom.py --table 0 1 2    # the phantom's Table 1 for these seeds, as it is
+    python scripts/calibrate_phantom.py --table 0 1 2    # the phantom's present Table 1 for these seeds
 
-The first prints, for each task, the parameter that is searched (``spread``, or ``miss`` for Brain Tumor T2)
-such that the Dice score between rater and majority, averaged over seeds other than the default one, is the
-paper's. The result is written into ``dmseg/data/phantom/cases.py`` by hand. Each takes a minute on one core.
+The first prints, for each task, the value of ``spread`` (of ``miss`` for Brain Tumor T2) for which the Dice score
+between rater and majority, averaged over seeds other than the default one, is the paper's. The values are copied
+into ``dmseg/phantom/cases.py`` by hand. Each command takes a minute on one core.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Checks the demo's tables: every cell there, and the floors of Tables 2 and 3; says what Table 2 shows.
+"""Checks the demo's tables: every cell has a number, and Tables 2 and 3 reach their floors. Summarises Table 2.
 
 Table 2: majority labels reach a Dice above 60 % where they should. Table 3: every method's mean BDice over all tasks is
 above 40 %; a method that predicts nothing has 0.
@@ -18,7 +18,7 @@ PASSED = {
     "table 2": f"; Table 2: majority Dice above {FLOOR:.0f} % on all tasks but {' and '.join(HARD_TASKS)}",
     "table 3": f"; Table 3: every method's mean BDice above {METHODS_FLOOR:.0f} %",
 }
-"""What there is to say of a table that is as it should be."""
+"""What is printed about a table that passes."""
 
 
 def title(cells: pd.DataFrame) -> str:
@@ -27,7 +27,7 @@ def title(cells: pd.DataFrame) -> str:
 
 
 def faults(cells: pd.DataFrame) -> list[str]:
-    """What is wrong with a demo's table; nothing if it is as it should be."""
+    """The faults of a table of the demo; empty if it passes."""
     missing = int(cells["value"].isna().sum())
     found = [f"{title(cells)}: {missing} cells have no number"] if missing else []
     if title(cells) == "table 2":
@@ -39,27 +39,23 @@ def faults(cells: pd.DataFrame) -> list[str]:
 
 
 def lesson(cells: pd.DataFrame) -> str:
-    """What Table 2 says of soft labels: where uniform and majority labels differ by more than the noise of training."""
+    """Where, in Table 2, uniform and majority labels differ by more than the noise of training."""
     uniform = cells[(cells["method"] == "uniform") & (cells["task"] != "all")]
     counts = []
     for metric, title in (("bdice", "BDice"), ("ece", "ECE")):
         marks = uniform[uniform["metric"] == metric].set_index("task")["diff_mark"]
         found = {mark: list(marks.index[marks == mark]) for mark in ("better", "worse")}
-        parts = [f"{mark} on {len(tasks)}{_listed(tasks)}" for mark, tasks in found.items()]
+        parts = [f"{mark} on {len(on)}" + (f" ({', '.join(on)})" if on else "") for mark, on in found.items()]
         counts.append(f"{title} of {len(marks)} tasks {', '.join(parts)}")
     return (
         f"Uniform against majority labels, beyond the noise of training: {'; '.join(counts)}.\n"
-        f"Soft labels pay where raters differ by about a pixel or more and the network finds the structure "
-        f"(docs/explanation/demo.md)."
+        "Soft labels pay where raters differ by about a pixel or more and the network finds the structure "
+        "(docs/explanation/demo.md)."
     )
 
 
-def _listed(tasks: list[str]) -> str:
-    return f" ({', '.join(tasks)})" if tasks else ""
-
-
 def _below(cells: pd.DataFrame, name: str, what: str, floor: float) -> list[str]:
-    """The cells that are not above a floor; none at all is a fault too."""
+    """The cells that are not above a floor; a table without such cells is a fault, too."""
     low = cells[~(cells["value"] > floor)]
     found = [f"{row[name]}: {what} {row['value']:.2f} %, not above {floor:.0f} %" for _, row in low.iterrows()]
     return found if len(cells) else [f"there is no {what}"]
@@ -71,7 +67,7 @@ def main(paths: list[str]) -> int:
     for fault in found:
         print(f"demo failed: {fault}", file=sys.stderr)
     if not found:
-        print("demo passed: every cell is there" + "".join(PASSED.get(title(cells), "") for cells in tables))
+        print("demo passed: every cell has a number" + "".join(PASSED.get(title(cells), "") for cells in tables))
         for cells in tables:
             if title(cells) == "table 2":
                 print(lesson(cells))

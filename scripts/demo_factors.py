@@ -31,7 +31,6 @@ COLUMNS = ("majority", "uniform", "smoothing")
 METRICS = {"bdice": "BDice", "ece": "ECE"}
 DEMO = "nothing"
 
-
 FACTORS = {
     "view": ("data.phantom.view=null", "data.phantom.view=2.4"),
     "size": ("data.size=32", "data.size=64"),

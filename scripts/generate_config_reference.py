@@ -49,7 +49,7 @@ def configuration() -> str:
     """Returns the page."""
     general = {line.key: line.comment for line in lines(CONFIGS / "config.yaml") if line.comment}
     meanings = dict(meanings_of(Settings)) | general
-    parts = [INTRO, "## General keys", _table(lines(CONFIGS / "config.yaml"), "", meanings, skip=("defaults",))]
+    parts = [INTRO, "## General keys", _table(lines(CONFIGS / "config.yaml"), "", meanings)]
     for group, purpose in GROUPS.items():
         files = sorted((CONFIGS / group).glob("*.yaml"))
         default = re.search(rf"^  - {group}: (\w+)", (CONFIGS / "config.yaml").read_text(), re.MULTILINE)
@@ -60,11 +60,7 @@ def configuration() -> str:
             overall = is_global(path)
             prefix = "" if overall else f"{group}."
             known = meanings if overall else {f"{prefix}{key}": text for key, text in shared.items()} | meanings
-            parts += [
-                f"### {group}={path.stem}",
-                _header(path),
-                _table(lines(path), prefix, known, skip=("defaults",)),
-            ]
+            parts += [f"### {group}={path.stem}", _header(path), _table(lines(path), prefix, known)]
     parts += ["## table", "`table=NAME` chooses a table; its file cannot be overridden.", _tables()]
     return "\n\n".join(part.rstrip() for part in parts if part) + "\n"
 
@@ -82,10 +78,10 @@ def _header(path: Path) -> str:
     return " ".join(found)
 
 
-def _table(lines: Iterator[Line], prefix: str, meanings: Mapping[str, str], skip: tuple[str, ...]) -> str:
+def _table(lines: Iterator[Line], prefix: str, meanings: Mapping[str, str]) -> str:
     rows = []
     for line in lines:
-        if line.key.partition(".")[0] in skip:
+        if line.key.partition(".")[0] == "defaults":
             continue
         referred = re.fullmatch(r"\$\{([\w.]+)\}", line.value)
         meaning = line.comment or meanings.get(f"{prefix}{line.key}") or (f"see `{referred[1]}`" if referred else "")

@@ -32,7 +32,7 @@ def write(tmp_path: Path, cells: pd.DataFrame) -> list[str]:
 def test_a_whole_table_passes_and_says_where_soft_labels_pay(tmp_path, capsys):
     assert SCRIPT["main"](write(tmp_path, table_2())) == 0
     said = capsys.readouterr().out
-    assert "demo passed: every cell is there; Table 2" in said
+    assert "demo passed: every cell has a number; Table 2" in said
     assert "BDice of 3 tasks better on 1 (kidney-1), worse on 1 (prostate-1); ECE of 3 tasks better on 1" in said
     assert "worse on 0." in said
 

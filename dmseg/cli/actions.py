@@ -77,7 +77,7 @@ RUNS_ACTIONS = {
 
 DATA_ACTIONS = {
     "status": Command(
-        "Show which data sets are there, and their licences.",
+        "Show which data sets are on disk, and their licences.",
         "Prints for each data set how many cases are complete, which files are missing, the licence, and where to get "
         "the data. No image is read.",
         "dmseg.cli.data:print_status",
@@ -93,7 +93,7 @@ DATA_ACTIONS = {
         ),
         (
             ("dmseg data status", "all data sets below data/"),
-            ("dmseg data status data=kits data.root=kits19/data", "one data set in a folder of its own"),
+            ("dmseg data status data=kits data.root=kits19/data", "one data set in another folder"),
         ),
     ),
     "verify": Command(

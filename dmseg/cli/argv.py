@@ -6,6 +6,7 @@ from difflib import get_close_matches
 
 from dmseg.cli import description, output
 from dmseg.cli.registry import COMMANDS
+from dmseg.cli.words import is_true, take_words
 from dmseg.config.reserved import refuse_hydra
 from dmseg.errors import UserError, cut
 
@@ -52,15 +53,12 @@ def take_quiet(command: str, argv: Sequence[str]) -> list[str]:
     Raises:
         UserError: if it is given twice or has another value, or the command does nothing but print.
     """
-    given = [word.partition("=")[2] for word in argv if word.startswith("quiet=")]
-    if len(given) > 1:
-        raise UserError("quiet is given twice; leave one out")
-    if given and given[0].lower() not in ("true", "false"):
-        raise UserError(f"quiet is '{cut(given[0])}', but must be true or false")
+    given, rest = take_words(argv, ("quiet",))
+    quiet = is_true(given, "quiet")
     if given and "quiet" not in COMMANDS[command].key_names():
-        raise UserError(f"'dmseg {command}' does nothing but print; leave quiet={cut(given[0])} out")
-    output.set_quiet(given == ["true"] or given == ["True"])
-    return [word for word in argv if not word.startswith("quiet=")]
+        raise UserError(f"'dmseg {command}' does nothing but print; leave quiet={cut(given['quiet'])} out")
+    output.set_quiet(quiet)
+    return rest
 
 
 def _check_flag(command: str, word: str, following: str) -> None:

@@ -97,13 +97,18 @@ def run_all(runs: Sequence[PlannedRun], settings: Settings, tables: Mapping[str,
         KeyboardInterrupt: if a signal asked to stop; its message states what is kept.
     """
     _set_damaged_aside(runs)
-    missing = [run for run in runs if not _is_over(run)]
+    missing = []
+    for run in runs:
+        if is_complete(run):
+            RunStore(run.results).tidy(run.run_id)
+        else:
+            missing.append(run)
     several = len(runs) > 1
     if several:
         notify(f"{len(runs)} runs, {len(runs) - len(missing)} done before, {len(missing)} to do")
     stored = {run.run_id for run in runs if RunStore(run.results).is_done(run.run_id)}
     tracking = plan_tracking(runs, tables, connect=bool(missing))
-    alone = len(missing) == 1 and is_inline(settings.launcher, missing)  # then the run shows more of itself
+    alone = len(missing) == 1 and is_inline(settings.launcher, missing)  # a single run shows more detail
     observers = partial(verbose if alone and not output.is_quiet() else silent, tracking=tracking)
     view = nullcontext() if alone or output.is_quiet() else LiveView(err, missing).shown()
     outcomes: list[Outcome] = []
@@ -127,7 +132,7 @@ def run_all(runs: Sequence[PlannedRun], settings: Settings, tables: Mapping[str,
 
 
 def _what_is_kept(runs: Sequence[PlannedRun], missing: Sequence[PlannedRun], outcomes: Sequence[Outcome]) -> str:
-    """Words for what a stopped command leaves behind."""
+    """Describes what a stopped command has finished and kept."""
     done = len(runs) - len(missing) + sum(outcome.kind == "done" for outcome in outcomes)
     stopped = [outcome for outcome in outcomes if outcome.kind == "stopped"]
     if len(stopped) == 1:
@@ -136,16 +141,8 @@ def _what_is_kept(runs: Sequence[PlannedRun], missing: Sequence[PlannedRun], out
     return f"{done} of {len(runs)} runs done{states}; run the same command to resume"
 
 
-def _is_over(run: PlannedRun) -> bool:
-    """Whether a run is complete; if so, leftovers of its training are removed."""
-    if not is_complete(run):
-        return False
-    RunStore(run.results).tidy(run.run_id)
-    return True
-
-
 def _set_damaged_aside(runs: Sequence[PlannedRun]) -> None:
-    """Sets damaged runs aside, except those that another process is working on."""
+    """Moves damaged runs out of the way, except those that another process is working on."""
     for run in runs:
         store = RunStore(run.results)
         if not _is_damaged(store, run):

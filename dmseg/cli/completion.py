@@ -146,7 +146,7 @@ def split_line(line: str) -> tuple[list[str], str, bool]:
 
 
 def candidates(words: Sequence[str], current: str) -> Iterable[Candidate]:
-    """What may stand at the cursor.
+    """The candidates for the word at the cursor.
 
     Args:
         words: the words between ``dmseg`` and the cursor.
@@ -275,7 +275,7 @@ def _all_keys(words: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _config_lines(words: Sequence[str]) -> Iterator[Line]:
-    """Lines of the configuration: config.yaml and the chosen file of each group, with dotted names of their own."""
+    """Lines of the configuration: config.yaml and the chosen file of each group, with full dotted names."""
     main = resource("configs") / "config.yaml"
     entries = re.findall(r"^  - (\w+): (\w+)", main.read_text(encoding="utf-8"), re.MULTILINE)
     yield from (line for line in lines(main) if not line.key.startswith("defaults"))

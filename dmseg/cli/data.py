@@ -1,4 +1,4 @@
-"""The actions of ``dmseg data``: show which data sets are there, and verify prepared stores."""
+"""The actions of ``dmseg data``: show which data sets are on disk, and verify prepared stores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How a command is described: its keys, options, examples and actions. The help and the parser are made of this."""
+"""The description of a command: its keys, options, examples and actions. Help and parser are built from it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,9 +13,9 @@ class Key:
 
     Attributes:
         name: dotted name.
-        values: what it takes; ``""`` for a word that is given without ``key=``.
+        values: placeholder for its value, such as ``NAME``; ``""`` for a word that is given without ``key=``.
         meaning: what it sets, without a full stop.
-        default: its default; ``""`` where there is none. In brackets where it is not a value to be typed.
+        default: its default; ``""`` for none. In brackets if it is a description and not a value.
         group: whether it chooses a file of a config group; then the help lists the files.
     """
 

@@ -1,12 +1,11 @@
 """The commands ``export-results`` and ``import-results``."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from dmseg.cli.commands import notify, set_up_logging
 from dmseg.cli.tables import plan_all, split_tables
-from dmseg.cli.words import take_seeds
+from dmseg.cli.words import is_true, take_seeds, take_words
 from dmseg.errors import UserError
 from dmseg.files.atomic import write_whole
 from dmseg.runs.plan import PlannedRun, evaluation_passes
@@ -32,11 +31,11 @@ def export_results(argv: Sequence[str]) -> int:
     from dmseg.tables.tidy import frame_to_csv
 
     set_up_logging()
-    rest, named = _split(argv, ("to", "weights", "images"))
-    if "to" not in named:
+    given, rest = take_words(argv, ("to", "weights", "images"))
+    if not given.get("to"):
         raise UserError("name the folder to export to: to=FOLDER")
-    folder = Path(named["to"])
-    weights, images = (named.get(name) == "true" for name in ("weights", "images"))
+    folder = Path(given["to"]).expanduser()
+    weights, images = is_true(given, "weights"), is_true(given, "images")
     if any(word.startswith(("table=", "tables=")) for word in rest):
         copied = _export_tables(rest, folder, weights, images)
     else:
@@ -74,12 +73,12 @@ def _is_scored(run: PlannedRun) -> bool:
 
 
 def _export_store(argv: Sequence[str], folder: Path, weights: bool, images: bool) -> Copied:
-    rest, named = _split(argv, ("paths.results",))
-    if rest or "paths.results" not in named:
+    given, rest = take_words(argv, ("paths.results",))
+    if rest or not given:
         raise UserError(
             "name what to export: tables=2 with its overrides, or paths.results=FOLDER for all runs of a folder"
         )
-    store = RunStore(Path(named["paths.results"]))
+    store = RunStore(Path(given["paths.results"]).expanduser())
     if not store.run_ids():
         raise UserError(f"{store.runs} has no finished runs")
     return export_runs([(store, run_id) for run_id in store.run_ids()], folder, weights, images)
@@ -87,26 +86,14 @@ def _export_store(argv: Sequence[str], folder: Path, weights: bool, images: bool
 
 def import_results(argv: Sequence[str]) -> int:
     """Imports the runs of an export into a store."""
-    rest, named = _split(argv, ("from", "paths.results"))
-    if rest or set(named) != {"from", "paths.results"}:
+    given, rest = take_words(argv, ("from", "paths.results"))
+    if rest or not all(given.get(name) for name in ("from", "paths.results")):
         raise UserError(
             "import-results takes from=FOLDER (an export) and paths.results=FOLDER (the store), nothing else"
         )
-    copied = import_runs(Path(named["from"]), RunStore(Path(named["paths.results"])))
-    others = "the others were there before" if not copied.refused else f"{len(copied.refused)} were refused"
-    print(f"{named['paths.results']}: {copied.new} of {copied.total} runs are new, {others}")
+    source, results = (Path(given[name]).expanduser() for name in ("from", "paths.results"))
+    copied = import_runs(source, RunStore(results))
+    others = f"{len(copied.refused)} were refused" if copied.refused else "the others were already there"
+    print(f"{results}: {copied.new} of {copied.total} runs are new, {others}")
     copied.check()
     return 0
-
-
-def _split(argv: Sequence[str], keys: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Separates some keys and their values from the other arguments."""
-    named = {}
-    rest = []
-    for word in argv:
-        key, _, value = word.partition("=")
-        if key in keys:
-            named[key] = os.path.expanduser(value.strip("'\""))
-        else:
-            rest.append(word)
-    return rest, named

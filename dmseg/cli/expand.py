@@ -44,7 +44,7 @@ class Grid:
     """A whole sweep.
 
     Attributes:
-        choices: for each override of the command line, the plain overrides that it stands for.
+        choices: for each override of the command line, the plain overrides that it expands to.
         keys: the swept keys, each with its position in `choices`.
     """
 
@@ -59,25 +59,21 @@ class Grid:
         found = []
         for overrides in itertools.product(*self.choices):
             values = {key: _shown(overrides[place]) for key, place in self.keys.items()}
-            if "data" in values:
-                overrides = self._of_one(overrides, values["data"])
+            if "data" in values:  # NAME:key=value applies to the data set NAME only, as in tables
+                others = {_shown(word) for word in self.choices[self.keys["data"]]} - {values["data"]}
+                own = [word.removeprefix(f"{values['data']}:") for word in overrides]
+                overrides = tuple(word for word in own if word.partition(":")[0] not in others)
             if values.get("distill") == "null":  # without distillation its options have no effect
                 overrides = tuple(word for word in overrides if not word.lstrip("+~").startswith("distill."))
             found.append(Combination(overrides, values))
         return found
-
-    def _of_one(self, overrides: tuple[str, ...], data: str) -> tuple[str, ...]:
-        """Overrides that apply to a data set; ``NAME:key=value`` applies to the one of that name, as in tables."""
-        others = {_shown(word) for word in self.choices[self.keys["data"]]} - {data}
-        own = [word.removeprefix(f"{data}:") for word in overrides]
-        return tuple(word for word in own if word.partition(":")[0] not in others)
 
 
 def expand(overrides: Sequence[str]) -> Grid:
     """Expands each override into its values: ``a,b``, ``choice``, ``range``, ``glob``, ``sort``, ``shuffle``.
 
     Args:
-        overrides: in Hydra's grammar. One without a comma that cannot be parsed is kept; composing it gives the error.
+        overrides: in Hydra's grammar. One without a comma that cannot be parsed is kept; composing it raises the error.
 
     Raises:
         UserError: if a sweep is malformed, has no values or too many, or if a swept key is given twice.
@@ -117,13 +113,12 @@ def written(value: Any) -> str:  # noqa: ANN401
     if isinstance(value, list):
         return f"[{','.join(map(written, value))}]"
     if isinstance(value, dict):
-        return f"{{{','.join(f'{_written_key(key)}:{written(item)}' for key, item in value.items())}}}"
+        items = []
+        for key, item in value.items():  # keys cannot be quoted
+            text = re.sub(r"[\\()\[\]{}:=, \t]", r"\\\g<0>", key) if isinstance(key, str) else written(key)
+            items.append(f"{text}:{written(item)}")
+        return f"{{{','.join(items)}}}"
     raise TypeError(f"{type(value).__name__} cannot be written as a value")
-
-
-def _written_key(key: Any) -> str:  # noqa: ANN401
-    """Writes a key of a mapping, where Hydra does not allow quotes."""
-    return re.sub(r"[\\()\[\]{}:=, \t]", r"\\\g<0>", key) if isinstance(key, str) else written(key)
 
 
 def _shown(word: str) -> str:

@@ -1,4 +1,4 @@
-"""``plugins=[...]`` and ``--config-dir DIR``: code and configuration files of one's own, named on the command line."""
+"""``plugins=[...]`` and ``--config-dir DIR``: the user's own code and configuration files."""
 
 import sys
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ _words: tuple[str, ...] = ()
 
 
 def use_extensions(command: str, argv: Sequence[str]) -> list[str]:
-    """Takes plugins and config dir out of the arguments of a command, and puts them to use in this process.
+    """Takes plugins and config dir out of the arguments of a command, and activates them in this process.
 
     Args:
         command: name of the command.
@@ -23,7 +23,7 @@ def use_extensions(command: str, argv: Sequence[str]) -> list[str]:
         The other arguments.
 
     Raises:
-        UserError: if one is given twice or cannot be used, or the command has no use for it.
+        UserError: if one is given twice or cannot be used, or the command does not support it.
     """
     global _words
     folders, plugins, rest = _split(argv)
@@ -35,7 +35,7 @@ def use_extensions(command: str, argv: Sequence[str]) -> list[str]:
             how = "name one folder" if given is folders else "name all in one list, plugins=[a.py,b.py]"
             raise UserError(f"{name} is given twice; {how}")
     if not _words and "dmseg.config.config_dir" not in sys.modules:
-        return rest  # nothing to take back
+        return rest  # nothing to undo
     from dmseg.config.config_dir import use_config_dir
     from dmseg.config.plugins import find_plugins, use_plugins
 

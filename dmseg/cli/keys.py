@@ -96,7 +96,7 @@ TABLES_SECTION = Section(
     "Tables",
     (
         Key("table", "NAME", "one table", group=True),
-        Key("tables", "NAME,...", "several tables; all stands for those of the paper"),
+        Key("tables", "NAME,...", "several tables; all means those of the paper"),
         Key("metrics", "[NAME,...]", "the scores to show", "(those of the table)"),
     ),
 )

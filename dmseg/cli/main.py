@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
-from typing import NoReturn
 
 from dmseg.cli import output
 
@@ -14,7 +13,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line.
 
     Args:
-        arguments: what follows the program's name; by default the process's own.
+        arguments: the arguments after the program's name; by default those of this process.
 
     Returns:
         The exit status: 0 done, 1 a run failed, 2 wrong usage, 128 plus the number of the signal that stopped it.
@@ -37,17 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     _report_stop("" if isinstance(stopped, OSError) else str(stopped))
         if (number := received()) is not None:
             status = 128 + number
-        if arguments is None:
-            _leave(status)
+        if arguments is None:  # ends the process at once: the usual exit waits for threads and can be interrupted
+            with suppress(OSError, ValueError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(status)
     return status
-
-
-def _leave(status: int) -> NoReturn:
-    """Ends this process at once; the usual exit waits for threads and can be interrupted."""
-    with suppress(OSError, ValueError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(status)
 
 
 def _main(argv: list[str]) -> int:
@@ -70,7 +64,7 @@ def _main(argv: list[str]) -> int:
 
 
 def _imported(name: str) -> Callable[[list[str]], int]:
-    """Imports the function of a command. A signal is obeyed after the import, which libraries do not expect to fail."""
+    """Imports the function of a command. Signals take effect after the import, as libraries cannot be interrupted."""
     from dmseg.runs.stopping import should_stop, stopping_gently
 
     module, _, function = name.partition(":")

@@ -157,7 +157,7 @@ class _Leaf(click.Command):
             ),
             _help_option(),
         ]
-        # Unknown options get here only beside --help: all others are refused before.
+        # Unknown options are refused earlier, unless --help is given as well.
         super().__init__(
             name,
             context_settings={"ignore_unknown_options": True},

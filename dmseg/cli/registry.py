@@ -1,4 +1,4 @@
-"""The commands of ``dmseg``: which function runs each, and what its help says."""
+"""The commands of ``dmseg``: their functions and help texts."""
 
 from dataclasses import replace
 
@@ -24,6 +24,11 @@ from dmseg.cli.keys import (
     WHERE_SECTION,
     WORKERS,
 )
+
+EXPORT_SECTION = Section(
+    "Export", (Key("from", "FOLDER", "an export to read instead of a store; takes no keys of the study"),)
+)
+FILES_SECTION = Section("Files", (WORKERS, RESULTS, PLUGINS))
 
 COMMANDS = {
     "prepare": Command(
@@ -108,21 +113,19 @@ COMMANDS = {
         ),
     ),
     "table": Command(
-        "Write a table from the runs that are there.",
-        "Writes a table from finished runs and trains nothing. Cells without finished runs stay empty.",
+        "Write a table from finished runs.",
+        "Writes a table from the runs finished so far and trains nothing. Cells without finished runs stay empty.",
         "dmseg.cli.tables:table",
         (
             TABLES_SECTION,
-            Section(
-                "Export", (Key("from", "FOLDER", "an export to read instead of a store; takes no keys of the study"),)
-            ),
+            EXPORT_SECTION,
             TABLE_DATA_SECTION,
             TABLE_STUDY_SECTION,
             TESTS_SECTION,
             Section("Files", (WORKERS, RESULTS, QUIET, PLUGINS)),
         ),
         (
-            ("dmseg table table=2 data=phantom profile=demo", "Table 2 as far as it is done"),
+            ("dmseg table table=2 data=phantom profile=demo", "Table 2 from the runs finished so far"),
             ("dmseg table table=2 from=export", "Table 2 from the export in the folder export"),
         ),
     ),
@@ -133,13 +136,11 @@ COMMANDS = {
         "dmseg.cli.report:report",
         (
             TABLES_SECTION,
-            Section(
-                "Export", (Key("from", "FOLDER", "an export to read instead of a store; takes no keys of the study"),)
-            ),
+            EXPORT_SECTION,
             TABLE_DATA_SECTION,
             TABLE_STUDY_SECTION,
             TESTS_SECTION,
-            Section("Files", (WORKERS, RESULTS, PLUGINS)),
+            FILES_SECTION,
         ),
         (
             ("dmseg report table=2 data=phantom profile=demo", "Table 2 on generated data"),
@@ -148,17 +149,15 @@ COMMANDS = {
     ),
     "figures": Command(
         "Draw the figures of a table for a paper.",
-        "Draws strip plots of the cases, reliability diagrams, Dice by threshold and the agreement of the raters, each "
-        "as PDF, SVG and PNG, from the runs that are there.",
+        "Draws strip plots of the cases, reliability diagrams, Dice by threshold and the agreement of the raters from "
+        "finished runs, each as PDF, SVG and PNG.",
         "dmseg.cli.report:figures",
         (
             TABLES_SECTION,
-            Section(
-                "Export", (Key("from", "FOLDER", "an export to read instead of a store; takes no keys of the study"),)
-            ),
+            EXPORT_SECTION,
             TABLE_DATA_SECTION,
             TABLE_STUDY_SECTION,
-            Section("Files", (WORKERS, RESULTS, PLUGINS)),
+            FILES_SECTION,
         ),
         (
             ("dmseg figures table=2 data=phantom profile=demo", "the figures of Table 2 on generated data"),
@@ -170,7 +169,7 @@ COMMANDS = {
         "Prints for each table the number of experiments and runs, how many are done, running, failed and missing, and "
         "an estimate of the hours left. It writes nothing and needs no data.",
         "dmseg.cli.tables:plan",
-        (TABLES_SECTION, TABLE_DATA_SECTION, TABLE_STUDY_SECTION, Section("Files", (WORKERS, RESULTS, PLUGINS))),
+        (TABLES_SECTION, TABLE_DATA_SECTION, TABLE_STUDY_SECTION, FILES_SECTION),
         (
             ("dmseg plan tables=all", "all tables of the paper"),
             ("dmseg plan table=2 data=phantom profile=demo", "Table 2 on generated data"),
@@ -220,7 +219,7 @@ COMMANDS = {
     ),
     "data": Command(
         "Show or verify data sets: data status, data verify.",
-        "Shows which data sets are there, or verifies prepared stores.",
+        "Shows which data sets are on disk, or verifies prepared stores.",
         actions=DATA_ACTIONS,
     ),
     "runs": Command(

@@ -1,4 +1,4 @@
-"""The commands ``report`` and ``figures``: what people look at, from the runs that are there."""
+"""The commands ``report`` and ``figures``, which present finished runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,7 +48,7 @@ def figures(argv: Sequence[str]) -> int:
 
 
 def _reports(argv: Sequence[str]) -> "list[tuple[Report, Path]]":
-    """What the reports of tables are made from, each with its results folder."""
+    """The content of each table's report, and its results folder."""
     from dmseg.report.html import Report
 
     set_up_logging()

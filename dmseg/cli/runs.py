@@ -10,7 +10,8 @@ from rich.console import Console
 
 from dmseg.activity import track
 from dmseg.cli.runs_list import columns, print_groups
-from dmseg.errors import UserError, cut
+from dmseg.cli.words import is_true, take_words
+from dmseg.errors import UserError
 from dmseg.runs.inventory import Entry, choose, damage, entries, foreign, leftovers, lineage, whole_runs
 from dmseg.runs.store import RunStore
 from dmseg.text import printable, printable_lines
@@ -40,17 +41,10 @@ class _Request:
 
 def _read(argv: Sequence[str]) -> _Request:
     """Looks up the runs that the arguments choose."""
-    folders, filters, switches = [], [], set()
-    for word in argv:
-        key, _, value = word.partition("=")
-        if key == "paths.results":
-            folders.append(value)
-        elif key not in SWITCHES:
-            filters.append(word)
-        elif value == "true":
-            switches.add(key)
-        elif value != "false":
-            raise UserError(f"{key} is '{cut(value)}', but must be true or false")
+    given, words = take_words(argv, SWITCHES)
+    switches = {key for key in given if is_true(given, key)}
+    folders = [word.partition("=")[2] for word in words if word.startswith("paths.results=")]
+    filters = [word for word in words if not word.startswith("paths.results=")]
     stores = read_stores(folders)
     found = entries(stores)
     return _Request(stores, found, choose(found, filters), filters, switches)

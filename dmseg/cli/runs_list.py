@@ -13,7 +13,7 @@ from dmseg.runs.records import SCORES
 from dmseg.text import printable
 
 NONE = "-"
-"""A value that there is not."""
+"""Printed in place of a missing value."""
 
 
 def columns(chosen: Sequence[Entry]) -> list[str]:
@@ -45,9 +45,10 @@ def print_groups(chosen: Sequence[Entry], console: Console) -> None:
         if experiment[1] is None:
             _print_others(runs, console)
             continue
-        loss = printable(runs[0].fields.get("loss", ""))
-        console.print(Text.assemble((_shared_title(runs[0]), "bold"), (f"  {loss}  {experiment[1]}", "dim")))
-        whole_id = Column("id", no_wrap=True, min_width=len(runs[0].run_id))  # to be copied on narrow terminals, too
+        first, loss = runs[0].fields, printable(runs[0].fields.get("loss", ""))
+        title = runs[0].title.replace(f" seed {first['seed']}", "", 1).replace(f" fold {first['fold']}", "", 1)
+        console.print(Text.assemble((printable(title), "bold"), (f"  {loss}  {experiment[1]}", "dim")))
+        whole_id = Column("id", no_wrap=True, min_width=len(runs[0].run_id))  # can be copied on narrow terminals, too
         numbers = (*(f"{name} %" for name in SCORES), "minutes")
         table = Table("fold", "seed", whole_id, *numbers, box=None, pad_edge=False)
         for entry in runs:
@@ -56,14 +57,8 @@ def print_groups(chosen: Sequence[Entry], console: Console) -> None:
         console.print(table, "")
 
 
-def _shared_title(entry: Entry) -> str:
-    """The title of a run without fold and seed, which its line shows."""
-    fold, seed = f" fold {entry.fields['fold']}", f" seed {entry.fields['seed']}"
-    return printable(entry.title.replace(seed, "", 1).replace(fold, "", 1))
-
-
 def _print_others(runs: Sequence[Entry], console: Console) -> None:
-    """Prints runs of which only the state is known."""
+    """Prints runs of which only the status is known."""
     for entry in runs:
         line = Text.assemble((entry.status, "red" if entry.status in ("failed", "damaged") else "cyan"))
         line.append(f"  {entry.run_id}  {printable(entry.title)}".rstrip())

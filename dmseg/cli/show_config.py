@@ -32,21 +32,19 @@ def show_config(argv: Sequence[str]) -> int:
         if name not in known:
             raise UserError(f"the configuration has no key '{cut(name)}'{guess(name, known, '')}")
     chosen = set(known) if not named else {key for key in known for name in named if _are_related(key, name)}
-    print("\n".join(describe(origins, chosen)))
+    print("\n".join(_lines(origins, origins.plain, "", chosen)))
     return 0
 
 
-def describe(origins: Origins, wanted: set[str]) -> Iterator[str]:
-    """The configuration as lines of YAML: comments above the keys, sources behind the values.
+def _lines(origins: Origins, node: Mapping[str, Any], prefix: str, wanted: set[str]) -> Iterator[str]:
+    """A group of the configuration as lines of YAML: comments above the keys, sources behind the values.
 
     Args:
         origins: the configuration.
-        wanted: dotted names of the keys to print, including those of the groups that hold them.
+        node: the group.
+        prefix: its dotted name with a final dot; empty for the whole configuration.
+        wanted: dotted names of the keys to print, including those of the groups that contain them.
     """
-    yield from _lines(origins, origins.plain, "", wanted)
-
-
-def _lines(origins: Origins, node: Mapping[str, Any], prefix: str, wanted: set[str]) -> Iterator[str]:
     indent = "  " * prefix.count(".")
     for name, value in node.items():
         key = f"{prefix}{name}"
@@ -77,5 +75,5 @@ def _keys(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def _are_related(key: str, name: str) -> bool:
-    """Whether one of two dotted names is the other, or a group that holds it."""
+    """Whether two dotted names are equal, or one is a group that contains the other."""
     return f"{key}.".startswith(f"{name}.") or f"{name}.".startswith(f"{key}.")

@@ -2,23 +2,23 @@
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from dmseg.cli.commands import notify, run_all, set_up_logging
 from dmseg.cli.expand import Grid, expand
 from dmseg.cli.sweep_table import Experiment, make_rows, print_rows, to_csv
+from dmseg.cli.words import take_words
 from dmseg.config.compose import compose_settings
 from dmseg.config.settings import Settings
 from dmseg.data.prepared import PreparedTask
-from dmseg.errors import UserError
+from dmseg.errors import UserError, cut
 from dmseg.files.atomic import write_whole
 from dmseg.report.tracking.update import update_table
 from dmseg.runs.plan import PlannedRun, evaluation_passes, plan_folds, plan_run
 from dmseg.runs.sources import prepare_task
 from dmseg.runs.store import RunStore
+from dmseg.tables.content import common_folder
 
 Plan = Callable[[Settings, PreparedTask], Sequence[PlannedRun]]
 
@@ -43,10 +43,13 @@ def _sweep(command: str, argv: Sequence[str], plan: Plan) -> int:
         The exit status: 0 if all runs are done.
 
     Raises:
-        UserError: if any combination is wrong.
+        UserError: if the name of the sweep or any combination is wrong.
     """
     set_up_logging()
-    name, overrides = _take_name(argv)
+    given, overrides = take_words(argv, ("name",))
+    name = given.get("name")
+    if name is not None and not re.fullmatch(r"\w[\w.-]{0,99}", name, re.ASCII):
+        raise UserError(f"name is '{cut(name)}', but must consist of at most 100 letters, digits, '-', '_' or '.'")
     grid = expand(overrides)
     if command == "cv" and "fold" in grid.keys:
         raise UserError("cv trains all folds of each combination; leave fold out, or use train -m")
@@ -63,24 +66,14 @@ def _report(command: str, name: str, experiments: Sequence[Experiment]) -> None:
     """Prints and writes the table of a sweep."""
     rows = make_rows(experiments)
     print_rows(rows, command, name)
-    path = _folder(experiments) / "sweeps" / f"{name}.csv"
+    folders = list(dict.fromkeys(experiment.settings.paths.results for experiment in experiments))
+    folder = common_folder(folders)
+    if len(folders) > 1:
+        notify(f"results are in {', '.join(folders)}; the table of the sweep is written to {folder}")
+    path = folder / "sweeps" / f"{name}.csv"
     write_whole(path, to_csv(rows, command))
     notify(f"written: {path}")
     update_table(path, experiments[0].settings)
-
-
-def _take_name(argv: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Takes ``name=NAME`` out of the arguments.
-
-    Raises:
-        UserError: if it is given twice, or is not a valid name.
-    """
-    names = [word.removeprefix("name=") for word in argv if word.startswith("name=")]
-    if len(names) > 1:
-        raise UserError(f"name is given twice: {' and '.join(names)}")
-    if names and not re.fullmatch(r"\w[\w.-]{0,99}", names[0], re.ASCII):
-        raise UserError(f"name is '{names[0]}', but must consist of at most 100 letters, digits, '-', '_' or '.'")
-    return (names[0] if names else None), [word for word in argv if not word.startswith("name=")]
 
 
 def _digest(command: str, grid: Grid) -> str:
@@ -135,15 +128,3 @@ def _run_all(experiments: Sequence[Experiment]) -> int:
         if trained:
             status = max(status, run_all(trained, experiments[0].settings))
     return status
-
-
-def _folder(experiments: Sequence[Experiment]) -> Path:
-    """The results folder of all runs, or the folder that contains all of theirs."""
-    folders = list(dict.fromkeys(experiment.settings.paths.results for experiment in experiments))
-    if len(folders) == 1:
-        return Path(folders[0])
-    common = os.path.commonpath([os.path.abspath(folder) for folder in folders])
-    chosen = Path(common if any(map(os.path.isabs, folders)) else os.path.relpath(common))
-    chosen = Path(folders[0]) if common == os.path.sep else chosen
-    notify(f"results are in {', '.join(folders)}; the table of the sweep is written to {chosen}")
-    return chosen

@@ -16,7 +16,7 @@ from dmseg.runs.store import RunStore
 from dmseg.text import printable
 
 IDS = {"train": "run", "cv": "experiment"}
-"""What a row of each command's table is."""
+"""What a row of the table represents, by command."""
 PERCENT = (*SCORES, "nsd", "lesion_f1")
 UNITS = {**dict.fromkeys(PERCENT, "%"), "hd95": "mm"}
 

@@ -64,7 +64,8 @@ def table(argv: Sequence[str]) -> int:
         _write_all(specs, plan_all(specs, overrides, seeds=seeds), overrides, inference)
         return 0
     _, plans = exported
-    for path in [_write_comparison(planned, inference, {}) for planned in plans]:
+    files = [_write_comparison(planned, inference, {}) for planned in plans]
+    for path in files:
         print(path.read_text(encoding="utf-8"))
     return 0
 
@@ -77,17 +78,17 @@ def exported_plans(
     Args:
         argv: all arguments, for the scores to show.
         specs: the tables.
-        overrides: what `split_tables` leaves of the arguments.
-        seeds: seeds that are asked for; an export has its own.
+        overrides: the arguments that remain after `split_tables`.
+        seeds: the seeds given by ``seeds=``, which an export does not accept, as it has its own.
 
     Raises:
-        UserError: if no folder is named, other overrides are given beside it, or the folder has no such tables.
+        UserError: if no folder is named, other overrides are given with it, or the folder has no such tables.
     """
     exported = [word.removeprefix("from=").strip("'\"") for word in overrides if word.startswith("from=")]
     if not exported:
         return None
     if len(overrides) > 1 or seeds:
-        raise UserError("an export has settings and seeds of its own; leave the other overrides out")
+        raise UserError("an export has its own settings and seeds; leave the other overrides out")
     if not exported[0]:
         raise UserError("from= names no folder; write from=FOLDER, the folder of an export")
     folder = Path(exported[0]).expanduser()
@@ -180,14 +181,15 @@ def _write_all(
     overrides: Sequence[str],
     inference: "Inference",
 ) -> None:
-    """Writes the files of all tables, then prints the tables: if printing fails, all files are there."""
+    """Writes the files of all tables, then prints the tables, so that all files are there even if printing fails."""
     texts: Texts = {}
-    files = [
-        _write_agreement(spec, overrides)
-        if spec.kind == "agreement"
-        else _write_comparison(plans[spec.name], inference, texts)
-        for spec in specs
-    ]
+    files = []
+    for spec in specs:
+        if spec.kind == "agreement":
+            content, _, settings = agreement_content(spec, overrides)
+            files.append(_write(content, Path(settings.paths.results) / "tables", (), settings))
+        else:
+            files.append(_write_comparison(plans[spec.name], inference, texts))
     for path in files:
         print(path.read_text(encoding="utf-8"))
 
@@ -209,11 +211,6 @@ def _write_comparison(planned: PlannedTable, inference: "Inference", texts: "Tex
     folder = results_folder(planned) / "tables"
     write_cases(cases, folder, planned.spec)
     return _write(comparison_content(planned, cases, inference), folder, plan_notes(planned), planned.settings)
-
-
-def _write_agreement(spec: TableSpec, overrides: Sequence[str]) -> Path:
-    content, _, settings = agreement_content(spec, overrides)
-    return _write(content, Path(settings.paths.results) / "tables", (), settings)
 
 
 def agreement_content(spec: TableSpec, overrides: Sequence[str]) -> "tuple[TableData, list[PreparedTask], Settings]":

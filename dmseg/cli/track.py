@@ -10,6 +10,7 @@ from typing import Any
 from dmseg.activity import activity
 from dmseg.cli.commands import notify, set_up_logging
 from dmseg.cli.runs import read_stores
+from dmseg.cli.words import is_true, take_words
 from dmseg.config.settings import TrackerSettings
 from dmseg.config.typed import typed
 from dmseg.errors import UserError, cut
@@ -60,7 +61,7 @@ class _Item:
 
 @dataclass
 class _Counts:
-    """How many runs or tables were recorded, had been before, or failed."""
+    """How many runs or tables were recorded, had been recorded before, or failed."""
 
     new: int = 0
     before: int = 0
@@ -71,10 +72,10 @@ def track(argv: Sequence[str]) -> int:
     """Records the chosen runs and tables with a tracker."""
     set_up_logging()
     given, filters, folders = _split(argv)
-    tracker, again = given.get("tracker", ""), _is_true(given, "again")
+    tracker, again = given.get("tracker", ""), is_true(given, "again")
     if tracker not in TRACKERS:
-        said = f"tracker is '{cut(tracker)}', but may be" if tracker else "name a tracker: tracker=NAME with one of"
-        raise UserError(f"{said} {', '.join(TRACKERS)}")
+        message = f"tracker is '{cut(tracker)}', but may be" if tracker else "name a tracker: tracker=NAME with one of"
+        raise UserError(f"{message} {', '.join(TRACKERS)}")
     check_packages([tracker])
     stores = read_stores(folders)
     found = entries(stores)
@@ -101,7 +102,7 @@ def track(argv: Sequence[str]) -> int:
             advance(len(batch))
     for name, counts in (("runs", runs), ("tables", tables)):
         failed = f", {counts.failed} failed" if counts.failed else ""
-        print(f"{name}: {counts.new} recorded with tracker={tracker}, {counts.before} had been before{failed}")
+        print(f"{name}: {counts.new} recorded with tracker={tracker}, {counts.before} already recorded{failed}")
     return 1 if runs.failed or tables.failed else 0
 
 
@@ -142,7 +143,10 @@ def _sent(items: Sequence[_Item], written: Sequence[bool]) -> list[bool]:
 def _runs(found: Sequence[Entry], chosen: Sequence[Entry], given: Mapping[str, str], counts: _Counts) -> list[_Item]:
     """The finished runs among the chosen."""
     done = [entry for entry in found if entry.status == "done"]
-    teachers = {name for entry in done for name in _teachers(entry)}
+    teachers: set[str] = set()
+    for entry in done:
+        node = entry.store.read_json(entry.run_id, "config.json")["identity"].get("distill") or {}
+        teachers |= {node[key] for key in ("teacher", "calibrator") if key in node}
     tables = _tables_of_runs({entry.store.results for entry in done})
     items = []
     for entry in chosen:
@@ -167,14 +171,8 @@ def _runs(found: Sequence[Entry], chosen: Sequence[Entry], given: Mapping[str, s
     return items
 
 
-def _teachers(entry: Entry) -> list[str]:
-    """Ids of the runs that have taught a run."""
-    node = entry.store.read_json(entry.run_id, "config.json")["identity"].get("distill") or {}
-    return [node[key] for key in ("teacher", "calibrator") if key in node]
-
-
 def _tables_of_runs(folders: set[Path]) -> dict[str, tuple[str, ...]]:
-    """The names of the written tables that each run has a part in, by run id."""
+    """The names of the written tables that each run contributes to, by run id."""
     import pandas as pd
 
     found: dict[str, tuple[str, ...]] = {}
@@ -230,7 +228,7 @@ def _tables(
 
 
 def _settings(stored: Any, given: Mapping[str, str]) -> TrackerSettings:  # noqa: ANN401
-    """Settings of a tracker: those of the run, with what the command line gives in their place."""
+    """Settings of a tracker: those of the run, overridden by those of the command line."""
     settings = TrackerSettings("dmseg")
     with suppress(UserError):  # settings of another version
         settings = typed(TrackerSettings, stored or {"project": "dmseg"}, "wandb")
@@ -240,34 +238,23 @@ def _settings(stored: Any, given: Mapping[str, str]) -> TrackerSettings:  # noqa
     if "wandb.tags" in given:
         changed["tags"] = [tag.strip() for tag in given["wandb.tags"].strip("[]").split(",") if tag.strip()]
     if "wandb.images" in given:
-        changed["images"] = _is_true(given, "wandb.images")
+        changed["images"] = is_true(given, "wandb.images")
     return replace(settings, **changed)
 
 
 def _split(argv: Sequence[str]) -> tuple[dict[str, str], list[str], list[str]]:
     """Own keys with their values, filters of runs, and results folders."""
-    given: dict[str, str] = {}
+    given, words = take_words(argv, OWN)
     filters, folders = [], []
-    for word in argv:
-        key, equals, value = word.partition("=")
+    for word in words:
+        key, _, value = word.partition("=")
         if key == "paths.results":
             folders.append(value)
-        elif key in OWN and equals:
-            if key in given:
-                raise UserError(f"{key} is given twice")
-            given[key] = value.strip("'\"")
         elif key.startswith("wandb."):
             raise UserError(f"'dmseg track' has no key '{cut(key)}'; it takes {', '.join(OWN)} and filters of runs")
         else:
             filters.append(word)
     return given, filters, folders
-
-
-def _is_true(given: Mapping[str, str], key: str) -> bool:
-    value = given.get(key, "false").lower()
-    if value not in ("true", "false"):
-        raise UserError(f"{key} is '{cut(value)}', but must be true or false")
-    return value == "true"
 
 
 def _place(tracker: str, item: _Item) -> str:

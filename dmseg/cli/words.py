@@ -1,7 +1,7 @@
-"""Words of a command that are no keys of the configuration: ``seeds=``, ``test=``, ``zero_method=``, ``holm=``."""
+"""Arguments that are not keys of the configuration: ``seeds=``, ``test=``, ``zero_method=``, ``holm=``."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, get_args
 
 from dmseg.errors import UserError, check_choice, cut
@@ -35,7 +35,7 @@ def take_seeds(argv: Sequence[str]) -> tuple[tuple[int, ...], list[str]]:
 
 def _seeds(text: str) -> Sequence[int]:
     fault = f"seeds is '{cut(text)}', but must be"
-    low, high = 0, 2**63 - 1
+    largest = 2**63 - 1
     inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     items = [item.strip() for item in inner.split(",")]
     if not all(re.fullmatch(r"\d{1,19}", item, re.ASCII) for item in items):
@@ -45,8 +45,8 @@ def _seeds(text: str) -> Sequence[int]:
         if not 1 <= numbers[0] <= MOST_SEEDS:
             raise UserError(f"{fault} a number of seeds from 1 to {MOST_SEEDS}; seeds=3 means the seeds 0, 1 and 2")
         return range(numbers[0])
-    if len(numbers) > MOST_SEEDS or max(numbers) > high or min(numbers) < low:
-        raise UserError(f"{fault} at most {MOST_SEEDS} seeds from {low} to {high}")
+    if len(numbers) > MOST_SEEDS or max(numbers) > largest:
+        raise UserError(f"{fault} at most {MOST_SEEDS} seeds from 0 to {largest}")
     if twice := [number for number in numbers if numbers.count(number) > 1]:
         raise UserError(f"{fault} distinct seeds: {twice[0]} is listed twice")
     return numbers
@@ -62,13 +62,23 @@ def take_inference(argv: Sequence[str]) -> tuple["Inference", list[str]]:
     from dmseg.stats.paired import ZeroMethod
     from dmseg.tables.inference import Inference
 
-    test = given.get("test", "wilcoxon")
+    test, zero_method = given.get("test", "wilcoxon"), given.get("zero_method", "wilcox")
     check_choice("test", test, ("wilcoxon", "permutation"))
-    check_choice("zero_method", given.get("zero_method", "wilcox"), get_args(ZeroMethod))
-    check_choice("holm", given.get("holm", "false"), ("true", "false"))
+    check_choice("zero_method", zero_method, get_args(ZeroMethod))
     if test != "wilcoxon" and "zero_method" in given:
         raise UserError(f"zero_method is an option of test=wilcoxon; leave it out, as test={test} has none")
-    return Inference(test, given.get("zero_method", "wilcox"), given.get("holm") == "true"), rest  # type: ignore[arg-type]
+    return Inference(test, zero_method, is_true(given, "holm")), rest  # type: ignore[arg-type]
+
+
+def is_true(given: Mapping[str, str], key: str) -> bool:
+    """Whether ``key=true`` is among the given words; false if the key is missing.
+
+    Raises:
+        UserError: if its value is neither true nor false.
+    """
+    value = given.get(key, "false")
+    check_choice(key, value.lower(), ("true", "false"))
+    return value.lower() == "true"
 
 
 def take_words(argv: Sequence[str], keys: Sequence[str]) -> tuple[dict[str, str], list[str]]:

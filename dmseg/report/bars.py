@@ -1,4 +1,4 @@
-"""A progress bar for whatever takes longer than a few seconds, in plain lines where there is no terminal."""
+"""Progress bars for work that takes longer than a few seconds; plain lines where there is no terminal."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -35,7 +35,7 @@ class Bars:
 
     @contextmanager
     def __call__(self, title: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
-        """Shows an activity while the block runs, once it has taken long enough; yields what counts its work."""
+        """Shows an activity while the block runs, after a delay; yields the function that advances it."""
         bar = _Bar(printable(title), total, unit)
         timer = threading.Timer(self._delay, self._show, [bar])
         timer.daemon = True
@@ -54,7 +54,7 @@ class Bars:
             self._hide(bar)
 
     def close(self) -> None:
-        """Removes all bars, also those whose block has not ended because an error is on its way."""
+        """Removes all bars, including those of blocks that an error has interrupted."""
         with self._lock:
             if self._progress is not None:
                 self._progress.stop()
@@ -92,7 +92,7 @@ class Bars:
 
 
 class _Bar:
-    """An activity and where it is shown."""
+    """An activity, and its bar or timer."""
 
     def __init__(self, title: str, total: int | None, unit: str) -> None:
         self.title, self.total, self.unit = title, total, unit
@@ -124,7 +124,7 @@ def amount(done: int, total: int | None, unit: str) -> str:
 
 
 def is_live(console: Console) -> bool:
-    """Whether lines on a console can be drawn again: not in a pipe or a file, nor on a terminal without cursor."""
+    """Whether lines on a console can be redrawn: not in a pipe or a file, nor on a terminal without a cursor."""
     return console.is_terminal and not console.is_dumb_terminal
 
 

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from dmseg.metrics.stored_counts import Floats
 
 WIDTH, HEIGHT = 360, 240
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 62
+MOST_STEPS = 6
+"""Most steps between the ticks of an axis."""
 DENSE = 150
 """Number of cases above which points are small."""
 MOST_POINTS = 120
@@ -30,7 +32,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Series:
-    """What a chart shows of one column.
+    """The part of a chart that belongs to one column.
 
     Attributes:
         title: the column's title.
@@ -53,12 +55,12 @@ class Chart:
 
     Attributes:
         title: its title.
-        alt: a description in words, for those who do not see it.
+        alt: a description in words, for readers who cannot see it.
         x_title: title of the horizontal axis.
         y_title: title of the vertical axis.
         x: ticks of the horizontal axis.
         y: ticks of the vertical axis.
-        series: what is shown of each column.
+        series: points and lines of each column.
         pairs: path of the lines that join the points of a case; empty for none.
         diagonal: path of the line that a perfect result would follow; empty for none.
         slanted: whether the labels of the horizontal axis are names of columns.
@@ -99,18 +101,17 @@ class Scale:
         return self.start + (self.end - self.start) * (value - self.low) / (self.high - self.low)
 
 
-def nice_ticks(low: float, high: float, most: int = 6, whole: bool = False) -> list[float]:
+def nice_ticks(low: float, high: float, whole: bool = False) -> list[float]:
     """Multiples of 1, 2 or 5 times a power of ten that span an interval.
 
     Args:
         low: its lower end.
         high: its upper end, not below the lower one.
-        most: most steps.
         whole: whether the ticks are whole numbers.
     """
     if not high > low:
         low, high = (low - 0.5 * abs(low), high + 0.5 * abs(high)) if low else (0.0, 1.0)
-    rough = (high - low) / most
+    rough = (high - low) / MOST_STEPS
     power = 10.0 ** math.floor(math.log10(rough))
     step = power * next(factor for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
     step = max(step, 1.0) if whole else step
@@ -135,7 +136,7 @@ def strip(title: str, y_title: str, values: Mapping[str, Floats], digits: int) -
     centres = [LEFT + width * (index + 0.5) for index in range(len(table))]
     # the same shift for a case in each column, spread evenly and without chance
     shifts = ((np.arange(table.shape[1]) * 0.618034) % 1 - 0.5) * min(0.5 * width, 30)
-    series = []
+    series, means = [], []
     for index, (name, own) in enumerate(values.items()):
         found = own[np.isfinite(own)]
         points = "".join(
@@ -146,13 +147,13 @@ def strip(title: str, y_title: str, values: Mapping[str, Floats], digits: int) -
         half = min(0.42 * width, 26)
         mean = (centres[index] - half, centres[index] + half, y(float(found.mean()))) if found.size else None
         series.append(Series(name, index, points, mean=mean))
+        means.append(f"{name} {found.mean():.{digits}f}" if found.size else f"{name} none")
     pairs = "".join(
         path(
             [(centre + shift, y(value)) for centre, value in zip(centres, column, strict=True) if math.isfinite(value)]
         )
         for shift, column in zip(shifts, table.T, strict=True)
     )
-    means = [f"{name} {_mean(own, digits)}" for name, own in values.items()]
     return Chart(
         title,
         f"{title}: {y_title} of {table.shape[1]} cases. Means: {', '.join(means)}.",
@@ -168,20 +169,13 @@ def strip(title: str, y_title: str, values: Mapping[str, Floats], digits: int) -
     )
 
 
-def _mean(values: Floats, digits: int) -> str:
-    found = values[np.isfinite(values)]
-    return f"{found.mean():.{digits}f}" if found.size else "none"
-
-
 def curves(
     title: str,
     x_title: str,
     y_title: str,
     lines: Sequence[tuple[str, int, Floats, Floats]],
     unit: bool = False,
-    diagonal: bool = False,
-    dots: bool = True,
-    whole: bool = False,
+    by_epoch: bool = False,
 ) -> Chart:
     """Curves of some columns.
 
@@ -190,24 +184,23 @@ def curves(
         x_title: title of the horizontal axis.
         y_title: title of the vertical axis.
         lines: title and number of the column, horizontal and vertical values; points that are not finite are left out.
-        unit: whether both axes run from 0 to 1; otherwise they span the values, and the horizontal one begins at 0.
-        diagonal: whether to draw the line on which both values are equal.
-        dots: whether to mark each point.
-        whole: whether the ticks of the horizontal axis are whole numbers.
+        unit: whether both axes run from 0 to 1, with the line on which both values are equal; otherwise they span the
+            values, and the horizontal one begins at 0.
+        by_epoch: whether the horizontal axis counts epochs: its ticks are whole numbers, and points are not marked.
     """
     kept = [(name, index, *_thinned(xs, ys)) for name, index, xs, ys in lines]
     every_x, every_y = (np.concatenate([item[axis] for item in kept] or [np.zeros(1)]) for axis in (2, 3))
     if unit or not every_x.size:
         x_ticks = y_ticks = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     else:
-        x_ticks = nice_ticks(min(0.0, float(every_x.min())), float(every_x.max()), whole=whole)
+        x_ticks = nice_ticks(min(0.0, float(every_x.min())), float(every_x.max()), whole=by_epoch)
         y_ticks = nice_ticks(float(every_y.min()), float(every_y.max()))
     x = Scale(x_ticks[0], x_ticks[-1], LEFT, WIDTH - RIGHT)
     y = Scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM + 20, TOP)
     series = []
     for name, index, xs, ys in kept:
         places = [(x(a), y(b)) for a, b in zip(xs, ys, strict=True)]
-        points = "".join(f"M{a:.1f} {b:.1f}h0" for a, b in places) if dots or len(places) == 1 else ""
+        points = "".join(f"M{a:.1f} {b:.1f}h0" for a, b in places) if not by_epoch or len(places) == 1 else ""
         series.append(Series(name, index, points, path(places)))
     names = ", ".join(dict.fromkeys(name for name, *_ in lines)) or "no column"
     return Chart(
@@ -218,7 +211,7 @@ def curves(
         [Tick(x(tick), f"{tick:g}") for tick in x_ticks],
         [Tick(y(tick), f"{tick:g}") for tick in y_ticks],
         series,
-        diagonal=path([(x(0), y(0)), (x(1), y(1))]) if diagonal else "",
+        diagonal=path([(x(0), y(0)), (x(1), y(1))]) if unit else "",
     )
 
 

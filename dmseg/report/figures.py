@@ -1,4 +1,4 @@
-"""Figures: each is a function in `FIGURES` that draws on an empty figure, which is written as PNG, PDF and SVG."""
+"""Figures of the paper and the documentation, by name in `FIGURES`, written as PNG, PDF and SVG."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def pixel_losses(loss: RegionLoss, predictions: Tensor, labels: Tensor) -> Tenso
 
 
 def minimisers(loss: RegionLoss, predictions: Tensor, labels: Tensor) -> Tensor:
-    """Returns for each label (M,) the one of the predictions (N,) that minimises the loss of a single pixel, (M,)."""
+    """Returns for each label (M,) the prediction, among those given (N,), that minimises the loss of a pixel; (M,)."""
     return predictions[pixel_losses(loss, predictions, labels[:, None]).argmin(1)]
 
 
@@ -93,7 +93,7 @@ def draw_soft_labels(figure: Figure) -> None:
 
 
 def draw_calibration(figure: Figure) -> None:
-    """Nodes of the calibration table and the estimate that it holds, for three clusters of keys and h = 1e-3."""
+    """Nodes of the calibration table and the estimate that it stores, for three clusters of keys and h = 1e-3."""
     bandwidth = 1e-3
     foreground = torch.tensor([0.1, 0.45, 0.9], dtype=torch.float64).repeat_interleave(10)
     label = (torch.arange(30) % 10 < torch.tensor([1, 7, 4]).repeat_interleave(10)).long()
@@ -128,7 +128,7 @@ def write_figure(name: str, folder: Path) -> tuple[Path, ...]:
 
     Args:
         name: one of `FIGURES`.
-        folder: where to write; it is created if it is missing.
+        folder: where to write; created if missing.
 
     Returns:
         The three files.

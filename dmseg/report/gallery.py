@@ -14,7 +14,7 @@ from dmseg.report.gather import ColumnFacts, RowFacts
 from dmseg.training.pictures import Bytes, Picture, shrink
 
 BUDGET = 5_000_000
-"""Most bytes of all pictures of a report; where there are many, they are reduced in size."""
+"""Most bytes of all pictures of a report; if they need more, they are reduced in size."""
 EDGES = (160, 128, 96, 64, 48)
 
 
@@ -23,8 +23,8 @@ class Panel:
     """One image with outlines on it.
 
     Attributes:
-        caption: what it shows.
-        alt: the same in a sentence.
+        caption: short title.
+        alt: description in a sentence, for readers who cannot see it.
         image: a data URL.
         outlines: number of the colour, and path, of each outline.
         size: width and height in pixels.
@@ -61,7 +61,7 @@ class RowGallery:
 
 
 def galleries(rows: Sequence[RowFacts]) -> list[RowGallery]:
-    """The pictures of each row, at a size at which they stay within `BUDGET` together."""
+    """The pictures of each row, reduced in size until all of them together fit into `BUDGET`."""
     found: list[RowGallery] = []
     for edge in EDGES:
         found = [_row_gallery(row, edge) for row in rows]
@@ -86,9 +86,9 @@ def _row_gallery(row: RowFacts, edge: int) -> RowGallery:
 
 
 def extreme_pictures(column: ColumnFacts) -> list[tuple[str, Picture]]:
-    """The best, median and worst case among those that a column's runs keep pictures of.
+    """The best, median and worst case of those that the runs of a column keep pictures of.
 
-    The median is the one, among the medians of the runs, whose Dice is closest to their median.
+    The median case is the one of the runs' median cases whose Dice is closest to the median of theirs.
     """
     every = [picture for facts in column.runs for picture in facts.pictures or () if math.isfinite(picture.dice)]
     if not every:
@@ -103,7 +103,7 @@ def extreme_pictures(column: ColumnFacts) -> list[tuple[str, Picture]]:
 
 
 def _fixed(row: RowFacts, edge: int) -> list[Shown]:
-    """The first fixed case of the first fold of which any column has a picture, with the predictions of all columns."""
+    """The fixed case that most columns have a picture of (the first of several), with the prediction of each column."""
     predictions: dict[str, list[tuple[str, Picture]]] = {}
     for column in row.columns:
         for facts in column.runs:
@@ -130,7 +130,7 @@ def _case(role: str, picture: Picture, edge: int) -> Shown:
 
 
 def _view(pictures: Sequence[Picture]) -> tuple[float, float, float, float]:
-    """The square around all that is marked or predicted, with a margin; at least 0.4 of the edge."""
+    """The square around everything marked or predicted, with a margin; its edge is at least 0.4 of the picture's."""
     height, width = pictures[0].image.shape
     marked = np.any([(item.raters != 0).any(axis=0) | (item.probability >= 128) for item in pictures], axis=0)
     if not marked.any():
@@ -177,7 +177,7 @@ def _panel(
 
 
 def _data_url(values: Bytes, exact: bool) -> str:
-    """An image as a data URL: as PNG with 64 levels where shades are probabilities, else as JPEG, which is smaller."""
+    """An image as a data URL: PNG with 64 levels for probabilities (`exact`), else JPEG, which is smaller."""
     file = io.BytesIO()
     if exact:
         Image.fromarray((values.astype(np.int64) // 4 * 255 // 63).astype(np.uint8)).save(file, "PNG", optimize=True)

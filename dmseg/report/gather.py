@@ -1,4 +1,4 @@
-"""What a report shows of a table: its runs, scores, curves and pictures, read from the run store."""
+"""The content of a table's report: runs, scores, curves and pictures, read from the run store."""
 
 import io
 from collections import Counter
@@ -13,7 +13,7 @@ from dmseg.activity import track
 from dmseg.errors import UserError
 from dmseg.files.regular import inside, read_regular
 from dmseg.metrics.curves import Reliability, mean_level_dice, reliability
-from dmseg.metrics.stored_counts import Floats, StoredCounts
+from dmseg.metrics.stored_counts import Floats, StoredCounts, dice_between_raters
 from dmseg.report.tracking.journal import journal_path, read_steps
 from dmseg.runs.plan import PlannedRun
 from dmseg.runs.seal import DamagedError
@@ -39,8 +39,8 @@ class RunFacts:
     Attributes:
         run: the planned run.
         status: ``done``, ``missing``, ``running``, ``failed``, ``damaged``, ``not scored`` or ``unknown``.
-        fault: what is damaged, without paths; empty for nothing.
-        folder: path of its folder relative to the results folder; empty where it has none.
+        fault: what is damaged, without paths; empty if nothing is.
+        folder: path of its folder relative to the results folder; empty if it has none.
         seconds: how long it took; None if unknown.
         machine: device, processor and version of torch; empty if unknown.
         history: losses by epoch; empty if there are none.
@@ -103,11 +103,11 @@ class RowFacts:
 
 
 def gather_rows(planned: PlannedTable, cases: pd.DataFrame) -> Iterator[RowFacts]:
-    """Reads what a report shows of each row of a table.
+    """Reads the facts that a report shows for each row of a table.
 
     Args:
         planned: the table.
-        cases: scores of its runs (`dmseg.tables.numbers.collect_cases`).
+        cases: scores of its runs (`dmseg.tables.collected.collect_cases`).
     """
     several = len({row.model for row in planned.rows}) > 1
     indices = {column.key: index for index, column in enumerate(planned.spec.columns)}
@@ -139,7 +139,13 @@ def gather_rows(planned: PlannedTable, cases: pd.DataFrame) -> Iterator[RowFacts
 
 
 class _Counts:
-    """Counts of a column's cases, under all seeds."""
+    """Counts of a column's cases under all seeds.
+
+    Attributes:
+        every: the counts of each case of each run.
+        agreement: mean Dice between raters by case, in per cent.
+        lacking: number of runs without readable counts.
+    """
 
     def __init__(self) -> None:
         self.every: list[StoredCounts] = []
@@ -147,8 +153,6 @@ class _Counts:
         self.lacking = 0
 
     def add(self, run: PlannedRun) -> None:
-        from dmseg.metrics.stored_counts import dice_between_raters
-
         found = None
         with suppress(DamagedError):
             found = RunStore(run.results).read_counts(run.run_id, run.evaluation_id)
@@ -167,6 +171,7 @@ def _mean_scores(own: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
 
 
 def _facts(run: PlannedRun, scored: bool, counts: _Counts) -> RunFacts:
+    """Reads the facts of a run; `scored` says whether its scores were read. Adds its counts to `counts`."""
     store = RunStore(run.results)
     folder = f"runs/{run.run_id}"
     if not scored:
@@ -185,23 +190,19 @@ def _facts(run: PlannedRun, scored: bool, counts: _Counts) -> RunFacts:
         manifest = store.read_json(run.run_id, "manifest.json")
     with suppress(DamagedError):
         pictures = store.read_pack(run.run_id, run.evaluation_id)
+    machine, versions = (manifest.get(name) or {} for name in ("machine", "versions"))
+    parts = [machine.get("gpu") or machine.get("device"), machine.get("processor")]
+    parts += [f"torch {versions['torch']}"] if "torch" in versions else []
     return RunFacts(
         run,
         "done",
         folder=folder,
         seconds=float(manifest["seconds"]) if "seconds" in manifest else None,
-        machine=_machine(manifest),
+        machine=", ".join(str(item) for item in parts if item),
         history=_history(store, run.run_id),
         validations=_validations(store, run.run_id),
         pictures=pictures,
     )
-
-
-def _machine(manifest: dict[str, Any]) -> str:
-    machine, versions = (manifest.get(name) or {} for name in ("machine", "versions"))
-    named = [machine.get("gpu") or machine.get("device"), machine.get("processor")]
-    named += [f"torch {versions['torch']}"] if "torch" in versions else []
-    return ", ".join(str(item) for item in named if item)
 
 
 def _history(store: RunStore, run_id: str) -> pd.DataFrame:
@@ -214,7 +215,7 @@ def _history(store: RunStore, run_id: str) -> pd.DataFrame:
 
 
 def _validations(store: RunStore, run_id: str) -> pd.DataFrame:
-    """Scores by epoch from the journal of a run that was trained with a tracker; the last are those of the end."""
+    """Scores by epoch from the journal of a run that was trained with a tracker; the last are the final ones."""
     steps = read_steps(journal_path(store.results, run_id))
     rows = [
         {"epoch": values["epoch"], **{name.removeprefix(VALIDATION): values[name] for name in names}}

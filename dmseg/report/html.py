@@ -40,14 +40,14 @@ PACKS_NOTE = (
 
 @dataclass(frozen=True)
 class Report:
-    """What a report is made from.
+    """The content of a report.
 
     Attributes:
         content: the table.
         planned: its runs; None for a table of the raters' agreement.
         cases: scores of its runs by case.
         choices: the open choices behind it; None if they are not known, as for an export.
-        agreement: for a table of the raters' agreement, by title of the task the Dice of each case in per cent.
+        agreement: for a table of the raters' agreement, the Dice of each case in per cent, by title of the task.
     """
 
     content: TableData
@@ -61,7 +61,7 @@ def write_report(report: Report, folder: Path) -> Path:
     """Writes ``tableN.html`` and returns its path.
 
     Args:
-        report: what it is made from.
+        report: its content.
         folder: where to write it, beside the folder of the runs.
     """
     path = folder / f"{report.content.spec.stem}.html"
@@ -103,7 +103,7 @@ def _table_context(report: Report) -> dict[str, Any]:
     agreement = content.spec.kind == "agreement"
     reference = {column.key: column.title for column in content.spec.columns}.get(content.spec.reference, "")
     rows = Counter((group["data_set"], group["model"], group["task"]) for group in groups.values())
-    for group in groups.values():  # the first of a row spans all of its scores
+    for group in groups.values():  # the first line of a row spans all of its scores
         group["span"] = rows.pop((group["data_set"], group["model"], group["task"]), 0)
     return {
         "heading": content.spec.heading,
@@ -133,11 +133,11 @@ def _cell_context(content: TableData, row: Mapping[Any, Any]) -> dict[str, Any]:
         value = float(row.get(name, math.nan))
         if math.isnan(value):
             return ""
-        return (
-            _signed(value, score.digits) if signed else score.shown(round(value, score.digits) + 0.0).replace("-", "−")
-        )
+        if signed:
+            return _signed(value, score.digits)
+        return score.shown(round(value, score.digits) + 0.0).replace("-", "−")
 
-    difference = float(row["value"]) - float(row["paper"])
+    difference, p_value = float(row["value"]) - float(row["paper"]), float(row.get("p_value", math.nan))
     several = row.get("n_seeds", 1) > 1
     return {
         "data_set": str(row.get("data_set", "")),
@@ -160,8 +160,8 @@ def _cell_context(content: TableData, row: Mapping[Any, Any]) -> dict[str, Any]:
         "gap": shown("mean_difference_tasks", signed=True),
         "gap_key": _key(row.get("mean_difference_tasks", math.nan)),
         "gap_interval": _interval(shown("diff_ci_low"), shown("diff_ci_high")),
-        "p": _p_value(row.get("p_value", math.nan)),
-        "p_key": _key(row.get("p_value", math.nan)),
+        "p": "" if math.isnan(p_value) else "< 0.001" if p_value < 0.001 else f"{p_value:.3f}",
+        "p_key": _key(p_value),
         "mark": MARKS[str(row.get("mark", ""))],
         "diff_mark": DIFF_MARKS[str(row.get("diff_mark", ""))],
         "n": int(row["n"]),
@@ -181,22 +181,18 @@ def _interval(low: str, high: str) -> str:
     return f"{low} to {high}" if low and high else ""
 
 
-def _p_value(value: Any) -> str:  # noqa: ANN401
-    return "" if math.isnan(value) else ("< 0.001" if value < 0.001 else f"{value:.3f}")
-
-
 def _key(value: Any) -> str:  # noqa: ANN401
-    """What a column is sorted by; empty values come last."""
+    """The key that a column is sorted by; empty keys come last."""
     return "" if math.isnan(float(value)) else f"{float(value):.9g}"
 
 
 def _anchor(*names: object) -> str:
-    """A name for a place in the report, from names that may contain anything."""
+    """The name of a link target in the report, from names that may contain anything."""
     return "c" + hashlib.sha256("\0".join(map(str, names)).encode()).hexdigest()[:12]
 
 
 def _runs_context(report: Report, rows: Sequence[RowFacts]) -> dict[str, Any]:
-    """What was run, on what and for how long, and what is missing."""
+    """Status of the runs, machines and hours, and what is missing."""
     if report.planned is None:
         return {"status": [], "machines": [], "hours": "", "gaps": [], "folds_and_seeds": ""}
     status = count_status(report.planned, rows)
@@ -210,7 +206,7 @@ def _runs_context(report: Report, rows: Sequence[RowFacts]) -> dict[str, Any]:
     if lacking := sum(facts.status == "done" and facts.pictures is None for facts in found.values()):
         gaps.append(PACKS_NOTE.format(n=lacking))
     if uncounted := sum(column.uncounted for row in rows for column in row.columns):
-        gaps.append(f"{uncounted} finished runs have no readable counts; they are missing in the curves.")
+        gaps.append(f"{uncounted} finished runs have no readable counts; they are missing from the curves.")
     seconds = [item for times in machines.values() for item in times]
     return {
         "status": [f"{count} {name}" for name, count in status.items()],
@@ -270,8 +266,7 @@ def _reliability_charts(row: RowFacts) -> list[Chart]:
     ]
     charts = []
     if lines:
-        title, x_title, y_title = "Reliability", "predicted probability", "share of foreground"
-        charts.append(curves(title, x_title, y_title, lines, unit=True, diagonal=True))
+        charts.append(curves("Reliability", "predicted probability", "share of foreground", lines, unit=True))
     if levels:
         charts.append(curves("Dice by threshold (their mean is BDice)", "threshold", "Dice (%)", levels))
     return charts
@@ -281,7 +276,7 @@ def _training_charts(row: RowFacts) -> list[Chart]:
     """The loss of each run by epoch, and the scores of its validations where a tracker recorded several."""
     losses = _run_lines(row, [[facts.history for facts in column.runs] for column in row.columns], "loss")
     title = "Training loss, a line for each run"
-    charts = [curves(title, "epoch", "loss", losses, dots=False, whole=True)] if losses else []
+    charts = [curves(title, "epoch", "loss", losses, by_epoch=True)] if losses else []
     validations = [
         [facts.validations if len(facts.validations) > 1 else pd.DataFrame() for facts in column.runs]
         for column in row.columns
@@ -290,7 +285,7 @@ def _training_charts(row: RowFacts) -> list[Chart]:
         if lines := _run_lines(row, validations, name, SCORES[name].factor):
             score = SCORES[name]
             title = f"{score.title} of the validation cases during training"
-            charts.append(curves(title, "epoch", score.heading, lines, dots=False, whole=True))
+            charts.append(curves(title, "epoch", score.heading, lines, by_epoch=True))
     return charts
 
 

@@ -1,13 +1,7 @@
 """Progress of one run: a bar on a terminal, plain lines elsewhere. `live_view` shows many runs."""
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from dmseg.report.bars import is_live
@@ -56,7 +50,7 @@ class RunProgress:
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], description=text)
             if report.epoch == self._epochs:
-                self._bar.stop()  # scoring has a bar of its own
+                self._bar.stop()  # scoring has its own bar
         elif report.epoch % max(1, self._epochs // PLAIN_LINES) == 0 or report.epoch == self._epochs:
             self._console.print(f"  epoch {report.epoch}/{self._epochs} {text}", highlight=False, markup=False)
 

@@ -11,11 +11,11 @@ from dmseg.training.observers import Observer
 
 
 def silent(run: PlannedRun, tracking: Tracking) -> list[Observer]:
-    """The observer of the trackers, if the settings name any."""
+    """The trackers' observer, if the settings name a tracker."""
     observer = tracking.observer(run)
     return [] if observer is None else [observer]
 
 
 def verbose(run: PlannedRun, tracking: Tracking) -> list[Observer]:
-    """Progress on standard error, and the trackers."""
+    """Progress on standard error, and the trackers' observer."""
     return [RunProgress(Console(file=sys.stderr)), *silent(run, tracking)]

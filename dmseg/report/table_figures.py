@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,10 +35,10 @@ def write_table_figures(stem: str, rows: Sequence[RowFacts], folder: Path, phant
         stem: first part of the files' names, such as ``table2``.
         rows: the rows of the table.
         folder: where to write.
-        phantom: whether the data are generated, which each figure then says.
+        phantom: whether the data are generated; each figure then says so.
 
     Returns:
-        The files; none if nothing is there to be drawn.
+        The files; empty if there is nothing to draw.
     """
     files: list[Path] = []
     for row in rows:
@@ -46,27 +47,20 @@ def write_table_figures(stem: str, rows: Sequence[RowFacts], folder: Path, phant
             continue
         several = f"-{row.row.model}" if len({item.row.model for item in rows}) > 1 else ""
         name = f"{stem}-cases-{row.row.data}-{row.row.task.name}{several}"
-
-        def draw(figure: Figure, row: RowFacts = row, metrics: Sequence[str] = metrics) -> None:
-            _draw_strips(figure, row, metrics, phantom)
-
         width = max(PANEL, 0.45 * len(row.columns) + 0.7)
+        draw = partial(_draw_strips, row=row, metrics=metrics, phantom=phantom)
         files += write_drawing(draw, (width * len(metrics), 2.7), folder / name)
-    for name, title, drawn in (
-        ("reliability", "Reliability", [row for row in rows if any(item.reliability for item in row.columns)]),
-        ("threshold", "Dice by threshold", [row for row in rows if any(_has_levels(item) for item in row.columns)]),
+    for name, title, attribute in (
+        ("reliability", "Reliability", "reliability"),
+        ("threshold", "Dice by threshold", "level_dice"),
     ):
+        drawn = [row for row in rows if any(getattr(item, attribute) is not None for item in row.columns)]
         if drawn:
-
-            def draw_panels(
-                figure: Figure, name: str = name, title: str = title, drawn: Sequence[RowFacts] = tuple(drawn)
-            ) -> None:
-                _draw_panels(figure, name, title, drawn, phantom)
-
             across = min(len(drawn), MOST_COLUMNS)
             down = -(-len(drawn) // MOST_COLUMNS)
             size = (PANEL * max(across, 1.6), PANEL * 1.05 * down + 0.6)
-            files += write_drawing(draw_panels, size, folder / f"{stem}-{name}")
+            draw = partial(_draw_panels, kind=name, title=title, rows=drawn, phantom=phantom)
+            files += write_drawing(draw, size, folder / f"{stem}-{name}")
     agreement = {row.row.task.title: row.agreement for row in rows if len(row.agreement)}
     files += write_agreement_figure(stem, agreement, folder, phantom, "Dice between raters (%)")
     return files
@@ -82,7 +76,7 @@ def write_agreement_figure(
         values: by title of the task, one value for each case.
         folder: where to write.
         phantom: whether the data are generated.
-        y_title: what the values are.
+        y_title: title of the vertical axis.
     """
     if not values:
         return []
@@ -108,7 +102,7 @@ def _draw_strips(figure: Figure, row: RowFacts, metrics: Sequence[str], phantom:
 
 
 def _strip(axes: Axes, values: Sequence[tuple[str, Floats]], indices: Sequence[int], paired: bool = False) -> None:
-    """Points of each case; those of a case are joined if they are paired, and a bar marks the mean."""
+    """Draws a point for each case and a bar at the mean; if `paired`, lines join the points of a case."""
     for place, ((_, own), index) in enumerate(zip(values, indices, strict=True)):
         found = own[np.isfinite(own)]
         colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
@@ -158,10 +152,6 @@ def _draw_panels(figure: Figure, kind: str, title: str, rows: Sequence[RowFacts]
     _say_phantom(figure, title, phantom)
 
 
-def _has_levels(column: ColumnFacts) -> bool:
-    return column.level_dice is not None
-
-
 def _lines(kind: str, columns: Sequence[ColumnFacts]) -> Iterator[tuple[int, str, Floats, Floats]]:
     for item in columns:
         if kind == "reliability" and item.reliability is not None:
@@ -179,5 +169,5 @@ def _say_phantom(figure: Figure, title: str, phantom: bool) -> None:
 
 
 def _text(text: str) -> str:
-    """Text that is drawn as it is: a dollar sign would begin a formula."""
+    """Escapes text for Matplotlib, where a dollar sign begins a formula."""
     return one_line(text).replace("$", r"\$")

@@ -27,7 +27,7 @@ OTHER_TIES = "dice_other_ties"
 
 
 Texts = dict[tuple[str, str, str], str | None]
-"""The ``cases.csv`` of runs that were read, by results folder, id of the run, and id of the evaluation."""
+"""The ``cases.csv`` of each run that was read, by results folder, run id and evaluation id."""
 
 
 def collect_cases(plan: PlannedTable, texts: Texts | None = None) -> pd.DataFrame:
@@ -37,13 +37,13 @@ def collect_cases(plan: PlannedTable, texts: Texts | None = None) -> pd.DataFram
 
     Args:
         plan: the table.
-        texts: what was read for other tables of the same command, so that a run that several tables share is read and
-            checked once; added to.
+        texts: scores that were read for other tables of the same command, to which new ones are added. A run that
+            several tables share is thus read and checked once.
     """
     texts = {} if texts is None else texts
     cells = [_Cell(row, method, runs) for row in plan.rows for method, runs in row.cells.items()]
     found = [
-        (cell, [(run, text) for run in cell.runs if (text := _known(run, texts)) is not None])
+        (cell, [(run, text) for run in cell.runs if (text := _scores_of(run, texts)) is not None])
         for cell in track(cells, "reading scores", len(cells), "cells")
     ]
     columns = [*KEYS, "cohort", "seed", "fold", "experiment_id", "run_id", "case"]
@@ -121,9 +121,11 @@ def _cell_from_counts(
 ) -> dict[str, npt.NDArray[np.float64]]:
     """The metrics of a cell that are computed from counts, in the order of its scores.
 
-    A mean over some of a seed's runs would be over other cases, so all of them need counts.
+    Where a case has an even number of raters, these include Dice under the other rule for ties. A seed counts only if
+    all of its runs have counts; otherwise its mean would be over other cases than that of another seed.
     """
-    names = _from_counts(metrics, scores)
+    even = "dice" in metrics and "n_raters" in scores and bool((scores["n_raters"] % 2 == 0).any())
+    names = [name for name in COUNT_METRICS if name in metrics or (name == OTHER_TIES and even)]
     if not names:
         return {}
     cases = {run_id: list(values) for run_id, values in scores.groupby("run_id", sort=False)["case"]}
@@ -139,12 +141,6 @@ def _cell_from_counts(
     return found
 
 
-def _from_counts(metrics: Sequence[str], scores: pd.DataFrame) -> list[str]:
-    """Metrics of a cell that are computed from counts; where raters are even, Dice under both rules for ties."""
-    even = "dice" in metrics and "n_raters" in scores and bool((scores["n_raters"] % 2 == 0).any())
-    return [name for name in COUNT_METRICS if name in metrics or (name == OTHER_TIES and even)]
-
-
 def _counted(run: PlannedRun, cases: Sequence[str], names: Sequence[str]) -> dict[str, list[float]] | None:
     """Metrics computed from a run's counts, in the order of its cases; None if it has none, or they are damaged."""
     try:
@@ -157,20 +153,16 @@ def _counted(run: PlannedRun, cases: Sequence[str], names: Sequence[str]) -> dic
     return {name: [COUNT_METRICS[name](counts[case]) for case in cases] for name in names}
 
 
-def _known(run: PlannedRun, texts: Texts) -> str | None:
+def _scores_of(run: PlannedRun, texts: Texts) -> str | None:
+    """The ``cases.csv`` of a run, read once; None if the run is not finished, lacks this evaluation, or is damaged."""
     key = str(run.results), run.run_id, run.evaluation_id
-    if key not in texts:
-        texts[key] = _scores_of(run)
-    return texts[key]
-
-
-def _scores_of(run: PlannedRun) -> str | None:
-    """The ``cases.csv`` of a run; None if the run is not finished, lacks this evaluation, or is damaged."""
+    if key in texts:
+        return texts[key]
+    texts[key] = None
     store = RunStore(run.results)
-    if not os.path.lexists(store.folder(run.run_id)):
-        return None
     try:
-        return store.sound_cases(run.run_id, run.evaluation_id)
+        if os.path.lexists(store.folder(run.run_id)):
+            texts[key] = store.sound_cases(run.run_id, run.evaluation_id)
     except DamagedError as error:
         log.warning("run %s is left out: %s", run.run_id, str(error).splitlines()[0])
-        return None
+    return texts[key]

@@ -21,6 +21,7 @@ from dmseg.tables.spec import Block, Column, TableSpec
 
 LARGEST_PLAN = 256 * 2**20
 """Largest size of a plan in bytes."""
+_RUN_FIELDS = ("precision", "identity", "run_id", "experiment_id", "evaluation_id")
 
 
 def plan_file(folder: Path, spec: TableSpec) -> Path:
@@ -47,10 +48,12 @@ def _checksum(node: dict[str, Any]) -> str:
 
 
 def _run_to_node(run: PlannedRun) -> dict[str, Any]:
-    names = ("precision", "identity", "run_id", "experiment_id", "evaluation_id")
-    chosen = {name: getattr(run, name) for name in names}
-    settings = shareable_settings(asdict(run.settings))
-    return {**chosen, "settings": settings, "task": asdict(run.task), "split": asdict(run.split)}
+    return {
+        **{name: getattr(run, name) for name in _RUN_FIELDS},
+        "settings": shareable_settings(asdict(run.settings)),
+        "task": asdict(run.task),
+        "split": asdict(run.split),
+    }
 
 
 def plan_from_text(folder: Path, spec: TableSpec) -> PlannedTable:
@@ -108,14 +111,12 @@ def _row(node: dict[str, Any], folder: Path) -> PlannedRow:
 
 
 def _run(node: dict[str, Any], folder: Path) -> PlannedRun:
-    split = Split(tuple(node["split"]["train"]), tuple(node["split"]["validation"]))
-    names = ("precision", "identity", "run_id", "experiment_id", "evaluation_id")
     return PlannedRun(
         settings=restore_settings(node["settings"], folder),
         task=_task(node["task"]),
         store=folder / "prepared",  # not part of an export
-        split=split,
-        **{name: node[name] for name in names},
+        split=Split(tuple(node["split"]["train"]), tuple(node["split"]["validation"])),
+        **{name: node[name] for name in _RUN_FIELDS},
     )
 
 

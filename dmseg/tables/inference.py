@@ -24,7 +24,7 @@ from dmseg.tables.columns import Score
 NAN = math.nan
 ALPHA = 0.05
 MORE_SEEDS = 3
-"""Further seeds that `narrowed_by` is about."""
+"""Number of additional seeds that `narrowed_by` refers to."""
 
 UNTESTED: dict[str, object] = {
     "p_value": NAN, "least_p_value": NAN, "mean_difference": NAN, "mean_difference_tasks": NAN, "effect_size": NAN,
@@ -129,19 +129,13 @@ def differences(ours: Sequence[TaskScores], other: Sequence[TaskScores], score: 
     if not common:
         return None
     first, second = (_oriented(column, common, score) for column in (ours, other))
-    return [
-        _difference(one, two, mine.folds, others.folds)
-        for one, two, mine, others in zip(first, second, ours, other, strict=True)
-    ]
-
-
-def _difference(
-    ours: pd.DataFrame, other: pd.DataFrame, folds: "pd.Series[int]", other_folds: "pd.Series[int]"
-) -> TaskScores:
-    if ours.index.equals(other.index):
-        return TaskScores(ours - other, folds)
-    values = ours - other  # also for cases that only one of them has
-    return TaskScores(values, folds.combine_first(other_folds).astype(int).reindex(values.index))
+    found = []
+    for one, two, mine, others in zip(first, second, ours, other, strict=True):
+        values, folds = one - two, mine.folds
+        if not one.index.equals(two.index):  # the difference also has the cases that only one column has
+            folds = folds.combine_first(others.folds).astype(int).reindex(values.index)
+        found.append(TaskScores(values, folds))
+    return found
 
 
 def _oriented(tasks: Sequence[TaskScores], seeds: Sequence[object], score: Score) -> list[pd.DataFrame]:
@@ -157,7 +151,7 @@ def comparison_numbers(tasks: Sequence[TaskScores], score: Score, inference: Inf
 
     Args:
         tasks: the differences of each task of the row (`differences`).
-        score: the score; it says which side is better.
+        score: the score, which determines the better side.
         inference: the test.
     """
     complete = [task.complete for task in tasks]

@@ -7,7 +7,7 @@ import pandas as pd
 from dmseg.errors import some
 from dmseg.stats.cross_validation import LARGEST_SHARE, LEAST_FOLDS
 from dmseg.tables.columns import SCORES
-from dmseg.tables.inference import ALPHA, MORE_SEEDS, Inference
+from dmseg.tables.inference import ALPHA, MORE_SEEDS
 from dmseg.tables.numbers import TableData
 
 ONE_SEED = (
@@ -16,16 +16,18 @@ ONE_SEED = (
 )
 SEVERAL_SEEDS = (
     "Each number is the mean over seeds of the mean over cases, ± the standard deviation of the seeds' means where "
-    "there are several seeds. A seed counts when all its folds are there."
+    "there are several seeds. A seed counts once all of its folds are done."
 )
 BETTER_NOTE = "Marked cells ({mark}) are better than {reference} with p < 0.05:"
 OURS_NOTE = (
-    "{reference} is better than a cell with † with p < 0.05, and is marked ({mark}) where it is so for all of them:"
+    "{reference} is better than a cell with † with p < 0.05, and is marked ({mark}) where this holds for all columns:"
 )
 TESTS = {
     "wilcoxon": "two-sided Wilcoxon signed-rank test on per-case differences{means} (zero_method={zero_method})",
     "permutation": "two-sided permutation test of the mean per-case difference{means} (signs flipped)",
 }
+CORRECTED = "after Holm's correction for all tests of a score in this table"
+UNCORRECTED = "not corrected; the CSV has n, effect size and Holm-corrected p"
 BLIND = (
     "The procedure that the paper cites for its own marks could not be read, so this test is our choice. It is over "
     "cases and blind to the noise of training: it cannot tell a better method from a lucky seed."
@@ -36,10 +38,10 @@ INTERVAL_BETTER = (
 )
 INTERVAL_OURS = (
     "{reference} is better than a cell with ‡ by the 95 % interval of the difference with folds as clusters, which "
-    "excludes 0, and has a * where it is so for all of them."
+    "excludes 0, and has a * where this holds for all columns."
 )
 INTERVAL_NOTE = (
-    " Each fold has networks of its own, so this interval counts the noise of training, also with one seed. It is not "
+    " Each fold has its own networks, so this interval includes the noise of training, even with one seed. It is not "
     "corrected for several comparisons; the CSV has its ends (diff_ci_low, diff_ci_high)."
 )
 MORE = {1: "one", 2: "two", 3: "three"}[MORE_SEEDS]
@@ -65,25 +67,19 @@ def inference_notes(table: TableData, mark: str) -> list[str]:
     cells = shown_cells(table)
     tested = cells[cells["n_pairs"] > 0]
     several = bool((cells["n_seeds_planned"] > 1).any())
+    means = " of means over seeds" if several else ""
+    test = TESTS[table.inference.test].format(means=means, zero_method=table.inference.zero_method)
+    correction = CORRECTED if table.inference.holm else UNCORRECTED
     return [
         SEVERAL_SEEDS if several else ONE_SEED,
         *_incomplete(cells),
-        f"{marked.format(mark=mark, reference=reference)} {_test(table.inference, several)}. {BLIND}",
+        f"{marked.format(mark=mark, reference=reference)} {test}, {correction}. {BLIND}",
         *_powerless(tested),
         by_interval.format(reference=reference) + INTERVAL_NOTE,
         *_without_interval(tested),
         *_large_folds(tested),
         *_shares(tested),
     ]
-
-
-def _test(inference: Inference, several: bool) -> str:
-    """``two-sided Wilcoxon signed-rank test on ..., not corrected``."""
-    means = " of means over seeds" if several else ""
-    name = TESTS[inference.test].format(means=means, zero_method=inference.zero_method)
-    if inference.holm:
-        return f"{name}, after Holm's correction for all tests of a score in this table"
-    return f"{name}, not corrected; the CSV has n, effect size and Holm-corrected p"
 
 
 def _incomplete(cells: pd.DataFrame) -> list[str]:
@@ -93,7 +89,7 @@ def _incomplete(cells: pd.DataFrame) -> list[str]:
         return []
     places = [f"{_place(cell)} {cell['n_seeds']} of {cell['n_seeds_planned']} seeds" for _, cell in fewer.iterrows()]
     return [
-        f"Not all seeds are complete, and these cells are from those that are: {some(places)}. A difference is over "
+        f"Not all seeds are complete; these cells are means over those that are: {some(places)}. A difference is over "
         "the seeds that both columns have."
     ]
 

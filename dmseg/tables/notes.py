@@ -44,8 +44,13 @@ def table_notes(table: TableData, further: Iterable[str], mark: str) -> list[str
         further: notes on its settings (`plan_notes`).
         mark: how significant cells are marked.
     """
-    own = [AGREEMENT_NOTE] if table.spec.kind == "agreement" else _comparison_notes(table, mark)
-    return [*([PHANTOM_NOTE] if table.phantom else []), *own, *further, *_other_ties(table), *_counts(table)]
+    phantom = [PHANTOM_NOTE] if table.phantom else []
+    if table.spec.kind == "agreement":
+        return [*phantom, AGREEMENT_NOTE, *further]
+    cells = " ".join(filter(None, [CELL_NOTE, *(SCORES[metric].note for metric in table.spec.metrics)]))
+    pooled = [POOLED_NOTE] if (table.cells["n_tasks"] > 1).any() else []
+    own = [*phantom, cells, *pooled, *inference_notes(table, mark)]
+    return [*own, *further, *_other_ties(table), *_counts(table)]
 
 
 def plan_notes(planned: PlannedTable) -> tuple[str, ...]:
@@ -90,18 +95,16 @@ def _without_counts(planned: PlannedTable) -> list[str]:
     if not lacking:
         return []
     titles = ", ".join(SCORES[name].title for name in named)
-    said = f"{titles}: {len(lacking)} runs were stored without counts, so their cells are empty."
+    note = f"{titles}: {len(lacking)} runs were stored without counts, so their cells are empty."
     if without_weights < len(lacking):
-        said += " 'dmseg reproduce' with the same arguments scores their weights again and adds the counts."
+        note += " 'dmseg reproduce' with the same arguments scores their weights again and adds the counts."
     if without_weights:
-        said += f" {without_weights} of them were imported without weights and cannot be scored again."
-    return [said]
+        note += f" {without_weights} of them were imported without weights and cannot be scored again."
+    return [note]
 
 
 def _other_ties(table: TableData) -> list[str]:
     """Dice under the other rule for ties, where the number of raters is even."""
-    if table.spec.kind == "agreement":
-        return []
     columns = [column.key for column in table.spec.shown]
     cells = table.cells[table.cells["method"].isin(columns) & table.cells["dice_other_ties"].notna()]
     if not len(cells):
@@ -112,12 +115,12 @@ def _other_ties(table: TableData) -> list[str]:
         values = zip(row["method_title"], row["dice_other_ties"], strict=True)
         rows.append(f"{title}: " + ", ".join(f"{name} {SCORES['dice'].shown(value)}" for name, value in values))
     rule = "foreground" if table.ties == "background" else "background"
-    said = f"Where the number of raters is even, a tie counts as {table.ties}. With ties as {rule}, Dice (%) is:"
-    return [f"{said} {'; '.join(rows)}."]
+    note = f"Where the number of raters is even, a tie counts as {table.ties}. With ties as {rule}, Dice (%) is:"
+    return [f"{note} {'; '.join(rows)}."]
 
 
 def _folds(rows: Iterable[PlannedRow]) -> str:
-    """The folds that the numbers are from, for each data set if they differ."""
+    """The folds of the runs; for each data set if they differ."""
     by_data: dict[str, list[PlannedRow]] = {}
     for row in rows:
         by_data.setdefault(row.data, []).append(row)
@@ -153,16 +156,8 @@ def _kind(settings: FoldSettings) -> str:
     return f"{kinds.get(settings.kind, settings.kind)}{kept}"
 
 
-def _comparison_notes(table: TableData, mark: str) -> list[str]:
-    metrics = [SCORES[metric].note for metric in table.spec.metrics]
-    pooled = [POOLED_NOTE] if (table.cells["n_tasks"] > 1).any() else []
-    return [" ".join(filter(None, [CELL_NOTE, *metrics])), *pooled, *inference_notes(table, mark)]
-
-
 def _counts(table: TableData) -> list[str]:
     """Notes on the number of cases of each row, on rows that compare different cases, and on missing cells."""
-    if table.spec.kind == "agreement":
-        return []
     shown = shown_cells(table)
     computed = shown[shown["value"].notna()]
     rows = [row for _, row in computed.groupby(["row_title", "metric"], sort=False)]
@@ -173,8 +168,9 @@ def _counts(table: TableData) -> list[str]:
             f"different cases: {'; '.join(uneven)}. Tests use only cases that have a value in both columns."
         )
     if missing := len(shown) - len(computed):
-        reasons = "runs are missing, or no case counts"
-        notes.append(f"{missing} of {len(shown)} cells have no number yet ({MISSING}): {reasons}.")
+        notes.append(
+            f"{missing} of {len(shown)} cells have no number yet ({MISSING}): runs are missing, or no case counts."
+        )
     return notes
 
 

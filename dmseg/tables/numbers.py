@@ -1,6 +1,5 @@
 """Numbers of a table: from annotations (Table 1), or from the per-case scores in the run store."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -29,8 +28,6 @@ from dmseg.tables.paper import paper_table
 from dmseg.tables.planning import PlannedRow, PlannedTable
 from dmseg.tables.spec import PAPER_DATA, TableSpec
 
-log = logging.getLogger(__name__)
-
 ALL = "all"
 ARCHITECTURES = {"Unet": "UNet", "DeepLabV3Plus": "DeepLabV3+"}
 
@@ -47,7 +44,7 @@ class TableData:
         profile: name of the profile (size of the study).
         protocol: name of the protocol (paper or released code).
         inference: how the cells are tested.
-        ties: what a tie is in the majority vote.
+        ties: class of tied pixels in the majority vote.
     """
 
     spec: TableSpec
@@ -85,8 +82,8 @@ def agreement_cells(stores: Sequence[PreparedTask], disjoint: float) -> pd.DataF
 def comparison_cells(plan: PlannedTable, cases: pd.DataFrame, inference: Inference = DEFAULT) -> pd.DataFrame:
     """Cells of a comparison of methods, each column tested against the reference.
 
-    A cell is the mean over seeds of the mean over the cases of all folds. A seed counts when all its folds are there,
-    and a cell is empty until one is. A row over several tasks is the unweighted mean over the tasks, and takes the
+    A cell is the mean over seeds of the mean over the cases of all folds. A seed counts once all of its folds are
+    done; a cell without such a seed is empty. A row over several tasks is the unweighted mean over the tasks, under the
     seeds that count in all of them. The test takes the difference for each case and task that both columns have under
     every common seed, averages it over seeds and over the tasks of each patient, and compares patients. The intervals
     are those of `dmseg.stats.cross_validation`.
@@ -198,7 +195,7 @@ class _Scores:
         self._known: dict[tuple[str, ...], TaskScores] = {}
 
     def of_case(self, row: PlannedRow, method: str, metric: str) -> TaskScores | None:
-        """Scores of one cell under each seed whose folds are all there; None if there is no such seed."""
+        """Scores of one cell under each seed whose folds are all done; None if there is no such seed."""
         key = (*row.key, method)
         if key not in self._counted:
             self._counted[key] = self._complete_seeds(key, row.cells[method])
@@ -276,28 +273,24 @@ def _line_cells(
         "model": first.model, "model_title": network_title(first.settings.model),
         "paper_model": first.paper_model, "metric": metric, "unit": score.unit, "n_tasks": len(line.rows),
     }  # fmt: skip
-    return [
-        {
-            **common,
-            "method": column.key,
-            "method_title": column.title,
-            **cell_numbers(by_method[column.key], score),
-            "n_seeds_planned": len({run.settings.seed for run in first.cells[column.key]}),
-            **_ids(line, column.key),
-            **_tested(spec, by_method, column.key, score, inference),
-            OTHER_TIES: scores.mean_other_ties(line, column.key, by_method[column.key]) if metric == "dice" else np.nan,
-        }
-        for column in methods
-    ]
-
-
-def _ids(line: TableRow, method: str) -> dict[str, str]:
-    """Experiments, one for each seed, and runs of a cell; empty for a row over several tasks."""
-    if len(line.rows) > 1:
-        return {"experiment_id": "", "runs": ""}
-    runs = line.rows[0].cells[method]
-    experiments = dict.fromkeys(run.experiment_id for run in runs)
-    return {"experiment_id": " ".join(experiments), "runs": " ".join(run.run_id for run in runs)}
+    cells = []
+    for column in methods:
+        own, runs = by_method[column.key], first.cells[column.key]
+        named = runs if len(line.rows) == 1 else ()  # a row over several tasks names no runs
+        cells.append(
+            {
+                **common,
+                "method": column.key,
+                "method_title": column.title,
+                **cell_numbers(own, score),
+                "n_seeds_planned": len({run.settings.seed for run in runs}),
+                "experiment_id": " ".join(dict.fromkeys(run.experiment_id for run in named)),
+                "runs": " ".join(run.run_id for run in named),
+                **_tested(spec, by_method, column.key, score, inference),
+                OTHER_TIES: scores.mean_other_ties(line, column.key, own) if metric == "dice" else np.nan,
+            }
+        )
+    return cells
 
 
 def _with_distinct_titles(cells: pd.DataFrame) -> pd.DataFrame:
@@ -336,9 +329,8 @@ def _marks(cells: pd.DataFrame, spec: TableSpec, criterion: str) -> "pd.Series[s
     if not spec.reference_is_ours:
         return holds.map({True: "better", False: ""})
     others = cells["method"] != spec.reference
-    beats_all = (
-        (holds | ~others).groupby([cells[name] for name in ("data_set", "model", "task", "metric")]).transform("all")
-    )
+    row = [cells[name] for name in ("data_set", "model", "task", "metric")]
+    beats_all = (holds | ~others).groupby(row).transform("all")
     return (holds & others).map({True: "worse", False: ""}).mask(~others & beats_all, "better")
 
 

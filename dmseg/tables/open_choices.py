@@ -16,7 +16,7 @@ from dmseg.tables.request import option_key, parse_request
 from dmseg.tables.spec import TableSpec
 
 ALL = ("*",)
-"""Stands for all columns of a row."""
+"""All columns of a row."""
 ABSENT = "absent: no such key"
 MARK = re.compile(r"CHOICE_\w+?_END")
 OF_ONE = re.compile(r"^\w+:")
@@ -63,7 +63,7 @@ class ExplainedTable:
     choices: tuple[Explained, ...]
 
     def describe(self, touched: frozenset[Cell]) -> str:
-        """Names cells by columns and rows, as briefly as they can be."""
+        """Names cells by columns and rows, as briefly as possible."""
         if touched in (self.cells, frozenset()):
             return "all cells" if touched else "no cell"
         by_columns: dict[tuple[str, ...], list[str]] = {}
@@ -74,17 +74,17 @@ class ExplainedTable:
         by_columns = self._merged(by_columns)
         if ALL in by_columns and len(by_columns) == 1:
             return self._names(by_columns[ALL])
-        has_cell = {
-            columns: [row for row in self.rows if any((row, name) in self.cells for name in columns)]
-            for columns in by_columns
-        }
-        return "; ".join(
-            self._titles(columns) + ("" if rows == has_cell[columns] else f" of {self._names(rows)}")
-            for columns, rows in by_columns.items()
-        )
+        titles = {column.key: column.title for column in self.spec.columns}
+        parts = []
+        for columns, rows in by_columns.items():
+            names = ", ".join(titles.get(name, name) for name in columns)
+            part = "all columns" if columns == ALL else f"column{'s' * (len(columns) > 1)} {names}"
+            with_cell = [row for row in self.rows if any((row, name) in self.cells for name in columns)]
+            parts.append(part if rows == with_cell else f"{part} of {self._names(rows)}")
+        return "; ".join(parts)
 
     def _merged(self, by_columns: Mapping[tuple[str, ...], list[str]]) -> dict[tuple[str, ...], list[str]]:
-        """Puts rows that lack a cell to the rows that have it, if they agree in all others."""
+        """Groups rows that lack a cell with the rows that have it, if they agree in all other cells."""
         merged: dict[tuple[str, ...], list[str]] = {}
         for columns, rows in sorted(by_columns.items(), key=lambda item: (item[0] != ALL, -len(item[0]))):
             for row in rows:
@@ -96,13 +96,8 @@ class ExplainedTable:
                 merged.setdefault(next(fitting, columns), []).append(row)
         return {columns: sorted(rows, key=self.rows.index) for columns, rows in merged.items()}
 
-    def _titles(self, columns: Sequence[str]) -> str:
-        titles = {column.key: column.title for column in self.spec.columns}
-        word = "column" if len(columns) == 1 else "columns"
-        return "all columns" if columns == ALL else f"{word} {', '.join(titles.get(name, name) for name in columns)}"
-
     def _names(self, rows: Sequence[str]) -> str:
-        """Rows by their data set or network alone, where all its rows are among them."""
+        """Names of rows; if all rows of a data set or network are among them, only its name."""
         left, found = list(rows), list[str]()
         for part in (0, 1):
             for name in dict.fromkeys(row.split(" ")[part] for row in left):
@@ -114,7 +109,7 @@ class ExplainedTable:
 
 
 def explain_tables(overrides: Sequence[str], specs: Sequence[TableSpec]) -> list[ExplainedTable]:
-    """Explains tables. Nothing is read but the configuration.
+    """Explains tables. Only the configuration is read.
 
     Args:
         overrides: as for `TablePlanner`.
@@ -127,7 +122,7 @@ def explain_tables(overrides: Sequence[str], specs: Sequence[TableSpec]) -> list
 
 
 def _comparison(spec: TableSpec, overrides: Sequence[str]) -> ExplainedTable:
-    """Makes each choice differently in each cell and compares what names the cell's run and scores."""
+    """Changes each choice in each cell, and compares the ids of the cell's run and evaluation."""
     one_fold = [] if any(word.rpartition(":")[2].startswith("fold=") for word in overrides) else ["fold=0"]
     tasks: dict[str, FoundTask] = {}
 
@@ -142,7 +137,7 @@ def _comparison(spec: TableSpec, overrides: Sequence[str]) -> ExplainedTable:
         for row in table.rows
         for column in row.cells
     }
-    keys = _set_by_cells(spec)
+    keys = {item.partition("=")[0] for block in spec.blocks for cell in block.cells.values() for item in cell}
     found = []
     for choice in CHOICES:
         values = dict.fromkeys(text for cell in cells.values() if (text := cell.in_force(choice)) is not None)
@@ -153,16 +148,11 @@ def _comparison(spec: TableSpec, overrides: Sequence[str]) -> ExplainedTable:
     return ExplainedTable(spec, rows, columns, frozenset(cells), tuple(found))
 
 
-def _set_by_cells(spec: TableSpec) -> set[str]:
-    """Dotted keys that the columns of a table set."""
-    return {item.partition("=")[0] for block in spec.blocks for cell in block.cells.values() for item in cell}
-
-
 class _CellChoices:
-    """The configuration of one cell, in which each choice can be made differently.
+    """The configuration of one cell, in which each choice can be changed.
 
-    The configuration is composed once, with a mark in place of each value of the protocol. Putting the values in place
-    of the marks gives what Hydra composes, in a thousandth of the time.
+    The configuration is composed once, with a placeholder for each value of the protocol. Replacing the placeholders by
+    values gives what Hydra composes, in a thousandth of the time.
     """
 
     def __init__(
@@ -190,14 +180,12 @@ class _CellChoices:
         value = _get(self._plain, choice.key) if choice.key else ABSENT
         if value == ABSENT:
             return False
+        own = written(value.get("name", value) if isinstance(value, Mapping) else value)
         others = [choice.paper, choice.release if choice.release != choice.paper else choice.other]
-        return any(self._differs(choice, other) for other in others if written(other) != self._name(value))
-
-    @staticmethod
-    def _name(value: Any) -> str:  # noqa: ANN401
-        return written(value.get("name", value) if isinstance(value, Mapping) else value)
+        return any(self._differs(choice, other) for other in others if written(other) != own)
 
     def _differs(self, choice: Choice, value: Any) -> bool:  # noqa: ANN401
+        """Whether the numbers of the cell depend on something else if a choice has this value."""
         try:
             if choice.key.startswith("protocol."):
                 plain = _filled(self._marked, {**self._values, _mark(choice): value})
@@ -209,7 +197,7 @@ class _CellChoices:
                 plain = _with(self._plain, choice.key, value)
             return self._content(plain) != self._before
         except UserError:
-            return True  # it cannot be made like this here, so it matters
+            return True  # the cell does not allow this value, so the choice matters
 
     def _content(self, plain: Mapping[str, Any]) -> object:
         """What the numbers of the cell depend on."""
@@ -220,12 +208,12 @@ class _CellChoices:
 
 
 def _mark(choice: Choice) -> str:
-    """What stands for the value of a key of the protocol."""
+    """The placeholder for the value of a key of the protocol."""
     return f"CHOICE_{choice.key.partition('.')[2].replace('.', '_IN_')}_END"
 
 
 def _filled(node: Any, values: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    """A configuration with values in place of marks, which may be parts of texts."""
+    """A configuration with values in place of placeholders, which may be parts of texts."""
     if isinstance(node, Mapping):
         return {key: _filled(value, values) for key, value in node.items()}
     if isinstance(node, list):

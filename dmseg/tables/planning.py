@@ -25,7 +25,7 @@ class PlannedRow:
         block: its block, with the paper's data set and network.
         paper_model: the paper's network to compare with; empty for none.
         data: name of the data set that is read.
-        stands_for: titles of the paper's data sets that this data set is read for.
+        stands_for: titles of the paper's data sets that this data set takes the place of.
         task: the task.
         settings: settings of its first cell.
         cells: runs of all folds under all seeds for each column that has a cell in this row, seed by seed.
@@ -192,7 +192,10 @@ class TablePlanner:
         several = len({model for _, model in chosen}) > 1
         rows: dict[tuple[str, str, str], PlannedRow] = {}
         for block, model in chosen.values():
-            for prepared in self._prepared(self._request.data[block.data]):
+            data = self._request.data[block.data]
+            if data not in self._tasks:
+                self._tasks[data] = list(self._open_tasks(self._base(data).settings(), self._notify))
+            for prepared in self._tasks[data]:
                 row = self._row(spec, block, model, prepared, without_own=spec.without_own_teacher and several)
                 rows.setdefault(row.key, row)
         if not rows:
@@ -213,12 +216,6 @@ class TablePlanner:
         if data not in self._bases:
             self._bases[data] = Base(self._request.overrides_of(data))
         return self._bases[data]
-
-    def _prepared(self, data: str) -> list[TaskData]:
-        """All tasks of a data set, or the one given by ``task=``."""
-        if data not in self._tasks:
-            self._tasks[data] = list(self._open_tasks(self._base(data).settings(), self._notify))
-        return self._tasks[data]
 
     def _row(self, spec: TableSpec, block: Block, model: str, prepared: TaskData, without_own: bool) -> PlannedRow:
         data = self._request.data[block.data]
@@ -253,8 +250,8 @@ class TablePlanner:
             task = (f"task={prepared.task.name}",) if depends else ()  # the labels of a method may depend on it
             options = _accepted(base, (*variant, *task), self._options(data))
             settings = base.settings((*variant, *options, *task))
-            asked = dict.fromkeys((*settings.evaluate.metrics, *metrics))
-            settings = replace(settings, evaluate=replace(settings.evaluate, metrics=list(asked)))
+            metrics = tuple(dict.fromkeys((*settings.evaluate.metrics, *metrics)))
+            settings = replace(settings, evaluate=replace(settings.evaluate, metrics=list(metrics)))
             one_fold = any(option_key(item) == "fold" for item in given)
             folds = [settings.fold] if one_fold else None
             runs = [

@@ -3,45 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
-from dmseg.files.schema import (
-    GROUP,
-    TEXT,
-    Check,
-    Misfit,
-    flag,
-    identity,
-    list_of,
-    mapping,
-    name,
-    nullable,
-    record,
-    whole,
-)
+from dmseg.files.schema import GROUP, TEXT, Misfit, flag, identity, list_of, mapping, name, nullable, record, whole
 from dmseg.runs.records import SETTINGS, SPLIT, check_identity, check_settings
 from dmseg.tables.columns import SCORES
 from dmseg.tables.paper import TABLES
-from dmseg.tables.spec import PAPER_DATA, TableSpec
+from dmseg.tables.spec import PAPER_DATA, TableSpec, one_of
 
-
-def _known(choices: Mapping[str, object]) -> Check:
-    def check(value: object, where: str) -> None:
-        if not isinstance(value, str) or value not in choices:
-            raise Misfit(f"{where} is {value!r:.60}, but may be {', '.join(choices)}")
-
-    return check
-
-
-METRICS = list_of(_known(SCORES), unique=True, least=1)
 BLOCK = record(
-    {
-        "data": _known(PAPER_DATA),
-        "model": name,
-        "metrics": METRICS,
-        "pooled": flag,
-        "cells": mapping(TEXT, list_of(TEXT)),
-    },
+    {"data": one_of(*PAPER_DATA), "model": name, "metrics": list_of(one_of(*SCORES), unique=True, least=1),
+     "pooled": flag, "cells": mapping(TEXT, list_of(TEXT))},
     others=None,
-)
+)  # fmt: skip
 SPEC = record(
     {"name": name, "title": TEXT, "kind": TEXT, "reference": TEXT, "reference_is_ours": flag, "across": flag,
      "without_own_teacher": flag, "paper": nullable(whole(TABLES.start, TABLES.stop - 1)),

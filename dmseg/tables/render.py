@@ -1,7 +1,7 @@
 """Rendered tables: Markdown and LaTeX, with notes on the meaning of the numbers."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +25,8 @@ class Style:
     Attributes:
         text: escapes text.
         marks: templates for numbers by mark of the test over cases.
-        further_marks: what follows the number, by mark of the interval of the difference.
-        plus_minus: what stands between a mean over seeds and its standard deviation.
+        further_marks: text after the number, by mark of the interval of the difference.
+        plus_minus: separator between a mean over seeds and its standard deviation.
         with_paper: whether the paper's numbers are added in brackets.
     """
 
@@ -82,11 +82,11 @@ def write_table(table: TableData, folder: Path, notes: tuple[str, ...] = ()) -> 
     Returns:
         The files.
     """
-    base = folder / table.spec.stem
-    files = {".md": to_markdown(table, notes), ".tex": to_latex(table, notes), ".csv": to_csv(table)}
-    for suffix, text in files.items():
-        write_whole(base.with_suffix(suffix), text)
-    return [base.with_suffix(suffix) for suffix in files]
+    contents = {".md": to_markdown(table, notes), ".tex": to_latex(table, notes), ".csv": to_csv(table)}
+    files = {(folder / table.spec.stem).with_suffix(suffix): text for suffix, text in contents.items()}
+    for path, text in files.items():
+        write_whole(path, text)
+    return list(files)
 
 
 def to_markdown(table: TableData, notes: tuple[str, ...] = ()) -> str:
@@ -127,17 +127,17 @@ def to_latex(table: TableData, notes: tuple[str, ...] = ()) -> str:
 
 
 def _caption(table: TableData) -> str:
-    """Title, and what the marks and numbers are."""
-    said = [f"{latex(table.spec.title)}."]
+    """The title, and what the marks mean."""
+    parts = [f"{latex(table.spec.title)}."]
     if table.spec.kind == "comparison":
         reference = {column.key: column.title for column in table.spec.columns}[table.spec.reference]
         if table.spec.reference_is_ours:
             tests = r"by the test over cases ($\dagger$) or the interval of the difference ($\ddagger$)"
-            said.append(f"Columns that {latex(reference)} is better than {tests}.")
+            parts.append(f"Columns that {latex(reference)} is better than {tests}.")
         else:
             tests = r"by the test over cases (\textcolor{red}{red}) or the interval of the difference ($*$)"
-            said.append(f"Cells that are better than {latex(reference)} {tests}.")
-    return " ".join(said)
+            parts.append(f"Cells that are better than {latex(reference)} {tests}.")
+    return " ".join(parts)
 
 
 def _grid(table: TableData, style: Style) -> tuple[list[str], list[list[str]]]:
@@ -162,11 +162,11 @@ def _grid_down(table: TableData, style: Style) -> tuple[list[str], list[list[str
     header = ["Dataset", *["Network"][: len(names) - 1], "Metric", *(column.title for column in table.spec.shown)]
     rows = []
     for _, block in table.cells.groupby(["data_set", "model", "task"], sort=False):
-        labels = _texts((str(block[name].iloc[0]) for name in names), style)
+        labels = [style.text(str(block[name].iloc[0])) for name in names]
         for index, (metric, chosen) in enumerate(block.groupby("metric", sort=False)):
             shown = labels if index == 0 else [""] * len(labels)
             rows.append([*shown, style.text(SCORES[str(metric)].heading), *_values(table, chosen, style)])
-    return _texts(header, style), rows
+    return [*map(style.text, header)], rows
 
 
 def _grid_across(table: TableData, style: Style) -> tuple[list[str], list[list[str]]]:
@@ -184,12 +184,8 @@ def _grid_across(table: TableData, style: Style) -> tuple[list[str], list[list[s
                 for value in _values(table, of_set.get(name, chosen.iloc[:0]), style)
             ]
             labels = [network, backbone] if index == 0 else ["", ""]
-            rows.append([*_texts((*labels, SCORES[str(metric)].heading), style), *values])
-    return _texts(["Method", "Backbone", "Metric", *columns], style), rows
-
-
-def _texts(texts: Iterable[str], style: Style) -> list[str]:
-    return [style.text(text) for text in texts]
+            rows.append([*map(style.text, (*labels, SCORES[str(metric)].heading)), *values])
+    return [*map(style.text, ("Method", "Backbone", "Metric", *columns))], rows
 
 
 def _values(table: TableData, chosen: pd.DataFrame, style: Style) -> list[str]:
@@ -203,9 +199,9 @@ def _agreement_grid(table: TableData, style: Style) -> tuple[list[str], list[lis
     rows = []
     for _, block in table.cells.groupby("task", sort=False):
         first = block.iloc[0]
-        labels = _texts((str(first["task_title"]), str(first["n"])), style)
+        labels = map(style.text, (str(first["task_title"]), str(first["n"])))
         rows.append([*labels, *(style.cell(row) for _, row in block.iterrows())])
-    return _texts(header, style), rows
+    return [*map(style.text, header)], rows
 
 
 def _context(table: TableData) -> str:

@@ -50,7 +50,7 @@ def parse_request(overrides: Sequence[str], needed: Collection[str] = tuple(PAPE
         needed: the paper's data sets that the tables contain.
 
     Raises:
-        UserError: if a data set is unknown, an override is of a data set that is not read, phantoms and real data
+        UserError: if a data set is unknown, an override concerns a data set that is not read, phantoms and real data
             would be mixed, or one root is given for several data sets.
     """
     chosen: list[str] = []
@@ -89,6 +89,7 @@ def _names(value: str) -> list[str]:
 
 
 def _check_names(read: Sequence[str], named: Sequence[str], common: Sequence[str]) -> None:
+    """Refuses ``NAME:key=value`` of a data set that is not read, and one root for several data sets."""
     for name in named:
         if name not in read:
             raise UserError(f"'{name}:...' concerns a data set that is not read here; these are: {', '.join(read)}")
@@ -101,7 +102,12 @@ def _check_names(read: Sequence[str], named: Sequence[str], common: Sequence[str
 
 def _data_of(names: Sequence[str]) -> dict[str, str]:
     """The data set to read for each of the paper's data sets, from the given names."""
-    nodes = {name: _data_file(name) for name in names}
+    known = config_options("data")
+    nodes: dict[str, dict[str, Any]] = {}
+    for name in names:
+        if name not in known:
+            raise UserError(f"data='{name}' does not exist; choose from {', '.join(known)}")
+        nodes[name] = OmegaConf.to_container(OmegaConf.load(config_file("data", name)), resolve=False)  # type: ignore[assignment]
     kinds = {node.get("phantom") is not None for node in nodes.values()}
     if len(kinds) > 1:
         raise UserError(f"data={','.join(names)} mixes phantoms with real data; a table holds one or the other")
@@ -110,13 +116,6 @@ def _data_of(names: Sequence[str]) -> dict[str, str]:
         for paper, reads in (node.get("tables") or {"qubiq": name}).items():
             found.setdefault(paper, reads)
     return {name: found[name] for name in PAPER_DATA if name in found}
-
-
-def _data_file(name: str) -> Mapping[str, Any]:
-    known = config_options("data")
-    if name not in known:
-        raise UserError(f"data='{name}' does not exist; choose from {', '.join(known)}")
-    return OmegaConf.to_container(OmegaConf.load(config_file("data", name)), resolve=False)  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
@@ -158,7 +157,9 @@ class Compared:
             return True
         if not name.startswith(f"{key}."):
             return False
-        of_choice = is_group(key) and (name.rpartition(".")[2] in ("_target_", "name") or _names_component(override))
+        of_choice = is_group(key) and (
+            name.rpartition(".")[2] in ("_target_", "name") or _names_component(override.value())
+        )
         return of_choice or override.type is OverrideType.DEL or override.package is not None
 
     def is_option(self, text: str) -> bool:
@@ -167,13 +168,9 @@ class Compared:
         return any(key.startswith(f"{group}.") for group in self.groups)
 
 
-def _names_component(override: Override) -> bool:
-    """Whether the value is a mapping that chooses a component, at any depth."""
-
-    def names_one(value: object) -> bool:
-        return isinstance(value, dict) and ("_target_" in value or any(map(names_one, value.values())))
-
-    return names_one(override.value())
+def _names_component(value: object) -> bool:
+    """Whether a value is a mapping that chooses a component, at any depth."""
+    return isinstance(value, dict) and ("_target_" in value or any(map(_names_component, value.values())))
 
 
 def option_key(text: str) -> str:

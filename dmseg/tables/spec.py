@@ -16,7 +16,9 @@ PAPER_DATA = {"qubiq": "QUBIQ", "lits": "LiTS", "kits": "KiTS"}
 """The paper's data sets, as tables print them."""
 
 
-def _one_of(*choices: str) -> Check:
+def one_of(*choices: str) -> Check:
+    """Accepts one of some texts."""
+
     def check(value: object, where: str) -> None:
         if value not in choices:
             raise Misfit(f"{where} is {value!r:.60}, but may be {', '.join(choices)}")
@@ -25,11 +27,11 @@ def _one_of(*choices: str) -> Check:
 
 
 OVERRIDES = list_of(TEXT)
-_TITLES = {"title": TEXT, "kind": _one_of("agreement", "comparison")}
+_TITLES = {"title": TEXT, "kind": one_of("agreement", "comparison")}
 _COLUMN = record({"title": TEXT}, {"overrides": OVERRIDES, "shown": flag}, others=None)
 _BLOCK = record(
-    {"data": list_of(_one_of(*PAPER_DATA), least=1), "models": list_of(name, least=1),
-     "metrics": list_of(_one_of(*SCORES), unique=True, least=1)},
+    {"data": list_of(one_of(*PAPER_DATA), least=1), "models": list_of(name, least=1),
+     "metrics": list_of(one_of(*SCORES), unique=True, least=1)},
     {"pooled": flag, "cells": mapping(TEXT, OVERRIDES)},
     others=None,
 )  # fmt: skip
@@ -84,8 +86,8 @@ class TableSpec:
         title: title of the table.
         kind: ``agreement`` (of raters, nothing is trained) or ``comparison`` (of methods).
         reference: key of the column that every other column is tested against.
-        reference_is_ours: whether the reference is the proposed method; the tests then ask if it is better than each
-            column, instead of the other way round.
+        reference_is_ours: whether the reference is the proposed method. Then it is tested whether the reference is
+            better than each column, otherwise whether each column is better than the reference.
         across: whether data sets are columns and networks are rows.
         without_own_teacher: whether, with several networks, the teacher's network is left out as a student.
         paper: number of the paper's table to compare with; None for none.
@@ -156,7 +158,7 @@ def read_spec(name: str | int) -> TableSpec:
         name: the number of a table of the paper, or the name of another one.
 
     Raises:
-        UserError: if there is no such table, or its file does not say what a table is.
+        UserError: if there is no such table, or its file is invalid.
     """
     if str(name) not in (known := table_names()):  # a name, never a path
         raise UserError(f"there is no table '{cut(str(name))}'; choose from {', '.join(known)}")
@@ -168,29 +170,25 @@ def read_spec(name: str | int) -> TableSpec:
         raise UserError(str(error)) from None
     columns = node.pop("columns", {})
     common = {key: tuple(value.get("overrides", ())) for key, value in columns.items()}
+    blocks: list[Block] = []
+    for item in node.pop("blocks", ()):
+        cells = common | {key: tuple(value) for key, value in item.get("cells", {}).items()}
+        metrics, pooled = tuple(item["metrics"]), item.get("pooled", False)
+        blocks += (Block(data, model, metrics, pooled, cells) for model, data in product(item["models"], item["data"]))
     return TableSpec(
         name=path.stem,
         paper=node.pop("paper", int(path.stem) if path.stem.isdecimal() else None),
         columns=tuple(Column(key, value["title"], value.get("shown", True)) for key, value in columns.items()),
-        blocks=tuple(block for item in node.pop("blocks", ()) for block in _blocks(item, common)),
+        blocks=tuple(blocks),
         **node,
     )
 
 
 def _check_file(node: Mapping[str, Any], where: str) -> None:
-    """Raises `Misfit` if a file of ``configs/table`` lacks a key, has one too many, or names a column it has not."""
+    """Raises `Misfit` if a file of ``configs/table`` lacks a key, has an unknown one, or names an unknown column."""
     (_AGREEMENT if node.get("kind") == "agreement" else _COMPARISON)(node, where)
     columns = node.get("columns", {})
     named = [node["reference"]] if "reference" in node else []
     for column in (*named, *(key for block in node.get("blocks", ()) for key in block.get("cells", {}))):
         if column not in columns:
             raise Misfit(f"{where} names the column {column!r:.60}, but has {', '.join(columns)}")
-
-
-def _blocks(item: Mapping[str, Any], common: Mapping[str, tuple[str, ...]]) -> list[Block]:
-    """One block for each network and data set; a block's own overrides replace those of its column."""
-    own = {key: tuple(value) for key, value in item.get("cells", {}).items()}
-    return [
-        Block(data, model, tuple(item["metrics"]), item.get("pooled", False), {**common, **own})
-        for model, data in product(item["models"], item["data"])
-    ]

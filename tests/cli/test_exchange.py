@@ -96,9 +96,13 @@ def test_a_damaged_plan_is_not_used(exported, capfd):
     ("words", "named"),
     [
         (["export-results", "tables=2"], "to=FOLDER"),
+        (["export-results", "to=", "paths.results=x"], "to=FOLDER"),
         (["export-results", "to=x"], "tables=2"),
+        (["export-results", "to=x", "weights=yes", "paths.results=x"], "weights is 'yes', but must be true or false"),
+        (["export-results", "to=x", "to=y", "paths.results=x"], "to is given twice: 'x' and 'y'"),
         (["import-results", "from=/nowhere", "paths.results=x"], "/nowhere is not an export"),
         (["import-results", "from=/nowhere"], "paths.results"),
+        (["import-results", "from=/nowhere", "paths.results="], "paths.results=FOLDER (the store), nothing else"),
         (["table", "table=2", "from="], "from= names no folder"),
         (["table", "table=2", "from=/nowhere"], "/nowhere has no table 2"),
         (["table", "table=2", "from=/nowhere", "seed=1"], "leave the other overrides out"),

@@ -163,7 +163,7 @@ def test_the_filters_of_runs_are_all_explained():
         (["train", "--fold", "labels=uniform"], "settings are written key=value: fold=VALUE, see"),
         (["plan", "table=2", "quiet=true"], "'dmseg plan' does nothing but print; leave quiet=true out"),
         (["train", "quiet=yes"], "quiet is 'yes', but must be true or false"),
-        (["train", "quiet=true", "quiet=true"], "quiet is given twice; leave one out"),
+        (["train", "quiet=true", "quiet=true"], "quiet is given twice: 'true' and 'true'"),
         (["runs", "show", "--id"], "there is no option '--id'; settings are written key=value"),
         (["runs", "verify", "--asid"], "settings are written key=value: aside=VALUE, see 'dmseg runs --help'"),
         (["train", "--"], "there is no option '--'"),

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from dmseg.cli import output
+from dmseg.cli.argv import take_quiet
 from dmseg.cli.main import main
 from dmseg.runs.store import RunStore
 
@@ -37,6 +39,14 @@ def test_a_mistake_is_still_named(small_run, capfd):
     assert out == ""
     assert "fold" in err
     assert main(["train", *small_run, "fold=9"]) == 2, "the next command is not quiet"
+
+
+@pytest.mark.parametrize("value", ["true", "True", "TRUE"])
+def test_case_does_not_matter(value):
+    assert take_quiet("train", ["fold=1", f"quiet={value}"]) == ["fold=1"]
+    assert output.is_quiet()
+    assert take_quiet("train", ["fold=1"]) == ["fold=1"]
+    assert not output.is_quiet()
 
 
 @pytest.mark.parametrize("command", ["prepare", "table"])

@@ -32,7 +32,7 @@ def test_stored_runs_and_tables_are_sent_once(stored, monkeypatch, capfd):
     ids = RunStore(stored).run_ids()
     capfd.readouterr()
     assert main(["track", "tracker=online", f"paths.results={stored}"]) == 0
-    assert f"runs: {len(ids)} recorded with tracker=online, 0 had been before" in capfd.readouterr().out
+    assert f"runs: {len(ids)} recorded with tracker=online, 0 already recorded" in capfd.readouterr().out
     sent = {upsert["name"]: upsert for upsert in server.upserts if upsert.get("jobType")}
     assert {name for name, upsert in sent.items() if upsert["jobType"] == "train"} == set(ids)
     (table,) = (upsert for upsert in sent.values() if upsert["jobType"] == "table")
@@ -41,8 +41,8 @@ def test_stored_runs_and_tables_are_sent_once(stored, monkeypatch, capfd):
     before = len(server.upserts)
     assert main(["track", "tracker=online", f"paths.results={stored}"]) == 0
     said = capfd.readouterr().out
-    assert f"runs: 0 recorded with tracker=online, {len(ids)} had been before" in said
-    assert "tables: 0 recorded with tracker=online, 1 had been before" in said
+    assert f"runs: 0 recorded with tracker=online, {len(ids)} already recorded" in said
+    assert "tables: 0 recorded with tracker=online, 1 already recorded" in said
     assert len(server.upserts) == before
     server.close()
     assert main(["track", "tracker=online", "again=true", f"paths.results={stored}"]) == 2

@@ -30,7 +30,7 @@ def test_ticks_of_zeros_are_not_negative_and_epochs_are_whole():
     assert nice_ticks(0.0, 0.0)[0] == 0
     assert nice_ticks(0.0, 1.0, whole=True) == [0, 1]
     assert nice_ticks(0.0, 40.0, whole=True) == nice_ticks(0.0, 40.0)
-    chart = curves("loss", "epoch", "loss", [("a", 0, np.ones(1), np.ones(1))], whole=True)
+    chart = curves("loss", "epoch", "loss", [("a", 0, np.ones(1), np.ones(1))], by_epoch=True)
     assert [tick.label for tick in chart.x] == ["0", "1"]
 
 

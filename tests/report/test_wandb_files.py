@@ -201,5 +201,5 @@ def test_a_sweep_and_its_runs_are_recorded_by_two_trackers_and_later_once(words,
         assert main(argv) == 0
         out = capfd.readouterr().out
         for name, new, before in (("runs", *counts[:2]), ("tables", *counts[2:])):
-            assert f"{name}: {new} recorded with tracker=offline, {before} had been before" in out
+            assert f"{name}: {new} recorded with tracker=offline, {before} already recorded" in out
         assert {record.run.run_id for record in recorded(as_list=True)} == set(found)

@@ -67,7 +67,7 @@ def test_other_seeds_are_refused_in_one_line(command, words, said, capfd):
     [
         ("train seeds=2", "'seeds=2' is for tables and for cv without -m; sweep over seeds with -m seed=0,1,2"),
         ("cv -m seeds=2", "'seeds=2' is for tables and for cv without -m; in a sweep write seed=0,1,2"),
-        ("table table=2 from=x seeds=2", "an export has settings and seeds of its own"),
+        ("table table=2 from=x seeds=2", "an export has its own settings and seeds"),
         ("table table=2 test=bootstrap", "test is 'bootstrap', but must be wilcoxon or permutation"),
         ("reproduce table=2 zero_method=drop", "zero_method is 'drop', but must be wilcox, pratt or zsplit"),
         ("table table=2 holm=1", "holm is '1', but must be true or false"),

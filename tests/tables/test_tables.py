@@ -14,6 +14,7 @@ from dmseg.errors import UserError
 from dmseg.runs.sources import prepare_task
 from dmseg.runs.store import RunStore
 from dmseg.tables.collected import collect_cases
+from dmseg.tables.content import common_folder
 from dmseg.tables.numbers import TableData, agreement_cells, comparison_cells
 from dmseg.tables.paper import paper_table
 from dmseg.tables.render import to_csv, to_latex, to_markdown, write_table
@@ -167,3 +168,22 @@ def test_table_1_by_hand(tmp_path, qubiq_tree):
 def test_an_unknown_table():
     with pytest.raises(UserError, match="there is no table '9'; choose from 1, 2"):
         read_spec("9")
+
+
+@pytest.mark.parametrize(
+    ("folders", "expected"),
+    [
+        (["results/a", "results/a"], "results/a"),
+        (["results/a", "results/b"], "results"),
+        (["a", "b"], "."),
+        (["../a", "b"], ".."),
+        (["{here}/a", "b"], "{here}"),
+        (["{here}/a", "{here}/b/c"], "{here}"),
+        (["/a", "/b"], "/a"),
+    ],
+)
+def test_the_folder_of_a_table_contains_all_results_folders(folders, expected, tmp_path, monkeypatch):
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    found = common_folder([folder.format(here=tmp_path / "work") for folder in folders])
+    assert str(found) == expected.format(here=tmp_path / "work")
