@@ -1,4 +1,4 @@
-"""Choices that the paper leaves open, or that its released code makes differently, with the values of both protocols.
+"""Choices that the paper leaves open, or that its released code makes differently, with their values in both protocols.
 
 ``dmseg explain`` prints this list and docs/explanation/open-choices.md contains it. ``tests/config`` compares it with
 ``configs/protocol`` and with what both protocols compose. Sources: the paper by section, and JDTLosses, the authors'
@@ -20,10 +20,10 @@ class Choice:
         paper: value under ``protocol=paper``; in words if there is no key.
         release: value under ``protocol=release``; in words if there is no key.
         source: where each value comes from.
-        acts: the dotted key whose default it is, if it is a key of the protocol.
-        other: where both values are the same, another one that could have been taken.
-        context: overrides with which the key exists.
-        why: why it has no key.
+        acts: the dotted key whose default it sets, if it is a key of the protocol.
+        other: another possible value, if both protocols have the same.
+        context: overrides that are needed for the key to exist.
+        why: the reason if it has no key.
     """
 
     title: str
@@ -227,7 +227,7 @@ CHOICES = tuple(choice for part in PARTS for choice in part.choices)
 
 
 def written(value: Any) -> str:  # noqa: ANN401
-    """A value as it is typed on the command line."""
+    """Formats a value as on the command line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What interpolations of a configuration may read: other keys; the environment only where it cannot change a number."""
+"""Interpolations may read other keys, and the environment only where it cannot change results."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -20,9 +20,9 @@ _MARK = "<from the environment>"
 
 
 def check_interpolations(config: DictConfig | dict[str, Any]) -> None:
-    """Refuses resolvers other than `RESOLVERS`, and the environment under other keys than `ENVIRONMENT_KEYS`.
+    """Refuses resolvers other than `RESOLVERS`, and the environment in keys other than `ENVIRONMENT_KEYS`.
 
-    A value of the environment counts wherever it ends up, also by way of another key.
+    A key that refers to a value from the environment is refused, too.
 
     Raises:
         UserError: if there is one.
@@ -38,7 +38,7 @@ def check_interpolations(config: DictConfig | dict[str, Any]) -> None:
 
 
 def _check_environment(config: DictConfig) -> None:
-    """Resolves a copy in which every variable of the environment is a mark, and looks where the marks end."""
+    """Resolves a copy with a mark in place of each environment variable, and checks which keys contain the mark."""
     OmegaConf.register_new_resolver("oc.env", lambda *_: _MARK, replace=True)
     try:
         marked = OmegaConf.to_container(config, resolve=True)
@@ -52,7 +52,7 @@ def _check_environment(config: DictConfig) -> None:
 
 
 def _texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:  # noqa: ANN401
-    """All texts of nested containers with their dotted keys, keys of mappings included."""
+    """All texts of nested containers with their dotted keys, including the keys of mappings."""
     if isinstance(node, str):
         yield key, node
     elif isinstance(node, Mapping):

@@ -1,4 +1,4 @@
-"""What the docstrings of the typed settings say of each key."""
+"""Descriptions of the keys, from the docstrings of the typed settings."""
 
 import dataclasses
 import inspect
@@ -9,7 +9,7 @@ from typing import Any, get_args, get_type_hints
 
 
 def meanings(settings: type, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted keys of a settings class and of those within it, with what its docstring says of each."""
+    """Yields the dotted keys of a settings class and its nested classes, each with its description."""
     described = _attributes(inspect.getdoc(settings) or "")
     hints: Mapping[str, Any] = get_type_hints(settings)
     for field in dataclasses.fields(settings):
@@ -22,7 +22,7 @@ def meanings(settings: type, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _attributes(docstring: str) -> dict[str, str]:
-    """The section ``Attributes`` of a Google docstring."""
+    """Parses the section ``Attributes`` of a Google docstring."""
     _, _, section = docstring.partition("Attributes:\n")
     items = re.split(r"^(\w+): ", textwrap.dedent(section), flags=re.MULTILINE)
     texts = (" ".join(text.split()).rstrip(".").replace("``", "`") for text in items[2::2])

@@ -261,12 +261,15 @@ class _Training:
     def state(self) -> State:
         """The current state; it is valid until the next step."""
         losses = torch.stack(self._losses).cpu() if self._losses else torch.empty(0, len(self.names))
+        rates = self._rates(self.schedule.last_epoch)  # as numbers, on any device
+        optimizer = self.optimizer.state_dict()
+        groups = zip(optimizer["param_groups"], rates, strict=True)
         return State(
             weights=self.model.state_dict(),
             rest={
                 "steps": self.steps,
-                "optimizer": self._with_plain_rates(self.optimizer.state_dict()),
-                "schedule": self.schedule.state_dict() | {"_last_lr": self._rates(self.schedule.last_epoch)},
+                "optimizer": optimizer | {"param_groups": [group | {"lr": rate} for group, rate in groups]},
+                "schedule": self.schedule.state_dict() | {"_last_lr": rates},
                 "source": self.source.state(),
                 "objective": self.objective.state(),
                 "random": _random_state(self._device),
@@ -310,22 +313,12 @@ class _Training:
         groups = self.optimizer.param_groups
         return [{key: value for key, value in group.items() if key not in others} for group in groups]
 
-    def _with_plain_rates(self, state: dict[str, Any]) -> dict[str, Any]:
-        """An optimiser's state with learning rates as numbers, as on any device."""
-        rates = self._rates(self.schedule.last_epoch)
-        groups = zip(state["param_groups"], rates, strict=True)
-        return state | {"param_groups": [group | {"lr": rate} for group, rate in groups]}
-
-    def _with_own_implementation(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """An optimiser's state, perhaps from another device, with the implementation of this one."""
-        own = [{key: group[key] for key in IMPLEMENTATION if key in group} for group in self.optimizer.param_groups]
-        groups = zip(state["param_groups"], own, strict=True)
-        return {**state, "param_groups": [group | flags for group, flags in groups]}
-
     def _load(self, state: State) -> None:
-        rest = state.rest
+        rest, own = state.rest, self.optimizer.param_groups
         load_weights(self.model, state.weights)
-        self.optimizer.load_state_dict(self._with_own_implementation(rest["optimizer"]))
+        flags = ({key: group[key] for key in IMPLEMENTATION if key in group} for group in own)  # of this device
+        groups = [stored | here for stored, here in zip(rest["optimizer"]["param_groups"], flags, strict=True)]
+        self.optimizer.load_state_dict({**rest["optimizer"], "param_groups": groups})
         self.schedule.load_state_dict(rest["schedule"])
         self.source.load_state(rest["source"])
         self.objective.load_state(rest.get("objective", {}))  # {}: checkpoints of earlier versions
