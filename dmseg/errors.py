@@ -65,7 +65,7 @@ def kind_of(value: object) -> str:
 
 
 def shown(value: object) -> str:
-    """Formats a value for a message on one line, shortened if long: a path as it is, anything else as its `repr`."""
+    """Formats a value for a message on one line, shortened if long: a path as text, anything else as its `repr`."""
     if isinstance(value, PurePath):
         return cut(str(value), 300)
     try:

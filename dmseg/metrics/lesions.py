@@ -13,9 +13,9 @@ def lesion_f1(predicted: Mask, reference: Mask, volume: bool, empty: str = "skip
     """Lesion-wise F1: 2 TP / (2 TP + FP + FN), counted over all slices of a case.
 
     A lesion is a connected component; pixels are connected if they share an edge or a corner (in volumes: or a face).
-    TP is the number of reference lesions that overlap with the prediction in at least one pixel, FN the
-    number of the others, and FP the number of predicted lesions that overlap with no reference lesion. This is the F1
-    of the ISLES 2022 challenge (Hernandez Petzsche et al., 2022, doi:10.1038/s41597-022-01875-5).
+    TP is the number of reference lesions that overlap with the prediction in at least one pixel, FN the number of the
+    others, and FP the number of predicted lesions that overlap with no reference lesion. This is the F1 of the ISLES
+    2022 challenge (Hernandez Petzsche et al., 2022, doi:10.1038/s41597-022-01875-5).
 
     Args:
         predicted: (S, H, W) bool.
@@ -32,7 +32,7 @@ def lesion_f1(predicted: Mask, reference: Mask, volume: bool, empty: str = "skip
     check_choice("empty", empty, tuple(EMPTY_DICE))
     if predicted.ndim != 3 or predicted.shape != reference.shape:
         raise UserError(
-            f"the masks have the shapes {predicted.shape} and {reference.shape}; expected twice the same (S, H, W)"
+            f"the masks have shapes {predicted.shape} and {reference.shape}, but must have the same shape (S, H, W)"
         )
     hits, missed = _count(reference, predicted, volume)
     _, false = _count(predicted, reference, volume)

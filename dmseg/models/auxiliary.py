@@ -50,8 +50,7 @@ def add_auxiliary_head(
         share: see `AuxiliaryHead`.
 
     Raises:
-        UserError: if the encoder has no feature map for it, or the architecture does not consist of encoder, decoder and
-            head.
+        UserError: if the encoder lacks the feature map, or the network does not consist of encoder, decoder and head.
     """
     advice = "set model.auxiliary.weight=0, or choose another network"
     if getattr(type(network), "forward", None) is not SegmentationModel.forward:

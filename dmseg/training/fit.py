@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from dmseg.config.allowed import CHOICES
 from dmseg.data.batches import Batch, BatchSource
 from dmseg.errors import UserError, check_choice
 from dmseg.files.schema import GROUP, TEXT, Misfit, anything, list_of, record, whole
@@ -37,8 +38,6 @@ IMPLEMENTATION = ("foreach", "fused", "capturable")
 """Settings of an optimiser that choose among equivalent implementations; they depend on the device."""
 
 log = logging.getLogger(__name__)
-
-PRECISIONS = ("fp32", "tf32", "bf16", "auto")
 
 
 def resolve_device(name: str) -> torch.device:
@@ -66,7 +65,7 @@ def resolve_precision(name: str, device: str) -> str:
     Raises:
         UserError: if the precision is unknown.
     """
-    check_choice("precision", name, PRECISIONS)
+    check_choice("precision", name, CHOICES["precision"])
     if name != "auto":
         return name
     if resolve_device(device).type == "cuda":
@@ -108,7 +107,7 @@ def fit(
     """Trains a network in place.
 
     The device is synchronised only at the end of an epoch, when its mean losses are read, and when the state is saved.
-    With fused optimisers, learning rates are tensors on the device, which the schedule fills without waiting.
+    With fused optimisers, learning rates are tensors on the device, which the schedule sets without waiting.
     Observers are called after that, so that no state is lost if one fails. The caller saves the final weights.
 
     Args:
@@ -162,7 +161,7 @@ def can_be_graphed(
 ) -> bool:
     """Whether a step does the same each time on the device, apart from its batch.
 
-    It does not if the data are not resident, the objective says no (`Objective.is_static`), the optimiser is not fused,
+    False if the data are not resident, the objective is not static (`Objective.is_static`), the optimiser is not fused,
     or a module drops values at random.
     """
     return source.is_resident and objective.is_static and _is_fused(optimizer) and not any(map(_drops, model.modules()))
@@ -228,7 +227,7 @@ class _Training:
         self.steps += 1
 
     def changed(self) -> list[Tensor]:
-        """What a step changes on the device."""
+        """The tensors on the device that a step changes."""
         states = [value for state in self.optimizer.state.values() for value in state.values()]
         kept = [value for value in states if isinstance(value, Tensor)]
         return [*self.model.parameters(), *self.model.buffers(), *kept]

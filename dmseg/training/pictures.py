@@ -1,4 +1,4 @@
-"""Pictures of a few validation cases: what a person wants to see of a trained network.
+"""Pictures of a few validation cases, to look at.
 
 A picture shows one slice of a case: the image, each rater's mask, the reference label and the predicted probability,
 all as uint8 and reduced in size. `Gallery` chooses the cases while they are scored.
