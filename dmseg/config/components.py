@@ -96,9 +96,17 @@ def resolve(target: str, where: str) -> Callable[..., Any]:
     Raises:
         UserError: if it is not allowed there, or there is no such module or attribute.
     """
-    found = load(check_target(target, where))
-    if not _is_of_kind(found, kind_at(where)):
-        raise UserError(f"{where}._target_={target} is not {kind_at(where).what}")
+    found, kind = load(check_target(target, where)), kind_at(where)
+    defined_in = str(getattr(found, "__module__", "")) + "."  # not only imported there
+    fits = any(defined_in.startswith(f"{package}.") for package in (*kind.packages, *MODULES))
+    if kind.base:
+        package, _, name = kind.base.rpartition(".")
+        base = getattr(importlib.import_module(package), name)
+        fits = fits and inspect.isclass(found) and issubclass(found, base) and not inspect.isabstract(found)
+    else:
+        fits = fits and inspect.isfunction(found)
+    if not fits:
+        raise UserError(f"{where}._target_={target} is not {kind.what}")
     return found
 
 
@@ -170,15 +178,3 @@ def _checked_call(
             raise UserError(f"the options of '{where}' do not fit {target}: {reason}") from error
 
     return construct
-
-
-def _is_of_kind(found: object, kind: Kind) -> bool:
-    """Whether a component is of a kind, and is defined in an allowed module, not only imported there."""
-    module = str(getattr(found, "__module__", "")) + "."
-    if not any(module.startswith(f"{package}.") for package in (*kind.packages, *MODULES)):
-        return False
-    if not kind.base:
-        return inspect.isfunction(found)
-    package, _, name = kind.base.rpartition(".")
-    base = getattr(importlib.import_module(package), name)
-    return inspect.isclass(found) and issubclass(found, base) and not inspect.isabstract(found)
