@@ -6,7 +6,7 @@ repository, at commits af6c1f6 and 68ce8ac, by file.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -47,7 +47,7 @@ class Part:
     """
 
     title: str
-    choices: tuple[Choice, ...] = field(default_factory=tuple)
+    choices: tuple[Choice, ...]
 
 
 def _protocol(

@@ -19,7 +19,7 @@ _RESOLVER = re.compile(r"\$\{\s*([\w.]+)\s*:")
 _MARK = "<from the environment>"
 
 
-def check_interpolations(config: DictConfig | dict[str, Any]) -> None:
+def check_interpolations(config: dict[str, Any]) -> None:
     """Refuses resolvers other than `RESOLVERS`, and the environment in keys other than `ENVIRONMENT_KEYS`.
 
     A key that refers to a value from the environment is refused, too.
@@ -28,13 +28,12 @@ def check_interpolations(config: DictConfig | dict[str, Any]) -> None:
         UserError: if there is one.
         omegaconf.errors.OmegaConfBaseException: if an interpolation cannot be resolved.
     """
-    plain = OmegaConf.to_container(config) if isinstance(config, DictConfig) else config
-    used = {(key, name) for key, text in _texts(plain) if "$" in text for name in _RESOLVER.findall(text)}
+    used = {(key, name) for key, text in _texts(config) if "$" in text for name in _RESOLVER.findall(text)}
     for key, name in sorted(used):
         if name not in RESOLVERS:
             raise UserError(f"{key} uses the resolver '{name}'; only {', '.join(RESOLVERS)} may be used")
     if any(name == "oc.env" for _, name in used):
-        _check_environment(OmegaConf.create(plain))  # type: ignore[arg-type]
+        _check_environment(OmegaConf.create(config))
 
 
 def _check_environment(config: DictConfig) -> None:

@@ -7,7 +7,7 @@ are looked up here; OmegaConf resolves configurations with other interpolations 
 import re
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 _KEY = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*"
 _WHOLE = re.compile(rf"\$\{{({_KEY})\}}")
@@ -20,21 +20,19 @@ class _Unusual(Exception):
     """An interpolation that OmegaConf has to resolve."""
 
 
-def resolved(config: DictConfig | dict[str, Any]) -> dict[str, Any]:
-    """Resolves a configuration to plain containers.
+def resolved(config: dict[str, Any]) -> dict[str, Any]:
+    """Resolves the interpolations of a configuration.
 
     Args:
-        config: the configuration, or its plain containers with unresolved interpolations.
+        config: the configuration in plain containers; it is not changed.
 
     Raises:
         omegaconf.errors.OmegaConfBaseException: if a value is missing, or an interpolation cannot be resolved.
     """
-    root: dict[str, Any] = OmegaConf.to_container(config) if isinstance(config, DictConfig) else config  # type: ignore[assignment]
     try:
-        found: dict[str, Any] = _resolve(root, root, 0)
+        found: dict[str, Any] = _resolve(config, config, 0)
     except (_Unusual, KeyError):
-        full = config if isinstance(config, DictConfig) else OmegaConf.create(config)
-        found = OmegaConf.to_container(full, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+        found = OmegaConf.to_container(OmegaConf.create(config), resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     return found
 
 
