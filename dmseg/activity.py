@@ -1,4 +1,4 @@
-"""Progress of long work: code that loops says how far it is, and whoever has a screen may show it.
+"""Progress of long work: code with long loops reports its progress, and a display may show it.
 
 Nothing is shown unless a display is set (`showing`), so libraries and worker processes stay silent.
 """
@@ -52,7 +52,7 @@ def activity(title: str, total: int | None, unit: str = "") -> Iterator[Advance]
 
 
 def track(items: Iterable[Item], title: str, total: int | None, unit: str = "") -> Iterator[Item]:
-    """Yields items and counts each once the next one is asked for; arguments as in `activity`."""
+    """Yields items and counts each when the next one is requested; arguments as in `activity`."""
     with activity(title, total, unit) as advance:
         for item in items:
             yield item

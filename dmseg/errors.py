@@ -65,7 +65,7 @@ def kind_of(value: object) -> str:
 
 
 def shown(value: object) -> str:
-    """Formats a value for a message on one line, shortened if long: a path as it is, anything else as its `repr`."""
+    """Formats a value for a message on one line, shortened if long: a path as text, anything else as its `repr`."""
     if isinstance(value, PurePath):
         return cut(str(value), 300)
     try:
@@ -85,6 +85,11 @@ def some(names: Sequence[object], most: int = 5) -> str:
     return ", ".join(cut(str(name)) for name in names[:most]) + more
 
 
+def either(names: Sequence[str]) -> str:
+    """Lists alternatives for a message: ``a, b or c``."""
+    return f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else names[0]
+
+
 def check_choice(key: str, value: object, choices: Sequence[str]) -> None:
     """Refuses a value that is not one of several choices.
 
@@ -92,4 +97,4 @@ def check_choice(key: str, value: object, choices: Sequence[str]) -> None:
         UserError: names the key, the value and the choices.
     """
     if not isinstance(value, str) or value not in choices:
-        raise UserError(f"{key} is {shown(value)}, but must be {', '.join(choices[:-1])} or {choices[-1]}")
+        raise UserError(f"{key} is {shown(value)}, but must be {either(choices)}")

@@ -8,7 +8,7 @@ import math
 import re
 
 NOT_PERCENT = {"ged": "", "hd95": " mm"}
-"""Scores that are shown as they are, with their unit; all others are fractions and shown in per cent."""
+"""Scores that are not fractions, with their unit; all others are shown in per cent."""
 
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 """Characters that make a spreadsheet read a cell as a formula."""

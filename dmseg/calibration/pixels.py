@@ -21,7 +21,7 @@ class PixelKernel:
         bandwidth: h of the kernel (paper, Table 8: 1e-3 is best).
         n_key: number of key pixels of a batch or an image; ceil(n_key / classes present) of each class if balanced.
         keys: draw keys from the whole ``batch`` (paper, Appendix E) or from each ``image`` (JDTLosses `kde.py`).
-        balanced: whether to draw as many keys from each class that is present, instead of uniformly from all pixels.
+        balanced: whether to draw equally many keys from each class that is present, or uniformly from all pixels.
         leave_one_out: whether a key is estimated from the other keys only.
         boundary: odd edge length of the neighbourhood that defines boundary pixels.
     """

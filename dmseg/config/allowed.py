@@ -1,4 +1,4 @@
-"""Keys that take one of a few words."""
+"""The values of keys that have a fixed set of choices."""
 
 CHOICES = {
     "precision": ("fp32", "tf32", "bf16", "auto"),
@@ -18,4 +18,4 @@ CHOICES = {
     "distill.kde.keys": ("batch", "image"),
 }
 TRACKERS = ("disabled", "offline", "online", "jsonl", "mlflow")
-"""Values of ``tracker``, which also takes a list of several."""
+"""Values of ``tracker``, which may also be a list of several."""

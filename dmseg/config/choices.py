@@ -1,4 +1,4 @@
-"""Choices that the paper leaves open, or that its released code makes differently, with the values of both protocols.
+"""Choices that the paper leaves open, or that its released code makes differently, with their values in both protocols.
 
 ``dmseg explain`` prints this list and docs/explanation/open-choices.md contains it. ``tests/config`` compares it with
 ``configs/protocol`` and with what both protocols compose. Sources: the paper by section, and JDTLosses, the authors'
@@ -6,7 +6,7 @@ repository, at commits af6c1f6 and 68ce8ac, by file.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -20,10 +20,10 @@ class Choice:
         paper: value under ``protocol=paper``; in words if there is no key.
         release: value under ``protocol=release``; in words if there is no key.
         source: where each value comes from.
-        acts: the dotted key whose default it is, if it is a key of the protocol.
-        other: where both values are the same, another one that could have been taken.
-        context: overrides with which the key exists.
-        why: why it has no key.
+        acts: the dotted key whose default it sets, if it is a key of the protocol.
+        other: another possible value, if both protocols have the same.
+        context: overrides that are needed for the key to exist.
+        why: the reason if it has no key.
     """
 
     title: str
@@ -47,7 +47,7 @@ class Part:
     """
 
     title: str
-    choices: tuple[Choice, ...] = field(default_factory=tuple)
+    choices: tuple[Choice, ...]
 
 
 def _protocol(
@@ -93,12 +93,12 @@ PARTS = (
         _fixed("the last, incomplete batch of an epoch", "dropped", "dropped", "not given in the paper | main.py",
                "as released; a batch of few slices would change the region loss, which sums over the batch"),
         _fixed("which weights are scored", "those of the last step", "those of the last step",
-               "not given in the paper | main.py", "a choice by validation scores would make them too good"),
+               "not given in the paper | main.py", "choosing by validation scores would make them too optimistic"),
         _fixed("place of a slice that is smaller than its crop", "anywhere in the crop", "the centre of the crop",
                "not given in the paper | datas/datasets/transform.py",
-               "networks of convolutions treat all places alike, but for the border; the padding counts nowhere"),
+               "convolutional networks treat all places alike except near the border, and padding is never counted"),
         _fixed("label terms of distillation in padding", "left out", "the mask of the padding is not passed on",
-               "models/segmentor.py, forward_loss_kd at af6c1f6", "taken for a mistake of the released code"),
+               "models/segmentor.py, forward_loss_kd at af6c1f6", "assumed to be a mistake of the released code"),
     )),
     Part("Loss", (
         _protocol("Kullback-Leibler divergence instead of cross-entropy", "kl", False, True,
@@ -115,7 +115,7 @@ PARTS = (
         _protocol("share of the cross-entropy of an auxiliary head", "auxiliary_weight", 0.0, 0.5,
                   "paper: no such head | configs/losses: main_weight, aux_weight", "model.auxiliary.weight"),
         _fixed("DML,2, SDL, random rater, methods of Table 3", "reported", "not in the released code",
-               "paper, Tables 2, 3 and 6", "both protocols take the formulas of the papers that define them"),
+               "paper, Tables 2, 3 and 6", "both protocols use the formulas of the papers that define them"),
     )),
     Part("Labels", (
         _protocol("resampling of hard labels in augmentation", "interpolation.hard", "nearest", "nearest",
@@ -126,16 +126,16 @@ PARTS = (
                   "paper 3.4: a rater who deviates gets a small weight | prepare_qubiq.py: a Dice of 0 becomes 1",
                   "labels.disjoint_weight", "labels=weighted"),
         _alike("which pixels label smoothing changes", "labels.smoothing.kind", "boundary", "uniform",
-               "paper: label smoothing, no more | train_soft_label.py", LS),
+               "paper: only says label smoothing | train_soft_label.py", LS),
         _alike("epsilon of label smoothing", "labels.smoothing.epsilon", 0.5, 0.1,
                "not given in the paper | configs/labels/ls.yaml; whether the paper used it is unknown", LS),
-        _alike("edge of the neighbourhood that makes a boundary pixel", "labels.smoothing.kernel", 3, 5,
+        _alike("edge of the neighbourhood that defines boundary pixels", "labels.smoothing.kernel", 3, 5,
                "not given in the paper | configs/labels/ls.yaml", LS),
         _alike("majority vote of a pixel that half of the raters marked, in labels", "labels.ties", "background",
                "foreground", "not given in the paper | datas/prepare/prepare_qubiq.py: more than half must mark it",
                "labels=majority"),
         _fixed("how often a random rater is drawn", "for each case and epoch", "not in the released code",
-               "not given in the paper", "one rater for each case would be a smaller set of single-rater labels"),
+               "not given in the paper", "a fixed rater for each case would be a smaller set of single-rater labels"),
     )),
     Part("Distillation", (
         _alike("weight of the terms against the label", "distill.label_weight", 0.5, 0.7,
@@ -148,7 +148,7 @@ PARTS = (
         _protocol("where the keys of the kernel estimate are drawn from", "kde_keys", "batch", "image",
                   "paper, Appendix E: each training batch | kde.py", "distill.kde.keys", KD),
         _alike("number of keys", "distill.kde.n_key", 1000, 500, "not published", KD),
-        _alike("as many keys of each class", "distill.kde.balanced", True, False,
+        _alike("the same number of keys of each class", "distill.kde.balanced", True, False,
                "not given in the paper | kde.py: biased=False", KD),
         _alike("whether a key is left out of its own estimate", "distill.kde.leave_one_out", False, True,
                "not given in the paper | kde.py", KD),
@@ -161,7 +161,7 @@ PARTS = (
         _protocol("ResNet encoders: timm's plain or deep-stem (d) variants", "resnet", "", "d",
                   "paper 3.2: ResNet18 and ResNet50 | models/backbones", "", RESNET18),
         _alike("initial weights of the encoder", "model.weights", "imagenet", None,
-               "paper 3.2: ImageNet | timm's weights of the day; model.weights_sha256 pins a file"),
+               "paper 3.2: ImageNet | timm's current weights; model.weights_sha256 pins a file"),
         _protocol("upsampling in the UNet decoder", "unet_interpolation", None, "bilinear",
                   "not given in the paper; null: smp's, nearest | models/methods",
                   "model.options.decoder_interpolation"),
@@ -195,7 +195,7 @@ PARTS = (
                   "paper 3.1: 55 cases | prepare_qubiq.py: case 09 is dropped and 55 saved as 09",
                   "data.incomplete_cases"),
         _alike("annotations of prostate T2, case 50, that contradict the image", "data.conflicting_annotations", "keep",
-               "drop", "not mentioned anywhere by the authors"),
+               "drop", "not mentioned by the authors"),
         _protocol("crops of LiTS and KiTS, in training and at test, as a fraction of 512", "volume_crop", 1.0, 0.75,
                   "paper 3.1: 512 x 512 | datas/datasets, test.py: random and centre crops of 384", "train.crop", LITS),
         _alike("slices of LiTS and KiTS", "data.slices", "target", "all",
@@ -216,7 +216,7 @@ PARTS = (
                "not given in the paper | metrics: no usable rule"),
         _alike("bins of the ECE", "evaluate.bins", 10, 15, "not given in the paper | metrics"),
         _fixed("statistical test", "Wilcoxon over patients, and intervals with folds as clusters",
-               "not in the released code", "paper 3.2 cites [10], which could not be read",
+               "not in the released code", "paper 3.2 cites [10], which was not available to us",
                "test= and zero_method= choose it when a table is written; docs/explanation/statistics.md"),
     )),
 )  # fmt: skip
@@ -227,7 +227,7 @@ CHOICES = tuple(choice for part in PARTS for choice in part.choices)
 
 
 def written(value: Any) -> str:  # noqa: ANN401
-    """A value as it is typed on the command line."""
+    """Formats a value as on the command line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Components named in a configuration by their dotted name: what each may be, and how it is found."""
+"""Components, which a configuration names by their dotted names: which are allowed where, and how they are loaded."""
 
 import importlib
 import inspect
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any
 
-from dmseg.errors import UserError, cut, shown
+from dmseg.errors import UserError, cut, either, shown
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What the component of one configuration node may be.
+    """What is allowed as the component of a configuration node.
 
     Attributes:
-        what: a word for messages.
-        packages: where components of ours and of the libraries are defined.
-        base: dotted name of the class that it must be derived from; empty for a function.
-        supplied: keyword arguments that the software itself supplies where the component takes them.
+        what: name of the kind, for messages.
+        packages: packages of dmseg and of its libraries that define such components.
+        base: dotted name of the required base class; empty for a function.
+        supplied: keyword arguments that dmseg itself passes if the component takes them.
     """
 
     what: str
@@ -39,26 +39,26 @@ KINDS: Mapping[str, Kind] = {
         "a loss", ("dmseg.losses", "torch.nn", "timm", "segmentation_models_pytorch"), "torch.nn.modules.module.Module"
     ),
 }
-"""What may stand under ``_target_``, by configuration node; that of ``loss.terms`` holds for each term."""
+"""What ``_target_`` may name, by configuration node; the kind of ``loss.terms`` applies to each term."""
 
 PACKAGES = frozenset(package.partition(".")[0] for kind in KINDS.values() for package in kind.packages)
-"""Names of dmseg and of its libraries that components are taken from."""
+"""Top-level packages whose components are allowed: dmseg and its libraries."""
 
 MODULES: set[str] = set()
-"""Modules from outside the package whose components are allowed too (`dmseg.config.plugins`)."""
+"""Modules from outside whose components are allowed, too (`dmseg.config.plugins`)."""
 
 
 class MissingPluginError(UserError):
-    """A configuration names a component from outside the package, but no plugin that has it is in use."""
+    """A configuration names a component from outside the package, but the plugin that defines it is not in use."""
 
 
 def kind_at(where: str) -> Kind:
-    """What may stand at a configuration node, of a loss term too."""
+    """The kind of component at a configuration node or a loss term."""
     return KINDS["loss.terms" if where.startswith("loss.terms.") else where]
 
 
 def check_target(target: object, where: str) -> str:
-    """Checks by its name alone that a component may stand at a configuration node; imports nothing.
+    """Checks by its name alone that a component is allowed at a configuration node; imports nothing.
 
     Args:
         target: the dotted name.
@@ -68,15 +68,16 @@ def check_target(target: object, where: str) -> str:
         The dotted name.
 
     Raises:
-        MissingPluginError: if it may be that of a plugin which is not in use.
-        UserError: if it is no name, or lies elsewhere.
+        MissingPluginError: if it may belong to a plugin that is not in use.
+        UserError: if it is not a dotted name, or is in another package.
     """
     kind = kind_at(where)
     if not isinstance(target, str) or not all(part.isidentifier() for part in target.split(".")):
         raise UserError(f"{where}._target_ is {shown(target)}, but must be the dotted name of {kind.what}")
     if not any(target.startswith(f"{package}.") for package in (*kind.packages, *MODULES)):
-        said = f"{where}._target_={cut(target)} is not allowed: {kind.what} of {_or(kind.packages)} is needed there"
-        if (module := _possible_plugin(target)) is None:
+        said = f"{where}._target_={cut(target)} is not allowed: {kind.what} of {either(kind.packages)} is needed there"
+        module = target.rpartition(".")[0]
+        if module.partition(".")[0] in {"", *PACKAGES, *sys.stdlib_module_names}:  # cannot be a plugin
             raise UserError(said)
         named = f"plugins=[{cut(module)}]" + ("" if "." in module else f" or plugins=[FOLDER/{cut(module)}.py]")
         raise MissingPluginError(f"{said}; if it is yours, name its module on the command line: {named}")
@@ -86,26 +87,34 @@ def check_target(target: object, where: str) -> str:
 
 
 def resolve(target: str, where: str) -> Callable[..., Any]:
-    """Returns the function or class that a dotted name stands for.
+    """Returns the function or class with a dotted name.
 
     Args:
         target: for example ``dmseg.labels.fusion.weighted``.
-        where: the configuration node, which decides what it may be (`KINDS`).
+        where: the configuration node, which determines what is allowed (`KINDS`).
 
     Raises:
-        UserError: if it may not stand there, or there is no such module or attribute.
+        UserError: if it is not allowed there, or there is no such module or attribute.
     """
-    found = load(check_target(target, where))
-    if not _is_of_kind(found, kind_at(where)):
-        raise UserError(f"{where}._target_={target} is not {kind_at(where).what}")
+    found, kind = load(check_target(target, where)), kind_at(where)
+    defined_in = str(getattr(found, "__module__", "")) + "."  # not only imported there
+    fits = any(defined_in.startswith(f"{package}.") for package in (*kind.packages, *MODULES))
+    if kind.base:
+        package, _, name = kind.base.rpartition(".")
+        base = getattr(importlib.import_module(package), name)
+        fits = fits and inspect.isclass(found) and issubclass(found, base) and not inspect.isabstract(found)
+    else:
+        fits = fits and inspect.isfunction(found)
+    if not fits:
+        raise UserError(f"{where}._target_={target} is not {kind.what}")
     return found
 
 
 def load(target: str) -> Callable[..., Any]:
-    """Imports what a dotted name stands for, if it may stand anywhere at all.
+    """Imports the component with a dotted name, if it is allowed at any node.
 
     Raises:
-        UserError: if it may not, or there is no such module or attribute.
+        UserError: if it is not allowed, or there is no such module or attribute.
     """
     known = (*(package for kind in KINDS.values() for package in kind.packages), *MODULES)
     if not target.startswith(tuple(f"{package}." for package in known)):
@@ -118,24 +127,24 @@ def load(target: str) -> Callable[..., Any]:
 
 
 def bind(target: str, options: Mapping[str, Any], *, where: str, n_positional: int = 1) -> Callable[..., Any]:
-    """Binds the options of a configuration node to its component, checked against the component's signature.
+    """Binds the options of a configuration node to its component, after checking them against its signature.
 
     Args:
         target: the component's dotted name.
         options: keyword arguments, as configured.
         where: the configuration node (``labels``).
-        n_positional: how many arguments the software itself will supply, before the options.
+        n_positional: number of positional arguments that dmseg itself passes.
 
     Returns:
-        The component with its options, still to be called with the software's own arguments.
+        The component with its options, to be called with the positional arguments.
 
     Raises:
-        UserError: if the component may not stand there, an option is unknown to it, or one that it needs is missing.
+        UserError: if the component is not allowed there, or an option is unknown or missing.
     """
     component = resolve(target, where)
     try:
         signature = inspect.signature(component)
-    except (TypeError, ValueError):  # one that is not written in Python has none
+    except (TypeError, ValueError):  # not written in Python
         return _checked_call(component, options, target, where)
     supplied = [name for name in kind_at(where).supplied if name in signature.parameters]
     try:
@@ -150,7 +159,7 @@ def bind(target: str, options: Mapping[str, Any], *, where: str, n_positional: i
 def _checked_call(
     component: Callable[..., Any], options: Mapping[str, Any], target: str, where: str
 ) -> Callable[..., Any]:
-    """The component with its options; where it is a class, what its constructor raises becomes one message."""
+    """The component with its options; if it is a class, errors of its constructor become a `UserError`."""
     bound = partial(component, **options)
     if not inspect.isclass(component):
         return bound
@@ -169,25 +178,3 @@ def _checked_call(
             raise UserError(f"the options of '{where}' do not fit {target}: {reason}") from error
 
     return construct
-
-
-def _is_of_kind(found: object, kind: Kind) -> bool:
-    """Whether a component is what it must be, and is defined where it may be, not only imported there."""
-    module = str(getattr(found, "__module__", "")) + "."
-    if not any(module.startswith(f"{package}.") for package in (*kind.packages, *MODULES)):
-        return False
-    if not kind.base:
-        return inspect.isfunction(found)
-    package, _, name = kind.base.rpartition(".")
-    base = getattr(importlib.import_module(package), name)
-    return inspect.isclass(found) and issubclass(found, base) and not inspect.isabstract(found)
-
-
-def _possible_plugin(target: str) -> str | None:
-    """The module of a component that a plugin may have; None for those of Python, dmseg and its libraries."""
-    module, _, _ = target.rpartition(".")
-    return None if module.partition(".")[0] in {"", *PACKAGES, *sys.stdlib_module_names} else module
-
-
-def _or(names: tuple[str, ...]) -> str:
-    return " or ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]

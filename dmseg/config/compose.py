@@ -1,4 +1,4 @@
-"""Overrides of the command line to typed settings, with Hydra; a mistake becomes one plain message."""
+"""Composes overrides of the command line to typed settings with Hydra; mistakes become plain messages."""
 
 import copy
 import dataclasses
@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import OverrideType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -31,10 +31,8 @@ from dmseg.config.typed import check_group, guess, typed
 from dmseg.errors import UserError, cut, shown
 
 HYDRA_VERSION_BASE = "1.3"
-OPEN_NODES = {"data": "options", "labels": "options", "method": "options"}
-"""Nodes whose further keys are options of their component, and the field that gathers them."""
 PROTOCOL = {"classes": ("all", "present", "foreground"), "interpolation": ("nearest", "linear", "rater")}
-"""What a protocol chooses for hard and for soft labels."""
+"""Keys that a protocol sets for hard and for soft labels, with their choices."""
 
 
 def compose_settings(overrides: Sequence[str]) -> Settings:
@@ -59,7 +57,7 @@ def compose_plain(overrides: Sequence[str], config: str = "config") -> dict[str,
 
 
 def compose_config(overrides: Sequence[str], config: str = "config") -> DictConfig:
-    """Composes a configuration of ``configs/``, its interpolations left as they are.
+    """Composes a configuration of ``configs/`` without resolving its interpolations.
 
     Raises:
         UserError: if an override is malformed or a key unknown.
@@ -69,7 +67,7 @@ def compose_config(overrides: Sequence[str], config: str = "config") -> DictConf
 
 
 def hydra_words(overrides: Sequence[str]) -> list[str]:
-    """The overrides that Hydra composes the configuration with; `resolve_config` applies those of a teacher's groups.
+    """The overrides to pass to Hydra; `resolve_config` applies those of a teacher's groups.
 
     Raises:
         UserError: if one is malformed, or sets a key that may not be set.
@@ -84,22 +82,22 @@ def hydra_words(overrides: Sequence[str]) -> list[str]:
     return words
 
 
-def _without_null(overrides: Sequence[str], group: str = "distill") -> list[str]:
-    """Drops ``distill=null`` and the choices before it: the default is no file, and Hydra has no word for that."""
-
-    def is_null(item: Override) -> bool:
-        return item.key_or_group == group and item.type is OverrideType.CHANGE and item.value() is None
-
-    parsed = [parse_override(item) for item in overrides]
-    last = max((index for index, item in enumerate(parsed) if is_null(item)), default=-1)
-    kept = [index > last or item.key_or_group != group for index, item in enumerate(parsed)]
-    return [item for item, keep in zip(overrides, kept, strict=True) if keep]
+def _without_null(overrides: Sequence[str]) -> list[str]:
+    """Drops ``distill=null`` and earlier choices of the group: no file is the default, which Hydra cannot choose."""
+    kept: list[str] = []
+    for text in overrides:
+        item = parse_override(text)
+        if item.key_or_group == "distill" and item.type is OverrideType.CHANGE and item.value() is None:
+            kept = [earlier for earlier in kept if parse_override(earlier).key_or_group != "distill"]
+        else:
+            kept.append(text)
+    return kept
 
 
 def method_labels(overrides: Sequence[str]) -> list[str]:
-    """The labels that a method brings where the overrides choose none: as an override, or none at all.
+    """The method's labels as an override if the overrides choose none; empty if the method has none.
 
-    A method's file may carry ``labels``, a map from a task, or ``default``, to a file of ``configs/labels``.
+    The file of a method may have the key ``labels``, which maps tasks or ``default`` to files of ``configs/labels``.
     """
     path = config_file("method", chosen_option(overrides, "method") or "")
     if chosen_option(overrides, "labels") is not None or not path.is_file():
@@ -114,11 +112,11 @@ def resolve_config(config: DictConfig | dict[str, Any], overrides: Sequence[str]
     """Resolves a composed configuration to plain containers.
 
     Args:
-        config: the configuration, or its plain containers with interpolations as they are; it is not changed.
-        overrides: what it was composed with, for messages.
+        config: the configuration, or its plain containers with unresolved interpolations; it is not changed.
+        overrides: the overrides that it was composed with, for messages.
 
     Raises:
-        UserError: if a value refers to a key that does not exist, or an override to a teacher that does not exist.
+        UserError: if a value refers to a key that does not exist, or an override to a teacher where there is none.
     """
     with in_plain_words(overrides):
         given: dict[str, Any] = OmegaConf.to_container(config) if isinstance(config, DictConfig) else config  # type: ignore[assignment]
@@ -134,7 +132,7 @@ def resolve_config(config: DictConfig | dict[str, Any], overrides: Sequence[str]
 
 @contextmanager
 def in_plain_words(overrides: Sequence[str]) -> Iterator[None]:
-    """Turns errors of Hydra and OmegaConf into messages that name the wrong one of these overrides."""
+    """Turns errors of Hydra and OmegaConf into messages that name the wrong override."""
     try:
         yield
     except FileNotFoundError as error:
@@ -146,7 +144,7 @@ def in_plain_words(overrides: Sequence[str]) -> Iterator[None]:
 
 
 def to_settings(plain: Mapping[str, Any]) -> Settings:
-    """Checks a composed configuration and gives it its types.
+    """Checks a composed configuration and converts it to typed settings.
 
     Raises:
         UserError: if a key is unknown or missing, or a value of the wrong type or out of range.
@@ -182,10 +180,10 @@ def to_settings(plain: Mapping[str, Any]) -> Settings:
 
 
 def check_components(settings: Settings) -> None:
-    """Checks by name what the settings call.
+    """Checks the names of all components.
 
     Raises:
-        UserError: if a component may not stand where it does.
+        UserError: if a component is not allowed at its node.
     """
     named = {
         "data": settings.data.target,
@@ -211,10 +209,10 @@ def restore_settings(node: Mapping[str, Any], results: Path) -> Settings:
 
     Args:
         node: the plain form.
-        results: the results folder to read from now.
+        results: the current results folder, which replaces the stored one.
 
     Raises:
-        UserError: if a key is unknown or missing, a value has the wrong type, or a component may not stand there.
+        UserError: if a key is unknown or missing, a value has the wrong type, or a component is not allowed.
     """
     node = {**node, **_restore_parts(node)}
     _list_trackers(node)
@@ -228,19 +226,19 @@ def restore_settings(node: Mapping[str, Any], results: Path) -> Settings:
 
 
 def _list_trackers(node: dict[str, Any]) -> None:
-    """Makes a list of the name of a single tracker, which is also what earlier versions stored."""
+    """Turns the name of a single tracker into a list; earlier versions stored only a name."""
     if isinstance(node.get("tracker"), str):
         node["tracker"] = [node["tracker"]]
 
 
 def _restore_parts(node: Mapping[str, Any]) -> dict[str, Any]:
-    """Labels and loss of stored settings, translated where an earlier version wrote them."""
+    """Labels and loss of stored settings, translated if an earlier version stored them."""
     return {"labels": translate_labels(check_group(node, "labels", "a group of keys")), "loss": restore_loss(node)}
 
 
 @contextmanager
 def hydra_initialised() -> Iterator[None]:
-    """Lends Hydra's global state, also within a Hydra job, and gives it back as it was."""
+    """Initialises Hydra within the block, also inside a Hydra job, and restores its global state afterwards."""
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
@@ -251,7 +249,7 @@ def hydra_initialised() -> Iterator[None]:
 
 
 def _check_protocol(node: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The protocol, with its choices for hard and for soft labels."""
+    """Returns the protocol, after checking its choices for hard and for soft labels."""
     protocol = check_group(node, "protocol", "one of the files in configs/protocol")
     for name, choices in PROTOCOL.items():
         chosen = check_group(protocol, name, "a group of keys, with a choice for hard and for soft labels")
@@ -268,7 +266,7 @@ def _gather(parent: Mapping[str, Any], name: str, drop: tuple[str, ...] = ()) ->
     rest = {key: value for key, value in node.items() if key not in drop}
     target = rest.pop("_target_", None)
     own = {key: rest.pop(key) for key in list(rest) if key in fields}
-    return own | {"target": target, OPEN_NODES[name]: rest}
+    return own | {"target": target, "options": rest}
 
 
 def _gather_labels(parent: Mapping[str, Any]) -> dict[str, Any]:
@@ -278,13 +276,13 @@ def _gather_labels(parent: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain_message(error: Exception, overrides: Sequence[str]) -> str:
-    """One or two plain lines in place of Hydra's, naming the offending word."""
+    """A message of one or two lines in place of Hydra's, which names the wrong override."""
     text = str(error)
     if found := re.search(r"Could not override '([^']+)'", text):
         key = found[1]
         known = _known_keys()
         if key in known:
-            return f"{key} is given a key that it does not have yet; write +{key}={{...}} to add it"
+            return f"the value of {key} has a key that is not in the configuration yet; write +{key}={{...}} to add it"
         return f"unknown key '{cut(key)}'{guess(key, known, '')}"
     if found := re.search(r"Could not find '([^']+)'", text):
         group, _, option = found[1].rpartition("/")

@@ -1,4 +1,4 @@
-"""The files of config groups: those of dmseg, and beside them those of the folder that ``--config-dir`` names."""
+"""The files of config groups: those of dmseg, and those in the folder of ``--config-dir``."""
 
 import re
 from collections.abc import Mapping
@@ -17,28 +17,28 @@ from dmseg.files.regular import is_junk, read_regular
 from dmseg.files.schema import DEEPEST, GROUP, TEXT, Check, mapping, name, nullable, record
 
 GROUPS = ("data", "labels", "loss", "method", "model", "table")
-"""Groups that a config dir may add files to."""
+"""Groups to which a config dir may add files."""
 LARGEST = 2**18
-"""Bytes of one of its files."""
+"""Largest size of one of its files in bytes."""
 
 _CHECKS: Mapping[str, Check] = {
     "data": record({}, {"tables": nullable(mapping(TEXT, name))}),
     "method": record({}, {"labels": nullable(mapping(TEXT, name))}),
 }
-"""What is read of a file before the configuration is composed and checked as a whole."""
+"""Checks of the keys that are read before the configuration is composed and checked as a whole."""
 _DIRECTIVE = re.compile(r"^\s*#\s*@", re.MULTILINE)
 _dir: Path | None = None
 
 
 def use_config_dir(folder: Path | None) -> None:
-    """Adds the files of a folder to the config groups; they are used only where they are chosen by name.
+    """Adds the files of a folder to the config groups; they have no effect unless they are chosen.
 
     Args:
-        folder: with a folder for each group, as ``configs`` has; None for none.
+        folder: a folder with a subfolder for each group, like ``configs``; None for none.
 
     Raises:
-        UserError: if it is missing, holds a file of no group or with the name of one of dmseg's, or a file is not YAML
-            or sets what a file of its group cannot set.
+        UserError: if it is missing, contains a file outside the groups or with the name of a file of dmseg, or a file
+            is not YAML or sets keys that a file of its group cannot set.
     """
     global _dir
     _dir = None
@@ -54,7 +54,7 @@ def config_dir() -> Path | None:
 
 
 def config_file(group: str, option: str) -> Path:
-    """The path of a file of a group; it may not exist."""
+    """The path of a file of a group, whether it exists or not."""
     own = resource("configs") / group / f"{option}.yaml"
     return own if _dir is None or group not in GROUPS or own.is_file() else _dir / group / f"{option}.yaml"
 
@@ -66,9 +66,9 @@ def config_options(group: str) -> list[str]:
 
 
 def file_content(path: Path) -> dict[str, Any]:
-    """The content of a file of a group, its interpolations left as they are; nobody changes it.
+    """The content of a file of a group with unresolved interpolations; callers must not change it.
 
-    It is read again only if the file has changed.
+    The file is read again only if it has changed.
     """
     return _content(path, path.stat().st_mtime_ns)
 
@@ -110,7 +110,7 @@ def _holds_yaml(path: Path) -> bool:
 
 
 def _check_file(path: Path, group: str) -> None:
-    """Refuses a file that cannot be one of a group, or that would set more than its own group."""
+    """Refuses a file that cannot belong to a group, or that sets keys outside its group."""
     if _holds_yaml(path):
         raise UserError(f"{path}: a group has no folders; move its files to {path.parent}")
     if not _is_yaml(path) or path.is_dir():
@@ -133,10 +133,10 @@ def _check_file(path: Path, group: str) -> None:
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    """The content of a file, bounded in size and depth.
+    """Reads a file of limited size and depth.
 
     Raises:
-        UserError: if it cannot be read, or is not a YAML file with a group of keys.
+        UserError: if it cannot be read, or is not a YAML file that contains a group of keys.
     """
     try:
         text = read_regular(path, LARGEST, follow=True).decode()
@@ -154,7 +154,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _check_structure(text: str) -> None:
-    """Refuses aliases, with which a short file can be a huge one, and deep nesting; reads no values."""
+    """Refuses aliases, which can turn a short file into a huge one, and deep nesting; constructs no values."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)

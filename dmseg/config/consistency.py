@@ -1,4 +1,4 @@
-"""Checks of settings that concern several keys, or every number; `compose` checks each key by itself."""
+"""Checks that concern several settings, or all numbers; `ranges` checks each key on its own."""
 
 import math
 import re
@@ -11,11 +11,11 @@ from dmseg.limits import LEAST_BANDWIDTH, crop_edge
 from dmseg.models.stride import edge_multiple
 
 _OPEN = re.compile(r"^(data|labels|method)$|loss\.terms\.\w+$")
-"""Nodes whose options are written beside their other keys."""
+"""Nodes whose options are written next to their other keys."""
 
 
 def check_together(node: Mapping[str, Any]) -> None:
-    """Checks what ranges of single keys cannot.
+    """Checks that the settings fit each other.
 
     Args:
         node: plain settings (`dataclasses.asdict`).
@@ -33,14 +33,14 @@ def check_together(node: Mapping[str, Any]) -> None:
 
 
 def check_finite(node: Mapping[str, Any]) -> None:
-    """Refuses infinite numbers and NaN wherever they stand."""
+    """Refuses infinite numbers and NaN in any setting."""
     for key, value in _leaves(node, ""):
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{key} is {value}, but must be a finite number")
 
 
 def check_weights(node: Mapping[str, Any]) -> None:
-    """Refuses a loss without a term, of the student and of a teacher."""
+    """Checks the weights of the loss terms, of the student and of a teacher."""
     losses = {} if "loss" in node["method"]["unused"] else {"loss": node["loss"]}
     if node["distill"] is not None:
         losses["distill.teacher.loss"] = node["distill"]["teacher"]["loss"]
@@ -54,7 +54,7 @@ def check_weights(node: Mapping[str, Any]) -> None:
 
 
 def check_pins(node: Mapping[str, Any]) -> None:
-    """Checks ``model.weights_sha256``, of the student and of a teacher."""
+    """Checks ``model.weights_sha256`` of the student and of a teacher."""
     models = {"model": node["model"]}
     if node["distill"] is not None:
         models["distill.teacher"] = node["distill"]["teacher"]["model"]
@@ -73,10 +73,7 @@ def check_pins(node: Mapping[str, Any]) -> None:
 def check_heads(node: Mapping[str, Any]) -> None:
     """Checks the heads and decoders of the student's and a teacher's network."""
     distill, unused = node["distill"], node["method"]["unused"]
-    models = {"model": node["model"]} | (
-        {} if distill is None else {"distill.teacher.model": distill["teacher"]["model"]}
-    )
-    for name, model in models.items():
+    for name, model in _models(node).items():
         kernel = model["head_kernel"]
         if kernel is not None and kernel % 2 == 0:
             raise UserError(f"{name}.head_kernel is {kernel}, but must be odd")
@@ -118,7 +115,7 @@ def check_kernels(node: Mapping[str, Any]) -> None:
 
 
 def _check_smoothing(name: str, smoothing: Mapping[str, Any]) -> None:
-    """Checks the keys that a kind of smoothing uses; it does not use the others."""
+    """Checks the keys that the kind of smoothing uses."""
     kind, kernel = smoothing["kind"], smoothing["kernel"]
     needed = "sigma" if kind == "svls" else "epsilon"
     if smoothing[needed] is None:
@@ -131,11 +128,8 @@ def _check_smoothing(name: str, smoothing: Mapping[str, Any]) -> None:
 
 
 def check_edges(node: Mapping[str, Any]) -> None:
-    """Checks that slices and crops are as large as crops may be, and of a size that the networks take."""
+    """Checks that slices and crops are large enough, and that the networks accept their sizes."""
     size, distill = node["data"]["size"], node["distill"]
-    models = {"model": node["model"]}
-    if distill is not None:
-        models["distill.teacher.model"] = distill["teacher"]["model"]
     shares = {key: node[key.partition(".")[0]]["crop"] for key in ("train.crop", "evaluate.crop")}
     if distill is not None and distill["calibrate"] is not None:
         shares["distill.calibrate"] = 1.0  # a teacher's temperature is fitted on whole slices
@@ -144,19 +138,25 @@ def check_edges(node: Mapping[str, Any]) -> None:
             edge = crop_edge(size, share)
         except ValueError as error:
             raise UserError(f"{key}={share:g} of data.size={size}: {error}; set {key}=1 or a greater size") from None
-        for name, model in models.items():
+        for name, model in _models(node).items():
             _check_edge(key, share, size, edge, name, model)
 
 
+def _models(node: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The networks of the student and of a teacher, by key."""
+    teacher = {} if node["distill"] is None else {"distill.teacher.model": node["distill"]["teacher"]["model"]}
+    return {"model": node["model"], **teacher}
+
+
 def _check_edge(key: str, share: float, size: int, edge: int, name: str, model: Mapping[str, Any]) -> None:
-    """Checks one edge against one network."""
+    """Checks that a network accepts images with this edge."""
     multiple = edge_multiple(model["architecture"], model["options"])
     if edge % multiple == 0:
         return
     whole = f"data.size={size}"
     source = whole if edge == size else f"{key}={share:g} of {whole}"
-    fitting = [max(edge // multiple, 1) * multiple, (edge // multiple + 1) * multiple]
-    wanted = " or ".join(str(value) for value in sorted(set(fitting)))
+    fitting = {max(edge // multiple, 1) * multiple, (edge // multiple + 1) * multiple}
+    wanted = " or ".join(map(str, sorted(fitting)))
     advice = f"set data.size to {wanted}" if edge == size else f"choose a crop of {wanted} pixels"
     raise UserError(
         f"{source} gives {name}={model['name']} images of {edge} pixels, but {model['architecture']} takes multiples "
@@ -165,7 +165,7 @@ def _check_edge(key: str, share: float, size: int, edge: int, name: str, model: 
 
 
 def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
-    """Every value with its dotted key, as it is written on the command line."""
+    """Every value with its dotted key, as written on the command line."""
     if isinstance(node, Mapping):
         for name, value in node.items():
             inner = key if name == "options" and _OPEN.search(key) else f"{key}.{name}".lstrip(".")

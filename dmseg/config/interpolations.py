@@ -1,4 +1,4 @@
-"""What interpolations of a configuration may read: other keys; the environment only where it cannot change a number."""
+"""Interpolations may read other keys, and the environment only where it cannot change results."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -19,26 +19,25 @@ _RESOLVER = re.compile(r"\$\{\s*([\w.]+)\s*:")
 _MARK = "<from the environment>"
 
 
-def check_interpolations(config: DictConfig | dict[str, Any]) -> None:
-    """Refuses resolvers other than `RESOLVERS`, and the environment under other keys than `ENVIRONMENT_KEYS`.
+def check_interpolations(config: dict[str, Any]) -> None:
+    """Refuses resolvers other than `RESOLVERS`, and the environment in keys other than `ENVIRONMENT_KEYS`.
 
-    A value of the environment counts wherever it ends up, also by way of another key.
+    A key that refers to a value from the environment is refused, too.
 
     Raises:
         UserError: if there is one.
         omegaconf.errors.OmegaConfBaseException: if an interpolation cannot be resolved.
     """
-    plain = OmegaConf.to_container(config) if isinstance(config, DictConfig) else config
-    used = {(key, name) for key, text in _texts(plain) if "$" in text for name in _RESOLVER.findall(text)}
+    used = {(key, name) for key, text in _texts(config) if "$" in text for name in _RESOLVER.findall(text)}
     for key, name in sorted(used):
         if name not in RESOLVERS:
             raise UserError(f"{key} uses the resolver '{name}'; only {', '.join(RESOLVERS)} may be used")
     if any(name == "oc.env" for _, name in used):
-        _check_environment(OmegaConf.create(plain))  # type: ignore[arg-type]
+        _check_environment(OmegaConf.create(config))
 
 
 def _check_environment(config: DictConfig) -> None:
-    """Resolves a copy in which every variable of the environment is a mark, and looks where the marks end."""
+    """Resolves a copy with a mark in place of each environment variable, and checks which keys contain the mark."""
     OmegaConf.register_new_resolver("oc.env", lambda *_: _MARK, replace=True)
     try:
         marked = OmegaConf.to_container(config, resolve=True)
@@ -52,7 +51,7 @@ def _check_environment(config: DictConfig) -> None:
 
 
 def _texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:  # noqa: ANN401
-    """All texts of nested containers with their dotted keys, keys of mappings included."""
+    """All texts of nested containers with their dotted keys, including the keys of mappings."""
     if isinstance(node, str):
         yield key, node
     elif isinstance(node, Mapping):

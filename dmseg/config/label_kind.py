@@ -1,4 +1,4 @@
-"""The kind of a label, and the settings that follow from it: its interpolation and the classes of the region loss."""
+"""The kind of a label, and the settings that depend on it: its interpolation and the classes of the region loss."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ from dmseg.labels.fusion import TIES, argument_names, declared_votes
 from dmseg.labels.trial import gives_soft_labels
 
 AUTO = "auto"
-"""Stands for the protocol's choice for the kind of the label."""
+"""Value for the protocol's choice, which depends on the kind of the label."""
 
 Kind = Literal["hard", "soft"]
 Part = TypeVar("Part", Settings, TeacherSettings)
@@ -22,7 +22,7 @@ _RETIRED_KEYS = ("soft", "targets")
 
 
 def fused_kind(labels: LabelSettings) -> Kind:
-    """Whether the fusion returns hard or soft labels; smoothing does not count.
+    """Whether the fusion returns hard or soft labels, before any smoothing.
 
     Raises:
         UserError: if there is no such fusion, its options do not fit, or it does not return a label.
@@ -37,19 +37,19 @@ def fused_kind(labels: LabelSettings) -> Kind:
 
 
 def label_kind(labels: LabelSettings) -> Kind:
-    """Whether the label that is trained on is hard (a hard fusion without smoothing) or soft."""
+    """Whether the network is trained on hard labels (a hard fusion without smoothing) or soft ones."""
     return "soft" if labels.smoothing is not None else fused_kind(labels)
 
 
 def settle_labels(part: Part, protocol: Mapping[str, Any]) -> Part:
-    """Replaces each `AUTO` of the labels and of the loss terms by the protocol's choice for the kind of the label.
+    """Replaces `AUTO` in the labels and in the loss terms by the protocol's choice for this kind of label.
 
     Args:
         part: a run's settings or a teacher's.
         protocol: with ``classes`` and ``interpolation``, each for ``hard`` and ``soft`` labels.
 
     Raises:
-        UserError: if the fusion cannot be used, or cannot be interpolated in the way that the settings name.
+        UserError: if the fusion cannot be used, or does not support the interpolation.
     """
     labels = _without_unused_ties(part.labels)
     fused = fused_kind(labels)
@@ -57,7 +57,14 @@ def settle_labels(part: Part, protocol: Mapping[str, Any]) -> Part:
     if labels.interpolation == AUTO:
         chosen = "nearest" if smoothed else str(protocol["interpolation"][fused])
         labels = replace(labels, interpolation=chosen)
-    _check_interpolation(labels, smoothed)
+    if smoothed and labels.interpolation != "nearest":
+        raise UserError(
+            f"labels.interpolation is {shown(labels.interpolation)}, but must be nearest where hard labels are smoothed"
+        )
+    if labels.interpolation == "rater" and declared_votes(bind(labels.target, labels.options, where="labels")) is None:
+        raise UserError(
+            f"labels.interpolation is 'rater', but {labels.target} declares no weights of raters; set nearest or linear"
+        )
     classes = {"classes": protocol["classes"][label_kind(labels)]}
     terms = {
         name: replace(term, options=term.options | classes) if term.options.get("classes") == AUTO else term
@@ -67,32 +74,20 @@ def settle_labels(part: Part, protocol: Mapping[str, Any]) -> Part:
 
 
 def _without_unused_ties(labels: LabelSettings) -> LabelSettings:
-    """Leaves out ``ties`` at its default for a function that does not take it.
+    """Drops ``ties`` with its default value if the function does not take it.
 
-    The file of the default labels has this key, also where ``labels._target_`` names another function.
+    The file of the default labels sets this key even if ``labels._target_`` is changed to another function.
     """
     if labels.options.get("ties") != TIES[0] or "ties" in argument_names(resolve(labels.target, "labels")):
         return labels
     return replace(labels, options={name: value for name, value in labels.options.items() if name != "ties"})
 
 
-def _check_interpolation(labels: LabelSettings, smoothed: bool) -> None:
-    if smoothed and labels.interpolation != "nearest":
-        raise UserError(
-            f"labels.interpolation is {shown(labels.interpolation)}, but must be nearest where hard labels are smoothed"
-        )
-    declared = declared_votes(bind(labels.target, labels.options, where="labels"))
-    if labels.interpolation == "rater" and declared is None:
-        raise UserError(
-            f"labels.interpolation is 'rater', but {labels.target} declares no weights of raters; set nearest or linear"
-        )
-
-
 def refuse_retired_overrides(overrides: Iterable[str]) -> None:
-    """Refuses overrides of ``labels.soft`` and ``labels.targets``, which are keys of earlier versions.
+    """Refuses overrides of ``labels.soft`` and ``labels.targets``, which were keys of earlier versions.
 
     Raises:
-        UserError: if there is one.
+        UserError: if there is such an override.
     """
     for override in overrides:
         if found := _RETIRED_OVERRIDE.match(override):
@@ -100,10 +95,10 @@ def refuse_retired_overrides(overrides: Iterable[str]) -> None:
 
 
 def refuse_retired_keys(labels: Mapping[str, Any]) -> None:
-    """The same for a composed node of labels, whose file may still have these keys.
+    """Like `refuse_retired_overrides`, for composed labels, whose file may still have these keys.
 
     Raises:
-        UserError: if there is one.
+        UserError: if there is such a key.
     """
     for key in _RETIRED_KEYS:
         if key in labels:
@@ -118,6 +113,6 @@ def _retired(key: str) -> str:
 
 
 def translate_labels(labels: Mapping[str, Any]) -> dict[str, Any]:
-    """Stored label settings as they are written now; earlier ones have ``soft``, which chose the interpolation."""
+    """Stored label settings in the current form; earlier versions stored ``soft`` instead of the interpolation."""
     rest = {key: value for key, value in labels.items() if key != "soft"}
     return rest if "soft" not in labels else {"interpolation": "linear" if labels["soft"] else "nearest", **rest}

@@ -1,4 +1,4 @@
-"""The loss of a configuration: from a mapping of terms, as YAML files have it, to the fields of its settings."""
+"""The loss of a configuration: converts the terms from their form in YAML files to the fields of the settings."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from dmseg.config.typed import check_group
 from dmseg.errors import UserError, shown
 
 HISTORY = ("epoch", "step", "lr", "loss")
-"""Columns of a run's history, which has one for each term too."""
+"""Columns of a run's history besides those of the loss terms."""
 NAME = re.compile(r"[A-Za-z]\w{0,59}", re.ASCII)
 
 
@@ -17,10 +17,10 @@ def gather_loss(parent: Mapping[str, Any]) -> dict[str, Any]:
     """Splits each term of the loss into its weight, its target and its options.
 
     Args:
-        parent: what has the loss: a composed configuration, or a teacher.
+        parent: a composed configuration, or a teacher.
 
     Raises:
-        UserError: if the loss or a term is no group of keys, or a term has a wrong name, no weight or no target.
+        UserError: if the loss or a term is not a group of keys, or a term has an invalid name, no weight or no target.
     """
     loss = translate_stored_loss(check_group(parent, "loss", "one of the files in configs/loss"))
     terms = check_terms(loss)
@@ -28,13 +28,13 @@ def gather_loss(parent: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def restore_loss(parent: Mapping[str, Any]) -> dict[str, Any]:
-    """The loss of stored settings; one of an earlier version is translated.
+    """The loss of stored settings; the form of an earlier version is translated.
 
     Args:
-        parent: what has the loss: stored settings, or a teacher's.
+        parent: stored settings, or a teacher's.
 
     Raises:
-        UserError: as `gather_loss`.
+        UserError: see `gather_loss`.
     """
     loss = check_group(parent, "loss", "a group of keys")
     if "terms" not in loss:
@@ -47,7 +47,7 @@ def check_terms(loss: Mapping[str, Any]) -> Mapping[str, Any]:
     """Returns the terms of a loss by name.
 
     Raises:
-        UserError: if there are none, or a name cannot be that of a column of the history.
+        UserError: if they are missing, or a name cannot be a column of the history.
     """
     if "terms" not in loss:
         raise UserError("key 'loss.terms' is missing")

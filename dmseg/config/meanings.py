@@ -1,4 +1,4 @@
-"""What the docstrings of the typed settings say of each key."""
+"""Descriptions of the keys, from the docstrings of the typed settings."""
 
 import dataclasses
 import inspect
@@ -9,8 +9,11 @@ from typing import Any, get_args, get_type_hints
 
 
 def meanings(settings: type, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted keys of a settings class and of those within it, with what its docstring says of each."""
-    described = _attributes(inspect.getdoc(settings) or "")
+    """Yields the dotted keys of a settings class and its nested classes, each with its description."""
+    _, _, section = (inspect.getdoc(settings) or "").partition("Attributes:\n")
+    items = re.split(r"^(\w+): ", textwrap.dedent(section), flags=re.MULTILINE)
+    texts = (" ".join(text.split()).rstrip(".").replace("``", "`") for text in items[2::2])
+    described = dict(zip(items[1::2], texts, strict=True))
     hints: Mapping[str, Any] = get_type_hints(settings)
     for field in dataclasses.fields(settings):
         name = "_target_" if field.name == "target" else field.name
@@ -19,11 +22,3 @@ def meanings(settings: type, prefix: str = "") -> Iterator[tuple[str, str]]:
         for kind in (hints[field.name], *get_args(hints[field.name])):
             if dataclasses.is_dataclass(kind) and isinstance(kind, type):
                 yield from meanings(kind, f"{prefix}{name}.")
-
-
-def _attributes(docstring: str) -> dict[str, str]:
-    """The section ``Attributes`` of a Google docstring."""
-    _, _, section = docstring.partition("Attributes:\n")
-    items = re.split(r"^(\w+): ", textwrap.dedent(section), flags=re.MULTILINE)
-    texts = (" ".join(text.split()).rstrip(".").replace("``", "`") for text in items[2::2])
-    return dict(zip(items[1::2], texts, strict=True))

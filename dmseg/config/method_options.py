@@ -1,4 +1,4 @@
-"""Checks of the methods' options. Imports no torch, so that planning refuses what a method cannot take."""
+"""Checks of the methods' options. Does not import torch, so that planning can use it."""
 
 import inspect
 import math
@@ -13,7 +13,7 @@ WIDTHS = ("bottleneck", "encoder", "context", "detail", "perception")
 
 
 def check_options(target: str, options: Mapping[str, Any]) -> None:
-    """Checks the options of a method of this package; those of others are theirs to check.
+    """Checks the options of a method of this package; other methods check their own.
 
     Args:
         target: dotted name of the method.
@@ -38,7 +38,7 @@ def check_plain() -> None:
 
 
 def check_raters(anonymous_raters: str = "error") -> None:
-    """Checks the option of the methods that tell raters apart."""
+    """Checks the option of methods that distinguish raters."""
     check_choice("method.anonymous_raters", anonymous_raters, ("error", "position"))
 
 
@@ -105,16 +105,16 @@ def check_adam(options: Mapping[str, float]) -> None:
 def _number(key: str, value: object) -> float:
     """Returns a finite number."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        with suppress(OverflowError):  # a whole number beyond all floats
+        with suppress(OverflowError):  # an integer that is too large for a float
             if math.isfinite(value):
                 return value
     raise UserError(f"{key} is {shown(value)}, but must be a finite number")
 
 
-def _whole(key: str, value: object, most: int = 100_000) -> None:
-    """Checks a whole number of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise UserError(f"{key} is {shown(value)}, but must be a whole number from 1 to {most}")
+def _whole(key: str, value: object) -> None:
+    """Checks a whole number from 1 to 100000."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 100_000:
+        raise UserError(f"{key} is {shown(value)}, but must be a whole number from 1 to 100000")
 
 
 CHECKS: dict[str, Callable[..., None]] = {

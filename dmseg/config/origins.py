@@ -26,11 +26,11 @@ _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 @dataclass(frozen=True)
 class Origins:
-    """A composed configuration, and what its files say of it.
+    """A composed configuration, with the sources and comments of its keys.
 
     Attributes:
         plain: the configuration, resolved to plain containers.
-        sources: where each value comes from, by dotted key; a group has the file that is chosen for it.
+        sources: where each value comes from, by dotted key; for a group, the chosen file.
         comments: comments by dotted key.
     """
 
@@ -43,7 +43,7 @@ def find_origins(overrides: Sequence[str]) -> Origins:
     """Composes the configuration and finds where its values come from; reads no data.
 
     Raises:
-        UserError: as `dmseg.config.compose.compose_settings` does.
+        UserError: see `dmseg.config.compose.compose_settings`.
     """
     config = compose_config(overrides)
     plain = resolve_config(config, overrides)
@@ -54,12 +54,14 @@ def find_origins(overrides: Sequence[str]) -> Origins:
         for item in listed.defaults:
             if item.package is not None and item.package.partition(".")[0] == "hydra":
                 continue
-            path = _file(str(item.config_path))
+            group, _, option = str(item.config_path).rpartition("/")
+            path = config_file(group, option) if group else resource("configs") / f"{option}.yaml"
+            content = {key: value for key, value in file_content(path).items() if key != "defaults"}
             prefix = f"{item.package}." if item.package else ""
             shown = _shown(path)
             if item.package:
                 sources[item.package] = shown
-            sources |= {f"{prefix}{key}": shown for key in _leaves(_content(path))}
+            sources |= {f"{prefix}{key}": shown for key in _leaves(content)}
             comments |= {f"{prefix}{line.key}": line.comment for line in lines(path) if line.comment}
     set_here = [str(parse_override(item).key_or_group) for item in overrides]
     values = [name for name in set_here if name not in _groups() and not _TEACHER.fullmatch(name)]
@@ -67,22 +69,12 @@ def find_origins(overrides: Sequence[str]) -> Origins:
         if any(key == name or key.startswith(f"{name}.") for name in values):
             sources[key] = COMMAND_LINE
     sources |= dict.fromkeys((name for name in set_here if name in sources and name not in _groups()), COMMAND_LINE)
-    for group in _groups() & set(set_here):
-        if group in sources:
-            sources[group] += f", chosen on the {COMMAND_LINE}"
+    for name in _groups() & set(set_here):
+        if name in sources:
+            sources[name] += f", chosen on the {COMMAND_LINE}"
     return Origins(
         plain, {key: _with_reference(config, key, sources) for key in (*_leaves(plain), *_groups())}, comments
     )
-
-
-def _file(name: str) -> Path:
-    """The file of dmseg or of the config dir that Hydra calls by this name, such as ``labels/uniform``."""
-    group, _, option = name.rpartition("/")
-    return config_file(group, option) if group else resource("configs") / f"{name}.yaml"
-
-
-def _content(path: Path) -> dict[str, Any]:
-    return {key: value for key, value in file_content(path).items() if key != "defaults"}
 
 
 def _groups() -> set[str]:
@@ -90,13 +82,13 @@ def _groups() -> set[str]:
 
 
 def _shown(path: Path) -> str:
-    """A file of dmseg as it is named in the documentation, any other with its whole path."""
+    """The path of a file for display: as in the documentation for a file of dmseg, otherwise in full."""
     folder = resource("configs").absolute()
     return f"configs/{path.relative_to(folder)}" if path.is_relative_to(folder) else str(path)
 
 
 def _with_reference(config: DictConfig, key: str, sources: Mapping[str, str]) -> str:
-    """The source of a value; of one that refers to another key, also the reference and where that comes from."""
+    """The source of a value; if it refers to another key, also the reference and the source of that key."""
     group = _TEACHER.match(key)
     if group and key.startswith(f"{group[0]}.") and sources.get(key) != COMMAND_LINE:
         named = OmegaConf.to_container(config.distill.teacher, resolve=True)[group[1]]  # type: ignore[index]

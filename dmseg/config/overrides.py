@@ -1,4 +1,4 @@
-"""Overrides of the command line, read with Hydra's own parser; paths may be written as a shell gives them."""
+"""Parses overrides of the command line with Hydra's parser; paths need no quotes."""
 
 import os
 from collections.abc import Sequence
@@ -26,15 +26,15 @@ PATH_KEYS = (
     "paths.prepared",
     "paths.results",
 )
-"""Keys whose value is a path; ``~`` is expanded in them."""
+"""Keys whose value is a path, in which ``~`` is expanded."""
 
 
 @lru_cache(maxsize=4096)
 def parse_override(text: str) -> Override:
-    """Parses one override; the key of an earlier version becomes the one of today.
+    """Parses one override; keys of earlier versions are translated.
 
     Raises:
-        UserError: if it is malformed, or chooses a file of a group by a path.
+        UserError: if it is malformed, or chooses a file of a group by a path instead of a name.
     """
     try:
         parsed = OverridesParser.create().parse_override(quote_path(current_override(text)))
@@ -45,12 +45,12 @@ def parse_override(text: str) -> Override:
             raise UserError(f"'{cut(text)}' is not an override; write key=value") from None
         said = cut((str(error).splitlines() or [""])[0])
         raise UserError(f"'{cut(text)}' cannot be parsed ({said}); put the value in quotes: key='\"value\"'") from None
-    except (ValueError, RecursionError):  # a number of thousands of digits; lists in lists without end
+    except (ValueError, RecursionError):  # a number with thousands of digits; lists nested too deeply
         raise UserError(f"'{cut(text)}' cannot be parsed: it is too long or too deep") from None
 
 
 def _refuse_paths(parsed: Override, text: str) -> None:
-    """Refuses the choice of a file that is no file of its group: Hydra would follow ``..`` and absolute paths."""
+    """Refuses paths as names of files of a group, as Hydra would follow ``..`` and absolute paths."""
     if parsed.type is OverrideType.DEL or not is_group(dotted(parsed.key_or_group)):
         return
     value = parsed.value()
@@ -62,20 +62,20 @@ def _refuse_paths(parsed: Override, text: str) -> None:
 
 
 def dotted(name: str) -> str:
-    """The key or config group that an override names, with dots: ``hydra/launcher`` is ``hydra.launcher``."""
+    """The key or config group of an override, with dots: ``hydra.launcher`` for ``hydra/launcher``."""
     return name.strip("/").replace("/", ".")
 
 
 def is_group(key: str) -> bool:
     """Whether a dotted key is a group of ``configs``."""
-    return os.path.isdir(resource("configs") / key.replace(".", "/"))  # False, too, for a key too long to be a name
+    return os.path.isdir(resource("configs") / key.replace(".", "/"))  # also False if the key is too long for a path
 
 
 def refuse_reserved(text: str) -> None:
-    """Refuses an override of Hydra's own configuration, of plugins, or of what a method's file says of the method.
+    """Refuses overrides of Hydra's own configuration, of plugins, and of the settings that a method does not use.
 
     Raises:
-        UserError: if it is one.
+        UserError: if it is such an override.
     """
     refuse_hydra(text)
     parsed = parse_override(text)
@@ -87,7 +87,7 @@ def refuse_reserved(text: str) -> None:
 
 
 def chosen_option(overrides: Sequence[str], group: str) -> str | None:
-    """The file of a config group that some overrides choose; the last one counts, None if there is no such."""
+    """The file of a config group that the overrides choose; the last choice if there are several, None without one."""
     found = [
         item.value()
         for item in map(parse_override, overrides)
@@ -98,23 +98,20 @@ def chosen_option(overrides: Sequence[str], group: str) -> str | None:
 
 
 def quote_path(text: str) -> str:
-    """Quotes the value of a key that is a path, so that it may hold any character: spaces, commas, brackets, ``=``.
+    """Quotes the value of a path, which may then contain any character: spaces, commas, brackets, ``=``.
 
-    A value that is quoted already, or ``null``, stays as it is.
+    ``null`` and values in quotes are not changed.
     """
     key, equals, value = text.partition("=")
-    if not equals or key.lstrip("+") not in PATH_KEYS or value in ("", "null") or _is_quoted(value):
+    is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    if not equals or key.lstrip("+") not in PATH_KEYS or value in ("", "null") or is_quoted:
         return text
     return f"{key}={quoted(value)}"
 
 
 def quoted(value: str) -> str:
-    """A text in Hydra's single quotes."""
+    """Quotes a text for Hydra."""
     return QuotedString(value, Quote.single).with_quotes()
-
-
-def _is_quoted(value: str) -> bool:
-    return len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
 
 
 def expand_paths(node: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
-"""Modules from outside the package whose components a configuration may name: found, imported, and taken out again.
+"""Plugins: modules from outside the package that define components.
 
-Only the command line names plugins. Everything else (YAML files, stored runs, plans, exports) may refer to their
-components, which are refused as long as the plugin is not in use.
+Plugins can be named on the command line only. YAML files, stored runs, plans and exports may refer to their components,
+which are refused unless the plugin is in use.
 """
 
 import importlib
@@ -19,18 +19,18 @@ from dmseg.config.components import MODULES, PACKAGES
 from dmseg.errors import UserError, cut
 
 _IN_USE: dict[str, "Plugin"] = {}
-_FOLDERS: list[str] = []  # that were added to sys.path
+_FOLDERS: list[str] = []  # added to sys.path
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """A module from outside the package. It can be pickled, so that other processes load the same one.
+    """A module from outside the package. It can be pickled, so that worker processes load the same one.
 
     Attributes:
-        name: dotted name of the module; the stem of a plugin that is named by its file.
-        folder: absolute path of the folder that modules are also imported from, after all others.
-        file: absolute path of the file, or None for a plugin that is named as a module.
-        digest: of its source, set when it is loaded; empty before.
+        name: dotted name of the module; for a file, its stem.
+        folder: absolute path of a folder to import modules from, after all other folders.
+        file: absolute path of the file; None for a module.
+        digest: digest of the source; empty until the plugin is loaded.
     """
 
     name: str
@@ -46,10 +46,10 @@ def find_plugins(names: Sequence[str]) -> list[Plugin]:
     """Finds plugins without importing them.
 
     Args:
-        names: modules by their dotted names (``my_package.losses``), and files by their paths (``losses/focal.py``).
+        names: dotted names of modules (``my_package.losses``) or paths of files (``losses/focal.py``).
 
     Raises:
-        UserError: if there is no such file, or a name cannot be the name of a plugin.
+        UserError: if there is no such file, or a name is not allowed for a plugin.
     """
     plugins: dict[str, Plugin] = {}
     for name in names:
@@ -63,10 +63,10 @@ def find_plugins(names: Sequence[str]) -> list[Plugin]:
 
 
 def use_plugins(plugins: Sequence[Plugin]) -> None:
-    """Loads plugins and allows their components; others that are in use are dropped, the same ones are kept.
+    """Loads plugins and allows their components; all others are unloaded.
 
     Args:
-        plugins: the plugins. One with a digest must still have the same source.
+        plugins: the plugins; if one has a digest, its source must still be the same.
 
     Raises:
         UserError: if one cannot be imported, or its source has changed.
@@ -89,7 +89,7 @@ def use_plugins(plugins: Sequence[Plugin]) -> None:
 
 
 def _import_from(folders: Sequence[str]) -> None:
-    """Adds folders to the end of Python's path, so that they hide no installed module; takes earlier ones out."""
+    """Adds folders to the end of Python's path, where they hide no installed module, in place of earlier ones."""
     for folder in _FOLDERS:
         sys.path.remove(folder)
     _FOLDERS[:] = [folder for folder in dict.fromkeys(folders) if folder not in sys.path]
@@ -98,12 +98,12 @@ def _import_from(folders: Sequence[str]) -> None:
 
 
 def plugins_in_use() -> tuple[Plugin, ...]:
-    """The plugins that this process has loaded, each with its digest."""
+    """The plugins that this process has loaded, with their digests."""
     return tuple(_IN_USE.values())
 
 
 def check_plugins_unchanged() -> None:
-    """Compares the source of the plugins with what was loaded: run ids are computed from the source.
+    """Checks that the sources of the plugins are still those that were loaded, as run ids depend on them.
 
     Raises:
         UserError: if one has changed.
@@ -129,24 +129,19 @@ def _from_file(name: str) -> Plugin:
 
 
 def _check_name(plugin: Plugin) -> None:
-    """Refuses names that no component can have, and those of other modules."""
+    """Refuses names that cannot be imported, and names of other modules."""
     top = plugin.name.partition(".")[0]
     if not all(part.isidentifier() and not part.startswith("_") for part in plugin.name.split(".")):
         how = "rename it: letters, digits and '_', no leading '_'" if plugin.file else "give a .py file or a module"
         raise UserError(f"plugin {cut(str(plugin))} has no name that Python can import; {how}")
     if top in PACKAGES or top in sys.stdlib_module_names:
         raise UserError(f"plugin {plugin} has the name of a module of Python, dmseg or its libraries; rename it")
-    local = plugin.file or next((path for path in _local(plugin) if path.is_file()), None)
+    here = Path(plugin.folder, top)
+    local = plugin.file or next((p for p in (here.with_suffix(".py"), here / "__init__.py") if p.is_file()), None)
     found = sys.modules.get(top) if top in sys.modules else importlib.util.find_spec(top)
     origin = Path(getattr(found, "__file__", None) or getattr(found, "origin", None) or "")
     if local is not None and origin.is_file() and not local.samefile(origin):
         raise UserError(f"plugin {local} has the name of the installed module '{top}' ({origin}); rename it")
-
-
-def _local(plugin: Plugin) -> tuple[Path, Path]:
-    """Where the current folder would hold a module that is named by its dotted name."""
-    top = Path(plugin.folder, plugin.name.partition(".")[0])
-    return top.with_suffix(".py"), top / "__init__.py"
 
 
 def _load(plugin: Plugin) -> None:
@@ -165,23 +160,19 @@ def _load(plugin: Plugin) -> None:
         if missing and plugin.file is None:
             where = f"neither installed nor in the current folder ({plugin.folder})"
             raise UserError(f"there is no module '{plugin.name}' for plugins: it is {where}") from None
+        frames = [item for item in traceback.extract_tb(error.__traceback__) if item.filename == str(plugin.file)]
+        where = f" in line {frames[-1].lineno}" if frames else ""  # the message of a syntax error names the line
         said = cut(" ".join(str(error).splitlines()[:1]), 300)
-        raise UserError(f"plugin {plugin} fails{_line(plugin, error)}: {type(error).__name__}: {said}") from None
+        raise UserError(f"plugin {plugin} fails{where}: {type(error).__name__}: {said}") from None
     if getattr(module, "__file__", None) is None:
         sys.modules.pop(plugin.name, None)
         raise UserError(f"plugin {plugin} is a folder without __init__.py; name a module in it, or a .py file")
 
 
 class _SourceLoader(SourceFileLoader):
-    """Compiles the file each time: cached bytecode is compared by whole seconds, digests are of the source."""
+    """Compiles the file each time, as cached bytecode is outdated only after a second, unlike the digest."""
 
     def get_code(self, fullname: str) -> CodeType:
         path = self.get_filename(fullname)
         code: CodeType = self.source_to_code(self.get_data(path), path)
         return code
-
-
-def _line(plugin: Plugin, error: BaseException) -> str:
-    """The line of a plugin's own file that an error comes from; a syntax error says it itself."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(plugin.file)]
-    return f" in line {lines[-1]}" if lines else ""

@@ -1,7 +1,7 @@
-"""Checks of the settings' values, key by key: choices and ranges; `limits` checks what concerns several keys."""
+"""Checks each setting on its own: choices and ranges; `consistency` checks several together."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from dmseg.config.allowed import CHOICES, TRACKERS
@@ -69,13 +69,13 @@ RANGES: dict[str, tuple[float, float]] = {
 
 
 def check_values(node: Mapping[str, Any]) -> None:
-    """Checks each value of typed settings by itself, then what concerns several.
+    """Checks each value of typed settings on its own, and then that they fit each other.
 
     Args:
         node: plain settings (`dataclasses.asdict`).
 
     Raises:
-        UserError: if a value is out of its range or none of its choices, or settings do not fit each other.
+        UserError: if a value is out of range or not one of its choices, or settings do not fit each other.
     """
     for key, choices in CHOICES.items():
         value = _lookup(node, key)
@@ -87,7 +87,15 @@ def check_values(node: Mapping[str, Any]) -> None:
             raise UserError(f"{key.replace('.options', '')} is {shown(value)}, but must lie between {low} and {high}")
     if not DEVICE.fullmatch(node["device"]):
         raise UserError(f"device is {shown(node['device'])}, but may be auto, cpu, cuda or cuda:N")
-    _check_trackers(node["tracker"])
+    trackers = node["tracker"]
+    for name in trackers or [""]:
+        if name not in TRACKERS:
+            raise UserError(f"tracker is {shown(name)}, but may be {', '.join(TRACKERS)}, or a list of them")
+    for first, second in (("disabled", "any other"), ("offline", "online")):
+        if first in trackers and len(trackers) > 1 and (second in trackers or first == "disabled"):
+            raise UserError(f"tracker is {shown(trackers)}, but {first} excludes {second}; leave one out")
+    if len(set(trackers)) < len(trackers):
+        raise UserError(f"tracker is {shown(trackers)}, but names one twice")
     scale = node["train"]["scale"]
     if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
         raise UserError(f"train.scale is {shown(scale)}, but must be [smallest, largest], both above 0")
@@ -99,19 +107,8 @@ def check_values(node: Mapping[str, Any]) -> None:
     check_together(node)
 
 
-def _check_trackers(names: Sequence[str]) -> None:
-    for name in names or [""]:
-        if name not in TRACKERS:
-            raise UserError(f"tracker is {shown(name)}, but may be {', '.join(TRACKERS)}, or a list of them")
-    for first, second in (("disabled", "any other"), ("offline", "online")):
-        if first in names and len(names) > 1 and (second in names or first == "disabled"):
-            raise UserError(f"tracker is {shown(list(names))}, but {first} excludes {second}; leave one out")
-    if len(set(names)) < len(names):
-        raise UserError(f"tracker is {shown(list(names))}, but names one twice")
-
-
 def _lookup(node: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401
-    """Value of a dotted key, None where a group on the way is None."""
+    """The value of a dotted key; None if one of its groups is None."""
     group, _, rest = key.partition(".")
     value = node.get(group)
     return _lookup(value, rest) if rest and value is not None else value

@@ -1,4 +1,4 @@
-"""Keys of earlier versions that still work: each is translated, and a line says how it is written now."""
+"""Keys of earlier versions, which are translated to current ones with a warning."""
 
 import dataclasses
 import logging
@@ -18,9 +18,9 @@ LOSS_KEYS = {
     "region_weight": "terms.region.weight",
     "region": "terms.region",
 }
-"""Keys of the loss before it was a mapping of terms, and what they are now."""
+"""Keys of the loss before it had terms, and the current ones."""
 CROSS_ENTROPY = "dmseg.losses.SoftCrossEntropyLoss"
-"""The loss that ``ce_weight`` was the weight of."""
+"""The loss whose weight was ``ce_weight``."""
 
 _KEY = re.compile(r"([+~]*)loss\.(ce_weight|kl|region_weight|region)(?=[.=@]|$)")
 _GROUP = re.compile(r"[+]*loss\s*=\s*\{")
@@ -28,7 +28,7 @@ _GROUP = re.compile(r"[+]*loss\s*=\s*\{")
 
 @lru_cache(maxsize=4096)
 def current_override(text: str) -> str:
-    """Returns an override with its key as it is written now; what is not in Hydra's grammar stays as it is."""
+    """Returns an override with the current name of its key; text that cannot be parsed is not changed."""
     if found := _KEY.match(text):
         _announce(found[2])
         return f"{found[1]}loss.{LOSS_KEYS[found[2]]}{text[found.end() :]}"
@@ -44,18 +44,18 @@ def current_override(text: str) -> str:
                 _announce(name)
         changed = dataclasses.replace(parsed, _value=translate_loss(value))
         return f"{parsed.get_key_element()}={changed.get_value_element_as_str()}"
-    except (HydraException, ValueError, RecursionError):  # for `parse_override` to name
+    except (HydraException, ValueError, RecursionError):  # reported by `parse_override`
         return text
 
 
 @lru_cache(maxsize=16)
 def _announce(key: str) -> None:
-    """Says once in a process what a key is called now."""
+    """Logs the current name of a key, once per process."""
     log.warning("loss.%s is deprecated; use loss.%s", key, LOSS_KEYS[key])
 
 
 def translate_loss(loss: Mapping[str, Any]) -> dict[str, Any]:
-    """Moves the keys of an earlier loss to its terms, as a YAML file has them; other keys stay as they are.
+    """Moves the keys of an earlier version to the terms, in the form of YAML files; other keys are not changed.
 
     Args:
         loss: some keys of a loss.
@@ -78,7 +78,7 @@ def translate_loss(loss: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def translate_stored_loss(loss: Mapping[str, Any]) -> dict[str, Any]:
-    """The loss of a stored run as it is written now; an earlier one is `translate_loss`'s, with its cross-entropy."""
+    """The loss of a stored run in its current form (`translate_loss`), with the cross-entropy of earlier versions."""
     if "terms" in loss:
         return dict(loss)
     translated = translate_loss(loss)

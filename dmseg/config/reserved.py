@@ -1,4 +1,4 @@
-"""Keys of Hydra's own configuration, which cannot be set: Hydra only reads settings here, and some of them run code."""
+"""Keys of Hydra's own configuration. They cannot be set, as they would have no effect or run code."""
 
 from dmseg.errors import UserError
 
@@ -11,10 +11,10 @@ _ADVICE = {
 
 
 def refuse_hydra(text: str) -> None:
-    """Refuses an override of a key, or into a package, of Hydra's own; looks at the text alone.
+    """Refuses an override of a key or a package of Hydra's own, judging by the text alone.
 
     Raises:
-        UserError: if it is one.
+        UserError: if it is such an override.
     """
     for name in text.lstrip("+~").partition("=")[0].split("@"):
         first, _, rest = name.strip("/").replace("/", ".").partition(".")

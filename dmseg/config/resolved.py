@@ -1,45 +1,43 @@
-"""Plain containers from a configuration, its interpolations resolved as OmegaConf resolves them, in less time.
+"""Resolves the interpolations of a configuration as OmegaConf does, in less time.
 
 OmegaConf parses every interpolation with a grammar. Nearly all are names of other keys (``${protocol.smooth}``), which
-are looked up here; a configuration with anything else, or with a mistake, is left to OmegaConf.
+are looked up here; OmegaConf resolves configurations with other interpolations or with mistakes.
 """
 
 import re
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 _KEY = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*"
 _WHOLE = re.compile(rf"\$\{{({_KEY})\}}")
 _SELECT = re.compile(rf"\$\{{oc\.select:({_KEY}),([a-z]\w*_\w*)\}}")
-"""A key, and the text that stands for it where it is missing (with an underscore, so that it is nothing but text)."""
+"""A key, and its default, which contains an underscore and therefore is text."""
 _DEEPEST = 50
 
 
 class _Unusual(Exception):
-    """Something that only OmegaConf can tell."""
+    """An interpolation that OmegaConf has to resolve."""
 
 
-def resolved(config: DictConfig | dict[str, Any]) -> dict[str, Any]:
-    """A configuration as plain containers.
+def resolved(config: dict[str, Any]) -> dict[str, Any]:
+    """Resolves the interpolations of a configuration.
 
     Args:
-        config: the configuration, or its plain containers with interpolations as they are.
+        config: the configuration in plain containers; it is not changed.
 
     Raises:
         omegaconf.errors.OmegaConfBaseException: if a value is missing, or an interpolation cannot be resolved.
     """
-    root: dict[str, Any] = OmegaConf.to_container(config) if isinstance(config, DictConfig) else config  # type: ignore[assignment]
     try:
-        found: dict[str, Any] = _resolve(root, root, 0)
+        found: dict[str, Any] = _resolve(config, config, 0)
     except (_Unusual, KeyError):
-        full = config if isinstance(config, DictConfig) else OmegaConf.create(config)
-        found = OmegaConf.to_container(full, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+        found = OmegaConf.to_container(OmegaConf.create(config), resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     return found
 
 
 def _resolve(node: Any, root: dict[str, Any], depth: int) -> Any:  # noqa: ANN401
-    """A copy of a node with all of its interpolations resolved."""
+    """A copy of a node with all interpolations resolved."""
     if depth > _DEEPEST:  # perhaps a cycle
         raise _Unusual
     if isinstance(node, dict):
@@ -62,7 +60,7 @@ def _resolve(node: Any, root: dict[str, Any], depth: int) -> Any:  # noqa: ANN40
 
 
 def _look_up(key: str, root: dict[str, Any], depth: int) -> Any:  # noqa: ANN401
-    """The value of a dotted key, which may itself be an interpolation."""
+    """The value of a dotted key, which may be an interpolation itself."""
     node: Any = root
     for name in key.split("."):
         node = _resolve(node, root, depth + 1) if isinstance(node, str) else node

@@ -1,4 +1,4 @@
-"""A teacher's network, labels and loss: files of the configuration, in the student's protocol."""
+"""The network, labels and loss of a teacher, composed under the student's protocol."""
 
 import copy
 import re
@@ -18,13 +18,13 @@ from dmseg.errors import UserError, cut, shown
 from dmseg.files.names import fault_of_name
 
 TEACHER_KEY = re.compile(r"distill\.teacher\.(?:model|labels|loss)\.")
-"""The beginning of keys in a teacher's groups. Hydra cannot set them: to it, each group is the name of a file."""
+"""Prefix of keys in a teacher's groups. Hydra cannot set them, as it sees the name of a file in place of the group."""
 _OWN_KEY = re.compile(r"(?:^|(?<='))(?=(?:labels|loss|model)[.:'])")
 
 
 @contextmanager
 def of_teacher() -> Iterator[None]:
-    """Makes errors name the teacher's keys in full, where its groups are checked like those of a run of its own."""
+    """Makes errors name the teacher's keys in full, although its groups are checked like those of a student."""
     try:
         yield
     except UserError as error:
@@ -38,16 +38,16 @@ def sets_teacher(override: Override) -> bool:
 
 
 def resolve_teacher(config: dict[str, Any], plain: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """The groups of a teacher as plain containers, composed as if the student's configuration named them itself.
+    """The groups of a teacher as plain containers, composed as if they were the student's own.
 
     Args:
-        config: the student's, with ``distill.teacher.{model,labels,loss}`` names of files, and interpolations as they
-            are; it is not changed.
+        config: the student's configuration, with names of files as ``distill.teacher.{model,labels,loss}`` and
+            unresolved interpolations; it is not changed.
         plain: the same, resolved.
-        overrides: those of the student; the ones that set keys within the teacher's groups are applied.
+        overrides: the student's overrides, of which those of the teacher's keys are applied.
 
     Raises:
-        UserError: if ``distill`` has no teacher, there is no such file, or a key of the teacher is unknown.
+        UserError: if ``distill`` has no teacher, a file does not exist, or a key of the teacher is unknown.
     """
     distill = plain["distill"]
     if not isinstance(distill, dict) or "teacher" not in distill:
@@ -72,7 +72,7 @@ def resolve_teacher(config: dict[str, Any], plain: Mapping[str, Any], overrides:
 
 
 def _apply(config: DictConfig, override: Override) -> None:
-    """Sets a key within the teacher's groups of its configuration, with Hydra's rules: a new key needs ``+``."""
+    """Sets a key of the teacher's configuration by Hydra's rules: a new key needs ``+``."""
     name = dotted(override.key_or_group)
     key = name.removeprefix("distill.teacher.")
     if override.type not in (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD):

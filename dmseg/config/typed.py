@@ -1,4 +1,4 @@
-"""Plain values to typed settings; a value of another type or shape becomes one plain message."""
+"""Converts plain values to typed settings; values of another type or structure become plain messages."""
 
 import dataclasses
 import difflib
@@ -12,15 +12,15 @@ from dmseg.errors import UserError, cut, shown
 
 
 def typed(kind: Any, value: Any, key: str) -> Any:  # noqa: ANN401
-    """Gives a plain value the type of a field of the settings.
+    """Converts a plain value to the type of a field of the settings.
 
     Args:
-        kind: the type, a settings class for a group of keys.
+        kind: the type; a settings class for a group of keys.
         value: the plain value.
-        key: its dotted key, empty for the whole.
+        key: its dotted key, for messages; empty for the whole configuration.
 
     Raises:
-        UserError: if it has another type or shape; names the key.
+        UserError: if it has another type or structure.
     """
     if dataclasses.is_dataclass(kind):
         return _typed_node(kind, value, key)
@@ -49,15 +49,15 @@ def typed(kind: Any, value: Any, key: str) -> Any:  # noqa: ANN401
 
 
 def check_group(node: Mapping[str, Any], key: str, choices: str) -> Mapping[str, Any]:
-    """Returns the group of keys under a key that every configuration has.
+    """Returns the group of keys under a required key.
 
     Args:
-        node: what has the key.
+        node: the group that contains the key.
         key: the key.
-        choices: what the key must be, for the message.
+        choices: allowed values, for the message.
 
     Raises:
-        UserError: if it is missing, or no group.
+        UserError: if the key is missing, or its value is not a group.
     """
     if key not in node:
         raise UserError(f"key '{key}' is missing")
@@ -68,12 +68,12 @@ def check_group(node: Mapping[str, Any], key: str, choices: str) -> Mapping[str,
 
 
 def check_plain(value: Any, key: str) -> None:  # noqa: ANN401
-    """Refuses what no file of a run could hold or no system call takes: keys that are no words, NUL, huge integers.
+    """Refuses values that files or system calls cannot hold: keys that are not text, NUL, integers beyond 64 bits.
 
-    Bytes that are not UTF-8 are left to paths, which may have them.
+    Bytes that are not UTF-8 are allowed in paths only.
 
     Raises:
-        UserError: if there is such a value in nested containers.
+        UserError: if nested containers have such a value.
     """
     if isinstance(value, str):
         if "\0" in value:
@@ -121,12 +121,10 @@ def _typed_node(kind: Any, node: Any, key: str) -> Any:  # noqa: ANN401
     return kind(**{name: typed(hints[name], value, f"{prefix}{name}") for name, value in node.items()})
 
 
-@cache
-def _hints(kind: Any) -> dict[str, Any]:  # noqa: ANN401
-    return get_type_hints(kind)
+_hints = cache(get_type_hints)
 
 
 def guess(key: str, known: Sequence[str], prefix: str) -> str:
-    """The end of a message about an unknown key: the known one that is most like it, if any is."""
+    """The end of a message about an unknown key: the most similar known key, if there is one."""
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     return f"; did you mean '{prefix}{close[0]}'?" if close else ""

@@ -1,8 +1,8 @@
-"""Many configurations from one: a base is composed once, and variants of it are merged in without composing again.
+"""Variants of a configuration: the base is composed once, and the overrides of each variant are merged into it.
 
-Composing takes a tenth of a second, and the paper's tables are variants of three bases. A base is kept as plain
-containers, because OmegaConf takes long to copy a configuration. What cannot be merged simply is composed anew, so that
-a variant always equals what Hydra makes of variant and base together.
+Composing takes a tenth of a second, and the paper's tables are variants of three bases. A base is stored in plain
+containers, because OmegaConf takes long to copy a configuration. Overrides that cannot simply be merged are composed by
+Hydra, so that a variant always equals what Hydra composes from both.
 """
 
 import copy
@@ -30,8 +30,8 @@ class _Change:
 
     Attributes:
         key: dotted key, or a config group.
-        value: the value, or the content of the group's file, in plain containers that nobody changes.
-        merge: whether a mapping is merged into what is there, as Hydra does with all but the files of groups.
+        value: the value, or the content of the group's file, in plain containers that must not be changed.
+        merge: whether to merge a mapping into the earlier value, as Hydra does except for files of groups.
     """
 
     key: str
@@ -44,10 +44,10 @@ class _Change:
 
 
 class Base:
-    """A composed configuration, of which variants are made.
+    """A composed configuration from which variants are derived.
 
     Args:
-        overrides: in Hydra's grammar. They come after a variant's own, so they win.
+        overrides: in Hydra's grammar. They take precedence over those of a variant.
 
     Raises:
         UserError: if an override is malformed or a key unknown.
@@ -60,13 +60,13 @@ class Base:
         self._made: dict[tuple[str, ...], Settings] = {}
 
     def settings(self, variant: Sequence[str] = ()) -> Settings:
-        """The settings of base and variant; the same ones are made once.
+        """The settings of base and variant; computed once for each variant.
 
         Args:
             variant: overrides that come before the base's own.
 
         Raises:
-            UserError: if they do not fit.
+            UserError: if they do not fit the base.
         """
         key = tuple(variant)
         if key not in self._made:
@@ -74,13 +74,13 @@ class Base:
         return self._made[key]
 
     def changed(self, overrides: Sequence[str]) -> "Base":
-        """The same base with more overrides, which win over all others; it is not composed again.
+        """The same base with more overrides, which take precedence over all others; it is not composed again.
 
         Args:
             overrides: each sets one key that the base has.
 
         Raises:
-            UserError: if the base has no such key, or an override does more than to set one.
+            UserError: if the base has no such key, or an override does more than set a key.
         """
         new = copy.copy(self)
         new._overrides, new._made = (*self._overrides, *overrides), {}
@@ -97,7 +97,7 @@ class Base:
         return resolve_config(self._variant(tuple(variant)), (*variant, *self._overrides))
 
     def has(self, key: str, variant: Sequence[str] = ()) -> bool:
-        """Whether the configuration of base and variant has a dotted key, be its value null."""
+        """Whether the configuration of base and variant has a dotted key, even if its value is null."""
         *groups, name = key.split(".")
         node: Any = self._variant(tuple(variant))
         for group in groups:
@@ -110,7 +110,7 @@ class Base:
         return resolve_config(self._config, self._overrides)
 
     def _variant(self, variant: tuple[str, ...]) -> dict[str, Any]:
-        """The configuration of base and variant, its interpolations left as they are; nobody changes it."""
+        """The configuration of base and variant with unresolved interpolations; callers must not change it."""
         variant = (*method_labels((*variant, *self._overrides)), *variant)
         for override in variant:
             refuse_reserved(override)
@@ -123,24 +123,24 @@ class Base:
             for change in changes:
                 config = _with_change(config, change)
         except _OnlyHydraKnows:
-            return _composed([*variant, *self._overrides])  # or says what is wrong
+            return _composed([*variant, *self._overrides])  # which may report a mistake
         return config
 
 
 class _OnlyHydraKnows(Exception):
-    """A change that cannot be merged here."""
+    """A change that only Hydra can apply."""
 
 
 def _composed(overrides: Sequence[str]) -> dict[str, Any]:
-    """A configuration in plain containers, its interpolations left as they are."""
+    """A configuration in plain containers with unresolved interpolations."""
     return OmegaConf.to_container(compose_config(overrides))  # type: ignore[return-value]
 
 
 def _with_change(config: dict[str, Any], change: _Change | None) -> dict[str, Any]:
-    """A configuration after a change; it shares all other parts with the one before.
+    """A configuration after a change; unchanged parts are shared with the earlier one.
 
     Raises:
-        _OnlyHydraKnows: if it is no simple change, or the configuration has no such key.
+        _OnlyHydraKnows: if it is not a simple change, or the configuration has no such key.
     """
     if change is None:
         raise _OnlyHydraKnows
@@ -153,7 +153,7 @@ def _with_change(config: dict[str, Any], change: _Change | None) -> dict[str, An
 
 
 def _merged(before: Any, value: Any) -> Any:  # noqa: ANN401
-    """A value after another was merged into it, as OmegaConf does it: mappings key by key, all else is replaced."""
+    """Merges a value into an earlier one as OmegaConf does: mappings key by key, anything else is replaced."""
     if not isinstance(value, dict):
         if isinstance(value, list) and isinstance(before, dict):
             raise _OnlyHydraKnows
@@ -169,7 +169,7 @@ def _group(override: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _simple_change(override: str, folder: Path | None) -> _Change | None:
-    """What an override changes, or None where only Hydra can tell; `folder` is the config dir in use."""
+    """The change of an override, or None if only Hydra can apply it; `folder` is the config dir, a key of the cache."""
     parsed = parse_override(override)
     is_change = parsed.type is OverrideType.CHANGE and not sets_teacher(parsed)
     if not is_change or parsed.is_sweep_override() or parsed.package is not None:
@@ -179,13 +179,10 @@ def _simple_change(override: str, folder: Path | None) -> _Change | None:
         return None
     if not is_group(key) or isinstance(value, dict):
         return _Change(key, value, merge=True)
-    node = None if value is None else _group_file(config_file(key, str(value)))
-    return None if value is not None and node is None else _Change(key, node, merge=False)
-
-
-def _group_file(path: Path) -> dict[str, Any] | None:
-    """The content of a file of a group; None where it is missing, or has a header or a defaults list of its own."""
+    if value is None:
+        return _Change(key, None, merge=False)
+    path = config_file(key, str(value))
     if not path.is_file() or "# @package" in path.read_text(encoding="utf-8"):
         return None
     node = file_content(path)
-    return node if isinstance(node, dict) and "defaults" not in node else None
+    return _Change(key, node, merge=False) if isinstance(node, dict) and "defaults" not in node else None

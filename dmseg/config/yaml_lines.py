@@ -1,4 +1,4 @@
-"""The lines of configuration files, with the comments that YAML parsers drop. Imports no parser, so it is quick."""
+"""The lines of configuration files, with the comments that YAML parsers drop. Imports no parser, to save time."""
 
 import re
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ class Line(NamedTuple):
 
     Attributes:
         key: dotted name within the file.
-        value: the value as written; empty for a key that only holds other keys.
+        value: the value as written; empty for a group of keys.
         comment: the comment on its line.
     """
 
@@ -24,7 +24,7 @@ class Line(NamedTuple):
 
 
 def lines(path: Path) -> Iterator[Line]:
-    """The keys of a YAML file in their order; items of block lists are passed over.
+    """The keys of a YAML file in order; items of block lists are skipped.
 
     Raises:
         OSError: if the file cannot be read.
@@ -42,11 +42,11 @@ def lines(path: Path) -> Iterator[Line]:
 
 
 def base(path: Path) -> str | None:
-    """Name of the file of the same group that a file begins from, if any."""
+    """Name of the file of the same group that a file extends; None if there is none."""
     found = _BASE.search(path.read_text(encoding="utf-8"))
     return found[1] if found else None
 
 
 def is_global(path: Path) -> bool:
-    """Whether the keys of a group's file are those of the whole configuration, not of the group."""
+    """Whether the keys of a group's file belong to the whole configuration instead of the group."""
     return "@package _global_" in path.read_text(encoding="utf-8")

@@ -30,7 +30,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
 
 
 def pack_arrays(arrays: Mapping[str, Array]) -> bytes:
-    """The bytes of such a file."""
+    """Like `write_arrays`, but returns the content of the file."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, values in arrays.items():
@@ -48,11 +48,11 @@ def parse_arrays(content: bytes, file: str, dtypes: Mapping[str, tuple[str, ...]
     Args:
         content: the bytes.
         file: name of the file, for messages.
-        dtypes: the arrays that it must have, and the beginnings of the dtypes that each may be of (``"<i8"``).
+        dtypes: names of the required arrays, each with the prefixes of its allowed dtypes (``"<i8"``).
         largest: largest total size of the arrays in bytes.
 
     Raises:
-        Misfit: if it does not hold such arrays.
+        Misfit: if it does not contain these arrays.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -74,7 +74,7 @@ def parse_arrays(content: bytes, file: str, dtypes: Mapping[str, tuple[str, ...]
 
 
 def _inflated(file: str, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
-    """Content of an entry, never more than the size that it declares."""
+    """Content of an entry; never reads more than the size that it declares."""
     if entry.compress_type not in (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED):
         raise Misfit(f"{file}: {entry.filename!r:.60} is compressed by another method than deflate")
     with archive.open(entry) as opened:
@@ -85,7 +85,7 @@ def _inflated(file: str, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> by
 
 
 def _array(file: str, name: str, dtypes: tuple[str, ...], content: bytes) -> Array:
-    """Parses an ``.npy`` file: its header says no more than the bytes that follow, and nothing is unpickled."""
+    """Parses an ``.npy`` file, whose header must match the number of bytes that follow; nothing is unpickled."""
     version = np.lib.format.read_magic(io.BytesIO(content))
     if version != (1, 0):
         raise Misfit(f"{file}: {name} is of format {version}")
@@ -93,7 +93,7 @@ def _array(file: str, name: str, dtypes: tuple[str, ...], content: bytes) -> Arr
     shape, fortran, dtype = _parsed_header(content[:start])
     whole = all(type(extent) is int and extent >= 0 for extent in shape)
     if fortran or not whole or not dtype.str.startswith(dtypes) or not dtype.itemsize:
-        raise Misfit(f"{file}: {name} is an array of {dtype.str!r:.20} that it may not be")
+        raise Misfit(f"{file}: {name} has the dtype or shape {dtype.str!r:.20} {shape!r:.40}, which is not allowed")
     data = content[start:]
     if math.prod(shape) * dtype.itemsize != len(data):
         raise Misfit(f"{file}: {name} has {len(data)} bytes, but the shape {shape!r:.60}")
@@ -102,10 +102,10 @@ def _array(file: str, name: str, dtypes: tuple[str, ...], content: bytes) -> Arr
 
 @lru_cache(maxsize=1024)
 def _parsed_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, order and dtype of an ``.npy`` file; files of many runs have the same headers, and NumPy takes its time.
+    """Shape, order and dtype of an ``.npy`` file; cached, as many files have the same header and parsing it is slow.
 
     Raises:
-        ValueError: if it is no such header.
+        ValueError: if it is not such a header.
     """
     stream = io.BytesIO(header)
     np.lib.format.read_magic(stream)

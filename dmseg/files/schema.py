@@ -26,7 +26,7 @@ MOST_VALUES = 10_000_000
 
 
 class Misfit(ValueError):
-    """A value that fails a check; the message says where it stands, what it is, and what is expected."""
+    """A value that fails a check; the message says where it is, what it is, and what is expected."""
 
 
 def _refuse(value: object, where: str, expected: str) -> Misfit:

@@ -1,1 +1,1 @@
-"""Fusion of several raters' annotations into one label, and label smoothing (floor 0)."""
+"""Fusion of several raters' annotations into one label, and label smoothing."""

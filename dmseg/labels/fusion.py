@@ -30,7 +30,7 @@ Fusion = Callable[[npt.NDArray[np.uint8]], npt.NDArray[Any]]
 Decorated = TypeVar("Decorated", bound=Callable[..., npt.NDArray[Any]])
 
 TIES = ("background", "foreground")
-"""What a pixel that exactly half of the raters marked can be in a majority vote."""
+"""Rules for ties in a majority vote: what a pixel is that exactly half of the raters marked."""
 
 RATERS = "raters"
 """Argument of a fusion that the names of the raters are passed as."""
@@ -257,7 +257,7 @@ def weighted(
 def _one_vote(
     annotations: Annotations, raters: Sequence[str] | None, rater: str | None = None, anonymous_raters: str = "error"
 ) -> Votes:
-    """All weight on the rater of this name; on the first one where names are unknown."""
+    """All weight on the rater with this name, or on the first one if names are unknown."""
     weights = np.zeros(len(annotations))
     if raters is None:
         weights[0] = 1.0
@@ -363,7 +363,7 @@ def staple(
         prior: probability of the foreground at any pixel, between 0 and 1; None takes the raters' mean share of
             foreground pixels in the case.
         threshold: None for a soft label; for a hard one, the smallest probability of a foreground pixel, above 0.
-        tolerance: it has converged when no sensitivity or specificity changes by more than this in an iteration.
+        tolerance: largest change of a sensitivity or specificity in an iteration that counts as converged.
         max_iterations: largest number of iterations.
 
     Returns:

@@ -3,7 +3,7 @@
 Each rater has a confusion matrix, and each pixel an unknown true class. Expectation maximisation alternates between the
 posterior of the true class given the matrices, and the matrices given the posterior. All pixels with the same votes
 have the same posterior, so it runs on the distinct patterns of votes and their numbers of pixels: at most C ** R rows,
-whatever the size of the case. Pixels are counted with integers, and everything else is float64.
+regardless of the size of the case. Pixels are counted with integers, and everything else is float64.
 """
 
 from collections.abc import Sequence
@@ -95,7 +95,7 @@ def staple_posterior(
         n_classes: number of classes C.
         prior: C probabilities of the classes at any pixel, which sum to 1; None takes the share of each class in all
             votes. A class that has probability 0, or that nobody chose anywhere, is never the true one.
-        tolerance: it has converged when no entry of a confusion matrix changes by more than this in an iteration.
+        tolerance: largest change of an entry of a confusion matrix in an iteration that counts as converged.
         max_iterations: largest number of iterations, at least 1.
 
     Raises:
@@ -158,7 +158,7 @@ def _confusion(one_hot: Floats, posterior: Floats, pixels: Floats) -> Floats:
 
 
 def _log(values: Floats) -> Floats:
-    """Logarithm, of which zero has a finite value: no pattern of votes then lacks a most probable class."""
+    """Logarithm with a finite value for 0, so that each pattern of votes has a most probable class."""
     return np.asarray(np.log(np.maximum(values, np.finfo(np.float64).tiny)))
 
 

@@ -21,7 +21,7 @@ BLOCK_PIXELS = 2**15
 PATTERN_RATERS = 8
 """Largest number of raters whose patterns are all counted; of more, only those that occur."""
 _BOTH = (np.uint8(3), np.uint8(12))
-"""Bits of `_classes` that stand for both classes of the first and of the second mask."""
+"""Bits of `_classes` for both classes of the first and of the second mask."""
 
 
 def count_stored(
@@ -39,7 +39,7 @@ def count_stored(
     Args:
         probability: (S, H, W) float32 in [0, 1], predicted probability of the foreground.
         annotations: (R, S, H, W) bool, masks of the raters present.
-        reference: (S, H, W) float32 in [0, 1], label that BDice compares with.
+        reference: (S, H, W) float32 in [0, 1], reference label of BDice.
         n_bins: number B of confidence bins.
         boundary: pixels on each side of a contour that belong to the boundary band.
         levels: the L thresholds of BDice, ascending.
@@ -268,7 +268,7 @@ def _dilated(bits: npt.NDArray[np.uint8], width: int) -> npt.NDArray[np.uint8]:
 
 
 def _surroundings(vote: npt.NDArray[np.uint8], width: int) -> tuple[slice, slice] | None:
-    """The smallest part of a slice with all pixels that have a vote, and so many around; None without any."""
+    """The smallest box with all pixels that have a vote and a margin of `width` pixels; None if there is no vote."""
     rows = np.flatnonzero(vote.any(axis=1))
     if not rows.size:
         return None

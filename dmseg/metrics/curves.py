@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dmseg.metrics.levels import dice_by_level
-from dmseg.metrics.stored_counts import Floats, Ints, StoredCounts, bin_of
+from dmseg.metrics.stored_counts import Floats, Ints, StoredCounts, bin_of, cell_values
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ def reliability(cases: Iterable[StoredCounts]) -> Reliability | None:
     """
     totals: Floats | None = None
     for counts in cases:
-        index = bin_of(np.concatenate([np.zeros(1, np.float32), counts.cuts]), counts.bins)
+        index = bin_of(cell_values(counts), counts.bins)
         cells = counts.cells.sum(axis=0), counts.sums.sum(axis=0), counts.foreground(counts.cells)
         binned = np.stack([np.bincount(index, item, minlength=counts.bins).astype(np.float64) for item in cells])
         totals = binned if totals is None else totals + binned

@@ -1,14 +1,10 @@
-"""Lesion-wise F1: how many connected components of prediction and reference find each other."""
-
-import math
+"""Lesion-wise F1: how many connected components of prediction and reference overlap."""
 
 import numpy as np
 import numpy.typing as npt
 
 from dmseg.errors import UserError, check_choice
-
-EMPTY_VALUES = {"skip": math.nan, "one": 1.0, "zero": 0.0}
-"""Result if neither mask has a lesion, by rule."""
+from dmseg.metrics.levels import EMPTY_DICE
 
 Mask = npt.NDArray[np.bool_]
 
@@ -16,16 +12,16 @@ Mask = npt.NDArray[np.bool_]
 def lesion_f1(predicted: Mask, reference: Mask, volume: bool, empty: str = "skip") -> float:
     """Lesion-wise F1: 2 TP / (2 TP + FP + FN), counted over all slices of a case.
 
-    A lesion is a connected component; pixels that touch at an edge or a corner (in volumes: at a face, too) belong
-    together. TP is the number of reference lesions that overlap with the prediction in at least one pixel, FN the
-    number of the others, and FP the number of predicted lesions that overlap with no reference lesion. This is the F1
-    of the ISLES 2022 challenge (Hernandez Petzsche et al., 2022, doi:10.1038/s41597-022-01875-5).
+    A lesion is a connected component; pixels are connected if they share an edge or a corner (in volumes: or a face).
+    TP is the number of reference lesions that overlap with the prediction in at least one pixel, FN the number of the
+    others, and FP the number of predicted lesions that overlap with no reference lesion. This is the F1 of the ISLES
+    2022 challenge (Hernandez Petzsche et al., 2022, doi:10.1038/s41597-022-01875-5).
 
     Args:
         predicted: (S, H, W) bool.
         reference: (S, H, W) bool.
-        volume: whether the slices form one volume; if not, lesions of different slices are different ones.
-        empty: what a case without any lesion in either mask counts: ``skip`` (NaN), ``one`` or ``zero``.
+        volume: whether the slices form one volume; if not, each slice has lesions of its own.
+        empty: score of a case without a lesion in either mask: ``skip`` (NaN), ``one`` or ``zero``.
 
     Returns:
         Fraction in [0, 1], or NaN.
@@ -33,15 +29,15 @@ def lesion_f1(predicted: Mask, reference: Mask, volume: bool, empty: str = "skip
     Raises:
         UserError: if an argument is invalid.
     """
-    check_choice("empty", empty, tuple(EMPTY_VALUES))
+    check_choice("empty", empty, tuple(EMPTY_DICE))
     if predicted.ndim != 3 or predicted.shape != reference.shape:
         raise UserError(
-            f"the masks have the shapes {predicted.shape} and {reference.shape}; expected twice the same (S, H, W)"
+            f"the masks have shapes {predicted.shape} and {reference.shape}, but must have the same shape (S, H, W)"
         )
     hits, missed = _count(reference, predicted, volume)
     _, false = _count(predicted, reference, volume)
     if hits + missed + false == 0:
-        return EMPTY_VALUES[empty]
+        return EMPTY_DICE[empty]
     return 2 * hits / (2 * hits + false + missed)
 
 

@@ -12,7 +12,7 @@ DECISION_LEVEL = 0.5
 """A pixel is predicted as foreground if its probability is at least this."""
 
 EMPTY_DICE = {"skip": float("nan"), "one": 1.0, "zero": 0.0}
-"""Dice of two empty masks, by the name of the rule."""
+"""Score of two empty masks, by the name of the rule."""
 
 
 def dice_ratio(hits: npt.NDArray[Any], sizes: npt.NDArray[Any], empty: str) -> npt.NDArray[np.float64]:

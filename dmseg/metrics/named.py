@@ -1,4 +1,4 @@
-"""The further metrics by name: those computed from a run's stored counts, and those that need the masks themselves.
+"""Additional metrics by name: those computed from a run's stored counts, and those that need the masks.
 
 Planning reads this module, so it imports no torch; a function that needs a heavy library imports it when it is called.
 """
@@ -17,22 +17,22 @@ from dmseg.metrics.stored_counts import StoredCounts
 from dmseg.metrics.surface import hd95, nsd
 
 Ties = Literal["background", "foreground"]
-"""How a majority vote counts a tie of an even number of raters."""
+"""What a tie is in the majority vote of an even number of raters."""
 
 
 @dataclass(frozen=True, eq=False)
 class CaseMasks:
-    """What a metric of masks is computed from: one case, cropped as it is scored.
+    """Input of a metric of masks: one case, cropped as for scoring.
 
     Attributes:
         case: id of the case.
         probability: (S, H, W) float32 in [0, 1], predicted probability of the foreground of each slice.
         majority: (S, H, W) bool, majority vote of the raters.
         annotations: (R, S, H, W) bool, of the raters present.
-        spacing: distance of rows and of columns in mm, and of slices if they are scored as one volume; None if unknown.
+        spacing: distance in mm between rows, columns and, if scored as a volume, slices; None if unknown.
         volume: whether the slices form one volume.
         tolerance: of NSD, in mm.
-        empty: what two empty masks count: ``skip``, ``one`` or ``zero``.
+        empty: score of two empty masks: ``skip``, ``one`` or ``zero``.
     """
 
     case: str
@@ -73,10 +73,10 @@ MASK_METRICS: dict[str, Callable[[CaseMasks], float]] = {"nsd": _nsd, "hd95": _h
 (``evaluate.metrics``), become columns of ``cases.csv``, and are part of the evaluation's id."""
 
 IN_MM = ("hd95", "nsd")
-"""Those of them that need the spacing of the slices."""
+"""Metrics of masks that need the spacing."""
 
 OF_VOLUMES = (*IN_MM, "lesion_f1")
-"""Those of them that treat contiguous slices as one volume."""
+"""Metrics of masks that treat contiguous slices as one volume."""
 
 COUNT_METRICS: dict[str, Callable[[StoredCounts], float]] = {
     "ece_classwise": stored_counts.classwise_ece,
@@ -109,19 +109,19 @@ def check_metrics(names: Sequence[str]) -> None:
     for name in names:
         if name not in known:
             raise UserError(
-                f"evaluate.metrics names '{cut(name)}', which is no metric; choose from {', '.join(sorted(known))}"
+                f"evaluate.metrics names '{cut(name)}', which is not a metric; choose from {', '.join(sorted(known))}"
             )
         if list(names).count(name) > 1:
             raise UserError(f"evaluate.metrics names '{name}' twice")
 
 
 def known_metrics() -> Mapping[str, Callable[..., float]]:
-    """All further metrics by name."""
+    """All additional metrics by name."""
     return {**COUNT_METRICS, **MASK_METRICS}
 
 
 def mask_metrics(names: Sequence[str]) -> list[str]:
-    """Those of the named metrics that need the masks, sorted."""
+    """The named metrics that need the masks, sorted."""
     return sorted(name for name in names if name in MASK_METRICS)
 
 
@@ -131,5 +131,5 @@ def needs_counts(names: Sequence[str]) -> bool:
 
 
 def requested(names: Sequence[str]) -> tuple[str, ...]:
-    """Those of the scores of a table that ``evaluate.metrics`` can name."""
+    """The scores of a table that ``evaluate.metrics`` can name."""
     return tuple(name for name in names if name in known_metrics())

@@ -141,7 +141,7 @@ def classwise_ece(counts: StoredCounts) -> float:
     the bin's pixels whose majority is this class (Kull et al., NeurIPS 2019; Nixon et al., CVPR workshops 2019).
     """
     total, positive, sums = counts.cells.sum(axis=0), counts.foreground(counts.cells), counts.sums.sum(axis=0)
-    values = _cell_values(counts)
+    values = cell_values(counts)
     of_foreground = _by_bin(bin_of(values, counts.bins), counts.bins, total, sums, positive)
     of_background = _by_bin(bin_of(1 - values, counts.bins), counts.bins, total, total - sums, total - positive)
     return (_ece(*of_foreground) + _ece(*of_background)) / 2
@@ -270,7 +270,7 @@ def dice_other_ties(counts: StoredCounts) -> float:
     return majority_dice(replace(counts, ties=other))
 
 
-def _cell_values(counts: StoredCounts) -> npt.NDArray[np.float32]:
+def cell_values(counts: StoredCounts) -> npt.NDArray[np.float32]:
     """The smallest probability of each cell."""
     return np.concatenate([np.zeros(1, np.float32), counts.cuts])
 
@@ -298,7 +298,7 @@ def _top_label(counts: StoredCounts, total: Ints, positive: Ints, sums: Floats) 
         positive: (C,) those of them that are foreground.
         sums: (C,) sum of p.
     """
-    values, chosen = _cell_values(counts), np.arange(len(total)) >= counts.decision
+    values, chosen = cell_values(counts), np.arange(len(total)) >= counts.decision
     confidence, correct = np.where(chosen, sums, total - sums), np.where(chosen, positive, total - positive)
     return _by_bin(bin_of(np.maximum(values, 1 - values), counts.bins), counts.bins, total, confidence, correct)
 

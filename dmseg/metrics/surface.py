@@ -1,10 +1,10 @@
 """Distances between the contours of two masks, in mm: NSD and the 95th percentile of the Hausdorff distance (HD95).
 
 Both are computed by MONAI, an optional dependency (``pip install 'dmseg[surface]'``).
-`docs/explanation/surface-metrics.md` says why, what the definitions are and how other libraries differ.
+`docs/explanation/surface-metrics.md` explains the choice, the definitions and how other libraries differ.
 
-A case is an array of slices (S, H, W). With a spacing of two numbers each slice is scored by itself and the case gets
-the mean over its slices; with three the slices are one volume.
+A case is an array of slices (S, H, W). With a spacing of two numbers, each slice is scored on its own, and the score of
+the case is the mean over its slices; with three numbers, the slices are one volume.
 """
 
 import importlib.util
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     import torch
 
 EMPTY_RULES = ("skip", "one", "zero")
-"""What two empty masks count: nothing (NaN, left out of means), the best value or the worst one."""
+"""Score of two empty masks: NaN (left out of means), the best value, or the worst value."""
 
 Mask = npt.NDArray[np.bool_]
 
 
 def nsd(predicted: Mask, reference: Mask, spacing: Sequence[float], tolerance: float, empty: str = "skip") -> float:
-    """Normalised surface distance (surface Dice): share of both surfaces that lies near the other surface.
+    """Normalised surface distance (surface Dice): share of both surfaces that is near the other surface.
 
     A surface consists of the elements between pixels of the mask and its complement (beyond the image, too), weighted
     by their length or area (Nikolov et al., 2021, doi:10.2196/26151).
@@ -36,11 +36,10 @@ def nsd(predicted: Mask, reference: Mask, spacing: Sequence[float], tolerance: f
     Args:
         predicted: (S, H, W) bool.
         reference: (S, H, W) bool.
-        spacing: distance of rows and of columns, to score slice by slice, or of rows, columns and slices, to score the
-            volume; in mm.
+        spacing: distances in mm between rows and columns, to score each slice, or between rows, columns and slices, to
+            score the volume.
         tolerance: largest distance that counts as near, in mm, at least 0.
-        empty: what two empty masks count: ``skip`` (NaN), ``one`` (1) or ``zero`` (0). If one of them is empty, the
-            result is 0.
+        empty: score of two empty masks: ``skip`` (NaN), ``one`` (1) or ``zero`` (0). If only one is empty, it is 0.
 
     Returns:
         Fraction in [0, 1], for slices the mean over those that count; NaN if none does.
@@ -69,8 +68,8 @@ def hd95(predicted: Mask, reference: Mask, spacing: Sequence[float], empty: str 
         predicted: (S, H, W) bool.
         reference: (S, H, W) bool.
         spacing: as for `nsd`.
-        empty: what two empty masks count: ``skip`` (NaN), ``one`` (the best value, 0) or ``zero`` (the worst value). If
-            one of them is empty, the result is the worst value: the diagonal of the slice or volume.
+        empty: score of two empty masks: ``skip`` (NaN), ``one`` (the best value, 0) or ``zero`` (the worst value). If
+            only one is empty, it is the worst value: the diagonal of the slice or volume.
 
     Returns:
         Distance in mm, for slices the mean over those that count; NaN if none does.
@@ -111,7 +110,7 @@ def _score(
     check_choice("empty", empty, EMPTY_RULES)
     if predicted.ndim != 3 or predicted.shape != reference.shape or predicted.size == 0:
         raise UserError(
-            f"the masks have the shapes {predicted.shape} and {reference.shape}; expected twice the same (S, H, W)"
+            f"the masks have shapes {predicted.shape} and {reference.shape}, but must have the same shape (S, H, W)"
         )
     if len(spacing) not in (2, 3) or not all(math.isfinite(size) and size > 0 for size in spacing):
         raise UserError(f"spacing is {list(spacing)}; expected two or three numbers above 0, in mm")
@@ -129,7 +128,7 @@ def _surface_dice(one: Mask, other: Mask, spacing: list[float], tolerance: float
     from monai.metrics import compute_surface_dice
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of MONAI about its own calls
+        warnings.simplefilter("ignore")  # MONAI warns of its own calls
         found = compute_surface_dice(
             _batch(one), _batch(other), [tolerance], include_background=True, spacing=spacing, use_subvoxels=True
         )

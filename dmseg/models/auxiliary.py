@@ -50,8 +50,7 @@ def add_auxiliary_head(
         share: see `AuxiliaryHead`.
 
     Raises:
-        UserError: if the encoder has no feature map for it, or the architecture computes its output in another way than
-            by encoder, decoder and head.
+        UserError: if the encoder lacks the feature map, or the network does not consist of encoder, decoder and head.
     """
     advice = "set model.auxiliary.weight=0, or choose another network"
     if getattr(type(network), "forward", None) is not SegmentationModel.forward:
@@ -82,6 +81,6 @@ def forward_heads(network: nn.Module, image: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def auxiliary_share(network: nn.Module) -> float:
-    """The share of the cross-entropy that a network's auxiliary head has; 0 if there is no such head."""
+    """The share of a network's auxiliary head in the cross-entropy; 0 if it has no such head."""
     head = getattr(network, "auxiliary_head", None)
     return head.share if isinstance(head, AuxiliaryHead) else 0.0

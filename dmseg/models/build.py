@@ -87,7 +87,10 @@ def build_model(
     if decoder == "release":
         use_released_decoder(model, architecture)
     if head_kernel is not None:
-        _set_head_kernel(model, architecture, head_kernel)
+        old = _layers(model, architecture)[0]
+        last = nn.Conv2d(old.in_channels, old.out_channels, head_kernel, padding=head_kernel // 2)  # type: ignore[arg-type]
+        initialize_head(last)
+        cast(nn.Sequential, model.segmentation_head)[0] = last
     if initialization == "kaiming":
         initialize_decoder(model.decoder)
         initialize_head(model.segmentation_head)
@@ -111,14 +114,6 @@ def _layers(model: nn.Module, architecture: str) -> list[nn.Module]:
             f"the head of {architecture} cannot be changed; set model.head_kernel=null and model.head_dropout=0"
         )
     return list(head)
-
-
-def _set_head_kernel(model: nn.Module, architecture: str, kernel: int) -> None:
-    """Replaces the last convolution by one with another kernel, initialised alike."""
-    old = _layers(model, architecture)[0]
-    convolution = nn.Conv2d(old.in_channels, old.out_channels, kernel, padding=kernel // 2)  # type: ignore[arg-type]
-    initialize_head(convolution)
-    cast(nn.Sequential, model.segmentation_head)[0] = convolution
 
 
 def load_encoder(encoder: nn.Module, path: Path, in_channels: int) -> None:

@@ -59,7 +59,9 @@ def insert_dropout(network: nn.Module, sites: Sequence[str], rate: float) -> lis
 
 def _insert(network: nn.Module, site: str, rate: float) -> list[ChannelDropout]:
     if site == "bottleneck":
-        return [_before(network.decoder, rate)]  # type: ignore[arg-type]
+        dropout = ChannelDropout(rate)
+        network.decoder.register_forward_pre_hook(partial(_drop_last, dropout))  # type: ignore[union-attr]
+        return [dropout]
     if site == "head":
         return [_after(network.decoder, rate)]  # type: ignore[arg-type]
     if site != "decoder":
@@ -80,18 +82,12 @@ def _after(module: nn.Module, rate: float) -> ChannelDropout:
     return dropout
 
 
-def _before(decoder: nn.Module, rate: float) -> ChannelDropout:
-    """Adds dropout to the last feature map that enters a decoder."""
-    dropout = ChannelDropout(rate)
-    decoder.register_forward_pre_hook(partial(_drop_last, dropout))
-    return dropout
-
-
 def _drop(dropout: ChannelDropout, module: nn.Module, inputs: object, output: Tensor) -> Tensor:
     dropped: Tensor = dropout(output)
     return dropped
 
 
 def _drop_last(dropout: ChannelDropout, module: nn.Module, inputs: tuple[Sequence[Tensor]]) -> tuple[list[Tensor]]:
+    """Applies dropout to the last feature map that enters a decoder."""
     (features,) = inputs
     return ([*features[:-1], dropout(features[-1])],)

@@ -1,11 +1,11 @@
-"""Description of pretrained weights: the SHA-256 of their file and the revision on timm's hub."""
+"""Describes pretrained weights by the SHA-256 of their file and their revision on timm's hub."""
 
-import hashlib
 import logging
 from pathlib import Path
 from typing import Any
 
 from dmseg.errors import UserError
+from dmseg.files.regular import checksum
 
 HUB = "imagenet"
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -36,7 +36,10 @@ def describe_weights(encoder: str, weights: str | None, pinned: str | None = Non
         revision = None if path is None else path.parent.name
     else:
         repository, path, revision = "file", Path(weights), None
-    sha256 = None if path is None else _sha256(path)
+    try:
+        sha256 = None if path is None else checksum(path)
+    except OSError as error:
+        raise UserError(f"the weights {path} cannot be read: {error.strerror}") from None
     if sha256 is None:
         log.warning("the file of the ImageNet weights of %s was not found; its checksum is unknown", encoder)
     check_pinned(encoder, weights, sha256, pinned)
@@ -72,11 +75,3 @@ def _hub_file(encoder: str) -> tuple[str, Path | None]:
         if isinstance(found, str):
             return repository, Path(found)
     return repository, None
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"the weights {path} cannot be read: {error.strerror}") from None

@@ -65,7 +65,7 @@ COHORTS = {
 
 
 def stream(*name: int | str) -> np.random.Generator:
-    """A random stream of its own for each name, which consists of non-negative integers and words."""
+    """A separate random stream for each name, which consists of non-negative integers and words."""
     return np.random.default_rng([part if isinstance(part, int) else zlib.crc32(part.encode()) for part in name])
 
 

@@ -166,7 +166,7 @@ def random_waves(rng: np.random.Generator, amplitude: float, orders: int = 4) ->
 
 
 def resample(values: Array, shape: tuple[int, int]) -> Array:
-    """Resamples (H, W) linearly at the pixel centres of (H', W'); the same shape is returned as it is."""
+    """Resamples (H, W) linearly at the pixel centres of (H', W'); values of that shape are returned unchanged."""
     if values.shape == shape:
         return values
     for axis, extent in enumerate(shape):

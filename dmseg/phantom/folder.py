@@ -60,14 +60,23 @@ def read_marker(root: Path) -> object:
         return None
 
 
-def check_seed(seed: object) -> None:
-    """Refuses an invalid seed.
+def check_whole(what: str, value: object, least: int, ending: str = "") -> int:
+    """Returns a whole number after checking it.
+
+    Args:
+        what: the setting, for the message.
+        value: its value.
+        least: its smallest value.
+        ending: other allowed values, for the message.
 
     Raises:
-        UserError: if it is not a whole number of 0 or more.
+        UserError: if it is not a whole number, or is too small.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise UserError(f"the phantom's seed is {shown(seed)}, but must be a whole number of 0 or more")
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UserError(
+            f"the phantom's {what} is {shown(value)}, but must be a whole number of {least} or more{ending}"
+        )
+    return value
 
 
 def check_scale(scale: object, width: int, smallest: int, what: str) -> None:
@@ -108,20 +117,6 @@ def check_spread(spread: object) -> float:
     if isinstance(spread, bool) or not (isinstance(spread, int | float) and 0 < spread <= 10):
         raise UserError(f"the phantom's spread is {shown(spread)}, but must be above 0 and at most 10")
     return float(spread)
-
-
-def check_raters(raters: object) -> int:
-    """Refuses an invalid number of raters.
-
-    Raises:
-        UserError: if it is not a whole number of 1 or more.
-    """
-    if isinstance(raters, bool) or not isinstance(raters, int) or raters < 1:
-        raise UserError(
-            f"the phantom's number of raters is {shown(raters)}, but must be a whole number of 1 or more, or null for "
-            f"all raters"
-        )
-    return raters
 
 
 def write_nifti(path: Path, values: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> None:

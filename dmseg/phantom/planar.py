@@ -12,11 +12,10 @@ from dmseg.activity import track
 from dmseg.errors import UserError, shown
 from dmseg.phantom.cases import COHORTS, PhantomCase
 from dmseg.phantom.folder import (
-    check_raters,
     check_scale,
-    check_seed,
     check_spread,
     check_view,
+    check_whole,
     is_made,
     write_folder,
     write_nifti,
@@ -107,7 +106,7 @@ def _settings(
     raters: int | None,
 ) -> dict[str, Any]:
     """Content of the marker; refuses settings out of range."""
-    check_seed(seed)
+    check_whole("seed", seed, 0)
     counts = _counts(cases)
     for cohort in counts:
         check_scale(scale, COHORTS[cohort].width, SMALLEST_WIDTH, cohort)
@@ -117,7 +116,7 @@ def _settings(
     if check_spread(spread) != 1:
         settings["spread"] = float(spread)
     if raters is not None:
-        settings["raters"] = check_raters(raters)
+        settings["raters"] = check_whole("number of raters", raters, 1, ", or null for all raters")
     return settings
 
 
@@ -132,10 +131,7 @@ def _counts(cases: Mapping[str, int] | None) -> dict[str, int]:
     for cohort, count in cases.items():
         if cohort not in COHORTS:
             raise UserError(f"the phantom has no data set {shown(cohort)}; it has {', '.join(COHORTS)}")
-        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-            raise UserError(
-                f"the phantom's number of {cohort} cases is {shown(count)}, but must be a whole number of 0 or more"
-            )
+        check_whole(f"number of {cohort} cases", count, 0)
     counts = {cohort: cases[cohort] for cohort in COHORTS if cases.get(cohort)}
     if not counts:
         raise UserError("the phantom would have no cases; set the number of cases of at least one data set")

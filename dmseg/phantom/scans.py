@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dmseg.activity import track
-from dmseg.errors import UserError, shown
 from dmseg.phantom.cases import stream
-from dmseg.phantom.folder import check_scale, check_seed, is_made, write_folder, write_nifti
+from dmseg.phantom.folder import check_scale, check_whole, is_made, write_folder, write_nifti
 from dmseg.phantom.solids import Scan, hippocampus_scan, kidney_scan, liver_scan
 
 REVISION = 1
@@ -74,9 +73,8 @@ def _ensure(
     scale: float | None,
     write: bool,
 ) -> bool:
-    check_seed(seed)
-    if isinstance(cases, bool) or not isinstance(cases, int) or cases < 1:
-        raise UserError(f"the phantom's number of cases is {shown(cases)}, but must be a whole number of 1 or more")
+    check_whole("seed", seed, 0)
+    check_whole("number of cases", cases, 1)
     if scale is not None:
         check_scale(scale, WIDTH, SMALLEST_WIDTH, name)
     settings = {"phantom": name, "revision": REVISION, "seed": seed, "cases": cases, "scale": scale}

@@ -1,9 +1,9 @@
 """Confidence intervals for means of cross-validated, repeatedly trained networks.
 
 Two networks trained by the same command with another seed differ, and a test over cases does not see that noise. The
-interval of `fold_interval` does: it takes the folds as clusters, as each fold has networks of its own, and is valid
-with a single seed. From two seeds on, `same_splits_interval` says how much of the variance comes from cases, networks
-and the split. The derivation and the simulations behind both are in ``docs/explanation/statistics.md``.
+interval of `fold_interval` does: it treats the folds as clusters, as each fold has its own networks, and is valid
+with a single seed. With two or more seeds, `same_splits_interval` says how much of the variance comes from cases,
+networks and the split. The derivation and the simulations behind both are in ``docs/explanation/statistics.md``.
 """
 
 import math
@@ -17,7 +17,7 @@ from scipy.special import stdtrit  # quantiles of the t distribution; importing 
 Array = npt.NDArray[np.float64]
 
 LEAST_FOLDS = 3
-"""Folds with cases that `fold_interval` needs at least."""
+"""Minimum number of folds with cases for `fold_interval`."""
 LARGEST_SHARE = 0.4
 """Folds with a larger share of the cases make the interval too narrow: with 1, 1, 1, 1, 5 cases 8-12 % lie outside."""
 
@@ -174,7 +174,7 @@ def same_splits_interval(folds: Sequence[npt.ArrayLike], confidence: float = 0.9
 
 
 def narrowed(shares: Shares, n_seeds: int, more: int) -> float:
-    """By how much further seeds would narrow an interval, as a share of its width: 0.2 for a fifth.
+    """Fraction of the width of an interval that further seeds would remove.
 
     Args:
         shares: of the variance, under `n_seeds`.

@@ -16,7 +16,7 @@ Draw = Callable[[tuple[int, ...], torch.Generator], Tensor]
 class DrawnAhead:
     """Numbers of a stream that are drawn for many steps at once and sent to the device in one copy.
 
-    They are those that would be drawn step by step, and so is the state between two steps.
+    Both the numbers and the state between two steps are the same as if they were drawn step by step.
 
     Args:
         draw: draws the numbers of one step from a shape and a CPU generator; the result has the same shape each time.

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from dmseg.config.allowed import CHOICES
 from dmseg.data.batches import Batch, BatchSource
 from dmseg.errors import UserError, check_choice
 from dmseg.files.schema import GROUP, TEXT, Misfit, anything, list_of, record, whole
@@ -37,8 +38,6 @@ IMPLEMENTATION = ("foreach", "fused", "capturable")
 """Settings of an optimiser that choose among equivalent implementations; they depend on the device."""
 
 log = logging.getLogger(__name__)
-
-PRECISIONS = ("fp32", "tf32", "bf16", "auto")
 
 
 def resolve_device(name: str) -> torch.device:
@@ -66,7 +65,7 @@ def resolve_precision(name: str, device: str) -> str:
     Raises:
         UserError: if the precision is unknown.
     """
-    check_choice("precision", name, PRECISIONS)
+    check_choice("precision", name, CHOICES["precision"])
     if name != "auto":
         return name
     if resolve_device(device).type == "cuda":
@@ -108,7 +107,7 @@ def fit(
     """Trains a network in place.
 
     The device is synchronised only at the end of an epoch, when its mean losses are read, and when the state is saved.
-    With fused optimisers, learning rates are tensors on the device, which the schedule fills without waiting.
+    With fused optimisers, learning rates are tensors on the device, which the schedule sets without waiting.
     Observers are called after that, so that no state is lost if one fails. The caller saves the final weights.
 
     Args:
@@ -162,7 +161,7 @@ def can_be_graphed(
 ) -> bool:
     """Whether a step does the same each time on the device, apart from its batch.
 
-    It does not if the data are not resident, the objective says no (`Objective.is_static`), the optimiser is not fused,
+    False if the data are not resident, the objective is not static (`Objective.is_static`), the optimiser is not fused,
     or a module drops values at random.
     """
     return source.is_resident and objective.is_static and _is_fused(optimizer) and not any(map(_drops, model.modules()))
@@ -228,7 +227,7 @@ class _Training:
         self.steps += 1
 
     def changed(self) -> list[Tensor]:
-        """What a step changes on the device."""
+        """The tensors on the device that a step changes."""
         states = [value for state in self.optimizer.state.values() for value in state.values()]
         kept = [value for value in states if isinstance(value, Tensor)]
         return [*self.model.parameters(), *self.model.buffers(), *kept]
@@ -261,12 +260,15 @@ class _Training:
     def state(self) -> State:
         """The current state; it is valid until the next step."""
         losses = torch.stack(self._losses).cpu() if self._losses else torch.empty(0, len(self.names))
+        rates = self._rates(self.schedule.last_epoch)  # as numbers, on any device
+        optimizer = self.optimizer.state_dict()
+        groups = zip(optimizer["param_groups"], rates, strict=True)
         return State(
             weights=self.model.state_dict(),
             rest={
                 "steps": self.steps,
-                "optimizer": self._with_plain_rates(self.optimizer.state_dict()),
-                "schedule": self.schedule.state_dict() | {"_last_lr": self._rates(self.schedule.last_epoch)},
+                "optimizer": optimizer | {"param_groups": [group | {"lr": rate} for group, rate in groups]},
+                "schedule": self.schedule.state_dict() | {"_last_lr": rates},
                 "source": self.source.state(),
                 "objective": self.objective.state(),
                 "random": _random_state(self._device),
@@ -310,22 +312,12 @@ class _Training:
         groups = self.optimizer.param_groups
         return [{key: value for key, value in group.items() if key not in others} for group in groups]
 
-    def _with_plain_rates(self, state: dict[str, Any]) -> dict[str, Any]:
-        """An optimiser's state with learning rates as numbers, as on any device."""
-        rates = self._rates(self.schedule.last_epoch)
-        groups = zip(state["param_groups"], rates, strict=True)
-        return state | {"param_groups": [group | {"lr": rate} for group, rate in groups]}
-
-    def _with_own_implementation(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """An optimiser's state, perhaps from another device, with the implementation of this one."""
-        own = [{key: group[key] for key in IMPLEMENTATION if key in group} for group in self.optimizer.param_groups]
-        groups = zip(state["param_groups"], own, strict=True)
-        return {**state, "param_groups": [group | flags for group, flags in groups]}
-
     def _load(self, state: State) -> None:
-        rest = state.rest
+        rest, own = state.rest, self.optimizer.param_groups
         load_weights(self.model, state.weights)
-        self.optimizer.load_state_dict(self._with_own_implementation(rest["optimizer"]))
+        flags = ({key: group[key] for key in IMPLEMENTATION if key in group} for group in own)  # of this device
+        groups = [stored | here for stored, here in zip(rest["optimizer"]["param_groups"], flags, strict=True)]
+        self.optimizer.load_state_dict({**rest["optimizer"], "param_groups": groups})
         self.schedule.load_state_dict(rest["schedule"])
         self.source.load_state(rest["source"])
         self.objective.load_state(rest.get("objective", {}))  # {}: checkpoints of earlier versions

@@ -3,7 +3,7 @@
 The graph reads the batch's row (`BatchSource.next_row`) from a buffer, which is filled before each replay; weights,
 optimiser state, learning rates and gradients are tensors that stay where they are. What a step reads from the host
 would be frozen in the graph. Its first replays are therefore compared with plain steps from the same state, and if they
-disagree, or a step cannot be recorded, training goes on with plain steps.
+disagree, or a step cannot be recorded, training continues with plain steps.
 """
 
 import logging
@@ -137,7 +137,7 @@ class GraphedSteps:
             )
 
     def _give_up(self, reason: str) -> None:
-        log.warning("training goes on without a CUDA graph: %s", reason)
+        log.warning("training continues without a CUDA graph: %s", reason)
         self._graph = None
         self._optimizer.zero_grad(set_to_none=True)
 

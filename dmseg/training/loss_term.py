@@ -1,7 +1,6 @@
-"""Loss terms from settings: those of dmseg as they are, any other module in a wrapper that keeps padding out."""
+"""Builds loss terms from settings: losses of dmseg directly, other modules in a wrapper that removes padding."""
 
 import inspect
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -10,17 +9,18 @@ from torch import Tensor, nn
 from dmseg.config.components import bind, resolve
 from dmseg.config.settings import LossTerm
 from dmseg.errors import UserError, cut, kind_of
+from dmseg.labels.fusion import argument_names
 from dmseg.losses.counts import PixelSumLoss
 from dmseg.losses.region import RegionLoss
 from dmseg.models.build import N_CLASSES
 
 Padding = Literal["mask", "pixels", "images"]
-"""How padding is kept out of a loss: by its own mask, by pixels, or by each image's rectangle without padding."""
+"""How padding is removed: by the loss's own mask, by pixels, or by each image's rectangle without padding."""
 
 EDGE = 32
-"""Edge in pixels of the images on which a term is tried."""
+"""Edge in pixels of the images on which a term is tested."""
 TOLERANCE = 1e-4
-"""Two values of a term that differ by a smaller share of the larger are the same, in float32."""
+"""Largest relative difference of two float32 values of a term that count as equal."""
 
 
 def build_term(term: LossTerm, where: str) -> nn.Module:
@@ -35,12 +35,12 @@ def build_term(term: LossTerm, where: str) -> nn.Module:
 
     Raises:
         UserError: if an option does not fit, the loss takes probabilities, has trainable parameters, does not return
-            one number that depends on the logits, or padding cannot be kept out of it.
+            one number that depends on the logits, or padding cannot be removed.
     """
     component = resolve(term.target, where)
     is_own = str(getattr(component, "__module__", "")).startswith("dmseg.")
     options = dict(term.options)
-    if is_own or "check_values" in _parameters(component):
+    if is_own or "check_values" in argument_names(component):
         options["check_values"] = False
     try:
         loss: nn.Module = bind(term.target, options, where=where, n_positional=0)()
@@ -65,20 +65,20 @@ class OutsideTerm(nn.Module):
     """A loss from outside dmseg, called so that padding never counts.
 
     A loss whose `forward` has a parameter `mask` gets the mask (B, H, W), True for pixels that count. Any other loss is
-    tried once on random images to find out how padding can be removed from its input:
+    called once on random images to find out how padding can be removed from its input:
 
-    - it depends on the set of pixels alone (mean squared error, batch Dice): it gets the other pixels as one image
-      (1, 2, N, 1);
-    - it is the mean over images (SSIM, boundary losses): it gets the rectangle without padding of each image.
+    - if it depends on the set of pixels alone (mean squared error, batch Dice), it gets the remaining pixels as one
+      image (1, 2, N, 1);
+    - if it is the mean over images (SSIM, boundary losses), it gets each image's rectangle without padding.
 
-    A batch without padding is handed over whole. A batch of nothing but padding has loss 0.
+    A batch without padding is passed unchanged. A batch that consists of padding has loss 0.
 
     Args:
         loss: called with logits (B, 2, H, W) and probabilities (B, 2, H, W); returns a scalar.
         name: for messages.
 
     Raises:
-        UserError: if it cannot be called so, or padding can be removed in neither way.
+        UserError: if it cannot be called like this, or padding can be removed in neither way.
     """
 
     def __init__(self, loss: nn.Module, name: str) -> None:
@@ -118,7 +118,7 @@ class OutsideTerm(nn.Module):
         return torch.stack(parts).mean()
 
     def _find_padding(self) -> Padding:
-        """Finds how padding is kept out of the loss, from its values on two images that have little in common."""
+        """Finds how padding can be removed, from values of the loss on two images that have little in common."""
         generator = torch.Generator().manual_seed(0)
         logits = torch.randn(2, N_CLASSES, EDGE, EDGE, generator=generator) + torch.tensor([0.0, 2.0]).view(2, 1, 1, 1)
         foreground = torch.rand(2, EDGE, EDGE, generator=generator) ** torch.tensor([1.0, 4.0]).view(2, 1, 1)
@@ -193,11 +193,3 @@ def _rectangle(mask: Tensor) -> tuple[slice, slice]:
     if not mask[box].all():
         raise ValueError("the kept pixels of an image are no rectangle; give the loss a parameter mask")
     return box
-
-
-def _parameters(component: Callable[..., object]) -> set[str]:
-    """Names of the arguments of a component; none where it is not written in Python."""
-    try:
-        return set(inspect.signature(component).parameters)
-    except (TypeError, ValueError):
-        return set()

@@ -16,8 +16,8 @@ class RunInfo:
         config: the resolved configuration.
         epochs: number of epochs.
         steps_per_epoch: optimiser steps in an epoch.
-        validate: scores the network as it is now on the validation cases, and leaves the training as it was; returns
-            means by name, none if the process was asked to stop. None where no training takes place.
+        validate: scores the current network on the validation cases without affecting the training; returns means by
+            name, none if the process was asked to stop. None if nothing is trained.
     """
 
     run_id: str

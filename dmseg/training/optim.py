@@ -48,7 +48,7 @@ def build_adam(model: nn.Module, options: Mapping[str, float]) -> optim.Adam:
 
 
 def is_on_gpu(model: nn.Module) -> bool:
-    """Whether a network is on a GPU, where one fused kernel updates all parameters and waits for no number.
+    """Whether a network is on a GPU, where one fused kernel updates all parameters without waiting.
 
     On the CPU a fused update rounds differently from the plain one and saves 1 % of a step (``bench/loop.py``).
     """

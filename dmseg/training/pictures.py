@@ -1,4 +1,4 @@
-"""Pictures of a few validation cases: what a person wants to see of a trained network.
+"""Pictures of a few validation cases, to look at.
 
 A picture shows one slice of a case: the image, each rater's mask, the reference label and the predicted probability,
 all as uint8 and reduced in size. `Gallery` chooses the cases while they are scored.
@@ -7,6 +7,7 @@ all as uint8 and reduced in size. `Gallery` chooses the cases while they are sco
 import math
 import zlib
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ Bytes = npt.NDArray[np.uint8]
 ROLES = ("fixed", "best", "median", "worst")
 """Why a case is shown: it is one of the first cases, the same for all networks, or has this Dice among the cases."""
 FIXED = 2
-"""Number of fixed cases."""
+"""Number of fixed cases: the first that any rater marked, or the first of all if there are none."""
 LARGEST_EDGE = 192
 """Larger slices are reduced to this many pixels."""
 MOST_CASES = 2000
@@ -124,7 +125,9 @@ class Gallery:
         Args:
             dice: Dice of all cases.
         """
-        found = {name: self._picture(name) for name in self._fixed()}
+        marked = (name for name in self._kept if self._picture(name).raters.any())
+        fixed = list(islice(marked, FIXED)) or list(self._kept)[:FIXED]
+        found = {name: self._picture(name) for name in fixed}
         scored = sorted((value, name) for name, value in dice.items() if name in self._kept and math.isfinite(value))
         roles: dict[str, list[str]] = {name: ["fixed"] for name in found}
         if scored:
@@ -134,12 +137,6 @@ class Gallery:
             replace(found.get(name) or self._picture(name), roles=tuple(own), dice=dice.get(name, math.nan))
             for name, own in roles.items()
         ]
-
-    def _fixed(self) -> list[str]:
-        """The first cases that any rater marked; the first cases if there are no such."""
-        marked = (name for name in self._kept if self._picture(name).raters.any())
-        found = [name for name, _ in zip(marked, range(FIXED), strict=False)]
-        return found or list(self._kept)[:FIXED]
 
     def _picture(self, case: str) -> Picture:
         picture, packed = self._kept[case]

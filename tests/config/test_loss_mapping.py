@@ -69,7 +69,7 @@ def is_distilled_id(*overrides):
         ("+loss.temrs=1", r"^unknown key 'loss\.temrs'; did you mean 'loss\.terms'\?$"),
         (
             f"loss.terms.ce={FOCAL}",
-            r"^loss\.terms\.ce is given a key that it does not have yet; write \+loss\.terms\.ce=",
+            r"^the value of loss\.terms\.ce has a key that is not in the configuration yet; write \+loss\.terms\.ce=",
         ),
         ("loss.terms=5", r"^loss\.terms is 5, but must be a mapping from names to terms$"),
         ("~loss.terms", r"^key 'loss\.terms' is missing$"),

@@ -40,30 +40,28 @@ MISTAKES = {
 
 
 def by_omegaconf(config):
-    return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    return OmegaConf.to_container(OmegaConf.create(config), resolve=True, throw_on_missing=True)
 
 
 @pytest.mark.parametrize("name", [*USUAL, *UNUSUAL])
 def test_as_omegaconf_resolves_it(name):
-    config = OmegaConf.create({**USUAL, **UNUSUAL}[name])
+    config = {**USUAL, **UNUSUAL}[name]
     assert repr(resolved(config)) == repr(by_omegaconf(config))
 
 
 @pytest.mark.parametrize("name", USUAL)
 def test_names_of_keys_need_no_grammar(name, monkeypatch):
-    config = OmegaConf.create(USUAL[name])
-    expected = by_omegaconf(config)
-    monkeypatch.setattr(module.OmegaConf, "to_container", lambda config: USUAL[name])  # without resolve=True
-    assert resolved(config) == expected
+    expected = by_omegaconf(USUAL[name])
+    monkeypatch.delattr(module.OmegaConf, "to_container")
+    assert resolved(USUAL[name]) == expected
 
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_mistakes_are_omegaconfs_errors(name):
-    config = OmegaConf.create(MISTAKES[name])
     with pytest.raises(OmegaConfBaseException) as expected:
-        by_omegaconf(config)
+        by_omegaconf(MISTAKES[name])
     with pytest.raises(OmegaConfBaseException) as found:
-        resolved(config)
+        resolved(MISTAKES[name])
     assert str(found.value) == str(expected.value)
 
 
@@ -75,9 +73,7 @@ def test_mistakes_are_omegaconfs_errors(name):
     ],
 )  # fmt: skip
 def test_the_projects_own_configuration(words, monkeypatch):
-    config = compose_config(words)
+    config = OmegaConf.to_container(compose_config(words))
     expected = by_omegaconf(config)
-    raw = OmegaConf.to_container(config)
-    monkeypatch.setattr(module.OmegaConf, "to_container", lambda config: raw)  # without resolve=True
-    found = resolved(config)
-    assert repr(found) == repr(expected)
+    monkeypatch.delattr(module.OmegaConf, "to_container")
+    assert repr(resolved(config)) == repr(expected)

@@ -1,12 +1,13 @@
 """The page on configuration keys is what its script writes, and names every key."""
 
 import importlib.util
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from dmseg.config import meanings
 from dmseg.config.compose import compose_plain
+from dmseg.config.meanings import meanings
 
 REPO = Path(__file__).parents[2]
 PAGE = REPO / "docs" / "reference" / "configuration.md"
@@ -45,9 +46,20 @@ def test_every_key_that_hydra_composes_is_on_the_page(overrides):
     assert [key for key in leaves(composed) if f"| `{key}` |" not in page] == []
 
 
+@dataclass
+class Documented:
+    """Settings.
+
+    Attributes:
+        a: first
+            and more.
+        b: ``c``.
+    """
+
+    a: int
+    b: int
+
+
 def test_a_missing_comment_falls_back_to_the_docstring(script):
     assert "| `optim.momentum` | `0.9` | momentum |" in PAGE.read_text()
-    assert meanings._attributes("X.\n\nAttributes:\n    a: first\n        and more.\n    b: ``c``.") == {
-        "a": "first and more",
-        "b": "`c`",
-    }
+    assert list(meanings(Documented, "x.")) == [("x.a", "first and more"), ("x.b", "`c`")]

@@ -80,7 +80,7 @@ def test_empty_masks():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(UserError, match=r"expected twice the same \(S, H, W\)"):
+    with pytest.raises(UserError, match=r"must have the same shape \(S, H, W\)"):
         lesion_f1(np.ones((2, 3, 3), bool), np.ones((1, 3, 3), bool), True)
     with pytest.raises(UserError, match="empty is 'none'"):
         lesion_f1(picture("#"), picture("#"), True, "none")

@@ -164,7 +164,7 @@ def test_empty_masks():
         ({"tolerance": -1.0}, "tolerance is -1"),
         ({"tolerance": math.inf}, "tolerance is inf"),
         ({"empty": "none"}, "must be skip, one or zero"),
-        ({"reference": np.ones((1, 4, 5), bool)}, r"expected twice the same \(S, H, W\)"),
+        ({"reference": np.ones((1, 4, 5), bool)}, r"must have the same shape \(S, H, W\)"),
         ({"predicted": np.ones((4, 4), bool), "reference": np.ones((4, 4), bool)}, r"\(S, H, W\)"),
     ],
 )

@@ -383,8 +383,8 @@ def test_an_interrupted_run_leaves_what_was_there(tmp_path: Path, monkeypatch: p
     before = digests(root)
     original = write._write_case
 
-    def interrupted(folder: Path, cohort: str, number: int, case: PhantomCase) -> None:
-        original(folder, cohort, number, case)
+    def interrupted(folder: Path, cohort: str, number: int, case: PhantomCase, raters: int | None) -> None:
+        original(folder, cohort, number, case, raters)
         if number == 2:
             raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""The typed form of one configuration: what `configs/` composes to, checked. Standard library only."""
+"""The typed and checked form of a configuration. Uses the standard library only."""
 
 from dataclasses import dataclass
 
@@ -56,7 +56,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Settings:
-    """One run, whole: everything that a training and its evaluation need to know."""
+    """All settings of one run: its training and its evaluation."""
 
     task: str | None
     fold: int

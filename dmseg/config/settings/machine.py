@@ -1,4 +1,4 @@
-"""Settings that change no number: where things lie, how a training is kept, where many are carried out."""
+"""Settings that do not change results: folders, checkpoints, launchers and trackers."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class CheckpointSettings:
-    """How often the state of a training is kept, so that a killed one goes on from there.
+    """How often the state of a training is saved, from which an interrupted one resumes.
 
     Attributes:
-        minutes: at least so many minutes apart; None for never by time.
-        steps: every so many steps; None for never by steps.
+        minutes: minutes between two checkpoints; None for no limit.
+        steps: steps between two checkpoints; None for no limit.
     """
 
     minutes: float | None
@@ -24,8 +24,8 @@ class JobSettings:
     Attributes:
         runs: runs of one job, one after another.
         minutes: time limit of a job.
-        requeues: how many time limits a job may meet before it gives up; it goes on from its last checkpoint each time.
-        parallel: jobs of one array that run side by side.
+        requeues: how often a job that reaches its time limit is queued again; it resumes from its last checkpoint.
+        parallel: jobs of one array that run at the same time.
         cpus: cores of a job.
         gpus: GPUs of a job.
         memory_gb: memory of a job, None for the cluster's default.
@@ -52,7 +52,7 @@ class JobSettings:
 
 @dataclass(frozen=True)
 class LauncherSettings:
-    """Where many runs are carried out; nothing here changes a number.
+    """Where runs are trained; nothing here changes results.
 
     Attributes:
         kind: ``inline`` (this process), ``local`` (worker processes), ``slurm``, or ``auto``: inline for one worker,
@@ -71,9 +71,9 @@ class PathSettings:
     """Folders.
 
     Attributes:
-        data: where raw data and phantoms lie by default.
-        prepared: where prepared stores are written.
-        results: where runs and tables are written.
+        data: default folder of raw data and phantoms.
+        prepared: folder of prepared stores.
+        results: folder of runs and tables.
     """
 
     data: str
@@ -83,12 +83,12 @@ class PathSettings:
 
 @dataclass(frozen=True)
 class TrackerSettings:
-    """What trackers record.
+    """Settings of trackers.
 
     Attributes:
-        project: name of the project in wandb, and of the experiment in MLflow.
+        project: name of the wandb project and of the MLflow experiment.
         entity: user or team in wandb, None for the default.
-        tags: further tags of each run.
+        tags: additional tags of each run.
         notes: notes on each run, or None.
         images: whether trackers get images of real data; they always get those of phantoms.
     """

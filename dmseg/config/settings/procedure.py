@@ -13,9 +13,9 @@ class OptimSettings:
         decoder_lr_factor: factor on `lr` for everything but the encoder.
         momentum: momentum.
         weight_decay: L2 penalty.
-        decay_norm_and_bias: whether one-dimensional parameters (normalisation, bias) are decayed too.
+        decay_norm_and_bias: whether weight decay also applies to one-dimensional parameters (normalisation, bias).
         poly_power: exponent of the poly schedule.
-        warmup: share of all iterations with a linear warm-up, in [0, 1).
+        warmup: fraction of the iterations with a linear warm-up, in [0, 1).
     """
 
     lr: float
@@ -29,15 +29,15 @@ class OptimSettings:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How long and on what a network is trained.
+    """Length of the training, batches and augmentation.
 
     Attributes:
         epochs: passes over the training cases.
-        min_steps: least number of optimiser steps; where the epochs give fewer, further epochs are added.
+        min_steps: minimum number of optimiser steps; epochs are added if there would be fewer.
         batch_size: slices in a batch; the last incomplete batch of an epoch is dropped.
         scale: smallest and largest isotropic scale of the augmentation.
         flip: probability of a left-right flip.
-        crop: edge of the random crop as a share of the slice's; 1 takes crops of the slice's own size.
+        crop: edge of the random crop as a fraction of the slice's edge; 1 takes crops of the size of the slice.
     """
 
     epochs: int
@@ -54,10 +54,10 @@ class FoldSettings:
 
     Attributes:
         kind: ``contiguous`` blocks of the sorted ids, or ``shuffled``.
-        count: number of folds; None for 5, or for as many as `file` has.
+        count: number of folds; None for 5, or for the number of folds in `file`.
         seed: seed of the shuffled kind; None for contiguous.
-        file: JSON file with the training and validation cases of each fold, as nnU-Net's ``splits_final.json``;
-            then `kind` and `seed` have no effect.
+        file: JSON file with the training and validation cases of each fold, like nnU-Net's ``splits_final.json``;
+            `kind` and `seed` then have no effect.
         groups: CSV file with the columns ``case`` and ``group``; the cases of a group stay in one fold.
     """
 
@@ -73,23 +73,23 @@ class EvaluateSettings:
     """How a trained network is scored.
 
     Attributes:
-        reference: dotted name (`_target_`) and options of the fusion that BDice compares with.
-        empty: rule for masks that are empty on both sides: ``skip``, ``one`` or ``zero``.
+        reference: dotted name (`_target_`) and options of the fusion that is the reference of BDice.
+        empty: score of two empty masks: ``skip``, ``one`` or ``zero``.
         bins: number of confidence bins of the ECE.
         batch_size: slices in a batch.
-        save_predictions: whether foreground probabilities are kept.
-        crop: edge of the centre crop that is scored, as a share of the slice's; what lies outside is never looked at.
-        ged: whether the generalised energy distance of the predictor's samples to the raters is computed too.
-        ties: what a tie of an even number of raters is in the majority vote: ``background`` or ``foreground``.
+        save_predictions: whether to save foreground probabilities.
+        crop: edge of the centre crop to score, as a fraction of the slice's edge; pixels outside it are ignored.
+        ged: whether to compute the generalised energy distance between the samples of the prediction and the raters.
+        ties: what a tie counts as in the majority vote of the raters: ``background`` or ``foreground``.
         boundary: pixels on each side of a contour that belong to the boundary band of `ece_boundary`.
-        metrics: further metrics (`dmseg.metrics.named`).
-        tolerance: of NSD, in mm.
-        spacing: distance of rows, of columns and, for volumes, of slices as prepared, in mm, in place of what the files
-            state; None for theirs.
-        pack: whether pictures of a few cases are kept.
-        add_packs: whether a run that was stored without them is scored again to add them.
-        every: epochs between two validations during a training, which trackers show and nothing else uses; 0 for none,
-            None for ten in a training that has a tracker.
+        metrics: additional metrics (`dmseg.metrics.named`).
+        tolerance: tolerance of NSD in mm.
+        spacing: distance in mm between rows, columns and (for volumes) slices as prepared, in place of the spacing in
+            the files; None for that of the files.
+        pack: whether to save pictures of a few cases.
+        add_packs: whether to score runs that were stored without pictures again, to add them.
+        every: epochs between two validations during training, which only trackers use; 0 for none, None for ten
+            validations if there is a tracker.
     """
 
     reference: dict[str, Any]
@@ -114,7 +114,7 @@ class AgreementSettings:
     """How raters are compared with the majority in Table 1.
 
     Attributes:
-        disjoint: what a rater without any overlap counts, 0 or 1.
+        disjoint: Dice of a rater without any overlap with the majority, 0 or 1.
     """
 
     disjoint: float

@@ -1,4 +1,4 @@
-"""Settings that numbers depend on: data, labels, network, loss, training, evaluation."""
+"""Settings that results depend on: data, labels, method, network, loss and distillation."""
 
 import json
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class DataSettings:
-    """A data set: where it lies and how it is prepared.
+    """A data set: its folder and its preparation.
 
     Attributes:
         name: short name of the data set, used for folders and titles.
@@ -16,8 +16,8 @@ class DataSettings:
         root: folder of the raw files.
         size: edge of the square that every slice is resized to, in pixels.
         options: further options of the adapter.
-        phantom: options of the phantom that is made where `root` has none (with its `_target_`), or None for real data.
-        labels_only: volumes only: ``dmseg prepare`` counts slices from the labels alone, and nothing is stored.
+        phantom: `_target_` and options of the phantom that is generated in `root` if missing; None for real data.
+        labels_only: for volumes: ``dmseg prepare`` only counts slices, from the labels alone, and stores nothing.
     """
 
     name: str
@@ -37,9 +37,9 @@ class SmoothingSettings:
         kind: ``boundary`` (pixels at the contour only), ``uniform`` (all pixels) or ``svls`` (in proportion to the
             classes nearby).
         epsilon: weight of the uniform distribution, in [0, 1]; None for ``svls``.
-        kernel: odd edge of the neighbourhood that makes a pixel a boundary pixel, or that ``svls`` averages; None for
+        kernel: odd edge of the neighbourhood that defines boundary pixels, or that ``svls`` averages over; None for
             ``uniform``.
-        sigma: standard deviation of the Gaussian of ``svls`` in pixels; None for the others.
+        sigma: standard deviation of the Gaussian of ``svls`` in pixels; None for other kinds.
     """
 
     kind: str
@@ -56,7 +56,7 @@ class SmoothingSettings:
 
 @dataclass(frozen=True)
 class LabelSettings:
-    """A fusion strategy: how the annotations of a case become the label that is trained on.
+    """A fusion strategy, which turns the annotations of a case into the label that the network is trained on.
 
     Attributes:
         name: short name, for titles only.
@@ -76,13 +76,13 @@ class LabelSettings:
 
 @dataclass(frozen=True)
 class MethodSettings:
-    """How a network is made, trained and asked for predictions.
+    """How a network is built, trained and used for prediction.
 
     Attributes:
         name: short name, for titles only.
         target: dotted name of the method.
         options: its options.
-        unused: groups and dotted keys of settings that it does not read; they are no part of its runs' ids.
+        unused: groups and dotted keys of settings that it does not use; they are not part of the ids of its runs.
     """
 
     name: str
@@ -93,10 +93,10 @@ class MethodSettings:
 
 @dataclass(frozen=True)
 class AuxiliarySettings:
-    """A second head, on the encoder's last but one feature map, that has a part in training only.
+    """A second head on the second-to-last feature map of the encoder, used in training only.
 
     Attributes:
-        weight: its share of the cross-entropy, in [0, 1); the main head has the rest. 0 for no such head.
+        weight: its share of the cross-entropy, in [0, 1); the main head has the rest. 0 for no auxiliary head.
         channels: channels of the head.
     """
 
@@ -113,13 +113,13 @@ class ModelSettings:
         architecture: class name in segmentation_models_pytorch (``Unet``, ``DeepLabV3Plus``).
         encoder: timm model name.
         weights: None, ``imagenet`` (timm's hub) or the path of a safetensors file.
-        weights_sha256: SHA-256 that the weights' file must have, in 64 hexadecimal digits; None accepts any.
+        weights_sha256: required SHA-256 of the weights' file, in 64 hexadecimal digits; None accepts any file.
         encoder_options: keyword arguments of ``timm.create_model``.
-        options: keyword arguments of the architecture; None stands for its own default.
+        options: keyword arguments of the architecture; None for its default.
         decoder: ``library`` (segmentation-models-pytorch's), or ``release`` (the authors', for DeepLabV3Plus).
-        head_kernel: odd edge of the last convolution's kernel; None stands for the architecture's own.
+        head_kernel: odd edge of the last convolution's kernel; None for that of the architecture.
         head_dropout: probability of dropping a channel before the last convolution, in [0, 1).
-        initialization: of decoder and head: ``library``, or ``kaiming`` (uniform Kaiming and Xavier, biases of 0).
+        initialization: ``library``, or ``kaiming`` (uniform Kaiming in the decoder, uniform Xavier in the heads).
         auxiliary: the auxiliary head.
     """
 
@@ -146,7 +146,7 @@ class ModelSettings:
 
     @property
     def without_auxiliary(self) -> dict[str, Any]:
-        """The same without the auxiliary head, for methods whose loss it has no part in."""
+        """The same without the auxiliary head, for methods that do not train it."""
         return self.arguments | {"auxiliary_weight": 0.0}
 
 
@@ -170,7 +170,7 @@ class LossTerm:
 
     @property
     def content(self) -> str:
-        """Target, options and weight as one text; equal numbers are written alike (1 and 1.0)."""
+        """Target, options and weight as text, in which equal numbers are equal (1 and 1.0)."""
         text = json.dumps([self.target, self.options, self.weight])
         return json.dumps(json.loads(text, parse_int=float), sort_keys=True)
 
@@ -189,25 +189,25 @@ class LossSettings:
 
     @property
     def active(self) -> dict[str, LossTerm]:
-        """Terms with a weight above 0, in the order of their sum: ce, region, then the others by content."""
+        """Terms with a weight above 0, in the order of summation: ce, region, then the others by content."""
         distilled = {name: self.terms[name] for name in DISTILLED_TERMS if name in self.terms}
         return {name: term for name, term in distilled.items() if term.weight} | self.others
 
     @property
     def others(self) -> dict[str, LossTerm]:
-        """Those of them beside ce and region."""
+        """The active terms other than ce and region."""
         named = {name: term for name, term in self.terms.items() if name not in DISTILLED_TERMS and term.weight}
         return dict(sorted(named.items(), key=lambda item: item[1].content))
 
     def with_weights(self, weights: Mapping[str, float]) -> "LossSettings":
-        """The same terms with other weights; a term that is not named gets 0."""
+        """The same terms with other weights; terms that are not named get weight 0."""
         terms = {name: replace(term, weight=weights.get(name, 0.0)) for name, term in self.terms.items()}
         return replace(self, terms=terms)
 
 
 @dataclass(frozen=True)
 class TeacherSettings:
-    """What a teacher has of its own; the rest it shares with its student.
+    """Settings of a teacher; all others are those of its student.
 
     Attributes:
         model: its network.
@@ -225,12 +225,12 @@ class KdeSettings:
     """Recalibration of a teacher by the kernel estimate of Appendix E.
 
     Attributes:
-        bandwidth: h; 0 for no recalibration.
-        n_key: key pixels of a batch or an image.
-        keys: drawn from each ``batch`` or each ``image``.
-        balanced: as many keys of each class that is present.
-        leave_one_out: a key is estimated from the other keys only.
-        boundary: odd edge of the neighbourhood that makes a boundary pixel.
+        bandwidth: bandwidth h of the kernel; 0 for no recalibration.
+        n_key: number of key pixels of a batch or an image.
+        keys: whether keys are drawn from each ``batch`` or each ``image``.
+        balanced: whether to draw the same number of keys from each class that is present.
+        leave_one_out: whether a key is estimated from the other keys only.
+        boundary: odd edge of the neighbourhood that defines boundary pixels.
     """
 
     bandwidth: float
@@ -243,23 +243,23 @@ class KdeSettings:
 
 @dataclass(frozen=True)
 class DistillSettings:
-    """Knowledge distillation: which terms there are beside the loss against the label.
+    """Knowledge distillation: terms against a teacher in addition to the loss against the label.
 
-    The terms ``ce`` and ``region`` of the loss stand on both sides; any other term stands on the label's side only.
+    The terms ``ce`` and ``region`` are computed against both; all other terms are computed against the label only.
 
     Attributes:
         name: short name, for titles only.
         teacher: network, labels and loss of the teacher.
         label_weight: weight of the terms against the label.
         teacher_weight: weight of the terms against the teacher.
-        label_ce: whether there is a cross-entropy against the label.
-        label_region: the same of the region loss.
-        teacher_ce: whether there is a cross-entropy against the teacher.
-        teacher_region: the same of the region loss.
-        renormalise: whether the terms that are left share the weight of those that are off.
+        label_ce: whether to use the cross-entropy against the label.
+        label_region: whether to use the region loss against the label.
+        teacher_ce: whether to use the cross-entropy against the teacher.
+        teacher_region: whether to use the region loss against the teacher.
+        renormalise: whether the remaining terms share the weight of those that are switched off.
         classes: classes of the region loss against the teacher.
-        temperature: of teacher and student in the cross-entropy against the teacher, of the teacher in the region loss.
-        calibrate: on what the teacher's own temperature is fitted: None for no such, ``inner`` or ``train``.
+        temperature: temperature of teacher and student in the cross-entropy, and of the teacher in the region loss.
+        calibrate: cases on which the teacher's temperature is fitted: ``inner`` or ``train``; None for no fit.
         kde: recalibration of the teacher, or None.
     """
 
@@ -278,7 +278,7 @@ class DistillSettings:
     kde: KdeSettings | None = None
 
     def weights(self, loss: LossSettings) -> dict[str, float]:
-        """Weights of the terms that are on, by side and name (``label_ce``): the side's times the term's."""
+        """Weights of the active terms by side and name (``label_ce``): that of the side times that of the term."""
         sides = {"label": self.label_weight, "teacher": self.teacher_weight}
         terms = {name: loss.terms[name].weight if name in loss.terms else 0.0 for name in DISTILLED_TERMS}
         every = {f"{side}_{name}": sides[side] * terms[name] for side in sides for name in terms}
@@ -289,5 +289,5 @@ class DistillSettings:
         return {name: weight * share for name, weight in kept.items()}
 
     def needs_teacher(self, loss: LossSettings) -> bool:
-        """Whether any term against the teacher is on."""
+        """Whether any term against the teacher is active."""
         return any(name.startswith("teacher") for name in self.weights(loss))
