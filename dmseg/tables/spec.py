@@ -134,7 +134,7 @@ class TableSpec:
         """
         known = [item for item in SCORES if item != "raters"]
         if unknown := [item for item in metrics if item not in known]:
-            raise UserError(f"metrics names '{cut(unknown[0])}', which is no metric; choose from {', '.join(known)}")
+            raise UserError(f"metrics names '{cut(unknown[0])}', which is not a metric; choose from {', '.join(known)}")
         if not metrics or len(set(metrics)) < len(metrics):
             raise UserError("metrics must name at least one metric, and each once: metrics=[dice,ece]")
         return replace(self, blocks=tuple(replace(block, metrics=tuple(metrics)) for block in self.blocks))
