@@ -131,5 +131,5 @@ def test_every_metric_can_be_shown():
     assert set(COUNT_METRICS) <= set(SCORES)
     spec = read_spec("2").with_metrics(list(COUNT_METRICS))
     assert spec.metrics == tuple(COUNT_METRICS)
-    with pytest.raises(UserError, match="no metric"):
+    with pytest.raises(UserError, match="not a metric"):
         spec.with_metrics(["../x"])
