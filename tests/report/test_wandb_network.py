@@ -12,7 +12,7 @@ from fake_wandb import FakeServer
 from wandb_reader import WandbRecord
 
 from dmseg.cli.main import main
-from dmseg.report.tracking import wandb_sender
+from dmseg.report.tracking import wandb_online, wandb_sender
 from dmseg.report.tracking.contents import Card
 from dmseg.report.tracking.wandb_files import WandbFile, files_of
 from dmseg.report.tracking.wandb_online import WandbOnline
@@ -101,6 +101,42 @@ def test_a_training_gives_the_same_numbers_when_the_server_dies(server, small_ru
     for key, value in weights[0][1].items():
         np.testing.assert_array_equal(value, weights[1][1][key])
     assert sum("dmseg track tracker=online" in item.message for item in caplog.records) == 1
+
+
+def test_a_record_is_delivered_once_wandb_has_marked_it_and_is_not_sent_after_a_failure(server, monkeypatch, tmp_path):
+    there, sending = server(), []
+
+    class NotSent:
+        folder = tmp_path
+
+        def begin(self, card):
+            """Opens no file."""
+
+        def end(self, finished):
+            """Closes none."""
+
+    class Sending:
+        def __init__(self, folder, environment):
+            sending.append(folder)
+
+        def finish(self):
+            """There is no fault."""
+
+    monkeypatch.setattr(wandb_online, "Sender", Sending)
+    for sent in (False, True):
+        if sent:
+            (tmp_path / "run.wandb.synced").touch()
+        tracker = WandbOnline(NotSent())
+        tracker.begin(CARD)
+        tracker.end(finished=True)
+        assert tracker.delivered == sent
+    assert sending == [tmp_path] * 2
+    asked = len(there.asked)
+    wandb_online.give_up("why")
+    tracker.begin(CARD)
+    tracker.end(finished=True)
+    assert not tracker.delivered
+    assert (len(sending), len(there.asked)) == (2, asked)
 
 
 def test_faults_of_the_connection_are_named_in_time(monkeypatch, tmp_path):
