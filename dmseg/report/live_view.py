@@ -95,8 +95,7 @@ class LiveView:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The lines of the moment."""
-        with suppress(OSError):
-            self.look()
+        self.look()
         yield from self.lines(options.max_width, options.height or console.height)
 
     def look(self) -> None:

@@ -2,6 +2,7 @@
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
 from dmseg.report.bars import is_live
@@ -10,6 +11,8 @@ from dmseg.training.observers import EpochReport, RunInfo
 
 PLAIN_LINES = 10
 """Number of lines that a run prints without a terminal."""
+BAR_WIDTH = 10
+"""Columns that the bar keeps before losses are left out."""
 
 
 class RunProgress:
@@ -32,8 +35,8 @@ class RunProgress:
             self._bar = Progress(
                 TextColumn("  {task.description}", markup=False),
                 BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
+                MofNCompleteColumn(table_column=Column(no_wrap=True)),
+                TimeRemainingColumn(table_column=Column(no_wrap=True)),
                 console=self._console,
             )
             self._bar.add_task("training", total=info.epochs * info.steps_per_epoch)
@@ -46,9 +49,14 @@ class RunProgress:
 
     def epoch_ended(self, report: EpochReport) -> None:
         """Shows the epoch's mean losses; without a terminal only after each tenth of the run."""
-        text = " ".join(f"{name} {value:.4f}" for name, value in report.losses.items()) + f" lr {report.lr:.5f}"
+        parts = [*(f"{name} {value:.4f}" for name, value in report.losses.items()), f"lr {report.lr:.5f}"]
+        text = " ".join(parts)
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], description=text)
+            steps = len(f"{self._bar.tasks[0].total:.0f}")
+            room = self._console.width - len("   ") - BAR_WIDTH - (2 * steps + 2) - len(" 0:00:00 ")
+            while len(parts) > 1 and len(" ".join(parts)) > room:
+                parts.pop()
+            self._bar.update(self._bar.task_ids[0], description=" ".join(parts))
             if report.epoch == self._epochs:
                 self._bar.stop()  # scoring has its own bar
         elif report.epoch % max(1, self._epochs // PLAIN_LINES) == 0 or report.epoch == self._epochs:

@@ -42,6 +42,10 @@ def texts(line):
         ("dmseg train evaluate.ged=", ["evaluate.ged=true", "evaluate.ged=false"]),
         ("dmseg train evaluate.ties=f", ["evaluate.ties=foreground"]),
         ("dmseg train -m labels=majority,uni", ["labels=majority,uniform"]),
+        ("dmseg train -m labels=majority,maj", []),
+        ("dmseg train ++evaluate.ged=", ["++evaluate.ged=true", "++evaluate.ged=false"]),
+        ("dmseg train distill=kd labels.ti", ["labels.ties="]),
+        ("dmseg train data=phantom data.phantom.ra", ["data.phantom.raters="]),
         ("dmseg table data=qubiq,lid", ["data=qubiq,lidc"]),
         ("dmseg table lidc:labels=uni", ["lidc:labels=uniform"]),
         ("dmseg reproduce tables=a", ["tables=all"]),
@@ -85,6 +89,9 @@ def test_runs_and_folders_on_disk_are_offered(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results" / "phantom" / "runs" / "0123456789abcdef").mkdir(parents=True)
     (tmp_path / "results" / "a file").touch()
+    (tmp_path / ".hidden").mkdir()
+    assert texts("dmseg runs paths.results=") == ["paths.results=results/"]
+    assert texts("dmseg runs paths.results=.h") == ["paths.results=.hidden/"]
     assert "0123456789abcdef" in texts("dmseg runs show 01")
     assert texts("dmseg runs paths.results=res") == ["paths.results=results/"]
     assert texts("dmseg runs paths.results=results/") == ["paths.results=results/phantom/"]
@@ -107,6 +114,8 @@ def test_every_key_and_value_that_is_offered_exists():
 
     known = set(keys(compose_plain([])))
     offered = {text.rstrip("=") for letter in "acdefloptw" for text in texts(f"dmseg train {letter}")}
+    assert "optim.lr" in offered
+    assert "optim" not in offered, "a group without a file has no value"
     own = {key.name for section in COMMANDS["train"].sections for key in section.keys}
     assert offered - own <= known
     for group in ("labels", "loss", "model", "method", "data", "protocol", "profile", "launcher"):

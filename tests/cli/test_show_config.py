@@ -87,6 +87,22 @@ def test_a_file_of_ones_own_is_named_with_its_path(tmp_path, capfd):
     assert f"  # a comment of mine\n  name: mine  # {path}" in text
 
 
+def test_nothing_of_a_file_steers_the_terminal(tmp_path, capfd):
+    folder = tmp_path / "\x1b[31m"
+    (folder / "labels").mkdir(parents=True)
+    (folder / "labels" / "mine.yaml").write_text("name: mine # \u202emine\n_target_: dmseg.labels.fusion.uniform\n")
+    text = shown(capfd, "labels.name", "labels=mine", f"--config-dir={folder}")
+    assert "  # \\u202emine\n" in text
+    assert "\\x1b[31m/labels/mine.yaml" in text
+    assert text.replace("\n", "").isprintable()
+
+
+def test_a_key_is_not_its_namesake_and_removed_keys_are_overrides(capfd):
+    assert yaml.safe_load(shown(capfd, "fold", "fold=1")) == {"fold": 1}, "without 'folds'"
+    assert yaml.safe_load(shown(capfd, "fold", "~distill")) == {"fold": 0}
+    assert "notes: Übung  # command line" in shown(capfd, "wandb.notes", "wandb.notes='Übung'")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

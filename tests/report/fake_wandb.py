@@ -13,11 +13,14 @@ class FakeServer:
     Args:
         survives: number of requests after which it dies; None to live.
         hangs: whether it then stays silent instead of closing its port.
+        status: status of all of its answers.
+        knows: whether it knows the login.
     """
 
-    def __init__(self, survives=None, hangs=False):
+    def __init__(self, survives=None, hangs=False, status=200, knows=True):
         self.asked, self.upserts, self.history = [], [], {}
         self.survives, self.hangs, self.dead = survives, hangs, threading.Event()
+        self.keys, self.knows = [], knows
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -53,6 +56,7 @@ class FakeServer:
 
             def answer(self, name, node):
                 server.asked.append(name)
+                server.keys.append(self.headers.get("Authorization"))
                 if server.survives is not None and len(server.asked) > server.survives:
                     server.die()
                 if server.dead.is_set():
@@ -60,7 +64,7 @@ class FakeServer:
                     self.close_connection = True
                     return
                 data = json.dumps(node).encode()
-                self.send_response(200)
+                self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
@@ -107,6 +111,8 @@ class FakeServer:
         if name == "CreateArtifact":
             latest = {"latestArtifact": {"id": "a", "versionIndex": 0}}
             return {"createArtifact": {"artifact": {"id": "a", "state": "COMMITTED", "artifactSequence": latest}}}
+        if name == "Viewer" and not self.knows:
+            return {"viewer": None}
         if name == "Viewer":
             return {"viewer": {"id": "u", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}}
         return {}

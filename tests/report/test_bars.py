@@ -9,6 +9,7 @@ from rich.console import Console
 
 from dmseg import activity as activities
 from dmseg.activity import activity, showing, track
+from dmseg.cli import output
 from dmseg.report.bars import Bars, amount
 
 
@@ -52,6 +53,7 @@ def test_quick_work_shows_nothing():
     shown = console()
     with showing(Bars(shown)):
         assert list(track(range(5), "counting", 5)) == [0, 1, 2, 3, 4]
+        assert [timer.over for timer in Steps.waiting] == [True], "no timer outlives the work"
         Steps.fire()
     assert shown.file.getvalue() == ""
 
@@ -65,6 +67,8 @@ def test_long_work_has_a_bar_that_disappears():
     text = shown.file.getvalue()
     assert "reading \\x1b[31m cases" in text
     assert "3 of 20 cases" in plain(text)
+    assert text.rfind("\x1b[2K") > text.rfind("cases"), "its line is erased"
+    assert text.count("\x1b[1A") == text.count("\n"), "the cursor is back in the first line"
     assert text.rfind("\x1b[?25h") > text.rfind("\x1b[?25l"), "the cursor is shown again"
 
 
@@ -95,6 +99,17 @@ def test_an_error_on_its_way_leaves_no_bar():
         assert "counting more" not in shown.file.getvalue()
         late.__exit__(None, None, None)
         items.close()
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_the_command_line_shows_bars_unless_it_is_quiet(quiet, monkeypatch, capfd):
+    monkeypatch.setattr(output, "_quiet", quiet)
+    displays = output.Activities()
+    with showing(displays), activity("reading", 20, "cases"):
+        Steps.fire()
+        displays.close()
+        Steps.fire()
+    assert capfd.readouterr().err == ("" if quiet else "reading: 0 of 20 cases\n")
 
 
 def test_work_within_work_has_a_bar_of_its_own():

@@ -2,14 +2,18 @@
 
 import io
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
+from conftest import store_run
 from rich.console import Console
 
+from dmseg.activity import activity, showing
 from dmseg.launch import Outcome
 from dmseg.report import live_view
 from dmseg.report.live_view import LiveView, details, duration, row, short_names, speed, squeezed
+from dmseg.runs import stopping
 from dmseg.runs.lease import lease
 from dmseg.runs.progress_file import RunState, progress_path, reporting
 from dmseg.runs.store import RunStore
@@ -71,6 +75,7 @@ def test_no_line_is_wider_and_no_picture_higher_than_the_terminal(plan, tmp_path
     assert queued == min(count - running, 5, height - 4 - min(running, height - 4))
     if (hidden := count - running - queued) and queued:
         assert f"... and {hidden} more queued" in lines
+    assert (f"... and {running - height + 4} more running" in lines) == (running > height - 4)
     assert all("epoch  3/12" in line for line in lines if line.startswith("running"))
 
 
@@ -106,6 +111,36 @@ def test_each_run_is_one_line_without_a_terminal(plan, tmp_path):
         assert "majority" not in lines[1]
 
 
+def test_the_lines_that_stay_have_dice_and_time_and_no_line_break(plan, tmp_path):
+    """A pipe of 40 columns gets whole lines; a single run has no line about what all runs share."""
+    (run, *_) = planned_runs(plan, tmp_path, 1)
+    for dice, said in ((0.5, "dice 50.00 %"), (math.nan, "dice undefined")):
+        shutil.rmtree(tmp_path / "results", ignore_errors=True)
+        store_run(run, [{"case": "a", "dice": dice, "bdice": 0.4, "ece": 0.1, "n_slices": 1, "n_raters": 1}], 75)
+        shown = console(40, terminal=False)
+        with LiveView(shown, [run]).shown() as view:
+            view.ended(Outcome(run))
+        (line,) = shown.file.getvalue().splitlines()
+        assert line.startswith("done     ")
+        assert line.endswith(f"seed 0 fold 0  {said}    1:15")
+
+
+def test_the_picture_is_drawn_from_the_files_and_removed(plan, tmp_path):
+    shown, runs = console(), planned_runs(plan, tmp_path, 3)
+    with showing(lambda *given: pytest.fail("it would spoil the picture")), LiveView(shown, runs).shown():
+        write(runs[0])
+        with activity("reading", 3):
+            pass
+    text = shown.file.getvalue()
+    assert text.rfind("\x1b[2K") > text.rfind("running  fold 0") > 0, "its last lines are erased"
+
+
+def test_who_waits_for_states_to_be_saved_is_told(plan, tmp_path, monkeypatch):
+    view = LiveView(console(), planned_runs(plan, tmp_path, 2))
+    monkeypatch.setattr(stopping._state, "asked", True)
+    assert list(view.lines(80, 24))[-1].plain.startswith("2 queued: stopping, states are being saved; Ctrl-C again")
+
+
 def test_the_terminal_is_as_it_was_after_an_interruption(plan, tmp_path):
     shown = console()
     with pytest.raises(KeyboardInterrupt), LiveView(shown, planned_runs(plan, tmp_path, 3)).shown():
@@ -137,6 +172,21 @@ def test_time_left_is_measured(plan, tmp_path):
     assert view.seconds_left() == pytest.approx((45 + 240) / 2)
 
 
+def test_time_left_is_that_of_the_slowest_run_and_of_runs_that_have_ended(plan, tmp_path):
+    runs, clock = planned_runs(plan, tmp_path, 3), Clock()
+    view = LiveView(console(), runs, clock)
+    write(runs[0], speed=1.0)
+    write(runs[1], step=110)
+    view.look()
+    clock.now = 100.0  # longer than the 60 s of run 1's speed: it had to wait
+    view.ended(Outcome(runs[2], "failed", "why"))
+    assert view.seconds_left() == 90, "run 0 alone; no sum by two"
+    view.ended(Outcome(runs[0]))
+    progress_path(runs[1].results, runs[1].run_id).unlink()
+    view.look()
+    assert view.seconds_left() == 100, "what run 0 took, for run 1 once more"
+
+
 def test_files_of_dead_processes_are_removed_and_those_of_others_are_read(plan, tmp_path):
     runs = planned_runs(plan, tmp_path, 3)
     write(runs[0])
@@ -166,6 +216,10 @@ def test_names_are_what_differs(plan, tmp_path):
         live_view.printable(f"{runs[0].settings.data.name} {runs[0].task.name} majority "
                             f"{runs[0].settings.model.name} ce_dml1 seed 0 fold 0")
     ]  # fmt: skip
+    settings = runs[0].settings
+    method = replace(settings.method, target="a.method", name="mine", unused=["labels", "loss"])
+    other = replace(runs[0], run_id="e" * 16, settings=replace(settings, method=method))
+    assert short_names([runs[0], other])[other.run_id] == "mine fold 0"
     twins = [runs[0], replace(runs[0], run_id="f" * 16)]
     assert list(short_names(twins).values()) == ["fold 0 000000", "fold 0 ffffff"]
 

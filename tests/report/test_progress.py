@@ -1,7 +1,10 @@
 """What progress prints: titles as they are, scores in their units."""
 
 import io
+import re
+from dataclasses import replace
 
+import pytest
 from rich.console import Console
 
 from dmseg.report.progress import RunProgress
@@ -51,3 +54,19 @@ def test_scores_have_their_units():
     for console in consoles():
         RunProgress(console).evaluated({"dice": 0.5, "ged": 0.25})
         assert "validation: dice 50.00 % ged 0.250" in console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_losses_give_way_to_the_number_of_steps(width):
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
+    shown = RunProgress(console)
+    shown.started(replace(info(epochs=2), steps_per_epoch=6000))
+    shown.stepped(12000)
+    losses = {"loss": 0.25, "ce": 0.5, "region": 0.125}
+    for epoch in (1, 2):
+        shown.epoch_ended(EpochReport(epoch=epoch, step=6000 * epoch, losses=losses, lr=0.01))
+    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue()).rstrip("\n").rpartition("\r")[2]
+    assert len(last) <= width
+    assert last.startswith("  loss 0.2500 " + ("ce 0.5000 " if width > 40 else ""))
+    assert ("lr" in last) == (width == 80)
+    assert re.search(r" 12000/12000 \d+:\d\d:\d\d *$", last)

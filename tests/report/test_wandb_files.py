@@ -137,6 +137,8 @@ def test_a_run_that_was_interrupted_or_scored_again_has_one_whole_record(words, 
     (again,) = recorded().values()
     curves = [one.column("validation/bdice") for one in (record, again)]
     assert [list(curve.items())[:-1] for curve in curves] == [list(curves[0].items())[:-1]] * 2
+    names = [{name for row in one.history for name in row if name.startswith("validation/")} for one in (record, again)]
+    assert names == [{"validation/dice", "validation/bdice", "validation/ece"}] * 2, "the same charts"
     assert again.summary["validation/bdice"] != record.summary["validation/bdice"]
     assert any(name.endswith("/ece") and name.startswith("evaluation ") for name in again.summary)
 

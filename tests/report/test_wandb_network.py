@@ -1,6 +1,9 @@
 """A network or a server that fails never changes or stops a training, and costs it no more than two seconds."""
 
+import base64
+import signal
 import socket
+import subprocess
 import time
 
 import numpy as np
@@ -9,7 +12,7 @@ from fake_wandb import FakeServer
 from wandb_reader import WandbRecord
 
 from dmseg.cli.main import main
-from dmseg.report.tracking import wandb_sender
+from dmseg.report.tracking import wandb_online, wandb_sender
 from dmseg.report.tracking.contents import Card
 from dmseg.report.tracking.wandb_files import WandbFile, files_of
 from dmseg.report.tracking.wandb_online import WandbOnline
@@ -100,6 +103,42 @@ def test_a_training_gives_the_same_numbers_when_the_server_dies(server, small_ru
     assert sum("dmseg track tracker=online" in item.message for item in caplog.records) == 1
 
 
+def test_a_record_is_delivered_once_wandb_has_marked_it_and_is_not_sent_after_a_failure(server, monkeypatch, tmp_path):
+    there, sending = server(), []
+
+    class NotSent:
+        folder = tmp_path
+
+        def begin(self, card):
+            """Opens no file."""
+
+        def end(self, finished):
+            """Closes none."""
+
+    class Sending:
+        def __init__(self, folder, environment):
+            sending.append(folder)
+
+        def finish(self):
+            """There is no fault."""
+
+    monkeypatch.setattr(wandb_online, "Sender", Sending)
+    for sent in (False, True):
+        if sent:
+            (tmp_path / "run.wandb.synced").touch()
+        tracker = WandbOnline(NotSent())
+        tracker.begin(CARD)
+        tracker.end(finished=True)
+        assert tracker.delivered == sent
+    assert sending == [tmp_path] * 2
+    asked = len(there.asked)
+    wandb_online.give_up("why")
+    tracker.begin(CARD)
+    tracker.end(finished=True)
+    assert not tracker.delivered
+    assert (len(sending), len(there.asked)) == (2, asked)
+
+
 def test_faults_of_the_connection_are_named_in_time(monkeypatch, tmp_path):
     silent = socket.create_server(("127.0.0.1", 0))  # accepts, but never answers
     closed = socket.create_server(("127.0.0.1", 0))
@@ -116,6 +155,61 @@ def test_faults_of_the_connection_are_named_in_time(monkeypatch, tmp_path):
         assert "cannot be reached" in wandb_sender.connection_fault()
         assert time.monotonic() - start < 1.2
     silent.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, None),
+        ({"status": 401}, "does not accept the login"),
+        ({"status": 403}, "does not accept the login"),
+        ({"status": 502}, "answers with an error (502)"),
+        ({"knows": False}, "does not know the login"),
+    ],
+)
+def test_the_answers_of_a_server_are_told_apart(options, said, server):
+    there = server(**options)
+    fault = wandb_sender.connection_fault(5.0)
+    assert fault is None if said is None else fault.startswith(there.url) and said in fault
+
+
+def test_address_and_login_are_those_of_wandbs_own_files(server, monkeypatch, tmp_path):
+    there = server()
+    for name in ("WANDB_BASE_URL", "WANDB_API_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert wandb_sender.server() == "https://api.wandb.ai"
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "settings").write_text(f"[default]\nbase_url = {there.url}/\n")
+    assert "wandb login" in wandb_sender.connection_fault(5.0)
+    (tmp_path / "netrc").write_text(f"machine 127.0.0.1\n  login user\n  password {'b' * 40}\n")
+    assert wandb_sender.connection_fault(5.0) is None
+    assert there.keys[-1] == "Basic " + base64.b64encode(b"api:" + b"b" * 40).decode()
+
+
+def test_waiting_for_the_rest_ends_when_a_server_is_too_slow(server, monkeypatch, tmp_path):
+    there = server()
+    monkeypatch.setattr(wandb_sender, "LONGEST_WAIT", 0.1)
+    assert wandb_sender.wait_until_sent([tmp_path]) == f"{there.url} takes long"
+    (tmp_path / "run.wandb.synced").touch()
+    assert wandb_sender.wait_until_sent([tmp_path]) is None
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_file_whose_writer_has_died_is_given_up_later_if_it_was_closed(closed, monkeypatch, tmp_path):
+    monkeypatch.setattr(wandb_sender, "_command", lambda folders, live: ["sleep", "60"])
+    monkeypatch.setattr(wandb_sender, "ORPHAN_SECONDS", 0.0)
+    monkeypatch.setattr(wandb_sender, "CLOSED_SECONDS", 1.0)
+    if closed:
+        (tmp_path / wandb_sender.CLOSED).touch()
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    start = time.monotonic()
+    assert wandb_sender.follow(tmp_path, dead.pid) == -signal.SIGTERM
+    assert (time.monotonic() - start > 2.0) == closed
+    assert time.monotonic() - start < 10
 
 
 def test_a_name_that_is_looked_up_for_ever_does_not_hold_a_training_up(monkeypatch):

@@ -8,7 +8,7 @@
   const keyOf = (row, index) => row.cells[index].dataset.key ?? row.cells[index].textContent.trim();
 
   for (const table of document.querySelectorAll("table.sortable")) {
-    const heads = [...table.tHead.rows[table.tHead.rows.length - 1].cells];
+    const heads = [...table.tHead.rows[0].cells];
     heads.forEach((head, index) => {
       const button = document.createElement("button");
       button.type = "button";

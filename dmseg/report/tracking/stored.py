@@ -66,6 +66,7 @@ def record_run(
     if steps:
         last = max(steps)
         scores = {name: value for name, value in report.scores.items() if name.startswith("validation/")}
+        scores.pop("validation/cases", None)  # a number of the summary, no curve
         tracker.log(last, {"epoch": steps[last]["epoch"], **_finite(scores)})
     tracker.show(report)
     tracker.end(finished=True)
