@@ -57,7 +57,7 @@ def test_tables_are_recorded_with_the_papers_columns_and_files(stored, capfd):
     assert main(["track", "tracker=jsonl", run_id, f"paths.results={stored}"]) == 0
     said = capfd.readouterr().out
     assert "runs: 1 recorded" in said
-    assert "tables: 0 recorded with tracker=jsonl, 0 had" in said, "who chooses runs gets runs"
+    assert "tables: 0 recorded with tracker=jsonl, 0 already" in said, "who chooses runs gets runs"
     mine = ["wandb.project=mine", "wandb.entity=me", "wandb.tags=[late, more]", "wandb.notes=why"]
     assert main(["track", "tracker=offline", run_id, "tables=2", *mine, f"paths.results={stored}"]) == 0
     records = [WandbRecord(path) for path in stored.glob("wandb/offline-run-*/*.wandb")]
@@ -113,10 +113,10 @@ def test_runs_that_cannot_be_recorded_are_named_and_teachers_are_marked(small_ru
         patched.setattr(track, "record_run", record_run)
         assert main(argv) == 1
     out, err = capfd.readouterr()
-    assert "runs: 1 recorded with tracker=jsonl, 0 had been before, 1 failed" in out
+    assert "runs: 1 recorded with tracker=jsonl, 0 already recorded, 1 failed" in out
     assert f"run {run_id}: its pictures are gone" in err
     (results / "runs" / run_id / "cases.csv").write_text("x")
     assert main(argv) == 1
     out, err = capfd.readouterr()
-    assert "runs: 1 recorded with tracker=jsonl, 0 had been before, 1 failed" in out
+    assert "runs: 1 recorded with tracker=jsonl, 0 already recorded, 1 failed" in out
     assert f"{run_id} is damaged and is left out" in err
