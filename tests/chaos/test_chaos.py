@@ -30,7 +30,7 @@ from dmseg.runs.store import RunStore
 
 HERE = Path(__file__).parent
 KILLS = int(os.environ.get("CHAOS_KILLS", "4"))
-EPOCHS = 12 if KILLS <= 4 else 150
+EPOCHS = 12 if KILLS <= 4 else 300  # long enough for all kills on a fast machine
 WORKERS = 2
 POINTS = (
     ("before DONE", "after rename of checkpoint"),
