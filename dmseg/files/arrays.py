@@ -69,7 +69,7 @@ def parse_arrays(content: bytes, file: str, dtypes: Mapping[str, tuple[str, ...]
             }
     except Misfit:
         raise
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
         raise Misfit(f"{file} cannot be read ({error})") from None
 
 

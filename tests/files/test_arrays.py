@@ -65,6 +65,8 @@ def test_entries_need_not_be_compressed():
         changed((8, 10), 97),  # a method of compression that zipfile does not know
         changed((4, 6), 99),  # a later version of the format
         SOUND[:45] + b"\xff" * 20 + SOUND[65:],  # invalid deflate data
+        SOUND[:29] + b"\x7f" + SOUND[30:],  # an extra field that ends after the file
+        SOUND[:-5] + b"\x7f" + SOUND[-4:],  # a directory that begins after the file
         flipped(0),  # the mark
         flipped(30),  # the name
         flipped(-300),  # the content, so that its checksum differs
