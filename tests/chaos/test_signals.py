@@ -88,7 +88,11 @@ def test_a_cross_validation_in_workers_survives_any_signal(small_run, tmp_path):
 def test_a_second_signal_ends_workers_at_once(small_run, tmp_path, name):
     words = ["cv", *small_run, "train.epochs=100000", "checkpoint.steps=20", "workers=2"]
     command = Command(words, tmp_path / "said")
-    wait_for(lambda: len(list((tmp_path / "results").glob("checkpoints/*/*"))) >= 2, command)
+
+    def runs_with_checkpoint():
+        return {path.parent for path in (tmp_path / "results").glob("checkpoints/*/0*")}
+
+    wait_for(lambda: len(runs_with_checkpoint()) >= 2, command)
     command.send(name)
     time.sleep(0.3)
     command.send(name)
@@ -96,7 +100,7 @@ def test_a_second_signal_ends_workers_at_once(small_run, tmp_path, name):
     assert status == 128 + name
     assert "Traceback" not in said
     assert said.count("dmseg: ") == 1
-    assert len({path.parent for path in (tmp_path / "results").glob("checkpoints/*/0*")}) >= 2
+    assert len(runs_with_checkpoint()) >= 2
 
 
 def test_a_signal_to_prepare_keeps_whole_cases(small_run, tmp_path):
