@@ -1,5 +1,6 @@
 """Dice, BDice and calibration error from per-case counts."""
 
+import math
 from typing import Literal, get_args
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy.typing as npt
 
 from dmseg.errors import check_choice
 from dmseg.metrics.histogram import CaseCounts
-from dmseg.metrics.levels import DECISION_LEVEL, dice_by_level, dice_ratio
+from dmseg.metrics.levels import DECISION_LEVEL, EMPTY_DICE, dice_by_level
 
 EmptyRule = Literal["skip", "one", "zero"]
 """Dice of two empty masks: NaN (skipped in means), 1 or 0. If only one mask is empty, the Dice is always 0."""
@@ -29,9 +30,9 @@ def dice(counts: CaseCounts, empty: EmptyRule = "skip") -> float:
     Raises:
         UserError: if `empty` is not a known rule.
     """
-    hits, predicted, foreground = _decision_counts(counts)
+    hits, predicted, foreground, _ = _decision_counts(counts)
     check_choice(RULE, empty, get_args(EmptyRule))
-    return float(dice_ratio(np.array(hits), np.array(predicted + foreground), empty))
+    return _ratio(2 * hits, predicted + foreground, EMPTY_DICE[empty])
 
 
 def bdice(counts: CaseCounts, empty: EmptyRule = "skip") -> float:
@@ -50,7 +51,8 @@ def bdice(counts: CaseCounts, empty: EmptyRule = "skip") -> float:
     Raises:
         UserError: if `empty` is not a known rule.
     """
-    return _mean_present(level_dice(counts, empty))
+    present = _present(level_dice(counts, empty))
+    return _ratio(float(present.sum()), present.size)
 
 
 def level_dice(counts: CaseCounts, empty: EmptyRule = "skip") -> Floats:
@@ -83,8 +85,7 @@ def ece(counts: CaseCounts) -> float:
         Fraction in [0, 1]; NaN without pixels.
     """
     pixels, confidence, correct = counts.bins.T
-    total = pixels.sum()
-    return float(np.abs(confidence - correct).sum() / total) if total else float("nan")
+    return _ratio(float(np.abs(confidence - correct).sum()), float(pixels.sum()))
 
 
 def case_scores(counts: CaseCounts, empty: EmptyRule = "skip") -> dict[str, float | int]:
@@ -102,29 +103,32 @@ def case_scores(counts: CaseCounts, empty: EmptyRule = "skip") -> dict[str, floa
     Raises:
         UserError: if `empty` is not a known rule.
     """
-    hits, predicted, foreground = _decision_counts(counts)
-    by_level = level_dice(counts, empty)
+    hits, predicted, foreground, total = _decision_counts(counts)
+    present = _present(level_dice(counts, empty))
     return {
-        "dice": float(dice_ratio(np.array(hits), np.array(predicted + foreground), empty)),
-        "bdice": _mean_present(by_level),
+        "dice": _ratio(2 * hits, predicted + foreground, EMPTY_DICE[empty]),
+        "bdice": _ratio(float(present.sum()), present.size),
         "ece": ece(counts),
-        "precision": hits / predicted if predicted else float("nan"),
-        "recall": hits / foreground if foreground else float("nan"),
-        "n_pixels": int(counts.joint.sum()),
+        "precision": _ratio(hits, predicted),
+        "recall": _ratio(hits, foreground),
+        "n_pixels": total,
         "n_foreground": foreground,
         "n_predicted": predicted,
-        "n_levels": int(np.count_nonzero(~np.isnan(by_level))),
+        "n_levels": present.size,
     }
 
 
-def _mean_present(values: Floats) -> float:
-    present = values[~np.isnan(values)]
-    return float(present.sum() / present.size) if present.size else float("nan")
+def _ratio(part: float, whole: float, empty: float = math.nan) -> float:
+    return part / whole if whole else empty
 
 
-def _decision_counts(counts: CaseCounts) -> tuple[int, int, int]:
-    """Numbers of pixels in the intersection, the prediction and the majority."""
+def _present(values: Floats) -> Floats:
+    return values[~np.isnan(values)]
+
+
+def _decision_counts(counts: CaseCounts) -> tuple[int, int, int, int]:
+    """Numbers of pixels in the intersection, in the prediction, in the majority and in all."""
     background, foreground = counts.joint.sum(axis=1).tolist()  # by level of the prediction
     decision = counts.levels.index(DECISION_LEVEL) + 1
-    hits = sum(foreground[decision:])
-    return hits, hits + sum(background[decision:]), sum(foreground)
+    hits, majority = sum(foreground[decision:]), sum(foreground)
+    return hits, hits + sum(background[decision:]), majority, majority + sum(background)
