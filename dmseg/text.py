@@ -1,4 +1,4 @@
-r"""Escapes names and titles for a terminal, Markdown, LaTeX or CSV.
+r"""Escapes names and titles for a terminal, Markdown, LaTeX or CSV, and reads lists of names.
 
 They come from data sets, configurations and imported results, so they may contain anything. Every text that is written
 to one of these formats passes through the format's function.
@@ -36,6 +36,11 @@ _LATEX_MATHS = {
 _LATEX_LETTERS = frozenset(map(chr, range(0xC0, 0x17F))) - frozenset("ĦħĸĿŀŉŦŧ") | frozenset("«»‘’“”„¡¿§£")
 """Characters beyond ASCII that pdfLaTeX can typeset with encodings T1 and utf8 and no further package."""
 _LATEX_LIGATURES = re.compile(r"([-'`,])(?=\1)|([?!])(?=`)")
+
+
+def split_list(text: str) -> list[str]:
+    """The items of ``A,B`` or ``[A, B]``, without spaces around them; one empty item if there is none."""
+    return [item.strip() for item in text.strip("[]").split(",")]
 
 
 def printable(text: str) -> str:

@@ -36,6 +36,7 @@ from dmseg.tables.columns import SCORES
 from dmseg.tables.numbers import comparison_cells
 from dmseg.tables.planning import PlannedTable, TablePlanner
 from dmseg.tables.spec import Column, TableSpec, read_spec
+from dmseg.text import split_list
 
 HALVES = ("one half", "the other half")
 
@@ -143,7 +144,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"table {spec.name} compares no columns; choose another: table=2")
     spec = one_column(spec, options.get("column", spec.columns[0].key))
     if "metrics" in options:
-        chosen = tuple(options["metrics"].strip("[]").split(","))
+        chosen = tuple(split_list(options["metrics"]))
         if unknown := [name for name in chosen if name not in spec.metrics]:
             raise UserError(f"table {spec.name} has no score '{unknown[0]}'; choose from {', '.join(spec.metrics)}")
         spec = replace(spec, blocks=tuple(replace(block, metrics=chosen) for block in spec.blocks))

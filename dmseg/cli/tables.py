@@ -21,6 +21,7 @@ from dmseg.tables.exported import plan_from_text
 from dmseg.tables.planning import OpenTasks, PlannedTable, TablePlanner
 from dmseg.tables.request import parse_request
 from dmseg.tables.spec import TableSpec, read_spec, table_numbers
+from dmseg.text import split_list
 
 if TYPE_CHECKING:
     from dmseg.data.prepared import PreparedTask
@@ -135,9 +136,10 @@ def split_tables(argv: Sequence[str]) -> tuple[list[TableSpec], list[str]]:
     named = [word for word in argv if word.startswith(("table=", "tables="))]
     if len(named) != 1:
         raise UserError("name one table or several: table=1, tables=2,4,6 or tables=all")
-    value = named[0].partition("=")[2].strip("[]")
-    names = [str(number) for number in table_numbers()] if value == "all" else value.split(",")
-    specs = [read_spec(name.strip()) for name in dict.fromkeys(names)]
+    names = split_list(named[0].partition("=")[2])
+    if names == ["all"]:
+        names = [str(number) for number in table_numbers()]
+    specs = [read_spec(name) for name in dict.fromkeys(names)]
     if metrics := shown_metrics(argv):
         specs = [spec.with_metrics(metrics) if spec.kind == "comparison" else spec for spec in specs]
     return specs, [word for word in argv if word not in named and not word.startswith("metrics=")]
@@ -148,7 +150,7 @@ def shown_metrics(argv: Sequence[str]) -> list[str]:
     named = [word.partition("=")[2] for word in argv if word.startswith("metrics=")]
     if len(named) > 1:
         raise UserError("metrics is given twice; name several in one list: metrics=[A,B]")
-    return [name.strip() for name in named[0].strip("[]").split(",")] if named else []
+    return split_list(named[0]) if named else []
 
 
 def plan_all(

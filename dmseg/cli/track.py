@@ -30,7 +30,7 @@ from dmseg.report.tracking.wandb_files import files_of, own_environment
 from dmseg.report.tracking.wandb_sender import connection_fault, is_sent, send
 from dmseg.runs.inventory import Entry, choose, entries
 from dmseg.runs.store import RunStore
-from dmseg.text import printable
+from dmseg.text import printable, split_list
 
 TRACKERS = ("online", "offline", "jsonl", "mlflow")
 BATCH = 20
@@ -195,7 +195,7 @@ def _tables(
     counts: _Counts,
 ) -> list[_Item]:
     """The tables and sweeps to record: all of them without filters, else those that ``tables=`` names."""
-    named = [name.strip() for name in given.get("tables", "").strip("[]").split(",") if name.strip()]
+    named = [name for name in split_list(given.get("tables", "")) if name]
     if filters and not named:
         return []
     items, seen = [], set()
@@ -236,7 +236,7 @@ def _settings(stored: Any, given: Mapping[str, str]) -> TrackerSettings:  # noqa
         name: given[f"wandb.{name}"] for name in ("project", "entity", "notes") if f"wandb.{name}" in given
     }
     if "wandb.tags" in given:
-        changed["tags"] = [tag.strip() for tag in given["wandb.tags"].strip("[]").split(",") if tag.strip()]
+        changed["tags"] = [tag for tag in split_list(given["wandb.tags"]) if tag]
     if "wandb.images" in given:
         changed["images"] = is_true(given, "wandb.images")
     return replace(settings, **changed)

@@ -20,6 +20,7 @@ from dmseg.runs.progress_file import progress_path, read_progress, stale
 from dmseg.runs.records import SCORES, parse_cases, read_cases_file
 from dmseg.runs.seal import DONE, DamagedError, read_seal
 from dmseg.runs.store import RunStore
+from dmseg.text import split_list
 
 OWN = re.compile(r"(\.time|\.predictions|\.?[0-9a-f]{16}(\.json|\.log)?)(\.[0-9a-f]{8,32}|\.claim)?")
 """Names that dmseg uses in a store's folders: runs, their leases and logs, and unfinished files."""
@@ -165,7 +166,7 @@ def choose(found: Sequence[Entry], filters: Sequence[str]) -> list[Entry]:
         name, _, value = item.partition("=")
         if name not in FIELDS:
             raise UserError(f"runs cannot be selected by '{name}'; select by {', '.join(FIELDS)}, or by id")
-        chosen = [entry for entry in chosen if entry.fields.get(name) in value.split(",")]
+        chosen = [entry for entry in chosen if entry.fields.get(name) in split_list(value)]
     return chosen
 
 

@@ -13,6 +13,7 @@ from dmseg.config.config_dir import config_file, config_options
 from dmseg.config.overrides import dotted, is_group, parse_override
 from dmseg.errors import UserError
 from dmseg.tables.spec import PAPER_DATA, TableSpec
+from dmseg.text import split_list
 
 _OF_ONE = re.compile(r"^(\w+):(.+)$", re.DOTALL)
 
@@ -65,10 +66,10 @@ def parse_request(overrides: Sequence[str], needed: Collection[str] = tuple(PAPE
             if name:
                 raise UserError(f"'{item}': data names the data sets, so it cannot be set for one of them")
             _refuse_twice(key, chosen)
-            chosen = _names(value)
+            chosen = split_list(value)
         elif key == "model":
             _refuse_twice(key, models.get(name))
-            models[name] = tuple(_names(value))
+            models[name] = tuple(split_list(value))
         elif name:
             own.setdefault(name, []).append(text)
         else:
@@ -82,10 +83,6 @@ def parse_request(overrides: Sequence[str], needed: Collection[str] = tuple(PAPE
 def _refuse_twice(key: str, before: Sequence[str] | None) -> None:
     if before:
         raise UserError(f"{key} is given twice; name several in one list: {key}=A,B")
-
-
-def _names(value: str) -> list[str]:
-    return [name.strip() for name in value.strip("[]").split(",")]
 
 
 def _check_names(read: Sequence[str], named: Sequence[str], common: Sequence[str]) -> None:
