@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dmseg.data.raw import is_broken_link, is_folder, is_there
@@ -33,9 +33,18 @@ def folders(parent: Path) -> list[Path]:
         UserError: if one cannot be accessed, or there is a broken link, which may have pointed to a folder.
     """
     found = entries(parent)
-    if broken := next((path for path in found if is_broken_link(path)), None):
-        raise UserError(f"{shown(broken)} is a broken link; remove it, or restore its target")
+    refuse_broken(found)
     return [path for path in found if is_folder(path)]
+
+
+def refuse_broken(paths: Iterable[Path]) -> None:
+    """Refuses links whose target does not exist: a file that was not fetched must not pass for one that never was.
+
+    Raises:
+        UserError: if there is one.
+    """
+    if broken := next((path for path in paths if is_broken_link(path)), None):
+        raise UserError(f"{shown(broken)} is a broken link; remove it, or restore its target")
 
 
 def files_below(folder: Path) -> Iterator[Path]:

@@ -7,7 +7,7 @@ that a header declares is compared with the length of the file before any memory
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -196,10 +196,10 @@ def _checked(path: Path, header: Any, size: int) -> NiftiHeader:  # noqa: ANN401
     if not (math.isfinite(offset) and offset >= size + 4):  # readers disagree on what a smaller one means
         raise _cannot_be(path, f"places its first voxel at byte {offset:g} (vox_offset), not after the header")
     extents = tuple(int(extent) for extent in header.get_data_shape())
-    try:
-        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
-    except (HeaderDataError, ValueError, np.linalg.LinAlgError):
-        affine = np.full((4, 4), np.nan)
+    affine = np.full((4, 4), np.nan)
+    if header["qform_code"] > 0 or header["sform_code"] > 0:  # else it says nothing of left and right
+        with suppress(HeaderDataError, ValueError, np.linalg.LinAlgError):
+            affine = np.asarray(header.get_best_affine(), dtype=np.float64)
     return NiftiHeader(extents, dtype, int(header["vox_offset"]), _scaling(path, header), affine, _spacing(header))
 
 

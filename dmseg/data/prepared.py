@@ -7,6 +7,7 @@ and ``times.json`` (see `all_unchanged`) may be added later.
 """
 
 import hashlib
+import inspect
 import json
 import logging
 import shutil
@@ -261,9 +262,10 @@ def _make_parts(
     missing = [] if adapter.skips_faulty else missing_files(files)
     if missing:
         others = f" and {len(missing) - 1} more files are" if len(missing) > 1 else " is"
+        skip = "\nto continue without such cases, set data.faulty_cases=skip"
+        takes_skip = "faulty_cases" in inspect.signature(type(adapter)).parameters
         raise UserError(
-            f"{missing[0]}{others} missing\nhow to get the data: {adapter.about.source}\n"
-            "to continue without such cases, set data.faulty_cases=skip"
+            f"{missing[0]}{others} missing\nhow to get the data: {adapter.about.source}{skip if takes_skip else ''}"
         )
 
     def make(case: CaseFiles) -> Part | UserError:

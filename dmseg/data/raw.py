@@ -72,8 +72,12 @@ def is_there(path: Path) -> bool:
 
 
 def is_broken_link(path: Path) -> bool:
-    """Whether a path is a link whose target does not exist."""
-    return path.is_symlink() and _mode(path) is None
+    """Whether a path is a link whose target does not exist.
+
+    Raises:
+        UserError: if it cannot be accessed (permissions, a link to itself).
+    """
+    return _mode(path) is None and path.is_symlink()
 
 
 @contextmanager

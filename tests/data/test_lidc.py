@@ -5,7 +5,8 @@ import pytest
 from conftest import save_png, write_lidc
 from PIL import Image
 
-from dmseg.data.adapters.lidc import LidcAdapter
+from dmseg.data.adapters.lidc import TASK, LidcAdapter
+from dmseg.data.prepared import prepare
 from dmseg.errors import UserError
 
 PATIENT = "LIDC-IDRI-slices/LIDC-IDRI-0002"
@@ -39,6 +40,26 @@ def test_a_missing_mask_is_an_error_or_blank(lidc_tree):
     (item,) = adapter.read_case("nodule", adapter.list_cases("nodule")[1]).slices
     assert not item.annotations[3].any()
     assert item.annotations[:3].any()
+
+
+@pytest.mark.parametrize("missing_masks", ["error", "blank"])
+@pytest.mark.parametrize("name", ["mask-1", "images", "mask-2/slice-0.png", "images/slice-0.png"])
+def test_a_broken_link_is_no_missing_mask(lidc_tree, name, missing_masks):
+    path = lidc_tree / PATIENT / "nodule-0" / name
+    path.rename(path.with_name(f"moved-{path.name}"))
+    path.symlink_to("../.git/annex/objects/x")
+    with pytest.raises(UserError, match=rf"nodule-0/{name} is a broken link; remove it, or restore its target"):
+        LidcAdapter(lidc_tree, missing_masks=missing_masks).list_cases("nodule")
+
+
+def test_an_option_that_an_adapter_lacks_is_not_advised(lidc_tree, tmp_path):
+    adapter = LidcAdapter(lidc_tree)
+    files = adapter.list_cases("nodule")
+    adapter.list_cases = lambda task: files
+    (lidc_tree / PATIENT / "nodule-0/images/slice-0.png").unlink()
+    with pytest.raises(UserError, match=r"slice-0\.png is missing\nhow to get the data: LIDC-IDRI of") as caught:
+        prepare(adapter, TASK, tmp_path / "store", 32, {}, workers=1)
+    assert "faulty_cases" not in str(caught.value)
 
 
 def test_slices_with_fewer_marks_can_be_left_out(tmp_path):

@@ -150,6 +150,33 @@ def test_canonical_orientation_is_nibabels(tmp_path, signs, order):
     assert np.array_equal(found[::-1] if reversed_in_file else found, expected)
 
 
+def test_canonical_orientation_needs_a_header_that_states_one(tmp_path):
+    root = write_lits(tmp_path, [0], np.random.default_rng(0))
+    for path in root.rglob("*.nii.gz"):
+        image = nibabel.load(path)
+        image.set_sform(None, 0)
+        image.set_qform(None, 0)
+        nibabel.save(nibabel.Nifti1Image(np.asanyarray(image.dataobj), None, image.header), path)
+    assert len(read(LitsAdapter(root))[1]) == 3
+    with pytest.raises(UserError, match=r"volume-0\.nii\.gz has no valid orientation in its header; fix it, or set"):
+        read(LitsAdapter(root, orientation="canonical"))
+
+
+def test_lits_files_are_found_in_any_case_and_others_are_named(tmp_path, caplog):
+    root = write_lits(tmp_path, [0, 1, 2], np.random.default_rng(0))
+    place = root / "Training Batch 1"
+    (place / "volume-1.nii.gz").rename(place / "Volume-1.NII.GZ")
+    (place / "segmentation-1.nii.gz").rename(place / "Segmentation-1.nii.gz")
+    for name in ("test-volume-0.nii", "readme.txt", "._volume-3.nii.gz"):
+        (place / name).touch()
+    assert [case.case for case in LitsAdapter(root).list_cases("tumour")] == ["volume-0", "volume-1", "volume-2"]
+    assert not caplog.text
+    (place / "volume_3.nii.gz").touch()
+    (place / "segmentation_3.nii.gz").touch()
+    LitsAdapter(root).list_cases("tumour")
+    assert "segmentation_3.nii.gz and 1 more: not read; expected volume-N.nii and segmentation-N.nii" in caplog.text
+
+
 def test_lits_files_that_are_missing_or_there_twice(tmp_path):
     root = write_lits(tmp_path, [0, 1], np.random.default_rng(0))
     (root / "Training Batch 1/segmentation-1.nii.gz").unlink()

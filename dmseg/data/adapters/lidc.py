@@ -18,7 +18,7 @@ import numpy as np
 
 from dmseg.data.case import About, Adapter, Case, CaseFiles, Slice, Task
 from dmseg.data.images import png_depth, read_png
-from dmseg.data.listing import entries, existing, folders
+from dmseg.data.listing import entries, existing, folders, refuse_broken
 from dmseg.data.options import check_choices, check_max_gib, check_whole
 from dmseg.data.raw import is_file, is_folder
 from dmseg.data.readers import as_mask
@@ -191,7 +191,9 @@ def _images(nodule: Path) -> list[Path]:
 
 def _pngs(folder: Path) -> list[Path]:
     """The PNG files of a folder, which may be missing."""
+    refuse_broken([folder])
     found = entries(folder) if is_folder(folder) else []
+    refuse_broken(found)
     other = next((path for path in found if path.suffix.lower() in OTHER_IMAGES), None)
     if other is not None:
         raise UserError(f"{shown(other)} is not a PNG file; convert it, or remove it")

@@ -5,6 +5,7 @@ Batch 1`` and ``Training Batch 2``), at any depth below the root. Slices lie alo
 tumour: folds include them (as in the released code), but they have no slices for training or scoring.
 """
 
+import logging
 import re
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from dmseg.data.listing import files_below
 from dmseg.data.raw import is_folder
 from dmseg.data.readers import natural_key
 from dmseg.errors import MissingDataError, UserError, shown
+
+log = logging.getLogger(__name__)
 
 
 class LitsAdapter(VolumeAdapter):
@@ -32,6 +35,7 @@ class LitsAdapter(VolumeAdapter):
             raise MissingDataError(f"LiTS folder {self.root} does not exist; set data.root, or use data=phantom_lits")
         files = list(files_below(self.root))
         images, labels = _numbered(files, "volume"), _numbered(files, "segmentation")
+        _warn_of_others(files, {*images.values(), *labels.values()})
         numbers = sorted({*images, *labels}, key=natural_key)
         if not numbers:
             raise MissingDataError(f"no LiTS cases under {self.root}; expected volume-N.nii and segmentation-N.nii")
@@ -47,13 +51,27 @@ def _numbered(files: list[Path], kind: str) -> dict[str, Path]:
     """Files of one kind by case number."""
     found: dict[str, Path] = {}
     for path in files:
-        match = re.fullmatch(rf"{kind}-(\d+)(?i:\.nii(\.gz)?)", path.name)
+        match = re.fullmatch(rf"{kind}-(\d+)\.nii(\.gz)?", path.name, re.IGNORECASE)
         if match is None:
             continue
         if match[1] in found:
             raise UserError(f"{path.name} exists twice: {shown(found[match[1]])} and {shown(path)}; remove one of them")
         found[match[1]] = path
     return found
+
+
+def _warn_of_others(files: list[Path], read: set[Path]) -> None:
+    """Warns of volumes that are not read, such as misspelt ones; those of the test set are expected."""
+    others = [
+        path
+        for path in files
+        if path not in read
+        and path.name.lower().endswith((".nii", ".nii.gz"))
+        and not path.name.lower().startswith("test-volume-")
+    ]
+    if others:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        log.warning("%s%s: not read; expected volume-N.nii and segmentation-N.nii", shown(others[0]), more)
 
 
 def _beside(path: Path, stem: str) -> Path:

@@ -1,7 +1,8 @@
 """The base class of adapters for volumes: selection and orientation of slices, and the intensity window.
 
 A case is one image and one label volume. Arrays are used in the order of the file and headers are ignored, as in the
-released code; ``orientation=canonical`` reorients them to RAS+ by the image's affine.
+released code; ``orientation=canonical`` turns each slice to RAS+ by the image's affine. The order of the slices is
+always the file's.
 """
 
 import logging
@@ -66,7 +67,7 @@ class Orientation:
 
 
 def canonical(affine: npt.NDArray[np.float64], axis: int) -> Orientation:
-    """Orientation that makes the axes run right, anterior and superior (RAS+); `axis` refers to that order."""
+    """Orientation that makes rows and columns run right, anterior and superior (RAS+); `axis` refers to that order."""
     turned = nibabel.io_orientation(affine)
     place = {int(out): position for position, (out, _) in enumerate(turned)}
     rows, columns = (place[out] for out in range(3) if out != axis)
@@ -92,7 +93,8 @@ class VolumeAdapter(Adapter):
             ``all``.
         slices_per_case: largest number of slices per case, evenly spread over the selected ones; None for all of them.
         window: intensities mapped to the ends of the range; None for percentiles of each volume (`PERCENTILES`).
-        orientation: ``file`` for array order, ignoring headers; ``canonical`` for RAS+ by the image's affine.
+        orientation: ``file`` for array order, ignoring headers; ``canonical`` for slices turned to RAS+ by the
+            image's affine.
         faulty_cases: what to do about missing or damaged files: ``error``, or ``skip`` to leave the case out.
         axis: axis across which slices are taken; None for the data set's own, or for 2 (axial) in canonical order.
         dtype: stored type: ``uint8`` divides the window into 255 steps, ``int16`` into 32767.
