@@ -95,6 +95,16 @@ def _class_weights_message(weights: object) -> str:
     return f"class_weights is {shown}; give one number a channel, for example [0.5, 2]"
 
 
+def check_flag(name: str, value: object) -> None:
+    """Checks a setting of a loss that must be true or false: the string "false" would count as true.
+
+    Raises:
+        TypeError: if `value` is not a bool.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}; give True or False")
+
+
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Checks a setting of a loss that must be one of several strings.
 
@@ -162,26 +172,22 @@ def _check_target_shape(input: Tensor, target: Tensor) -> None:
         if target.shape != input.shape:
             raise ValueError(
                 f"target is a soft label ({target.dtype}) of shape {_shape(target)}; give the input's shape "
-                f"{_shape(input)}, or integer classes of shape {tuple(_pixel_shape(input))}"
+                f"{_shape(input)}, or integer classes of shape {tuple(_pixel_shape(input))} ({_reading(input)})"
             )
     elif target.shape != _pixel_shape(input):
         raise ValueError(
             f"target holds hard labels ({target.dtype}) of shape {_shape(target)}; give shape "
-            f"{tuple(_pixel_shape(input))} without channels, or floating-point labels of shape {_shape(input)}"
+            f"{tuple(_pixel_shape(input))} without channels, or floating-point labels of shape {_shape(input)} "
+            f"({_reading(input)})"
         )
 
 
-def check_several_channels(channels: int, loss: str) -> None:
-    """Checks that a softmax loss has more than one channel to choose from.
-
-    Raises:
-        ValueError: if there is one channel, whose softmax is always 1.
-    """
-    if channels < 2:
-        raise ValueError(
-            f"{loss} was given one channel, whose softmax is 1 everywhere and the loss 0; "
-            "give two channels (background, foreground)"
-        )
+def _reading(input: Tensor) -> str:
+    """Says how an input was read, for those who forgot a dimension."""
+    return (
+        f"the input is read as {input.shape[0]} images of {input.shape[1]} channels; add a missing dimension with "
+        f"unsqueeze(0) for the batch or unsqueeze(1) for the channel"
+    )
 
 
 def should_check_values(setting: bool | None, input: Tensor) -> bool:
@@ -219,7 +225,7 @@ def check_values(input: Tensor, target: Tensor, mask: Tensor | None = None, *, f
         return
     _check_range("target", target, 1, _channel_mask(mask), "give probabilities, or integers for hard labels")
     if input.shape[1] > 1:
-        _check_sum(target, mask)
+        _check_sum(target, mask, _reading(input))
 
 
 def _check_range(name: str, values: Tensor, high: int, mask: Tensor | None, advice: str) -> None:
@@ -232,7 +238,7 @@ def _check_range(name: str, values: Tensor, high: int, mask: Tensor | None, advi
         raise ValueError(f"{name} holds {found:g}, outside [0, {high}]: {advice}")
 
 
-def _check_sum(target: Tensor, mask: Tensor | None) -> None:
+def _check_sum(target: Tensor, mask: Tensor | None, reading: str) -> None:
     """Checks that the kept soft labels sum to 1 over the channels."""
     total = target.sum(1, dtype=torch.promote_types(target.dtype, torch.float32))
     error = (total - 1).abs()
@@ -240,7 +246,8 @@ def _check_sum(target: Tensor, mask: Tensor | None) -> None:
     if worst > _SUM_TOLERANCE.get(target.dtype, 1e-3):
         raise ValueError(
             f"target does not sum to 1 over its {target.shape[1]} channels (off by up to {worst:g}); "
-            "give all classes, background included, or leave pixels without a label out with mask"
+            f"give all classes, background included, or leave pixels without a label out with mask ({reading}); "
+            "for structures that may overlap, call the loss on each channel, input[:, k : k + 1]"
         )
 
 

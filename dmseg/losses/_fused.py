@@ -22,8 +22,9 @@ by p. Softmax takes it to ``p_c (slope_c - sum_k p_k slope_k)``, sigmoid to ``p 
 not. Autograd can differentiate the gradient again, which takes more memory.
 
 Two observations save memory and time. For two classes, the softmax of (z_0, z_1) is the sigmoid of z_1 - z_0, so only
-the foreground channel is computed. And masked-out pixels have p = y = 0, which removes them from every sum and makes
-all gradients above 0, so that `backward` needs no mask.
+the foreground channel is computed (except in volumes, see `dmseg.losses.counts.FOREGROUND_PIXELS`). And masked-out
+pixels have p = y = 0, which removes them from every sum and makes all gradients above 0, so that `backward` needs no
+mask.
 """
 
 from collections.abc import Sequence
@@ -98,6 +99,8 @@ class LogitSums(torch.autograd.Function):
     The probabilities are also an output, so that autograd can differentiate the gradient again (`_plain_gradient`).
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(
         logits: Tensor, label: Tensor, mask: Tensor | None, required: RequiredSums
@@ -130,7 +133,7 @@ class LogitSums(torch.autograd.Function):
         ctx.mark_non_differentiable(difference)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(prob, difference, label if required.product else None)
-        ctx.channels = logits.shape[1]
+        ctx.is_difference = logits.shape[1] == 2 and label.shape[1] == 1
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
@@ -141,7 +144,7 @@ class LogitSums(torch.autograd.Function):
             grad = _plain_gradient(prob, difference, label, sums, cross_entropy, by_prob)
         else:
             grad = _gradient(prob, difference, label, sums, cross_entropy)
-        if ctx.channels == 2:  # from the foreground's gradient, which is that of the difference of the logits
+        if ctx.is_difference:  # from the foreground's gradient, which is that of the difference of the logits
             signs = torch.arange(-1, 2, 2, dtype=grad.dtype, device=grad.device)
             grad = grad * _over_pixels(signs.unsqueeze(0), grad)
         return grad, None, None, None

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from dmseg.losses._check import check_at_least, check_choice
+from dmseg.losses._check import check_at_least, check_choice, check_flag
 from dmseg.losses.counts import label_channels, mean_pixels, prepare
 
 
@@ -45,6 +45,7 @@ class AdaptiveWingLoss(nn.Module):
         self.alpha = check_at_least("alpha", alpha, 2, strictly=True)
         self.omega = check_at_least("omega", omega, 0, strictly=True)
         self.epsilon = check_at_least("epsilon", epsilon, 0, strictly=True)
+        check_flag("from_logits", from_logits)
         self.reduction = reduction
         self.from_logits = from_logits
         self.check_values = check_values
@@ -72,6 +73,13 @@ class AdaptiveWingLoss(nn.Module):
         if self.reduction == "mean":
             return mean_pixels(wings, keep)
         return (wings if keep is None else torch.where(keep, wings, 0)).sum()
+
+    def extra_repr(self) -> str:
+        """Returns the settings, for `print`."""
+        return (
+            f"theta={self.theta}, alpha={self.alpha}, omega={self.omega}, epsilon={self.epsilon}, "
+            f"reduction={self.reduction!r}, from_logits={self.from_logits}, check_values={self.check_values}"
+        )
 
     def _wings(self, prob: Tensor, label: Tensor) -> Tensor:
         """Returns the loss of each pixel and class."""

@@ -1,7 +1,9 @@
 """Weighted sums of losses."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from dmseg.errors import kind_of
@@ -15,6 +17,9 @@ class CompoundLoss(nn.Module):
 
     Cross-entropy and all region losses share one softmax and one pass over the pixels. The paper trains with
     ``CompoundLoss({"ce": (0.25, SoftCrossEntropyLoss()), "dml1": (0.75, DiceSemimetricLoss())})`` (Section 3.2).
+
+    Any other ``nn.Module(input, target)`` that returns a scalar can be a term; it is given the mask if its ``forward``
+    takes one. A term of weight 0 is computed, for `forward_parts`, but not added.
 
     Args:
         terms: name -> (weight, loss); weights are numbers of at least 0, not all of them 0.
@@ -36,6 +41,7 @@ class CompoundLoss(nn.Module):
         if not any(self.weights.values()):
             raise ValueError("all weights are 0; give at least one term a weight")
         self.losses = nn.ModuleList([loss for _, loss in checked.values()])
+        self._takes_mask = {name: _takes_mask(loss) for name, (_, loss) in checked.items()}
         takes_logits = {name: getattr(loss, "from_logits", True) for name, (_, loss) in checked.items()}
         if len(set(takes_logits.values())) > 1:
             raise ValueError(f"all terms get the same input, but from_logits differs: {takes_logits}")
@@ -56,8 +62,8 @@ class CompoundLoss(nn.Module):
             mask: (B, ...), the pixels to keep; None keeps all.
 
         Raises:
-            TypeError: if a dtype does not fit.
-            ValueError: if a shape or a value does not fit.
+            TypeError: if a dtype does not fit, or a term takes no mask and there is one.
+            ValueError: if a shape or a value does not fit, or a term returns more than one number.
         """
         named = dict(zip(self.weights, self.losses, strict=True))
         shared = {name: loss for name, loss in named.items() if isinstance(loss, PixelSumLoss)}
@@ -65,10 +71,38 @@ class CompoundLoss(nn.Module):
         if shared:
             sums = _shared_sums(list(shared.values()), input, target, mask)
             values = {name: loss.from_sums(sums) for name, loss in shared.items()}
-        values = {name: values[name] if name in values else loss(input, target, mask) for name, loss in named.items()}
-        weighted = [self.weights[name] * value for name, value in values.items()]
+        for name, loss in named.items():
+            if name not in shared:
+                values[name] = self._other(name, loss, input, target, mask)
+        values = {name: values[name] for name in named}
+        weighted = [self.weights[name] * value for name, value in values.items() if self.weights[name]]
         total = sum(weighted[1:], start=weighted[0])
         return total, {name: value.detach() for name, value in values.items()}
+
+    def _other(self, name: str, loss: nn.Module, input: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
+        """Returns the value of a term that shares no sums."""
+        if mask is not None and not self._takes_mask[name]:
+            raise TypeError(
+                f"term {name!r} ({type(loss).__name__}) takes no mask; give it a parameter mask, or crop what is masked"
+            )
+        value = torch.as_tensor(loss(input, target) if mask is None else loss(input, target, mask))
+        if value.ndim:
+            raise ValueError(
+                f"term {name!r} ({type(loss).__name__}) returns shape {tuple(value.shape)}; give a loss that returns "
+                "one number, for example with reduction='mean'"
+            )
+        return value
+
+    def extra_repr(self) -> str:
+        """Returns the weights by name, for `print`."""
+        return ", ".join(f"{name}: {weight:g}" for name, weight in self.weights.items())
+
+
+def _takes_mask(loss: nn.Module) -> bool:
+    """Whether a loss can be called with a third argument."""
+    parameters = inspect.signature(loss.forward).parameters.values()
+    positional = [item for item in parameters if item.kind in (item.POSITIONAL_ONLY, item.POSITIONAL_OR_KEYWORD)]
+    return len(positional) > 2 or any(item.kind is item.VAR_POSITIONAL for item in parameters)
 
 
 def _checked_term(name: str, term: object) -> tuple[float, nn.Module]:

@@ -15,6 +15,9 @@ from dmseg.losses._fused import DifferenceSums, LogitSums, RequiredSums, differe
 
 Overlap = Literal["minimum", "product", "classical", "squared"]
 """Definition of the overlap of a soft prediction and a soft label; see `confusion`."""
+FOREGROUND_PIXELS = 2**18
+"""Largest image of two classes whose background is computed from the foreground, as 1 - x and 1 - y. In larger ones,
+which are volumes, rounding could exceed the sums of a background of a few voxels."""
 OVERLAPS: tuple[Overlap, ...] = ("minimum", "product", "classical", "squared")
 
 
@@ -60,7 +63,7 @@ def pixel_sums(
     Args:
         input: (B, C, ...) logits (C = 1: sigmoid, else softmax) or probabilities in [0, 1].
         target: (B, ...) integer classes, or (B, C, ...) soft labels in [0, 1] that sum to 1 over the classes. For
-            logits of two classes only the second channel is read.
+            logits of two classes only the second channel is read, in images of up to `FOREGROUND_PIXELS`.
         mask: (B, ...) bool or 0 and 1, the pixels to keep; None keeps all. Values of other pixels have no effect.
         required: the sums to compute.
         from_logits: whether `input` holds logits. If so, the target gets no gradient.
@@ -123,14 +126,15 @@ def _plain(tensor: Tensor) -> Tensor:
 
 
 def _from_logits(logits: Tensor, target: Tensor, keep: Tensor | None, required: RequiredSums) -> PixelSums:
-    """Sums over pixels with closed-form gradients; two classes are computed from the foreground channel alone."""
+    """Sums over pixels with closed-form gradients; small images of two classes from the foreground channel alone."""
     if target.requires_grad:
         raise ValueError("target requires a gradient, which losses of logits do not give it: pass target.detach()")
-    channels = logits.shape[1]
-    label = label_channels(target, channels, logits.dtype, keep, foreground=channels == 2)
+    channels, pixels = logits.shape[1], logits[:1, :1].numel()
+    foreground = channels == 2 and pixels <= FOREGROUND_PIXELS
+    label = label_channels(target, channels, logits.dtype, keep, foreground=foreground)
     *difference, cross_entropy, _, _ = LogitSums.apply(logits, label, keep, required)
     sums = _with_label_sums(DifferenceSums(*difference), cross_entropy, label, channels, keep, required)
-    return _add_background(sums) if channels == 2 else sums
+    return _add_background(sums) if foreground else sums
 
 
 def label_channels(
@@ -152,6 +156,7 @@ def label_channels(
         label = (target[:, -1:] if foreground else target).to(dtype)
     else:
         first = max(channels - 1, 1) if foreground or channels == 1 else 0
+        target = target.long() if target.dtype in (torch.uint16, torch.uint32, torch.uint64) else target
         classes = torch.arange(first, max(channels, 2), device=target.device)
         label = (target.unsqueeze(1) == classes.reshape(-1, *(1,) * (target.ndim - 1))).to(dtype)
     return label if keep is None else torch.where(keep, label, 0)
@@ -191,7 +196,7 @@ def _peak(label: Tensor, channels: int, keep: Tensor | None) -> Tensor:
     if label.shape[1] < channels:
         background = 1 - label if keep is None else torch.where(keep, 1 - label, 0)
         label = torch.cat((background, label), 1)
-    return label.amax(tuple(range(2, label.ndim)))
+    return label.amax(tuple(range(2, label.ndim))) if label.numel() else label.new_zeros(label.shape[:2])
 
 
 def _add_background(sums: PixelSums) -> PixelSums:
@@ -284,6 +289,9 @@ class PixelSumLoss(nn.Module, ABC):
 
     def __init__(self, required: RequiredSums, *, from_logits: bool, check_values: bool | None) -> None:
         super().__init__()
+        _check.check_flag("from_logits", from_logits)
+        if check_values is not None:
+            _check.check_flag("check_values", check_values)
         self.required = required
         self.from_logits = from_logits
         self.check_values = check_values

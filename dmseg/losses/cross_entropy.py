@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from dmseg.losses._check import check_at_least, check_several_channels
+from dmseg.losses._check import check_at_least, check_flag
 from dmseg.losses._fused import RequiredSums
 from dmseg.losses.counts import PixelSumLoss, PixelSums, label_channels, mean_pixels, prepare, require
 
@@ -11,9 +11,10 @@ from dmseg.losses.counts import PixelSumLoss, PixelSums, label_channels, mean_pi
 class SoftCrossEntropyLoss(PixelSumLoss):
     """Cross-entropy, -sum_c y_c log p_c with p the softmax of the logits, averaged over all kept pixels of the batch.
 
-    Call it with ``(input, target, mask=None)``: logits (B, C, ...) with at least two channels, and a target as for
-    `dmseg.losses.counts.pixel_sums`. A batch without kept pixels has loss 0. A class whose logit is minus infinity adds
-    nothing where its label is 0, and makes the loss infinite where it is not.
+    Call it with ``(input, target, mask=None)``: logits (B, C, ...), and a target as for
+    `dmseg.losses.counts.pixel_sums`. For one channel it is the binary cross-entropy of its sigmoid. A batch without
+    kept pixels has loss 0. A class whose logit is minus infinity adds nothing where its label is 0, and makes the loss
+    infinite where it is not.
 
     Args:
         kl: Kullback-Leibler divergence, sum_c y_c (log y_c - log p_c), which is smaller by the label's entropy and has
@@ -22,19 +23,19 @@ class SoftCrossEntropyLoss(PixelSumLoss):
     """
 
     def __init__(self, kl: bool = False, *, check_values: bool | None = None) -> None:
+        check_flag("kl", kl)
         super().__init__(RequiredSums(cross_entropy=True, entropy=kl), from_logits=True, check_values=check_values)
 
     def from_sums(self, sums: PixelSums) -> Tensor:
-        """Returns the loss, a scalar, from sums over pixels.
-
-        Raises:
-            ValueError: if there is only one channel.
-        """
-        check_several_channels(sums.label.shape[1], type(self).__name__)
+        """Returns the loss, a scalar, from sums over pixels."""
         total = require(sums.cross_entropy)
         if self.required.entropy:
             total = total - require(sums.entropy)
         return total.sum() / sums.pixels.sum().clamp_min(1)
+
+    def extra_repr(self) -> str:
+        """Returns the settings, for `print`."""
+        return f"kl={self.required.entropy}, check_values={self.check_values}"
 
 
 class FocalCrossEntropyLoss(nn.Module):
@@ -61,19 +62,24 @@ class FocalCrossEntropyLoss(nn.Module):
         """Returns the loss, a scalar in float32 or more.
 
         Args:
-            input: (B, C, ...) logits of at least two channels.
+            input: (B, C, ...) logits; one channel is the foreground of two classes.
             target: (B, ...) integer classes, or (B, C, ...) soft labels in [0, 1] that sum to 1 over the classes.
             mask: (B, ...) bool or 0 and 1, the pixels to keep; None keeps all.
 
         Raises:
             TypeError: if a dtype does not fit.
-            ValueError: if a shape, the number of channels or a value does not fit.
+            ValueError: if a shape or a value does not fit.
         """
         logits, target, keep = prepare(input, target, mask, from_logits=True, check_values=self.check_values)
-        check_several_channels(logits.shape[1], type(self).__name__)
         label = label_channels(target, logits.shape[1], logits.dtype, keep)
+        if logits.shape[1] == 1:
+            logits, label = torch.cat((torch.zeros_like(logits), logits), 1), torch.cat((1 - label, label), 1)
         limits = torch.finfo(logits.dtype)
         # 0 log 0 is 0: a class whose logit is minus infinity counts only where its label is not 0
         log_prob = torch.where(label == 0, 0, torch.log_softmax(logits, 1))
         doubt = (-torch.expm1(log_prob.clamp_min(limits.min))).clamp_min(limits.tiny)
         return mean_pixels(-(label * doubt**self.gamma * log_prob), keep)
+
+    def extra_repr(self) -> str:
+        """Returns the settings, for `print`."""
+        return f"gamma={self.gamma}, check_values={self.check_values}"

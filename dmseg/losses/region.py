@@ -24,13 +24,13 @@ them if prediction or label is hard (Theorems 2 and 6), and are 0 exactly at the
 """
 
 import inspect
-from dataclasses import dataclass
-from typing import Literal, TypedDict, Unpack
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor
 
-from dmseg.losses._check import ClassWeights, as_class_weights, check_at_least, check_choice
+from dmseg.losses._check import ClassWeights, as_class_weights, check_at_least, check_choice, check_flag
 from dmseg.losses._fused import RequiredSums
 from dmseg.losses.counts import OVERLAPS, Confusion, Overlap, PixelSumLoss, PixelSums, confusion, pixel_sums, sums_for
 
@@ -86,6 +86,7 @@ class RegionSetting:
             number = check_at_least(name, getattr(self, name), 0, strictly=name == "gamma")
             object.__setattr__(self, name, number)
         check_at_least("alpha + beta", self.alpha + self.beta, 0, strictly=True)
+        check_flag("log_loss", self.log_loss)
         weights = as_class_weights(self.class_weights)
         if weights is not None and self.classes == "foreground" and not any(weights[1:] or weights):
             raise ValueError(f"class_weights is {list(weights)}, but only the foreground counts; give it a weight")
@@ -110,9 +111,9 @@ def loss_from_sums(sums: PixelSums, setting: RegionSetting) -> Tensor:
     counts, peak = confusion(sums, setting.overlap), sums.peak
     if setting.reduction == "batch":
         counts = Confusion(*(count.sum(0, keepdim=True) for count in counts))
-        peak = None if peak is None else peak.amax(0, keepdim=True)
+        peak = None if peak is None else torch.cat((peak, peak.new_zeros(1, peak.shape[1]))).amax(0, keepdim=True)
     losses = _weighted(class_losses(counts, setting), setting.class_weights)  # type: ignore[arg-type]
-    active = torch.ones_like(losses, dtype=torch.bool) if peak is None else peak > PRESENCE
+    active = torch.ones_like(losses, dtype=torch.bool) if peak is None else ~(peak <= PRESENCE)  # NaN counts
     if setting.classes == "foreground" and losses.shape[1] > 1:
         losses, active = losses[:, 1:], active[:, 1:]
     first, second = (0, 0) if setting.reduction == "class" else (1, 0)
@@ -131,17 +132,17 @@ def class_losses(counts: Confusion, setting: RegionSetting) -> Tensor:
     """
     error = setting.alpha * counts.fp + setting.beta * counts.fn
     whole = counts.tp + error + setting.smooth
-    some = whole > 0
-    whole = torch.where(some, whole, 1)
+    empty = whole <= 0  # false for NaN, which is a loss of NaN
+    whole = torch.where(empty, 1, whole)
     if setting.log_loss:
-        score = torch.where(some, (counts.tp + setting.smooth) / whole, 1)
+        score = torch.where(empty, 1, (counts.tp + setting.smooth) / whole)
         losses = -score.clamp_min(torch.finfo(score.dtype).tiny).log()
     else:
-        losses = torch.where(some, error / whole, 0)
+        losses = torch.where(empty, 0, error / whole)
     if setting.gamma == 1:
         return losses
-    positive = losses > 0
-    return torch.where(positive, torch.where(positive, losses, 1) ** setting.gamma, 0)
+    least = losses <= 0
+    return torch.where(least, 0, torch.where(least, 1, losses) ** setting.gamma)
 
 
 def _weighted(losses: Tensor, weights: tuple[float, ...] | None) -> Tensor:
@@ -204,10 +205,21 @@ class RegionOptions(FocalOptions, total=False):
     gamma: float
 
 
+def _setting(name: str) -> Any:  # noqa: ANN401 (the type of the setting)
+    """A property of `RegionLoss` for a field of its setting, which is replaced, and checked, when it is assigned."""
+
+    def assign(loss: "RegionLoss", value: Any) -> None:  # noqa: ANN401
+        loss.setting = replace(loss.setting, **{name: value})
+        loss.required = loss.setting.required
+
+    return property(lambda loss: getattr(loss.setting, name), assign, doc=f"`RegionSetting.{name}`")
+
+
 class RegionLoss(PixelSumLoss):
     """A region loss with all settings free; the named losses below fix some of them.
 
-    Call it with ``(input, target, mask=None)``, like `region_loss`.
+    Call it with ``(input, target, mask=None)``, like `region_loss`. Settings can be read and assigned as attributes,
+    for example ``loss.gamma = 0.75`` between epochs.
 
     Args:
         overlap: definition of the overlap, see `dmseg.losses.counts.confusion`.
@@ -225,6 +237,10 @@ class RegionLoss(PixelSumLoss):
     Raises:
         ValueError: if a setting lies outside its range, see `RegionSetting`.
     """
+
+    overlap, alpha, beta, gamma = map(_setting, ("overlap", "alpha", "beta", "gamma"))
+    smooth, reduction, classes = map(_setting, ("smooth", "reduction", "classes"))
+    log_loss, class_weights = map(_setting, ("log_loss", "class_weights"))
 
     def __init__(
         self,
@@ -260,7 +276,7 @@ class RegionLoss(PixelSumLoss):
 
     def extra_repr(self) -> str:
         """Returns the settings, for `print`."""
-        return f"{self.setting}, from_logits={self.from_logits}"
+        return f"{self.setting}, from_logits={self.from_logits}, check_values={self.check_values}"
 
 
 def _variant(variant: Literal[1, 2]) -> Overlap:
@@ -280,6 +296,7 @@ class SoftDiceLoss(RegionLoss):
     """
 
     def __init__(self, *, squared: bool = False, **options: Unpack[RegionOptions]) -> None:
+        check_flag("squared", squared)
         super().__init__("squared" if squared else "classical", 0.5, 0.5, **options)
 
 
@@ -292,6 +309,7 @@ class SoftJaccardLoss(RegionLoss):
     """
 
     def __init__(self, *, squared: bool = False, **options: Unpack[RegionOptions]) -> None:
+        check_flag("squared", squared)
         super().__init__("squared" if squared else "classical", 1.0, 1.0, **options)
 
 

@@ -106,14 +106,6 @@ def test_soft_labels_in_low_precision_pass(dtype):
     DiceSemimetricLoss(check_values=True)(torch.zeros(2, 3, 40, 40), label)
 
 
-@pytest.mark.parametrize("loss", [SoftCrossEntropyLoss(), SoftCrossEntropyLoss(kl=True), FocalCrossEntropyLoss(2)])
-@pytest.mark.parametrize("target", [HARD, SOFT[:, :1]])
-def test_cross_entropy_over_one_channel_is_an_error(loss, target):
-    for call in (loss, CompoundLoss({"ce": (1, loss)})):
-        with pytest.raises(ValueError, match=r"one channel, whose softmax is 1 .* give two channels"):
-            call(LOGITS[:, :1], target)
-
-
 def test_sums_that_were_not_computed_are_named():
     sums = pixel_sums(LOGITS, HARD, None, RequiredSums(product=True))
     with pytest.raises(ValueError, match="was not computed"):
