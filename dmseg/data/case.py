@@ -19,7 +19,8 @@ class Task:
     Attributes:
         name: id, for example ``prostate-1``.
         title: name in tables.
-        cohort: tasks of one cohort share their patients (``prostate``).
+        cohort: tasks of one cohort share their patients (``prostate``), and should have the same cases, so that they
+            share their folds.
         raters: names of all raters, in a fixed order.
         anonymous_raters: whether the k-th raters of different cases may be different people.
     """

@@ -1,8 +1,8 @@
 """Comparing columns of a table: a test over cases, and intervals that also count the noise of training."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -61,10 +61,13 @@ class TaskScores:
     Attributes:
         values: one row for each case, indexed by (cohort, case), and one column for each seed; NaN where there is none.
         folds: the fold that validates each case, in the same order.
+        groups: the group of each case (``folds.groups``), whose cases count as one in a test; empty if every case is on
+            its own.
     """
 
     values: pd.DataFrame
     folds: "pd.Series[int]"
+    groups: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def by_case(self) -> "pd.Series[float]":
@@ -89,6 +92,14 @@ def by_patient(tasks: Sequence["pd.Series[float]"]) -> "pd.Series[float]":
     if len(tasks) == 1 and tasks[0].index.is_unique and tasks[0].index.is_monotonic_increasing:
         return tasks[0]
     return pd.concat(list(tasks)).groupby(level=[0, 1]).mean()
+
+
+def by_group(values: "pd.Series[float]", groups: Mapping[str, str]) -> "pd.Series[float]":
+    """Mean of each group over its cases that have a value; the values themselves if there are no groups."""
+    if not groups:
+        return values
+    cohorts, cases = (values.index.get_level_values(level) for level in (0, 1))
+    return values.groupby([cohorts, cases.map(groups)]).mean()
 
 
 def seed_means(tasks: Sequence[TaskScores]) -> "pd.Series[float]":
@@ -134,7 +145,7 @@ def differences(ours: Sequence[TaskScores], other: Sequence[TaskScores], score: 
         values, folds = one - two, mine.folds
         if not one.index.equals(two.index):  # the difference also has the cases that only one column has
             folds = folds.combine_first(others.folds).astype(int).reindex(values.index)
-        found.append(TaskScores(values, folds))
+        found.append(TaskScores(values, folds, {**others.groups, **mine.groups}))
     return found
 
 
@@ -155,7 +166,8 @@ def comparison_numbers(tasks: Sequence[TaskScores], score: Score, inference: Inf
         inference: the test.
     """
     complete = [task.complete for task in tasks]
-    patients = by_patient(complete).to_numpy()
+    groups = [by_group(values, task.groups) for values, task in zip(complete, tasks, strict=True)]
+    patients = by_patient(groups).to_numpy()
     options = {"test": inference.test, "zero_method": inference.zero_method}
     result = compare(patients, np.zeros_like(patients), higher_is_better=not score.lower_is_better, **options)  # type: ignore[arg-type]
     over_tasks = float(np.mean([item.mean() for item in complete]))
@@ -204,13 +216,16 @@ def _intervals(tasks: Sequence[TaskScores], score: Score) -> dict[str, object]:
 def interval(tasks: Sequence[TaskScores]) -> Interval:
     """The interval of a row's mean with folds as clusters; tasks of one cohort share their folds.
 
-    Its ends are NaN if a task has no case that every seed has a value for, or a cohort has too few folds.
+    Its ends are NaN if a task has no case that every seed has a value for, a cohort has too few folds, or a patient is
+    in different folds in two tasks of a cohort, as it can be if they have different cases.
     """
     tables = [task.by_fold for task in tasks]
     if not all(tables):
         return Interval(NAN, NAN, NAN, NAN, NAN)
     if len(tables) == 1:
         return fold_interval(list(tables[0].values()))
+    if (pd.concat([task.folds for task in tasks]).groupby(level=[0, 1]).nunique() > 1).any():
+        return Interval(NAN, NAN, NAN, NAN, NAN)
     cohorts: dict[str, list[dict[int, npt.NDArray[np.float64]]]] = {}
     for task, table in zip(tasks, tables, strict=True):
         cohorts.setdefault(str(task.values.index[0][0]), []).append(table)

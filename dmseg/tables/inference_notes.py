@@ -74,6 +74,7 @@ def inference_notes(table: TableData, mark: str) -> list[str]:
         SEVERAL_SEEDS if several else ONE_SEED,
         *_incomplete(cells),
         f"{marked.format(mark=mark, reference=reference)} {test}, {correction}. {BLIND}",
+        *_grouped(tested),
         *_powerless(tested),
         by_interval.format(reference=reference) + INTERVAL_NOTE,
         *_without_interval(tested),
@@ -91,6 +92,17 @@ def _incomplete(cells: pd.DataFrame) -> list[str]:
     return [
         f"Not all seeds are complete; these cells are means over those that are: {some(places)}. A difference is over "
         "the seeds that both columns have."
+    ]
+
+
+def _grouped(tested: pd.DataFrame) -> list[str]:
+    """Tests over groups of cases."""
+    single = tested[tested["n_tasks"] == 1]
+    if not (single["n_pairs"] < single["n_value_pairs"]).any():
+        return []
+    return [
+        "Tests are over the groups of folds.groups (n_pairs in the CSV), not over cases: the differences of a group's "
+        "cases are averaged first."
     ]
 
 
@@ -121,7 +133,10 @@ def _without_interval(tested: pd.DataFrame) -> list[str]:
         if lacking["diff_same_splits_low"].notna().any()
         else ""
     )
-    return [f"This interval needs {LEAST_FOLDS} folds with cases to compare, and is missing for {which}.{same}"]
+    pooled = (lacking["n_tasks"] > 1).any() and len(lacking) < len(tested)
+    shared = " A row over several tasks also needs each patient in the same fold in all tasks of a cohort."
+    needs = f"This interval needs {LEAST_FOLDS} folds with cases to compare, and is missing for {which}."
+    return [f"{needs}{shared if pooled else ''}{same}"]
 
 
 def _large_folds(tested: pd.DataFrame) -> list[str]:

@@ -1,13 +1,17 @@
 """Numbers of a table: from annotations (Table 1), or from the per-case scores in the run store."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 
 from dmseg.config.settings import ModelSettings
 from dmseg.data.prepared import PreparedTask
+from dmseg.data.split_files import read_groups
+from dmseg.errors import UserError
 from dmseg.labels.fusion import majority
 from dmseg.metrics.agreement import rater_dice
 from dmseg.runs.plan import PlannedRun
@@ -27,6 +31,8 @@ from dmseg.tables.inference import (
 from dmseg.tables.paper import paper_table
 from dmseg.tables.planning import PlannedRow, PlannedTable
 from dmseg.tables.spec import PAPER_DATA, TableSpec
+
+log = logging.getLogger(__name__)
 
 ALL = "all"
 ARCHITECTURES = {"Unet": "UNet", "DeepLabV3Plus": "DeepLabV3+"}
@@ -173,11 +179,13 @@ class _Cell:
         scores: one row for each case of each run.
         places: the row of each case, indexed by (cohort, case), under each seed; -1 where there is none.
         folds: the fold that validates each case.
+        groups: the group of each case; empty if there are none.
     """
 
     scores: pd.DataFrame
     places: pd.DataFrame
     folds: "pd.Series[int]"
+    groups: Mapping[str, str]
 
     def by_seed(self, values: "pd.Series[float]") -> pd.DataFrame:
         """Values of the rows of `scores` as a table with one row for each case, and one column for each seed."""
@@ -203,7 +211,7 @@ class _Scores:
         if chosen is None:
             return None
         if (*key, metric) not in self._known:
-            self._known[(*key, metric)] = TaskScores(chosen.by_seed(chosen.scores[metric]), chosen.folds)
+            self._known[(*key, metric)] = TaskScores(chosen.by_seed(chosen.scores[metric]), chosen.folds, chosen.groups)
         return self._known[(*key, metric)]
 
     def _complete_seeds(self, key: tuple[str, ...], runs: Sequence[PlannedRun]) -> _Cell | None:
@@ -222,7 +230,7 @@ class _Scores:
         places = pd.Series(np.arange(len(kept)), index.set_names("seed", level=2)).unstack("seed", fill_value=-1)
         first = places.where(places >= 0, len(kept)).min(axis=1)
         folds = np.array([item.fold for item in settings])[first]
-        return _Cell(kept, places, pd.Series(folds, places.index, name="fold"))
+        return _Cell(kept, places, pd.Series(folds, places.index, name="fold"), _groups_of(runs[0]))
 
     def of_line(self, line: TableRow, method: str, metric: str) -> list[TaskScores] | None:
         """Scores for each task of a printed row, under the seeds that count and have a value in all of its tasks."""
@@ -259,6 +267,21 @@ class _Scores:
             means.append(float(other[list(own.values)].mean().mean()))
             even = even or bool(tied.any())
         return SCORES["dice"].factor * float(np.mean(means)) if even else float("nan")
+
+
+def _groups_of(run: PlannedRun) -> Mapping[str, str]:
+    """The group of each case of a run's task; empty without ``folds.groups``, or if its file is not here."""
+    if run.settings.folds.groups is None:
+        return {}
+    try:
+        groups = _read_groups(run.settings.folds.groups, tuple(sorted({*run.split.train, *run.split.validation})))
+    except UserError as error:
+        log.warning("tests are over cases, as their groups are unknown: %s", error)
+        return {}
+    return {case: group for group, cases in groups.items() for case in cases}
+
+
+_read_groups = lru_cache(maxsize=64)(read_groups)
 
 
 def _line_cells(
