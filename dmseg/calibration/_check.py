@@ -37,7 +37,7 @@ def as_tensor(name: str, values: Tensor | npt.NDArray[Any]) -> Tensor:
     if isinstance(values, Tensor):
         return values
     if isinstance(values, np.ndarray):
-        return torch.as_tensor(np.ascontiguousarray(values))
+        return torch.as_tensor(np.require(values, requirements=["C", "W"]))  # copied if it cannot be written to
     raise TypeError(f"{name} is {kind_of(values)}; give a tensor or a numpy array")
 
 
