@@ -35,6 +35,9 @@ def as_array(name: str, values: object) -> npt.NDArray[Any]:
     """
     if isinstance(values, list | tuple):
         items = [_numpy(name, item) for item in values]
+        for item in items:
+            if not isinstance(item, np.ndarray | np.generic | int | float | list | tuple):
+                raise TypeError(f"{name} is {kind_of(values)} with {kind_of(item)} in it; {_SAID}")
         try:
             found: object = np.asarray(items)
         except ValueError:
@@ -84,7 +87,7 @@ def as_mask(name: str, values: object) -> Mask:
     if other.size:
         soft = array.dtype.kind == "f" and not bool((other == np.round(other)).all())
         advice = (
-            f"threshold a probability first: {name} >= 0.5" if soft else f"if they are foreground, give {name} != 0"
+            f"threshold the probability first: {name} >= 0.5" if soft else f"if they are foreground, give {name} != 0"
         )
         raise UserError(f"{name} has the value {float(other[0]):g}, but a mask must have only 0 and 1; {advice}")
     return mask
@@ -138,8 +141,8 @@ def check_unit_interval(name: str, values: Probabilities) -> None:
         raise UserError(f"{name} has values that are not a number (NaN), but must be in [0, 1]")
     if not 0.0 <= low <= high <= 1.0:
         raise UserError(
-            f"{name} ranges from {low:g} to {high:g}, but must be in [0, 1]; apply the sigmoid or softmax to logits, "
-            "or divide intensities by their maximum"
+            f"{name} ranges from {low:.9g} to {high:.9g}, but must be in [0, 1]; apply the sigmoid or softmax to "
+            "logits, or divide intensities by their maximum"
         )
 
 

@@ -109,7 +109,7 @@ def case_metrics(
     masks: Values,
     metrics: Sequence[str] = PLAIN,
     *,
-    label: Values | None = None,
+    label: "Values | None" = None,
     n_bins: int = 10,
     boundary: int = 2,
     ties: Ties = "background",
@@ -186,7 +186,13 @@ def ged(samples: Values, masks: Values) -> float:
 def _case(probability: Values, masks: Values) -> tuple[Probabilities, Mask]:
     """Probabilities (...) and the raters' masks (R, ...)."""
     image = as_probability("probability", probability)
-    return image, _raters(image, as_mask("masks", masks), "masks")
+    try:
+        found = as_mask("masks", masks)
+    except UserError as fault:
+        if ((image == 0) | (image == 1)).all():
+            raise UserError(f"{fault}. The probability has only 0 and 1: are both in the wrong order?") from None
+        raise
+    return image, _raters(image, found, "masks")
 
 
 def _raters(image: Probabilities, masks: Mask, name: str) -> Mask:
