@@ -127,7 +127,7 @@ def _sizes(spacing: object) -> list[float]:
             f"spacing is {shown(spacing)}, but must be two numbers, (row, column), to score each slice, or three, "
             "(row, column, slice), to score the volume"
         )
-    sizes = list(spacing) if isinstance(spacing, Iterable) and not isinstance(spacing, str) else []
+    sizes = list(spacing) if isinstance(spacing, Iterable) else []
     if len(sizes) not in (2, 3) or not all(_is_number(size) and size > 0 for size in sizes):
         raise UserError(f"spacing is {shown(spacing)}; expected two or three numbers above 0, in mm")
     return [float(size) for size in sizes]
@@ -136,7 +136,7 @@ def _sizes(spacing: object) -> list[float]:
 def _is_number(value: object) -> bool:
     """Whether a value, also a tensor or array of one element, is a finite number."""
     try:
-        return not isinstance(value, str | bool) and math.isfinite(value)  # type: ignore[arg-type]
+        return math.isfinite(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, RuntimeError, OverflowError):
         return False
 
