@@ -189,7 +189,7 @@ def _case(probability: Values, masks: Values) -> tuple[Probabilities, Mask]:
     try:
         found = as_mask("masks", masks)
     except UserError as fault:
-        if ((image == 0) | (image == 1)).all():
+        if ((image == 0) | (image == 1)).all() and as_array("masks", masks).max() <= 1:
             raise UserError(f"{fault}. The probability has only 0 and 1: are both in the wrong order?") from None
         raise
     return image, _raters(image, found, "masks")
