@@ -10,7 +10,7 @@ from itertools import product
 import numpy as np
 from rows import Row, least, report, turns
 
-from dmseg.metrics.ged import shared_pixels, squared_ged
+from dmseg.metrics.energy_distance import shared_pixels, squared_ged
 
 REPEATS = 9
 GOAL = 0.3

@@ -101,7 +101,7 @@ def raters(folder: str, name: str, size: int) -> Work:
     """Fusion, counts or the energy distance of a case of 16 x 128 x 128 with 2 raters, or so many times more."""
     from dmseg.labels.fusion import staple, uniform
     from dmseg.metrics.counting import count_stored
-    from dmseg.metrics.ged import generalised_energy_distance
+    from dmseg.metrics.energy_distance import generalised_energy_distance
 
     rng = np.random.default_rng(0)
     masks = (rng.random((2 * size, 16, 128, 128)) < 0.4) & (rng.random((16, 128, 128)) < 0.5)

@@ -1,7 +1,7 @@
 """Calibration of probabilities after training: kernel estimate of E[y | f] and temperature scaling.
 
 Both are fitted on predictions with known classes and then applied to others:
-``fit(...).transform(...)``. They only need PyTorch.
+``fit(...).transform(...)``. They need PyTorch and NumPy only.
 """
 
 from dmseg.calibration.calibrator import KernelCalibrator

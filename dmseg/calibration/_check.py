@@ -8,19 +8,22 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dmseg.errors import kind_of
+from dmseg.errors import kind_of, shown
 from dmseg.limits import LEAST_BANDWIDTH
 
 _TOLERANCE = {torch.float16: 2e-2, torch.bfloat16: 2e-2}
-"""Tolerance for the sum of a row, which must be 1; 1e-3 for other dtypes."""
+"""Tolerance for the sum of a row; 1e-3 for other dtypes."""
 
 
 def check_bandwidth(bandwidth: float) -> float:
     """Returns the bandwidth.
 
     Raises:
+        TypeError: if it is not a number.
         ValueError: if it is not a finite number of at least `LEAST_BANDWIDTH`.
     """
+    if isinstance(bandwidth, bool) or not isinstance(bandwidth, int | float | np.number):
+        raise TypeError(f"bandwidth is {shown(bandwidth)}, but must be a number above 0")
     if not (math.isfinite(bandwidth) and bandwidth > 0):
         raise ValueError(f"bandwidth is {bandwidth}; it must be a number above 0")
     if bandwidth < LEAST_BANDWIDTH:
@@ -37,7 +40,7 @@ def as_tensor(name: str, values: Tensor | npt.NDArray[Any]) -> Tensor:
     if isinstance(values, Tensor):
         return values
     if isinstance(values, np.ndarray):
-        return torch.as_tensor(np.ascontiguousarray(values))
+        return torch.as_tensor(np.require(values, requirements=["C", "W"]))  # copied if it cannot be written to
     raise TypeError(f"{name} is {kind_of(values)}; give a tensor or a numpy array")
 
 
@@ -80,13 +83,27 @@ def checked_prob(prob: Tensor) -> Tensor:
         raise TypeError(f"prob is {prob.dtype}; give floating-point probabilities")
     if prob.ndim != 2 or prob.shape[1] < 2:
         raise ValueError(f"prob has shape {tuple(prob.shape)}; give (N, C) with at least two classes")
-    tolerance = _TOLERANCE.get(prob.dtype, 1e-3)
+    tolerance = tolerance_of(prob.dtype)
     prob = prob.detach().to(torch.promote_types(prob.dtype, torch.float32))
-    total = prob.sum(1, keepdim=True)
-    if not bool((prob >= 0).all()):
-        raise ValueError("prob has values that are negative or not a number; give probabilities")
+    return prob / check_distributions("prob", prob, tolerance)
+
+
+def check_distributions(name: str, rows: Tensor, tolerance: float) -> Tensor:
+    """Returns the sums (N, 1) of rows (N, C), all close to 1.
+
+    Raises:
+        ValueError: if a value is negative or NaN, or a row does not sum to 1.
+    """
+    total = rows.sum(1, keepdim=True)
+    if not bool((rows >= 0).all()):
+        raise ValueError(f"{name} has values that are negative or not a number; give probabilities")
     if not bool(((total - 1).abs() <= tolerance).all()):
         raise ValueError(
-            f"prob has rows that sum to {float(total.min()):g} or {float(total.max()):g}; give rows of sum 1"
+            f"{name} has rows that sum to {float(total.min()):g} or {float(total.max()):g}; give rows of sum 1"
         )
-    return prob / total
+    return total
+
+
+def tolerance_of(dtype: torch.dtype) -> float:
+    """Tolerance for the sum of a row of this type, which must be 1."""
+    return _TOLERANCE.get(dtype, 1e-3)

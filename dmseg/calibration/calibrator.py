@@ -2,6 +2,7 @@
 
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -9,6 +10,7 @@ from torch.nn import functional
 from dmseg.calibration._check import check_bandwidth, checked, checked_prob
 from dmseg.calibration.kernel import Keys, choose_bandwidth, kernel_estimate
 from dmseg.calibration.table import BetaTable, n_estimated
+from dmseg.errors import shown
 
 
 class KernelCalibrator:
@@ -24,14 +26,27 @@ class KernelCalibrator:
             3e-6 or more).
 
     Raises:
-        ValueError: if the bandwidth is not a number above 0.
+        TypeError: if the bandwidth is neither a number nor None, or `exact` is not a bool.
+        ValueError: if the bandwidth is not above 0.
     """
 
     def __init__(self, bandwidth: float | None = 1e-3, *, exact: bool = False) -> None:
+        if isinstance(bandwidth, str):
+            raise TypeError(f"bandwidth is {shown(bandwidth)}; give a number above 0, or None to choose it in fit")
+        if not isinstance(exact, bool | np.bool_):
+            raise TypeError(f"exact is {shown(exact)}, but must be True or False")
         self.bandwidth = None if bandwidth is None else check_bandwidth(bandwidth)
-        self.exact = exact
+        self.exact = bool(exact)
         self.keys: Keys | None = None
         self.fitted_bandwidth: float | None = None
+
+    def __repr__(self) -> str:
+        """Settings, and after `fit` the bandwidth in use and the numbers of keys and classes."""
+        said = f"bandwidth={self.bandwidth}, exact={self.exact}"
+        if self.keys is not None:
+            n_keys, n_classes = self.keys.prob.shape
+            said += f", fitted_bandwidth={self.fitted_bandwidth:g}, n_keys={n_keys}, n_classes={n_classes}"
+        return f"KernelCalibrator({said})"
 
     def fit(self, prob: Tensor, label: Tensor) -> Self:
         """Stores the predictions with known classes, the keys of the estimate.

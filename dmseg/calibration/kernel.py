@@ -10,11 +10,13 @@ import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from dmseg.calibration._check import check_bandwidth, checked
+from dmseg.errors import either, shown
 
 LOG_TINY = math.log(torch.finfo(torch.float32).tiny)
 """Logarithm of the smallest probability that is distinguished from 0."""
@@ -24,6 +26,9 @@ BLOCK = 2**19
 """Number of kernel values computed at a time, 4 MiB."""
 BANDWIDTHS = (*(10 ** (-5 + 4 * k / 14) for k in range(15)), 0.2, 0.4, 0.6, 0.8, 1.0)
 """Candidate bandwidths (ece-kde, `get_bandwidth`)."""
+
+LIKELIHOODS = ("label", "prediction")
+"""What the likelihood of `choose_bandwidth` can be of."""
 
 
 class Keys(NamedTuple):
@@ -104,19 +109,29 @@ def choose_bandwidth(
         of: what the likelihood is of. ``label``: each label under the estimate from the other pixels, which also
             minimises the cross-entropy. ``prediction``: each prediction under the density of the others, which needs
             no labels (ece-kde); if predictions repeat, as 0 and 1 often do, it favours the smallest bandwidth.
-        limit: largest number of pixels to use, evenly spaced over the rows; time grows with its square.
+        limit: largest number of pixels to use, at least 2, evenly spaced over the rows; time grows with its square.
 
     Raises:
-        TypeError: if a dtype does not fit.
-        ValueError: if a shape or a value does not fit.
+        TypeError: if a dtype does not fit, or a bandwidth is not a number.
+        ValueError: if a shape, a value or a setting does not fit.
     """
+    if of not in LIKELIHOODS:
+        raise ValueError(f"of is {shown(of)}, but must be {either(LIKELIHOODS)}")
+    if isinstance(limit, bool) or not isinstance(limit, int | np.integer) or limit < 2:
+        raise ValueError(f"limit is {shown(limit)}, but must be a whole number of pixels, at least 2")
+    try:
+        bandwidths = [check_bandwidth(bandwidth) for bandwidth in candidates]
+    except TypeError as fault:
+        raise TypeError(f"candidates is {shown(candidates)}, but must be a list of numbers above 0") from fault
+    if not bandwidths:
+        raise ValueError("candidates is empty; give at least one bandwidth")
     prob, label = checked(prob, label)
     if len(prob) < 2:
         raise ValueError("leave-one-out needs at least 2 pixels")
-    chosen = torch.linspace(0, len(prob) - 1, min(limit, len(prob)), device=prob.device).round().long()
+    chosen = torch.linspace(0, len(prob) - 1, min(int(limit), len(prob)), device=prob.device).round().long()
     keys = Keys(prob[chosen], functional.one_hot(label[chosen], prob.shape[1]).double())
-    scores = [_left_out_likelihood(keys, check_bandwidth(bandwidth), of) for bandwidth in candidates]
-    return candidates[int(torch.stack(scores).argmax())]
+    scores = [_left_out_likelihood(keys, bandwidth, of) for bandwidth in bandwidths]
+    return bandwidths[int(torch.stack(scores).argmax())]
 
 
 def _left_out_likelihood(keys: Keys, bandwidth: float, of: str) -> Tensor:

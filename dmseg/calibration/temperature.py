@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dmseg.calibration._check import as_tensor, checked_label
+from dmseg.calibration._check import as_tensor, check_distributions, checked_label, tolerance_of
 
 RANGE = (0.01, 100.0)
 """Smallest and largest temperature."""
@@ -20,18 +20,24 @@ def fit_temperature(logits: Tensor, target: Tensor) -> float:
     smallest temperature in `RANGE` is returned; if they are no better than chance, the largest.
 
     Args:
-        logits: (N, C), N at least 1.
+        logits: (N, C), N at least 1, C at least 2.
         target: (N,) integer classes, or (N, C) distributions.
 
     Raises:
         TypeError: if an argument is neither a tensor nor a numpy array, or (N,) targets are not integers.
-        ValueError: if a shape does not fit, a value is not finite, or a class is out of range.
+        ValueError: if a shape does not fit, a value is not finite, a class is out of range, or a row of (N, C) targets
+            is not a distribution.
     """
-    logits, target = as_tensor("logits", logits), as_tensor("target", target)
-    if logits.ndim != 2 or not len(logits) or target.shape not in (logits.shape, logits.shape[:1]):
-        raise ValueError(f"logits have shape {tuple(logits.shape)}, target {tuple(target.shape)}; give (N, C) and (N,)")
+    logits, target = _checked_logits(logits), as_tensor("target", target)
+    if not len(logits) or target.shape not in (logits.shape, logits.shape[:1]):
+        raise ValueError(
+            f"logits have shape {tuple(logits.shape)}, target {tuple(target.shape)}; give (N, C) and (N,) or (N, C), "
+            "N at least 1"
+        )
     if not bool(logits.isfinite().all() and target.isfinite().all()):
         raise ValueError("logits or targets have values that are not finite")
+    if target.ndim == 2:
+        check_distributions("target", target.double(), tolerance_of(target.dtype))
     n_classes = logits.shape[1]
     label = functional.one_hot(checked_label(target, n_classes), n_classes) if target.ndim == 1 else target
     logits, label = logits.detach().double(), label.double()
@@ -54,18 +60,51 @@ class TemperatureScaling:
 
     def __init__(self) -> None:
         self.temperature: float | None = None
+        self.n_classes: int | None = None
+
+    def __repr__(self) -> str:
+        """After `fit`, the temperature and the number of classes."""
+        fitted = "" if self.temperature is None else f"temperature={self.temperature:g}, n_classes={self.n_classes}"
+        return f"TemperatureScaling({fitted})"
 
     def fit(self, logits: Tensor, target: Tensor) -> Self:
         """Finds the temperature; arguments and errors are those of `fit_temperature`."""
         self.temperature = fit_temperature(logits, target)
+        self.n_classes = logits.shape[1]
         return self
 
     def transform(self, logits: Tensor) -> Tensor:
-        """Returns probabilities (N, C) of logits (N, C).
+        """Returns probabilities (N, C) of logits (N, C), in float32 or more.
 
         Raises:
             RuntimeError: if `fit` was not called.
+            TypeError: if the logits are neither a tensor nor a numpy array.
+            ValueError: if the shape does not fit, or the number of classes is not that of `fit`.
         """
         if self.temperature is None:
             raise RuntimeError("call fit(logits, target) before transform")
-        return torch.softmax(as_tensor("logits", logits).float() / self.temperature, 1)
+        logits = _checked_logits(logits)
+        if logits.shape[1] != self.n_classes:
+            raise ValueError(f"logits have {logits.shape[1]} classes, those of fit {self.n_classes}")
+        return torch.softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)) / self.temperature, 1)
+
+
+def _checked_logits(logits: Tensor) -> Tensor:
+    """Logits (N, C) as a tensor.
+
+    Raises:
+        TypeError: if they are neither a tensor nor a numpy array.
+        ValueError: if the shape does not fit.
+    """
+    logits = as_tensor("logits", logits)
+    if logits.ndim != 2:
+        raise ValueError(
+            f"logits have shape {tuple(logits.shape)}; give rows (N, C), of maps (B, C, H, W) "
+            "logits.movedim(1, -1).reshape(-1, C)"
+        )
+    if logits.shape[1] < 2:
+        raise ValueError(
+            f"logits have shape {tuple(logits.shape)}; give at least two classes, of sigmoid logits z (N,) "
+            "torch.stack([torch.zeros_like(z), z], 1)"
+        )
+    return logits

@@ -1,10 +1,24 @@
-"""Agreement of raters with a majority vote."""
+"""The majority vote of raters, and their agreement with it."""
 
 import numpy as np
 import numpy.typing as npt
 
 Mask = npt.NDArray[np.generic]
 Floats = npt.NDArray[np.float64]
+
+
+def majority_vote(marked: npt.NDArray[np.bool_], ties: str) -> npt.NDArray[np.bool_]:
+    """Majority vote of the raters.
+
+    Args:
+        marked: (R, *spatial) bool.
+        ties: what a tie of an even number of raters is: ``background`` or ``foreground``.
+
+    Returns:
+        (*spatial) bool.
+    """
+    votes = 2 * marked.sum(axis=0, dtype=np.int64)
+    return np.asarray(votes > len(marked) if ties == "background" else votes >= len(marked))
 
 
 def rater_dice(annotations: Mask, majority: Mask, *, both_empty: float = 1.0, disjoint: float = 0.0) -> Floats:

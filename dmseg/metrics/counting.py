@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dmseg.metrics.levels import BDICE_LEVELS, DECISION_LEVEL
-from dmseg.metrics.stored_counts import LEAST_PROBABILITY, StoredCounts, probability_cuts
+from dmseg.errors import UserError, check_choice, kind_of, shown
+from dmseg.metrics._input import check_unit_interval
+from dmseg.metrics.levels import BDICE_LEVELS, DECISION_LEVEL, EMPTY_DICE, check_bins, checked_levels
+from dmseg.metrics.stored_counts import LEAST_PROBABILITY, TIES, StoredCounts, probability_cuts
 
 Masks = npt.NDArray[np.bool_]
 Probabilities = npt.NDArray[np.float32]
@@ -22,6 +24,7 @@ PATTERN_RATERS = 8
 """Largest number of raters whose patterns are all counted; of more, only those that occur."""
 _BOTH = (np.uint8(3), np.uint8(12))
 """Bits of `_classes` for both classes of the first and of the second mask."""
+_OTHERS = "dmseg.metrics.case_metrics also takes tensors, lists and other types"
 
 
 def count_stored(
@@ -41,15 +44,19 @@ def count_stored(
         annotations: (R, S, H, W) bool, masks of the raters present.
         reference: (S, H, W) float32 in [0, 1], reference label of BDice.
         n_bins: number B of confidence bins.
-        boundary: pixels on each side of a contour that belong to the boundary band.
-        levels: the L thresholds of BDice, ascending.
+        boundary: pixels on each side of a contour that belong to the boundary band, at least 1.
+        levels: the L thresholds of BDice in (0, 1], ascending.
         ties: what a tie is in the majority vote: ``background`` or ``foreground``; both are counted.
         empty: Dice of two empty masks: ``skip``, ``one`` or ``zero``.
 
     Raises:
+        TypeError: if an array is not a numpy array.
         ValueError: if shapes or dtypes do not match.
+        UserError: if a setting is invalid, or a value is not a number in [0, 1].
     """
     _check(probability, annotations, reference)
+    _check_settings(n_bins, boundary, ties, empty)
+    levels = checked_levels(levels)
     cuts, edges = probability_cuts(n_bins, levels), equal_mass_edges(probability, n_bins)
     tally = _Tally(np.unique(np.concatenate([cuts, edges])), levels, len(annotations), boundary)
     slices = np.zeros((len(probability), 3, 2), np.int64)
@@ -347,12 +354,34 @@ def _merged(
 
 
 def _check(probability: Probabilities, annotations: Masks, reference: npt.NDArray[np.float32]) -> None:
-    shapes = probability.shape, annotations.shape[1:], reference.shape
-    if probability.ndim != 3 or len(set(shapes)) > 1 or not len(annotations):
-        raise ValueError(f"probability {shapes[0]}, annotations {annotations.shape} and reference {shapes[2]} differ")
-    if [str(item.dtype) for item in (probability, annotations, reference)] != ["float32", "bool", "float32"]:
-        found = f"{probability.dtype}, {annotations.dtype} and {reference.dtype}"
-        raise ValueError(f"probability, annotations and reference are {found}, but must be float32, bool and float32")
+    given = (("probability", probability, "float32"), ("annotations", annotations, "bool"))
+    for name, item, dtype in (*given, ("reference", reference, "float32")):
+        if not isinstance(item, np.ndarray):
+            raise TypeError(f"{name} is {kind_of(item)}, but must be a numpy array; {_OTHERS}")
+        if str(item.dtype) != dtype:
+            raise ValueError(f"{name} is {item.dtype}, but must be {dtype}; {_OTHERS}")
+    if probability.ndim != 3 or annotations.ndim != 4:
+        raise ValueError(
+            f"probability has shape {probability.shape} and annotations {annotations.shape}; give slices (S, H, W), "
+            "x[None] for a single one, and raters and slices (R, S, H, W)"
+        )
+    if not probability.shape == annotations.shape[1:] == reference.shape:
+        raise ValueError(
+            f"probability {probability.shape}, annotations {annotations.shape} and reference {reference.shape} differ "
+            "in their pixels; give (S, H, W), (R, S, H, W) and (S, H, W)"
+        )
+    if not len(annotations):
+        raise ValueError(f"annotations {annotations.shape} of probability {probability.shape} have no rater")
+    check_unit_interval("probability", probability)
+    check_unit_interval("reference", reference)
+
+
+def _check_settings(n_bins: int, boundary: int, ties: str, empty: str) -> None:
+    check_bins(n_bins)
+    if isinstance(boundary, bool) or not isinstance(boundary, int | np.integer) or boundary < 1:
+        raise UserError(f"boundary is {shown(boundary)}, but must be a whole number of pixels, at least 1")
+    check_choice("ties", ties, tuple(TIES))
+    check_choice("empty", empty, tuple(EMPTY_DICE))
 
 
 def _log_loss(error: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -18,8 +17,8 @@ import torch
 from torch import Tensor
 
 from dmseg.errors import UserError, kind_of
-from dmseg.limits import MAX_LEVELS
-from dmseg.metrics.levels import BDICE_LEVELS, DECISION_LEVEL
+from dmseg.metrics._input import surely_in_unit_interval
+from dmseg.metrics.levels import BDICE_LEVELS, DECISION_LEVEL, check_bins, checked_levels
 
 CPU_PIXELS = 2**16
 """Pixels counted at once on a CPU."""
@@ -79,7 +78,7 @@ def count_batch(
         n_cases: number of cases; those without slices get zeros.
         levels: thresholds of BDice in (0, 1], ascending and including 0.5.
         n_bins: number of equal confidence bins on [0, 1].
-        valid: (N, H, W) bool, pixels to count; None for all.
+        valid: (N, H, W) bool, pixels to count, and whose values are checked; None for all.
 
     Returns:
         Counts of each case, in the order of the case indices.
@@ -88,7 +87,10 @@ def count_batch(
         UserError: if levels or bins are invalid, or a value is not a number in [0, 1].
         ValueError: if shapes, dtypes or case indices do not match.
     """
-    levels = _checked_levels(levels, n_bins)
+    levels = checked_levels(levels)
+    check_bins(n_bins)
+    if DECISION_LEVEL not in levels:
+        raise UserError(f"BDice levels are {levels}, but must be ascending thresholds in (0, 1] that include 0.5")
     probability, majority, reference, case_index = map(as_tensor, (probability, majority, reference, case_index))
     valid = None if valid is None else as_tensor(valid)
     _check_tensors(probability, majority, reference, case_index, n_cases, valid)
@@ -110,22 +112,8 @@ def as_tensor(values: Tensor | npt.NDArray[Any]) -> Tensor:
     if isinstance(values, Tensor):
         return values
     if isinstance(values, np.ndarray | np.generic):
-        return torch.as_tensor(np.ascontiguousarray(values))
+        return torch.as_tensor(np.require(values, requirements=["C", "W"]))  # copied if it cannot be written to
     raise TypeError(f"metrics take tensors or numpy arrays, not {kind_of(values)}")
-
-
-def _checked_levels(levels: Sequence[float], n_bins: int) -> tuple[float, ...]:
-    found = tuple(float(level) for level in levels)
-    ascending = all(low < high for low, high in pairwise(found))
-    if not found or not ascending or not 0 < found[0] <= found[-1] <= 1 or DECISION_LEVEL not in found:
-        raise UserError(f"BDice levels are {found}, but must be ascending thresholds in (0, 1] that include 0.5")
-    if not isinstance(n_bins, int | np.integer) or not 1 <= n_bins <= MAX_LEVELS:
-        raise UserError(
-            f"the number of calibration bins is {n_bins}, but must be a whole number from 1 to {MAX_LEVELS}"
-        )
-    if len(found) > MAX_LEVELS:
-        raise UserError(f"there are {len(found)} BDice levels, but at most {MAX_LEVELS} are allowed")
-    return found
 
 
 def _check_tensors(
@@ -165,10 +153,13 @@ class _Rows:
         cls, probability: Tensor, majority: Tensor, reference: Tensor, case_index: Tensor, valid: Tensor | None
     ) -> Self:
         rows = (math.prod(probability.shape[:-1]), probability.shape[-1])
+        probability, reference = probability.detach(), reference.detach()
+        if valid is not None:  # values elsewhere have no effect, whatever they are
+            probability, reference = (item.masked_fill(valid == 0, 0) for item in (probability, reference))
         return cls(
-            probability.detach().reshape(rows),
+            probability.reshape(rows),
             majority.reshape(rows),
-            reference.detach().reshape(rows),
+            reference.reshape(rows),
             case_index,
             None if valid is None else valid.reshape(rows),
             math.prod(probability.shape[1:-1]),
@@ -204,7 +195,7 @@ def _sum_with_numpy(
     pixels, confidence = np.zeros(size, dtype=np.int64), np.zeros(size)
     narrow = np.int16 if size <= 2**15 else np.int32  # narrow codes are computed faster
     for probability, majority, reference, case_index, *valid in rows.blocks(CPU_PIXELS):
-        if not (_surely_in_unit_interval(probability) and _surely_in_unit_interval(reference)):
+        if not (surely_in_unit_interval(probability) and surely_in_unit_interval(reference)):
             rows.check_values()  # here, not at the beginning: the block is in the cache for what follows
         top = 1 - probability
         np.maximum(probability, top, out=top)
@@ -219,11 +210,6 @@ def _sum_with_numpy(
         pixels += torch.bincount(index, minlength=size).numpy()
         confidence += torch.bincount(index, torch.from_numpy(top.ravel().astype(np.float64)), size).numpy()
     return pixels, confidence
-
-
-def _surely_in_unit_interval(values: npt.NDArray[np.float32]) -> bool:
-    """One pass: the bits of floats above 1, of negative ones (also of -0.0) and of NaN are larger integers."""
-    return not values.size or bool(values.view(np.uint32).max() <= np.float32(1).view(np.uint32))
 
 
 def levels_reached(

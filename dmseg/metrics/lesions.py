@@ -1,15 +1,13 @@
 """Lesion-wise F1: how many connected components of prediction and reference overlap."""
 
 import numpy as np
-import numpy.typing as npt
 
-from dmseg.errors import UserError, check_choice
+from dmseg.errors import UserError, check_choice, shown
+from dmseg.metrics._input import Mask, Values, mask_pair
 from dmseg.metrics.levels import EMPTY_DICE
 
-Mask = npt.NDArray[np.bool_]
 
-
-def lesion_f1(predicted: Mask, reference: Mask, volume: bool, empty: str = "skip") -> float:
+def lesion_f1(predicted: Values, reference: Values, volume: bool, empty: str = "skip") -> float:
     """Lesion-wise F1: 2 TP / (2 TP + FP + FN), counted over all slices of a case.
 
     A lesion is a connected component; pixels are connected if they share an edge or a corner (in volumes: or a face).
@@ -18,8 +16,8 @@ def lesion_f1(predicted: Mask, reference: Mask, volume: bool, empty: str = "skip
     2022 challenge (Hernandez Petzsche et al., 2022, doi:10.1038/s41597-022-01875-5).
 
     Args:
-        predicted: (S, H, W) bool.
-        reference: (S, H, W) bool.
+        predicted: (S, H, W) mask: bool, or only 0 and 1; not a probability.
+        reference: (S, H, W) mask.
         volume: whether the slices form one volume; if not, each slice has lesions of its own.
         empty: score of a case without a lesion in either mask: ``skip`` (NaN), ``one`` or ``zero``.
 
@@ -28,25 +26,25 @@ def lesion_f1(predicted: Mask, reference: Mask, volume: bool, empty: str = "skip
 
     Raises:
         UserError: if an argument is invalid.
+        TypeError: if a mask is neither an array nor a tensor.
     """
     check_choice("empty", empty, tuple(EMPTY_DICE))
-    if predicted.ndim != 3 or predicted.shape != reference.shape:
-        raise UserError(
-            f"the masks have shapes {predicted.shape} and {reference.shape}, but must have the same shape (S, H, W)"
-        )
-    hits, missed = _count(reference, predicted, volume)
-    _, false = _count(predicted, reference, volume)
+    if not isinstance(volume, bool | np.bool_):
+        raise UserError(f"volume is {shown(volume)}, but must be True or False")
+    found, truth = mask_pair(predicted, reference)
+    hits, missed = _count(truth, found, volume)
+    _, false = _count(found, truth, volume)
     if hits + missed + false == 0:
         return EMPTY_DICE[empty]
     return 2 * hits / (2 * hits + false + missed)
 
 
-def _count(mask: Mask, other: Mask, volume: bool) -> tuple[int, int]:
+def _count(mask: Mask, other: Mask, volume: bool | np.bool_) -> tuple[int, int]:
     """Numbers of the components of a mask that overlap with the other mask, and of those that do not."""
     from scipy import ndimage
 
     structure = np.zeros((3, 3, 3), dtype=bool)
     structure[slice(None) if volume else 1] = True
     labels, total = ndimage.label(mask, structure)
-    hit = int(np.count_nonzero(np.unique(labels[np.asarray(other, dtype=bool)])))
+    hit = int(np.count_nonzero(np.unique(labels[other])))
     return hit, int(total) - hit

@@ -1,9 +1,14 @@
 """Thresholds of the metrics, and Dice from counts. Imports no torch."""
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from dmseg.errors import UserError, shown
+from dmseg.limits import MAX_LEVELS
 
 BDICE_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Thresholds of BDice (paper, section 3.3)."""
@@ -13,6 +18,35 @@ DECISION_LEVEL = 0.5
 
 EMPTY_DICE = {"skip": float("nan"), "one": 1.0, "zero": 0.0}
 """Score of two empty masks, by the name of the rule."""
+
+
+def checked_levels(levels: Sequence[float]) -> tuple[float, ...]:
+    """Returns thresholds of BDice as a tuple.
+
+    Raises:
+        UserError: if they are not ascending numbers in (0, 1], or more than `MAX_LEVELS`.
+    """
+    try:
+        found = tuple(float(level) for level in levels)
+    except (TypeError, ValueError):
+        raise UserError(f"BDice levels are {shown(levels)}, but must be a list of thresholds in (0, 1]") from None
+    if not found or not all(low < high for low, high in pairwise(found)) or not 0 < found[0] <= found[-1] <= 1:
+        raise UserError(f"BDice levels are {shown(found)}, but must be ascending thresholds in (0, 1]")
+    if len(found) > MAX_LEVELS:
+        raise UserError(f"there are {len(found)} BDice levels, but at most {MAX_LEVELS} are allowed")
+    return found
+
+
+def check_bins(n_bins: int) -> None:
+    """Refuses a number of bins that is not a whole number from 1 to `MAX_LEVELS`.
+
+    Raises:
+        UserError: names the number.
+    """
+    if isinstance(n_bins, bool) or not isinstance(n_bins, int | np.integer) or not 1 <= n_bins <= MAX_LEVELS:
+        raise UserError(
+            f"the number of calibration bins is {shown(n_bins)}, but must be a whole number from 1 to {MAX_LEVELS}"
+        )
 
 
 def dice_ratio(hits: npt.NDArray[Any], sizes: npt.NDArray[Any], empty: str) -> npt.NDArray[np.float64]:

@@ -10,13 +10,13 @@ the case is the mean over its slices; with three numbers, the slices are one vol
 import importlib.util
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from dmseg.errors import UserError, check_choice
+from dmseg.errors import UserError, check_choice, shown
+from dmseg.metrics._input import Mask, Values, mask_pair
 
 if TYPE_CHECKING:
     import torch
@@ -24,18 +24,16 @@ if TYPE_CHECKING:
 EMPTY_RULES = ("skip", "one", "zero")
 """Score of two empty masks: NaN (left out of means), the best value, or the worst value."""
 
-Mask = npt.NDArray[np.bool_]
 
-
-def nsd(predicted: Mask, reference: Mask, spacing: Sequence[float], tolerance: float, empty: str = "skip") -> float:
+def nsd(predicted: Values, reference: Values, spacing: Sequence[float], tolerance: float, empty: str = "skip") -> float:
     """Normalised surface distance (surface Dice): share of both surfaces that is near the other surface.
 
     A surface consists of the elements between pixels of the mask and its complement (beyond the image, too), weighted
     by their length or area (Nikolov et al., 2021, doi:10.2196/26151).
 
     Args:
-        predicted: (S, H, W) bool.
-        reference: (S, H, W) bool.
+        predicted: (S, H, W) mask: bool, or only 0 and 1; not a probability.
+        reference: (S, H, W) mask.
         spacing: distances in mm between rows and columns, to score each slice, or between rows, columns and slices, to
             score the volume.
         tolerance: largest distance that counts as near, in mm, at least 0.
@@ -46,9 +44,10 @@ def nsd(predicted: Mask, reference: Mask, spacing: Sequence[float], tolerance: f
 
     Raises:
         UserError: if an argument is invalid, or MONAI is not installed.
+        TypeError: if a mask is neither an array nor a tensor.
     """
-    if not (math.isfinite(tolerance) and tolerance >= 0):
-        raise UserError(f"tolerance is {tolerance}, but must be a finite number of at least 0, in mm")
+    if not (_is_number(tolerance) and tolerance >= 0):
+        raise UserError(f"tolerance is {shown(tolerance)}, but must be a finite number of at least 0, in mm")
 
     def score(one: Mask, other: Mask, sizes: list[float]) -> float:
         if not one.any() and not other.any():
@@ -58,15 +57,15 @@ def nsd(predicted: Mask, reference: Mask, spacing: Sequence[float], tolerance: f
     return _score(score, predicted, reference, spacing, empty)
 
 
-def hd95(predicted: Mask, reference: Mask, spacing: Sequence[float], empty: str = "skip") -> float:
+def hd95(predicted: Values, reference: Values, spacing: Sequence[float], empty: str = "skip") -> float:
     """95th percentile of the Hausdorff distance: the larger one of the two directions' percentiles.
 
     Distances run from the centres of one mask's contour pixels to the nearest ones of the other's. Contour pixels are
     pixels of a mask with an edge (in volumes: face) in common with its complement or with the image's border.
 
     Args:
-        predicted: (S, H, W) bool.
-        reference: (S, H, W) bool.
+        predicted: (S, H, W) mask, as for `nsd`.
+        reference: (S, H, W) mask.
         spacing: as for `nsd`.
         empty: score of two empty masks: ``skip`` (NaN), ``one`` (the best value, 0) or ``zero`` (the worst value). If
             only one is empty, it is the worst value: the diagonal of the slice or volume.
@@ -76,6 +75,7 @@ def hd95(predicted: Mask, reference: Mask, spacing: Sequence[float], empty: str 
 
     Raises:
         UserError: if an argument is invalid, or MONAI is not installed.
+        TypeError: if a mask is neither an array nor a tensor.
     """
 
     def score(one: Mask, other: Mask, sizes: list[float]) -> float:
@@ -102,26 +102,43 @@ def require_library() -> None:
 
 def _score(
     score: Callable[[Mask, Mask, list[float]], float],
-    predicted: Mask,
-    reference: Mask,
+    predicted: Values,
+    reference: Values,
     spacing: Sequence[float],
     empty: str,
 ) -> float:
     check_choice("empty", empty, EMPTY_RULES)
-    if predicted.ndim != 3 or predicted.shape != reference.shape or predicted.size == 0:
-        raise UserError(
-            f"the masks have shapes {predicted.shape} and {reference.shape}, but must have the same shape (S, H, W)"
-        )
-    if len(spacing) not in (2, 3) or not all(math.isfinite(size) and size > 0 for size in spacing):
-        raise UserError(f"spacing is {list(spacing)}; expected two or three numbers above 0, in mm")
+    found, truth = mask_pair(predicted, reference)
+    if not found.size:
+        raise UserError(f"the masks have the shape {found.shape}, without a pixel")
+    row, column, *between = _sizes(spacing)
     require_library()
-    row, column, *between = map(float, spacing)
-    predicted, reference = predicted.astype(bool, copy=False), reference.astype(bool, copy=False)
     if between:
-        return score(predicted, reference, [between[0], row, column])
-    scores = [score(one, other, [row, column]) for one, other in zip(predicted, reference, strict=True)]
+        return score(found, truth, [between[0], row, column])
+    scores = [score(one, other, [row, column]) for one, other in zip(found, truth, strict=True)]
     known = [value for value in scores if not math.isnan(value)]
     return sum(known) / len(known) if known else math.nan
+
+
+def _sizes(spacing: object) -> list[float]:
+    """Two or three distances in mm."""
+    if _is_number(spacing):
+        raise UserError(
+            f"spacing is {shown(spacing)}, but must be two numbers, (row, column), to score each slice, or three, "
+            "(row, column, slice), to score the volume"
+        )
+    sizes = list(spacing) if isinstance(spacing, Iterable) else []
+    if len(sizes) not in (2, 3) or not all(_is_number(size) and size > 0 for size in sizes):
+        raise UserError(f"spacing is {shown(spacing)}; expected two or three numbers above 0, in mm")
+    return [float(size) for size in sizes]
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value, also a tensor or array of one element, is a finite number."""
+    try:
+        return math.isfinite(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return False
 
 
 def _surface_dice(one: Mask, other: Mask, spacing: list[float], tolerance: float) -> float:

@@ -20,8 +20,9 @@ from dmseg.data.parts import Intensities
 from dmseg.data.prepared import PreparedCase, PreparedTask
 from dmseg.files.names import check_name
 from dmseg.labels.fusion import Fusion
+from dmseg.metrics.agreement import majority_vote
 from dmseg.metrics.counting import count_stored
-from dmseg.metrics.ged import shared_pixels, squared_ged
+from dmseg.metrics.energy_distance import shared_pixels, squared_ged
 from dmseg.metrics.histogram import count_batch
 from dmseg.metrics.levels import BDICE_LEVELS
 from dmseg.metrics.named import MASK_METRICS, CaseMasks, mask_metrics
@@ -234,12 +235,6 @@ def _masks(
             settings.tolerance,
             settings.empty,
         )
-
-
-def majority_vote(marked: npt.NDArray[np.bool_], ties: str) -> npt.NDArray[np.bool_]:
-    """Majority vote of masks (R, ...); a tie of an even number of raters is background or foreground."""
-    votes = 2 * marked.sum(axis=0, dtype=np.int64)
-    return np.asarray(votes > len(marked) if ties == "background" else votes >= len(marked))
 
 
 def _by_case(values: npt.NDArray[Any], group: Sequence[PreparedCase]) -> list[npt.NDArray[Any]]:

@@ -322,3 +322,38 @@ def test_more_mistakes():
         fitted.transform(torch.tensor([[0.2, 0.3, 0.5]]))
     with pytest.raises(ValueError, match="takes the 1 predictions"):
         fitted.transform(torch.tensor([[0.5, 0.5]] * 2), leave_one_out=True)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda *rows: choose_bandwidth(*rows, of="predictions"), ValueError, "'predictions', .* label or prediction"),
+        (lambda *rows: choose_bandwidth(*rows, limit=1), ValueError, "limit is 1, .* at least 2"),
+        (lambda *rows: choose_bandwidth(*rows, limit=2.5), ValueError, r"limit is 2\.5"),
+        (lambda *rows: choose_bandwidth(*rows, []), ValueError, "candidates is empty; give at least one"),
+        (lambda *rows: choose_bandwidth(*rows, 0.1), TypeError, r"candidates is 0\.1, but must be a list"),
+        (lambda *rows: choose_bandwidth(*rows, ["a"]), TypeError, "candidates is .* list of numbers above 0"),
+        (lambda *rows: choose_bandwidth(*rows, [0.1, -1.0]), ValueError, "bandwidth is -1"),
+        (lambda *rows: KernelCalibrator("auto"), TypeError, "bandwidth is 'auto'; .* None to choose it in fit"),
+        (lambda *rows: KernelCalibrator(True), TypeError, "bandwidth is True"),
+        (lambda *rows: KernelCalibrator(exact="no"), TypeError, "exact is 'no', but must be True or False"),
+    ],
+)
+def test_settings_that_do_not_fit(call, error, words):
+    with pytest.raises(error, match=words):
+        call(*predictions(50, 2))
+
+
+def test_candidates_of_numpy_and_a_limit_of_two():
+    prob, label = predictions(50, 2)
+    chosen = choose_bandwidth(prob, label, np.array([1e-3, 1e-1]))
+    assert type(chosen) is float
+    assert chosen == choose_bandwidth(prob, label, [1e-3, 1e-1])
+    assert choose_bandwidth(prob, label, [0.1], limit=np.int64(2)) == 0.1
+
+
+def test_repr_shows_settings_and_what_was_fitted():
+    assert repr(KernelCalibrator()) == "KernelCalibrator(bandwidth=0.001, exact=False)"
+    calibrator = KernelCalibrator(None, exact=True).fit(*predictions(50, 3))
+    fitted = f"fitted_bandwidth={calibrator.fitted_bandwidth:g}, n_keys=50, n_classes=3"
+    assert repr(calibrator) == f"KernelCalibrator(bandwidth=None, exact=True, {fitted})"

@@ -58,3 +58,44 @@ def test_fit_and_transform():
         fit_temperature(logits, label % 2 * 2 + 1)
     with pytest.raises(TypeError, match="integer classes"):
         fit_temperature(logits, label.float())
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda z, y: fit_temperature(z, 10 * z.softmax(1)), ValueError, "target has rows that sum to 10"),
+        (lambda z, y: fit_temperature(z, -z.softmax(1)), ValueError, "target has values that are negative"),
+        (lambda z, y: fit_temperature(z, z > 0), ValueError, "target has rows that sum to"),
+        (lambda z, y: fit_temperature(z[:, :1], 0 * y), ValueError, "at least two classes, of sigmoid logits"),
+        (lambda z, y: fit_temperature(z[:0], y[:0]), ValueError, "N at least 1"),
+        (lambda z, y: fit_temperature(z.reshape(1, -1, 3, 5), y), ValueError, r"rows \(N, C\), of maps \(B, C, H, W\)"),
+        (lambda z, y: TemperatureScaling().fit(z, y).transform(z[0]), ValueError, r"logits have shape \(3,\)"),
+        (lambda z, y: TemperatureScaling().fit(z, y).transform(z[:, :2]), ValueError, "2 classes, those of fit 3"),
+    ],
+)
+def test_what_does_not_fit_is_refused(call, error, words):
+    with pytest.raises(error, match=words):
+        call(*sampled(2.0, n=100))
+
+
+def test_targets_in_half_precision_and_whole_numbers_are_distributions():
+    logits, label = sampled(2.0, n=500)
+    soft = (logits / 2).softmax(1)
+    assert fit_temperature(logits, soft.bfloat16()) == pytest.approx(fit_temperature(logits, soft), rel=0.02)
+    assert fit_temperature(logits, functional.one_hot(label, 3)) == pytest.approx(fit_temperature(logits, label))
+
+
+def test_float64_stays_and_lower_precision_becomes_float32():
+    logits, label = sampled(2.0, n=100)
+    scaling = TemperatureScaling().fit(logits, label)
+    assert [scaling.transform(logits.to(dtype)).dtype for dtype in (torch.float64, torch.float32, torch.bfloat16)] == [
+        torch.float64, torch.float32, torch.float32]  # fmt: skip
+    exact = logits.double() / scaling.temperature
+    torch.testing.assert_close(scaling.transform(logits.double()), exact.softmax(1), rtol=1e-14, atol=0)
+
+
+def test_repr_shows_what_was_fitted():
+    logits, label = sampled(2.0, n=100)
+    assert repr(TemperatureScaling()) == "TemperatureScaling()"
+    scaling = TemperatureScaling().fit(logits, label)
+    assert repr(scaling) == f"TemperatureScaling(temperature={scaling.temperature:g}, n_classes=3)"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dmseg.metrics.ged import generalised_energy_distance, shared_pixels, squared_ged
+from dmseg.metrics.energy_distance import generalised_energy_distance, shared_pixels, squared_ged
 
 
 def draw(n, shape=(1, 6, 7), seed=0, density=0.4):

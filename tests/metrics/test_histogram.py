@@ -180,3 +180,15 @@ def test_counts_over_other_levels_or_bins_cannot_be_added():
         counts + count_one(*images, n_bins=15)
     with pytest.raises(ValueError, match="cannot add"):
         counts + count_one(*images, levels=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.95))
+
+
+@pytest.mark.parametrize("junk", [np.nan, np.inf, -1.0, 255.0])
+@pytest.mark.filterwarnings("error")
+def test_values_of_pixels_that_do_not_count_have_no_effect(junk):
+    probability, majority, reference = make_batch(9)
+    valid = torch.rand(probability.shape, generator=torch.Generator().manual_seed(0)) < 0.7
+    spoilt = [item.masked_fill(~valid, junk) for item in (probability, reference)]
+    found = count_one(spoilt[0], majority, spoilt[1], valid=valid)
+    assert_same(found, *count_slowly(*(item[valid] for item in (probability, majority, reference))))
+    with pytest.raises(UserError, match="must be in"):
+        count_one(spoilt[0], majority, reference, valid=valid | True)

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from dmseg.errors import UserError
 from dmseg.metrics.lesions import lesion_f1
@@ -84,3 +85,13 @@ def test_what_does_not_fit_is_refused():
         lesion_f1(np.ones((2, 3, 3), bool), np.ones((1, 3, 3), bool), True)
     with pytest.raises(UserError, match="empty is 'none'"):
         lesion_f1(picture("#"), picture("#"), True, "none")
+    with pytest.raises(UserError, match=r"predicted has the value 0\.2, .* threshold the probability first"):
+        lesion_f1(np.full((1, 3, 3), 0.2), picture("#.. ... ..#"), True)
+    with pytest.raises(UserError, match="volume is 'no', but must be True or False"):
+        lesion_f1(picture("#"), picture("#"), "no")
+
+
+def test_tensors_and_numbers_are_taken():
+    one, other = picture("##...## ......# ....... ###...."), picture("#....#. ....... ....... ....##.")
+    for convert in (torch.from_numpy, np.uint8, np.float64):
+        assert lesion_f1(convert(other), convert(one), np.False_) == lesion_f1(other, one, False)

@@ -9,6 +9,7 @@ from one_case import count_one
 from scipy import integrate, ndimage
 from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
 
+from dmseg.errors import UserError
 from dmseg.labels.smoothing import boundary
 from dmseg.metrics import stored_counts as metrics
 from dmseg.metrics.agreement import rater_dice
@@ -253,3 +254,40 @@ def test_arguments_that_do_not_fit(wrong):
     }[wrong]
     with pytest.raises(ValueError, match="probability"):
         count_stored(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        (
+            {"probability": lambda s: 8 * s.p - 4},
+            UserError,
+            "probability ranges from -4 to 4, but must be in .* sigmoid",
+        ),
+        ({"probability": lambda s: np.where(s.p > 0.9, np.float32("nan"), s.p)}, UserError, "not a number"),
+        ({"reference": lambda s: 255 * s.reference}, UserError, "reference ranges from 0 to 255"),
+        ({"reference": lambda s: s.reference[:, 1:]}, ValueError, "differ in their pixels; give"),
+        ({"probability": lambda s: s.p[0]}, ValueError, r"shape \(21, 34\) .* give slices \(S, H, W\), x\[None\]"),
+        ({"annotations": lambda s: s.raters[0]}, ValueError, r"raters and slices \(R, S, H, W\)"),
+        ({"annotations": lambda s: s.raters.astype(int)}, ValueError, "annotations is int64, but must be bool"),
+        ({"annotations": lambda s: list(s.raters)}, TypeError, "annotations is a list, but must be a numpy array"),
+        ({"n_bins": lambda s: 0}, UserError, "bins is 0, but must be a whole number from 1 to 100"),
+        ({"n_bins": lambda s: 100_000}, UserError, "bins is 100000"),
+        ({"boundary": lambda s: -1}, UserError, "boundary is -1, but must be a whole number of pixels, at least 1"),
+        ({"boundary": lambda s: 1.5}, UserError, "boundary is 1.5"),
+        ({"levels": lambda s: [0.9, 0.5]}, UserError, "ascending"),
+        ({"levels": lambda s: "high"}, UserError, "levels are 'high', but must be a list"),
+        ({"ties": lambda s: "up"}, UserError, "ties is 'up', but must be background or foreground"),
+        ({"empty": lambda s: "1"}, UserError, "empty is '1', but must be skip, one or zero"),
+    ],
+)
+def test_values_and_settings_that_do_not_fit(change, error, words):
+    sample = Sample(15)
+    arguments = {"probability": sample.p, "annotations": sample.raters, "reference": sample.reference}
+    with pytest.raises(error, match=words):
+        count_stored(**arguments | {key: value(sample) for key, value in change.items()})
+
+
+def test_negative_zero_and_one_are_probabilities():
+    masks, p = np.ones((1, 1, 1, 2), bool), np.float32([[[-0.0, 1.0]]])
+    assert metrics.brier(count_stored(p, masks, p)) == 0.5

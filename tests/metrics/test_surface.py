@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist
 
@@ -165,13 +166,31 @@ def test_empty_masks():
         ({"tolerance": math.inf}, "tolerance is inf"),
         ({"empty": "none"}, "must be skip, one or zero"),
         ({"reference": np.ones((1, 4, 5), bool)}, r"must have the same shape \(S, H, W\)"),
-        ({"predicted": np.ones((4, 4), bool), "reference": np.ones((4, 4), bool)}, r"\(S, H, W\)"),
+        ({"predicted": np.ones((4, 4), bool), "reference": np.ones((4, 4), bool)}, r"\(S, H, W\); give mask\[None\]"),
+        ({"predicted": np.full((1, 4, 4), 0.7)}, "predicted has the value 0.7, .* threshold the probability first"),
+        ({"reference": np.full((1, 4, 4), 255)}, "reference has the value 255, .* give reference != 0"),
+        ({"predicted": np.ones((0, 4, 4), bool), "reference": np.ones((0, 4, 4), bool)}, "without a pixel"),
+        ({"spacing": 1.0}, r"spacing is 1.0, but must be two numbers, \(row, column\)"),
+        ({"spacing": "11"}, "spacing is '11'; expected two or three numbers"),
+        ({"spacing": None}, "spacing is None; expected"),
+        ({"spacing": (1.0, "1")}, "expected two or three numbers"),
+        ({"tolerance": None}, "tolerance is None, but must be a finite number"),
+        ({"tolerance": "2"}, "tolerance is '2'"),
     ],
 )
 def test_what_does_not_fit_is_refused(change, words):
     masks = {"predicted": np.ones((1, 4, 4), bool), "reference": np.ones((1, 4, 4), bool)}
     with pytest.raises(UserError, match=words):
         nsd(**({**masks, "spacing": (1.0, 1.0), "tolerance": 1.0} | change))
+
+
+def test_tensors_and_numbers_are_taken():
+    one, other = np.random.default_rng(5).random((2, 2, 9, 8)) < 0.4
+    expected = nsd(one, other, (1.0, 2.0), 1.0), hd95(one, other, (1.0, 2.0))
+    for convert in (torch.from_numpy, np.uint8, np.float64, list):
+        pair = convert(one), convert(other)
+        assert nsd(*pair, np.array([1, 2]), np.float32(1)) == expected[0]
+        assert hd95(*pair, torch.tensor([1.0, 2.0])) == expected[1]
 
 
 def test_without_monai_the_message_says_what_to_install(monkeypatch):
