@@ -224,9 +224,12 @@ def agreement_content(spec: TableSpec, overrides: Sequence[str]) -> "tuple[Table
         raise UserError(f"table {spec.name} needs a data set with several raters: data=qubiq, lidc or phantom")
     settings = compose_settings(request.overrides_of(data))
     stores = list(prepare_tasks(settings, notify))
-    cells = agreement_cells(stores, settings.agreement.disjoint)
+    disjoint = settings.agreement.disjoint
+    cells = agreement_cells(stores, disjoint)
     phantom = settings.data.phantom is not None
-    content = TableData(spec, cells, settings.data.name, phantom, settings.profile, settings.protocol)
+    content = TableData(
+        spec, cells, settings.data.name, phantom, settings.profile, settings.protocol, disjoint=disjoint
+    )
     return content, stores, settings
 
 
