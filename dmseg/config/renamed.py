@@ -22,7 +22,7 @@ LOSS_KEYS = {
 CROSS_ENTROPY = "dmseg.losses.SoftCrossEntropyLoss"
 """The loss whose weight was ``ce_weight``."""
 
-_KEY = re.compile(r"([+~]*)loss\.(ce_weight|kl|region_weight|region)(?=[.=@]|$)")
+_KEY = re.compile(r"([+~]*(?:distill\.teacher\.)?)loss\.(ce_weight|kl|region_weight|region)(?=[.=@]|$)")
 _GROUP = re.compile(r"[+]*loss\s*=\s*\{")
 
 

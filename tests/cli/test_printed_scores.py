@@ -1,5 +1,6 @@
-"""The scores that ``cv`` prints after training: means, and how many cases they are over."""
+"""The scores that ``cv`` and ``runs show`` print: means, and how many cases they are over."""
 
+import json
 import re
 
 import pytest
@@ -7,7 +8,7 @@ from conftest import store_run
 
 from dmseg.cli.main import main
 from dmseg.config.compose import compose_settings
-from dmseg.runs.plan import plan_folds
+from dmseg.runs.plan import plan_folds, plan_run
 from dmseg.runs.sources import prepare_task
 
 
@@ -38,3 +39,15 @@ def test_a_mean_over_fewer_cases_says_over_how_many(words, seeds, small_run, cap
             f"seed 1, mean over 12 cases: dice {dice}  bdice 25.00 % (n 6)  ece 12.50 %",
         ]
     assert means == expected
+
+
+def test_a_score_that_no_case_has_is_null_in_json(small_run, capfd):
+    settings = compose_settings(small_run)
+    run = plan_run(settings, prepare_task(settings.data, settings.paths, settings.task))
+    row = {"dice": float("nan"), "bdice": float("nan"), "ece": 0.125, "n_slices": 1, "n_raters": 4}
+    store_run(run, [{"case": case, **row} for case in run.split.validation])
+    results = next(word for word in small_run if word.startswith("paths.results"))
+    assert main(["runs", "show", run.run_id, results]) == 0
+    refused = {"parse_constant": lambda text: pytest.fail(f"{text} is not JSON")}
+    scores = json.loads(capfd.readouterr().out, **refused)["scores"]
+    assert scores == {"dice": None, "bdice": None, "ece": 0.125}

@@ -54,3 +54,41 @@ def test_other_work(command, small_run, tmp_path):
     words = [command, *small_run, *(["table=2"] if command == "table" else [])]
     done = subprocess.run([sys.executable, "-m", "dmseg", *words, "quiet=true"], capture_output=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["report", "table=1"],
+        ["figures", "table=1"],
+        ["track", "tracker=jsonl"],
+        ["runs", "prune", "confirm=true"],
+        ["runs", "verify"],
+        ["data", "verify"],
+    ],
+    ids=" ".join,
+)
+def test_what_writes_or_checks_can_be_quiet(words, small_run, tmp_path, capfd):
+    assert main(["train", *small_run, "train.epochs=1", "quiet=true"]) == 0
+    places = (
+        [word for word in small_run if word.startswith("paths.results")] if words[0] in ("track", "runs") else small_run
+    )
+    assert main([*words, *places, "quiet=true"]) == 0
+    assert capfd.readouterr() == ("", "")
+    expected = {"report": "reports/table1.html", "figures": "figures/table1-agreement.pdf", "track": "tracking/*.jsonl"}
+    if words[0] in expected:
+        assert list((tmp_path / "results").glob(expected[words[0]]))
+
+
+def test_damage_is_an_error(small_run, tmp_path, capfd):
+    assert main(["train", *small_run, "train.epochs=1", "quiet=true"]) == 0
+    (cases,) = (tmp_path / "results").glob("runs/*/cases.csv")
+    cases.write_text("x")
+    (images,) = (tmp_path / "prepared").rglob("images.npy")
+    images.write_bytes(images.read_bytes()[:-1] + b"x")
+    results = f"paths.results='{tmp_path / 'results'}'"
+    for words, named in ((["runs", "verify", results], "cases.csv"), (["data", "verify", *small_run], "images.npy")):
+        assert main([*words, "quiet=true"]) == 1
+        out, err = capfd.readouterr()
+        assert out == ""
+        assert named in err
