@@ -102,6 +102,17 @@ def score_text(name: str, value: float, spread: float = math.nan) -> str:
     return f"{name} {' ± '.join(shown)}{unit}"
 
 
+def with_count(text: str, n: int, n_cases: int) -> str:
+    """Appends the number of cases that a mean is over, if some cases have no value: ``dice 84.30 % (n 7)``.
+
+    Args:
+        text: the formatted mean.
+        n: number of cases with a value; nothing is appended to the text of a mean over none.
+        n_cases: number of all cases.
+    """
+    return f"{text} (n {n})" if 0 < n < n_cases else text
+
+
 def _latex_character(character: str) -> str:
     if character in _LATEX:
         return _LATEX[character]

@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from dmseg.tables.tidy import frame_to_csv
-from dmseg.text import csv_text, latex, latex_comment, markdown, one_line, printable, printable_lines, score_text
+from dmseg.text import (
+    csv_text,
+    latex,
+    latex_comment,
+    markdown,
+    one_line,
+    printable,
+    printable_lines,
+    score_text,
+    with_count,
+)
 
 ODD = r"Tumour_50% & more | <b> {x} $y$ ~^ \end #1 `code` *star* [link](x) &lt; --flag ''q'' ?`"
 NAMES = st.text(max_size=30) | st.text(
@@ -119,3 +129,8 @@ def test_csv_text_is_neutralised_where_a_spreadsheet_would_compute():
 )
 def test_scores_in_words(name, value, expected):
     assert score_text(name, value) == expected
+
+
+def test_a_mean_over_some_of_the_cases_says_of_how_many():
+    shown = [with_count("dice 84.30 %", n, 10) for n in (10, 7, 0)]
+    assert shown == ["dice 84.30 %", "dice 84.30 % (n 7)", "dice 84.30 %"]

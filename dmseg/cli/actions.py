@@ -1,7 +1,7 @@
 """The actions of ``dmseg data`` and ``dmseg runs``."""
 
 from dmseg.cli.description import Command, Key, Section, pick
-from dmseg.cli.keys import DATA_SECTION, PLUGINS, PREPARED
+from dmseg.cli.keys import DATA_SECTION, PLUGINS, PREPARED, QUIET
 
 RUN_FILTERS = Section(
     "Which runs",
@@ -51,7 +51,7 @@ RUNS_ACTIONS = {
         "status is 1 if a run is damaged.",
         "dmseg.cli.runs:verify_runs",
         (
-            Section("Action", (Key("aside", "true", "move damaged runs to the folder damaged", "false"),)),
+            Section("Action", (Key("aside", "true", "move damaged runs to the folder damaged", "false"), QUIET)),
             RUN_FILTERS,
         ),
         (
@@ -66,7 +66,7 @@ RUNS_ACTIONS = {
         "damaged runs that were set aside. With a filter, the runs that match it are listed too. Nothing is removed "
         "without confirm=true.",
         "dmseg.cli.runs:prune_runs",
-        (Section("Action", (Key("confirm", "true", "remove what is listed", "false"),)), RUN_FILTERS),
+        (Section("Action", (Key("confirm", "true", "remove what is listed", "false"), QUIET)), RUN_FILTERS),
         (
             ("dmseg runs prune", "list what may be removed"),
             ("dmseg runs prune seed=1 confirm=true", "remove leftovers and all runs with seed 1"),
@@ -108,6 +108,7 @@ DATA_ACTIONS = {
                     Key("data", "NAME", "only stores of this data set", "(all)"),
                     Key("task", "NAME", "only the store of this task", "(all)"),
                     PREPARED,
+                    QUIET,
                 ),
             ),
         ),

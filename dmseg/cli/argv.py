@@ -51,12 +51,16 @@ def take_quiet(command: str, argv: Sequence[str]) -> list[str]:
     """Takes ``quiet=true`` or ``quiet=false`` out of the arguments and obeys it; returns the others.
 
     Raises:
-        UserError: if it is given twice or has another value, or the command does nothing but print.
+        UserError: if it is given twice or has another value, or the command or its action does nothing but print.
     """
     given, rest = take_words(argv, ("quiet",))
     quiet = is_true(given, "quiet")
-    if given and "quiet" not in COMMANDS[command].key_names():
-        raise UserError(f"'dmseg {command}' does nothing but print; leave quiet={cut(given['quiet'])} out")
+    described, name = COMMANDS[command], command
+    action = rest[0] if rest and "=" not in rest[0] else described.default_action
+    if action in described.actions:
+        described, name = described.actions[action], f"{command} {action}"
+    if given and not described.actions and "quiet" not in described.key_names():
+        raise UserError(f"'dmseg {name}' does nothing but print; leave quiet={cut(given['quiet'])} out")
     output.set_quiet(quiet)
     return rest
 

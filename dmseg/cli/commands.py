@@ -29,7 +29,7 @@ from dmseg.runs.sources import count_target_slices, prepare_task, prepare_tasks
 from dmseg.runs.status import is_complete
 from dmseg.runs.stopping import received
 from dmseg.runs.store import RunStore
-from dmseg.text import printable, printable_lines, score_text
+from dmseg.text import printable, printable_lines, score_text, with_count
 
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -176,12 +176,13 @@ def _print_scores(runs: Sequence[PlannedRun]) -> dict[str, float]:
     by_seed: dict[int, list[pd.DataFrame]] = {}
     for run in runs:
         by_seed.setdefault(run.settings.seed, []).append(store.read_cases(run.run_id, run.evaluation_id))
-    means = {seed: mean_scores(pd.concat(frames)) for seed, frames in by_seed.items()}
-    n_cases = sum(map(len, next(iter(by_seed.values()))))
-    for seed, scores in means.items():
+    cases = {seed: pd.concat(frames) for seed, frames in by_seed.items()}
+    means = {seed: mean_scores(of_seed) for seed, of_seed in cases.items()}
+    for seed, of_seed in cases.items():
         title = f"seed {seed}, " if len(means) > 1 else ""
-        shown = "  ".join(score_text(name, mean) for name, mean in scores.items())
-        print(f"{title}mean over {n_cases} cases: {shown}")
+        scores = ((name, score_text(name, mean)) for name, mean in means[seed].items())
+        shown = "  ".join(with_count(text, int(of_seed[name].count()), len(of_seed)) for name, text in scores)
+        print(f"{title}mean over {len(of_seed)} cases: {shown}")
     frame = pd.DataFrame(list(means.values()))
     if len(means) > 1:
         shown = "  ".join(score_text(str(name), frame[name].mean(), frame[name].std(ddof=1)) for name in frame)

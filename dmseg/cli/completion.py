@@ -74,7 +74,7 @@ TEACHER = "distill.teacher."
 BOOL = ("true", "false")
 WORDS = {
     "device": ("auto", "cpu", "cuda"),
-    "figure": ("1", "soft-labels"),
+    "figure": ("1", "soft-labels", "calibration"),
     "test": ("wilcoxon", "permutation"),
     "zero_method": ("wilcox", "pratt", "zsplit"),
     "status": ("done", "running", "failed", "damaged"),

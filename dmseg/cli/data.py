@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dmseg.cli import output
 from dmseg.config.components import bind, resolve
 from dmseg.config.compose import compose_settings
 from dmseg.config.settings import DataSettings
@@ -65,8 +66,10 @@ def verify_stores(argv: Sequence[str]) -> int:
     for store in stores:
         faults = verify_store(store)
         n_damaged += bool(faults)
-        for line in faults or [f"{store} is {describe_store(store)}"]:
-            print(printable(line))
+        for line in faults:
+            output.print_fault(line)
+        if not faults:
+            print(printable(f"{store} is {describe_store(store)}"))
     print(f"{len(stores) - n_damaged} of {len(stores)} stores are whole")
     return 1 if n_damaged else 0
 

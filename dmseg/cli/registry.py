@@ -28,7 +28,8 @@ from dmseg.cli.keys import (
 EXPORT_SECTION = Section(
     "Export", (Key("from", "FOLDER", "an export to read instead of a store; takes no keys of the study"),)
 )
-FILES_SECTION = Section("Files", (WORKERS, RESULTS, PLUGINS))
+FIGURE = Key("figure", "NAME", "a figure: 1, soft-labels or calibration")
+FILES_SECTION = Section("Files", (WORKERS, RESULTS, QUIET, PLUGINS))
 
 COMMANDS = {
     "prepare": Command(
@@ -100,7 +101,7 @@ COMMANDS = {
         "Markdown, LaTeX and CSV. figure= draws a figure instead. What the columns of a table compare cannot be set.",
         "dmseg.cli.tables:reproduce",
         (
-            replace(TABLES_SECTION, keys=(*TABLES_SECTION.keys, Key("figure", "NAME", "a figure: 1 or soft-labels"))),
+            replace(TABLES_SECTION, keys=(*TABLES_SECTION.keys, FIGURE)),
             TABLE_DATA_SECTION,
             TABLE_STUDY_SECTION,
             TESTS_SECTION,
@@ -122,7 +123,7 @@ COMMANDS = {
             TABLE_DATA_SECTION,
             TABLE_STUDY_SECTION,
             TESTS_SECTION,
-            Section("Files", (WORKERS, RESULTS, QUIET, PLUGINS)),
+            FILES_SECTION,
         ),
         (
             ("dmseg table table=2 data=phantom profile=demo", "Table 2 from the runs finished so far"),
@@ -169,7 +170,7 @@ COMMANDS = {
         "Prints for each table the number of experiments and runs, how many are done, running, failed and missing, and "
         "an estimate of the hours left. It writes nothing and needs no data.",
         "dmseg.cli.tables:plan",
-        (TABLES_SECTION, TABLE_DATA_SECTION, TABLE_STUDY_SECTION, FILES_SECTION),
+        (TABLES_SECTION, TABLE_DATA_SECTION, TABLE_STUDY_SECTION, Section("Files", (WORKERS, RESULTS, PLUGINS))),
         (
             ("dmseg plan tables=all", "all tables of the paper"),
             ("dmseg plan table=2 data=phantom profile=demo", "Table 2 on generated data"),
@@ -257,6 +258,7 @@ COMMANDS = {
                 "Which tables",
                 (Key("tables", "NAME,...", "written tables, or all", "(all, unless runs are filtered)"),),
             ),
+            Section("Output", (QUIET,)),
         ),
         (
             ("dmseg track tracker=online", "send all runs and tables below results/ to wandb"),

@@ -63,9 +63,10 @@ def _reports(argv: Sequence[str]) -> "list[tuple[Report, Path]]":
     for spec in specs:
         if spec.kind == "agreement":
             content, stores, settings = agreement_content(spec, overrides)
-            from dmseg.report.case_agreement import agreement_by_case
+            from dmseg.tables.numbers import agreement_by_case
 
-            cases = agreement_by_case(stores)
+            disjoint = settings.agreement.disjoint
+            cases = {item.task.title: 100 * agreement_by_case(item, disjoint) for item in stores}
             choices = explain_tables(overrides, [spec])[0]
             found.append((Report(content, None, content.cells.iloc[:0], choices, cases), Path(settings.paths.results)))
         else:

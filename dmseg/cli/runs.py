@@ -9,12 +9,14 @@ from pathlib import Path
 from rich.console import Console
 
 from dmseg.activity import track
+from dmseg.cli import output
 from dmseg.cli.runs_list import columns, print_groups
 from dmseg.cli.words import is_true, take_words
 from dmseg.errors import UserError
+from dmseg.files.schema import finite
 from dmseg.runs.inventory import Entry, choose, damage, entries, foreign, leftovers, lineage, whole_runs
 from dmseg.runs.store import RunStore
-from dmseg.text import printable, printable_lines
+from dmseg.text import printable
 
 SWITCHES = ("confirm", "aside")
 """Keys that turn something on rather than choose runs."""
@@ -101,7 +103,8 @@ def show_run(argv: Sequence[str]) -> int:
         "settings": entry.store.read_json(entry.run_id, "config.json")["settings"],
     }
     manifest = entry.store.read_json(entry.run_id, "manifest.json")
-    print(json.dumps(shown | {key: value for key, value in manifest.items() if key not in shown}, indent=1))
+    shown |= {key: value for key, value in manifest.items() if key not in shown}
+    print(json.dumps(finite(shown), indent=1, allow_nan=False))
     return 0
 
 
@@ -114,7 +117,7 @@ def verify_runs(argv: Sequence[str]) -> int:
     for entry, wrong in found:
         if wrong:
             status = 1
-            print(printable_lines("\n".join(wrong)))
+            output.print_fault("\n".join(wrong))
             if "aside" in request.switches:
                 print(f"{entry.run_id} is set aside in {printable(str(entry.store.set_aside(entry.run_id)))}")
     if ignored := [str(path) for store in request.stores for path in foreign(store)]:

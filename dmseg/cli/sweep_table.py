@@ -13,7 +13,7 @@ from dmseg.runs.plan import PlannedRun
 from dmseg.runs.records import OPTIONAL_SCORES, SCORES
 from dmseg.runs.status import run_status
 from dmseg.runs.store import RunStore
-from dmseg.text import printable
+from dmseg.text import printable, with_count
 
 IDS = {"train": "run", "cv": "experiment"}
 """What a row of the table represents, by command."""
@@ -122,11 +122,11 @@ def print_rows(rows: Sequence[Row], command: str, name: str) -> None:
 
 def _score(row: Row, name: str) -> str:
     """Formats a mean, with its own n where fewer cases have the score."""
-    if name not in row.scores:
+    mean, count = row.scores.get(name, (0.0, 0))
+    if not count:
         return "-"
-    mean, count = row.scores[name]
     shown = f"{100 * mean:.2f}" if name in PERCENT else f"{mean:.4f}"
-    return shown if count == row.cases else f"{shown} (n {count})"
+    return with_count(shown, count, row.cases)
 
 
 def _id(row: Row, command: str) -> str:

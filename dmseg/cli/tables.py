@@ -10,10 +10,10 @@ from rich.table import Table
 
 from dmseg.cli import extensions
 from dmseg.cli.commands import notify, run_all, set_up_logging
-from dmseg.cli.words import take_inference, take_seeds
+from dmseg.cli.words import TEST_WORDS, take_inference, take_seeds
 from dmseg.config.compose import compose_settings
 from dmseg.config.settings import Settings
-from dmseg.errors import UserError
+from dmseg.errors import UserError, cut
 from dmseg.runs.plan import evaluation_passes
 from dmseg.runs.sources import find_tasks, prepare_tasks
 from dmseg.runs.status import Status, Summary, summarise
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from dmseg.tables.collected import Texts
     from dmseg.tables.inference import Inference
     from dmseg.tables.numbers import TableData
+
+TABLE_WORDS = ("table", "tables", "metrics", "seeds", *TEST_WORDS)
+"""Keys of tables that are not part of the configuration."""
 
 
 def reproduce(argv: Sequence[str]) -> int:
@@ -224,9 +227,12 @@ def agreement_content(spec: TableSpec, overrides: Sequence[str]) -> "tuple[Table
         raise UserError(f"table {spec.name} needs a data set with several raters: data=qubiq, lidc or phantom")
     settings = compose_settings(request.overrides_of(data))
     stores = list(prepare_tasks(settings, notify))
-    cells = agreement_cells(stores, settings.agreement.disjoint)
+    disjoint = settings.agreement.disjoint
+    cells = agreement_cells(stores, disjoint)
     phantom = settings.data.phantom is not None
-    content = TableData(spec, cells, settings.data.name, phantom, settings.profile, settings.protocol)
+    content = TableData(
+        spec, cells, settings.data.name, phantom, settings.profile, settings.protocol, disjoint=disjoint
+    )
     return content, stores, settings
 
 
@@ -248,6 +254,8 @@ def _figure(argv: Sequence[str]) -> int:
     named = [word for word in argv if word.startswith("figure=")]
     if len(named) != 1:
         raise UserError("name one figure: figure=1")
+    if of_tables := next((word for word in argv if word.partition("=")[0] in TABLE_WORDS), None):
+        raise UserError(f"{named[0]} draws a figure without runs, so {cut(of_tables)} has no effect; leave one out")
     settings = compose_settings([word for word in argv if word not in named])
     for path in write_figure(named[0].removeprefix("figure="), Path(settings.paths.results) / "figures"):
         print(path)

@@ -20,7 +20,16 @@ from dmseg.config.config_dir import config_dir, config_file, file_content
 from dmseg.config.interpolations import check_interpolations
 from dmseg.config.label_kind import AUTO, refuse_retired_keys, refuse_retired_overrides, settle_labels, translate_labels
 from dmseg.config.loss_terms import gather_loss, restore_loss
-from dmseg.config.overrides import chosen_option, expand_paths, parse_override, quote_path, quoted, refuse_reserved
+from dmseg.config.overrides import (
+    chosen_option,
+    dotted,
+    expand_paths,
+    is_group,
+    parse_override,
+    quote_path,
+    quoted,
+    refuse_reserved,
+)
 from dmseg.config.ranges import check_values
 from dmseg.config.renamed import current_override
 from dmseg.config.resolved import resolved
@@ -33,6 +42,10 @@ from dmseg.errors import UserError, cut, shown
 HYDRA_VERSION_BASE = "1.3"
 PROTOCOL = {"classes": ("all", "present", "foreground"), "interpolation": ("nearest", "linear", "rater")}
 """Keys that a protocol sets for hard and for soft labels, with their choices."""
+DATA_DEFAULTS = {"epochs": ("train.epochs",), "scale": ("train.scale",), "crop": ("train.crop", "evaluate.crop")}
+"""Keys of a data set's file, and the keys whose defaults they are."""
+DATA_EXAMPLES = {"epochs": "60", "scale": "[0.8,1.25]", "crop": "1.0"}
+"""Values of these keys that suit many data sets, for messages."""
 
 
 def compose_settings(overrides: Sequence[str]) -> Settings:
@@ -120,6 +133,7 @@ def resolve_config(config: DictConfig | dict[str, Any], overrides: Sequence[str]
     """
     with in_plain_words(overrides):
         given: dict[str, Any] = OmegaConf.to_container(config) if isinstance(config, DictConfig) else config  # type: ignore[assignment]
+        _check_data(given, overrides)
         check_interpolations(given)
         plain = resolved(given)
         if plain.get("distill"):
@@ -128,6 +142,35 @@ def resolve_config(config: DictConfig | dict[str, Any], overrides: Sequence[str]
         elif lost := [item for item in overrides if sets_teacher(parse_override(item))]:
             raise UserError(f"'{cut(lost[0])}' sets a key of the teacher, but there is none; add distill=kd")
     return plain
+
+
+def _check_data(config: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Refuses the file of a data set that lacks keys to which others refer (``train.epochs: ${data.epochs}``).
+
+    Raises:
+        UserError: if one is missing; the message names all of them.
+    """
+    data = config.get("data")
+    if not isinstance(data, Mapping):
+        return
+    lacking: list[str] = []
+    keys: list[str] = []
+    path = config_file("data", chosen_option(overrides, "data") or "")
+    for name, users in DATA_DEFAULTS.items():
+        default = [key for key in users if _value(config, key) == f"${{data.{name}}}"]
+        if name not in data and default and path.is_file() and name not in file_content(path):
+            lacking.append(name)
+            keys += [f"{key}={DATA_EXAMPLES[name]}" for key in default]
+    if lacking:
+        lines = ", ".join(f"{name}: {DATA_EXAMPLES[name]}" for name in lacking)
+        raise UserError(f"{path} sets no {', '.join(lacking)}; add them ({lines}), or set {', '.join(keys)}")
+
+
+def _value(config: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401
+    """The unresolved value of a dotted key in two parts; None if it is missing."""
+    group, _, name = key.partition(".")
+    node = config.get(group)
+    return node.get(name) if isinstance(node, Mapping) else None
 
 
 @contextmanager
@@ -280,7 +323,7 @@ def _plain_message(error: Exception, overrides: Sequence[str]) -> str:
     text = str(error)
     if found := re.search(r"Could not override '([^']+)'", text):
         key = found[1]
-        known = _known_keys()
+        known = _known_keys(overrides)
         if key in known:
             return f"the value of {key} has a key that is not in the configuration yet; write +{key}={{...}} to add it"
         return f"unknown key '{cut(key)}'{guess(key, known, '')}"
@@ -305,11 +348,22 @@ def _plain_message(error: Exception, overrides: Sequence[str]) -> str:
     return f"{cut(' '.join(first[:2]), 300)} (in: {cut(' '.join(overrides), 200)})"
 
 
-def _known_keys() -> list[str]:
+def _known_keys(overrides: Sequence[str]) -> list[str]:
+    """The keys of the configuration with the files of groups that the overrides choose."""
+
     def walk(node: Any, prefix: str) -> Iterator[str]:  # noqa: ANN401
         for name, value in node.items():
             yield f"{prefix}{name}"
             if isinstance(value, DictConfig):
                 yield from walk(value, f"{prefix}{name}.")
 
-    return list(walk(compose("config"), ""))
+    choices = []
+    for text in hydra_words(overrides):
+        item = parse_override(text)
+        chooses = is_group(dotted(item.key_or_group)) and isinstance(item.value(), str)
+        if chooses or item.key_or_group == "hydra.searchpath":
+            choices.append(text)
+    try:
+        return list(walk(compose("config", overrides=choices), ""))
+    except HydraException:  # a choice is wrong, too
+        return list(walk(compose("config"), ""))

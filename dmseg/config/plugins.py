@@ -125,7 +125,8 @@ def _from_file(name: str) -> Plugin:
         raise UserError(f"plugin {path} does not exist; give the path of a Python file, from the current folder")
     if path.suffix != ".py" or path.stem == "__init__":
         raise UserError(f"plugin {name} must be a .py file; name a package by its dotted name")
-    return Plugin(path.stem, str(path.parent), path)
+    folder = path.parent.resolve()  # one spelling; a file that is a link keeps its own name and folder
+    return Plugin(path.stem, str(folder), folder / path.name)
 
 
 def _check_name(plugin: Plugin) -> None:

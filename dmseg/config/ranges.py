@@ -85,6 +85,8 @@ def check_values(node: Mapping[str, Any]) -> None:
         value = _lookup(node, key)
         if value is not None and (not isinstance(value, int | float) or not low <= value <= high):
             raise UserError(f"{key.replace('.options', '')} is {shown(value)}, but must lie between {low} and {high}")
+    if not node["optim"]["lr"]:
+        raise UserError("optim.lr is 0, which trains nothing; give a learning rate above 0")
     if not DEVICE.fullmatch(node["device"]):
         raise UserError(f"device is {shown(node['device'])}, but may be auto, cpu, cuda or cuda:N")
     trackers = node["tracker"]

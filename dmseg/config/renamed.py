@@ -22,7 +22,7 @@ LOSS_KEYS = {
 CROSS_ENTROPY = "dmseg.losses.SoftCrossEntropyLoss"
 """The loss whose weight was ``ce_weight``."""
 
-_KEY = re.compile(r"([+~]*)loss\.(ce_weight|kl|region_weight|region)(?=[.=@]|$)")
+_KEY = re.compile(r"([+~]*)((?:distill\.teacher\.)?)loss\.(ce_weight|kl|region_weight|region)(?=[.=@]|$)")
 _GROUP = re.compile(r"[+]*loss\s*=\s*\{")
 
 
@@ -30,8 +30,8 @@ _GROUP = re.compile(r"[+]*loss\s*=\s*\{")
 def current_override(text: str) -> str:
     """Returns an override with the current name of its key; text that cannot be parsed is not changed."""
     if found := _KEY.match(text):
-        _announce(found[2])
-        return f"{found[1]}loss.{LOSS_KEYS[found[2]]}{text[found.end() :]}"
+        _announce(found[3], found[2])
+        return f"{found[1]}{found[2]}loss.{LOSS_KEYS[found[3]]}{text[found.end() :]}"
     if not _GROUP.match(text):
         return text
     try:
@@ -49,9 +49,9 @@ def current_override(text: str) -> str:
 
 
 @lru_cache(maxsize=16)
-def _announce(key: str) -> None:
-    """Logs the current name of a key, once per process."""
-    log.warning("loss.%s is deprecated; use loss.%s", key, LOSS_KEYS[key])
+def _announce(key: str, teacher: str = "") -> None:
+    """Logs the current name of a key, once per process; `teacher` is the prefix of a teacher's keys."""
+    log.warning("%sloss.%s is deprecated; use %sloss.%s", teacher, key, teacher, LOSS_KEYS[key])
 
 
 def translate_loss(loss: Mapping[str, Any]) -> dict[str, Any]:

@@ -109,7 +109,7 @@ class Suspicions:
             (self.blank, "a rater marked nothing, but others did"),
             (self.saturated, f"more than {SATURATED:.0%} of the pixels lie at the ends of the window (check it)"),
             (self.flat, f"all pixels lie within 1/{1 / FLAT:.0f} of the window (check it, and the image)"),
-            (self.same, "the image is the same as another case's"),
+            (self.same, "the image is the same as another case's (in the rows compared)"),
         ):
             if names:
                 log.warning("%s: in %d of %d cases %s: %s", self.task.name, len(names), self.seen, said, some(names))

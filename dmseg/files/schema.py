@@ -7,6 +7,7 @@ A check takes a value and a description of where it stands. It returns nothing a
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -229,3 +230,12 @@ def check_json(content: bytes, name: str, check: Check = GROUP) -> Any:  # noqa:
     plain(node, "it")
     check(node, name)
     return node
+
+
+def finite(node: Any) -> Any:  # noqa: ANN401
+    """Plain containers in which NaN and infinity are null, as JSON has no word for them."""
+    if isinstance(node, Mapping):
+        return {str(key): finite(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [finite(value) for value in node]
+    return None if isinstance(node, float) and not math.isfinite(node) else node

@@ -119,44 +119,47 @@ def nice_ticks(low: float, high: float, whole: bool = False) -> list[float]:
     return [round(index * step, 12) for index in range(first, last + 1)]
 
 
-def strip(title: str, y_title: str, values: Mapping[str, Floats], digits: int) -> Chart:
-    """Values of each case for each column, those of a case joined by a line, with the column's mean.
+def strip(title: str, y_title: str, values: Mapping[str, Floats], digits: int, paired: bool = True) -> Chart:
+    """Values of each case for each column, with the column's mean.
 
     Args:
         title: title of the chart.
         y_title: title and unit of the values.
-        values: by title of the column: one value for each case, the same cases in the same order; NaN for none.
+        values: by title of the column, one value for each case; NaN for none.
         digits: number of decimals in the description.
+        paired: whether all columns have the same cases in the same order; a line then joins the values of a case.
+            Otherwise each column has cases of its own, and the description states how many.
     """
-    table = np.stack(list(values.values()))
-    finite = table[np.isfinite(table)]
+    every = np.concatenate(list(values.values()))
+    finite = every[np.isfinite(every)]
+    most = max(map(len, values.values()))
     ticks = nice_ticks(float(finite.min()), float(finite.max())) if finite.size else [0.0, 1.0]
     y = Scale(ticks[0], ticks[-1], HEIGHT - BOTTOM, TOP)
-    width = (WIDTH - LEFT - RIGHT) / len(table)
-    centres = [LEFT + width * (index + 0.5) for index in range(len(table))]
+    width = (WIDTH - LEFT - RIGHT) / len(values)
+    centres = [LEFT + width * (index + 0.5) for index in range(len(values))]
     # the same shift for a case in each column, spread evenly and without chance
-    shifts = ((np.arange(table.shape[1]) * 0.618034) % 1 - 0.5) * min(0.5 * width, 30)
+    shifts = ((np.arange(most) * 0.618034) % 1 - 0.5) * min(0.5 * width, 30)
     series, means = [], []
     for index, (name, own) in enumerate(values.items()):
         found = own[np.isfinite(own)]
         points = "".join(
             f"M{centres[index] + shift:.1f} {y(value):.1f}h0"
-            for shift, value in zip(shifts, own, strict=True)
+            for shift, value in zip(shifts, own, strict=False)  # other columns may have more cases
             if math.isfinite(value)
         )
         half = min(0.42 * width, 26)
         mean = (centres[index] - half, centres[index] + half, y(float(found.mean()))) if found.size else None
         series.append(Series(name, index, points, mean=mean))
-        means.append(f"{name} {found.mean():.{digits}f}" if found.size else f"{name} none")
+        said = f"{found.mean():.{digits}f}" if found.size else "none"
+        means.append(f"{name} {said}" if paired else f"{name} {said} (n {found.size})")
+    cases = zip(*values.values(), strict=True) if paired else ()
     pairs = "".join(
-        path(
-            [(centre + shift, y(value)) for centre, value in zip(centres, column, strict=True) if math.isfinite(value)]
-        )
-        for shift, column in zip(shifts, table.T, strict=True)
+        path([(centre + shift, y(value)) for centre, value in zip(centres, case, strict=True) if math.isfinite(value)])
+        for shift, case in zip(shifts, cases, strict=False)
     )
     return Chart(
         title,
-        f"{title}: {y_title} of {table.shape[1]} cases. Means: {', '.join(means)}.",
+        f"{title}: {y_title} {f'of {most} cases' if paired else 'by case'}. Means: {', '.join(means)}.",
         "",
         y_title,
         [Tick(centre, name) for centre, name in zip(centres, values, strict=True)],
@@ -165,7 +168,7 @@ def strip(title: str, y_title: str, values: Mapping[str, Floats], digits: int) -
         pairs=pairs,
         slanted=True,
         legend=False,
-        dense=table.shape[1] > DENSE,
+        dense=most > DENSE,
     )
 
 

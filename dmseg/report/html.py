@@ -329,12 +329,8 @@ def _method_context(row: RowFacts, column: ColumnFacts) -> dict[str, Any]:
 def _agreement_charts(report: Report) -> list[Chart]:
     if not report.agreement:
         return []
-    by_task = {title: values.to_numpy(dtype=np.float64) for title, values in report.agreement.items()}
-    longest = max(map(len, by_task.values()))
-    padded: dict[str, Floats] = {
-        title: np.concatenate([own, np.full(longest - len(own), np.nan)]) for title, own in by_task.items()
-    }
-    return [strip("Raters and majority", "Dice (%)", padded, 2)]
+    by_task = {title: _floats(values) for title, values in report.agreement.items()}
+    return [strip("Raters and majority", "Dice (%)", by_task, 2, paired=False)]
 
 
 def _choices_context(table: ExplainedTable | None) -> list[dict[str, Any]]:

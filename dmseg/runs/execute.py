@@ -129,7 +129,7 @@ def execute(run: PlannedRun, observers: Callable[[PlannedRun], list[Observer]] =
 
     Args:
         run: the planned run.
-        observers: creates the run's observers; called only if a step is missing.
+        observers: creates the run's observers; not called if the run is only scored again, or nothing is missing.
 
     Returns:
         Whether any step was missing.

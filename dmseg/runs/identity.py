@@ -177,7 +177,7 @@ def _labels(settings: LabelSettings) -> dict[str, Any]:
 def _loss(settings: LossSettings) -> dict[str, Any]:
     """The active terms; for cross-entropy and region loss in the form that they have had since the first version.
 
-    Other terms count by their content, not by their name, but in the order of names, in which they are summed.
+    Other terms count by their content, not by their name, in the order of contents, in which they are summed.
     """
     active = settings.active
     ce, region = active.get("ce"), active.get("region")

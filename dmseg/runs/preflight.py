@@ -51,12 +51,23 @@ def check_scoring(run: PlannedRun, network: nn.Module, prepared: PreparedTask, d
         ) from error
 
 
-def check_schedule(schedule: torch.optim.lr_scheduler.LambdaLR, total: int) -> None:
+def check_schedule(schedule: object, total: int) -> None:
     """Computes the learning rates of the first, a middle and the last step.
 
+    Args:
+        schedule: what the method's `schedule` returned, which may be a plugin's.
+        total: number of steps.
+
     Raises:
-        UserError: if one is not a finite number of at least 0.
+        UserError: if one is not a finite number of at least 0, or the schedule is not a LambdaLR. A resumed training
+            computes the learning rates of its step, which other schedulers cannot.
     """
+    if not isinstance(schedule, torch.optim.lr_scheduler.LambdaLR):
+        kind = type(schedule).__name__
+        raise UserError(
+            f"the method's schedule returns a {kind}, but must return a torch.optim.lr_scheduler.LambdaLR, "
+            "which computes the learning rates of any step"
+        )
     for step in (0, total // 2, total - 1):
         for start, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True):
             try:

@@ -27,6 +27,9 @@ AGREEMENT_NOTE = (
     "Mean over the raters of a case of the Dice score between rater and majority vote (R // 2 + 1 votes of R raters), "
     "then mean over n cases. Two empty masks agree fully (Dice 1)."
 )
+DISJOINT_NOTE = (
+    "A rater without any overlap with the majority vote counts as Dice {disjoint:g}, not 0 (agreement.disjoint)."
+)
 CELL_NOTE = "Each cell is the mean over n cases, scored with the final checkpoint of a run that did not train on them."
 POOLED_NOTE = (
     "A row over several tasks is the mean of the tasks' means. Its test takes the difference between two columns for "
@@ -46,7 +49,8 @@ def table_notes(table: TableData, further: Iterable[str], mark: str) -> list[str
     """
     phantom = [PHANTOM_NOTE] if table.phantom else []
     if table.spec.kind == "agreement":
-        return [*phantom, AGREEMENT_NOTE, *further]
+        replaced = [DISJOINT_NOTE.format(disjoint=table.disjoint)] if table.disjoint else []
+        return [*phantom, " ".join([AGREEMENT_NOTE, *replaced]), *further]
     cells = " ".join(filter(None, [CELL_NOTE, *(SCORES[metric].note for metric in table.spec.metrics)]))
     pooled = [POOLED_NOTE] if (table.cells["n_tasks"] > 1).any() else []
     own = [*phantom, cells, *pooled, *inference_notes(table, mark)]

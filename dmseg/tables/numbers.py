@@ -51,6 +51,7 @@ class TableData:
         protocol: name of the protocol (paper or released code).
         inference: how the cells are tested.
         ties: class of tied pixels in the majority vote.
+        disjoint: for a table of the raters' agreement, the Dice of a rater without any overlap with the majority vote.
     """
 
     spec: TableSpec
@@ -61,25 +62,39 @@ class TableData:
     protocol: str
     inference: Inference = DEFAULT
     ties: str = "background"
+    disjoint: float = 0.0
+
+
+def agreement_by_case(prepared: PreparedTask, disjoint: float) -> "pd.Series[float]":
+    """For each case of a task, the mean over its raters of the Dice between rater and majority vote, in [0, 1].
+
+    Args:
+        prepared: a prepared task.
+        disjoint: Dice of a rater without any overlap: 0, or 1 as in the released preparation script. Two empty masks
+            have a Dice of 1.
+    """
+    found = {}
+    for case in prepared.cases:
+        masks = prepared.annotations(case)
+        found[case.case] = float(rater_dice(masks, majority(masks), disjoint=disjoint).mean())
+    return pd.Series(found, dtype=float)
 
 
 def agreement_cells(stores: Sequence[PreparedTask], disjoint: float) -> pd.DataFrame:
     """Cells of Table 1: for each task the number of raters and the mean Dice between a rater and the majority.
 
-    The mean is over the raters of a case, then over cases. Two empty masks have a Dice of 1.
+    The mean is over the raters of a case, then over cases (`agreement_by_case`).
 
     Args:
         stores: prepared tasks.
-        disjoint: Dice of a rater without any overlap: 0, or 1 as in the released preparation script.
+        disjoint: Dice of a rater without any overlap.
     """
     rows = []
     for prepared in stores:
-        annotations = [prepared.annotations(case) for case in prepared.cases]
-        scores = [rater_dice(item, majority(item), disjoint=disjoint).mean() for item in annotations]
         common = {"task": prepared.task.name, "task_title": prepared.task.title, "n": len(prepared.cases)}
         raters = float(max(len(case.raters) for case in prepared.cases))
         rows.append({**common, "metric": "raters", "value": raters, "unit": SCORES["raters"].unit})
-        dice = SCORES["dice"].factor * float(np.mean(scores))
+        dice = SCORES["dice"].factor * float(np.mean(agreement_by_case(prepared, disjoint).to_numpy()))
         rows.append({**common, "metric": "dice", "value": dice, "unit": SCORES["dice"].unit})
     cells = pd.DataFrame(rows).assign(method="", method_title="", paper_model="")
     return _with_paper(cells.assign(paper_task=cells["task"]), 1)

@@ -57,7 +57,9 @@ def is_on_gpu(model: nn.Module) -> bool:
 
 def build_schedule(optimizer: optim.Optimizer, settings: OptimSettings, total: int) -> optim.lr_scheduler.LambdaLR:
     """Builds the poly schedule, which is stepped once per iteration."""
-    return optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda iteration: poly_factor(iteration, max(total, iteration + 1), settings.poly_power, settings.warmup),
-    )
+
+    def factor(iteration: int) -> float:
+        # after the last step, LambdaLR asks for iteration `total`, whose factor nobody uses and may be 0 / 0
+        return poly_factor(iteration, max(total, iteration + 1), settings.poly_power, settings.warmup)
+
+    return optim.lr_scheduler.LambdaLR(optimizer, factor)

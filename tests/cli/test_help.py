@@ -130,7 +130,7 @@ def test_the_examples_are_accepted(words):
             compose_settings([word for word in overrides if words != ("config",) or "=" in word])
 
 
-KEYS_OF_RUNS = {"paths.results", "aside", "confirm"}
+KEYS_OF_RUNS = {"paths.results", "aside", "confirm", "quiet"}
 
 
 def test_the_filters_of_runs_are_all_explained():
@@ -162,6 +162,10 @@ def test_the_filters_of_runs_are_all_explained():
         (["train", "--fold"], "there is no option '--fold'; settings are written key=value: fold=VALUE, see"),
         (["train", "--fold", "labels=uniform"], "settings are written key=value: fold=VALUE, see"),
         (["plan", "table=2", "quiet=true"], "'dmseg plan' does nothing but print; leave quiet=true out"),
+        (["runs", "list", "quiet=true"], "'dmseg runs list' does nothing but print; leave quiet=true out"),
+        (["runs", "quiet=true"], "'dmseg runs list' does nothing but print; leave quiet=true out"),
+        (["runs", "lst", "quiet=true"], "'dmseg runs' has no action 'lst'; did you mean 'list'?"),
+        (["data", "status", "quiet=true"], "'dmseg data status' does nothing but print; leave quiet=true out"),
         (["train", "quiet=yes"], "quiet is 'yes', but must be true or false"),
         (["train", "quiet=true", "quiet=true"], "quiet is given twice: 'true' and 'true'"),
         (["runs", "show", "--id"], "there is no option '--id'; settings are written key=value"),

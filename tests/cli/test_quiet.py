@@ -54,3 +54,29 @@ def test_other_work(command, small_run, tmp_path):
     words = [command, *small_run, *(["table=2"] if command == "table" else [])]
     done = subprocess.run([sys.executable, "-m", "dmseg", *words, "quiet=true"], capture_output=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_what_writes_or_checks_can_be_quiet(small_run, tmp_path, capfd):
+    assert main(["train", *small_run, "train.epochs=1", "quiet=true"]) == 0
+    results = [word for word in small_run if word.startswith("paths.results")]
+    for words in (
+        ["report", "table=1", *small_run],
+        ["figures", "table=1", *small_run],
+        ["track", "tracker=jsonl", *results],
+        ["runs", "prune", "confirm=true", *results],
+        ["runs", "verify", *results],
+        ["data", "verify", *small_run],
+    ):
+        assert main([*words, "quiet=true"]) == 0
+        assert capfd.readouterr() == ("", "")
+    for written in ("reports/table1.html", "figures/table1-agreement.pdf", "tracking/*.jsonl"):
+        assert list((tmp_path / "results").glob(written))
+    (cases,) = (tmp_path / "results").glob("runs/*/cases.csv")
+    cases.write_text("x")
+    (images,) = (tmp_path / "prepared").rglob("images.npy")
+    images.write_bytes(images.read_bytes()[:-1] + b"x")
+    for words, damaged in ((["runs", "verify", *results], "cases.csv"), (["data", "verify", *small_run], "images.npy")):
+        assert main([*words, "quiet=true"]) == 1
+        out, err = capfd.readouterr()
+        assert out == ""
+        assert damaged in err, "damage is an error"

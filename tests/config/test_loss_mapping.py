@@ -116,6 +116,8 @@ def test_the_line_about_an_old_key(caplog):
     compose_settings(["loss.ce_weight=0.25"])
     expected = "loss.ce_weight is deprecated; use loss.terms.ce.weight"
     assert caplog.messages == [expected]
+    compose_settings(["distill=kd", "distill.teacher.loss.ce_weight=0.5"])
+    assert caplog.messages[1:] == [f"distill.teacher.{expected.replace('use ', 'use distill.teacher.')}"]
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,15 @@ def test_a_path_may_hold_anything_and_lie_anywhere(home, monkeypatch):
     (home / "elsewhere").mkdir()
     monkeypatch.chdir(home / "elsewhere")
     use_extensions("train", [f"plugins=['../{folder.name}/my_plugin.py']"])
-    assert [plugin.file for plugin in plugins_in_use()] == [home / "elsewhere" / ".." / folder.name / "my_plugin.py"]
+    assert [plugin.file for plugin in plugins_in_use()] == [(folder / "my_plugin.py").resolve()]
+
+
+def test_a_file_may_be_spelled_in_several_ways(home, monkeypatch):
+    (home / "other").mkdir()
+    (home / "link").symlink_to(home)
+    words = ["my_plugin.py", "other/../my_plugin.py", str(home / "link" / "my_plugin.py")]
+    use_extensions("train", [f"plugins=[{','.join(words)}]"])
+    assert [plugin.file for plugin in plugins_in_use()] == [home.resolve() / "my_plugin.py"]
 
 
 def test_a_package_of_the_current_folder(home):

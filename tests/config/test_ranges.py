@@ -33,6 +33,7 @@ DEEPLAB = "model=deeplabv3plus_resnet18"
         (["evaluate.bins=101"], r"evaluate\.bins is 101, but must lie between 1 and 100"),
         (["optim.lr=nan"], r"optim\.lr is nan"),
         (["optim.lr=inf"], r"optim\.lr is inf"),
+        (["optim.lr=0"], r"optim\.lr is 0, which trains nothing"),
         (["optim.poly_power=inf"], r"optim\.poly_power is inf"),
         (["optim.poly_power=-1"], r"optim\.poly_power is -1\.0, but must lie between 0"),
         (["train.scale=[nan,1]"], r"train\.scale is \[nan, 1\.0\]"),

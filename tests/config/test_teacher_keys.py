@@ -21,6 +21,7 @@ KD = ["distill=kd", "distill.teacher.labels=smoothing"]
         ["model=unet_tiny", "model.options.decoder_channels=[48,32,24,16]", "model.head_dropout=0.3"],
         ["loss=ce_dml1", "loss.terms.region.weight=0.5", "loss.terms.region.smooth=2"],
         ["loss=ce_dml1", "++loss.terms.region.smooth=2"],
+        ["loss=ce_dml1", "loss.ce_weight=0.5"],
     ],
     ids=" ".join,
 )

@@ -95,7 +95,7 @@ def test_the_same_image_twice(caplog):
     content = list(cases())
     content[6] = (content[1][0], content[6][1])
     assert warnings(caplog, content) == [
-        "thing: in 1 of 8 cases the image is the same as another case's: case6 (= case1)"
+        "thing: in 1 of 8 cases the image is the same as another case's (in the rows compared): case6 (= case1)"
     ]
 
 
@@ -135,7 +135,8 @@ def test_preparing_says_it_once(tmp_path, caplog):
         for _ in range(2):
             prepare(adapter, adapter.tasks["nodule"], tmp_path / "store", SIZE, {}, workers=2)
     assert caplog.messages == [
-        "nodule: in 1 of 6 cases the image is the same as another case's: LIDC-IDRI-0005 (= LIDC-IDRI-0002)"
+        "nodule: in 1 of 6 cases the image is the same as another case's"
+        " (in the rows compared): LIDC-IDRI-0005 (= LIDC-IDRI-0002)"
     ]
 
 

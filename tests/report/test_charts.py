@@ -52,6 +52,14 @@ def test_a_strip_has_a_point_for_each_value_and_a_line_for_each_case():
     assert (empty.series[0].points, empty.series[0].mean, empty.pairs) == ("", None, "")
 
 
+def test_columns_with_cases_of_their_own_are_not_joined():
+    values = {"a": np.array([20.0, 40.0, 60.0]), "b": np.array([10.0]), "c": np.array([np.nan, 30.0])}
+    chart = strip("Agreement", "Dice (%)", values, 2, paired=False)
+    assert chart.pairs == ""
+    assert [len(places(series.points)) for series in chart.series] == [3, 1, 1]
+    assert chart.alt == "Agreement: Dice (%) by case. Means: a 40.00 (n 3), b 10.00 (n 1), c 30.00 (n 1)."
+
+
 def test_long_curves_keep_their_ends_and_few_points():
     xs = np.arange(1.0, 1001)
     chart = curves("loss", "epoch", "loss", [("a", 0, xs, 1 / xs), ("a", 0, xs[:1], xs[:1])])

@@ -1,9 +1,13 @@
 """Figures: what they show, against closed forms; written the same each time; asked for on the command line."""
 
+import re
+
 import pytest
 import torch
 
+from dmseg.cli.completion import WORDS
 from dmseg.cli.main import main
+from dmseg.cli.registry import COMMANDS
 from dmseg.errors import UserError
 from dmseg.losses import CompatibleFocalTverskyLoss, DiceSemimetricLoss, SoftDiceLoss
 from dmseg.report.figures import FIGURES, minimisers, pixel_losses, write_figure
@@ -84,6 +88,12 @@ def test_unknown_figure_and_unwritable_folder_are_one_line(tmp_path, capsys):
     assert f"{tmp_path}/file/figures/figure1.png: Not a directory" in said[0]
     assert main(["reproduce", "figure=7"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_all_figures_are_offered():
+    assert WORDS["figure"] == tuple(FIGURES)
+    (key,) = (key for section in COMMANDS["reproduce"].sections for key in section.keys if key.name == "figure")
+    assert set(re.findall(r"[\w-]+", key.meaning)) >= set(FIGURES)
 
 
 def test_command_writes_to_the_results(tmp_path, capsys):

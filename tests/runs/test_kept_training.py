@@ -245,6 +245,20 @@ def test_a_learning_rate_that_is_none_is_named(factor):
         check_schedule(schedule, 10)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10),
+        lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=10),
+        lambda optimizer: None,
+    ],
+)
+def test_a_schedule_that_cannot_be_resumed_is_refused(make):
+    schedule = make(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1))
+    with pytest.raises(UserError, match=rf"returns a {type(schedule).__name__}, but must return a \S*\.LambdaLR"):
+        check_schedule(schedule, 10)
+
+
 @pytest.mark.parametrize("method", ["plain", "mc_dropout", "multi_head", "mrnet", "softseg"])
 def test_trying_the_settings_changes_no_number(small_run, tmp_path, monkeypatch, method):
     words = [*small_run, f"method={method}", "train.epochs=1", "evaluate.ged=true", "profile=demo", "train.min_steps=0"]

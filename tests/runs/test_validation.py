@@ -41,6 +41,10 @@ def test_by_default_a_training_with_a_tracker_is_validated_ten_times(small_run, 
     words = [*small_run, "train.epochs=30", f"paths.results='{tmp_path / 'results'}'"]
     assert main(["train", *words]) == 0
     assert not (tmp_path / "results" / "tracking").exists()
+    assert main(["train", *words, "train.epochs=4", "evaluate.every=2", "tracker=disabled"]) == 0
+    (path,) = (tmp_path / "results" / "tracking").glob("*.jsonl")
+    assert [row["epoch"] for row in read_steps(path).values() if "validation/dice" in row] == [2, 4], "asked for"
+    path.unlink()
     assert main(["train", *words, "seed=1", "tracker=jsonl"]) == 0
     (path,) = (tmp_path / "results" / "tracking").glob("*.jsonl")
     rows = read_steps(path)

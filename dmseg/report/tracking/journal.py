@@ -14,6 +14,7 @@ from typing import Any
 from dmseg.files.atomic import write_whole
 from dmseg.files.names import check_id
 from dmseg.files.regular import read_regular
+from dmseg.files.schema import finite
 from dmseg.report.tracking.contents import Card, Report
 
 LARGEST = 64 * 2**20
@@ -81,7 +82,7 @@ class Journal:
             write_whole(self._path, "".join(held))
 
     def _write(self, node: Mapping[str, Any]) -> None:
-        line = f"{json.dumps(_finite(node), ensure_ascii=False)}\n"
+        line = f"{json.dumps(finite(node), ensure_ascii=False)}\n"
         if self._held is not None:
             self._held.append(line)
         elif self._path is not None:
@@ -106,12 +107,3 @@ def read_steps(path: Path) -> dict[int, dict[str, float]]:
             numbers = {key: float(value) for key, value in node.items() if type(value) in (int, float)}
             found.setdefault(step, {}).update({key: value for key, value in numbers.items() if math.isfinite(value)})
     return found
-
-
-def _finite(node: Any) -> Any:  # noqa: ANN401
-    """Plain containers in which NaN and infinity are null, as JSON has no word for them."""
-    if isinstance(node, Mapping):
-        return {str(key): _finite(value) for key, value in node.items()}
-    if isinstance(node, list | tuple):
-        return [_finite(value) for value in node]
-    return None if isinstance(node, float) and not math.isfinite(node) else node

@@ -1,0 +1,53 @@
+"""The scores that ``cv`` and ``runs show`` print: means, and how many cases they are over."""
+
+import json
+import re
+
+import pytest
+from conftest import store_run
+
+from dmseg.cli.main import main
+from dmseg.config.compose import compose_settings
+from dmseg.runs.plan import plan_folds, plan_run
+from dmseg.runs.sources import prepare_task
+
+
+@pytest.mark.parametrize(("words", "seeds"), [([], [0]), (["seeds=2"], [0, 1])])
+def test_a_mean_over_fewer_cases_says_over_how_many(words, seeds, small_run, capfd):
+    """The first case of each fold has no Dice, under seed 1 none has a BDice in the first fold."""
+    words = [*words, *small_run, "folds.count=2"]
+    for seed in seeds:
+        settings = compose_settings([*words[-len(small_run) - 1 :], f"seed={seed}"])
+        data = prepare_task(settings.data, settings.paths, settings.task)
+        for run in plan_folds(settings, data):
+            rows = [
+                {"case": case, "dice": 0.5, "bdice": 0.25, "ece": 0.125, "n_slices": 1, "n_raters": 4}
+                for case in run.split.validation
+            ]
+            rows[0]["dice"] = float("nan")
+            rows[1]["dice"] = 0.25
+            for row in rows if seed == 1 and run.settings.fold == 0 else []:
+                row["bdice"] = float("nan")
+            store_run(run, rows)
+    assert main(["cv", *words]) == 0
+    means = [line for line in capfd.readouterr().out.splitlines() if re.search("mean over", line)]
+    dice = f"{(2 * 25 + 8 * 50) / 10:.2f} % (n 10)"  # 12 cases, 2 of them without, 2 of 25 %
+    expected = [f"mean over 12 cases: dice {dice}  bdice 25.00 %  ece 12.50 %"]
+    if len(seeds) > 1:
+        expected = [
+            f"seed 0, {expected[0]}",
+            f"seed 1, mean over 12 cases: dice {dice}  bdice 25.00 % (n 6)  ece 12.50 %",
+        ]
+    assert means == expected
+
+
+def test_a_score_that_no_case_has_is_null_in_json(small_run, capfd):
+    settings = compose_settings(small_run)
+    run = plan_run(settings, prepare_task(settings.data, settings.paths, settings.task))
+    row = {"dice": float("nan"), "bdice": float("nan"), "ece": 0.125, "n_slices": 1, "n_raters": 4}
+    store_run(run, [{"case": case, **row} for case in run.split.validation])
+    results = next(word for word in small_run if word.startswith("paths.results"))
+    assert main(["runs", "show", run.run_id, results]) == 0
+    refused = {"parse_constant": lambda text: pytest.fail(f"{text} is not JSON")}
+    scores = json.loads(capfd.readouterr().out, **refused)["scores"]
+    assert scores == {"dice": None, "bdice": None, "ece": 0.125}
