@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from dmseg.errors import UserError
 from dmseg.labels.fusion import FusionWarning, majority, staple
-from dmseg.labels.staple import estimate, staple_posterior, vote_patterns
+from dmseg.labels.staple_em import estimate, staple_posterior, vote_patterns
 
 
 def outlines(n_raters, size=40, seed=0):
