@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from dmseg.labels.fusion import (
     FusionWarning,
     NoLabelError,
-    Votes,
     each_rater,
     majority,
     one_rater,
@@ -27,7 +26,6 @@ __all__ = [
     "FusionWarning",
     "NoLabelError",
     "Staple",
-    "Votes",
     "boundary",
     "each_rater",
     "majority",

@@ -16,6 +16,9 @@ Masks = npt.NDArray[np.uint8]
 MANY_RATERS = 16
 """More raters of masks without a shape, (R, pixels), are probably the rows of a single mask."""
 
+_READ = (list, tuple, numbers.Number)
+_INTERFACES = ("__array__", "__array_interface__", "__array_struct__")
+
 
 def as_masks(annotations: npt.ArrayLike, *, warn: bool = True) -> Masks:
     """Checks annotations and converts them to an array of 0 and 1, without a copy if they are bool or one byte wide.
@@ -46,10 +49,8 @@ def as_masks(annotations: npt.ArrayLike, *, warn: bool = True) -> Masks:
         )
     if masks.dtype.kind == "b":
         return masks.view(np.uint8)
-    if masks.dtype.kind in "iu" and masks.dtype.itemsize == 1:
-        masks = masks.view(np.uint8)
-        if masks.max(initial=0) <= 1:
-            return masks
+    if masks.dtype.kind in "iu" and masks.dtype.itemsize == 1 and masks.view(np.uint8).max(initial=0) <= 1:
+        return masks.view(np.uint8)
     strange = masks[(masks != 0) & (masks != 1)]
     if strange.size:
         raise ValueError(_strange_message(strange))
@@ -86,8 +87,10 @@ def _one_array(values: object, name: str) -> npt.NDArray[Any]:
     if isinstance(values, Mapping):
         raise TypeError(f"{name} is {kind_of(values)}; give its arrays: list({name}.values())")
     if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
-        raise ValueError(f"{name} has masked pixels; give them a value, for example with .filled(0)")
+        raise ValueError(f"there are masked pixels in {name}; give them a value, for example with .filled(0)")
     advice = "give an array of numbers, a list of such arrays, or a tensor on the CPU"
+    if not isinstance(values, _READ) and not any(hasattr(values, name) for name in _INTERFACES):
+        raise TypeError(f"{name} is {kind_of(values)}; {advice}")  # an image that NumPy would read pixel by pixel
     try:
         array = np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:  # a tensor on a GPU, lists of different lengths
@@ -159,6 +162,27 @@ def check_disjoint_weight(value: object) -> float:
     if not is_number(value) or not 0 <= value < math.inf:
         raise UserError(f"disjoint_weight is {shown(value)}, but must be a number of at least 0, such as 0 or 1")
     return float(value)
+
+
+def check_weights(weights: object) -> dict[str, float]:
+    """Checks weights of raters by name; None is no weights.
+
+    Returns:
+        The weights, with the names as texts.
+
+    Raises:
+        UserError: if they are no mapping, or a weight is not above 0.
+    """
+    if weights is None:
+        return {}
+    if not isinstance(weights, Mapping):
+        raise UserError(f"weights is {shown(weights)}, but must be weights of raters by name, such as {{A: 2, B: 1}}")
+    for name, weight in weights.items():
+        if not is_number(weight) or not 0 < weight < math.inf:
+            raise UserError(
+                f"weights.{name} is {shown(weight)}, but must be a number above 0; leave out raters that do not count"
+            )
+    return {str(name): float(weight) for name, weight in weights.items()}
 
 
 def check_staple(

@@ -1,7 +1,9 @@
 """Fusion strategies, which combine the annotations of several raters into one label.
 
 A strategy is a function of the annotations of a whole case (all slices), shaped (R, *spatial) with values 0 and 1;
-R is the number of raters who annotated the case. It returns the fused label (*spatial), or a stack (V, *spatial) of
+R is the number of raters who annotated the case. The strategies here take what NumPy can convert (arrays, lists of
+arrays, tensors on the CPU) to bool, or to integers or floats that are exactly 0 and 1; they refuse anything else with a
+TypeError, or a ValueError for wrong values. A strategy returns the fused label (*spatial), or a stack (V, *spatial) of
 candidates, from which training draws one each time the case is used. The dtype determines the kind of label: integers
 and booleans (0 or 1) are hard labels, floats (in [0, 1]) are soft labels.
 A strategy that has an argument ``raters`` gets the names of these R raters (`fuse`). It raises `NoLabelError` where it
@@ -21,8 +23,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from dmseg.errors import UserError, check_choice, shown
-from dmseg.labels._check import as_masks, check_disjoint_weight, check_names, check_staple, is_number
+from dmseg.errors import check_choice
+from dmseg.labels._check import as_masks, check_disjoint_weight, check_names, check_staple, check_weights
 from dmseg.labels.staple_em import MAX_ITERATIONS, TOLERANCE, estimate, vote_patterns
 from dmseg.metrics.agreement import rater_dice
 
@@ -201,6 +203,7 @@ def majority(annotations: npt.ArrayLike, ties: str = "background") -> npt.NDArra
 
     Raises:
         UserError: if `ties` is neither.
+        ValueError: if the annotations are not masks of 0 and 1.
     """
     return _vote(as_masks(annotations), ties)
 
@@ -218,6 +221,9 @@ def each_rater(annotations: npt.ArrayLike) -> npt.NDArray[np.uint8]:
 
     Returns:
         Candidates (R, *spatial), 0 or 1; they may share memory with the annotations.
+
+    Raises:
+        ValueError: if the annotations are not masks of 0 and 1.
     """
     return as_masks(annotations)
 
@@ -231,6 +237,9 @@ def uniform(annotations: npt.ArrayLike) -> npt.NDArray[np.float32]:
 
     Returns:
         Soft label (*spatial) in [0, 1].
+
+    Raises:
+        ValueError: if the annotations are not masks of 0 and 1.
     """
     masks = as_masks(annotations)
     votes = np.sum(masks, axis=0, dtype=np.int64)
@@ -257,6 +266,7 @@ def weighted(
 
     Raises:
         UserError: if `ties` is unknown, or `disjoint_weight` is below 0.
+        ValueError: if the annotations are not masks of 0 and 1.
     """
     masks = as_masks(annotations)
     label = _dice_votes(masks, disjoint_weight, ties).fuse(masks)
@@ -297,6 +307,7 @@ def one_rater(
 
     Raises:
         NoLabelError: if the rater did not annotate the case.
+        ValueError: if the annotations are not masks of 0 and 1.
     """
     masks = as_masks(annotations)
     return np.asarray(masks[_one_vote(masks, raters, rater).weights.argmax()])
@@ -309,19 +320,10 @@ def _own_votes(
     anonymous_raters: str = "error",
 ) -> Votes:
     """The user's weights of the raters who are present."""
-    if weights is None:
-        weights = {}
-    if not isinstance(weights, Mapping):
-        raise UserError(f"weights is {shown(weights)}, but must be weights of raters by name, such as {{A: 2, B: 1}}")
-    for name, weight in weights.items():
-        if not is_number(weight) or not (0 < weight < math.inf):
-            raise UserError(
-                f"weights.{name} is {shown(weight)}, but must be a number above 0; leave out raters that do not count"
-            )
+    by_name = check_weights(weights)
     names = check_names(raters, len(annotations))
     if names is None:
         return _equal_votes(annotations)
-    by_name = {str(name): weight for name, weight in weights.items()}
     values = np.array([by_name.get(name, 0.0) for name in names], dtype=np.float64)
     if not values.any():
         raise NoLabelError(f"none of its raters ({', '.join(names)}) has a weight")
@@ -350,6 +352,7 @@ def rater_weights(
     Raises:
         NoLabelError: if none of the case's raters has a weight.
         UserError: if a weight is not above 0.
+        ValueError: if the annotations are not masks of 0 and 1.
     """
     masks = as_masks(annotations)
     label = _own_votes(masks, raters, weights).fuse(masks)
@@ -366,8 +369,8 @@ def staple(
     """STAPLE: probability that a pixel is foreground, given the raters' estimated sensitivities and specificities.
 
     All pixels of the case are used. If all raters agree, or there is only one, the label is theirs. A rater who marked
-    nothing has sensitivity 0 and specificity 1, and influences the prior only. If the estimation has not converged, the last estimate is used, with
-    a `FusionWarning`. `dmseg.labels.staple_em.staple_posterior` takes several classes and returns what was estimated.
+    nothing has sensitivity 0 and specificity 1, and influences the prior only. If the estimation has not converged, the
+    last estimate is used, with a `FusionWarning`. `staple_posterior` takes several classes and returns all estimates.
 
     Args:
         annotations: (R, *spatial), 0 or 1.
@@ -382,6 +385,7 @@ def staple(
 
     Raises:
         UserError: if an option is out of its range.
+        ValueError: if the annotations are not masks of 0 and 1.
     """
     prior, threshold, tolerance, max_iterations = check_staple(prior, threshold, tolerance, max_iterations)
     patterns, counts, index = vote_patterns(as_masks(annotations).view(np.bool_))

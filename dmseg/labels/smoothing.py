@@ -116,7 +116,7 @@ def _svls_filter(sigma: float, kernel: int, dimensions: int, device: str) -> Ten
         distance = offset**2
         for _ in range(dimensions - 1):
             distance = distance[..., None] + offset**2
-        width = max(2.0 * sigma**2, 1e-300)
+        width = max(2.0 * min(sigma, 1e150) ** 2, 1e-300)
         weights = torch.exp((1.0 - distance) / width)  # 1 for the nearest neighbours: the sum is above 0
         centre = (reach,) * dimensions
         weights[centre] = 0.0
@@ -163,7 +163,7 @@ def _checked_label(label: object, name: str) -> Tensor:
         raise TypeError(f"{name} is {kind_of(label)}; give a tensor{advice}")
     if label.is_complex() or (label.is_floating_point() and label.dtype.itemsize < 2):
         raise TypeError(f"{name} is {label.dtype}; give floats of at least 16 bits, integers or bool")
-    if label.ndim not in (4, 5) or label.shape[1] == 0:
+    if label.ndim not in (4, 5) or 0 in label.shape[1:]:
         raise ValueError(
             f"{name} has shape {tuple(label.shape)}; give (batch, channels, height, width) or (batch, channels, depth, "
             "height, width); torch.nn.functional.one_hot(classes, C).movedim(-1, 1) makes channels of classes"
@@ -175,7 +175,7 @@ def _check_range(label: Tensor, name: str, used: Tensor | None) -> None:
     """Checks on the CPU that the label lies in [0, 1] in the pixels to use, up to rounding."""
     if not label.numel() or label.dtype == torch.bool or not _reads_values(label):
         return
-    label = label if label.is_floating_point() else label.long()
+    label = label.detach() if label.is_floating_point() else label.long()
     slack = max(4 * torch.finfo(label.dtype).eps, 1e-6) if label.is_floating_point() else 0.0
     kept = label if used is None else torch.where(used.unsqueeze(1), label, 0)
     low, high = (float(value) for value in torch.aminmax(kept))
@@ -189,7 +189,8 @@ def _checked_mask(mask: object, label: Tensor) -> Tensor | None:
     if mask is None:
         return None
     if not isinstance(mask, Tensor):
-        raise TypeError(f"mask is {kind_of(mask)}; give a tensor, or None")
+        advice = ": torch.from_numpy(mask)" if hasattr(mask, "__array__") else ", or None"
+        raise TypeError(f"mask is {kind_of(mask)}; give a tensor{advice}")
     pixels = (label.shape[0], *label.shape[2:])
     if mask.is_complex():
         raise TypeError(f"mask is {mask.dtype}; give bool, or the numbers 0 and 1")
@@ -208,7 +209,7 @@ def _check_sum(label: Tensor, used: Tensor | None) -> None:
     """Checks on the CPU that the label sums to 1 over the classes in the pixels to use."""
     if label.shape[1] == 1 or not label.numel() or not _reads_values(label):
         return
-    error = (label.sum(1, dtype=torch.promote_types(label.dtype, torch.float32)) - 1).abs()
+    error = (label.detach().sum(1, dtype=torch.promote_types(label.dtype, torch.float32)) - 1).abs()
     worst = float((error if used is None else torch.where(used, error, 0)).max())
     if worst > _SUM_TOLERANCE.get(label.dtype, 1e-3):
         raise ValueError(

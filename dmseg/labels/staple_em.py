@@ -178,7 +178,7 @@ def _softmax(scores: Floats) -> Floats:
 
 def _checked_prior(prior: Sequence[float], n_classes: int) -> Floats:
     try:
-        values = np.array(prior, dtype=np.float64)
+        values = np.asarray(prior, dtype=np.float64)
     except (TypeError, ValueError):
         values = np.zeros(0)
     if values.shape != (n_classes,) or not (values >= 0).all() or not np.isclose(values.sum(), 1.0, rtol=0, atol=1e-9):
