@@ -89,7 +89,7 @@ def _one_array(values: object, name: str) -> npt.NDArray[Any]:
     if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
         raise ValueError(f"there are masked pixels in {name}; give them a value, for example with .filled(0)")
     advice = "give an array of numbers, a list of such arrays, or a tensor on the CPU"
-    if not isinstance(values, _READ) and not any(hasattr(values, name) for name in _INTERFACES):
+    if not isinstance(values, _READ) and not any(hasattr(values, how) for how in _INTERFACES):
         raise TypeError(f"{name} is {kind_of(values)}; {advice}")  # an image that NumPy would read pixel by pixel
     try:
         array = np.asarray(values)

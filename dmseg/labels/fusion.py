@@ -71,7 +71,7 @@ class Votes:
 
     def fuse(self, annotations: npt.ArrayLike) -> npt.NDArray[Any]:
         """Fuses annotations (R, *spatial) to a label (*spatial): float64 if soft, bool if hard."""
-        masks = as_masks(annotations, warn=False)
+        masks = as_masks(annotations, warn=False).view(np.bool_)
         weights = self.weights / self.weights.sum() if self.threshold is None else self.weights
         votes = np.tensordot(weights, masks.astype(np.float64), axes=1)
         return np.asarray(votes if self.threshold is None else votes >= self.threshold)

@@ -188,9 +188,7 @@ def test_fusions_are_tried_before_anything_is_trained():
         try_fusion(each_rater, 3, "evaluate.reference", candidates=False)
     with pytest.raises(UserError, match="labels: disjoint_weight is 'much', but must be a number of at least 0"):
         try_fusion(lambda annotations: weighted(annotations, "much"), 3, "labels")  # type: ignore[arg-type]
-    with pytest.raises(
-        UserError, match="labels cannot fuse the masks of 3 raters with these options: could not convert"
-    ):
+    with pytest.raises(UserError, match="labels cannot fuse the masks of 3 raters with these options"):
         try_fusion(lambda annotations: annotations * np.float64("much"), 3, "labels")
     with pytest.raises(UserError, match=r"labels returns labels from 0 to 255, but they must be in \[0, 1\]"):
         try_fusion(lambda annotations: majority(annotations) * np.uint8(255), 3, "labels")
