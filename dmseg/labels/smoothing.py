@@ -177,10 +177,8 @@ def _check_range(label: Tensor, name: str, used: Tensor | None) -> None:
         return
     label = label.detach() if label.is_floating_point() else label.long()
     slack = max(4 * torch.finfo(label.dtype).eps, 1e-6) if label.is_floating_point() else 0.0
-    kept = label if used is None else torch.where(used.unsqueeze(1), label, 0)
-    low, high = (float(value) for value in torch.aminmax(kept))
-    if not (low >= -slack and high <= 1 + slack):  # NaN included
-        found = high if low >= -slack else low
+    found = _outside(label, None if used is None else used.unsqueeze(1), -slack, 1 + slack)
+    if found is not None:
         raise ValueError(f"{name} holds {found:g}, outside [0, 1]; give a one-hot or soft label")
 
 
@@ -209,13 +207,24 @@ def _check_sum(label: Tensor, used: Tensor | None) -> None:
     """Checks on the CPU that the label sums to 1 over the classes in the pixels to use."""
     if label.shape[1] == 1 or not label.numel() or not _reads_values(label):
         return
-    error = (label.detach().sum(1, dtype=torch.promote_types(label.dtype, torch.float32)) - 1).abs()
-    worst = float((error if used is None else torch.where(used, error, 0)).max())
-    if worst > _SUM_TOLERANCE.get(label.dtype, 1e-3):
+    total = label.detach().sum(1, dtype=torch.promote_types(label.dtype, torch.float32))
+    slack = _SUM_TOLERANCE.get(label.dtype, 1e-3)
+    found = _outside(total, used, 1 - slack, 1 + slack)
+    if found is not None:
         raise ValueError(
-            f"one_hot does not sum to 1 over its {label.shape[1]} channels (off by up to {worst:g}); give all classes, "
+            f"one_hot does not sum to 1 over its {label.shape[1]} channels, but to {found:g}; give all classes, "
             "background included, one channel alone, or leave pixels without a label out with mask"
         )
+
+
+def _outside(values: Tensor, used: Tensor | None, low: float, high: float) -> float | None:
+    """A value of the pixels to use that lies outside [low, high] or is NaN; None if there is none."""
+    smallest, largest = (float(value) for value in torch.aminmax(values))
+    if smallest >= low and largest <= high:
+        return None
+    if used is not None:  # rarely needed, so that pixels are usually read once
+        return _outside(torch.where(used, values, (low + high) / 2), None, low, high)
+    return largest if smallest >= low else smallest
 
 
 def _reads_values(values: Tensor) -> bool:
