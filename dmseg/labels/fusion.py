@@ -1,7 +1,9 @@
 """Fusion strategies, which combine the annotations of several raters into one label.
 
 A strategy is a function of the annotations of a whole case (all slices), shaped (R, *spatial) with values 0 and 1;
-R is the number of raters who annotated the case. It returns the fused label (*spatial), or a stack (V, *spatial) of
+R is the number of raters who annotated the case. The strategies here take what NumPy can convert (arrays, lists of
+arrays, tensors on the CPU) to bool, or to integers or floats that are exactly 0 and 1; they refuse anything else with a
+TypeError, or a ValueError for wrong values. A strategy returns the fused label (*spatial), or a stack (V, *spatial) of
 candidates, from which training draws one each time the case is used. The dtype determines the kind of label: integers
 and booleans (0 or 1) are hard labels, floats (in [0, 1]) are soft labels.
 A strategy that has an argument ``raters`` gets the names of these R raters (`fuse`). It raises `NoLabelError` where it
@@ -16,13 +18,14 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from dmseg.errors import UserError, check_choice, shown
-from dmseg.labels.staple import MAX_ITERATIONS, TOLERANCE, estimate, vote_patterns
+from dmseg.errors import check_choice
+from dmseg.labels._check import as_masks, check_disjoint_weight, check_names, check_staple, check_weights
+from dmseg.labels.staple_em import MAX_ITERATIONS, TOLERANCE, estimate, vote_patterns
 from dmseg.metrics.agreement import rater_dice
 
 Annotations = npt.NDArray[np.uint8] | npt.NDArray[np.bool_]
@@ -66,10 +69,11 @@ class Votes:
         valid = weights.shape == (len(annotations),) and weights.dtype.kind in "iuf"
         return valid and bool(np.isfinite(weights).all() and (weights >= 0).all() and weights.any())
 
-    def fuse(self, annotations: Annotations) -> npt.NDArray[Any]:
+    def fuse(self, annotations: npt.ArrayLike) -> npt.NDArray[Any]:
         """Fuses annotations (R, *spatial) to a label (*spatial): float64 if soft, bool if hard."""
+        masks = as_masks(annotations, warn=False).view(np.bool_)
         weights = self.weights / self.weights.sum() if self.threshold is None else self.weights
-        votes = np.tensordot(weights, np.asarray(annotations, dtype=np.float64), axes=1)
+        votes = np.tensordot(weights, masks.astype(np.float64), axes=1)
         return np.asarray(votes if self.threshold is None else votes >= self.threshold)
 
 
@@ -159,13 +163,14 @@ def _equal_votes(annotations: Annotations) -> Votes:
     return Votes(np.ones(len(annotations)))
 
 
-def _dice_votes(annotations: Annotations, disjoint_weight: float = 0.0, ties: str = "background") -> Votes:
+def _dice_votes(annotations: npt.ArrayLike, disjoint_weight: float = 0.0, ties: str = "background") -> Votes:
     """Each rater's Dice score with the majority; equal weights where all are zero."""
-    weights = rater_dice(annotations, majority(annotations, ties), disjoint=disjoint_weight)
+    masks = as_masks(annotations, warn=False)
+    weights = rater_dice(masks, _vote(masks, ties), disjoint=check_disjoint_weight(disjoint_weight))
     if weights.any():
         return Votes(weights)
     warnings.warn("no rater overlaps with the majority; using equal weights", FusionWarning, stacklevel=3)
-    return _equal_votes(annotations)
+    return _equal_votes(masks)
 
 
 def votes_needed(n_raters: int, ties: str = "background") -> int:
@@ -186,7 +191,7 @@ def votes_needed(n_raters: int, ties: str = "background") -> int:
 @with_votes(
     lambda annotations, ties="background": Votes(np.ones(len(annotations)), votes_needed(len(annotations), ties))
 )
-def majority(annotations: Annotations, ties: str = "background") -> npt.NDArray[np.uint8]:
+def majority(annotations: npt.ArrayLike, ties: str = "background") -> npt.NDArray[np.uint8]:
     """Majority vote: foreground if more than half of the raters marked the pixel.
 
     Args:
@@ -198,25 +203,33 @@ def majority(annotations: Annotations, ties: str = "background") -> npt.NDArray[
 
     Raises:
         UserError: if `ties` is neither.
+        ValueError: if the annotations are not masks of 0 and 1.
     """
-    votes = np.sum(annotations, axis=0, dtype=np.int64)
-    return np.asarray(votes >= votes_needed(len(annotations), ties), dtype=np.uint8)
+    return _vote(as_masks(annotations), ties)
 
 
-def each_rater(annotations: Annotations) -> npt.NDArray[np.uint8]:
+def _vote(masks: npt.NDArray[np.uint8], ties: str) -> npt.NDArray[np.uint8]:
+    votes = np.sum(masks, axis=0, dtype=np.int64)
+    return np.asarray(votes >= votes_needed(len(masks), ties), dtype=np.uint8)
+
+
+def each_rater(annotations: npt.ArrayLike) -> npt.NDArray[np.uint8]:
     """Random rater: every annotation is a candidate, and training draws one each time the case is used.
 
     Args:
         annotations: (R, *spatial), 0 or 1.
 
     Returns:
-        Candidates (R, *spatial), 0 or 1.
+        Candidates (R, *spatial), 0 or 1; they may share memory with the annotations.
+
+    Raises:
+        ValueError: if the annotations are not masks of 0 and 1.
     """
-    return np.asarray(annotations, dtype=np.uint8)
+    return as_masks(annotations)
 
 
 @with_votes(_equal_votes)
-def uniform(annotations: Annotations) -> npt.NDArray[np.float32]:
+def uniform(annotations: npt.ArrayLike) -> npt.NDArray[np.float32]:
     """Unweighted mean of the annotations.
 
     Args:
@@ -224,14 +237,18 @@ def uniform(annotations: Annotations) -> npt.NDArray[np.float32]:
 
     Returns:
         Soft label (*spatial) in [0, 1].
+
+    Raises:
+        ValueError: if the annotations are not masks of 0 and 1.
     """
-    votes = np.sum(annotations, axis=0, dtype=np.int64)
-    return np.asarray(votes / np.float64(len(annotations)), dtype=np.float32)
+    masks = as_masks(annotations)
+    votes = np.sum(masks, axis=0, dtype=np.int64)
+    return np.asarray(votes / np.float64(len(masks)), dtype=np.float32)
 
 
 @with_votes(_dice_votes)
 def weighted(
-    annotations: Annotations, disjoint_weight: float = 0.0, ties: str = "background"
+    annotations: npt.ArrayLike, disjoint_weight: float = 0.0, ties: str = "background"
 ) -> npt.NDArray[np.float32]:
     """Mean of the annotations, each weighted by its Dice score with the majority vote (paper, section 3.4).
 
@@ -248,9 +265,11 @@ def weighted(
         Soft label (*spatial) in [0, 1].
 
     Raises:
-        UserError: if `ties` is unknown.
+        UserError: if `ties` is unknown, or `disjoint_weight` is below 0.
+        ValueError: if the annotations are not masks of 0 and 1.
     """
-    label = _dice_votes(annotations, disjoint_weight, ties).fuse(annotations)
+    masks = as_masks(annotations)
+    label = _dice_votes(masks, disjoint_weight, ties).fuse(masks)
     return np.asarray(np.clip(label, 0.0, 1.0), dtype=np.float32)
 
 
@@ -259,10 +278,11 @@ def _one_vote(
 ) -> Votes:
     """All weight on the rater with this name, or on the first one if names are unknown."""
     weights = np.zeros(len(annotations))
-    if raters is None:
+    names = check_names(raters, len(annotations))
+    if names is None:
         weights[0] = 1.0
-    elif str(rater) in raters:
-        weights[list(raters).index(str(rater))] = 1.0
+    elif str(rater) in names:
+        weights[names.index(str(rater))] = 1.0
     else:
         raise NoLabelError(f"rater {rater} did not annotate it")
     return Votes(weights, 1.0)
@@ -271,7 +291,7 @@ def _one_vote(
 @naming_raters("rater")
 @with_votes(_one_vote)
 def one_rater(
-    annotations: Annotations, raters: Sequence[str] | None, rater: str | None = None, anonymous_raters: str = "error"
+    annotations: npt.ArrayLike, raters: Sequence[str] | None, rater: str | None = None, anonymous_raters: str = "error"
 ) -> npt.NDArray[np.uint8]:
     """The annotation of one rater.
 
@@ -287,9 +307,10 @@ def one_rater(
 
     Raises:
         NoLabelError: if the rater did not annotate the case.
+        ValueError: if the annotations are not masks of 0 and 1.
     """
-    chosen = _one_vote(annotations, raters, rater).weights.argmax()
-    return np.asarray(annotations[chosen], dtype=np.uint8)
+    masks = as_masks(annotations)
+    return np.asarray(masks[_one_vote(masks, raters, rater).weights.argmax()])
 
 
 def _own_votes(
@@ -299,28 +320,20 @@ def _own_votes(
     anonymous_raters: str = "error",
 ) -> Votes:
     """The user's weights of the raters who are present."""
-    if weights is None:
-        weights = {}
-    if not isinstance(weights, Mapping):
-        raise UserError(f"weights is {shown(weights)}, but must be weights of raters by name, such as {{A: 2, B: 1}}")
-    for name, weight in weights.items():
-        valid = isinstance(weight, int | float) and not isinstance(weight, bool)
-        if not valid or not (0 < weight < math.inf):
-            raise UserError(
-                f"weights.{name} is {shown(weight)}, but must be a number above 0; leave out raters that do not count"
-            )
-    if raters is None:
+    by_name = check_weights(weights)
+    names = check_names(raters, len(annotations))
+    if names is None:
         return _equal_votes(annotations)
-    values = np.array([weights.get(name, 0.0) for name in raters], dtype=np.float64)
+    values = np.array([by_name.get(name, 0.0) for name in names], dtype=np.float64)
     if not values.any():
-        raise NoLabelError(f"none of its raters ({', '.join(raters)}) has a weight")
+        raise NoLabelError(f"none of its raters ({', '.join(names)}) has a weight")
     return Votes(values / values.max())  # sums of the largest weights do not overflow
 
 
 @naming_raters("weights")
 @with_votes(_own_votes)
 def rater_weights(
-    annotations: Annotations,
+    annotations: npt.ArrayLike,
     raters: Sequence[str] | None,
     weights: Mapping[str, float] | None = None,
     anonymous_raters: str = "error",
@@ -339,13 +352,15 @@ def rater_weights(
     Raises:
         NoLabelError: if none of the case's raters has a weight.
         UserError: if a weight is not above 0.
+        ValueError: if the annotations are not masks of 0 and 1.
     """
-    label = _own_votes(annotations, raters, weights).fuse(annotations)
+    masks = as_masks(annotations)
+    label = _own_votes(masks, raters, weights).fuse(masks)
     return np.asarray(np.clip(label, 0.0, 1.0), dtype=np.float32)
 
 
 def staple(
-    annotations: Annotations,
+    annotations: npt.ArrayLike,
     prior: float | None = None,
     threshold: float | None = None,
     tolerance: float = TOLERANCE,
@@ -353,10 +368,9 @@ def staple(
 ) -> npt.NDArray[Any]:
     """STAPLE: probability that a pixel is foreground, given the raters' estimated sensitivities and specificities.
 
-    All pixels of the case are used (`dmseg.labels.staple.staple_posterior`, which also takes several classes). If all
-    raters agree, or there is only one, the label is theirs. A rater who marked nothing has sensitivity 0 and
-    specificity 1, and influences the prior only. If the estimation has not converged, the last estimate is used, with
-    a `FusionWarning`.
+    All pixels of the case are used. If all raters agree, or there is only one, the label is theirs. A rater who marked
+    nothing has sensitivity 0 and specificity 1, and influences the prior only. If the estimation has not converged, the
+    last estimate is used, with a `FusionWarning`. `staple_posterior` takes several classes and returns all estimates.
 
     Args:
         annotations: (R, *spatial), 0 or 1.
@@ -371,9 +385,10 @@ def staple(
 
     Raises:
         UserError: if an option is out of its range.
+        ValueError: if the annotations are not masks of 0 and 1.
     """
-    _check_staple(prior, threshold, tolerance, max_iterations)
-    patterns, counts, index = vote_patterns(np.asarray(annotations) != 0)
+    prior, threshold, tolerance, max_iterations = check_staple(prior, threshold, tolerance, max_iterations)
+    patterns, counts, index = vote_patterns(as_masks(annotations).view(np.bool_))
     priors = None if prior is None else (1.0 - prior, prior)
     posterior, _, iterations, change = estimate(patterns, counts, 2, priors, tolerance, max_iterations)
     if not change <= tolerance:
@@ -382,17 +397,3 @@ def staple(
     foreground = posterior[:, 1]
     values = foreground.astype(np.float32) if threshold is None else (foreground >= threshold).astype(np.uint8)
     return values[index]
-
-
-def _check_staple(prior: object, threshold: object, tolerance: object, max_iterations: object) -> None:
-    def number(value: object) -> TypeGuard[float]:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-
-    if prior is not None and not (number(prior) and 0 < prior < 1):
-        raise UserError(f"prior is {shown(prior)}, but must be null or lie between 0 and 1")
-    if threshold is not None and not (number(threshold) and 0 < threshold <= 1):
-        raise UserError(f"threshold is {shown(threshold)}, but must be null, or above 0 and at most 1")
-    if not (number(tolerance) and 0 < tolerance < 1):
-        raise UserError(f"tolerance is {shown(tolerance)}, but must lie between 0 and 1")
-    if not isinstance(max_iterations, int) or isinstance(max_iterations, bool) or max_iterations < 2:
-        raise UserError(f"max_iterations is {shown(max_iterations)}, but must be a whole number of at least 2")

@@ -105,7 +105,7 @@ def test_interpolation_and_classes_follow_the_kind(overrides, interpolation, cla
         (["labels=smoothing", "labels.smoothing.kind=svls"], "labels.smoothing.sigma is not set"),
         ([*SVLS, "labels.smoothing.kind=uniform"], "labels.smoothing.epsilon is not set"),
         ([*SVLS, "labels.interpolation=linear"], "must be nearest where hard labels are smoothed"),
-        (["labels=staple", "labels.prior=1"], "labels: prior is 1, but must be null or lie between 0 and 1"),
+        (["labels=staple", "labels.prior=1"], "labels: prior is 1, but must lie between 0 and 1, or be None"),
         (["labels=staple", "labels.interpolation=rater"], "staple declares no weights of raters"),
         (["labels=rater", "+labels.nope=1"], "it takes rater, anonymous_raters"),
         (["labels=rater_weights", "labels.weights={seg01: 0}"], "weights.seg01 is 0, but must be a number above 0"),

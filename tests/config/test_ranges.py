@@ -45,11 +45,15 @@ DEEPLAB = "model=deeplabv3plus_resnet18"
         (["evaluate.batch_size=1000000"], r"evaluate\.batch_size is 1000000"),
         (["agreement.disjoint=2"], r"agreement\.disjoint is 2"),
         (
-            ["labels=weighted", "labels.disjoint_weight=-1"],
-            r"labels\.disjoint_weight is -1, but must lie between",
+            ["labels=weighted", "labels.disjoint_weight=2"],
+            r"labels\.disjoint_weight is 2, but must lie between 0 and 1",
         ),
-        (["labels=weighted", "labels.disjoint_weight=abc"], r"labels\.disjoint_weight is 'abc'"),
-        (["labels=weighted", "labels.disjoint_weight=nan"], r"labels\.disjoint_weight is nan"),
+        (
+            ["labels=weighted", "labels.disjoint_weight=-1"],
+            "labels: disjoint_weight is -1, but must be a number of at least 0",
+        ),
+        (["labels=weighted", "labels.disjoint_weight=abc"], "labels: disjoint_weight is 'abc'"),
+        (["labels=weighted", "labels.disjoint_weight=nan"], "labels: disjoint_weight is nan"),
         (["labels=smoothing", "labels.smoothing.kernel=2"], r"labels\.smoothing\.kernel is 2, but must be odd"),
         (["labels=smoothing", "labels.smoothing.kernel=-1"], r"labels\.smoothing\.kernel is -1"),
         (["loss.terms.ce.weight=-1"], r"loss\.terms\.ce\.weight is -1\.0, but must lie between 0 and 1e\+06"),
@@ -183,8 +187,10 @@ def test_fusions_are_tried_before_anything_is_trained():
     try_fusion(each_rater, 3, "labels")
     with pytest.raises(UserError, match=r"evaluate.reference turns annotations .* but must return one label"):
         try_fusion(each_rater, 3, "evaluate.reference", candidates=False)
-    with pytest.raises(UserError, match="labels cannot fuse the masks of 3 raters with these options"):
+    with pytest.raises(UserError, match="labels: disjoint_weight is 'much', but must be a number of at least 0"):
         try_fusion(lambda annotations: weighted(annotations, "much"), 3, "labels")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="labels cannot fuse the masks of 3 raters with these options"):
+        try_fusion(lambda annotations: annotations * np.float64("much"), 3, "labels")
     with pytest.raises(UserError, match=r"labels returns labels from 0 to 255, but they must be in \[0, 1\]"):
         try_fusion(lambda annotations: majority(annotations) * np.uint8(255), 3, "labels")
 

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from dmseg.errors import UserError
 from dmseg.labels.fusion import FusionWarning, majority, staple
-from dmseg.labels.staple import estimate, staple_posterior, vote_patterns
+from dmseg.labels.staple_em import estimate, staple_posterior, vote_patterns
 
 
 def outlines(n_raters, size=40, seed=0):
@@ -152,9 +152,9 @@ def test_the_threshold_makes_a_hard_label():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prior": 0}, "prior is 0, but must be null or lie between 0 and 1"),
+        ({"prior": 0}, "prior is 0, but must lie between 0 and 1, or be None"),
         ({"prior": "much"}, "prior is 'much'"),
-        ({"threshold": 0}, "threshold is 0, but must be null, or above 0 and at most 1"),
+        ({"threshold": 0}, "threshold is 0, but must be above 0 and at most 1, or None"),
         ({"threshold": True}, "threshold is True"),
         ({"tolerance": 0.0}, "tolerance is 0.0, but must lie between 0 and 1"),
         ({"max_iterations": 1}, "max_iterations is 1, but must be a whole number of at least 2"),

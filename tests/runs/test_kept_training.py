@@ -199,9 +199,12 @@ def test_what_scoring_would_refuse_is_refused_before_the_first_step(small_run, m
 @pytest.mark.parametrize(
     ("override", "named"),
     [
-        ("+evaluate.reference.disjoint_weight=x", "evaluate.reference cannot fuse the masks of 4 raters"),
+        (
+            "+evaluate.reference.disjoint_weight=x",
+            "evaluate.reference: disjoint_weight is 'x', but must be a number of at least 0",
+        ),
         ("evaluate.reference._target_=dmseg.metrics.agreement.rater_dice", "evaluate.reference"),
-        ("labels.disjoint_weight=x", "labels.disjoint_weight is 'x', but must lie between 0 and 1"),
+        ("labels.disjoint_weight=x", "labels: disjoint_weight is 'x', but must be a number of at least 0"),
     ],
 )
 def test_fusions_that_cannot_be_used_are_refused_while_planning(small_run, override, named):

@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dmseg.errors import shown
+from dmseg.labels._check import as_array, is_number, is_whole
+
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.integer[Any]]
 
@@ -57,11 +60,17 @@ def vote_patterns(votes: npt.ArrayLike, n_classes: int = 2) -> tuple[Integers, I
     Raises:
         ValueError: if there is no rater or no pixel, or a vote is no class.
     """
-    votes = np.asarray(votes)
+    if not is_whole(n_classes) or n_classes < 1:
+        raise ValueError(f"n_classes is {shown(n_classes)}, but must be a whole number of at least 1")
+    votes = as_array(votes, "votes")
     if votes.ndim == 0 or not votes.size:
         raise ValueError(f"votes have the shape {votes.shape}, but must be of at least one rater and one pixel")
-    if votes.dtype.kind not in "biu" or not (votes.min() >= 0 and votes.max() < n_classes):
-        raise ValueError(f"votes must be whole numbers from 0 to {n_classes - 1}")
+    needed = f"votes must be whole numbers from 0 to {n_classes - 1}"
+    if votes.dtype.kind not in "biu":
+        raise ValueError(f"{needed}, but are of type {votes.dtype}; convert classes with .astype(int)")
+    low, high = int(votes.min()), int(votes.max())
+    if low < 0 or high >= n_classes:
+        raise ValueError(f"{needed}, but hold {low if low < 0 else high}")
     patterns = np.zeros((1, 0), dtype=np.int64)
     counts = np.array([votes[0].size], dtype=np.int64)
     index = np.zeros(votes[0].size, dtype=np.int32 if votes[0].size < 2**31 // n_classes else np.int64)
@@ -130,10 +139,10 @@ def estimate(
     Raises:
         ValueError: if an argument is out of its range.
     """
-    if not tolerance > 0:
-        raise ValueError(f"tolerance is {tolerance}, but must be above 0")
-    if max_iterations < 1:
-        raise ValueError(f"max_iterations is {max_iterations}, but must be at least 1")
+    if not is_number(tolerance) or not tolerance > 0:
+        raise ValueError(f"tolerance is {shown(tolerance)}, but must be above 0")
+    if not is_whole(max_iterations) or max_iterations < 1:
+        raise ValueError(f"max_iterations is {shown(max_iterations)}, but must be a whole number of at least 1")
     one_hot = (patterns[:, :, None] == np.arange(n_classes)).astype(np.float64)
     posterior = one_hot.mean(axis=1)
     pixels = counts.astype(np.float64)
@@ -168,7 +177,10 @@ def _softmax(scores: Floats) -> Floats:
 
 
 def _checked_prior(prior: Sequence[float], n_classes: int) -> Floats:
-    values = np.array(list(prior), dtype=np.float64)
+    try:
+        values = np.asarray(prior, dtype=np.float64)
+    except (TypeError, ValueError):
+        values = np.zeros(0)
     if values.shape != (n_classes,) or not (values >= 0).all() or not np.isclose(values.sum(), 1.0, rtol=0, atol=1e-9):
-        raise ValueError(f"prior must be {n_classes} probabilities that sum to 1")
+        raise ValueError(f"prior must be {n_classes} probabilities that sum to 1, but is {shown(prior)}")
     return values
