@@ -26,7 +26,7 @@ import numpy.typing as npt
 from dmseg.errors import check_choice
 from dmseg.labels._check import as_masks, check_disjoint_weight, check_names, check_staple, check_weights
 from dmseg.labels.staple_em import MAX_ITERATIONS, TOLERANCE, estimate, vote_patterns
-from dmseg.metrics.agreement import rater_dice
+from dmseg.metrics.agreement import average_mask, rater_dice
 
 Annotations = npt.NDArray[np.uint8] | npt.NDArray[np.bool_]
 Fusion = Callable[[npt.NDArray[np.uint8]], npt.NDArray[Any]]
@@ -241,9 +241,7 @@ def uniform(annotations: npt.ArrayLike) -> npt.NDArray[np.float32]:
     Raises:
         ValueError: if the annotations are not masks of 0 and 1.
     """
-    masks = as_masks(annotations)
-    votes = np.sum(masks, axis=0, dtype=np.int64)
-    return np.asarray(votes / np.float64(len(masks)), dtype=np.float32)
+    return average_mask(as_masks(annotations))
 
 
 @with_votes(_dice_votes)

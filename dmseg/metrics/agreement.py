@@ -1,10 +1,25 @@
-"""The majority vote of raters, and their agreement with it."""
+"""The average and the majority vote of raters, and their agreement with it."""
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Mask = npt.NDArray[np.generic]
 Floats = npt.NDArray[np.float64]
+
+
+def average_mask(marked: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Unweighted mean of the raters' masks, a soft label.
+
+    Args:
+        marked: (R, *spatial), bool, or integers 0 and 1.
+
+    Returns:
+        (*spatial) float32 in [0, 1].
+    """
+    votes = np.sum(marked, axis=0, dtype=np.int64)
+    return np.asarray(votes / np.float64(len(marked)), dtype=np.float32)
 
 
 def majority_vote(marked: npt.NDArray[np.bool_], ties: str) -> npt.NDArray[np.bool_]:

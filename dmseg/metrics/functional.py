@@ -11,10 +11,9 @@ import numpy as np
 import torch
 
 from dmseg.errors import UserError, check_choice, either, shown
-from dmseg.labels.fusion import uniform
 from dmseg.metrics import scores
 from dmseg.metrics._input import Mask, Probabilities, Values, as_array, as_mask, as_probability
-from dmseg.metrics.agreement import majority_vote
+from dmseg.metrics.agreement import average_mask, majority_vote
 from dmseg.metrics.counting import count_stored
 from dmseg.metrics.energy_distance import generalised_energy_distance
 from dmseg.metrics.histogram import CaseCounts, as_tensor, count_batch
@@ -77,7 +76,7 @@ def bdice(
         _check_axes(image)
         soft = as_probability("label", soft)
     else:
-        soft = uniform(_raters(image, as_mask("label", soft), "label"))
+        soft = average_mask(_raters(image, as_mask("label", soft), "label"))
     return scores.bdice(_counts(image, np.zeros(image.shape, np.bool_), soft, levels=levels), empty)
 
 
@@ -142,7 +141,7 @@ def case_metrics(
     image, raters = _case(probability, masks)
     if image.ndim == 1:
         raise ValueError(f"probability has shape {image.shape}; give an image (H, W) or slices (S, H, W)")
-    soft = uniform(raters) if label is None else as_probability("label", label)
+    soft = average_mask(raters) if label is None else as_probability("label", label)
     if soft.shape != image.shape:
         raise ValueError(f"label has shape {soft.shape} and probability {image.shape}; give a label of the same shape")
     if image.ndim == 2:
