@@ -99,9 +99,12 @@ def fuse(function: Callable[..., Result], annotations: Annotations, raters: Sequ
         annotations: (R, *spatial), 0 or 1.
         raters: R names; None where they are unknown.
     """
-    if RATERS in getattr(function, "keywords", {}) or RATERS not in argument_names(function):
-        return function(annotations)  # an option of this name is the user's
-    return function(annotations, **{RATERS: raters})
+    return function(annotations, **{RATERS: raters}) if takes_raters(function) else function(annotations)
+
+
+def takes_raters(function: Callable[..., Any]) -> bool:
+    """Whether a fusion gets the names of the raters; an option of this name that is set is the user's."""
+    return RATERS not in getattr(function, "keywords", {}) and RATERS in argument_names(function)
 
 
 def argument_names(function: Callable[..., Any]) -> Sequence[str]:
