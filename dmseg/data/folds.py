@@ -63,7 +63,7 @@ def inner_split(split: Split, seed: int, fold: int, groups: Collection[Collectio
         UserError: if all training cases are in one group.
     """
     group_of = {case: number for number, group in enumerate(groups or ()) for case in group}
-    by_group: dict[int | str, list[str]] = {}
+    by_group = dict[int | str, list[str]]()
     for case in split.train:
         by_group.setdefault(group_of.get(case, case), []).append(case)
     found = list(by_group.values())
@@ -78,7 +78,7 @@ def inner_split(split: Split, seed: int, fold: int, groups: Collection[Collectio
         if abs(len(held) + len(group) - goal) < abs(len(held) - goal):
             held |= set(group)
     if not held:  # every group is large
-        held = set(min(order, key=len))
+        held.update(min(order, key=len))
     parts = (tuple(case for case in split.train if (case in held) is inside) for inside in (False, True))
     return Split(*parts)
 

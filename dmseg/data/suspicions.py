@@ -117,12 +117,8 @@ class Suspicions:
                 log.warning("%s: in %d of %d cases %s: %s", self.task.name, len(names), self.seen, said, some(names))
         absent = [name for index, name in enumerate(self.task.raters) if index not in self.annotating]
         if absent:
-            who = f"rater {absent[0]}" if len(absent) == 1 else f"each of {len(absent)} raters"
-            names = "" if len(absent) == 1 else f": {some(absent)}"
-            log.warning(
-                "%s: %s annotated none of %d cases (check the names of raters, files and folders)%s",
-                self.task.name, who, self.seen, names,
-            )  # fmt: skip
+            said = "%s: none of %d cases is annotated by %s (check the names of files and folders)"
+            log.warning(said, self.task.name, self.seen, some(absent))
         for line in self.agreement.findings(self.task.raters):
             log.warning("%s: %s", self.task.name, line)
 

@@ -10,7 +10,6 @@ To add a strategy, write such a function and name it in a file of ``configs/labe
 can declare the weights with `with_votes`, which ``labels.interpolation=rater`` requires.
 """
 
-import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dmseg.errors import UserError, check_choice, shown
+from dmseg.labels.arguments import RATERS, takes_raters
 from dmseg.labels.staple import MAX_ITERATIONS, TOLERANCE, estimate, vote_patterns
 from dmseg.metrics.agreement import rater_dice
 
@@ -31,9 +31,6 @@ Decorated = TypeVar("Decorated", bound=Callable[..., npt.NDArray[Any]])
 
 TIES = ("background", "foreground")
 """Rules for ties in a majority vote: what a pixel is that exactly half of the raters marked."""
-
-RATERS = "raters"
-"""Argument of a fusion that the names of the raters are passed as."""
 
 
 class FusionWarning(UserWarning):
@@ -100,19 +97,6 @@ def fuse(function: Callable[..., Result], annotations: Annotations, raters: Sequ
         raters: R names; None where they are unknown.
     """
     return function(annotations, **{RATERS: raters}) if takes_raters(function) else function(annotations)
-
-
-def takes_raters(function: Callable[..., Any]) -> bool:
-    """Whether a fusion gets the names of the raters; an option of this name that is set is the user's."""
-    return RATERS not in getattr(function, "keywords", {}) and RATERS in argument_names(function)
-
-
-def argument_names(function: Callable[..., Any]) -> Sequence[str]:
-    """Names of a function's arguments; none for one that is not written in Python."""
-    try:
-        return list(inspect.signature(function).parameters)
-    except (TypeError, ValueError):
-        return []
 
 
 def naming_raters(option: str) -> Callable[[Decorated], Decorated]:

@@ -28,18 +28,18 @@ def check_raters(task: Task, anonymous_raters: str) -> None:
         )
 
 
-def check_trained_raters(task: Task, trained: Sequence[int] | None, fold: int) -> None:
+def check_trained_raters(task: Task, trained: Sequence[int], fold: int) -> None:
     """Checks that several raters annotated training cases of a fold.
 
     Args:
         task: the task.
-        trained: positions of the raters who did, if some did not; else None.
+        trained: positions of the raters who did.
         fold: number of the fold.
 
     Raises:
         UserError: if it is only one.
     """
-    if trained is not None and len(trained) < 2:
+    if len(trained) < 2:
         raise UserError(
             f"only rater {task.raters[trained[0]]} annotated training cases of fold {fold} of task '{task.name}'; this "
             "method learns how several raters differ; choose other folds, or another method"

@@ -1,6 +1,5 @@
 """Runs one planned run: train, evaluate and store, or only the steps that are missing."""
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -16,12 +15,11 @@ from torch import nn
 from dmseg.data.batches import BatchSource
 from dmseg.data.prepared import PreparedTask
 from dmseg.data.training_slices import load_training, place
-from dmseg.errors import some
 from dmseg.files.schema import GROUP, TEXT, number, plain, record, whole
 from dmseg.methods.base import Streams
 from dmseg.metrics.stored_counts import StoredCounts
 from dmseg.runs.plan import PlannedRun
-from dmseg.runs.preflight import check_schedule, check_scoring
+from dmseg.runs.preflight import check_schedule, check_scoring, warn_of_absent_raters
 from dmseg.runs.pretrained import pretrained_facts
 from dmseg.runs.progress_file import reporting
 from dmseg.runs.provenance import begin_usage, describe_machine, describe_usage, describe_versions
@@ -59,9 +57,6 @@ COURSE = record(
 
 KEPT = "the trained network is kept; run the same command to score it"
 RESUME = "the trained network is kept; run the same command to resume"
-
-
-log = logging.getLogger(__name__)
 
 
 class _Reports:
@@ -215,12 +210,7 @@ def _train(
 ) -> tuple[nn.Module, _Course]:
     """Trains the network from the last checkpoint on and keeps it, so that no later error can lose it."""
     settings, method, streams = run.settings, run.method, _streams(run)
-    if run.trained_raters is not None:
-        absent = [name for index, name in enumerate(run.task.raters) if index not in run.trained_raters]
-        log.warning(
-            "%s: the prediction leaves out raters who annotated no training case of fold %d: %s",
-            run.task.name, settings.fold, some(absent),
-        )  # fmt: skip
+    warn_of_absent_raters(run)
     model = initial_model(run, prepared.n_channels).to(device)
     pretrained = pretrained_facts(run)
     check_scoring(run, model, prepared, device)

@@ -146,7 +146,7 @@ def run_identity(
 def rater_identity(
     raters: Sequence[str],
     *,
-    known: Sequence[str] | None,
+    known: bool,
     by_name: bool,
     method: str,
     trained: Sequence[int] | None,
@@ -155,7 +155,7 @@ def rater_identity(
 
     Args:
         raters: names of the task's raters.
-        known: those that dmseg itself gives the task, which are left out; None for a task from outside.
+        known: whether dmseg itself gives the task these raters, so that its name says enough.
         by_name: whether the fusion of the labels takes the names of raters.
         method: dotted name of the method.
         trained: positions of the raters who annotated a training case, if some did not; else None.
@@ -166,7 +166,7 @@ def rater_identity(
     """
     node: dict[str, Any] = {}
     distinguishes = method not in WITHOUT_RATERS
-    if known is None or tuple(raters) != tuple(known):
+    if not known:
         if by_name or (distinguishes and method not in OF_SINGLE_RATERS):
             node["names"] = list(raters)
         elif distinguishes:

@@ -15,7 +15,8 @@ from dmseg.data.geometry import Geometry, find_geometry
 from dmseg.data.known_tasks import known_raters
 from dmseg.data.prepared import PreparedTask
 from dmseg.errors import UserError, check_choice
-from dmseg.labels.fusion import Votes, declared_votes, majority, takes_raters
+from dmseg.labels.arguments import takes_raters
+from dmseg.labels.fusion import Votes, declared_votes, majority
 from dmseg.labels.trial import try_fusion
 from dmseg.methods.identified_raters import check_raters, check_trained_raters
 from dmseg.metrics.named import mask_metrics
@@ -149,15 +150,10 @@ def _planned(
     settings = replace(settings, task=data.task.name)
     precision = _resolve_precision(settings)
     store = data.store if isinstance(data, FoundTask) else data
-    trained, cases = set(split.train), () if store is None else store.cases
-    heard = None
-    if store is not None and settings.method.target not in WITHOUT_RATERS:
-        heard = _trained_raters(store, trained)
-        if "anonymous_raters" in settings.method.options:
-            check_trained_raters(data.task, heard, settings.fold)
-    identity = run_identity(
-        settings, precision, data.digest, split, teachers, held_out, _rater_identity(settings, data.task, heard)
-    )
+    train, cases = set(split.train), () if store is None else store.cases
+    trained = _trained_raters(settings, store, train)
+    raters = _rater_identity(settings, data.task, trained)
+    identity = run_identity(settings, precision, data.digest, split, teachers, held_out, raters)
     evaluation = _evaluation(settings, data.task, store)
     run = PlannedRun(
         settings,
@@ -170,28 +166,40 @@ def _planned(
         experiment_id=identifier(experiment_identity(identity)),
         evaluation_id=identifier(evaluation),
         prepared=store is not None,
-        train_slices=sum(case.n_slices for case in cases if case.case in trained),
+        train_slices=sum(case.n_slices for case in cases if case.case in train),
         evaluation=evaluation,
-        trained_raters=heard,
+        trained_raters=trained,
     )
     if check:
         _check(run)
     return run
 
 
-def _trained_raters(store: PreparedTask, train: Collection[str]) -> tuple[int, ...] | None:
-    """Positions of the raters who annotated a training case; None if all did."""
+def _trained_raters(settings: Settings, store: PreparedTask | None, train: Collection[str]) -> tuple[int, ...] | None:
+    """`PlannedRun.trained_raters`.
+
+    Raises:
+        UserError: if a method of dmseg is left with a single rater.
+    """
+    if store is None or settings.method.target in WITHOUT_RATERS:
+        return None
     found = {rater for case in store.cases if case.case in train for rater in case.raters}
-    return None if len(found) == len(store.task.raters) else tuple(sorted(found))
+    if len(found) == len(store.task.raters):
+        return None
+    trained = tuple(sorted(found))
+    if "anonymous_raters" in settings.method.options:
+        check_trained_raters(store.task, trained, settings.fold)
+    return trained
 
 
 def _rater_identity(settings: Settings, task: Task, trained: Sequence[int] | None) -> dict[str, Any] | None:
     """What the run depends on of the names and number of its task's raters."""
     labels, unused = settings.labels, "labels" in settings.method.unused
+    known = known_raters(settings.data.target, task.name) == task.raters
     return rater_identity(
         task.raters,
-        known=known_raters(settings.data.target, task.name),
-        by_name=not unused and takes_raters(bind(labels.target, labels.options, where="labels")),
+        known=known,
+        by_name=not known and not unused and takes_raters(bind(labels.target, labels.options, where="labels")),
         method=settings.method.target,
         trained=trained,
     )
