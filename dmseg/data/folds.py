@@ -78,7 +78,8 @@ def inner_split(split: Split, seed: int, fold: int, groups: Collection[Collectio
         if abs(len(held) + len(group) - goal) < abs(len(held) - goal):
             held |= set(group)
     if not held:  # every group is large
-        held.update(min(order, key=len))
+        smallest = min(order, key=len)
+        held = set(smallest)
     parts = (tuple(case for case in split.train if (case in held) is inside) for inside in (False, True))
     return Split(*parts)
 

@@ -91,7 +91,8 @@ class PlannedRun:
         """The method, which builds and trains the network and makes predictions; imports torch."""
         chosen = self.settings.method
         method: Method = bind(chosen.target, chosen.options, where="method", n_positional=0)()
-        method.trained_raters = self.trained_raters
+        if self.trained_raters is not None:
+            method.trained_raters = self.trained_raters
         return method
 
     @property
