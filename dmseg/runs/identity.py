@@ -1,6 +1,6 @@
 """The identity of a run: everything that its numbers depend on and nothing else. Its digest is the run id."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -149,6 +149,7 @@ def rater_identity(
     known: bool,
     by_name: bool,
     method: str,
+    annotating: Collection[int],
     trained: Sequence[int] | None,
 ) -> dict[str, Any] | None:
     """What the numbers of a run depend on of a task's raters; the digest of the data covers only their positions.
@@ -158,18 +159,19 @@ def rater_identity(
         known: whether dmseg itself gives the task these raters, so that its name says enough.
         by_name: whether the fusion of the labels takes the names of raters.
         method: dotted name of the method.
+        annotating: positions of the raters who annotated a case of the task.
         trained: positions of the raters who annotated a training case, if some did not; else None.
 
     Returns:
-        ``names``, or only their ``number`` if names have no effect, and ``trained``; None if nothing counts. Methods
-        from outside may use the names.
+        ``names``, or only their ``number`` if names have no effect and some annotated nothing, and ``trained``; None if
+        nothing counts. Methods from outside may use the names.
     """
     node: dict[str, Any] = {}
     distinguishes = method not in WITHOUT_RATERS
     if not known:
         if by_name or (distinguishes and method not in OF_SINGLE_RATERS):
             node["names"] = list(raters)
-        elif distinguishes:
+        elif distinguishes and len(annotating) < len(raters):
             node["number"] = len(raters)
     if distinguishes and trained is not None:
         node["trained"] = list(trained)

@@ -153,7 +153,7 @@ def _planned(
     store = data.store if isinstance(data, FoundTask) else data
     train, cases = set(split.train), () if store is None else store.cases
     trained = _trained_raters(settings, store, train)
-    raters = _rater_identity(settings, data.task, trained)
+    raters = _rater_identity(settings, data.task, store, trained)
     identity = run_identity(settings, precision, data.digest, split, teachers, held_out, raters)
     evaluation = _evaluation(settings, data.task, store)
     run = PlannedRun(
@@ -193,7 +193,9 @@ def _trained_raters(settings: Settings, store: PreparedTask | None, train: Colle
     return trained
 
 
-def _rater_identity(settings: Settings, task: Task, trained: Sequence[int] | None) -> dict[str, Any] | None:
+def _rater_identity(
+    settings: Settings, task: Task, store: PreparedTask | None, trained: Sequence[int] | None
+) -> dict[str, Any] | None:
     """What the run depends on of the names and number of its task's raters."""
     labels, unused = settings.labels, "labels" in settings.method.unused
     known = known_raters(settings.data.target, task.name) == task.raters
@@ -202,6 +204,9 @@ def _rater_identity(settings: Settings, task: Task, trained: Sequence[int] | Non
         known=known,
         by_name=not known and not unused and takes_raters(bind(labels.target, labels.options, where="labels")),
         method=settings.method.target,
+        annotating=range(len(task.raters))
+        if store is None
+        else {rater for case in store.cases for rater in case.raters},
         trained=trained,
     )
 

@@ -111,10 +111,15 @@ def weights(run):
     ],
 )
 def test_raters_are_in_the_id_where_they_matter(words, by_order, by_number, plan_of):
-    first, turned, more = (plan_of(*words, raters=raters) for raters in (NAMES, NAMES[::-1], (*NAMES, "d")))
-    assert first.identity["data"] == turned.identity["data"] == more.identity["data"]
+    of_names = NAMES, NAMES[::-1], (*NAMES, "d"), (*NAMES, "d", "e")
+    first, turned, more, most = runs = [plan_of(*words, raters=raters) for raters in of_names]
+    assert all(run.identity["data"] == first.identity["data"] for run in runs)
     assert (turned.run_id != first.run_id, more.run_id != first.run_id) == (by_order, by_number)
-    assert first.evaluation_id == turned.evaluation_id == more.evaluation_id
+    for key in ("run_id", "experiment_id"):
+        assert (getattr(most, key) != getattr(more, key)) == by_number
+    assert len({run.evaluation_id for run in runs}) == 1
+    if not by_order:
+        assert "raters" not in first.identity, "ids stay as they were"
 
 
 def test_a_run_on_other_names_is_that_of_the_rater_who_has_the_name_now(plan_of):
