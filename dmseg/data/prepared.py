@@ -151,16 +151,19 @@ def store_folder(parent: Path, data: str, task: Task, root: str, size: int, opti
     return parent / data / f"{task.name}-{size}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
 
-def is_current(folder: Path, files: list[CaseFiles], options: dict[str, Any]) -> bool:
-    """Whether the store is intact and was prepared from these sources with these options.
+def is_current(folder: Path, task: Task, files: list[CaseFiles], options: dict[str, Any]) -> bool:
+    """Whether the store is intact and was prepared for this task, from these sources and with these options.
 
-    A source whose size and time have not changed counts as the same; otherwise its checksum decides.
+    A source whose size and time have not changed counts as the same; otherwise its checksum decides. Another title is
+    no reason to prepare a task again.
     """
     try:
         manifest = read_store(folder)
     except UserError:
         return False
     if manifest["revision"] != REVISION or manifest["options"] != options:
+        return False
+    if as_task(manifest["task"] | {"title": task.title}) != task:
         return False
     if [[case.case, paths(case)] for case in files] != manifest["source_files"]:
         return False
@@ -203,7 +206,7 @@ def prepare(
     files = checked_cases(adapter.list_cases(task.name), task)
 
     def is_ready() -> bool:
-        return is_current(folder, files, options) and (not complete or GEOMETRY in read_store(folder))
+        return is_current(folder, task, files, options) and (not complete or GEOMETRY in read_store(folder))
 
     if is_ready():
         seal_store(folder)

@@ -19,6 +19,7 @@ from dmseg.data.case import Adapter, Task, find_task
 from dmseg.data.folds import Split, find_split, fold_count, load_splits, make_splits
 from dmseg.data.integrity import seal_store
 from dmseg.data.prepared import REVISION, PreparedTask, is_current, prepare, store_folder
+from dmseg.data.split_files import read_groups
 from dmseg.errors import DamagedStoreError, MissingDataError, UserError
 
 Notify = Callable[[str], None]
@@ -158,7 +159,7 @@ def find_tasks(settings: Settings, notify: Notify = lambda text: None) -> list[F
     found = []
     for task in _chosen(tasks, settings):
         store = stores.get(task.name)
-        if store is not None and not _is_current(data, adapter, store, notify):
+        if store is not None and not _is_current(data, adapter, task, store, notify):
             store = None
         found.append(FoundTask(task, _place(data, settings.paths, task)[0], store))
     return found
@@ -182,11 +183,11 @@ def name_tasks(settings: Settings, notify: Notify = lambda text: None) -> list[F
     return [FoundTask(task, _place(data, settings.paths, task)[0], None) for task in _chosen(tasks, settings)]
 
 
-def _is_current(data: DataSettings, adapter: Adapter | None, store: PreparedTask, notify: Notify) -> bool:
+def _is_current(data: DataSettings, adapter: Adapter | None, task: Task, store: PreparedTask, notify: Notify) -> bool:
     """Whether a store matches the raw data; without raw data it counts as current."""
     try:
         if adapter is not None:
-            return is_current(store.folder, adapter.list_cases(store.task.name), _store_options(data))
+            return is_current(store.folder, task, adapter.list_cases(task.name), _store_options(data))
     except MissingDataError:
         pass
     if data.phantom is None:
@@ -333,3 +334,15 @@ def fold_split(data: TaskData, folds: FoldSettings, fold: int) -> Split:
     if not train or not validation:
         raise UserError(f"fold {fold} of {store.folder} has {len(train)} cases to train on, {len(validation)} to score")
     return Split(train, validation)
+
+
+def case_groups(data: TaskData, folds: FoldSettings) -> list[list[str]] | None:
+    """The cases of each group that folds keep together; None without ``folds.groups``, or if the cases are unknown.
+
+    Raises:
+        UserError: if the file of groups cannot be read or does not fit the cases.
+    """
+    store = data.store if isinstance(data, FoundTask) else data
+    if store is None or folds.groups is None:
+        return None
+    return list(read_groups(folds.groups, store.listed).values())
