@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, redi
 from typing import TYPE_CHECKING, TextIO
 
 from dmseg.errors import advice
-from dmseg.text import printable
+from dmseg.text import printable, printable_lines
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -115,6 +115,11 @@ def print_error(text: str) -> None:
     """Prints an error message of at most three lines on standard error."""
     lines = [printable(line) for line in text.splitlines()[:3]] or [""]
     print("\n".join([f"dmseg: {lines[0]}", *lines[1:]]), file=sys.stderr, flush=True)
+
+
+def print_trace(text: str) -> None:
+    """Prints a traceback on standard error."""
+    print(printable_lines(text), file=sys.stderr, flush=True)
 
 
 class _Closed(io.TextIOBase):

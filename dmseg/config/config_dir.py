@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dmseg.config.resources import resource
-from dmseg.errors import UserError, cut
+from dmseg.errors import UserError, cut, shown
 from dmseg.files.names import fault_of_name
 from dmseg.files.regular import is_junk, read_regular
 from dmseg.files.schema import DEEPEST, GROUP, TEXT, Check, mapping, name, nullable, record
@@ -126,6 +126,9 @@ def _check_file(path: Path, group: str) -> None:
         if key in node:
             instead = "write all its keys" if key == "defaults" else "plugins are named on the command line only"
             raise UserError(f"{path} may not set '{key}'; {instead}")
+    if group == "data" and node.get("name") != path.stem:
+        said = f"has name={shown(node['name'])}, but" if "name" in node else "has no key 'name':"
+        raise UserError(f"{path} {said} a data set has the name of its file; write name: {path.stem}")
     try:
         _CHECKS.get(group, GROUP)(node, str(path))
     except ValueError as error:
