@@ -126,13 +126,13 @@ def _check_file(path: Path, group: str) -> None:
         if key in node:
             instead = "write all its keys" if key == "defaults" else "plugins are named on the command line only"
             raise UserError(f"{path} may not set '{key}'; {instead}")
-    if group == "data" and node.get("name") != path.stem:
-        said = f"has name={shown(node['name'])}, but" if "name" in node else "has no key 'name':"
-        raise UserError(f"{path} {said} a data set has the name of its file; write name: {path.stem}")
     try:
         _CHECKS.get(group, GROUP)(node, str(path))
     except ValueError as error:
         raise UserError(str(error)) from None
+    if group == "data" and node.get("name") != path.stem:
+        said = f"has name={shown(node['name'])}, but" if "name" in node else "has no key 'name':"
+        raise UserError(f"{path} {said} a data set has the name of its file; write name: {path.stem}")
 
 
 def _read(path: Path) -> Mapping[str, Any]:

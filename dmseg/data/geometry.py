@@ -66,9 +66,9 @@ def _spacing(
     differing = [case.case for case in prepared.cases if stated is None and case.sizes_differ]
     if differing:
         raise UserError(
-            f"evaluate.metrics names {metric}, which is in mm, but in {len(differing)} of {len(known)} cases slices differ "
-            f"in size, and so in spacing once they are resized ({some(differing)}); pad or crop the slices of a case to "
-            f"one size in the adapter, or leave {metric} out of evaluate.metrics"
+            f"evaluate.metrics names {metric}, which is in mm, but in {len(differing)} of {len(known)} cases slices "
+            f"differ in size, and so in spacing once they are resized ({some(differing)}); pad or crop the slices of a "
+            f"case to one size in the adapter, or leave {metric} out of evaluate.metrics"
         )
     if lacking:
         why = f"is in mm, but the spacing of {len(lacking)} of {len(known)} cases is unknown ({some(lacking)})"
