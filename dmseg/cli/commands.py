@@ -196,6 +196,7 @@ def _print_scores(runs: Sequence[PlannedRun]) -> dict[str, float]:
 def set_up_logging() -> None:
     """Sends log messages to standard error; of verbose libraries only errors."""
     handler = _Messages()
+    handler.setFormatter(logging.Formatter("%(message)s"))
     handler.addFilter(lambda record: record.name.partition(".")[0] != "huggingface_hub")  # prints its own messages
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger().setLevel(logging.ERROR if output.is_quiet() else logging.INFO)
