@@ -177,6 +177,18 @@ def test_only_expected_faults_are_skipped(tmp_path, caplog):
     assert sum("case1" in line for line in caplog.messages) == 1
 
 
+@pytest.mark.parametrize("skip", [False, True])
+def test_an_unexpected_exception_comes_before_faulty_files(tmp_path, caplog, monkeypatch, skip):
+    fails = {"case0": UserError("mask is odd"), "case1": KeyError("x"), "case2": KeyError("y")}
+    monkeypatch.setattr(Faulty, "read_case", lambda self, task, files: (_ for _ in ()).throw(fails[files.case]))
+    left = "2 of 3 cases cannot be read: case1, case2" if skip else "3 of 3 cases cannot be read: case0, case1, case2"
+    with pytest.raises(AdapterError, match=rf"^case case1 .*KeyError: 'x'\nmy data/thing: {left};") as caught:
+        stored(faulty(tmp_path, None, False, skip=skip), tmp_path)
+    assert "KeyError: 'x'" in caught.value.trace
+    levels = {record.getMessage()[:10]: record.levelname for record in caplog.records}
+    assert levels == {"case case0": "WARNING" if skip else "ERROR", "case case2": "ERROR"}
+
+
 def test_many_files_are_counted(tmp_path):
     names = ", ".join(f"file{number}" for number in range(1, 8))
     with pytest.raises(AdapterError, match=rf"case1 \({tmp_path}/file0, {names} and 12 more\): read_case failed"):
