@@ -151,6 +151,8 @@ def make_folds(cases: Sequence[str], settings: FoldSettings) -> list[list[str]]:
         UserError: if there are fewer cases than folds, the kind is unknown, or ``folds.groups`` does not fit the cases.
     """
     count = fold_count(settings)
+    if len(cases) == 1:
+        raise UserError(f"there is only one case, {cases[0]}, but training and validation need at least one each")
     if count > len(cases):
         raise UserError(f"folds.count is {count}, but must be between 2 and the number of cases, {len(cases)}")
     check_choice("folds.kind", settings.kind, ("contiguous", "shuffled"))

@@ -20,7 +20,7 @@ from dmseg.data.folds import Split, find_split, fold_count, load_splits, make_sp
 from dmseg.data.integrity import seal_store
 from dmseg.data.prepared import REVISION, PreparedTask, is_current, prepare, store_folder
 from dmseg.data.split_files import read_groups
-from dmseg.errors import DamagedStoreError, MissingDataError, UserError
+from dmseg.errors import DamagedStoreError, MissingDataError, UserError, some
 
 Notify = Callable[[str], None]
 
@@ -316,6 +316,13 @@ def count_target_slices(
     return counts, [[by_case[case] for case in fold.validation] for fold in make_splits(list(by_case), folds)]
 
 
+def say_without_slices(store: PreparedTask) -> str:
+    """Says which cases have no slices, for a message."""
+    absent = store.without_slices
+    verb = "has" if len(absent) == 1 else "have"
+    return f"{len(absent)} of {len(store.listed)} cases {verb} no slices to keep ({some(absent)})"
+
+
 def fold_split(data: TaskData, folds: FoldSettings, fold: int) -> Split:
     """The cases of one fold of a task. Cases without slices take part in the split and are removed afterwards.
 
@@ -332,7 +339,10 @@ def fold_split(data: TaskData, folds: FoldSettings, fold: int) -> Split:
     cases = {case.case for case in store.cases}
     train, validation = (tuple(case for case in part if case in cases) for part in (whole.train, whole.validation))
     if not train or not validation:
-        raise UserError(f"fold {fold} of {store.folder} has {len(train)} cases to train on, {len(validation)} to score")
+        raise UserError(
+            f"fold {fold} of {store.folder} has {len(train)} cases to train on, {len(validation)} to score: "
+            f"{say_without_slices(store)}; choose other folds (folds.count, folds.kind), or remove these cases"
+        )
     return Split(train, validation)
 
 
