@@ -163,7 +163,7 @@ def _check_data(config: Mapping[str, Any], overrides: Sequence[str]) -> None:
             keys += [f"{key}={DATA_EXAMPLES[name]}" for key in default]
     if lacking:
         lines = ", ".join(f"{name}: {DATA_EXAMPLES[name]}" for name in lacking)
-        raise UserError(f"{path} sets no {', '.join(lacking)}; add them ({lines}), or set {', '.join(keys)}")
+        raise UserError(f"{path} sets no {', '.join(lacking)}; add {'them' if len(lacking) > 1 else 'it'} ({lines}), or set {', '.join(keys)}")
 
 
 def _value(config: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401
@@ -326,7 +326,7 @@ def _plain_message(error: Exception, overrides: Sequence[str]) -> str:
         known = _known_keys(overrides)
         if key in known:
             return f"the value of {key} has a key that is not in the configuration yet; write +{key}={{...}} to add it"
-        return f"unknown key '{cut(key)}'{_own_argument(key, overrides) or guess(key, known, '')}"
+        return f"unknown key '{cut(key)}'{guess(key, known, '')}{_own_argument(key, overrides)}"
     if found := re.search(r"Could not find '([^']+)'", text):
         group, _, option = found[1].rpartition("/")
         options = re.findall(r"^\t(\w+)$", text, re.MULTILINE)
@@ -357,7 +357,7 @@ def _own_argument(key: str, overrides: Sequence[str]) -> str:
     group, _, name = key.partition(".")
     file = _own_file(group, overrides) if name else None
     return (
-        "" if file is None else f"; if it is an argument of your own component, write +{cut(key)}, or add it to {file}"
+        "" if file is None else f"\nfor an argument of your own component, write +{cut(key)}, or add it to {file}"
     )
 
 
