@@ -163,7 +163,7 @@ def _check_data(config: Mapping[str, Any], overrides: Sequence[str]) -> None:
             keys += [f"{key}={DATA_EXAMPLES[name]}" for key in default]
     if lacking:
         lines = ", ".join(f"{name}: {DATA_EXAMPLES[name]}" for name in lacking)
-        raise UserError(f"{path} sets no {', '.join(lacking)}; add {'them' if len(lacking) > 1 else 'it'} ({lines}), or set {', '.join(keys)}")
+        raise UserError(f"{path} sets no {', '.join(lacking)}; add {lines}, or set {', '.join(keys)}")
 
 
 def _value(config: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401
@@ -356,9 +356,7 @@ def _own_argument(key: str, overrides: Sequence[str]) -> str:
     """How to set an argument that a user's own file does not list; empty if no such file is chosen."""
     group, _, name = key.partition(".")
     file = _own_file(group, overrides) if name else None
-    return (
-        "" if file is None else f"\nfor an argument of your own component, write +{cut(key)}, or add it to {file}"
-    )
+    return "" if file is None else f"\nfor an argument of your own component, write +{cut(key)}, or add it to {file}"
 
 
 def _own_file(group: str, overrides: Sequence[str]) -> Path | None:
@@ -373,10 +371,10 @@ def _own_file(group: str, overrides: Sequence[str]) -> Path | None:
 def _known_keys(overrides: Sequence[str]) -> list[str]:
     """The keys of the configuration with the files of groups that the overrides choose."""
 
-    def walk(node: Any, prefix: str) -> Iterator[str]:  # noqa: ANN401
+    def walk(node: Any, prefix: str = "") -> Iterator[str]:  # noqa: ANN401
         for name, value in node.items():
             yield f"{prefix}{name}"
-            if isinstance(value, DictConfig):
+            if isinstance(value, dict):
                 yield from walk(value, f"{prefix}{name}.")
 
     choices = []
@@ -386,6 +384,7 @@ def _known_keys(overrides: Sequence[str]) -> list[str]:
         if chooses or item.key_or_group == "hydra.searchpath":
             choices.append(text)
     try:
-        return list(walk(compose("config", overrides=choices), ""))
+        config = compose("config", overrides=choices)
     except HydraException:  # a choice is wrong, too
-        return list(walk(compose("config"), ""))
+        config = compose("config")
+    return list(walk(OmegaConf.to_container(config)))  # unresolved: what a file refers to may be missing
