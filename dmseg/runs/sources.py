@@ -18,7 +18,16 @@ from dmseg.data.adapters.volume import SliceCount, VolumeAdapter
 from dmseg.data.case import Adapter, Task, find_task
 from dmseg.data.folds import Split, find_split, fold_count, load_splits, make_splits
 from dmseg.data.integrity import seal_store
-from dmseg.data.prepared import REVISION, PreparedTask, is_current, prepare, store_folder
+from dmseg.data.prepared import (
+    REVISION,
+    PreparedTask,
+    is_current,
+    moved_store,
+    other_stores,
+    prepare,
+    source_folder,
+    store_folder,
+)
 from dmseg.errors import DamagedStoreError, MissingDataError, UserError
 
 Notify = Callable[[str], None]
@@ -29,6 +38,9 @@ of a store's name, so that stores from before are still found."""
 
 LIMITS = ("max_gib",)
 """Data options that only limit what is accepted; the prepared arrays do not depend on them."""
+
+ANY = Task("*", "", "", ())
+"""Takes the place of a task in the names of stores of all tasks."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +87,13 @@ def prepare_tasks(
     data, paths = settings.data, settings.paths
     try:
         tasks = open_adapter(data).tasks
-    except MissingDataError:
+    except MissingDataError as error:
         stores, damaged = _stores_of_real_data(data, paths)
-        tasks = {name: store.task for name, store in stores.items()}
         _refuse_damaged(damaged, settings.task, data)
+        stores = stores or _stores_of_moved_data(data, paths)
+        tasks = {name: store.task for name, store in stores.items()}
         if not tasks:
-            raise
+            raise _with_other_stores(error, data, paths) from None
     for task in _chosen(tasks, settings):
         yield prepare_task(data, paths, task.name, notify, settings.workers, complete)
 
@@ -114,17 +127,19 @@ def prepare_task(
         adapter = open_adapter(data)
         task = find_task(adapter.tasks, name, data.name)
         folder, options = _place(data, paths, task)
+        folder = moved_store(folder, task, adapter.list_cases(task.name), options) or folder
         if prepare(adapter, task, folder, data.size, options, workers, complete):
             notify(f"prepared {data.name}/{task.name} in {folder}")
         return PreparedTask(folder)
-    except MissingDataError:
+    except MissingDataError as error:
         stores, damaged = _stores_of_real_data(data, paths)
         _refuse_damaged(damaged, name, data)
+        stores = stores or _stores_of_moved_data(data, paths)
         store = stores.get(name.rpartition("/")[2]) if name else next(iter(stores.values()), None)
         if store is None:
-            raise
+            raise _with_other_stores(error, data, paths) from None
         seal_store(store.folder)
-        notify(_without_raw_data(data, store))
+        notify(_without_raw_data(data, paths, store))
         return store
 
 
@@ -152,15 +167,17 @@ def find_tasks(settings: Settings, notify: Notify = lambda text: None) -> list[F
         adapter = _adapter(data)
         tasks = adapter.tasks
     except MissingDataError:
+        stores = stores or _stores_of_moved_data(data, settings.paths)
         tasks = {name: store.task for name, store in stores.items()} or _unread_tasks(data, settings.task)
         if not tasks:
             raise
     found = []
     for task in _chosen(tasks, settings):
-        store = stores.get(task.name)
-        if store is not None and not _is_current(data, adapter, store, notify):
+        store = stores.get(task.name) or _moved_store(data, settings.paths, adapter, task)
+        if store is not None and not _is_current(data, settings.paths, adapter, store, notify):
             store = None
-        found.append(FoundTask(task, _place(data, settings.paths, task)[0], store))
+        folder = _place(data, settings.paths, task)[0] if store is None else store.folder
+        found.append(FoundTask(task, folder, store))
     return found
 
 
@@ -182,7 +199,9 @@ def name_tasks(settings: Settings, notify: Notify = lambda text: None) -> list[F
     return [FoundTask(task, _place(data, settings.paths, task)[0], None) for task in _chosen(tasks, settings)]
 
 
-def _is_current(data: DataSettings, adapter: Adapter | None, store: PreparedTask, notify: Notify) -> bool:
+def _is_current(
+    data: DataSettings, paths: PathSettings, adapter: Adapter | None, store: PreparedTask, notify: Notify
+) -> bool:
     """Whether a store matches the raw data; without raw data it counts as current."""
     try:
         if adapter is not None:
@@ -190,12 +209,67 @@ def _is_current(data: DataSettings, adapter: Adapter | None, store: PreparedTask
     except MissingDataError:
         pass
     if data.phantom is None:
-        notify(_without_raw_data(data, store))
+        notify(_without_raw_data(data, paths, store))
     return True
 
 
-def _without_raw_data(data: DataSettings, store: PreparedTask) -> str:
-    return f"{data.name}/{store.task.name}: raw data not found; using the prepared store {store.folder}"
+def _moved_store(data: DataSettings, paths: PathSettings, adapter: Adapter | None, task: Task) -> PreparedTask | None:
+    """The store of a task that was prepared when its raw files were elsewhere, if any."""
+    if adapter is None or _phantom_is_outdated(data):
+        return None
+    place, options = _place(data, paths, task)
+    try:
+        folder = moved_store(place, task, adapter.list_cases(task.name), options)
+    except MissingDataError:
+        return _stores_of_moved_data(data, paths).get(task.name)
+    return None if folder is None else PreparedTask(folder)
+
+
+def _stores_of_moved_data(data: DataSettings, paths: PathSettings) -> dict[str, PreparedTask]:
+    """Stores by task for a `data.root` without raw data, as in a project that was moved or copied without them.
+
+    They were prepared with the same options from another folder that had the name of `data.root`, or was in a folder of
+    this name; a store of other data is thus not taken because of a misspelt path. There are none of a phantom, which
+    can be generated again.
+
+    Raises:
+        UserError: if there are several of a task.
+    """
+    found: dict[str, PreparedTask] = {}
+    for store in _stores_from_elsewhere(data, paths):
+        if Path(data.root).absolute().name not in Path(source_folder(store)).parts:
+            continue
+        name = store.task.name
+        if name in found:
+            raise UserError(
+                f"there are no raw data in {data.root}, and two stores of {data.name}/{name} were prepared from other "
+                f"folders: {found[name].folder} from {source_folder(found[name])}, {store.folder} from "
+                f"{source_folder(store)}; set data.root to the folder of the right one"
+            )
+        found[name] = store
+    return found
+
+
+def _stores_from_elsewhere(data: DataSettings, paths: PathSettings) -> list[PreparedTask]:
+    return [] if data.phantom is not None else other_stores(*_place(data, paths, ANY))
+
+
+def _with_other_stores(error: MissingDataError, data: DataSettings, paths: PathSettings) -> MissingDataError:
+    """Adds to an error on missing raw data where a store that could be used without them was prepared from."""
+    others = [
+        f"{store.folder} was prepared from {source_folder(store)}" for store in _stores_from_elsewhere(data, paths)
+    ]
+    if not others:
+        return error
+    return MissingDataError(
+        f"{error}\nto use a prepared store, set data.root to where its data were: {'; '.join(others)}"
+    )
+
+
+def _without_raw_data(data: DataSettings, paths: PathSettings, store: PreparedTask) -> str:
+    moved = store.folder != _place(data, paths, store.task)[0]
+    origin = f", which was prepared from {source_folder(store)}" if moved else ""
+    return f"{data.name}/{store.task.name}: raw data not found; using the prepared store {store.folder}{origin}"
 
 
 def _phantom_is_outdated(data: DataSettings) -> bool:
@@ -262,7 +336,7 @@ Stores = tuple[dict[str, PreparedTask], dict[str, DamagedStoreError]]
 
 def _stores(data: DataSettings, paths: PathSettings) -> Stores:
     """The stores that were prepared from the data set's folder with its options, current or not."""
-    place, options = _place(data, paths, Task("*", "", "", ()))
+    place, options = _place(data, paths, ANY)
     found, damaged = {}, {}
     for folder in sorted(place.parent.glob(place.name)):
         name = folder.name.removesuffix(place.name[1:])
