@@ -26,7 +26,7 @@ from dmseg.runs.lease import RunLocked
 from dmseg.runs.plan import PlannedRun, distinct, plan_folds, plan_run
 from dmseg.runs.records import mean_scores
 from dmseg.runs.sources import count_target_slices, prepare_task, prepare_tasks
-from dmseg.runs.status import is_complete
+from dmseg.runs.status import is_complete, is_to_be_scored
 from dmseg.runs.stopping import received
 from dmseg.runs.store import RunStore
 from dmseg.text import printable, printable_lines, score_text
@@ -105,7 +105,9 @@ def run_all(runs: Sequence[PlannedRun], settings: Settings, tables: Mapping[str,
             missing.append(run)
     several = len(runs) > 1
     if several:
-        notify(f"{len(runs)} runs, {len(runs) - len(missing)} done before, {len(missing)} to do")
+        trained = sum(is_to_be_scored(run) for run in missing)
+        only = f", {trained} of them only to score" if trained else ""
+        notify(f"{len(runs)} runs, {len(runs) - len(missing)} done before, {len(missing)} to do{only}")
     stored = {run.run_id for run in runs if RunStore(run.results).is_done(run.run_id)}
     tracking = plan_tracking(runs, tables, connect=bool(missing))
     alone = len(missing) == 1 and is_inline(settings.launcher, missing)  # a single run shows more detail
