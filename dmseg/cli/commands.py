@@ -16,7 +16,7 @@ from dmseg.cli.words import take_seeds
 from dmseg.config.compose import compose_settings
 from dmseg.config.overrides import parse_override
 from dmseg.config.settings import Settings
-from dmseg.errors import UserError
+from dmseg.errors import UserError, some
 from dmseg.launch import Outcome, is_inline, launch
 from dmseg.report.live_view import LiveView
 from dmseg.report.run_observers import silent, verbose
@@ -25,6 +25,7 @@ from dmseg.report.tracking.update import finish_sending, update_agent, update_ru
 from dmseg.runs.lease import RunLocked
 from dmseg.runs.plan import PlannedRun, distinct, plan_folds, plan_run
 from dmseg.runs.records import mean_scores
+from dmseg.runs.salvage import refuse_lost_weights
 from dmseg.runs.sources import count_target_slices, prepare_task, prepare_tasks
 from dmseg.runs.status import is_complete, is_to_be_scored
 from dmseg.runs.stopping import received
@@ -103,6 +104,10 @@ def run_all(runs: Sequence[PlannedRun], settings: Settings, tables: Mapping[str,
             RunStore(run.results).tidy(run.run_id)
         else:
             missing.append(run)
+    if lost := refuse_lost_weights(runs, missing):
+        notify(
+            f"the weights of {len(lost)} runs are missing; their scores are kept: {some([run.run_id for run in lost])}"
+        )
     several = len(runs) > 1
     if several:
         trained = sum(is_to_be_scored(run) for run in missing)

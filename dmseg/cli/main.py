@@ -61,6 +61,10 @@ def _main(argv: list[str]) -> int:
     except UserError as error:
         output.print_error(str(error))
         return 2
+    except MemoryError as error:
+        why = f": {error}" if str(error) else ""
+        output.print_error(f"there is not enough memory{why}\nuse smaller images, fewer workers, or a larger machine")
+        return 1
 
 
 def _imported(name: str) -> Callable[[list[str]], int]:

@@ -16,11 +16,20 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dmseg.config.components import check_target
-from dmseg.config.config_dir import config_dir, config_file, file_content
+from dmseg.config.config_dir import config_dir, config_file, config_options, file_content
 from dmseg.config.interpolations import check_interpolations
 from dmseg.config.label_kind import AUTO, refuse_retired_keys, refuse_retired_overrides, settle_labels, translate_labels
 from dmseg.config.loss_terms import gather_loss, restore_loss
-from dmseg.config.overrides import chosen_option, expand_paths, parse_override, quote_path, quoted, refuse_reserved
+from dmseg.config.overrides import (
+    chosen_option,
+    dotted,
+    expand_paths,
+    is_group,
+    parse_override,
+    quote_path,
+    quoted,
+    refuse_reserved,
+)
 from dmseg.config.ranges import check_values
 from dmseg.config.renamed import current_override
 from dmseg.config.resolved import resolved
@@ -292,6 +301,8 @@ def _plain_message(error: Exception, overrides: Sequence[str]) -> str:
             if options
             else f"unknown key '{cut(option)}'"
         )
+    if "Config group override must be" in text and (said := _wrong_choice(overrides)):
+        return said
     if "missing EQUAL" in text:
         word = re.search(r"override '([^']*)'", text)
         return f"'{cut(word[1] if word else ' '.join(overrides))}' is not an override; write key=value"
@@ -303,6 +314,23 @@ def _plain_message(error: Exception, overrides: Sequence[str]) -> str:
         line for line in text.splitlines() if line.strip() and "hydra.cc" not in line and "HYDRA_FULL_ERROR" not in line
     ]
     return f"{cut(' '.join(first[:2]), 300)} (in: {cut(' '.join(overrides), 200)})"
+
+
+def _wrong_choice(overrides: Sequence[str]) -> str:
+    """A message about the first override that gives a config group something other than the name of a file."""
+    for text in overrides:
+        item = parse_override(text)
+        if not is_group(dotted(item.key_or_group)) or item.type is OverrideType.DEL:
+            continue
+        if isinstance(item.value(), int | float | None):
+            group, written = item.key_or_group, text.partition("=")[2]
+            if group == "table":
+                return (
+                    f"'{cut(text)}' names a table, which is for commands on tables, such as reproduce, plan and table"
+                )
+            choices = ", ".join([*(["null"] if group == "distill" else []), *config_options(group)])
+            return f"{group}='{cut(written)}' does not exist; choose from {choices}"
+    return ""
 
 
 def _known_keys() -> list[str]:
