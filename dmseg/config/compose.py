@@ -30,6 +30,7 @@ from dmseg.config.overrides import (
     quoted,
     refuse_reserved,
 )
+from dmseg.config.phantom_folder import name_phantom
 from dmseg.config.ranges import check_values
 from dmseg.config.renamed import current_override
 from dmseg.config.resolved import resolved
@@ -136,6 +137,7 @@ def resolve_config(config: DictConfig | dict[str, Any], overrides: Sequence[str]
                 plain["distill"]["teacher"] = resolve_teacher(given, plain, overrides)
         elif lost := [item for item in overrides if sets_teacher(parse_override(item))]:
             raise UserError(f"'{cut(lost[0])}' sets a key of the teacher, but there is none; add distill=kd")
+    name_phantom(plain.get("data"))
     return plain
 
 
@@ -310,6 +312,10 @@ def _plain_message(error: Exception, overrides: Sequence[str]) -> str:
         return f"'{found[1]}' has several values; a sweep needs -m, a list brackets: key=[a,b]"
     if found := re.search(r"Interpolation key '([^']+)' not found\s+full_key: (\S+)", text):
         return f"{found[2]} refers to '{found[1]}', which does not exist"
+    if found := re.search(
+        r"Error trying to access (\S+): node `([^`]+)` is not a container[^\n]*\s+full_key: (\S+)", text
+    ):
+        return f"{found[3]} refers to '{found[1]}', but {found[2]} is not a group of keys"
     first = [
         line for line in text.splitlines() if line.strip() and "hydra.cc" not in line and "HYDRA_FULL_ERROR" not in line
     ]

@@ -24,8 +24,9 @@ from dmseg.phantom.folder import (
 REVISION = 1
 """Incremented when a change of the generator produces different files for the same settings."""
 SMALLEST_WIDTH = 16
-LARGEST_WIDTH = 2048
 """Smallest width of an image, in pixels."""
+LARGEST_WIDTH = 2048
+"""Largest width of an image, in pixels."""
 MISSING = {("prostate", 9): (3,)}
 """Raters without annotations in the real data (for all tasks of the case)."""
 IMAGE_TYPES: dict[str, Any] = {
