@@ -1,6 +1,7 @@
 """A prepared store is found by what it was made of, wherever the raw data and the store are now."""
 
 import os
+import re
 import shutil
 
 import numpy as np
@@ -129,3 +130,28 @@ def test_two_stores_that_fit_are_not_chosen_between(project, tmp_path):
         shutil.rmtree(place)
     with pytest.raises(UserError, match="two stores of lidc/nodule were prepared from other folders"):
         list(prepare_tasks(compose_settings([*words(project), f"data.root='{tmp_path / 'c/lidc'}'"])))
+
+
+def test_phantoms_of_other_settings_are_side_by_side(tmp_path):
+    """A try with fewer cases leaves the store and the split of the first phantom as they were."""
+    own = ["data=phantom_decathlon", f"paths.data='{tmp_path}'", f"paths.prepared='{tmp_path / 'p'}'", "data.size=16"]
+    first = ids([*own, "data.phantom.cases=6"])
+    second = ids([*own, "data.phantom.cases=5"])
+    assert first[0] != second[0]
+    assert ids([*own, "data.phantom.cases=6"]) == first
+    assert len(list((tmp_path / "phantom").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "name"),
+    [
+        ([], r"qubiq-seed0-scale1\.0"),
+        (["data.phantom.seed=1", "data.phantom.scale=0.5"], r"qubiq-seed1-scale0\.5"),
+        (["data.phantom.cases={kidney:8}"], r"qubiq-seed0-scale1\.0-[0-9a-f]{8}"),
+        (["data.phantom.view=2"], r"qubiq-seed0-scale1\.0-[0-9a-f]{8}"),
+        (["data.phantom.cases={kidney:8}", "data.root=own"], "own"),
+    ],
+)
+def test_the_default_folder_of_a_phantom(more, name):
+    root = compose_settings(["data=phantom", *more]).data.root
+    assert re.fullmatch(name, root.rpartition("/")[2])
