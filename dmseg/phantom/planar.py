@@ -25,6 +25,8 @@ REVISION = 1
 """Incremented when a change of the generator produces different files for the same settings."""
 SMALLEST_WIDTH = 16
 """Smallest width of an image, in pixels."""
+LARGEST_WIDTH = 2048
+"""Largest width of an image, in pixels."""
 MISSING = {("prostate", 9): (3,)}
 """Raters without annotations in the real data (for all tasks of the case)."""
 IMAGE_TYPES: dict[str, Any] = {
@@ -109,7 +111,7 @@ def _settings(
     check_whole("seed", seed, 0)
     counts = _counts(cases)
     for cohort in counts:
-        check_scale(scale, COHORTS[cohort].width, SMALLEST_WIDTH, cohort)
+        check_scale(scale, COHORTS[cohort].width, SMALLEST_WIDTH, LARGEST_WIDTH, cohort)
     settings = {"phantom": "qubiq", "revision": REVISION, "seed": seed, "cases": counts, "scale": float(scale)}
     if view is not None:
         settings["view"] = check_view(view)
