@@ -92,9 +92,7 @@ def check_plain(value: Any, key: str) -> None:  # noqa: ANN401
     elif isinstance(value, int) and not -(2**63) <= value < 2**64:
         raise UserError(f"{key} is {shown(value)}, but whole numbers must fit into 64 bits")
     elif not isinstance(value, bool | int | float | None):
-        raise UserError(
-            f"{key} is {shown(value)}, but must be a number, a string, true, false, null, a list or a mapping"
-        )
+        raise UserError(f"{key} is {shown(value)}, but must be a number, string, boolean, null, list or mapping")
 
 
 _NAMES = {

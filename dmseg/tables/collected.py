@@ -49,7 +49,15 @@ def collect_cases(plan: PlannedTable, texts: Texts | None = None) -> pd.DataFram
     columns = [*KEYS, "cohort", "seed", "fold", "experiment_id", "run_id", "case"]
     none = pd.DataFrame(columns=columns).astype({"seed": np.int64, "fold": np.int64})
     cases = pd.concat([none, *frames], ignore_index=True) if (frames := _frames(found)) else none
-    cases = cases.assign(**_all_from_counts(cases, found))
+    counted: dict[str, npt.NDArray[np.float64]] = {}  # NaN in cells without counts
+    start = 0
+    for cell, texts_of_cell in found:  # in the order of their scores
+        stop = start + sum(text.rstrip("\n").count("\n") for _, text in texts_of_cell)
+        own = _cell_from_counts(cases.iloc[start:stop], [run for run, _ in texts_of_cell], cell.row.block.metrics)
+        for name, values in own.items():
+            counted.setdefault(name, np.full(len(cases), np.nan))[start:stop] = values
+        start = stop
+    cases = cases.assign(**counted)
     return cases.assign(**{name: np.nan for name in plan.spec.metrics if name not in cases})
 
 
@@ -96,24 +104,6 @@ def _frame(header: str, texts: Sequence[tuple[_Cell, PlannedRun, str]]) -> pd.Da
         **{name: [cell.row.key[index] for cell, _, _ in texts] for index, name in enumerate(KEYS[:3])},
     }
     return frame.assign(**{name: np.repeat(values, counts) for name, values in columns.items()})
-
-
-def _all_from_counts(cases: pd.DataFrame, found: _Found) -> dict[str, npt.NDArray[np.float64]]:
-    """The metrics that are computed from counts, NaN in cells without them.
-
-    Args:
-        cases: the scores.
-        found: the cells in the order of their scores.
-    """
-    values: dict[str, npt.NDArray[np.float64]] = {}
-    start = 0
-    for cell, texts in found:
-        stop = start + sum(text.rstrip("\n").count("\n") for _, text in texts)
-        own = _cell_from_counts(cases.iloc[start:stop], [run for run, _ in texts], cell.row.block.metrics)
-        for name, part in own.items():
-            values.setdefault(name, np.full(len(cases), np.nan))[start:stop] = part
-        start = stop
-    return values
 
 
 def _cell_from_counts(

@@ -142,8 +142,14 @@ def _caption(table: TableData) -> str:
 
 def _grid(table: TableData, style: Style) -> tuple[list[str], list[list[str]]]:
     """Header and rows in a format; the first `_n_labels` columns contain no numbers."""
+    rows: list[list[str]] = []
     if table.spec.kind == "agreement":
-        return _agreement_grid(table, style)
+        header = ["Dataset", "n", *dict.fromkeys(SCORES[str(name)].heading for name in table.cells["metric"])]
+        for _, block in table.cells.groupby("task", sort=False):
+            first = block.iloc[0]
+            labels = map(style.text, (str(first["task_title"]), str(first["n"])))
+            rows.append([*labels, *(style.cell(row) for _, row in block.iterrows())])
+        return [*map(style.text, header)], rows
     return _grid_across(table, style) if table.spec.across else _grid_down(table, style)
 
 
@@ -158,11 +164,11 @@ def _has_networks(table: TableData) -> bool:
 
 def _grid_down(table: TableData, style: Style) -> tuple[list[str], list[list[str]]]:
     """One row for each data set, task and metric."""
-    names = ["task_title", *(["model_title"] if _has_networks(table) else [])]
-    header = ["Dataset", *["Network"][: len(names) - 1], "Metric", *(column.title for column in table.spec.shown)]
+    titles = {"task_title": "Dataset"} | ({"model_title": "Network"} if _has_networks(table) else {})
+    header = [*titles.values(), "Metric", *(column.title for column in table.spec.shown)]
     rows = []
     for _, block in table.cells.groupby(["data_set", "model", "task"], sort=False):
-        labels = [style.text(str(block[name].iloc[0])) for name in names]
+        labels = [style.text(str(block[name].iloc[0])) for name in titles]
         for index, (metric, chosen) in enumerate(block.groupby("metric", sort=False)):
             shown = labels if index == 0 else [""] * len(labels)
             rows.append([*shown, style.text(SCORES[str(metric)].heading), *_values(table, chosen, style)])
@@ -192,16 +198,6 @@ def _values(table: TableData, chosen: pd.DataFrame, style: Style) -> list[str]:
     """The numbers of one row, one for each method; a dash if a method has no cell."""
     by_method = {str(row["method"]): row for _, row in chosen.iterrows()}
     return [style.cell(by_method[column.key]) if column.key in by_method else NO_CELL for column in table.spec.shown]
-
-
-def _agreement_grid(table: TableData, style: Style) -> tuple[list[str], list[list[str]]]:
-    header = ["Dataset", "n", *dict.fromkeys(SCORES[str(name)].heading for name in table.cells["metric"])]
-    rows = []
-    for _, block in table.cells.groupby("task", sort=False):
-        first = block.iloc[0]
-        labels = map(style.text, (str(first["task_title"]), str(first["n"])))
-        rows.append([*labels, *(style.cell(row) for _, row in block.iterrows())])
-    return [*map(style.text, header)], rows
 
 
 def _context(table: TableData) -> str:
