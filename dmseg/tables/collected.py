@@ -75,7 +75,10 @@ _Found = Sequence[tuple[_Cell, Sequence[tuple[PlannedRun, str]]]]
 
 
 def _frames(found: _Found) -> list[pd.DataFrame]:
-    """Scores from the ``cases.csv`` of all cells; neighbours with the same columns are parsed together."""
+    """Scores from the ``cases.csv`` of all cells, with columns that name cell and run.
+
+    Neighbours with the same columns are parsed together.
+    """
     parts: list[tuple[str, list[tuple[_Cell, PlannedRun, str]]]] = []
     for cell, texts in found:
         by_header: dict[str, list[tuple[_Cell, PlannedRun, str]]] = {}
@@ -87,23 +90,21 @@ def _frames(found: _Found) -> list[pd.DataFrame]:
                 parts[-1][1].extend(part)
             else:
                 parts.append((header, part))
-    return [_frame(header, part) for header, part in parts]
-
-
-def _frame(header: str, texts: Sequence[tuple[_Cell, PlannedRun, str]]) -> pd.DataFrame:
-    """Scores of some runs from rows of ``cases.csv`` with the same columns, with the columns that name cell and run."""
-    frame = cases_frame("\n".join([header, *(body for _, _, body in texts if body), ""]))
-    counts = [body.count("\n") + 1 if body else 0 for _, _, body in texts]  # ids of cases have no line breaks
-    columns: dict[str, list[Any]] = {
-        "seed": [run.settings.seed for _, run, _ in texts],
-        "fold": [run.settings.fold for _, run, _ in texts],
-        "experiment_id": [run.experiment_id for _, run, _ in texts],
-        "run_id": [run.run_id for _, run, _ in texts],
-        "cohort": [cell.row.task.cohort for cell, _, _ in texts],
-        "method": [cell.method for cell, _, _ in texts],
-        **{name: [cell.row.key[index] for cell, _, _ in texts] for index, name in enumerate(KEYS[:3])},
-    }
-    return frame.assign(**{name: np.repeat(values, counts) for name, values in columns.items()})
+    frames = []
+    for header, part in parts:
+        frame = cases_frame("\n".join([header, *(body for _, _, body in part if body), ""]))
+        counts = [body.count("\n") + 1 if body else 0 for _, _, body in part]  # ids of cases have no line breaks
+        columns: dict[str, list[Any]] = {
+            "seed": [run.settings.seed for _, run, _ in part],
+            "fold": [run.settings.fold for _, run, _ in part],
+            "experiment_id": [run.experiment_id for _, run, _ in part],
+            "run_id": [run.run_id for _, run, _ in part],
+            "cohort": [cell.row.task.cohort for cell, _, _ in part],
+            "method": [cell.method for cell, _, _ in part],
+            **{name: [cell.row.key[index] for cell, _, _ in part] for index, name in enumerate(KEYS[:3])},
+        }
+        frames.append(frame.assign(**{name: np.repeat(values, counts) for name, values in columns.items()}))
+    return frames
 
 
 def _cell_from_counts(

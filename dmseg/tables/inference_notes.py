@@ -86,6 +86,9 @@ def inference_notes(table: TableData, mark: str) -> list[str]:
     fewer = cells[(cells["n_seeds"] < cells["n_seeds_planned"]) & (cells["n_seeds"] > 0)]  # a cell without is empty
     done = [f"{_place(cell)} {cell['n_seeds']} of {cell['n_seeds_planned']} seeds" for _, cell in fewer.iterrows()]
     grouped = ((tested["n_tasks"] == 1) & (tested["n_pairs"] < tested["n_value_pairs"])).any()
+    large = tested[(tested["largest_fold"] > LARGEST_SHARE) & tested["diff_ci_low"].notna()]
+    largest, places = 100 * large["largest_fold"].max(), some(_places(large))
+    large_note = [LARGE_FOLDS.format(limit=100 * LARGEST_SHARE, largest=largest, cells=places)] if len(large) else []
     return [
         SEVERAL_SEEDS if several else ONE_SEED,
         *([INCOMPLETE.format(cells=some(done))] if done else []),
@@ -94,7 +97,7 @@ def inference_notes(table: TableData, mark: str) -> list[str]:
         *_powerless(tested),
         by_interval.format(reference=reference) + INTERVAL_NOTE,
         *_without_interval(tested),
-        *_large_folds(tested),
+        *large_note,
         *_shares(tested),
     ]
 
@@ -130,15 +133,6 @@ def _without_interval(tested: pd.DataFrame) -> list[str]:
     shared = " A row over several tasks also needs each patient in the same fold in all tasks of a cohort."
     needs = f"This interval needs {LEAST_FOLDS} folds with cases to compare, and is missing for {which}."
     return [f"{needs}{shared if pooled else ''}{same}"]
-
-
-def _large_folds(tested: pd.DataFrame) -> list[str]:
-    """Folds that have so many of the cases that the interval is too narrow."""
-    large = tested[(tested["largest_fold"] > LARGEST_SHARE) & tested["diff_ci_low"].notna()]
-    if large.empty:
-        return []
-    largest = 100 * large["largest_fold"].max()
-    return [LARGE_FOLDS.format(limit=100 * LARGEST_SHARE, largest=largest, cells=some(_places(large)))]
 
 
 def _shares(tested: pd.DataFrame) -> list[str]:

@@ -35,8 +35,8 @@ DISJOINT_NOTE = (
 CELL_NOTE = "Each cell is the mean over n cases, scored with the final checkpoint of a run that did not train on them."
 POOLED_NOTE = (
     "A row over several tasks is the mean of the tasks' means. Its test is over patients: for each patient, the "
-    "differences of the cases that have a value in both columns are averaged over tasks. A cell is marked only where the "
-    "mean difference over tasks has the same sign. Its interval treats cohorts as independent "
+    "differences of the cases that have a value in both columns are averaged over tasks. A cell is marked only where "
+    "the mean difference over tasks has the same sign. Its interval treats cohorts as independent "
     "(docs/explanation/statistics.md)."
 )
 

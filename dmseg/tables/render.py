@@ -93,7 +93,15 @@ def to_markdown(table: TableData, notes: tuple[str, ...] = ()) -> str:
     """The table in Markdown, with the paper's numbers in brackets after ours."""
     header, rows = _grid(table, MARKDOWN)
     lines = [f"# {markdown(table.spec.heading)}", "", f"_{markdown(_context(table))}_", ""]
-    lines += _pipe_table(header, rows, _n_labels(table))
+    labels = _n_labels(table)  # left-aligned, unlike the numbers
+    widths = [max(len(row[index]) for row in [header, *rows]) for index in range(len(header))]
+    align = ["-" * width if index < labels else "-" * (width - 1) + ":" for index, width in enumerate(widths)]
+    for row in (header, align, *rows):
+        padded = [
+            item.ljust(width) if index < labels else item.rjust(width)
+            for index, (item, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append(f"| {' | '.join(padded)} |")
     for note in table_notes(table, notes, mark="bold"):
         lines += ["", markdown(note)]
     return "\n".join(lines) + "\n"
@@ -204,16 +212,3 @@ def _context(table: TableData) -> str:
     kind = "PHANTOM (generated data)" if table.phantom else table.data
     brackets = " The paper's numbers in brackets." if table.cells["paper"].notna().any() else ""
     return f"Data: {kind}. Profile: {table.profile}. Protocol: {table.protocol}.{brackets}"
-
-
-def _pipe_table(header: list[str], rows: list[list[str]], labels: int) -> list[str]:
-    widths = [max(len(row[index]) for row in [header, *rows]) for index in range(len(header))]
-    align = ["-" * width if index < labels else "-" * (width - 1) + ":" for index, width in enumerate(widths)]
-    padded = [
-        [
-            item.ljust(width) if index < labels else item.rjust(width)
-            for index, (item, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        for row in (header, align, *rows)
-    ]
-    return [f"| {' | '.join(row)} |" for row in padded]

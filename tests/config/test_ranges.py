@@ -84,7 +84,7 @@ DEEPLAB = "model=deeplabv3plus_resnet18"
         ),
         (["data.size=15", "train.crop=0.9"], r"train\.crop=0\.9 of data\.size=15"),
         ([DEEPLAB, "data.size=100"], r"data\.size=100 does not fit .* divisible by 16; set data\.size to 96 or 112"),
-        (["model.architecture=FPN", "train.crop=0.85"], r"train\.crop=0\.85 of data\.size=256 .* 208 .* 192 or 224"),
+        (["model.architecture=FPN", "train.crop=0.85"], r"train\.crop=0\.85 of data\.size=256 \(208 .* 192 or 224"),
         (
             ["model.architecture=UnetPlusPlus", "data.size=48", "evaluate.crop=0.5"],
             r"data\.size=48 does not fit",
