@@ -19,9 +19,9 @@ from dmseg.config.allowed import CHOICES
 from dmseg.config.components import check_target
 from dmseg.config.config_dir import config_dir, config_file, file_content
 from dmseg.config.interpolations import check_interpolations
-from dmseg.config.keys import flatten, get
 from dmseg.config.label_kind import AUTO, refuse_retired_keys, refuse_retired_overrides, settle_labels, translate_labels
 from dmseg.config.loss_terms import gather_loss, restore_loss
+from dmseg.config.nested import flatten, get
 from dmseg.config.overrides import (
     chosen_option,
     dotted,

@@ -12,8 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from dmseg.config.compose import compose_config, hydra_initialised, hydra_words, in_plain_words, resolve_config
 from dmseg.config.config_dir import config_file, file_content
-from dmseg.config.keys import flatten
 from dmseg.config.meanings import meanings
+from dmseg.config.nested import flatten
 from dmseg.config.overrides import parse_override
 from dmseg.config.resources import resource
 from dmseg.config.settings import Settings

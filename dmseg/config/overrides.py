@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType, Quote, QuotedString
 from hydra.errors import HydraException
 
-from dmseg.config.keys import get
+from dmseg.config.nested import get
 from dmseg.config.renamed import current_override
 from dmseg.config.reserved import refuse_hydra
 from dmseg.config.resources import resource

@@ -6,7 +6,7 @@ from typing import Any
 
 from dmseg.config.allowed import CHOICES, TRACKERS
 from dmseg.config.consistency import check_together
-from dmseg.config.keys import get
+from dmseg.config.nested import get
 from dmseg.errors import UserError, check_choice, shown
 from dmseg.limits import MAX_LEVELS
 from dmseg.metrics.named import check_metrics
