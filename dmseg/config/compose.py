@@ -15,11 +15,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dmseg.config.allowed import CHOICES
 from dmseg.config.components import MODULES, check_target
 from dmseg.config.config_dir import config_dir, config_file, config_options, file_content
 from dmseg.config.interpolations import check_interpolations
 from dmseg.config.label_kind import AUTO, refuse_retired_keys, refuse_retired_overrides, settle_labels, translate_labels
 from dmseg.config.loss_terms import gather_loss, restore_loss
+from dmseg.config.nested import flatten, get
 from dmseg.config.overrides import (
     chosen_option,
     dotted,
@@ -41,7 +43,7 @@ from dmseg.config.typed import check_group, guess, typed
 from dmseg.errors import UserError, cut, shown
 
 HYDRA_VERSION_BASE = "1.3"
-PROTOCOL = {"classes": ("all", "present", "foreground"), "interpolation": ("nearest", "linear", "rater")}
+PROTOCOL = {"classes": CHOICES["distill.classes"], "interpolation": CHOICES["labels.interpolation"]}
 """Keys that a protocol sets for hard and for soft labels, with their choices."""
 DATA_DEFAULTS = {"epochs": ("train.epochs",), "scale": ("train.scale",), "crop": ("train.crop", "evaluate.crop")}
 """Keys of a data set's file, and the keys whose defaults they are."""
@@ -86,25 +88,20 @@ def hydra_words(overrides: Sequence[str]) -> list[str]:
     Raises:
         UserError: if one is malformed, or sets a key that may not be set.
     """
-    for item in overrides:
-        refuse_reserved(item)
+    for override in overrides:
+        refuse_reserved(override)
     refuse_retired_overrides(overrides)
     words = [*method_labels(overrides), *(quote_path(current_override(item)) for item in overrides)]
-    words = [item for item in _without_null(words) if not sets_teacher(parse_override(item))]
-    if (folder := config_dir()) is not None:  # has files of groups, too
-        words.append(f"hydra.searchpath=[{quoted(f'file://{folder}')}]")
-    return words
-
-
-def _without_null(overrides: Sequence[str]) -> list[str]:
-    """Drops ``distill=null`` and earlier choices of the group: no file is the default, which Hydra cannot choose."""
     kept: list[str] = []
-    for text in overrides:
+    for text in words:
         item = parse_override(text)
         if item.key_or_group == "distill" and item.type is OverrideType.CHANGE and item.value() is None:
+            # Hydra cannot choose no file, which is the default: drop this override and earlier choices
             kept = [earlier for earlier in kept if parse_override(earlier).key_or_group != "distill"]
-        else:
+        elif not sets_teacher(item):
             kept.append(text)
+    if (folder := config_dir()) is not None:  # has files of groups, too
+        kept.append(f"hydra.searchpath=[{quoted(f'file://{folder}')}]")
     return kept
 
 
@@ -159,20 +156,13 @@ def _check_data(config: Mapping[str, Any], overrides: Sequence[str]) -> None:
     keys: list[str] = []
     path = config_file("data", chosen_option(overrides, "data") or "")
     for name, users in DATA_DEFAULTS.items():
-        default = [key for key in users if _value(config, key) == f"${{data.{name}}}"]
+        default = [key for key in users if get(config, key) == f"${{data.{name}}}"]
         if name not in data and default and path.is_file() and name not in file_content(path):
             lacking.append(name)
             keys += [f"{key}={DATA_EXAMPLES[name]}" for key in default]
     if lacking:
         lines = ", ".join(f"{name}: {DATA_EXAMPLES[name]}" for name in lacking)
         raise UserError(f"{path} sets no {', '.join(lacking)}; add {lines}, or set {', '.join(keys)}")
-
-
-def _value(config: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401
-    """The unresolved value of a dotted key in two parts; None if it is missing."""
-    group, _, name = key.partition(".")
-    node = config.get(group)
-    return node.get(name) if isinstance(node, Mapping) else None
 
 
 @contextmanager
@@ -207,7 +197,7 @@ def to_settings(plain: Mapping[str, Any]) -> Settings:
     node["loss"] = gather_loss(node)
     if node.get("distill"):
         distill = check_group(node, "distill", "null or one of the files in configs/distill")
-        teacher = check_group(distill, "teacher", "a group of keys")
+        teacher = check_group(distill, "teacher", "a mapping")
         with of_teacher():
             gathered = {"labels": _gather_labels(teacher), "loss": gather_loss(teacher)}
         node["distill"] = {**distill, "teacher": {**teacher, **gathered}}
@@ -262,8 +252,8 @@ def restore_settings(node: Mapping[str, Any], results: Path) -> Settings:
     node = {**node, **_restore_parts(node)}
     _list_trackers(node)
     if node.get("distill"):
-        distill = check_group(node, "distill", "null or a group of keys")
-        teacher = check_group(distill, "teacher", "a group of keys")
+        distill = check_group(node, "distill", "null or a mapping")
+        teacher = check_group(distill, "teacher", "a mapping")
         node["distill"] = {**distill, "teacher": {**teacher, **_restore_parts(teacher)}}
     settings: Settings = typed(Settings, node, "")
     check_components(settings)
@@ -278,7 +268,7 @@ def _list_trackers(node: dict[str, Any]) -> None:
 
 def _restore_parts(node: Mapping[str, Any]) -> dict[str, Any]:
     """Labels and loss of stored settings, translated if an earlier version stored them."""
-    return {"labels": translate_labels(check_group(node, "labels", "a group of keys")), "loss": restore_loss(node)}
+    return {"labels": translate_labels(check_group(node, "labels", "a mapping")), "loss": restore_loss(node)}
 
 
 @contextmanager
@@ -297,7 +287,7 @@ def _check_protocol(node: Mapping[str, Any]) -> Mapping[str, Any]:
     """Returns the protocol, after checking its choices for hard and for soft labels."""
     protocol = check_group(node, "protocol", "one of the files in configs/protocol")
     for name, choices in PROTOCOL.items():
-        chosen = check_group(protocol, name, "a group of keys, with a choice for hard and for soft labels")
+        chosen = check_group(protocol, name, "a mapping with a choice for hard and for soft labels")
         if set(chosen) != {"hard", "soft"} or not all(value in choices for value in chosen.values()):
             said = f"but must have hard and soft, each {' or '.join(choices)}"
             raise UserError(f"protocol.{name} is {shown(chosen)}, {said}")
@@ -395,13 +385,6 @@ def _wrong_choice(overrides: Sequence[str]) -> str:
 
 def _known_keys(overrides: Sequence[str]) -> list[str]:
     """The keys of the configuration with the files of groups that the overrides choose."""
-
-    def walk(node: Any, prefix: str = "") -> Iterator[str]:  # noqa: ANN401
-        for name, value in node.items():
-            yield f"{prefix}{name}"
-            if isinstance(value, dict):
-                yield from walk(value, f"{prefix}{name}.")
-
     choices = []
     for text in hydra_words(overrides):
         item = parse_override(text)
@@ -412,4 +395,4 @@ def _known_keys(overrides: Sequence[str]) -> list[str]:
         config = compose("config", overrides=choices)
     except HydraException:  # a choice is wrong, too
         config = compose("config")
-    return list(walk(OmegaConf.to_container(config)))  # unresolved: what a file refers to may be missing
+    return [key for key, _ in flatten(OmegaConf.to_container(config))]  # type: ignore[arg-type]

@@ -42,10 +42,27 @@ def use_config_dir(folder: Path | None) -> None:
     """
     global _dir
     _dir = None
-    if folder is not None:
-        folder = folder.expanduser().absolute()
-        _check_folder(folder)
-        _dir = folder
+    if folder is None:
+        return
+    folder = folder.expanduser().absolute()
+    anywhere = f"{folder}/{{{','.join(GROUPS)}}}"
+    if not folder.is_dir():
+        raise UserError(f"--config-dir={folder} is not a folder; name one that holds {', '.join(GROUPS)}")
+    try:
+        entries = sorted(path for path in folder.iterdir() if not is_junk(path.name))
+        if (lost := next(filter(_is_yaml, entries), None)) is not None:
+            raise UserError(f"{lost} belongs to no group; move it to {anywhere}")
+        for path in filter(_holds_yaml, entries):
+            if path.name not in GROUPS:
+                raise UserError(f"{path} is not a config group; files may be in {anywhere}")
+        files = [(file, path.name) for path in entries if path.name in GROUPS for file in sorted(path.iterdir())]
+        for file, group in files:
+            _check_file(file, group)
+    except OSError as error:
+        raise UserError(f"--config-dir={folder} cannot be read: {error.filename}: {error.strerror}") from None
+    if not any(_is_yaml(file) for file, _ in files):
+        raise UserError(f"--config-dir={folder} contains no YAML files; they may be in {anywhere}")
+    _dir = folder
 
 
 def config_dir() -> Path | None:
@@ -76,29 +93,6 @@ def file_content(path: Path) -> dict[str, Any]:
 @lru_cache(maxsize=64)
 def _content(path: Path, changed: int) -> dict[str, Any]:
     return OmegaConf.to_container(OmegaConf.load(path)) or {}  # type: ignore[return-value]
-
-
-def _check_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        raise UserError(f"--config-dir={folder} is not a folder; name one that holds {', '.join(GROUPS)}")
-    try:
-        entries = sorted(path for path in folder.iterdir() if not is_junk(path.name))
-        if (lost := next(filter(_is_yaml, entries), None)) is not None:
-            raise UserError(f"{lost} belongs to no group; move it to {_any_of(folder)}")
-        for path in filter(_holds_yaml, entries):
-            if path.name not in GROUPS:
-                raise UserError(f"{path} is not a config group; files may be in {_any_of(folder)}")
-        files = [(file, path.name) for path in entries if path.name in GROUPS for file in sorted(path.iterdir())]
-        for file, group in files:
-            _check_file(file, group)
-    except OSError as error:
-        raise UserError(f"--config-dir={folder} cannot be read: {error.filename}: {error.strerror}") from None
-    if not any(_is_yaml(file) for file, _ in files):
-        raise UserError(f"--config-dir={folder} holds no YAML files; they may be in {_any_of(folder)}")
-
-
-def _any_of(folder: Path) -> str:
-    return f"{folder}/{{{','.join(GROUPS)}}}"
 
 
 def _is_yaml(path: Path) -> bool:
@@ -139,7 +133,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     """Reads a file of limited size and depth.
 
     Raises:
-        UserError: if it cannot be read, or is not a YAML file that contains a group of keys.
+        UserError: if it cannot be read, or is not a YAML file that contains a mapping.
     """
     try:
         text = read_regular(path, LARGEST, follow=True).decode()
@@ -152,7 +146,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as YAML: {cut(' '.join(str(error).split()), 200)}") from None
     if not isinstance(node, dict) or not node or not all(isinstance(key, str) for key in node):
-        raise UserError(f"{path} must hold a group of keys (name: ..., _target_: ...)")
+        raise UserError(f"{path} must contain a mapping (name: ..., _target_: ...)")
     return node  # type: ignore[return-value]
 
 

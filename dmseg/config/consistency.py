@@ -1,4 +1,4 @@
-"""Checks that concern several settings, or all numbers; `ranges` checks each key on its own."""
+"""Checks of settings that depend on each other, and of all numbers; `ranges` checks each key on its own."""
 
 import math
 import re
@@ -102,29 +102,26 @@ def check_heads(node: Mapping[str, Any]) -> None:
 
 
 def check_kernels(node: Mapping[str, Any]) -> None:
-    """Checks neighbourhoods and the bandwidth of the kernel estimate."""
+    """Checks the kernel estimate of a teacher, and the keys that each kind of label smoothing uses."""
     kde = (node["distill"] or {}).get("kde")
-    if kde and (kde["boundary"] < 1 or kde["boundary"] % 2 == 0):
-        raise UserError(f"distill.kde.boundary is {kde['boundary']}, but must be odd and at least 1")
+    if kde and kde["boundary"] % 2 == 0:
+        raise UserError(f"distill.kde.boundary is {kde['boundary']}, but must be odd")
     if kde and 0 < kde["bandwidth"] < LEAST_BANDWIDTH:
         raise UserError(f"distill.kde.bandwidth is {kde['bandwidth']}, but must be 0 or at least {LEAST_BANDWIDTH:g}")
     teacher = (node["distill"] or {}).get("teacher")
-    for name, labels in (("labels", node["labels"]), ("distill.teacher.labels", teacher and teacher["labels"])):
-        if labels and labels["smoothing"]:
-            _check_smoothing(f"{name}.smoothing", labels["smoothing"])
-
-
-def _check_smoothing(name: str, smoothing: Mapping[str, Any]) -> None:
-    """Checks the keys that the kind of smoothing uses."""
-    kind, kernel = smoothing["kind"], smoothing["kernel"]
-    needed = "sigma" if kind == "svls" else "epsilon"
-    if smoothing[needed] is None:
-        raise UserError(f"{name}.{needed} is not set, but {name}.kind={kind} needs it")
-    least = {"svls": 3, "boundary": 1}.get(kind)
-    if least is not None and (kernel is None or kernel < least or kernel % 2 == 0):
-        raise UserError(f"{name}.kernel is {kernel}, but must be odd and at least {least}")
-    if kind == "svls" and not 0.01 <= smoothing["sigma"] <= 1000:
-        raise UserError(f"{name}.sigma is {smoothing['sigma']}, but must lie between 0.01 and 1000")
+    for where, labels in (("labels", node["labels"]), ("distill.teacher.labels", teacher and teacher["labels"])):
+        smoothing, name = labels and labels["smoothing"], f"{where}.smoothing"
+        if not smoothing:
+            continue
+        kind, kernel = smoothing["kind"], smoothing["kernel"]
+        needed = "sigma" if kind == "svls" else "epsilon"
+        if smoothing[needed] is None:
+            raise UserError(f"{name}.{needed} is not set, but {name}.kind={kind} needs it")
+        least = {"svls": 3, "boundary": 1}.get(kind)
+        if least is not None and (kernel is None or kernel < least or kernel % 2 == 0):
+            raise UserError(f"{name}.kernel is {kernel}, but must be odd and at least {least}")
+        if kind == "svls" and not 0.01 <= smoothing["sigma"] <= 1000:
+            raise UserError(f"{name}.sigma is {smoothing['sigma']}, but must lie between 0.01 and 1000")
 
 
 def check_edges(node: Mapping[str, Any]) -> None:
@@ -139,29 +136,23 @@ def check_edges(node: Mapping[str, Any]) -> None:
         except ValueError as error:
             raise UserError(f"{key}={share:g} of data.size={size}: {error}; set {key}=1 or a greater size") from None
         for name, model in _models(node).items():
-            _check_edge(key, share, size, edge, name, model)
+            multiple = edge_multiple(model["architecture"], model["options"])
+            if edge % multiple == 0:
+                continue
+            source = f"data.size={size}" if edge == size else f"{key}={share:g} of data.size={size} ({edge} pixels)"
+            fitting = {max(edge // multiple, 1) * multiple, (edge // multiple + 1) * multiple}
+            wanted = " or ".join(map(str, sorted(fitting)))
+            advice = f"set data.size to {wanted}" if edge == size else f"choose a crop of {wanted} pixels"
+            raise UserError(
+                f"{source} does not fit {name}={model['name']}: {model['architecture']} needs image sizes divisible "
+                f"by {multiple}; {advice}, or use a Unet, which takes any size"
+            )
 
 
 def _models(node: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """The networks of the student and of a teacher, by key."""
     teacher = {} if node["distill"] is None else {"distill.teacher.model": node["distill"]["teacher"]["model"]}
     return {"model": node["model"], **teacher}
-
-
-def _check_edge(key: str, share: float, size: int, edge: int, name: str, model: Mapping[str, Any]) -> None:
-    """Checks that a network accepts images with this edge."""
-    multiple = edge_multiple(model["architecture"], model["options"])
-    if edge % multiple == 0:
-        return
-    whole = f"data.size={size}"
-    source = whole if edge == size else f"{key}={share:g} of {whole}"
-    fitting = {max(edge // multiple, 1) * multiple, (edge // multiple + 1) * multiple}
-    wanted = " or ".join(map(str, sorted(fitting)))
-    advice = f"set data.size to {wanted}" if edge == size else f"choose a crop of {wanted} pixels"
-    raise UserError(
-        f"{source} gives {name}={model['name']} images of {edge} pixels, but {model['architecture']} takes multiples "
-        f"of {multiple} only; {advice}, or take a Unet, which takes any size"
-    )
 
 
 def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN401

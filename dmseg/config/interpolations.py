@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.resolvers import oc
 
 from dmseg.config.overrides import PATH_KEYS
@@ -32,15 +32,12 @@ def check_interpolations(config: dict[str, Any]) -> None:
     for key, name in sorted(used):
         if name not in RESOLVERS:
             raise UserError(f"{key} uses the resolver '{name}'; only {', '.join(RESOLVERS)} may be used")
-    if any(name == "oc.env" for _, name in used):
-        _check_environment(OmegaConf.create(config))
-
-
-def _check_environment(config: DictConfig) -> None:
-    """Resolves a copy with a mark in place of each environment variable, and checks which keys contain the mark."""
+    if not any(name == "oc.env" for _, name in used):
+        return
+    # resolve a copy with a mark in place of each environment variable, and see which keys contain the mark
     OmegaConf.register_new_resolver("oc.env", lambda *_: _MARK, replace=True)
     try:
-        marked = OmegaConf.to_container(config, resolve=True)
+        marked = OmegaConf.to_container(OmegaConf.create(config), resolve=True)
     finally:
         OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
     for key, text in _texts(marked):

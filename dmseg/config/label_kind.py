@@ -52,7 +52,11 @@ def settle_labels(part: Part, protocol: Mapping[str, Any]) -> Part:
     Raises:
         UserError: if the fusion cannot be used, or does not support the interpolation.
     """
-    labels = _without_unused_ties(part.labels)
+    labels = part.labels
+    # the file of the default labels sets ties, even if labels._target_ is changed to a function without it
+    if labels.options.get("ties") == TIES[0] and "ties" not in argument_names(resolve(labels.target, "labels")):
+        options = {name: value for name, value in labels.options.items() if name != "ties"}
+        labels = replace(labels, options=options)
     fused = fused_kind(labels)
     smoothed = labels.smoothing is not None and fused == "hard"
     if labels.interpolation == AUTO:
@@ -72,16 +76,6 @@ def settle_labels(part: Part, protocol: Mapping[str, Any]) -> Part:
         for name, term in part.loss.terms.items()
     }
     return replace(part, labels=labels, loss=replace(part.loss, terms=terms))
-
-
-def _without_unused_ties(labels: LabelSettings) -> LabelSettings:
-    """Drops ``ties`` with its default value if the function does not take it.
-
-    The file of the default labels sets this key even if ``labels._target_`` is changed to another function.
-    """
-    if labels.options.get("ties") != TIES[0] or "ties" in argument_names(resolve(labels.target, "labels")):
-        return labels
-    return replace(labels, options={name: value for name, value in labels.options.items() if name != "ties"})
 
 
 def refuse_retired_overrides(overrides: Iterable[str]) -> None:
@@ -108,8 +102,8 @@ def refuse_retired_keys(labels: Mapping[str, Any]) -> None:
 
 def _retired(key: str) -> str:
     return (
-        f"there is no key labels.{key}: whether labels are soft follows from what the fusion returns; "
-        "set labels.interpolation to nearest, linear or rater for how they are resampled"
+        f"there is no key labels.{key}: a fusion that returns floats gives soft labels; to choose how labels are "
+        "resampled, set labels.interpolation to nearest, linear or rater"
     )
 
 

@@ -20,11 +20,24 @@ def gather_loss(parent: Mapping[str, Any]) -> dict[str, Any]:
         parent: a composed configuration, or a teacher.
 
     Raises:
-        UserError: if the loss or a term is not a group of keys, or a term has an invalid name, no weight or no target.
+        UserError: if the loss or a term is not a mapping, or a term has an invalid name, no weight or no target.
     """
     loss = translate_stored_loss(check_group(parent, "loss", "one of the files in configs/loss"))
-    terms = check_terms(loss)
-    return {**loss, "terms": {name: _gather_term(f"loss.terms.{name}", term) for name, term in terms.items()}}
+    terms: dict[str, Any] = {}
+    for name, term in check_terms(loss).items():
+        where = f"loss.terms.{name}"
+        if not isinstance(term, Mapping):
+            raise UserError(
+                f"{where} is {shown(term)}, but must be a mapping: weight, _target_ and the options of the loss; "
+                "weight: 0 switches a term off"
+            )
+        if "_target_" not in term:
+            raise UserError(f"{where} has no _target_; set it to the dotted name of a loss")
+        if "weight" not in term:
+            raise UserError(f"{where} has no weight; set it to a number, 0 switches the term off")
+        options = {key: value for key, value in term.items() if key not in ("_target_", "weight")}
+        terms[name] = {"weight": term["weight"], "target": term["_target_"], "options": options}
+    return {**loss, "terms": terms}
 
 
 def restore_loss(parent: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,7 +49,7 @@ def restore_loss(parent: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: see `gather_loss`.
     """
-    loss = check_group(parent, "loss", "a group of keys")
+    loss = check_group(parent, "loss", "a mapping")
     if "terms" not in loss:
         return gather_loss(parent)
     check_terms(loss)
@@ -62,17 +75,3 @@ def check_terms(loss: Mapping[str, Any]) -> Mapping[str, Any]:
         if name in HISTORY:
             raise UserError(f"loss.terms has the name '{name}', which is a column of history.csv; choose another name")
     return terms
-
-
-def _gather_term(where: str, term: Any) -> dict[str, Any]:  # noqa: ANN401
-    if not isinstance(term, Mapping):
-        raise UserError(
-            f"{where} is {shown(term)}, but must be a group of keys: weight, _target_ and the options of the loss; "
-            "weight: 0 switches a term off"
-        )
-    if "_target_" not in term:
-        raise UserError(f"{where} has no _target_; set it to the dotted name of a loss")
-    if "weight" not in term:
-        raise UserError(f"{where} has no weight; set it to a number, 0 switches the term off")
-    options = {key: value for key, value in term.items() if key not in ("_target_", "weight")}
-    return {"weight": term["weight"], "target": term["_target_"], "options": options}

@@ -1,7 +1,7 @@
 """Where each value of a composed configuration comes from: a file, or the command line."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from dmseg.config.compose import compose_config, hydra_initialised, hydra_words, in_plain_words, resolve_config
 from dmseg.config.config_dir import config_file, file_content
 from dmseg.config.meanings import meanings
+from dmseg.config.nested import flatten
 from dmseg.config.overrides import parse_override
 from dmseg.config.resources import resource
 from dmseg.config.settings import Settings
@@ -106,10 +107,6 @@ def _with_reference(config: DictConfig, key: str, sources: Mapping[str, str]) ->
     return f"{source}: {text}{ending}"
 
 
-def _leaves(node: Any, prefix: str = "") -> Iterator[str]:  # noqa: ANN401
+def _leaves(node: Mapping[str, Any]) -> list[str]:
     """Dotted keys of the values in nested mappings; an empty mapping is a value."""
-    for name, value in node.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"
+    return [key for key, value in flatten(node) if not (isinstance(value, Mapping) and value)]

@@ -9,6 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType, Quote, QuotedString
 from hydra.errors import HydraException
 
+from dmseg.config.nested import get
 from dmseg.config.renamed import current_override
 from dmseg.config.reserved import refuse_hydra
 from dmseg.config.resources import resource
@@ -83,7 +84,7 @@ def refuse_reserved(text: str) -> None:
     if key.partition(".")[0] == "plugins":
         raise UserError(f"'{cut(text)}': plugins are named on the command line only, as plugins=[FILE.py]")
     if key == "method.unused" or (key == "method" and isinstance(value, dict) and "unused" in value):
-        raise UserError(f"'{text}': the file of a method in configs/method says which settings it does not use")
+        raise UserError(f"'{text}': method.unused cannot be overridden; it belongs to the method's YAML file")
 
 
 def chosen_option(overrides: Sequence[str], group: str) -> str | None:
@@ -117,9 +118,7 @@ def quoted(value: str) -> str:
 def expand_paths(node: dict[str, Any]) -> None:
     """Expands ``~`` in the paths of a composed configuration, in place."""
     for key in PATH_KEYS:
-        *groups, name = key.split(".")
-        inner: Any = node
-        for group in groups:
-            inner = inner.get(group) if isinstance(inner, dict) else None
+        group, _, name = key.rpartition(".")
+        inner = get(node, group)
         if isinstance(inner, dict) and isinstance(inner.get(name), str):
             inner[name] = os.path.expanduser(inner[name])

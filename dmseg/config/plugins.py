@@ -77,7 +77,11 @@ def use_plugins(plugins: Sequence[Plugin]) -> None:
             MODULES.discard(name)
             sys.modules.pop(name, None)
             del _IN_USE[name]
-    _import_from([plugin.folder for plugin in plugins])
+    for folder in _FOLDERS:
+        sys.path.remove(folder)
+    _FOLDERS[:] = [folder for folder in dict.fromkeys(plugin.folder for plugin in plugins) if folder not in sys.path]
+    sys.path.extend(_FOLDERS)  # at the end, where they hide no installed module
+    importlib.invalidate_caches()
     for plugin in plugins:
         if plugin.name not in _IN_USE:
             _load(plugin)
@@ -86,15 +90,6 @@ def use_plugins(plugins: Sequence[Plugin]) -> None:
                 raise _changed(plugin)
             _IN_USE[plugin.name] = replace(plugin, digest=digest)
             MODULES.add(plugin.name)
-
-
-def _import_from(folders: Sequence[str]) -> None:
-    """Adds folders to the end of Python's path, where they hide no installed module, in place of earlier ones."""
-    for folder in _FOLDERS:
-        sys.path.remove(folder)
-    _FOLDERS[:] = [folder for folder in dict.fromkeys(folders) if folder not in sys.path]
-    sys.path.extend(_FOLDERS)
-    importlib.invalidate_caches()
 
 
 def plugins_in_use() -> tuple[Plugin, ...]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from dmseg.config.allowed import CHOICES, TRACKERS
 from dmseg.config.consistency import check_together
+from dmseg.config.nested import get
 from dmseg.errors import UserError, check_choice, shown
 from dmseg.limits import MAX_LEVELS
 from dmseg.metrics.named import check_metrics
@@ -78,11 +79,11 @@ def check_values(node: Mapping[str, Any]) -> None:
         UserError: if a value is out of range or not one of its choices, or settings do not fit each other.
     """
     for key, choices in CHOICES.items():
-        value = _lookup(node, key)
+        value = get(node, key)
         if value is not None:
             check_choice(key, value, choices)
     for key, (low, high) in RANGES.items():
-        value = _lookup(node, key)
+        value = get(node, key)
         if value is not None and (not isinstance(value, int | float) or not low <= value <= high):
             raise UserError(f"{key.replace('.options', '')} is {shown(value)}, but must lie between {low} and {high}")
     if not node["optim"]["lr"]:
@@ -95,9 +96,10 @@ def check_values(node: Mapping[str, Any]) -> None:
     for name in trackers:
         if name not in TRACKERS:
             raise UserError(f"tracker is {shown(name)}, but may be {', '.join(TRACKERS)}, or a list of them")
-    for first, second in (("disabled", "any other"), ("offline", "online")):
-        if first in trackers and len(trackers) > 1 and (second in trackers or first == "disabled"):
-            raise UserError(f"tracker is {shown(trackers)}, but {first} excludes {second}; leave one out")
+    if "disabled" in trackers and len(trackers) > 1:
+        raise UserError(f"tracker is {shown(trackers)}, but 'disabled' cannot be combined with other trackers")
+    if {"offline", "online"} <= set(trackers):
+        raise UserError(f"tracker is {shown(trackers)}, but 'offline' and 'online' cannot be combined; leave one out")
     if len(set(trackers)) < len(trackers):
         raise UserError(f"tracker is {shown(trackers)}, but names one twice")
     for name, folder in node["paths"].items():
@@ -112,10 +114,3 @@ def check_values(node: Mapping[str, Any]) -> None:
         said = "[row, column] or [row, column, slice] in mm, each above 0 and below 1000"
         raise UserError(f"evaluate.spacing is {shown(spacing)}, but must be null or {said}")
     check_together(node)
-
-
-def _lookup(node: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401
-    """The value of a dotted key; None if one of its groups is None."""
-    group, _, rest = key.partition(".")
-    value = node.get(group)
-    return _lookup(value, rest) if rest and value is not None else value

@@ -56,7 +56,10 @@ def _resolve(node: Any, root: dict[str, Any], depth: int) -> Any:  # noqa: ANN40
         return _resolve(found, root, depth + 1)
     if "\\" in node or "$" in _WHOLE.sub("", node) or node == "???":
         raise _Unusual
-    return _WHOLE.sub(lambda match: _text(match[1], root, depth + 1), node)
+    values = {key: _resolve(_look_up(key, root, depth + 1), root, depth + 1) for key in _WHOLE.findall(node)}
+    if any(isinstance(value, dict | list) for value in values.values()):
+        raise _Unusual
+    return _WHOLE.sub(lambda match: str(values[match[1]]), node)
 
 
 def _look_up(key: str, root: dict[str, Any], depth: int) -> Any:  # noqa: ANN401
@@ -68,10 +71,3 @@ def _look_up(key: str, root: dict[str, Any], depth: int) -> Any:  # noqa: ANN401
             raise _Unusual
         node = node[name]
     return node
-
-
-def _text(key: str, root: dict[str, Any], depth: int) -> str:
-    value = _resolve(_look_up(key, root, depth), root, depth)
-    if isinstance(value, dict | list):
-        raise _Unusual
-    return str(value)

@@ -56,7 +56,14 @@ def resolve_teacher(config: dict[str, Any], plain: Mapping[str, Any], overrides:
     keys = {"model", "labels", "loss", "weights", "weights_sha256"}
     if not isinstance(named, dict) or set(named) != keys:
         raise UserError(f"distill.teacher is {named}, but must have the keys {', '.join(sorted(keys))}")
-    files = {group: _group_file(group, str(named[group])) for group in ("model", "labels", "loss")}
+    files: dict[str, dict[str, Any]] = {}
+    for group in ("model", "labels", "loss"):
+        name = str(named[group])
+        path = config_file(group, name)
+        if fault_of_name(name) or not path.is_file():
+            choices = ", ".join(config_options(group))
+            raise UserError(f"distill.teacher.{group} is '{name}', which does not exist; choose from {choices}")
+        files[group] = copy.deepcopy(file_content(path))
     own = config | files | {"distill": None}
     if named["weights"] is not None or plain["model"]["weights"] is None:
         own["model"]["weights"] = named["weights"]
@@ -68,7 +75,7 @@ def resolve_teacher(config: dict[str, Any], plain: Mapping[str, Any], overrides:
         own = OmegaConf.to_container(changed)  # type: ignore[assignment]
     check_interpolations(own)
     found = resolved(own)
-    return {group: found[group] for group in ("model", "labels", "loss")}
+    return {group: found[group] for group in files}
 
 
 def _apply(config: DictConfig, override: Override) -> None:
@@ -85,11 +92,3 @@ def _apply(config: DictConfig, override: Override) -> None:
     if override.type is OverrideType.CHANGE and last not in known:
         raise UserError(f"unknown key '{cut(name)}'{guess(last, known, f'distill.teacher.{parent}.')}")
     OmegaConf.update(config, key, override.value(), force_add=True)
-
-
-def _group_file(group: str, name: str) -> dict[str, Any]:
-    path = config_file(group, name)
-    if fault_of_name(name) or not path.is_file():
-        choices = ", ".join(config_options(group))
-        raise UserError(f"distill.teacher.{group} is '{name}', which does not exist; choose from {choices}")
-    return copy.deepcopy(file_content(path))

@@ -16,7 +16,7 @@ def typed(kind: Any, value: Any, key: str) -> Any:  # noqa: ANN401
     """Converts a plain value to the type of a field of the settings.
 
     Args:
-        kind: the type; a settings class for a group of keys.
+        kind: the type; a settings class for a mapping.
         value: the plain value.
         key: its dotted key, for messages; empty for the whole configuration.
 
@@ -35,7 +35,7 @@ def typed(kind: Any, value: Any, key: str) -> Any:  # noqa: ANN401
         return [typed(get_args(kind)[0], item, key) for item in value]
     if get_origin(kind) is dict and dataclasses.is_dataclass(get_args(kind)[1]):
         if not isinstance(value, Mapping):
-            raise UserError(f"{key} is {shown(value)}, but must be a group of keys")
+            raise UserError(f"{key} is {shown(value)}, but must be a mapping")
         check_plain(list(value), key)
         return {name: typed(get_args(kind)[1], item, f"{key}.{name}") for name, item in value.items()}
     expected = get_origin(kind) or kind
@@ -53,15 +53,15 @@ def typed(kind: Any, value: Any, key: str) -> Any:  # noqa: ANN401
 
 
 def check_group(node: Mapping[str, Any], key: str, choices: str) -> Mapping[str, Any]:
-    """Returns the group of keys under a required key.
+    """Returns the mapping under a required key.
 
     Args:
-        node: the group that contains the key.
+        node: the mapping that contains the key.
         key: the key.
         choices: allowed values, for the message.
 
     Raises:
-        UserError: if the key is missing, or its value is not a group.
+        UserError: if the key is missing, or its value is not a mapping.
     """
     if key not in node:
         raise UserError(f"key '{key}' is missing")
@@ -72,7 +72,7 @@ def check_group(node: Mapping[str, Any], key: str, choices: str) -> Mapping[str,
 
 
 def check_plain(value: Any, key: str) -> None:  # noqa: ANN401
-    """Refuses values that files or system calls cannot hold: keys that are not text, NUL, integers beyond 64 bits.
+    """Refuses values that files or system calls cannot hold: keys that are not strings, NUL, integers beyond 64 bits.
 
     Bytes that are not UTF-8 are allowed in paths only.
 
@@ -81,13 +81,13 @@ def check_plain(value: Any, key: str) -> None:  # noqa: ANN401
     """
     if isinstance(value, str):
         if "\0" in value:
-            raise UserError(f"{key} is {shown(value)}, but may not hold the character NUL")
+            raise UserError(f"{key} is {shown(value)}, but may not contain the character NUL")
         if key not in PATH_KEYS and not value.isascii() and any("\ud800" <= item <= "\udfff" for item in value):
-            raise UserError(f"{key} is {shown(value)}, but must be text in UTF-8")
+            raise UserError(f"{key} is {shown(value)}, but must be valid UTF-8")
     elif isinstance(value, Mapping):
         for name, item in value.items():
             if not isinstance(name, str):
-                raise UserError(f"{key} has the key {shown(name)}, but keys must be words")
+                raise UserError(f"{key} has the key {shown(name)}, but keys must be strings")
             check_plain(name, key)
             check_plain(item, f"{key}.{name}")
     elif isinstance(value, list | tuple):
@@ -96,21 +96,21 @@ def check_plain(value: Any, key: str) -> None:  # noqa: ANN401
     elif isinstance(value, int) and not -(2**63) <= value < 2**64:
         raise UserError(f"{key} is {shown(value)}, but whole numbers must fit into 64 bits")
     elif not isinstance(value, bool | int | float | None):
-        raise UserError(f"{key} is {shown(value)}, but must be a number, a text, true, false, null or a list or group")
+        raise UserError(f"{key} is {shown(value)}, but must be a number, string, boolean, null, list or mapping")
 
 
 _NAMES = {
     int: "a whole number",
     float: "a number",
     bool: "true or false",
-    str: "a word",
-    dict: "a group of keys",
+    str: "a string",
+    dict: "a mapping",
 }
 
 
 def _typed_node(kind: Any, node: Any, key: str) -> Any:  # noqa: ANN401
     if not isinstance(node, Mapping):
-        raise UserError(f"{key} is {shown(node)}, but must be a group of keys")
+        raise UserError(f"{key} is {shown(node)}, but must be a mapping")
     hints = _hints(kind)
     prefix = f"{key}." if key else ""
     for name in node:

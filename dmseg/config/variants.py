@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from dmseg.config.compose import compose_config, method_labels, resolve_config, to_settings
 from dmseg.config.config_dir import config_dir, config_file, file_content
 from dmseg.config.label_kind import refuse_retired_overrides
+from dmseg.config.nested import get
 from dmseg.config.overrides import dotted, is_group, parse_override, refuse_reserved
 from dmseg.config.settings import Settings
 from dmseg.config.teacher import sets_teacher
@@ -89,7 +90,7 @@ class Base:
             try:
                 new._config = _with_change(new._config, _simple_change(override, config_dir()))
             except _OnlyHydraKnows:
-                raise UserError(f"'{override}' sets no key of this configuration") from None
+                raise UserError(f"'{override}' does not match any key of this configuration") from None
         return new
 
     def composed(self, variant: Sequence[str] = ()) -> dict[str, Any]:
@@ -98,11 +99,8 @@ class Base:
 
     def has(self, key: str, variant: Sequence[str] = ()) -> bool:
         """Whether the configuration of base and variant has a dotted key, even if its value is null."""
-        *groups, name = key.split(".")
-        node: Any = self._variant(tuple(variant))
-        for group in groups:
-            node = node.get(group) if isinstance(node, dict) else None
-        return isinstance(node, dict) and name in node
+        absent = object()
+        return get(self._variant(tuple(variant)), key, absent) is not absent
 
     @cached_property
     def plain(self) -> dict[str, Any]:

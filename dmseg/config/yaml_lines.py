@@ -14,7 +14,7 @@ class Line(NamedTuple):
 
     Attributes:
         key: dotted name within the file.
-        value: the value as written; empty for a group of keys.
+        value: the value as written; empty for a mapping.
         comment: the comment on its line.
     """
 

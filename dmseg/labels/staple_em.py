@@ -23,7 +23,7 @@ TOLERANCE = 1e-7
 """Default tolerance of the convergence criterion, as in ITK's filter."""
 
 MAX_ITERATIONS = 10_000
-"""Default largest number of iterations."""
+"""Default maximum number of iterations."""
 
 
 @dataclass(frozen=True)

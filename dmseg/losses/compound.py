@@ -114,7 +114,7 @@ def _checked_term(name: str, term: object) -> tuple[float, nn.Module]:
 
 
 def _shared_sums(losses: Sequence[PixelSumLoss], input: Tensor, target: Tensor, mask: Tensor | None) -> PixelSums:
-    """Returns the sums that any of the losses needs; values are checked if any of the losses does so."""
+    """Returns the sums that any of the losses needs; values are checked if any loss checks them."""
     required = RequiredSums()
     for loss in losses:
         required = required.union(loss.required)

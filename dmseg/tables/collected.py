@@ -49,7 +49,15 @@ def collect_cases(plan: PlannedTable, texts: Texts | None = None) -> pd.DataFram
     columns = [*KEYS, "cohort", "seed", "fold", "experiment_id", "run_id", "case"]
     none = pd.DataFrame(columns=columns).astype({"seed": np.int64, "fold": np.int64})
     cases = pd.concat([none, *frames], ignore_index=True) if (frames := _frames(found)) else none
-    cases = cases.assign(**_all_from_counts(cases, found))
+    counted: dict[str, npt.NDArray[np.float64]] = {}  # NaN in cells without counts
+    start = 0
+    for cell, texts_of_cell in found:  # in the order of their scores
+        stop = start + sum(text.rstrip("\n").count("\n") for _, text in texts_of_cell)
+        own = _cell_from_counts(cases.iloc[start:stop], [run for run, _ in texts_of_cell], cell.row.block.metrics)
+        for name, values in own.items():
+            counted.setdefault(name, np.full(len(cases), np.nan))[start:stop] = values
+        start = stop
+    cases = cases.assign(**counted)
     return cases.assign(**{name: np.nan for name in plan.spec.metrics if name not in cases})
 
 
@@ -67,7 +75,10 @@ _Found = Sequence[tuple[_Cell, Sequence[tuple[PlannedRun, str]]]]
 
 
 def _frames(found: _Found) -> list[pd.DataFrame]:
-    """Scores from the ``cases.csv`` of all cells; neighbours with the same columns are parsed together."""
+    """Scores from the ``cases.csv`` of all cells, with columns that name cell and run.
+
+    Neighbours with the same columns are parsed together.
+    """
     parts: list[tuple[str, list[tuple[_Cell, PlannedRun, str]]]] = []
     for cell, texts in found:
         by_header: dict[str, list[tuple[_Cell, PlannedRun, str]]] = {}
@@ -79,41 +90,21 @@ def _frames(found: _Found) -> list[pd.DataFrame]:
                 parts[-1][1].extend(part)
             else:
                 parts.append((header, part))
-    return [_frame(header, part) for header, part in parts]
-
-
-def _frame(header: str, texts: Sequence[tuple[_Cell, PlannedRun, str]]) -> pd.DataFrame:
-    """Scores of some runs from rows of ``cases.csv`` with the same columns, with the columns that name cell and run."""
-    frame = cases_frame("\n".join([header, *(body for _, _, body in texts if body), ""]))
-    counts = [body.count("\n") + 1 if body else 0 for _, _, body in texts]  # ids of cases have no line breaks
-    columns: dict[str, list[Any]] = {
-        "seed": [run.settings.seed for _, run, _ in texts],
-        "fold": [run.settings.fold for _, run, _ in texts],
-        "experiment_id": [run.experiment_id for _, run, _ in texts],
-        "run_id": [run.run_id for _, run, _ in texts],
-        "cohort": [cell.row.task.cohort for cell, _, _ in texts],
-        "method": [cell.method for cell, _, _ in texts],
-        **{name: [cell.row.key[index] for cell, _, _ in texts] for index, name in enumerate(KEYS[:3])},
-    }
-    return frame.assign(**{name: np.repeat(values, counts) for name, values in columns.items()})
-
-
-def _all_from_counts(cases: pd.DataFrame, found: _Found) -> dict[str, npt.NDArray[np.float64]]:
-    """The metrics that are computed from counts, NaN in cells without them.
-
-    Args:
-        cases: the scores.
-        found: the cells in the order of their scores.
-    """
-    values: dict[str, npt.NDArray[np.float64]] = {}
-    start = 0
-    for cell, texts in found:
-        stop = start + sum(text.rstrip("\n").count("\n") for _, text in texts)
-        own = _cell_from_counts(cases.iloc[start:stop], [run for run, _ in texts], cell.row.block.metrics)
-        for name, part in own.items():
-            values.setdefault(name, np.full(len(cases), np.nan))[start:stop] = part
-        start = stop
-    return values
+    frames = []
+    for header, part in parts:
+        frame = cases_frame("\n".join([header, *(body for _, _, body in part if body), ""]))
+        counts = [body.count("\n") + 1 if body else 0 for _, _, body in part]  # ids of cases have no line breaks
+        columns: dict[str, list[Any]] = {
+            "seed": [run.settings.seed for _, run, _ in part],
+            "fold": [run.settings.fold for _, run, _ in part],
+            "experiment_id": [run.experiment_id for _, run, _ in part],
+            "run_id": [run.run_id for _, run, _ in part],
+            "cohort": [cell.row.task.cohort for cell, _, _ in part],
+            "method": [cell.method for cell, _, _ in part],
+            **{name: [cell.row.key[index] for cell, _, _ in part] for index, name in enumerate(KEYS[:3])},
+        }
+        frames.append(frame.assign(**{name: np.repeat(values, counts) for name, values in columns.items()}))
+    return frames
 
 
 def _cell_from_counts(

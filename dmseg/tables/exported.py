@@ -31,29 +31,26 @@ def plan_file(folder: Path, spec: TableSpec) -> Path:
 
 def plan_to_text(plan: PlannedTable) -> str:
     """Writes a plan as JSON with a checksum. A teacher is represented by its id in the identity; paths are left out."""
-    rows = [
-        {**{name: value for name, value in vars(row).items() if name in ("paper_model", "data", "stands_for")},
-         "block": asdict(row.block),
-         "task": asdict(row.task),
-         "settings": shareable_settings(asdict(row.settings)),
-         "cells": {method: [_run_to_node(run) for run in runs] for method, runs in row.cells.items()}}
-        for row in plan.rows
-    ]  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    for row in plan.rows:
+        cells = {
+            method: [
+                {name: getattr(run, name) for name in _RUN_FIELDS}
+                | {"settings": shareable_settings(asdict(run.settings)), "task": asdict(run.task)}
+                | {"split": asdict(run.split)}
+                for run in runs
+            ]
+            for method, runs in row.cells.items()
+        }
+        own = {name: getattr(row, name) for name in ("paper_model", "data", "stands_for")}
+        settings = shareable_settings(asdict(row.settings))
+        rows.append({**own, "block": asdict(row.block), "task": asdict(row.task), "settings": settings, "cells": cells})
     node = {"spec": asdict(plan.spec), "rows": rows}
     return json.dumps({"sha256": _checksum(node), **node}, indent=1)
 
 
 def _checksum(node: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(node, sort_keys=True).encode()).hexdigest()
-
-
-def _run_to_node(run: PlannedRun) -> dict[str, Any]:
-    return {
-        **{name: getattr(run, name) for name in _RUN_FIELDS},
-        "settings": shareable_settings(asdict(run.settings)),
-        "task": asdict(run.task),
-        "split": asdict(run.split),
-    }
 
 
 def plan_from_text(folder: Path, spec: TableSpec) -> PlannedTable:
@@ -99,6 +96,19 @@ def _block(node: dict[str, Any]) -> Block:
 
 
 def _row(node: dict[str, Any], folder: Path) -> PlannedRow:
+    cells = {
+        method: [
+            PlannedRun(
+                settings=restore_settings(item["settings"], folder),
+                task=_task(item["task"]),
+                store=folder / "prepared",  # not part of an export
+                split=Split(tuple(item["split"]["train"]), tuple(item["split"]["validation"])),
+                **{name: item[name] for name in _RUN_FIELDS},
+            )
+            for item in runs
+        ]
+        for method, runs in node["cells"].items()
+    }
     return PlannedRow(
         _block(node["block"]),
         node["paper_model"],
@@ -106,17 +116,7 @@ def _row(node: dict[str, Any], folder: Path) -> PlannedRow:
         tuple(node["stands_for"]),
         _task(node["task"]),
         restore_settings(node["settings"], folder),
-        {method: [_run(item, folder) for item in runs] for method, runs in node["cells"].items()},
-    )
-
-
-def _run(node: dict[str, Any], folder: Path) -> PlannedRun:
-    return PlannedRun(
-        settings=restore_settings(node["settings"], folder),
-        task=_task(node["task"]),
-        store=folder / "prepared",  # not part of an export
-        split=Split(tuple(node["split"]["train"]), tuple(node["split"]["validation"])),
-        **{name: node[name] for name in _RUN_FIELDS},
+        cells,
     )
 
 

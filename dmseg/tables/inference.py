@@ -139,22 +139,19 @@ def differences(ours: Sequence[TaskScores], other: Sequence[TaskScores], score: 
     common = [seed for seed in ours[0].values.columns if seed in other[0].values.columns]
     if not common:
         return None
-    first, second = (_oriented(column, common, score) for column in (ours, other))
+    columns: list[list[pd.DataFrame]] = []
+    for tasks in (ours, other):
+        means = seed_means(tasks) if score.absolute else None
+        negative = means is not None and means[means.index.isin(common)].mean() < 0
+        chosen = [task.values if list(task.values) == common else task.values[common] for task in tasks]
+        columns.append([-1.0 * values for values in chosen] if negative else chosen)
     found = []
-    for one, two, mine, others in zip(first, second, ours, other, strict=True):
+    for one, two, mine, others in zip(*columns, ours, other, strict=True):
         values, folds = one - two, mine.folds
         if not one.index.equals(two.index):  # the difference also has the cases that only one column has
             folds = folds.combine_first(others.folds).astype(int).reindex(values.index)
         found.append(TaskScores(values, folds, {**others.groups, **mine.groups}))
     return found
-
-
-def _oriented(tasks: Sequence[TaskScores], seeds: Sequence[object], score: Score) -> list[pd.DataFrame]:
-    """Values under some seeds; those of a score that counts by its absolute value so that their mean is positive."""
-    means = seed_means(tasks) if score.absolute else None
-    sign = -1.0 if means is not None and means[means.index.isin(seeds)].mean() < 0 else 1.0
-    chosen = [task.values if list(task.values) == list(seeds) else task.values[list(seeds)] for task in tasks]
-    return chosen if sign > 0 else [sign * values for values in chosen]
 
 
 def comparison_numbers(tasks: Sequence[TaskScores], score: Score, inference: Inference) -> dict[str, object]:

@@ -30,7 +30,7 @@ CORRECTED = "after Holm's correction for all tests of a score in this table"
 UNCORRECTED = "not corrected; the CSV has n, effect size and Holm-corrected p"
 BLIND = (
     "The procedure that the paper cites for its own marks could not be read, so this test is our choice. It is over "
-    "cases and blind to the noise of training: it cannot tell a better method from a lucky seed."
+    "cases and does not account for the variance between seeds: a significant difference may come from a lucky seed."
 )
 INTERVAL_BETTER = (
     "Cells with * are better than {reference} by the 95 % interval of the difference with folds as clusters, which "
@@ -43,6 +43,19 @@ INTERVAL_OURS = (
 INTERVAL_NOTE = (
     " Each fold has its own networks, so this interval includes the noise of training, even with one seed. It is not "
     "corrected for several comparisons; the CSV has its ends (diff_ci_low, diff_ci_high)."
+)
+INCOMPLETE = (
+    "Not all seeds are complete; these cells are means over those that are: {cells}. A difference is over the seeds "
+    "that both columns have."
+)
+GROUPED = (
+    "Tests are over the groups of folds.groups (n_pairs in the CSV), not over cases: the differences of a group's "
+    "cases are averaged first."
+)
+LARGE_FOLDS = (
+    "The largest fold has more than {limit:.0f} % of the cases (up to {largest:.0f} %), and the interval is then too "
+    "narrow: in simulations of such folds without a difference, 8 to 12 % of the intervals exclude 0. This concerns "
+    "{cells}."
 )
 MORE = {1: "one", 2: "two", 3: "three"}[MORE_SEEDS]
 TWO_SEEDS = " With two seeds these shares are rough: a part that is estimated below 0 counts as 0."
@@ -70,39 +83,22 @@ def inference_notes(table: TableData, mark: str) -> list[str]:
     means = " of means over seeds" if several else ""
     test = TESTS[table.inference.test].format(means=means, zero_method=table.inference.zero_method)
     correction = CORRECTED if table.inference.holm else UNCORRECTED
+    fewer = cells[(cells["n_seeds"] < cells["n_seeds_planned"]) & (cells["n_seeds"] > 0)]  # a cell without is empty
+    done = [f"{_place(cell)} {cell['n_seeds']} of {cell['n_seeds_planned']} seeds" for _, cell in fewer.iterrows()]
+    grouped = ((tested["n_tasks"] == 1) & (tested["n_pairs"] < tested["n_value_pairs"])).any()
+    large = tested[(tested["largest_fold"] > LARGEST_SHARE) & tested["diff_ci_low"].notna()]
+    largest, places = 100 * large["largest_fold"].max(), some(_places(large))
+    large_note = [LARGE_FOLDS.format(limit=100 * LARGEST_SHARE, largest=largest, cells=places)] if len(large) else []
     return [
         SEVERAL_SEEDS if several else ONE_SEED,
-        *_incomplete(cells),
+        *([INCOMPLETE.format(cells=some(done))] if done else []),
         f"{marked.format(mark=mark, reference=reference)} {test}, {correction}. {BLIND}",
-        *_grouped(tested),
+        *([GROUPED] if grouped else []),
         *_powerless(tested),
         by_interval.format(reference=reference) + INTERVAL_NOTE,
         *_without_interval(tested),
-        *_large_folds(tested),
+        *large_note,
         *_shares(tested),
-    ]
-
-
-def _incomplete(cells: pd.DataFrame) -> list[str]:
-    """Numbers from fewer seeds than planned; those without a seed are empty."""
-    fewer = cells[(cells["n_seeds"] < cells["n_seeds_planned"]) & (cells["n_seeds"] > 0)]
-    if fewer.empty:
-        return []
-    places = [f"{_place(cell)} {cell['n_seeds']} of {cell['n_seeds_planned']} seeds" for _, cell in fewer.iterrows()]
-    return [
-        f"Not all seeds are complete; these cells are means over those that are: {some(places)}. A difference is over "
-        "the seeds that both columns have."
-    ]
-
-
-def _grouped(tested: pd.DataFrame) -> list[str]:
-    """Tests over groups of cases."""
-    single = tested[tested["n_tasks"] == 1]
-    if not (single["n_pairs"] < single["n_value_pairs"]).any():
-        return []
-    return [
-        "Tests are over the groups of folds.groups (n_pairs in the CSV), not over cases: the differences of a group's "
-        "cases are averaged first."
     ]
 
 
@@ -137,18 +133,6 @@ def _without_interval(tested: pd.DataFrame) -> list[str]:
     shared = " A row over several tasks also needs each patient in the same fold in all tasks of a cohort."
     needs = f"This interval needs {LEAST_FOLDS} folds with cases to compare, and is missing for {which}."
     return [f"{needs}{shared if pooled else ''}{same}"]
-
-
-def _large_folds(tested: pd.DataFrame) -> list[str]:
-    """Folds that have so many of the cases that the interval is too narrow."""
-    large = tested[(tested["largest_fold"] > LARGEST_SHARE) & tested["diff_ci_low"].notna()]
-    if large.empty:
-        return []
-    return [
-        f"The largest fold has more than {100 * LARGEST_SHARE:.0f} % of the cases (up to "
-        f"{100 * large['largest_fold'].max():.0f} %), and the interval is then too narrow: in simulations of such "
-        f"folds without a difference, 8 to 12 % of the intervals exclude 0. This concerns {some(_places(large))}."
-    ]
 
 
 def _shares(tested: pd.DataFrame) -> list[str]:

@@ -10,10 +10,12 @@ from dmseg.config.settings import FoldSettings
 from dmseg.data.folds import DEFAULT_COUNT
 from dmseg.errors import some
 from dmseg.metrics.named import COUNT_METRICS
+from dmseg.runs.counts_file import COUNTS
 from dmseg.runs.plan import PlannedRun
 from dmseg.runs.seal import DamagedError
 from dmseg.runs.status import is_to_be_scored
 from dmseg.runs.store import RunStore
+from dmseg.tables.collected import OTHER_TIES
 from dmseg.tables.columns import SCORES
 from dmseg.tables.inference_notes import inference_notes, shown_cells
 from dmseg.tables.numbers import TableData
@@ -34,10 +36,10 @@ DISJOINT_NOTE = (
 )
 CELL_NOTE = "Each cell is the mean over n cases, scored with the final checkpoint of a run that did not train on them."
 POOLED_NOTE = (
-    "A row over several tasks is the mean of the tasks' means. Its test takes the difference between two columns for "
-    "each case and task that have a value in both, averages it over the tasks of each patient, and is over patients; a "
-    "cell is marked only where the mean difference over tasks has the same sign. Its interval adds up the variances of "
-    "cohorts, whose tasks share patients and folds."
+    "A row over several tasks is the mean of the tasks' means. Its test is over patients: for each patient, the "
+    "differences of the cases that have a value in both columns are averaged over tasks. A cell is marked only where "
+    "the mean difference over tasks has the same sign. Its interval treats cohorts as independent "
+    "(docs/explanation/statistics.md)."
 )
 
 
@@ -72,8 +74,12 @@ def plan_notes(planned: PlannedTable) -> tuple[str, ...]:
     runs = {run.run_id: run for row in planned.rows for runs in row.cells.values() for run in runs}
     imported = sum(RunStore(run.results).is_imported(run_id) for run_id, run in runs.items())
     seeds = planned.seeds
+    data_sets = dict.fromkeys(row.data for row in planned.rows)
+    folds = {data: _folds_of(row for row in planned.rows if row.data == data) for data in data_sets}
+    alike = len(set(folds.values())) == 1
+    texts = [next(iter(folds.values()))] if alike else [f"{data}: {text}" for data, text in folds.items()]
     return (
-        _folds(planned.rows),
+        f"Folds: {'; '.join(texts)}.",
         *([f"Seeds: {some(seeds, 20)}."] if len(seeds) > 1 else []),
         f"BDice reference: {reference} fusion of the raters. Both masks empty: {evaluate.empty}. "
         f"Network: {', '.join(networks)}. Epochs: {'; '.join(lengths)}.",
@@ -106,7 +112,7 @@ def _without_counts(planned: PlannedTable) -> list[str]:
                 if (
                     known
                     and run.run_id not in lacking
-                    and store.folder_with("counts.npz", run.run_id, run.evaluation_id) is None
+                    and store.folder_with(COUNTS, run.run_id, run.evaluation_id) is None
                 ):
                     lacking.add(run.run_id)
                     without_weights += not store.has_weights(run.run_id)
@@ -123,32 +129,21 @@ def _without_counts(planned: PlannedTable) -> list[str]:
 
 def _other_ties(table: TableData) -> list[str]:
     """Dice under the other rule for ties, where the number of raters is even."""
-    columns = [column.key for column in table.spec.shown]
-    cells = table.cells[table.cells["method"].isin(columns) & table.cells["dice_other_ties"].notna()]
-    if not len(cells):
+    shown = shown_cells(table)
+    cells = shown[shown[OTHER_TIES].notna()]
+    if cells.empty:
         return []
-    networks = " " + cells["model_title"] if cells["model"].nunique() > 1 else ""
     rows = []
-    for title, row in cells.groupby(cells["task_title"] + networks, sort=False):
-        values = zip(row["method_title"], row["dice_other_ties"], strict=True)
+    for title, row in cells.groupby("row_title", sort=False):
+        values = zip(row["method_title"], row[OTHER_TIES], strict=True)
         rows.append(f"{title}: " + ", ".join(f"{name} {SCORES['dice'].shown(value)}" for name, value in values))
     rule = "foreground" if table.ties == "background" else "background"
     note = f"Where the number of raters is even, a tie counts as {table.ties}. With ties as {rule}, Dice (%) is:"
     return [f"{note} {'; '.join(rows)}."]
 
 
-def _folds(rows: Iterable[PlannedRow]) -> str:
-    """The folds of the runs; for each data set if they differ."""
-    by_data: dict[str, list[PlannedRow]] = {}
-    for row in rows:
-        by_data.setdefault(row.data, []).append(row)
-    found = {data: _folds_of(of_data) for data, of_data in by_data.items()}
-    if len(set(found.values())) == 1:
-        return f"Folds: {next(iter(found.values()))}."
-    return "Folds: " + "; ".join(f"{data}: {text}" for data, text in found.items()) + "."
-
-
 def _folds_of(rows: Iterable[PlannedRow]) -> str:
+    """Describes the folds of a data set's runs."""
     cells = [runs for row in rows for runs in row.cells.values()]
     settings = cells[0][0].settings.folds
     chosen = sorted({run.settings.fold for runs in cells for run in runs})
@@ -179,7 +174,14 @@ def _counts(table: TableData) -> list[str]:
     shown = shown_cells(table)
     computed = shown[shown["value"].notna()]
     rows = [row for _, row in computed.groupby(["row_title", "metric"], sort=False)]
-    notes = [f"n: {_n_of(rows)}."] if rows else []
+    metrics: dict[tuple[str, str], list[str]] = {}
+    for row in rows:  # n: Kidney Dice, BDice 24; Kidney ECE 20 to 24
+        first = row.iloc[0]
+        pooled = f" patients ({_range(row['n_values'])} values of cases and tasks)" if first["n_tasks"] > 1 else ""
+        key = str(first["row_title"]), f"{_range(row['n'])}{pooled}"
+        metrics.setdefault(key, []).append(SCORES[str(first["metric"])].title)
+    texts = [f"{title} {', '.join(names)} {count}" for (title, count), names in metrics.items()]
+    notes = [f"n: {'; '.join(texts)}."] if rows else []
     if uneven := [_by_column(row) for row in rows if row["n_values"].nunique() > 1 or _unpaired(row).any()]:
         notes.append(
             "Columns with different n, or with cases that the column they are tested against lacks, are means over "
@@ -191,17 +193,6 @@ def _counts(table: TableData) -> list[str]:
             "or no case counts."
         )
     return notes
-
-
-def _n_of(rows: Iterable[pd.DataFrame]) -> str:
-    """``Kidney Dice, BDice 24; Kidney ECE 20 to 24``; for a row over several tasks, numbers of patients and values."""
-    metrics: dict[tuple[str, str], list[str]] = {}
-    for row in rows:
-        first = row.iloc[0]
-        pooled = f" patients ({_range(row['n_values'])} values of cases and tasks)" if first["n_tasks"] > 1 else ""
-        key = str(first["row_title"]), f"{_range(row['n'])}{pooled}"
-        metrics.setdefault(key, []).append(SCORES[str(first["metric"])].title)
-    return "; ".join(f"{title} {', '.join(names)} {count}" for (title, count), names in metrics.items())
 
 
 def _range(counts: "pd.Series[int]") -> str:

@@ -17,7 +17,7 @@ from dmseg.metrics.agreement import rater_dice
 from dmseg.runs.plan import PlannedRun
 from dmseg.stats.paired import holm
 from dmseg.tables.collected import KEYS, OTHER_TIES
-from dmseg.tables.columns import SCORES, Score
+from dmseg.tables.columns import SCORES
 from dmseg.tables.inference import (
     ALPHA,
     DEFAULT,
@@ -121,7 +121,11 @@ def comparison_cells(plan: PlannedTable, cases: pd.DataFrame, inference: Inferen
         for metric in line.metrics
         for row in _line_cells(plan.spec, line, metric, scores, inference)
     ]
-    cells = _with_distinct_titles(pd.DataFrame(rows))
+    cells = pd.DataFrame(rows)
+    names = {"model_title": cells["model"], "task_title": cells["data_set"] + "/" + cells["task"]}
+    for title, name in names.items():  # several networks, or several rows, may have the same title
+        several = name.groupby(cells[title]).transform("nunique") > 1
+        cells = cells.assign(**{title: cells[title].where(~several, cells[title] + " (" + name + ")")})
     p_holm = cells.groupby("metric")["p_value"].transform(lambda values: holm(values.to_numpy(dtype=float)))
     criterion = p_holm if inference.holm else cells["p_value"]
     cells = cells.assign(p_holm=p_holm, significant=cells.pop("test_better").astype(bool) & (criterion < ALPHA))
@@ -153,9 +157,7 @@ class TableRow:
     def paper_task(self) -> str:
         """Its name among the paper's numbers; empty if the data are neither the paper's nor a phantom of them."""
         first = self.rows[0]
-        if first.data != first.block.data and first.settings.data.phantom is None:
-            return ""
-        return first.block.data if first.block.pooled else self.task
+        return "" if not first.is_papers else first.block.data if first.block.pooled else self.task
 
 
 def lines(plan: PlannedTable) -> list[TableRow]:
@@ -167,7 +169,7 @@ def lines(plan: PlannedTable) -> list[TableRow]:
     for rows in blocks.values():
         first = rows[0]
         if first.block.pooled:
-            if first.data == first.block.data or first.settings.data.phantom is not None:
+            if first.is_papers:
                 title = PAPER_DATA[first.block.data]
             else:
                 title = first.task.title if len(rows) == 1 else first.data
@@ -302,7 +304,7 @@ _read_groups = lru_cache(maxsize=64)(read_groups)
 def _line_cells(
     spec: TableSpec, line: TableRow, metric: str, scores: _Scores, inference: Inference
 ) -> list[dict[str, object]]:
-    """The cells of one printed row for one metric."""
+    """The cells of one printed row for one metric, each tested against the reference."""
     methods = [column for column in spec.columns if column.key in line.rows[0].cells]
     by_method = {column.key: scores.of_line(line, column.key, metric) for column in methods}
     first, score = line.rows[0], SCORES[metric]
@@ -315,6 +317,11 @@ def _line_cells(
     for column in methods:
         own, runs = by_method[column.key], first.cells[column.key]
         named = runs if len(line.rows) == 1 else ()  # a row over several tasks names no runs
+        reference, comparison = by_method.get(spec.reference), UNTESTED
+        if own is not None and reference is not None and column.key != spec.reference:
+            better, worse = (reference, own) if spec.reference_is_ours else (own, reference)
+            if (found := differences(better, worse, score)) is not None:
+                comparison = comparison_numbers(found, score, inference)
         cells.append(
             {
                 **common,
@@ -324,41 +331,16 @@ def _line_cells(
                 "n_seeds_planned": len({run.settings.seed for run in runs}),
                 "experiment_id": " ".join(dict.fromkeys(run.experiment_id for run in named)),
                 "runs": " ".join(run.run_id for run in named),
-                **_tested(spec, by_method, column.key, score, inference),
+                **comparison,
                 OTHER_TIES: scores.mean_other_ties(line, column.key, own) if metric == "dice" else np.nan,
             }
         )
     return cells
 
 
-def _with_distinct_titles(cells: pd.DataFrame) -> pd.DataFrame:
-    """Adds the name to titles that several networks, or several rows, have in common."""
-    names = {"model_title": cells["model"], "task_title": cells["data_set"] + "/" + cells["task"]}
-    for title, name in names.items():
-        several = name.groupby(cells[title]).transform("nunique") > 1
-        cells = cells.assign(**{title: cells[title].where(~several, cells[title] + " (" + name + ")")})
-    return cells
-
-
 def network_title(model: ModelSettings) -> str:
     """Printed name of a network, such as ``UNet resnet18``."""
     return f"{ARCHITECTURES.get(model.architecture, model.architecture)} {model.encoder}"
-
-
-def _tested(
-    spec: TableSpec,
-    by_method: Mapping[str, list[TaskScores] | None],
-    method: str,
-    score: Score,
-    inference: Inference,
-) -> dict[str, object]:
-    """Tests whether a column is better than the reference, or the reference better than it if `reference_is_ours`."""
-    scores, reference = by_method[method], by_method.get(spec.reference)
-    if scores is None or reference is None or method == spec.reference:
-        return UNTESTED
-    better, worse = (reference, scores) if spec.reference_is_ours else (scores, reference)
-    found = differences(better, worse, score)
-    return UNTESTED if found is None else comparison_numbers(found, score, inference)
 
 
 def _marks(cells: pd.DataFrame, spec: TableSpec, criterion: str) -> "pd.Series[str]":

@@ -7,6 +7,7 @@ from typing import Any
 
 from dmseg.config.choices import CHOICES, Choice, written
 from dmseg.config.compose import compose_plain, to_settings
+from dmseg.config.nested import get
 from dmseg.config.settings import Settings
 from dmseg.errors import UserError
 from dmseg.runs.plan import plan_run
@@ -162,22 +163,24 @@ class _CellChoices:
         marks = [f"{choice.key}={_mark(choice)}" for choice in CHOICES if choice.key.startswith("protocol.")]
         self._marked = planner.composed(row, column, marks)
         real = planner.composed(row, column)
-        self._values = {_mark(choice): _get(real, choice.key) for choice in CHOICES if _get(real, choice.key) != ABSENT}
+        self._values = {
+            _mark(choice): value for choice in CHOICES if (value := get(real, choice.key, ABSENT)) != ABSENT
+        }
         self._plain = _filled(self._marked, self._values)
         self._before = self._content(self._plain)
 
     def in_force(self, choice: Choice) -> str | None:
         """The value of a choice, None if the cell has no such key."""
-        value = _get(self._plain, choice.acts) if choice.acts in self._given else ABSENT
+        value = get(self._plain, choice.acts, ABSENT) if choice.acts in self._given else ABSENT
         if value == ABSENT:
-            value = _get(self._plain, choice.key) if choice.key else ABSENT
+            value = get(self._plain, choice.key, ABSENT) if choice.key else ABSENT
         if isinstance(value, Mapping):
             value = value.get("name", value)
         return None if value == ABSENT else written(value)
 
     def is_touched(self, choice: Choice) -> bool:
         """Whether the numbers of the cell depend on a choice."""
-        value = _get(self._plain, choice.key) if choice.key else ABSENT
+        value = get(self._plain, choice.key, ABSENT) if choice.key else ABSENT
         if value == ABSENT:
             return False
         own = written(value.get("name", value) if isinstance(value, Mapping) else value)
@@ -191,7 +194,7 @@ class _CellChoices:
                 plain = _filled(self._marked, {**self._values, _mark(choice): value})
                 if plain == self._plain:
                     return False
-            elif isinstance(_get(self._plain, choice.key), Mapping):  # a file of a group
+            elif isinstance(get(self._plain, choice.key, ABSENT), Mapping):  # a file of a group
                 plain = self._planner.composed(self._row, self._column, extra=[f"{choice.key}={written(value)}"])
             else:
                 plain = _with(self._plain, choice.key, value)
@@ -223,15 +226,6 @@ def _filled(node: Any, values: Mapping[str, Any]) -> Any:  # noqa: ANN401
     return node
 
 
-def _get(node: Any, key: str) -> Any:  # noqa: ANN401
-    """Value of a dotted key, `ABSENT` if there is none."""
-    for name in key.split("."):
-        if not isinstance(node, Mapping) or name not in node:
-            return ABSENT
-        node = node[name]
-    return node
-
-
 def _with(node: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:  # noqa: ANN401
     """A copy with another value of a dotted key."""
     name, _, rest = key.partition(".")
@@ -247,7 +241,7 @@ def _agreement(spec: TableSpec, overrides: Sequence[str]) -> ExplainedTable:
     cell = (data, "agreement")
     found = []
     for choice in CHOICES:
-        value = _get(plain, choice.key) if choice.key else ABSENT
+        value = get(plain, choice.key, ABSENT) if choice.key else ABSENT
         touches = value != ABSENT and choice.key in MASKS
         values = () if value == ABSENT or isinstance(value, Mapping) else (written(value),)
         found.append(Explained(choice, values, frozenset([cell] if touches else [])))

@@ -45,6 +45,11 @@ class PlannedRow:
         return self.settings.model.name
 
     @property
+    def is_papers(self) -> bool:
+        """Whether its data are the paper's, or a phantom of them."""
+        return self.data == self.block.data or self.settings.data.phantom is not None
+
+    @property
     def key(self) -> tuple[str, str, str]:
         """Identifies the row: data set, network and task."""
         return self.data, self.model, self.task.name
@@ -141,9 +146,22 @@ class TablePlanner:
         """Plans the tables.
 
         Raises:
-            UserError: if an override does not fit, or data are missing or damaged.
+            UserError: if an override does not fit, sets a key that no cell has, or data are missing or damaged.
         """
-        self._check_options()
+        cells = {
+            (self._request.data[block.data], (f"model={model}", *cell))
+            for spec in self._specs
+            for block in spec.blocks
+            if block.data in self._request.data
+            for model in self._models(block)
+            for cell in block.cells.values()
+        }
+        taken = {item for data, cell in cells for item in _accepted(self._base(data), cell, self._options(data))}
+        names = ", ".join(spec.name for spec in self._specs)
+        for data in self._request.data.values():
+            for item in self._options(data):
+                if item not in taken:
+                    raise UserError(f"'{item}' sets a key that no cell of table {names} has")
         return [self._table(spec) for spec in self._specs]
 
     def composed(
@@ -168,23 +186,6 @@ class TablePlanner:
     def _options(self, data: str) -> list[str]:
         """Overrides of a data set that apply only to some cells."""
         return [item.lstrip("+") for item in self._given.overrides_of(data) if self._compared.is_option(item)]
-
-    def _check_options(self) -> None:
-        """Refuses an option whose key no cell has."""
-        cells = {
-            (self._request.data[block.data], (f"model={model}", *cell))
-            for spec in self._specs
-            for block in spec.blocks
-            if block.data in self._request.data
-            for model in self._models(block)
-            for cell in block.cells.values()
-        }
-        taken = {item for data, cell in cells for item in _accepted(self._base(data), cell, self._options(data))}
-        names = ", ".join(spec.name for spec in self._specs)
-        for data in self._request.data.values():
-            for item in self._options(data):
-                if item not in taken:
-                    raise UserError(f"'{item}' sets a key that no cell of table {names} has")
 
     def _table(self, spec: TableSpec) -> PlannedTable:
         blocks = [block for block in spec.blocks if block.data in self._request.data]
@@ -228,9 +229,12 @@ class TablePlanner:
                 cells[column] = runs
         self._refuse_equal_cells(spec, block, model, prepared, cells)
         settings = next(iter(cells.values()))[0].settings
+        known = {item.model for item in spec.blocks if item.data == block.data}
+        stands_for_any = len(known) > 1 and self._request.models_of(data)  # a network of the user's, unlike any of them
+        paper_model = model if model in known else "" if stands_for_any else block.model
         return PlannedRow(
             block,
-            self._paper_model(spec, block, model),
+            paper_model,
             data,
             tuple(PAPER_DATA[paper] for paper, read in self._request.data.items() if read == data),
             prepared.task,
@@ -299,14 +303,6 @@ class TablePlanner:
                 yield f"'{dropped}'"
         if not found:
             yield from (f"'{item}'" for item in given if not option_key(item).startswith("paths."))
-
-    def _paper_model(self, spec: TableSpec, block: Block, model: str) -> str:
-        """The paper's network that a row is compared with."""
-        known = {item.model for item in spec.blocks if item.data == block.data}
-        if model in known:
-            return model
-        named = self._request.models_of(self._request.data[block.data])
-        return "" if named and len(known) > 1 else block.model
 
 
 def _accepted(base: Base, variant: tuple[str, ...], options: Sequence[str]) -> list[str]:

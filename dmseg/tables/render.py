@@ -93,7 +93,15 @@ def to_markdown(table: TableData, notes: tuple[str, ...] = ()) -> str:
     """The table in Markdown, with the paper's numbers in brackets after ours."""
     header, rows = _grid(table, MARKDOWN)
     lines = [f"# {markdown(table.spec.heading)}", "", f"_{markdown(_context(table))}_", ""]
-    lines += _pipe_table(header, rows, _n_labels(table))
+    labels = _n_labels(table)  # left-aligned, unlike the numbers
+    widths = [max(len(row[index]) for row in [header, *rows]) for index in range(len(header))]
+    align = ["-" * width if index < labels else "-" * (width - 1) + ":" for index, width in enumerate(widths)]
+    for row in (header, align, *rows):
+        padded = [
+            item.ljust(width) if index < labels else item.rjust(width)
+            for index, (item, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append(f"| {' | '.join(padded)} |")
     for note in table_notes(table, notes, mark="bold"):
         lines += ["", markdown(note)]
     return "\n".join(lines) + "\n"
@@ -142,8 +150,14 @@ def _caption(table: TableData) -> str:
 
 def _grid(table: TableData, style: Style) -> tuple[list[str], list[list[str]]]:
     """Header and rows in a format; the first `_n_labels` columns contain no numbers."""
+    rows: list[list[str]] = []
     if table.spec.kind == "agreement":
-        return _agreement_grid(table, style)
+        header = ["Dataset", "n", *dict.fromkeys(SCORES[str(name)].heading for name in table.cells["metric"])]
+        for _, block in table.cells.groupby("task", sort=False):
+            first = block.iloc[0]
+            labels = map(style.text, (str(first["task_title"]), str(first["n"])))
+            rows.append([*labels, *(style.cell(row) for _, row in block.iterrows())])
+        return [*map(style.text, header)], rows
     return _grid_across(table, style) if table.spec.across else _grid_down(table, style)
 
 
@@ -158,11 +172,11 @@ def _has_networks(table: TableData) -> bool:
 
 def _grid_down(table: TableData, style: Style) -> tuple[list[str], list[list[str]]]:
     """One row for each data set, task and metric."""
-    names = ["task_title", *(["model_title"] if _has_networks(table) else [])]
-    header = ["Dataset", *["Network"][: len(names) - 1], "Metric", *(column.title for column in table.spec.shown)]
+    titles = {"task_title": "Dataset"} | ({"model_title": "Network"} if _has_networks(table) else {})
+    header = [*titles.values(), "Metric", *(column.title for column in table.spec.shown)]
     rows = []
     for _, block in table.cells.groupby(["data_set", "model", "task"], sort=False):
-        labels = [style.text(str(block[name].iloc[0])) for name in names]
+        labels = [style.text(str(block[name].iloc[0])) for name in titles]
         for index, (metric, chosen) in enumerate(block.groupby("metric", sort=False)):
             shown = labels if index == 0 else [""] * len(labels)
             rows.append([*shown, style.text(SCORES[str(metric)].heading), *_values(table, chosen, style)])
@@ -194,30 +208,7 @@ def _values(table: TableData, chosen: pd.DataFrame, style: Style) -> list[str]:
     return [style.cell(by_method[column.key]) if column.key in by_method else NO_CELL for column in table.spec.shown]
 
 
-def _agreement_grid(table: TableData, style: Style) -> tuple[list[str], list[list[str]]]:
-    header = ["Dataset", "n", *dict.fromkeys(SCORES[str(name)].heading for name in table.cells["metric"])]
-    rows = []
-    for _, block in table.cells.groupby("task", sort=False):
-        first = block.iloc[0]
-        labels = map(style.text, (str(first["task_title"]), str(first["n"])))
-        rows.append([*labels, *(style.cell(row) for _, row in block.iterrows())])
-    return [*map(style.text, header)], rows
-
-
 def _context(table: TableData) -> str:
     kind = "PHANTOM (generated data)" if table.phantom else table.data
     brackets = " The paper's numbers in brackets." if table.cells["paper"].notna().any() else ""
     return f"Data: {kind}. Profile: {table.profile}. Protocol: {table.protocol}.{brackets}"
-
-
-def _pipe_table(header: list[str], rows: list[list[str]], labels: int) -> list[str]:
-    widths = [max(len(row[index]) for row in [header, *rows]) for index in range(len(header))]
-    align = ["-" * width if index < labels else "-" * (width - 1) + ":" for index, width in enumerate(widths)]
-    padded = [
-        [
-            item.ljust(width) if index < labels else item.rjust(width)
-            for index, (item, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        for row in (header, align, *rows)
-    ]
-    return [f"| {' | '.join(row)} |" for row in padded]

@@ -165,7 +165,11 @@ def read_spec(name: str | int) -> TableSpec:
     path = config_file("table", str(name))
     node: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(path))  # type: ignore[assignment]
     try:
-        _check_file(node, str(path))
+        (_AGREEMENT if node.get("kind") == "agreement" else _COMPARISON)(node, str(path))
+        named = [node["reference"]] if "reference" in node else []
+        for column in (*named, *(key for block in node.get("blocks", ()) for key in block.get("cells", {}))):
+            if column not in node["columns"]:
+                raise Misfit(f"{path} names the column {column!r:.60}, but has {', '.join(node['columns'])}")
     except ValueError as error:
         raise UserError(str(error)) from None
     columns = node.pop("columns", {})
@@ -182,13 +186,3 @@ def read_spec(name: str | int) -> TableSpec:
         blocks=tuple(blocks),
         **node,
     )
-
-
-def _check_file(node: Mapping[str, Any], where: str) -> None:
-    """Raises `Misfit` if a file of ``configs/table`` lacks a key, has an unknown one, or names an unknown column."""
-    (_AGREEMENT if node.get("kind") == "agreement" else _COMPARISON)(node, where)
-    columns = node.get("columns", {})
-    named = [node["reference"]] if "reference" in node else []
-    for column in (*named, *(key for block in node.get("blocks", ()) for key in block.get("cells", {}))):
-        if column not in columns:
-            raise Misfit(f"{where} names the column {column!r:.60}, but has {', '.join(columns)}")

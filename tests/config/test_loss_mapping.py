@@ -59,8 +59,8 @@ def is_distilled_id(*overrides):
     [
         ("+loss.terms.x={weight: 1}", r"^loss\.terms\.x has no _target_; set it to the dotted name of a loss$"),
         ("+loss.terms.x={_target_: torch.nn.MSELoss}", r"^loss\.terms\.x has no weight; set it to a number"),
-        ("+loss.terms.x=torch.nn.MSELoss", r"^loss\.terms\.x is 'torch\.nn\.MSELoss', but must be a group of keys: "),
-        ("loss.terms.ce=null", r"^loss\.terms\.ce is None, but must be a group .* weight: 0 switches a term off$"),
+        ("+loss.terms.x=torch.nn.MSELoss", r"^loss\.terms\.x is 'torch\.nn\.MSELoss', but must be a mapping: "),
+        ("loss.terms.ce=null", r"^loss\.terms\.ce is None, but must be a mapping: .* weight: 0 switches a term off$"),
         ("loss.terms.ce.weight=-1", r"^loss\.terms\.ce\.weight is -1\.0, but must lie between 0 and 1e\+06$"),
         ("loss.terms.ce.weight=much", r"^loss\.terms\.ce\.weight is 'much', but must be a number$"),
         ("loss.terms.ce.weight=true", r"^loss\.terms\.ce\.weight is True, but must be a number$"),

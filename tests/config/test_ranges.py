@@ -83,10 +83,16 @@ DEEPLAB = "model=deeplabv3plus_resnet18"
             r"evaluate\.crop=0\.5 of data\.size=12: .* set evaluate\.crop=1",
         ),
         (["data.size=15", "train.crop=0.9"], r"train\.crop=0\.9 of data\.size=15"),
-        ([DEEPLAB, "data.size=100"], r"data\.size=100 gives .* multiples of 16 only; set data\.size to 96 or 112"),
-        (["model.architecture=FPN", "train.crop=0.85"], r"train\.crop=0\.85 of data\.size=256 .* 208 .* 192 or 224"),
-        (["model.architecture=UnetPlusPlus", "data.size=48", "evaluate.crop=0.5"], "data.size=48 gives"),
-        ([KD, "distill.teacher.model=deeplabv3plus_resnet18", "data.size=100"], r"gives distill\.teacher\.model="),
+        ([DEEPLAB, "data.size=100"], r"data\.size=100 does not fit .* divisible by 16; set data\.size to 96 or 112"),
+        (["model.architecture=FPN", "train.crop=0.85"], r"train\.crop=0\.85 of data\.size=256 \(208 .* 192 or 224"),
+        (
+            ["model.architecture=UnetPlusPlus", "data.size=48", "evaluate.crop=0.5"],
+            r"data\.size=48 does not fit",
+        ),
+        (
+            [KD, "distill.teacher.model=deeplabv3plus_resnet18", "data.size=100"],
+            r"not fit distill\.teacher\.model=",
+        ),
     ],
 )
 def test_refused_in_one_line_when_composing(overrides, message):
