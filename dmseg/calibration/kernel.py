@@ -87,7 +87,9 @@ def kernel_estimate(query: Tensor, keys: Keys, bandwidth: float, own: Tensor | N
         log_weight = log_kernel(_log(part), keys, bandwidth)
         if own is not None:
             log_weight.scatter_(1, own[start : start + step, None], -math.inf)
-        mean = _weighted_mean(log_weight, label)
+        weight = (log_weight - log_weight.amax(1, keepdim=True)).clamp_min_(LEAST_LOG_WEIGHT).exp_()
+        share = weight @ label
+        mean = share / share.sum(1, keepdim=True)  # NaN where all weights are 0
         parts.append(torch.where(mean.isfinite().all(1, keepdim=True), mean, part).to(_dtype(query)))
     return torch.cat(parts) if parts else query.to(_dtype(query))
 
@@ -142,13 +144,6 @@ def _left_out_likelihood(keys: Keys, bandwidth: float, of: str) -> Tensor:
     own = torch.arange(len(keys.prob), device=keys.prob.device)
     estimate = kernel_estimate(keys.prob, keys, bandwidth, own)
     return (estimate.log().clamp_min(LOG_TINY) * keys.label).sum(1).mean()
-
-
-def _weighted_mean(log_weight: Tensor, label: Tensor) -> Tensor:
-    """Mean (N, C) of labels (n, C) with logarithmic weights (N, n); NaN where all weights are 0."""
-    weight = (log_weight - log_weight.amax(1, keepdim=True)).clamp_min_(LEAST_LOG_WEIGHT).exp_()
-    share = weight @ label
-    return share / share.sum(1, keepdim=True)
 
 
 def _log(prob: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import Protocol
 
 from dmseg.launch.outcome import Outcome
@@ -170,17 +169,17 @@ class _Queue:
 
     def take(self, room: int) -> list[PlannedRun]:
         """Removes and returns the first runs that can start now."""
-        now = time.monotonic()
-        ready = list(islice((run for run in self._waiting if self._may_begin(run, now)), room))
+        now, ready = time.monotonic(), list[PlannedRun]()
+        for run in self._waiting:
+            if len(ready) >= room:
+                break
+            due = self._not_before.get(run.run_id, now)
+            held = run.run_id in self._not_before and due <= now and is_held(_store(run).lease_file(run.run_id))
+            if due <= now and not held and (run.teacher is None or run.teacher.run_id not in self._unknown):
+                ready.append(run)
         taken = {run.run_id for run in ready}
         self._waiting = [run for run in self._waiting if run.run_id not in taken]
         return ready
-
-    def _may_begin(self, run: PlannedRun, now: float) -> bool:
-        if run.teacher is not None and run.teacher.run_id in self._unknown:
-            return False
-        due = self._not_before.get(run.run_id)
-        return due is None or (due <= now and not is_held(_store(run).lease_file(run.run_id)))
 
     def _obstacle(self, run: PlannedRun) -> str | None:
         """Why a run can never start; None if it can."""

@@ -191,7 +191,12 @@ def curves(
             values, and the horizontal one begins at 0.
         by_epoch: whether the horizontal axis counts epochs: its ticks are whole numbers, and points are not marked.
     """
-    kept = [(name, index, *_thinned(xs, ys)) for name, index, xs, ys in lines]
+    kept = []
+    for name, index, xs, ys in lines:
+        shown = np.flatnonzero(np.isfinite(xs) & np.isfinite(ys))
+        few = np.linspace(0, max(len(shown) - 1, 0), min(len(shown), MOST_POINTS)).round().astype(int)
+        shown = shown[np.unique(few)]
+        kept.append((name, index, xs[shown], ys[shown]))
     every_x, every_y = (np.concatenate([item[axis] for item in kept] or [np.zeros(1)]) for axis in (2, 3))
     if unit or not every_x.size:
         x_ticks = y_ticks = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
@@ -216,13 +221,6 @@ def curves(
         series,
         diagonal=path([(x(0), y(0)), (x(1), y(1))]) if unit else "",
     )
-
-
-def _thinned(xs: Floats, ys: Floats) -> tuple[Floats, Floats]:
-    finite = np.isfinite(xs) & np.isfinite(ys)
-    xs, ys = xs[finite], ys[finite]
-    kept = np.unique(np.linspace(0, max(len(xs) - 1, 0), min(len(xs), MOST_POINTS)).round().astype(int))
-    return xs[kept], ys[kept]
 
 
 def path(places: Sequence[tuple[float, float]]) -> str:

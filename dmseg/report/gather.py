@@ -120,12 +120,16 @@ def gather_rows(planned: PlannedTable, cases: pd.DataFrame) -> Iterator[RowFacts
             scored = set(own["run_id"])
             counts = _Counts()
             facts = [_facts(run, run.run_id in scored, counts) for run in runs]
+            known = [name for name in row.block.metrics if name in own]
+            means = pd.DataFrame(columns=known, dtype=float)
+            if len(own):
+                means = own.groupby("case", sort=True)[known].mean()
             found.append(
                 ColumnFacts(
                     columns[key],
                     indices[key],
                     facts,
-                    _mean_scores(own, row.block.metrics),
+                    means.mul([SCORES[name].factor for name in known], axis=1),
                     reliability(counts.every),
                     mean_level_dice(counts.every),
                     counts.lacking,
@@ -163,13 +167,6 @@ class _Counts:
         self.agreement |= {case: 100 * dice_between_raters(counts) for case, counts in found.items()}
 
 
-def _mean_scores(own: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    """Mean over seeds of each score by case, in the unit of the table."""
-    known = [name for name in metrics if name in own]
-    means = own.groupby("case", sort=True)[known].mean() if len(own) else pd.DataFrame(columns=known, dtype=float)
-    return means.mul([SCORES[name].factor for name in known], axis=1)
-
-
 def _facts(run: PlannedRun, scored: bool, counts: _Counts) -> RunFacts:
     """Reads the facts of a run; `scored` says whether its scores were read. Adds its counts to `counts`."""
     store = RunStore(run.results)
@@ -191,7 +188,7 @@ def _facts(run: PlannedRun, scored: bool, counts: _Counts) -> RunFacts:
     with suppress(DamagedError):
         pictures = store.read_pack(run.run_id, run.evaluation_id)
     machine, versions = (manifest.get(name) or {} for name in ("machine", "versions"))
-    parts = [machine.get("gpu") or machine.get("device"), machine.get("processor")]
+    parts = [machine.get("device"), machine.get("processor")]
     parts += [f"torch {versions['torch']}"] if "torch" in versions else []
     return RunFacts(
         run,

@@ -229,7 +229,7 @@ def _row_context(row: RowFacts, gallery: RowGallery) -> dict[str, Any]:
         "gallery": gallery,
         "metrics": [SCORES[name].heading for name in metrics],
         "case_columns": [column.column.title for column in columns],
-        "cases": [(case, _scores_of(case, columns, metrics)) for case in index],
+        "cases": [(case, [shown(name, column, case) for name in metrics for column in columns]) for case in index],
         "methods": [_method_context(row, column) for column in row.columns],
     }
 

@@ -128,9 +128,14 @@ def _draw_panels(figure: Figure, kind: str, title: str, rows: Sequence[RowFacts]
     across = min(len(rows), MOST_COLUMNS)
     grid = figure.subplots(-(-len(rows) // across), across, squeeze=False, sharey=kind == "reliability").ravel()
     for axes, row in zip(grid, rows, strict=False):
-        for index, label, xs, ys in _lines(kind, row.columns):
-            colour, dashes = COLOURS[index % len(COLOURS)], DASHES[index % len(DASHES)]
-            axes.plot(xs, ys, dashes, color=colour, label=label, marker=MARKERS[index % len(MARKERS)], markersize=2.5)
+        for item in row.columns:
+            curve = item.reliability if kind == "reliability" else item.level_dice
+            if curve is None:
+                continue
+            xs, ys = (curve.probability, curve.frequency) if isinstance(curve, Reliability) else level_curve(curve)
+            style = DASHES[item.index % len(DASHES)], MARKERS[item.index % len(MARKERS)]
+            colour, label = COLOURS[item.index % len(COLOURS)], _text(item.column.title)
+            axes.plot(xs, ys, style[0], color=colour, label=label, marker=style[1], markersize=2.5)
         if kind == "reliability":
             axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, zorder=0)
             axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
@@ -150,15 +155,6 @@ def _draw_panels(figure: Figure, kind: str, title: str, rows: Sequence[RowFacts]
         fontsize="small",
     )
     _say_phantom(figure, title, phantom)
-
-
-def _lines(kind: str, columns: Sequence[ColumnFacts]) -> Iterator[tuple[int, str, Floats, Floats]]:
-    for item in columns:
-        if kind == "reliability" and item.reliability is not None:
-            yield item.index, _text(item.column.title), item.reliability.probability, item.reliability.frequency
-        elif kind == "threshold" and item.level_dice is not None:
-            levels = np.arange(1, len(item.level_dice) + 1) / (len(item.level_dice) + 1)
-            yield item.index, _text(item.column.title), levels, 100 * item.level_dice
 
 
 def _say_phantom(figure: Figure, title: str, phantom: bool) -> None:

@@ -164,13 +164,10 @@ def can_be_graphed(
     False if the data are not resident, the objective is not static (`Objective.is_static`), the optimiser is not fused,
     or a module drops values at random.
     """
-    return source.is_resident and objective.is_static and _is_fused(optimizer) and not any(map(_drops, model.modules()))
-
-
-def _drops(module: nn.Module) -> bool:
-    """Whether a module drops values at random in training."""
-    rates = (getattr(module, name, 0.0) for name in ("p", "rate", "drop_prob", "dropout"))
-    return "drop" in type(module).__name__.lower() and any(isinstance(rate, float) and rate > 0 for rate in rates)
+    dropouts = [module for module in model.modules() if "drop" in type(module).__name__.lower()]
+    rates = [getattr(module, name, 0.0) for module in dropouts for name in ("p", "rate", "drop_prob", "dropout")]
+    drops = any(isinstance(rate, float) and rate > 0 for rate in rates)
+    return source.is_resident and objective.is_static and _is_fused(optimizer) and not drops
 
 
 def _is_fused(optimizer: torch.optim.Optimizer) -> bool:
