@@ -132,18 +132,16 @@ def choose_bandwidth(
         raise ValueError("leave-one-out needs at least 2 pixels")
     chosen = torch.linspace(0, len(prob) - 1, min(int(limit), len(prob)), device=prob.device).round().long()
     keys = Keys(prob[chosen], functional.one_hot(label[chosen], prob.shape[1]).double())
-    scores = [_left_out_likelihood(keys, bandwidth, of) for bandwidth in bandwidths]
-    return bandwidths[int(torch.stack(scores).argmax())]
-
-
-def _left_out_likelihood(keys: Keys, bandwidth: float, of: str) -> Tensor:
-    """Mean log-likelihood of each key under the others, a scalar."""
-    if of == "prediction":
-        kernel = log_kernel(_log(keys.prob), keys, bandwidth).fill_diagonal_(-math.inf)
-        return torch.logsumexp(kernel, 1).mean()
     own = torch.arange(len(keys.prob), device=keys.prob.device)
-    estimate = kernel_estimate(keys.prob, keys, bandwidth, own)
-    return (estimate.log().clamp_min(LOG_TINY) * keys.label).sum(1).mean()
+    scores = []  # mean log-likelihood of each key under the others
+    for bandwidth in bandwidths:
+        if of == "prediction":
+            kernel = log_kernel(_log(keys.prob), keys, bandwidth).fill_diagonal_(-math.inf)
+            scores.append(torch.logsumexp(kernel, 1).mean())
+        else:
+            estimate = kernel_estimate(keys.prob, keys, bandwidth, own)
+            scores.append((estimate.log().clamp_min(LOG_TINY) * keys.label).sum(1).mean())
+    return bandwidths[int(torch.stack(scores).argmax())]
 
 
 def _log(prob: Tensor) -> Tensor:

@@ -129,26 +129,21 @@ def _score(
     found, truth = mask_pair(predicted, reference)
     if not found.size:
         raise UserError(f"the masks have the shape {found.shape}, without a pixel")
-    row, column, *between = _sizes(spacing)
+    if _is_number(spacing):
+        raise UserError(
+            f"spacing is {shown(spacing)}, but must be two numbers, (row, column), to score each slice, or three, "
+            "(row, column, slice), to score the volume"
+        )
+    given = list(spacing) if isinstance(spacing, Iterable) else []
+    if len(given) not in (2, 3) or not all(_is_number(size) and size > 0 for size in given):
+        raise UserError(f"spacing is {shown(spacing)}; expected two or three numbers above 0, in mm")
+    row, column, *between = map(float, given)
     require_library()
     if between:
         return score(found, truth, [between[0], row, column])
     scores = [score(one, other, [row, column]) for one, other in zip(found, truth, strict=True)]
     known = [value for value in scores if not math.isnan(value)]
     return sum(known) / len(known) if known else math.nan
-
-
-def _sizes(spacing: object) -> list[float]:
-    """Two or three distances in mm."""
-    if _is_number(spacing):
-        raise UserError(
-            f"spacing is {shown(spacing)}, but must be two numbers, (row, column), to score each slice, or three, "
-            "(row, column, slice), to score the volume"
-        )
-    sizes = list(spacing) if isinstance(spacing, Iterable) else []
-    if len(sizes) not in (2, 3) or not all(_is_number(size) and size > 0 for size in sizes):
-        raise UserError(f"spacing is {shown(spacing)}; expected two or three numbers above 0, in mm")
-    return [float(size) for size in sizes]
 
 
 def _is_number(value: object) -> bool:

@@ -14,12 +14,15 @@ from dmseg.metrics.stored_counts import Floats
 
 WIDTH, HEIGHT = 360, 240
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 62
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7a4fb5")
+"""Okabe and Ito's palette, which colour-blind readers can distinguish, with a violet in place of its yellow, which is
+too light for lines on white."""
 MOST_STEPS = 6
-"""Most steps between the ticks of an axis."""
+"""Maximum number of steps between the ticks of an axis."""
 DENSE = 150
 """Number of cases above which points are small."""
 MOST_POINTS = 120
-"""Most points of a curve; longer ones are thinned out."""
+"""Maximum number of points of a curve; longer ones are thinned out."""
 
 
 @dataclass(frozen=True)
@@ -137,8 +140,7 @@ def strip(title: str, y_title: str, values: Mapping[str, Floats], digits: int, p
     y = Scale(ticks[0], ticks[-1], HEIGHT - BOTTOM, TOP)
     width = (WIDTH - LEFT - RIGHT) / len(values)
     centres = [LEFT + width * (index + 0.5) for index in range(len(values))]
-    # the same shift for a case in each column, spread evenly and without chance
-    shifts = ((np.arange(most) * 0.618034) % 1 - 0.5) * min(0.5 * width, 30)
+    shifts = jitter(most) * min(0.5 * width, 30)  # the same for a case in each column
     series, means = [], []
     for index, (name, own) in enumerate(values.items()):
         found = own[np.isfinite(own)]
@@ -221,6 +223,11 @@ def curves(
         series,
         diagonal=path([(x(0), y(0)), (x(1), y(1))]) if unit else "",
     )
+
+
+def jitter(n: int) -> Floats:
+    """Evenly spread shifts (n,) in [-0.5, 0.5), the same each time (multiples of the golden ratio)."""
+    return np.asarray((np.arange(n) * 0.618034) % 1 - 0.5)
 
 
 def path(places: Sequence[tuple[float, float]]) -> str:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from dmseg.activity import track
@@ -83,6 +84,17 @@ class ColumnFacts:
     level_dice: Floats | None
     uncounted: int
     settings: dict[str, Any]
+
+    @property
+    def curves(self) -> dict[str, tuple[Floats, Floats]]:
+        """X and y of ``reliability`` and ``threshold`` (Dice in per cent by threshold), as far as there are counts."""
+        found = {}
+        if self.reliability is not None:
+            found["reliability"] = self.reliability.probability, self.reliability.frequency
+        if self.level_dice is not None:
+            n_levels = len(self.level_dice)
+            found["threshold"] = np.arange(1, n_levels + 1) / (n_levels + 1), 100 * self.level_dice
+        return found
 
 
 @dataclass(frozen=True)

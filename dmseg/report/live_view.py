@@ -90,8 +90,13 @@ class LiveView:
             return
         if began is not None:
             self._measured.append((run, self._clock() - began))
+        store, shown = RunStore(run.results), []
+        with suppress(DamagedError, OSError):
+            dice = stored_means(store.evaluation_folder(run.run_id, run.evaluation_id)).get("dice", math.nan)
+            seconds = float(store.read_json(run.run_id, "manifest.json")["seconds"])
+            shown = ["dice undefined" if math.isnan(dice) else f"dice {100 * dice:.2f} %", f"{duration(seconds):>6}"]
         width = max(self._console.width, 0 if is_live(self._console) else WIDE)
-        self._print(self._row(width, "done", run.run_id, _result(run)))
+        self._print(self._row(width, "done", run.run_id, shown))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The lines of the moment."""
@@ -136,15 +141,13 @@ class LiveView:
             yield self._row(width, "queued", run_id, [])
         if following and len(queued) > len(following):
             yield _cut(Text(f"... and {len(queued) - len(following)} more queued", "dim"), width)
-        yield _cut(self._summary(len(running), len(queued)), width)
-
-    def _summary(self, running: int, queued: int) -> Text:
-        counts = {"running": running, "queued": queued, **self._counts}
-        parts = [f"{count} {name}" for name, count in counts.items() if count]
+        counts = {"running": len(running), "queued": len(queued), **self._counts}
+        summary = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
         if should_stop():
-            return Text(f"{', '.join(parts)}: stopping, states are being saved; Ctrl-C again stops at once", "bold")
-        left = self.seconds_left()
-        return Text(", ".join([*parts, *([] if math.isnan(left) else [f"about {duration(left)} left"])]), "bold")
+            summary += ": stopping, states are being saved; Ctrl-C again stops at once"
+        elif not math.isnan(left := self.seconds_left()):
+            summary += f", about {duration(left)} left"
+        yield _cut(Text(summary, "bold"), width)
 
     def seconds_left(self) -> float:
         """Seconds until all runs have ended, from the speed that is measured; NaN while nothing is."""
@@ -266,14 +269,3 @@ def _cut(text: Text, width: int) -> Text:
     text.truncate(width)
     text.no_wrap = True
     return text
-
-
-def _result(run: PlannedRun) -> list[str]:
-    """The mean Dice of a run that is done, and the time that it took."""
-    store = RunStore(run.results)
-    try:
-        mean = stored_means(store.evaluation_folder(run.run_id, run.evaluation_id)).get("dice", math.nan)
-        seconds = float(store.read_json(run.run_id, "manifest.json")["seconds"])
-    except (DamagedError, OSError):
-        return []
-    return ["dice undefined" if math.isnan(mean) else f"dice {100 * mean:.2f} %", f"{duration(seconds):>6}"]

@@ -1,5 +1,6 @@
 """What a tracker shows of a run or a table, and the protocol that all trackers share."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,6 +112,11 @@ class Report:
     curves: Mapping[str, Curves] = field(default_factory=dict)
     overlays: Sequence[Overlay] = ()
     files: Sequence[Path] = ()
+
+
+def finite_numbers(values: Mapping[str, float]) -> dict[str, float]:
+    """The finite ones of some numbers by name, as floats."""
+    return {name: float(value) for name, value in values.items() if math.isfinite(value)}
 
 
 class Tracker(Protocol):

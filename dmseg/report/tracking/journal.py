@@ -5,7 +5,6 @@ The first line is the run (``{"run": {...}}``). Then there is one line for each 
 """
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,7 @@ from dmseg.files.atomic import write_whole
 from dmseg.files.names import check_id
 from dmseg.files.regular import read_regular
 from dmseg.files.schema import finite
-from dmseg.report.tracking.contents import Card, Report
+from dmseg.report.tracking.contents import Card, Report, finite_numbers
 
 LARGEST = 64 * 2**20
 """Bytes of a journal that are read."""
@@ -105,5 +104,5 @@ def read_steps(path: Path) -> dict[int, dict[str, float]]:
         step = node.pop("step", None) if isinstance(node, dict) else None
         if type(step) is int and step >= 0:
             numbers = {key: float(value) for key, value in node.items() if type(value) in (int, float)}
-            found.setdefault(step, {}).update({key: value for key, value in numbers.items() if math.isfinite(value)})
+            found.setdefault(step, {}).update(finite_numbers(numbers))
     return found

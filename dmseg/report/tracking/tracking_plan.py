@@ -73,8 +73,11 @@ class Tracking:
 
     def trackers(self, run: PlannedRun) -> list[str]:
         """Names of a run's trackers."""
-        found = [name for name in run.settings.tracker if name != "disabled"]
-        return ["offline" if name == "online" and self.offline else name for name in found]
+        return self.usable(run.settings.tracker)
+
+    def usable(self, names: Iterable[str]) -> list[str]:
+        """The trackers to use for a setting; ``offline`` for ``online`` if nothing can be sent."""
+        return ["offline" if name == "online" and self.offline else name for name in names if name != "disabled"]
 
     def card(self, run: PlannedRun) -> Card:
         """The card of a run."""

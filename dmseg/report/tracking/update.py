@@ -66,7 +66,7 @@ def update_table(path: Path, settings: Settings) -> None:
     except (OSError, ValueError) as error:
         log.warning("trackers do not have %s: %s", printable(str(path)), str(error).splitlines()[0])
         return
-    for name in ("offline" if name == "online" and tracking.offline else name for name in names):
+    for name in tracking.usable(names):
         tracker = tracking.make(name, results, settings.wandb)
         record_table(card, report, tracker)
         if tracker.delivered:
@@ -93,7 +93,7 @@ def update_agent(runs: Sequence[PlannedRun], scores: Mapping[str, float]) -> Non
     card = Card(record_id, f"{name} · {len(runs)} runs", first.group, "sweep", first.tags, first.notes, config)
     tracking = Tracking(tracking.offline, agent=tracking.agent, agents_run=record_id)
     pooled = {f"validation/{name}": value for name, value in scores.items()}
-    for name in ("offline" if name == "online" and tracking.offline else name for name in names):
+    for name in tracking.usable(names):
         tracker = tracking.make(name, runs[0].results, settings.wandb, record_id)
         tracker.begin(card)
         tracker.log(0, {"epoch": 0, **pooled})
