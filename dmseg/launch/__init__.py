@@ -1,6 +1,6 @@
 """Runs many planned runs in this process, in worker processes, or as Slurm jobs.
 
-A failed run does not stop the others. A launcher only determines where runs take place (`scheduler.Executor`).
+A failed run does not stop the others. A launcher only determines where runs are executed (`scheduler.Executor`).
 """
 
 from collections.abc import Generator, Sequence

@@ -1,4 +1,4 @@
-"""The order of runs: teachers first, then what takes longest; a run that another process works on waits."""
+"""The order of runs: teachers first, then the longest; runs that another process is working on wait."""
 
 import logging
 import time
@@ -14,7 +14,7 @@ from dmseg.runs.store import RunStore
 log = logging.getLogger(__name__)
 
 POLL = 2.0
-"""Seconds before a run that another process is working on is tried again."""
+"""Seconds before a run that another process is working on is retried."""
 
 ATTEMPTS = 3
 """How often the process of a run may die without a new checkpoint before the run has failed."""
@@ -51,7 +51,7 @@ class Executor(Protocol):
 def schedule(runs: Sequence[PlannedRun], executor: Executor) -> Iterator[Outcome]:
     """Executes runs and yields the outcome of each as soon as it is known.
 
-    A run whose process died is tried again. It has failed after `ATTEMPTS` deaths in a row without a new checkpoint.
+    A run whose process died is retried. It fails after `ATTEMPTS` deaths in a row without a new checkpoint.
 
     If the results folder turns out not to be writable, no further run starts, and only one such outcome is yielded.
 
@@ -153,7 +153,7 @@ class _Queue:
         self._deaths[run.run_id] = reached, deaths
         if deaths >= ATTEMPTS:
             return False
-        log.info("%s is tried again: %s", run.title, outcome.error)
+        log.info("retrying %s: %s", run.title, outcome.error)
         self._waiting.insert(0, run)
         return True
 

@@ -34,7 +34,7 @@ from dmseg.runs.store import RunStore
 LOOK = 10.0
 """Seconds between two queries of the queue; outcomes are read more often."""
 ROOM = 1000
-"""Most jobs of one array: Slurm's default limit (MaxArraySize)."""
+"""Maximum number of jobs in an array: Slurm's default limit (MaxArraySize)."""
 
 
 class Slurm:
@@ -79,8 +79,8 @@ class Slurm:
             with self._submitit.batch():
                 submitted = [self._submitit.submit(batch) for batch in batches]
         except OSError as error:
-            said = f"{self._submitit.folder} cannot be written to: {error.strerror or error}; {advice(error)}"
-            raise UnwritableError(said) from None
+            message = f"{self._submitit.folder} cannot be written to: {error.strerror or error}; {advice(error)}"
+            raise UnwritableError(message) from None
         except (FailedJobError, FailedSubmissionError) as error:
             lines = [line for line in str(error).splitlines() if "sbatch: " in line] or str(error).splitlines()
             raise UserError(f"Slurm refuses the jobs (see the settings of launcher.job): {lines[-1]}") from None

@@ -21,7 +21,7 @@ Numbers = npt.NDArray[np.unsignedinteger[Any]]
 BLOCK_PIXELS = 2**15
 """Pixels counted at once."""
 PATTERN_RATERS = 8
-"""Largest number of raters whose patterns are all counted; of more, only those that occur."""
+"""Maximum number of raters of whom all patterns are counted; of more raters, only those that occur."""
 _BOTH = (np.uint8(3), np.uint8(12))
 """Bits of `_classes` for both classes of the first and of the second mask."""
 _OTHERS = "dmseg.metrics.case_metrics also takes tensors, lists and other types"

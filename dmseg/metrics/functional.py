@@ -31,7 +31,7 @@ def dice(probability: Values, masks: Values, *, ties: Ties = "background", empty
 
     Args:
         probability: predicted probability of the foreground, in [0, 1], compared in float32: (H, W), a volume or
-            slices (S, H, W), or selected pixels (n,). A mask will do.
+            slices (S, H, W), or selected pixels (n,). A mask is accepted, too.
         masks: the raters' masks, with one axis more, raters first: (R, H, W), (R, S, H, W) or (R, n). A single mask may
             have the shape of the probability. Bool, or only 0 and 1.
         ties: what a pixel is in the majority vote if half of the raters marked it: ``background`` or ``foreground``.

@@ -1,6 +1,6 @@
 """Additional metrics by name: those computed from a run's stored counts, and those that need the masks.
 
-Planning reads this module, so it imports no torch; a function that needs a heavy library imports it when it is called.
+Planning imports this module, so it does not import torch; functions import heavy libraries when they are called.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -24,7 +24,7 @@ from dmseg.phantom.folder import (
 REVISION = 1
 """Incremented when a change of the generator produces different files for the same settings."""
 SMALLEST_WIDTH = 16
-"""Smallest width of an image, in pixels."""
+"""Minimum width of an image, in pixels."""
 MISSING = {("prostate", 9): (3,)}
 """Raters without annotations in the real data (for all tasks of the case)."""
 IMAGE_TYPES: dict[str, Any] = {

@@ -152,8 +152,8 @@ def strip(title: str, y_title: str, values: Mapping[str, Floats], digits: int, p
         half = min(0.42 * width, 26)
         mean = (centres[index] - half, centres[index] + half, y(float(found.mean()))) if found.size else None
         series.append(Series(name, index, points, mean=mean))
-        said = f"{found.mean():.{digits}f}" if found.size else "none"
-        means.append(f"{name} {said}" if paired else f"{name} {said} (n {found.size})")
+        mean_text = f"{found.mean():.{digits}f}" if found.size else "none"
+        means.append(f"{name} {mean_text}" if paired else f"{name} {mean_text} (n {found.size})")
     cases = zip(*values.values(), strict=True) if paired else ()
     pairs = "".join(
         path([(centre + shift, y(value)) for centre, value in zip(centres, case, strict=True) if math.isfinite(value)])

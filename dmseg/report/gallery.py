@@ -14,7 +14,7 @@ from dmseg.report.gather import ColumnFacts, RowFacts
 from dmseg.training.pictures import Bytes, Picture, shrink
 
 BUDGET = 5_000_000
-"""Most bytes of all pictures of a report; if they need more, they are reduced in size."""
+"""Maximum size of all pictures of a report in bytes; larger ones are scaled down."""
 EDGES = (160, 128, 96, 64, 48)
 
 
@@ -143,11 +143,11 @@ def _view(pictures: Sequence[Picture]) -> tuple[float, float, float, float]:
 def _data_panels(small: Picture, view: tuple[float, float, float, float]) -> list[Panel]:
     """The image with the raters' contours, and the reference label."""
     raters = [(index, outline(mask != 0)) for index, mask in enumerate(small.raters)]
-    said = f"{len(raters)} rater" + ("s" if len(raters) > 1 else "")
-    alt = f"Slice of case {small.case} with the contours of {said}"
+    count = f"{len(raters)} rater" + ("s" if len(raters) > 1 else "")
+    alt = f"Slice of case {small.case} with the contours of {count}"
     label = f"Reference label of case {small.case}"
     return [
-        _panel(f"Image, {said}", alt, small.image, raters, view),
+        _panel(f"Image, {count}", alt, small.image, raters, view),
         _panel("Reference label", label, small.reference, [], view, exact=True),
     ]
 

@@ -34,7 +34,7 @@ MARKS = {"": "", "better": "●", "worse": "†"}
 DIFF_MARKS = {"": "", "better": "*", "worse": "‡"}
 PACKS_NOTE = (
     "{n} finished runs were stored without pictures. 'dmseg reproduce' with the same arguments and "
-    "evaluate.add_packs=true scores their weights again and adds them."
+    "evaluate.add_packs=true scores them again and adds the pictures."
 )
 
 

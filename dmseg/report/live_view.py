@@ -1,6 +1,6 @@
 """A live view of many runs: one line for each that is running or queued, and one that stays for each that has ended.
 
-Runs are carried out by other processes or Slurm jobs, which write how far they are to files
+Runs are executed by other processes or Slurm jobs, which write their progress to files
 (`dmseg.runs.progress_file`). Without a terminal, there is one line for each run that has ended.
 """
 
@@ -30,13 +30,13 @@ from dmseg.runs.store import RunStore
 from dmseg.text import printable
 
 LEAST_NAME = 24
-"""Columns that a run's name keeps before details are left out."""
+"""Minimum width of a run's name; details are left out to keep it."""
 WIDE = 160
-"""Columns of a line without a terminal."""
+"""Width of a line without a terminal."""
 MOST_READ = 64
-"""Progress files read for one picture; with more runs at once, they take turns."""
+"""Progress files that are read per refresh; if more runs are active, they take turns."""
 QUEUED_ROWS = 5
-"""Most queued runs that are listed."""
+"""Maximum number of queued runs that are listed."""
 STYLES = {"running": "cyan", "queued": "dim", "done": "green", "failed": "red", "stopped": "yellow", "waits": "yellow"}
 WORDS = {"stopped": "stopped", "blocked": "waits", "done": "done"}
 """Words for the kinds of outcomes; ``failed`` for all others."""
@@ -47,7 +47,7 @@ class LiveView:
 
     Args:
         console: console to write to.
-        runs: the runs that are to be carried out.
+        runs: the runs to execute.
         clock: returns seconds.
     """
 
@@ -99,12 +99,12 @@ class LiveView:
         self._print(self._row(width, "done", run.run_id, shown))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The lines of the moment."""
+        """The current lines."""
         self.look()
         yield from self.lines(options.max_width, options.height or console.height)
 
     def look(self) -> None:
-        """Reads how far the runs are."""
+        """Reads the progress of the runs."""
         now = self._clock()
         writing = set()
         for results in {run.results for run in self._left.values()}:
@@ -122,7 +122,7 @@ class LiveView:
             self._running.pop(run_id, None)
 
     def lines(self, width: int, height: int) -> Iterator[Text]:
-        """The rows of running runs, of those that are next, and a summary.
+        """Rows of the running and the next queued runs, and a summary.
 
         Args:
             width: columns of the terminal.
@@ -150,7 +150,7 @@ class LiveView:
         yield _cut(Text(summary, "bold"), width)
 
     def seconds_left(self) -> float:
-        """Seconds until all runs have ended, from the speed that is measured; NaN while nothing is."""
+        """Estimated seconds until all runs have ended; NaN until a speed has been measured."""
         current = {run_id: state.seconds_left for run_id, state in list(self._running.items())}
         measured = list(self._measured)
         now = self._clock()
@@ -197,7 +197,7 @@ def row(width: int, word: str, name: str, shown: Sequence[str], longest: int) ->
 
 
 def details(state: RunState) -> list[str]:
-    """What is shown of a running run: epoch, loss, speed, time left; or the stage it is in."""
+    """What is shown for a running run: epoch, loss, speed, time left; or the stage it is in."""
     if state.stage != "training":
         return [state.position]
     digits = len(str(state.epochs))
@@ -223,13 +223,13 @@ def duration(seconds: float) -> str:
 
 
 def shared_parts(runs: Sequence[PlannedRun]) -> str:
-    """What all runs have in common, and their names thus leave out."""
+    """What all runs have in common, which their short names leave out."""
     parts = zip(*map(_parts, runs), strict=True)
     return printable(" ".join(items[0] for items in parts if items[0] and len(set(items)) == 1))
 
 
 def short_names(runs: Sequence[PlannedRun]) -> dict[str, str]:
-    """Names of runs, of the parts in which they differ; the fold is always there, and an id where names are equal."""
+    """Names made of the parts in which runs differ; always with the fold, and with an id where names would be equal."""
     parts = {run.run_id: _parts(run) for run in runs}
     folds = {run.run_id: f"fold {run.settings.fold}" for run in runs}
     fixed = [len({item[index] for item in parts.values()}) == 1 for index in range(len(next(iter(parts.values()), ())))]

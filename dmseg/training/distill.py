@@ -19,9 +19,9 @@ from dmseg.training.objective import Objective, build_loss, forward, forward_bot
 from dmseg.training.precision import float32_math
 
 MAX_SLICES = 256
-"""Largest number of slices used to fit a temperature; they are evenly spaced."""
+"""Maximum number of slices, evenly spaced, that are used to fit a temperature."""
 MAX_PIXELS = 2**20
-"""Largest number of their pixels used, evenly spaced."""
+"""Maximum number of their pixels that are used, evenly spaced."""
 
 
 class Teacher:

@@ -1,4 +1,4 @@
-"""Runs as JSON lines, ``<results>/tracking/<id>.jsonl``. It needs no library, and every tracker is accompanied by it.
+"""Runs as JSON lines, ``<results>/tracking/<id>.jsonl``. It needs no library and is written beside every other tracker.
 
 The first line is the run (``{"run": {...}}``). Then there is one line for each step with numbers (``{"step": 8,
 "train/loss": 0.7, ...}``), and at the end the scores, tables and curves, and ``{"finished": true}``.
@@ -17,7 +17,7 @@ from dmseg.files.schema import finite
 from dmseg.report.tracking.contents import Card, Report, finite_numbers
 
 LARGEST = 64 * 2**20
-"""Bytes of a journal that are read."""
+"""Maximum size of a journal that is read, in bytes."""
 
 
 def journal_path(results: Path, run_id: str) -> Path:
@@ -90,7 +90,7 @@ class Journal:
 
 
 def read_steps(path: Path) -> dict[int, dict[str, float]]:
-    """Numbers by step of a journal, which may be missing, cut off or not ours; lines that do not fit are left out."""
+    """Numbers by step of a journal, which may be missing, truncated or of another program; invalid lines are skipped."""
     try:
         lines = read_regular(path, LARGEST).decode(errors="replace").splitlines()
     except OSError:

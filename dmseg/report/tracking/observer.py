@@ -1,4 +1,4 @@
-"""Follows a training for the trackers: losses, speed, validation while it runs; the whole report at its end."""
+"""Follows a training for the trackers: losses, speed and validations during it, the whole report at its end."""
 
 import logging
 import math
@@ -18,14 +18,14 @@ VALIDATIONS = 10
 
 
 class TrackingObserver:
-    """Hands what happens in a run to its trackers.
+    """Passes the events of a run to its trackers.
 
     Args:
         run: the run.
-        card: what it is.
+        card: its card.
         trackers: the trackers, without the journal; may be none.
         report: collects what is shown at the end.
-        remember: notes that a tracker, given by its name, has the whole run.
+        remember: records that a tracker, given by name, has the complete run.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class TrackingObserver:
             self._journal.live = True
 
     def epoch_ended(self, report: EpochReport) -> None:
-        """Records the epoch, and validates the network if it is time to."""
+        """Records the epoch, and validates the network if that is due."""
         if self._info is None:
             return
         self._last = report

@@ -1,4 +1,4 @@
-"""What trackers show of a finished run: scores by case, reliability, Dice over thresholds, and a few cases."""
+"""What trackers show for a finished run: scores by case, reliability, Dice over thresholds, and a few cases."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -26,7 +26,7 @@ FIRST_TABLE = "cases"
 
 
 def run_report(store: RunStore, run_id: str, evaluation_id: str | None, images: bool) -> Report:
-    """Collects what is shown of a finished run: all of one evaluation, and the means of the others.
+    """Collects what is shown for a finished run: all of one evaluation, and the means of the others.
 
     Args:
         store: the run store.

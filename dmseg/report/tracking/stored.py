@@ -1,4 +1,4 @@
-"""Records of what is stored already: finished runs, tables and the tables of sweeps."""
+"""Records what is already stored: finished runs, tables and the tables of sweeps."""
 
 import io
 import math
@@ -45,7 +45,7 @@ def stored_card(store: RunStore, run_id: str, settings: TrackerSettings, job_typ
 def record_run(
     store: RunStore, run_id: str, card: Card, tracker: Tracker, images: bool, evaluation_id: str | None = None
 ) -> None:
-    """Records a stored run: its epochs, what a journal knows of them besides, and its report.
+    """Records a stored run: its epochs, what its journal adds to them, and its report.
 
     Args:
         store: the run store.
@@ -104,7 +104,7 @@ def table_record(path: Path, settings: TrackerSettings) -> tuple[Card, Report]:
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: if it is no such table.
+        ValueError: if it is not such a table.
     """
     frame = _read(path)
     if path.parent.name == "sweeps":

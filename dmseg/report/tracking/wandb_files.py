@@ -14,7 +14,7 @@ from typing import Any
 
 from dmseg.errors import UserError
 from dmseg.files.atomic import discard, writing
-from dmseg.report.tracking.contents import Card, Overlay, Report
+from dmseg.report.tracking.contents import Card, Report
 from dmseg.report.tracking.wandb_sender import CLOSED
 
 KEPT_VARIABLES = re.compile(
@@ -147,8 +147,14 @@ class WandbFile:
             titles = {"title": curves.title, "xname": curves.x_title}
             shown[name] = wandb.plot.line_series(xs, ys, keys=list(curves.lines), **titles)
         if report.overlays:
-            shown["predictions/layers"] = [self._layers(overlay) for overlay in report.overlays]
-            shown["predictions/panels"] = [wandb.Image(item.panel, caption=item.caption) for item in report.overlays]
+            shown["predictions/layers"], shown["predictions/panels"] = [], []
+            for item in report.overlays:
+                masks = {
+                    name: {"mask_data": layer.mask, "class_labels": {0: "none", **layer.classes}}
+                    for name, layer in item.layers.items()
+                }
+                shown["predictions/layers"].append(wandb.Image(item.image, caption=item.caption, masks=masks))
+                shown["predictions/panels"].append(wandb.Image(item.panel, caption=item.caption))
         if shown:
             self._run.log(shown, step=self._step)
         self._run.summary.update(dict(report.scores))
@@ -173,14 +179,6 @@ class WandbFile:
                 raise UserError(f"wandb's own process ended with status {error.code}") from None
         if self.folder is not None:
             (self.folder / CLOSED).touch()
-
-    def _layers(self, overlay: Overlay) -> Any:  # noqa: ANN401
-        wandb = import_wandb()
-        masks = {
-            name: {"mask_data": layer.mask, "class_labels": {0: "none", **layer.classes}}
-            for name, layer in overlay.layers.items()
-        }
-        return wandb.Image(overlay.image, caption=overlay.caption, masks=masks)
 
 
 def files_of(results: Path, run_id: str) -> list[Path]:
