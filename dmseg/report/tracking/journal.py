@@ -90,7 +90,7 @@ class Journal:
 
 
 def read_steps(path: Path) -> dict[int, dict[str, float]]:
-    """Numbers by step of a journal, which may be missing, truncated or of another program; invalid lines are skipped."""
+    """Numbers by step of a journal, which may be missing, truncated or not ours; invalid lines are skipped."""
     try:
         lines = read_regular(path, LARGEST).decode(errors="replace").splitlines()
     except OSError:
