@@ -13,7 +13,6 @@ from dmseg.files.regular import checksum
 from dmseg.metrics.counting import count_stored
 from dmseg.metrics.stored_counts import StoredCounts
 from dmseg.runs.counts_file import write_counts
-from dmseg.runs.identity import evaluation_identity
 from dmseg.runs.pack_file import write_pack
 from dmseg.runs.plan import PlannedRun
 from dmseg.runs.seal import DONE, write_json
@@ -51,7 +50,7 @@ def _sha256(content: bytes) -> str:
 def _write_own_files(folder: Path, run: PlannedRun, rng: np.random.Generator) -> None:
     """Configuration, manifest, scores and history."""
     write_json(folder / "config.json", {"identity": run.identity, "settings": dataclasses.asdict(run.settings)})
-    evaluation = {"id": run.evaluation_id, "settings": evaluation_identity(run.settings.evaluate)}
+    evaluation = {"id": run.evaluation_id, "settings": run.evaluation}
     write_json(folder / "evaluation.json", evaluation)
     manifest = {
         "run_id": run.run_id, "experiment_id": run.experiment_id, "title": run.title, "phantom": True,

@@ -40,6 +40,22 @@ class MissingDataError(UserError):
     """The raw data of a data set are not where they should be; a store prepared from them earlier may still be used."""
 
 
+class AdapterError(UserError):
+    """An adapter raised an exception that it does not handle: a mistake in its code, or a file that it did not expect.
+
+    Args:
+        message: names the case, its files and the exception.
+        trace: the traceback of the adapter's code, which the command line prints below the message.
+
+    Attributes:
+        trace: the same.
+    """
+
+    def __init__(self, message: str, trace: str) -> None:
+        super().__init__(message)
+        self.trace = trace
+
+
 class DamagedStoreError(UserError):
     """A prepared store is not as it was written.
 

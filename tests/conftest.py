@@ -147,14 +147,12 @@ def store_run(run, rows, seconds=1.0, counts=None):
 
     import pandas as pd
 
-    from dmseg.runs.identity import evaluation_identity
     from dmseg.runs.seal import write_json
     from dmseg.runs.store import RunStore
     from dmseg.runs.written import write_scores
 
     def fill(folder):
-        identity = evaluation_identity(run.settings.evaluate)
-        write_scores(folder, pd.DataFrame(rows), run.evaluation_id, identity, counts)
+        write_scores(folder, pd.DataFrame(rows), run.evaluation_id, run.evaluation, counts)
         write_json(folder / "config.json", {"identity": run.identity, "settings": dataclasses.asdict(run.settings)})
         split = {"train": list(run.split.train), "validation": list(run.split.validation)}
         ids = {"run_id": run.run_id, "experiment_id": run.experiment_id}

@@ -9,7 +9,6 @@ from functools import partial
 
 import pandas as pd
 from rich.console import Console
-from rich.logging import RichHandler
 
 from dmseg.cli import output
 from dmseg.cli.words import take_seeds
@@ -25,7 +24,7 @@ from dmseg.report.tracking.update import finish_sending, update_agent, update_ru
 from dmseg.runs.lease import RunLocked
 from dmseg.runs.plan import PlannedRun, distinct, plan_folds, plan_run
 from dmseg.runs.records import mean_scores
-from dmseg.runs.sources import count_target_slices, prepare_task, prepare_tasks
+from dmseg.runs.sources import count_target_slices, prepare_task, prepare_tasks, say_without_slices
 from dmseg.runs.status import is_complete
 from dmseg.runs.stopping import received
 from dmseg.runs.store import RunStore
@@ -42,7 +41,12 @@ def prepare(argv: Sequence[str]) -> int:
         return _count_slices(settings)
     for prepared in prepare_tasks(settings, notify, complete=True):
         counts = f"{len(prepared.cases)} cases, {len(prepared.images)} slices"
-        print(printable(f"{settings.data.name}/{prepared.task.name}: {counts}, {prepared.folder}"))
+        title = f"{settings.data.name}/{prepared.task.name}"
+        print(printable(f"{title}: {counts}, {prepared.folder}"))
+        if prepared.without_slices:
+            notify(
+                f"{title}: {say_without_slices(prepared)}; they count in folds, but are neither trained on nor scored"
+            )
     return 0
 
 
@@ -192,18 +196,24 @@ def _print_scores(runs: Sequence[PlannedRun]) -> dict[str, float]:
 
 def set_up_logging() -> None:
     """Sends log messages to standard error; of verbose libraries only errors."""
-    handler = RichHandler(console=err, show_time=False, show_path=False, show_level=False, markup=False)
-    handler.setFormatter(_PrintableFormatter("%(message)s"))
+    handler = _Messages()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.addFilter(lambda record: record.name.partition(".")[0] != "huggingface_hub")  # prints its own messages
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger().setLevel(logging.ERROR if output.is_quiet() else logging.INFO)
     for library in ("timm", "matplotlib", "PIL", "urllib3", "httpx", "huggingface_hub", "hydra"):
         logging.getLogger(library).setLevel(logging.ERROR)
 
 
-class _PrintableFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        """The message, with control characters escaped."""
-        return printable_lines(super().format(record))
+class _Messages(logging.Handler):
+    """Prints the messages of logs as `complain` does: lines are never wrapped, control characters are escaped."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints one message."""
+        try:
+            complain(self.format(record))
+        except Exception:
+            self.handleError(record)
 
 
 def notify(text: str) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 from dmseg.cli import output
 from dmseg.config.components import bind, resolve
 from dmseg.config.compose import compose_settings
+from dmseg.config.config_dir import config_file, config_options
+from dmseg.config.resources import resource
 from dmseg.config.settings import DataSettings
 from dmseg.data.case import About, Adapter
 from dmseg.data.verify import describe_store, find_stores, verify_store
@@ -38,10 +40,10 @@ class Status:
 
 
 def print_status(argv: Sequence[str]) -> int:
-    """Prints the status of all data sets, or of the one that ``data=`` names."""
+    """Prints the status of all data sets, those of ``--config-dir`` included, or of the one that ``data=`` names."""
     named = [word.removeprefix("data=") for word in argv if word.startswith("data=")]
     overrides = [word for word in argv if not word.startswith("data=")]
-    for name in named or DATA_SETS:
+    for name in named or (*DATA_SETS, *_own_data_sets()):
         found = status(compose_settings([f"data={name}", *overrides]).data)
         expected = "" if found.about.cases is None else f" of {found.about.cases}"
         print(f"{found.name}: {found.cases}{expected} cases in {found.root}")
@@ -51,6 +53,11 @@ def print_status(argv: Sequence[str]) -> int:
             print(f"  ... and {len(found.missing) - SHOWN} more")
         print(f"  licence: {found.about.licence}; source: {found.about.source}")
     return 0
+
+
+def _own_data_sets() -> list[str]:
+    """The data sets of the config dir in use."""
+    return [name for name in config_options("data") if config_file("data", name).parent != resource("configs") / "data"]
 
 
 def verify_stores(argv: Sequence[str]) -> int:

@@ -60,7 +60,18 @@ def _main(argv: list[str]) -> int:
             return _imported(call.function)(call.argv)
     except UserError as error:
         output.print_error(str(error))
+        if trace := _trace(error):
+            output.print_trace(trace)
         return 2
+
+
+def _trace(error: BaseException | None) -> str:
+    """The traceback of an adapter's code, if an error of it led to this one."""
+    from dmseg.errors import AdapterError
+
+    while error is not None and not isinstance(error, AdapterError):
+        error = error.__cause__ or error.__context__
+    return "" if error is None else error.trace
 
 
 def _imported(name: str) -> Callable[[list[str]], int]:

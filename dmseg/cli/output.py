@@ -122,6 +122,11 @@ def print_fault(text: str) -> None:
     print(printable_lines(text), file=sys.stderr if _quiet else sys.stdout)
 
 
+def print_trace(text: str) -> None:
+    """Prints a traceback on standard error."""
+    print(printable_lines(text), file=sys.stderr, flush=True)
+
+
 class _Closed(io.TextIOBase):
     """Takes the place of a closed standard output: the work continues, and the exit status is 1."""
 

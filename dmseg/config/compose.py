@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dmseg.config.components import check_target
+from dmseg.config.components import MODULES, check_target
 from dmseg.config.config_dir import config_dir, config_file, file_content
 from dmseg.config.interpolations import check_interpolations
 from dmseg.config.label_kind import AUTO, refuse_retired_keys, refuse_retired_overrides, settle_labels, translate_labels
@@ -163,7 +163,9 @@ def _check_data(config: Mapping[str, Any], overrides: Sequence[str]) -> None:
             keys += [f"{key}={DATA_EXAMPLES[name]}" for key in default]
     if lacking:
         lines = ", ".join(f"{name}: {DATA_EXAMPLES[name]}" for name in lacking)
-        raise UserError(f"{path} sets no {', '.join(lacking)}; add them ({lines}), or set {', '.join(keys)}")
+        raise UserError(
+            f"{path} sets no {', '.join(lacking)}; add {'them' if len(lacking) > 1 else 'it'} ({lines}), or set {', '.join(keys)}"
+        )
 
 
 def _value(config: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401
@@ -326,12 +328,13 @@ def _plain_message(error: Exception, overrides: Sequence[str]) -> str:
         known = _known_keys(overrides)
         if key in known:
             return f"the value of {key} has a key that is not in the configuration yet; write +{key}={{...}} to add it"
-        return f"unknown key '{cut(key)}'{guess(key, known, '')}"
+        return f"unknown key '{cut(key)}'{guess(key, known, '')}{_own_argument(key, overrides)}"
     if found := re.search(r"Could not find '([^']+)'", text):
         group, _, option = found[1].rpartition("/")
         options = re.findall(r"^\t(\w+)$", text, re.MULTILINE)
+        own = "; for a file of your own, add --config-dir FOLDER" if MODULES and config_dir() is None else ""
         return (
-            f"{group}='{cut(option)}' does not exist; choose from {', '.join(options)}"
+            f"{group}='{cut(option)}' does not exist; choose from {', '.join(options)}{own}"
             if options
             else f"unknown key '{cut(option)}'"
         )
@@ -341,11 +344,30 @@ def _plain_message(error: Exception, overrides: Sequence[str]) -> str:
     if found := re.search(r"Ambiguous value for argument '([^']+)'", text):
         return f"'{found[1]}' has several values; a sweep needs -m, a list brackets: key=[a,b]"
     if found := re.search(r"Interpolation key '([^']+)' not found\s+full_key: (\S+)", text):
+        key = found[1].partition(".")[2]
+        if file := _own_file(found[1].partition(".")[0], overrides):
+            return f"{file} lacks the key '{key}', to which {found[2]} refers; add it, or set {found[2]} as well"
         return f"{found[2]} refers to '{found[1]}', which does not exist"
     first = [
         line for line in text.splitlines() if line.strip() and "hydra.cc" not in line and "HYDRA_FULL_ERROR" not in line
     ]
     return f"{cut(' '.join(first[:2]), 300)} (in: {cut(' '.join(overrides), 200)})"
+
+
+def _own_argument(key: str, overrides: Sequence[str]) -> str:
+    """How to set an argument that a user's own file does not list; empty if no such file is chosen."""
+    group, _, name = key.partition(".")
+    file = _own_file(group, overrides) if name else None
+    return "" if file is None else f"\nfor an argument of your own component, write +{cut(key)}, or add it to {file}"
+
+
+def _own_file(group: str, overrides: Sequence[str]) -> Path | None:
+    """The file of the config dir that the overrides choose for a group."""
+    folder, option = config_dir(), chosen_option(overrides, group)
+    if folder is None or option is None:
+        return None
+    file = config_file(group, option)
+    return file if file.is_relative_to(folder) else None
 
 
 def _known_keys(overrides: Sequence[str]) -> list[str]:

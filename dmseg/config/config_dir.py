@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dmseg.config.resources import resource
-from dmseg.errors import UserError, cut
+from dmseg.errors import UserError, cut, shown
 from dmseg.files.names import fault_of_name
 from dmseg.files.regular import is_junk, read_regular
 from dmseg.files.schema import DEEPEST, GROUP, TEXT, Check, mapping, name, nullable, record
@@ -130,6 +130,9 @@ def _check_file(path: Path, group: str) -> None:
         _CHECKS.get(group, GROUP)(node, str(path))
     except ValueError as error:
         raise UserError(str(error)) from None
+    if group == "data" and node.get("name") != path.stem:
+        said = f"has name={shown(node['name'])}, but" if "name" in node else "has no key 'name':"
+        raise UserError(f"{path} {said} a data set has the name of its file; write name: {path.stem}")
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -8,7 +8,8 @@ from typing import Any, Literal, TypeVar
 from dmseg.config.components import bind, resolve
 from dmseg.config.settings import LabelSettings, Settings, TeacherSettings
 from dmseg.errors import UserError, shown
-from dmseg.labels.fusion import TIES, argument_names, declared_votes
+from dmseg.labels.arguments import argument_names
+from dmseg.labels.fusion import TIES, declared_votes
 from dmseg.labels.trial import gives_soft_labels
 
 AUTO = "auto"

@@ -104,9 +104,9 @@ def batches_per_epoch(n_slices: int, batch_size: int) -> int:
         UserError: if there are fewer slices than one batch.
     """
     if n_slices < batch_size:
-        raise UserError(
-            f"this fold has {n_slices} training slices, fewer than one batch; reduce train.batch_size={batch_size}"
-        )
+        remedy = f"reduce train.batch_size={batch_size}" if n_slices > 1 else "a batch needs at least two, so add cases"
+        slices = f"{n_slices} training slice{'' if n_slices == 1 else 's'}"
+        raise UserError(f"this fold has {slices}, fewer than one batch; {remedy}")
     return n_slices // batch_size
 
 

@@ -7,22 +7,31 @@ anything else is refused with one line that names the case, its file and the val
 
 import math
 import numbers
-from collections.abc import Iterable, Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from dmseg.data.case import Case, CaseFiles, Slice, Task
 from dmseg.data.readers import SOFT, some_values
-from dmseg.errors import UserError, cut, shown
+from dmseg.errors import AdapterError, UserError, cut, shown
 from dmseg.files.names import check_name
+
+Result = TypeVar("Result")
 
 LARGEST = float(np.finfo(np.float32).max)
 DTYPES = ("uint8", "int16")
 """Types that intensities may be stored as."""
+MOST_FILES = 8
+"""Largest number of files that a message about a case names."""
+
+
+_END = object()
 
 
 class _Breach(Exception):
@@ -105,6 +114,36 @@ def checked_case(case: object, files: CaseFiles, task: Task) -> Case:
     return Case(case.case, raters, window, slices, dtype, spacing, bool(case.contiguous))
 
 
+def reading(read: Callable[[], Result], files: CaseFiles, slice_index: int | None = None) -> Result:
+    """Calls the code of an adapter that reads a case or a slice; its exceptions name the case and its files.
+
+    Args:
+        read: the call. A `partial` rather than a lambda: tracebacks begin with what it calls.
+        files: the case.
+        slice_index: the slice, if only one is read.
+
+    Raises:
+        UserError: as raised by the adapter, or if it raises an OSError.
+        AdapterError: if it raises any other exception.
+    """
+    try:
+        return read()
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"{_place(files, slice_index)} cannot be read ({cut(_first_line(str(error)), 300)})") from error
+    except Exception as error:
+        said = _first_line(traceback.format_exception_only(error)[-1])
+        own = error.__traceback__ and error.__traceback__.tb_next  # without this function
+        trace = "".join(traceback.format_exception(type(error), error, own)).rstrip()
+        what = "read_case" if slice_index is None else "reading the slice"
+        raise AdapterError(f"{_place(files, slice_index)}: {what} failed: {cut(said, 300)}", trace) from error
+
+
+def _first_line(text: str) -> str:
+    return next(iter(text.splitlines()), "")
+
+
 def _checked_files(files: object, task: Task) -> CaseFiles:
     if not isinstance(files, CaseFiles):
         raise UserError(f"task {task.name}: list_cases returns {shown(files)}; expected CaseFiles")
@@ -170,14 +209,11 @@ def _dtype(value: object) -> str:
 def _checked_slices(
     case: Case, files: CaseFiles, raters: tuple[int, ...], window: npt.NDArray[np.float64]
 ) -> Iterator[Slice]:
-    count, slices = 0, iter(case.slices)
+    count, slices = 0, reading(partial(iter, case.slices), files)
     while True:
-        try:
-            item = next(slices)
-        except StopIteration:
+        item: object = reading(partial(next, slices, _END), files, count)
+        if item is _END:
             break
-        except OSError as error:
-            raise UserError(f"case {files.case} cannot be read ({error})") from error
         try:
             checked = _checked_slice(item, len(raters), len(window))
         except _Breach as breach:
@@ -249,7 +285,17 @@ def _array(value: object, what: str) -> npt.NDArray[Any]:
 
 def _error(breach: _Breach, files: CaseFiles, index: int | None = None) -> UserError:
     """The error that names the case, slice and file before the breach."""
-    more = f" and {len(files.files) - 1} more" if len(files.files) > 1 else ""
-    place = f" ({files.files[0]}{more})" if files.files else ""
+    return UserError(f"{_place(files, index)}: {breach}")
+
+
+def _place(files: CaseFiles, index: int | None) -> str:
+    """The case, the slice and the files for a message; files beside the first one are named without their folder."""
+    first = files.files[0].parent if files.files else None
+    named = [
+        cut(path.name) if number and path.parent == first else shown(path)
+        for number, path in enumerate(files.files[:MOST_FILES])
+    ]
+    more = f" and {len(files.files) - MOST_FILES} more" if len(files.files) > MOST_FILES else ""
+    place = f" ({', '.join(named)}{more})" if named else ""
     number = "" if index is None else f", slice {index}"
-    return UserError(f"case {files.case}{number}{place}: {breach}")
+    return f"case {files.case}{number}{place}"

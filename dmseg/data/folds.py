@@ -47,18 +47,41 @@ HELD_OUT = 0.2
 """Fraction of a fold's training cases that an inner split holds out."""
 
 
-def inner_split(split: Split, seed: int, fold: int) -> Split:
+def inner_split(split: Split, seed: int, fold: int, groups: Collection[Collection[str]] | None = None) -> Split:
     """Splits the training cases of a fold once more; the fold's validation cases are in neither part.
+
+    Groups are taken in random order; one is held out if this brings the number of held-out cases closer to `HELD_OUT`.
 
     Args:
         split: the fold's cases, with at least two training cases.
         seed: seed of the run.
         fold: number of the fold.
+        groups: the cases of each group, which stay together; other cases than the training cases are ignored. None if
+            each case is a group of its own.
+
+    Raises:
+        UserError: if all training cases are in one group.
     """
-    order = np.random.default_rng((seed, fold)).permutation(len(split.train))
-    held = set(order[: max(1, round(HELD_OUT * len(order)))].tolist())
-    parts = ([case for k, case in enumerate(split.train) if (k in held) is inside] for inside in (False, True))
-    return Split(*map(tuple, parts))
+    group_of = {case: number for number, group in enumerate(groups or ()) for case in group}
+    by_group = dict[int | str, list[str]]()
+    for case in split.train:
+        by_group.setdefault(group_of.get(case, case), []).append(case)
+    found = list(by_group.values())
+    if len(found) == 1 < len(split.train):
+        raise UserError(
+            f"the training cases of fold {fold} are all in one group of folds.groups, so distill.calibrate=inner has "
+            "none to hold out; set distill.calibrate=train, or null"
+        )
+    order = [found[k] for k in np.random.default_rng((seed, fold)).permutation(len(found))]
+    goal, held = max(1, round(HELD_OUT * len(split.train))), set[str]()
+    for group in order:
+        if abs(len(held) + len(group) - goal) < abs(len(held) - goal):
+            held |= set(group)
+    if not held:  # every group is large
+        smallest = min(order, key=len)
+        held = set(smallest)
+    parts = (tuple(case for case in split.train if (case in held) is inside) for inside in (False, True))
+    return Split(*parts)
 
 
 def contiguous_folds(cases: Sequence[str], count: int) -> list[list[str]]:
@@ -128,6 +151,8 @@ def make_folds(cases: Sequence[str], settings: FoldSettings) -> list[list[str]]:
         UserError: if there are fewer cases than folds, the kind is unknown, or ``folds.groups`` does not fit the cases.
     """
     count = fold_count(settings)
+    if len(cases) == 1:
+        raise UserError(f"there is only one case, {cases[0]}, but training and validation need at least one each")
     if count > len(cases):
         raise UserError(f"folds.count is {count}, but must be between 2 and the number of cases, {len(cases)}")
     check_choice("folds.kind", settings.kind, ("contiguous", "shuffled"))

@@ -63,6 +63,13 @@ def _spacing(
     """Spacing by case: two numbers to score slices, three to score volumes."""
     known = {case.case: case.spacing if stated is None else tuple(map(float, stated)) for case in prepared.cases}
     lacking = [case for case, spacing in known.items() if spacing is None]
+    differing = [case.case for case in prepared.cases if stated is None and case.sizes_differ]
+    if differing:
+        raise UserError(
+            f"evaluate.metrics names {metric}, which is in mm, but in {len(differing)} of {len(known)} cases slices "
+            f"differ in size, and so in spacing once they are resized ({some(differing)}); pad or crop the slices of a "
+            f"case to one size in the adapter, or leave {metric} out of evaluate.metrics"
+        )
     if lacking:
         why = f"is in mm, but the spacing of {len(lacking)} of {len(known)} cases is unknown ({some(lacking)})"
         size = prepared.manifest["size"]

@@ -118,6 +118,8 @@ def read_png(path: Path, max_gib: float = MAX_GIB) -> Pixels:
 
 
 def _header(path: Path, start: bytes) -> PngHeader:
+    if not start:
+        raise UserError(f"{shown(path)} is empty; download it again")
     if start[:8] != SIGNATURE:
         raise UserError(f"{shown(path)} is not a PNG file, whatever its name is; download it again, or convert it")
     if len(start) < HEADER_BYTES or start[8:16] != b"\0\0\0\rIHDR":

@@ -47,6 +47,20 @@ def refuse_broken(paths: Iterable[Path]) -> None:
         raise UserError(f"{shown(broken)} is a broken link; remove it, or restore its target")
 
 
+def refuse_twice(first: Path | None, second: Path) -> None:
+    """Refuses two files for the same content, such as ``image.nii`` beside ``image.nii.gz``.
+
+    Args:
+        first: the file found before, None if there is none.
+        second: the other file.
+
+    Raises:
+        UserError: if there are two.
+    """
+    if first is not None:
+        raise UserError(f"{first.name} exists twice: {shown(first)} and {shown(second)}; remove one of them")
+
+
 def files_below(folder: Path) -> Iterator[Path]:
     """Files at any depth, without junk; links to folders are not followed.
 
@@ -81,7 +95,9 @@ def nifti_file(folder: Path, stem: str) -> Path:
     """The NIfTI file of a stem, ``.nii.gz`` or ``.nii``, ignoring case; ``.nii.gz`` if there is neither.
 
     Raises:
-        UserError: see `existing`.
+        UserError: if there are both; see `existing`.
     """
     packed, plain = (existing(folder / f"{stem}{suffix}") for suffix in (".nii.gz", ".nii"))
+    if is_there(plain):
+        refuse_twice(packed if is_there(packed) else None, plain)
     return plain if is_there(plain) and not is_there(packed) else packed

@@ -15,6 +15,9 @@ MAX_EDGE = 1 << 16
 GEOMETRY = "geometry"
 """Key of the spacing of each case and of whether its slices form one volume; not part of the digest."""
 
+SIZES_DIFFER = "sizes_differ"
+"""Key of a case whose slices differ in size, so that resizing gave them different spacing; otherwise left out."""
+
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -114,7 +117,8 @@ def _are_source_files(value: object) -> bool:
 def _is_geometry(value: object) -> bool:
     return isinstance(value, dict) and all(
         isinstance(row, dict)
-        and row.keys() == {"spacing", "contiguous"}
+        and row.keys() - {SIZES_DIFFER} == {"spacing", "contiguous"}
+        and isinstance(row.get(SIZES_DIFFER, False), bool)
         and isinstance(row["contiguous"], bool)
         and (row["spacing"] is None or _is_spacing(row["spacing"]))
         for row in value.values()

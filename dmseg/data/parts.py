@@ -50,6 +50,7 @@ class Part:
         spacing: distance of rows, of columns and, if known, of slices as stored, in mm; None if it is unknown or
             differs between slices.
         contiguous: whether the slices form one volume.
+        sizes_differ: whether the spacing differs between slices, as they had different sizes.
     """
 
     case: str
@@ -63,6 +64,7 @@ class Part:
     crc32: tuple[int, int] = (0, 0)
     spacing: tuple[float, ...] | None = None
     contiguous: bool = False
+    sizes_differ: bool = False
 
     def is_whole(self, folder: Path) -> bool:
         """Whether the arrays are as they were written; after a power failure they may not be."""
@@ -108,9 +110,21 @@ def write_part(case: Case, slices: Iterator[Resized], files: CaseFiles, key: str
                 annotations.write(masks.data)
                 crc = isal_zlib.crc32(image.data, crc[0]), isal_zlib.crc32(masks.data, crc[1])
                 n_slices, shape = n_slices + 1, image.shape
+        differ = len(spacings) > 1
         common = spacings.pop() if len(spacings) == 1 else None
         part = Part(
-            case.case, case.raters, n_slices, shape[0], shape[1], key, sources, case.dtype, crc, common, case.contiguous
+            case.case,
+            case.raters,
+            n_slices,
+            n_channels=shape[0],
+            size=shape[1],
+            key=key,
+            sources=sources,
+            dtype=case.dtype,
+            crc32=crc,
+            spacing=common,
+            contiguous=case.contiguous,
+            sizes_differ=differ,
         )
         (scratch / "case.json").write_text(sealed_text(asdict(part)))
         scratch.rename(folder)

@@ -13,7 +13,7 @@ import logging
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import numpy.typing as npt
 from dmseg import __version__
 from dmseg.activity import track
 from dmseg.data.case import Adapter, CaseFiles, Task
-from dmseg.data.contract import check_task, checked_case, checked_cases
+from dmseg.data.contract import check_task, checked_case, checked_cases, reading
 from dmseg.data.fingerprints import all_unchanged, fingerprints, missing_files, paths
 from dmseg.data.integrity import (
     ANNOTATIONS,
@@ -36,11 +36,11 @@ from dmseg.data.integrity import (
     write_seal,
 )
 from dmseg.data.leftovers import remove_leftovers, swap
-from dmseg.data.manifest import GEOMETRY, as_task
+from dmseg.data.manifest import GEOMETRY, SIZES_DIFFER, as_task
 from dmseg.data.parts import Intensities, Part, part_folder, read_part, write_part
 from dmseg.data.slices import stored_slices
 from dmseg.data.suspicions import Suspicions
-from dmseg.errors import DamagedStoreError, UserError, some
+from dmseg.errors import AdapterError, DamagedStoreError, UserError, some
 from dmseg.files.atomic import discard, exclusive, scratch_folder, sweep, writing
 from dmseg.files.names import check_name
 from dmseg.files.schema import parse_json
@@ -62,6 +62,7 @@ class PreparedCase:
         raters: positions, on the rater axis, of the raters who annotated it.
         spacing: distance of rows, of columns and, if known, of slices as stored, in mm; None if unknown.
         contiguous: whether the slices form one volume.
+        sizes_differ: whether resizing gave the slices different spacing, as they differ in size.
     """
 
     case: str
@@ -70,6 +71,7 @@ class PreparedCase:
     raters: tuple[int, ...]
     spacing: tuple[float, ...] | None = None
     contiguous: bool = False
+    sizes_differ: bool = False
 
     @property
     def span(self) -> slice:
@@ -96,8 +98,10 @@ class PreparedTask:
         for row in self.manifest["cases"]:
             found = geometry.get(row["case"], {"spacing": None, "contiguous": False})
             spacing = None if found["spacing"] is None else tuple(found["spacing"])
-            raters, contiguous = tuple(row["raters"]), found["contiguous"]
-            self.cases.append(PreparedCase(row["case"], row["first"], row["n_slices"], raters, spacing, contiguous))
+            raters, contiguous, differ = tuple(row["raters"]), found["contiguous"], found.get(SIZES_DIFFER, False)
+            self.cases.append(
+                PreparedCase(row["case"], row["first"], row["n_slices"], raters, spacing, contiguous, differ)
+            )
 
     @property
     def digest(self) -> str:
@@ -113,6 +117,12 @@ class PreparedTask:
     def listed(self) -> list[str]:
         """Ids of all cases of the data set, from which folds are made; cases without slices are not in `cases`."""
         return list(self.manifest.get("listed") or [case.case for case in self.cases])
+
+    @property
+    def without_slices(self) -> list[str]:
+        """Ids of the cases that count in folds, but have no slices: none to keep, or skipped because of a fault."""
+        stored = {case.case for case in self.cases}
+        return [case for case in self.listed if case not in stored]
 
     @property
     def task(self) -> Task:
@@ -151,16 +161,19 @@ def store_folder(parent: Path, data: str, task: Task, root: str, size: int, opti
     return parent / data / f"{task.name}-{size}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
 
-def is_current(folder: Path, files: list[CaseFiles], options: dict[str, Any]) -> bool:
-    """Whether the store is intact and was prepared from these sources with these options.
+def is_current(folder: Path, task: Task, files: list[CaseFiles], options: dict[str, Any]) -> bool:
+    """Whether the store is intact and was prepared for this task, from these sources and with these options.
 
-    A source whose size and time have not changed counts as the same; otherwise its checksum decides.
+    A source whose size and time have not changed counts as the same; otherwise its checksum decides. Another title is
+    no reason to prepare a task again.
     """
     try:
         manifest = read_store(folder)
     except UserError:
         return False
     if manifest["revision"] != REVISION or manifest["options"] != options:
+        return False
+    if as_task(manifest["task"] | {"title": task.title}) != task:
         return False
     if [[case.case, paths(case)] for case in files] != manifest["source_files"]:
         return False
@@ -196,14 +209,15 @@ def prepare(
 
     Raises:
         UserError: if a source is missing, damaged or unsuitable, the adapter breaks its contract
-            (`dmseg.data.contract`; all faulty cases are logged first), or there are no slices.
+            (`dmseg.data.contract`; the other faulty cases are logged first), or there are no slices.
+        AdapterError: if the adapter raises an exception that is neither a UserError nor an OSError.
         UnwritableError: if the disk is full or cannot be written to; finished cases are kept.
     """
     check_task(task)
     files = checked_cases(adapter.list_cases(task.name), task)
 
     def is_ready() -> bool:
-        return is_current(folder, files, options) and (not complete or GEOMETRY in read_store(folder))
+        return is_current(folder, task, files, options) and (not complete or GEOMETRY in read_store(folder))
 
     if is_ready():
         seal_store(folder)
@@ -220,7 +234,7 @@ def prepare(
             log.warning("%s; the store is prepared again", error.fault)
         except UserError:
             pass
-        parts = _make_parts(adapter, task, files, work, size, options, workers)
+        parts = _make_parts(adapter, task, files, folder, work, size, options, workers)
         with scratch_folder(folder) as scratch:
             content, arrays = _assemble(parts, task, size, work, scratch)
             known = {part.case: part.sources for part in parts}
@@ -252,6 +266,7 @@ def _make_parts(
     adapter: Adapter,
     task: Task,
     files: list[CaseFiles],
+    folder: Path,
     work: Path,
     size: int,
     options: dict[str, Any],
@@ -274,10 +289,7 @@ def _make_parts(
             if (part := read_part(place, case, key)) is not None:
                 return part
             discard(place)
-            try:
-                opened = checked_case(adapter.read_case(task.name, case), case, task)
-            except OSError as error:
-                raise UserError(f"case {case.case} cannot be read ({error})") from error
+            opened = checked_case(reading(partial(adapter.read_case, task.name, case), case), case, task)
             return write_part(opened, stored_slices(opened, size), case, key, place)
         except UserError as error:
             return error
@@ -287,17 +299,46 @@ def _make_parts(
         results = list(track(pool.map(make, files), "reading cases", len(files), "cases"))
     finally:
         pool.shutdown(cancel_futures=True)
-    faults = [(case.case, result) for case, result in zip(files, results, strict=True) if isinstance(result, UserError)]
-    for case, fault in faults:
-        said = str(fault) if str(fault).startswith(f"case {case}") else f"case {case}: {fault}"
-        log.log(logging.WARNING if adapter.skips_faulty else logging.ERROR, "%s", said)
-    if faults and not adapter.skips_faulty:
-        names = some([case for case, _ in faults])
-        raise UserError(
-            f"{faults[0][1]}\n{len(faults)} of {len(files)} cases cannot be read: {names}; "
-            "fix them and run the command again; finished cases are kept"
-        )
+    _report_faults(
+        {case.case: result for case, result in zip(files, results, strict=True) if isinstance(result, UserError)},
+        f"{folder.parent.name}/{task.name}",
+        len(files),
+        adapter.skips_faulty,
+    )
     return [result for result in results if isinstance(result, Part)]
+
+
+def _report_faults(faults: dict[str, UserError], title: str, n_cases: int, skip: bool) -> None:
+    """Logs the faults of cases; unless they are skipped, one of them is raised instead of logged.
+
+    Args:
+        faults: the faults by case.
+        title: data set and task.
+        n_cases: number of their cases.
+        skip: whether to skip cases with faults, except those that the adapter did not expect.
+
+    Raises:
+        AdapterError: if the adapter has raised an unexpected exception.
+        UserError: if there is a fault that is not skipped.
+    """
+    said = {
+        case: str(fault) if str(fault).startswith(f"case {case}") else f"case {case}: {fault}"
+        for case, fault in faults.items()
+    }
+    unexpected = [case for case, fault in faults.items() if isinstance(fault, AdapterError)]
+    stopping = unexpected if skip else list(faults)
+    lead = next(iter(unexpected or stopping), None)
+    for case, line in said.items():
+        if case != lead:
+            log.log(logging.ERROR if case in stopping else logging.WARNING, "%s", line)
+    if lead is None:
+        return
+    message = (
+        f"{said[lead]}\n{title}: {len(stopping)} of {n_cases} cases cannot be read: {some(stopping)}; "
+        "fix them and run the command again; finished cases are kept"
+    )
+    fault = faults[lead]
+    raise AdapterError(message, fault.trace) if isinstance(fault, AdapterError) else UserError(message)
 
 
 def _assemble(
@@ -329,7 +370,11 @@ def _assemble(
             first += part.n_slices
     suspicions.warn()
     # not in the rows of the cases, which are part of the digest
-    geometry = {part.case: {"spacing": part.spacing, "contiguous": part.contiguous} for part in kept}
+    geometry = {
+        part.case: {"spacing": part.spacing, "contiguous": part.contiguous}
+        | ({SIZES_DIFFER: True} if part.sizes_differ else {})
+        for part in kept
+    }
     content = {
         "cases": rows,
         GEOMETRY: geometry,

@@ -60,20 +60,23 @@ def read_groups(file: str, cases: Collection[str]) -> dict[str, list[str]]:
 
     Args:
         file: path of the file; ``~`` means the home folder.
-        cases: ids of all cases of the data set.
+        cases: ids of all cases of the data set. Rows of other cases are ignored, so that one file may serve several
+            tasks or a choice of cases.
 
     Returns:
         The sorted cases of each group; groups are in the order of their first case.
 
     Raises:
-        UserError: if the file cannot be read or lacks a column, or a case is unknown, missing, listed twice or without
-            a group.
+        UserError: if the file cannot be read or lacks a column, or a case is missing, listed twice or without a group.
     """
     where = f"folds.groups={file}"
     rows = _read_rows(where, _read(file, where, read_text))
     _refuse_twice(where, (case for case, _ in rows))
-    _refuse_unknown(where, (case for case, _ in rows), cases)
-    by_case = dict(rows)
+    known = set(cases)
+    by_case = {case: group for case, group in rows if case in known}
+    if not by_case:  # names the first rows
+        _refuse_unknown(where, (case for case, _ in rows), cases)
+    _refuse_file_names(where, (case for case, _ in rows), cases)
     if left := sorted(set(cases) - set(by_case), key=natural_key):
         raise UserError(f"{where} has no row for {some(left)}; every case needs a group")
     groups: dict[str, list[str]] = {}
@@ -117,14 +120,20 @@ def _refuse_twice(where: str, ids: Iterable[str]) -> None:
         raise UserError(f"{where} lists {some(twice[:1])} twice; list each case once")
 
 
+def _refuse_file_names(where: str, ids: Iterable[str], cases: Collection[str]) -> None:
+    known = set(cases)
+    for name in ids:
+        stem = _FILE_NAME.sub("", re.split(r"[/\\]", name)[-1])
+        if name not in known and stem in known:
+            raise UserError(f"{where} names files instead of cases: write '{stem}', not {shown(name)}")
+
+
 def _refuse_unknown(where: str, ids: Iterable[str], cases: Collection[str]) -> None:
     known = set(cases)
     unknown = list(dict.fromkeys(case for case in ids if case not in known))
     if not unknown:
         return
-    stem = _FILE_NAME.sub("", re.split(r"[/\\]", unknown[0])[-1])
-    if stem != unknown[0] and stem in known:
-        raise UserError(f"{where} names files instead of cases: write '{stem}', not {shown(unknown[0])}")
+    _refuse_file_names(where, unknown[:1], cases)
     example = min(known, key=natural_key, default="none")
     raise UserError(
         f"{where} lists {some(unknown)}, which the data set does not have; its cases have names like '{example}'"

@@ -58,6 +58,7 @@ class Suspicions:
         self.flat: list[str] = []
         self.same: list[str] = []
         self.first_with: dict[int, str] = {}
+        self.annotating: set[int] = set()
         self.agreement = _Agreement(len(task.raters))
 
     def inspect(self, part: Part, chunks: Iterator[tuple[Intensities, Bytes]]) -> Iterator[tuple[Intensities, Bytes]]:
@@ -88,6 +89,7 @@ class Suspicions:
                 self.agreement.add(np.ascontiguousarray(masks[:, :, ::step, ::step]), part.raters)
             yield images, masks
         self.seen += 1
+        self.annotating.update(part.raters)
         self.agreement.n_cases += compare
         if len(blank) == len(part.raters):
             self.empty.append(part.case)
@@ -113,6 +115,10 @@ class Suspicions:
         ):
             if names:
                 log.warning("%s: in %d of %d cases %s: %s", self.task.name, len(names), self.seen, said, some(names))
+        absent = [name for index, name in enumerate(self.task.raters) if index not in self.annotating]
+        if absent:
+            said = "%s: none of %d cases is annotated by %s (check the names of files and folders)"
+            log.warning(said, self.task.name, self.seen, some(absent))
         for line in self.agreement.findings(self.task.raters):
             log.warning("%s: %s", self.task.name, line)
 

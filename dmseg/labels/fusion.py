@@ -12,7 +12,6 @@ To add a strategy, write such a function and name it in a file of ``configs/labe
 can declare the weights with `with_votes`, which ``labels.interpolation=rater`` requires.
 """
 
-import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ import numpy.typing as npt
 
 from dmseg.errors import check_choice
 from dmseg.labels._check import as_masks, check_disjoint_weight, check_names, check_staple, check_weights
+from dmseg.labels.arguments import RATERS, takes_raters
 from dmseg.labels.staple_em import MAX_ITERATIONS, TOLERANCE, estimate, vote_patterns
 from dmseg.metrics.agreement import average_mask, rater_dice
 
@@ -34,9 +34,6 @@ Decorated = TypeVar("Decorated", bound=Callable[..., npt.NDArray[Any]])
 
 TIES = ("background", "foreground")
 """Rules for ties in a majority vote: what a pixel is that exactly half of the raters marked."""
-
-RATERS = "raters"
-"""Argument of a fusion that the names of the raters are passed as."""
 
 
 class FusionWarning(UserWarning):
@@ -103,17 +100,7 @@ def fuse(function: Callable[..., Result], annotations: Annotations, raters: Sequ
         annotations: (R, *spatial), 0 or 1.
         raters: R names; None where they are unknown.
     """
-    if RATERS in getattr(function, "keywords", {}) or RATERS not in argument_names(function):
-        return function(annotations)  # an option of this name is the user's
-    return function(annotations, **{RATERS: raters})
-
-
-def argument_names(function: Callable[..., Any]) -> Sequence[str]:
-    """Names of a function's arguments; none for one that is not written in Python."""
-    try:
-        return list(inspect.signature(function).parameters)
-    except (TypeError, ValueError):
-        return []
+    return function(annotations, **{RATERS: raters}) if takes_raters(function) else function(annotations)
 
 
 def naming_raters(option: str) -> Callable[[Decorated], Decorated]:

@@ -1,6 +1,6 @@
 """A method: its network, its objective, its optimiser and its predictions. The base class is plain training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn, optim
@@ -21,9 +21,12 @@ class Method:
 
     Attributes:
         uses_raters: whether batches must carry each rater's own annotation.
+        trained_raters: positions of the raters who annotated a training case, if some did not; else None. It is set
+            before the network is built.
     """
 
     uses_raters = False
+    trained_raters: Sequence[int] | None = None
 
     def network(self, model: ModelSettings, n_channels: int, task: Task) -> nn.Module:
         """Builds the untrained network, using torch's global random numbers.

@@ -1,6 +1,6 @@
 """MRNet: training and prediction with conditions, which are weights of the raters (Ji et al., CVPR 2021)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -51,6 +51,7 @@ class MRNetMethod(RaterMethod):
             n_channels,
             len(task.raters),
             self._widths,
+            self.trained_raters,
         )
 
     def objective(self, loss: LossSettings, streams: Streams) -> Objective:
@@ -62,8 +63,8 @@ class MRNetMethod(RaterMethod):
         return build_adam(network, self._adam)
 
     def predictor(self, network: nn.Module, streams: Streams) -> Predictor:
-        """The final prediction."""
-        return MRNetPredictor(network)
+        """The final prediction, without the raters who annotated no training case."""
+        return MRNetPredictor(network, self.trained_raters)
 
 
 class MRNetObjective(Objective):
@@ -114,7 +115,16 @@ class MRNetObjective(Objective):
 
 
 class MRNetPredictor(Predictor):
-    """The final prediction under equal weights; each sample is the mask under a single rater."""
+    """The final prediction under equal weights; each sample is the mask under a single rater.
+
+    Args:
+        network: the trained network.
+        chosen: positions of the raters to use; None for all.
+    """
+
+    def __init__(self, network: nn.Module, chosen: Sequence[int] | None = None) -> None:
+        super().__init__(network)
+        self._chosen = chosen
 
     def probability(self, image: Tensor) -> Tensor:
         """Foreground probability (B, H, W)."""
@@ -126,9 +136,10 @@ class MRNetPredictor(Predictor):
         return torch.stack(self._final(image, self._single()), dim=1) >= 0.0
 
     def _single(self) -> Tensor:
-        """The conditions with a single rater, (R, R)."""
+        """The conditions with a single rater, one row for each rater that is used."""
         n_raters: int = self.network.reconstruction.heads.out_channels  # type: ignore[union-attr,assignment]
-        return torch.eye(n_raters)
+        conditions = torch.eye(n_raters)
+        return conditions if self._chosen is None else conditions[list(self._chosen)]
 
     def _final(self, image: Tensor, conditions: Iterable[Tensor]) -> list[Tensor]:
         """Logits (B, H, W) of the prediction under each condition (R,)."""

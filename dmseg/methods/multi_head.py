@@ -1,5 +1,7 @@
 """Multi-head: one head for each rater on a shared encoder and decoder (Guan et al., AAAI 2018)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -32,8 +34,8 @@ class MultiHead(RaterMethod):
         return HeadsObjective(build_loss(loss))
 
     def predictor(self, network: nn.Module, streams: Streams) -> Predictor:
-        """The mean of the heads."""
-        return HeadsPredictor(network)
+        """The mean of the heads, without those of raters who annotated no training case."""
+        return HeadsPredictor(network, self.trained_raters)
 
 
 class HeadsObjective(Objective):
@@ -79,19 +81,30 @@ class HeadsObjective(Objective):
 
 
 class HeadsPredictor(Predictor):
-    """Mean of the heads' softmax; each head's mask is a sample."""
+    """Mean of the heads' softmax; each head's mask is a sample.
+
+    Args:
+        network: the trained network.
+        chosen: positions of the heads to use; None for all.
+    """
+
+    def __init__(self, network: nn.Module, chosen: Sequence[int] | None = None) -> None:
+        super().__init__(network)
+        self._chosen = chosen
 
     def probability(self, image: Tensor) -> Tensor:
         """Foreground probability (B, H, W)."""
         return self._heads(image).mean(dim=1)
 
     def samples(self, image: Tensor) -> Tensor:
-        """The masks of the R heads, (B, R, H, W) bool."""
+        """The masks of the heads, (B, R, H, W) bool."""
         return self._heads(image) >= 0.5
 
     def _heads(self, image: Tensor) -> Tensor:
-        """Foreground probability of each head, (B, R, H, W)."""
+        """Foreground probability of each head that is used, (B, R, H, W)."""
         heads = split_heads(self.network(image))
+        if self._chosen is not None:
+            heads = heads[:, list(self._chosen)]
         foreground = foreground_probability(heads.flatten(0, 1))
         return foreground.reshape(*heads.shape[:2], *foreground.shape[1:])
 

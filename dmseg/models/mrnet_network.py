@@ -71,10 +71,20 @@ class MRNet(nn.Module):
         n_channels: image channels.
         n_raters: R.
         widths: numbers of channels.
+        trained: positions of the raters whose predicted annotations count as the raters' disagreement, at least two;
+            None for all.
     """
 
-    def __init__(self, backbone: nn.Module, n_channels: int, n_raters: int, widths: Widths) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        n_channels: int,
+        n_raters: int,
+        widths: Widths,
+        trained: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
+        self._trained = None if trained is None else list(trained)
         self.backbone = backbone
         bottleneck: int = backbone.encoder.out_channels[-1]  # type: ignore[union-attr,index,assignment]
         head: nn.Module = backbone.segmentation_head  # type: ignore[assignment]
@@ -99,7 +109,8 @@ class MRNet(nn.Module):
             coarse: Tensor = self.backbone.segmentation_head(decoded)  # type: ignore[operator]
             given = coarse.detach()
             raters: Tensor = self.reconstruction(image, torch.sigmoid(given), condition)
-            outputs.append(MRNetOutput(coarse, raters, self.perception(decoded.detach(), given, raters.detach())))
+            agreeing = raters if self._trained is None else raters[:, self._trained]
+            outputs.append(MRNetOutput(coarse, raters, self.perception(decoded.detach(), given, agreeing.detach())))
         return outputs
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401

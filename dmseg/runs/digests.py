@@ -6,6 +6,8 @@ from typing import Any
 
 FOLD_OF_TEACHER = ("teacher", "calibrator")
 """Keys of ``distill`` that hold the ids of other runs of the same fold."""
+OF_FOLD = "trained"
+"""Key of ``raters`` that depends on the training cases of the fold."""
 
 
 def identifier(identity: dict[str, Any]) -> str:
@@ -20,6 +22,9 @@ def identifier(identity: dict[str, Any]) -> str:
 def experiment_identity(identity: dict[str, Any]) -> dict[str, Any]:
     """The part of a run's identity that the folds of one configuration share."""
     shared = {key: value for key, value in identity.items() if key not in ("fold", "split")}
+    if "raters" in shared:
+        raters = {key: value for key, value in shared.pop("raters").items() if key != OF_FOLD}
+        shared |= {"raters": raters} if raters else {}
     if "distill" in shared:
         shared["distill"] = {key: value for key, value in shared["distill"].items() if key not in FOLD_OF_TEACHER}
     return shared

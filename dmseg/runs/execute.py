@@ -18,9 +18,8 @@ from dmseg.data.training_slices import load_training, place
 from dmseg.files.schema import GROUP, TEXT, number, plain, record, whole
 from dmseg.methods.base import Streams
 from dmseg.metrics.stored_counts import StoredCounts
-from dmseg.runs.identity import evaluation_identity
 from dmseg.runs.plan import PlannedRun
-from dmseg.runs.preflight import check_schedule, check_scoring
+from dmseg.runs.preflight import check_schedule, check_scoring, warn_of_absent_raters
 from dmseg.runs.pretrained import pretrained_facts
 from dmseg.runs.progress_file import reporting
 from dmseg.runs.provenance import begin_usage, describe_machine, describe_usage, describe_versions
@@ -211,6 +210,7 @@ def _train(
 ) -> tuple[nn.Module, _Course]:
     """Trains the network from the last checkpoint on and keeps it, so that no later error can lose it."""
     settings, method, streams = run.settings, run.method, _streams(run)
+    warn_of_absent_raters(run)
     model = initial_model(run, prepared.n_channels).to(device)
     pretrained = pretrained_facts(run)
     check_scoring(run, model, prepared, device)
@@ -373,8 +373,7 @@ def _score_again(run: PlannedRun, store: RunStore, device: torch.device) -> None
 
 
 def _write_evaluation(run: PlannedRun, scored: _Scored, folder: Path) -> None:
-    identity = evaluation_identity(run.settings.evaluate)
-    write_scores(folder, scored.cases, run.evaluation_id, identity, scored.counts, scored.pictures)
+    write_scores(folder, scored.cases, run.evaluation_id, run.evaluation, scored.counts, scored.pictures)
 
 
 def _manifest(run: PlannedRun, course: _Course, times: dict[str, float], usage: dict[str, Any]) -> dict[str, Any]:

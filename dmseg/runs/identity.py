@@ -1,6 +1,6 @@
 """The identity of a run: everything that its numbers depend on and nothing else. Its digest is the run id."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -43,11 +43,17 @@ DROPOUT_REVISION = 2
 DROPOUT = ("DeepLabV3", "DeepLabV3Plus", "FPN", "PSPNet")
 """Architectures with dropout by default."""
 
-METHOD_REVISION = 2
-"""Revision of the methods other than plain training."""
-
 PLAIN = "dmseg.methods.base.Method"
 """Plain training, which was the only method at first and is therefore left out of identities."""
+
+WITHOUT_RATERS = (PLAIN, "dmseg.methods.mc_dropout.MCDropout", "dmseg.methods.softseg.SoftSeg")
+"""Methods that know only the fused label."""
+
+OF_SINGLE_RATERS = ("dmseg.methods.multi_head.MultiHead", "dmseg.methods.mrnet.MRNetMethod")
+"""Methods that distinguish raters, but not by their names."""
+
+METHOD_REVISION = 2
+"""Revision of the methods other than plain training."""
 
 EVALUATION_REVISION = 1
 """Revision of the scores of a trained network."""
@@ -63,6 +69,7 @@ IDENTITY_DEFAULTS: dict[str, Any] = {
     "model.head_dropout": 0.0,
     "model.initialization": "library",
     "model.auxiliary": None,
+    "raters": None,
 }
 """Keys added to the schema later, each with the value that means the earlier behaviour. A key with this value is left
 out of the identity, so that earlier ids stay valid. Entries are never changed."""
@@ -78,7 +85,7 @@ LABEL_OPTION_DEFAULTS: dict[str, dict[str, Any]] = {
 
 EVALUATION_DEFAULTS: dict[str, Any] = {
     "crop": 1.0, "ged": False, "code": 1, "ties": "background", "boundary": 2, "metrics": [],
-    "tolerance": None, "spacing": None,
+    "tolerance": None, "spacing": None, "geometry": None, "volumes": False, "raters": None,
 }  # fmt: skip
 """The same for evaluations."""
 
@@ -90,6 +97,7 @@ def run_identity(
     split: Split,
     teachers: Mapping[str, str] | None = None,
     held_out: float | None = None,
+    raters: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The settings that determine the numbers of a run, in plain containers.
 
@@ -103,6 +111,7 @@ def run_identity(
         split: the fold's cases.
         teachers: ids of the teacher and of the run that calibrates it, by their keys in the identity.
         held_out: for a run that calibrates a teacher, the share of training cases that it leaves out; else None.
+        raters: what the run depends on of the task's raters besides the arrays (`rater_identity`).
 
     Raises:
         UserError: if the weights file cannot be read.
@@ -123,6 +132,7 @@ def run_identity(
         "loss": None if "loss" in settings.method.unused else _loss(settings.loss),
         "distill": None if settings.distill is None else _distill(settings, settings.distill, teachers or {}),
         "held_out": held_out,
+        "raters": raters,
         "optim": asdict(settings.optim),
         "train": asdict(settings.train),
         "revisions": REVISIONS,
@@ -133,14 +143,67 @@ def run_identity(
     return _without_defaults(identity, IDENTITY_DEFAULTS)
 
 
-def evaluation_identity(settings: EvaluateSettings) -> dict[str, Any]:
-    """The settings that determine the scores of a trained network."""
+def rater_identity(
+    raters: Sequence[str],
+    *,
+    known: bool,
+    by_name: bool,
+    method: str,
+    annotating: Collection[int],
+    trained: Sequence[int] | None,
+) -> dict[str, Any] | None:
+    """What the numbers of a run depend on of a task's raters; the digest of the data covers only their positions.
+
+    Args:
+        raters: names of the task's raters.
+        known: whether dmseg itself gives the task these raters, so that its name says enough.
+        by_name: whether the fusion of the labels takes the names of raters.
+        method: dotted name of the method.
+        annotating: positions of the raters who annotated a case of the task.
+        trained: positions of the raters who annotated a training case, if some did not; else None.
+
+    Returns:
+        ``names``, or only their ``number`` if names have no effect and some annotated nothing, and ``trained``; None if
+        nothing counts. Methods from outside may use the names.
+    """
+    node: dict[str, Any] = {}
+    distinguishes = method not in WITHOUT_RATERS
+    if not known:
+        if by_name or (distinguishes and method not in OF_SINGLE_RATERS):
+            node["names"] = list(raters)
+        elif distinguishes and len(annotating) < len(raters):
+            node["number"] = len(raters)
+    if distinguishes and trained is not None:
+        node["trained"] = list(trained)
+    return node or None
+
+
+def evaluation_identity(
+    settings: EvaluateSettings,
+    raters: Sequence[str] | None = None,
+    spacing: Mapping[str, Sequence[float]] | None = None,
+    volumes: bool = False,
+) -> dict[str, Any]:
+    """The settings that determine the scores of a trained network.
+
+    Args:
+        settings: settings of the evaluation.
+        raters: names of the task's raters if the reference takes them and dmseg itself does not give them; else None.
+        spacing: spacing of each case in mm, if a metric uses it (`dmseg.data.geometry.find_geometry`).
+        volumes: whether a metric that distinguishes them scores volumes instead of slices.
+    """
     names = ("reference", "empty", "bins", "crop", "ged", "ties", "boundary")
     chosen = {name: getattr(settings, name) for name in names}
     chosen["metrics"] = mask_metrics(settings.metrics)  # all others are computed from counts, which are always stored
     chosen["tolerance"] = settings.tolerance if "nsd" in chosen["metrics"] else None
-    in_mm = settings.spacing is not None and any(name in IN_MM for name in chosen["metrics"])
-    chosen["spacing"] = list(map(float, settings.spacing or ())) if in_mm else None
+    in_mm, stated = any(name in IN_MM for name in chosen["metrics"]), settings.spacing
+    chosen["spacing"] = list(map(float, stated)) if in_mm and stated is not None else None
+    from_files = spacing if in_mm and stated is None else None
+    chosen["geometry"] = None if from_files is None else digest({case: list(mm) for case, mm in from_files.items()})
+    # the spacing from files has two or three numbers accordingly
+    by_slice_or_volume = "lesion_f1" in chosen["metrics"] or (in_mm and stated is not None and len(stated) == 3)
+    chosen["volumes"] = volumes and by_slice_or_volume
+    chosen["raters"] = None if raters is None else list(raters)
     chosen["code"] = code_version(settings.reference["_target_"])
     return _without_defaults(chosen, EVALUATION_DEFAULTS) | {"revision": EVALUATION_REVISION}
 

@@ -1,8 +1,8 @@
 """From settings to runs with ids. Trains nothing, and imports torch only for ``precision=auto``."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,16 +11,18 @@ from dmseg.config.settings import Settings
 from dmseg.config.teacher import of_teacher
 from dmseg.data.case import Task
 from dmseg.data.folds import HELD_OUT, Split, fold_count, inner_split
-from dmseg.data.geometry import find_geometry
+from dmseg.data.geometry import Geometry, find_geometry
+from dmseg.data.known_tasks import known_raters
 from dmseg.data.prepared import PreparedTask
 from dmseg.errors import UserError, check_choice
+from dmseg.labels.arguments import takes_raters
 from dmseg.labels.fusion import Votes, declared_votes, majority
 from dmseg.labels.trial import try_fusion
-from dmseg.methods.identified_raters import check_raters
+from dmseg.methods.identified_raters import check_raters, check_trained_raters
 from dmseg.metrics.named import mask_metrics
 from dmseg.runs.digests import experiment_identity, identifier
-from dmseg.runs.identity import PLAIN, evaluation_identity, run_identity
-from dmseg.runs.sources import FoundTask, TaskData, fold_split
+from dmseg.runs.identity import PLAIN, WITHOUT_RATERS, evaluation_identity, rater_identity, run_identity
+from dmseg.runs.sources import FoundTask, TaskData, case_groups, fold_split
 
 if TYPE_CHECKING:
     from dmseg.methods.base import Method
@@ -40,10 +42,14 @@ class PlannedRun:
         run_id: id of the run.
         experiment_id: id shared with the other folds.
         evaluation_id: id of the evaluation that the settings describe.
+        evaluation: what the scores depend on besides the trained network; its digest is the evaluation's id. Empty for
+            runs from an export.
         teacher: the run that must finish before this one, or None. For a distilled run it is the teacher, or the run
             that calibrates the teacher; the latter's own `teacher` is then the teacher.
         prepared: whether its data are prepared. If not, its cases are unknown and its ids are placeholders.
         train_slices: number of slices of the training cases; 0 if it is unknown.
+        trained_raters: positions of the raters who annotated a training case, if some did not and the method
+            distinguishes raters; else None.
     """
 
     settings: Settings
@@ -58,6 +64,8 @@ class PlannedRun:
     teacher: "PlannedRun | None" = None
     prepared: bool = True
     train_slices: int = 0
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    trained_raters: tuple[int, ...] | None = None
 
     @property
     def fusion(self) -> Callable[..., Any]:
@@ -83,6 +91,8 @@ class PlannedRun:
         """The method, which builds and trains the network and makes predictions; imports torch."""
         chosen = self.settings.method
         method: Method = bind(chosen.target, chosen.options, where="method", n_positional=0)()
+        if self.trained_raters is not None:
+            method.trained_raters = self.trained_raters
         return method
 
     @property
@@ -122,7 +132,7 @@ def plan_run(settings: Settings, data: TaskData, check: bool = True) -> PlannedR
         teacher = _planned(own, data, split, check=check)
     ids = {"teacher": teacher.run_id, "teacher_experiment": teacher.experiment_id}
     if distill.calibrate == "inner":
-        inner = inner_split(split, settings.seed, settings.fold)
+        inner = inner_split(split, settings.seed, settings.fold, case_groups(data, settings.folds))
         teacher = replace(_planned(own, data, inner, held_out=HELD_OUT, check=check), teacher=teacher)
         ids |= {"calibrator": teacher.run_id, "calibrator_experiment": teacher.experiment_id}
     return replace(_planned(settings, data, split, ids, check=check), teacher=teacher)
@@ -141,8 +151,11 @@ def _planned(
     settings = replace(settings, task=data.task.name)
     precision = _resolve_precision(settings)
     store = data.store if isinstance(data, FoundTask) else data
-    trained, cases = set(split.train), () if store is None else store.cases
-    identity = run_identity(settings, precision, data.digest, split, teachers, held_out)
+    train, cases = set(split.train), () if store is None else store.cases
+    trained = _trained_raters(settings, store, train)
+    raters = _rater_identity(settings, data.task, store, trained)
+    identity = run_identity(settings, precision, data.digest, split, teachers, held_out, raters)
+    evaluation = _evaluation(settings, data.task, store)
     run = PlannedRun(
         settings,
         precision,
@@ -152,20 +165,66 @@ def _planned(
         identity,
         run_id=identifier(identity),
         experiment_id=identifier(experiment_identity(identity)),
-        evaluation_id=identifier(evaluation_identity(settings.evaluate)),
+        evaluation_id=identifier(evaluation),
         prepared=store is not None,
-        train_slices=sum(case.n_slices for case in cases if case.case in trained),
+        train_slices=sum(case.n_slices for case in cases if case.case in train),
+        evaluation=evaluation,
+        trained_raters=trained,
     )
     if check:
-        _check(run, store)
+        _check(run)
     return run
 
 
-def _check(run: PlannedRun, store: PreparedTask | None) -> None:
+def _trained_raters(settings: Settings, store: PreparedTask | None, train: Collection[str]) -> tuple[int, ...] | None:
+    """`PlannedRun.trained_raters`.
+
+    Raises:
+        UserError: if a method of dmseg is left with a single rater.
+    """
+    if store is None or settings.method.target in WITHOUT_RATERS:
+        return None
+    found = {rater for case in store.cases if case.case in train for rater in case.raters}
+    if len(found) == len(store.task.raters):
+        return None
+    trained = tuple(sorted(found))
+    if "anonymous_raters" in settings.method.options:
+        check_trained_raters(store.task, trained, settings.fold)
+    return trained
+
+
+def _rater_identity(
+    settings: Settings, task: Task, store: PreparedTask | None, trained: Sequence[int] | None
+) -> dict[str, Any] | None:
+    """What the run depends on of the names and number of its task's raters."""
+    labels, unused = settings.labels, "labels" in settings.method.unused
+    known = known_raters(settings.data.target, task.name) == task.raters
+    return rater_identity(
+        task.raters,
+        known=known,
+        by_name=not known and not unused and takes_raters(bind(labels.target, labels.options, where="labels")),
+        method=settings.method.target,
+        annotating=range(len(task.raters))
+        if store is None
+        else {rater for case in store.cases for rater in case.raters},
+        trained=trained,
+    )
+
+
+def _evaluation(settings: Settings, task: Task, store: PreparedTask | None) -> dict[str, Any]:
+    """What the scores depend on besides the trained network."""
+    evaluate, options = settings.evaluate, dict(settings.evaluate.reference)
+    known = known_raters(settings.data.target, task.name) == task.raters
+    named = not known and takes_raters(bind(options.pop("_target_"), options, where="evaluate.reference"))
+    geometry = Geometry()
+    if store is not None:
+        geometry = find_geometry(store, mask_metrics(evaluate.metrics), evaluate.spacing)
+    return evaluation_identity(evaluate, task.raters if named else None, geometry.spacing, geometry.volumes)
+
+
+def _check(run: PlannedRun) -> None:
     """Reports invalid options before anything starts; nothing here depends on the fold or the seed."""
     settings, task = run.settings, run.task
-    if store is not None:
-        find_geometry(store, mask_metrics(settings.evaluate.metrics), settings.evaluate.spacing)
     try_fusion(run.fusion, len(task.raters), "labels", raters=task.raters)
     try_fusion(run.reference, len(task.raters), "evaluate.reference", candidates=False, raters=task.raters)
     _check_anonymity(run.fusion, "labels", task)

@@ -1,6 +1,7 @@
 """Tries settings that matter only late in a run before its first step, with the code that will use them."""
 
 import copy
+import logging
 import math
 from dataclasses import replace
 from functools import partial
@@ -10,7 +11,7 @@ from torch import nn
 
 from dmseg.data.labels import fuse_cases, select_cases
 from dmseg.data.prepared import PreparedTask
-from dmseg.errors import UserError
+from dmseg.errors import UserError, some
 from dmseg.labels.fusion import named_raters
 from dmseg.runs.plan import PlannedRun
 from dmseg.training.evaluate import evaluate
@@ -18,6 +19,8 @@ from dmseg.training.random_streams import stream
 
 MISTAKES = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, RuntimeError)
 """Errors that code raises when an option is invalid."""
+
+log = logging.getLogger(__name__)
 
 
 def check_scoring(run: PlannedRun, network: nn.Module, prepared: PreparedTask, device: torch.device) -> None:
@@ -49,6 +52,17 @@ def check_scoring(run: PlannedRun, network: nn.Module, prepared: PreparedTask, d
         raise UserError(
             f"the network cannot be scored with the settings of model, method and evaluate: {said}"
         ) from error
+
+
+def warn_of_absent_raters(run: PlannedRun) -> None:
+    """Logs which raters a method that distinguishes them has nothing to learn from."""
+    if run.trained_raters is None:
+        return
+    absent = [name for index, name in enumerate(run.task.raters) if index not in run.trained_raters]
+    log.warning(
+        "%s: the prediction leaves out %s, who annotated no training case of fold %d",
+        run.task.name, some(absent), run.settings.fold,
+    )  # fmt: skip
 
 
 def check_schedule(schedule: object, total: int) -> None:

@@ -172,6 +172,8 @@ def check_identity(known: Mapping[str, Any], run_id: str, experiment_id: str, sp
     node = dict(known)
     if node.get("distill") is not None:
         GROUP(node["distill"], "identity.distill")
+    if "raters" in node:
+        GROUP(node["raters"], "identity.raters")
     if (found := identifier(node)) != run_id:
         raise Misfit(f"the identity is that of run {found}, not of {run_id}")
     if (found := identifier(experiment_identity(node))) != experiment_id:

@@ -19,7 +19,8 @@ from dmseg.data.case import Adapter, Task, find_task
 from dmseg.data.folds import Split, find_split, fold_count, load_splits, make_splits
 from dmseg.data.integrity import seal_store
 from dmseg.data.prepared import REVISION, PreparedTask, is_current, prepare, store_folder
-from dmseg.errors import DamagedStoreError, MissingDataError, UserError
+from dmseg.data.split_files import read_groups
+from dmseg.errors import DamagedStoreError, MissingDataError, UserError, some
 
 Notify = Callable[[str], None]
 
@@ -158,7 +159,7 @@ def find_tasks(settings: Settings, notify: Notify = lambda text: None) -> list[F
     found = []
     for task in _chosen(tasks, settings):
         store = stores.get(task.name)
-        if store is not None and not _is_current(data, adapter, store, notify):
+        if store is not None and not _is_current(data, adapter, task, store, notify):
             store = None
         found.append(FoundTask(task, _place(data, settings.paths, task)[0], store))
     return found
@@ -182,11 +183,11 @@ def name_tasks(settings: Settings, notify: Notify = lambda text: None) -> list[F
     return [FoundTask(task, _place(data, settings.paths, task)[0], None) for task in _chosen(tasks, settings)]
 
 
-def _is_current(data: DataSettings, adapter: Adapter | None, store: PreparedTask, notify: Notify) -> bool:
+def _is_current(data: DataSettings, adapter: Adapter | None, task: Task, store: PreparedTask, notify: Notify) -> bool:
     """Whether a store matches the raw data; without raw data it counts as current."""
     try:
         if adapter is not None:
-            return is_current(store.folder, adapter.list_cases(store.task.name), _store_options(data))
+            return is_current(store.folder, task, adapter.list_cases(task.name), _store_options(data))
     except MissingDataError:
         pass
     if data.phantom is None:
@@ -315,6 +316,13 @@ def count_target_slices(
     return counts, [[by_case[case] for case in fold.validation] for fold in make_splits(list(by_case), folds)]
 
 
+def say_without_slices(store: PreparedTask) -> str:
+    """Says which cases have no slices, for a message."""
+    absent = store.without_slices
+    verb = "has" if len(absent) == 1 else "have"
+    return f"{len(absent)} of {len(store.listed)} cases {verb} no slices to keep ({some(absent)})"
+
+
 def fold_split(data: TaskData, folds: FoldSettings, fold: int) -> Split:
     """The cases of one fold of a task. Cases without slices take part in the split and are removed afterwards.
 
@@ -331,5 +339,20 @@ def fold_split(data: TaskData, folds: FoldSettings, fold: int) -> Split:
     cases = {case.case for case in store.cases}
     train, validation = (tuple(case for case in part if case in cases) for part in (whole.train, whole.validation))
     if not train or not validation:
-        raise UserError(f"fold {fold} of {store.folder} has {len(train)} cases to train on, {len(validation)} to score")
+        raise UserError(
+            f"fold {fold} of {store.folder} has {len(train)} cases to train on, {len(validation)} to score: "
+            f"{say_without_slices(store)}; choose other folds (folds.count, folds.kind), or remove these cases"
+        )
     return Split(train, validation)
+
+
+def case_groups(data: TaskData, folds: FoldSettings) -> list[list[str]] | None:
+    """The cases of each group that folds keep together; None without ``folds.groups``, or if the cases are unknown.
+
+    Raises:
+        UserError: if the file of groups cannot be read or does not fit the cases.
+    """
+    store = data.store if isinstance(data, FoundTask) else data
+    if store is None or folds.groups is None:
+        return None
+    return list(read_groups(folds.groups, store.listed).values())

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from dmseg.config.components import bind, resolve
 from dmseg.config.settings import LossTerm
 from dmseg.errors import UserError, cut, kind_of
-from dmseg.labels.fusion import argument_names
+from dmseg.labels.arguments import argument_names
 from dmseg.losses.counts import PixelSumLoss
 from dmseg.losses.region import RegionLoss
 from dmseg.models.build import N_CLASSES

@@ -47,17 +47,23 @@ class NpyAdapter(Adapter):
         ]
 
     def read_case(self, task: str, files: CaseFiles) -> Case:
-        """Reads one case: here one slice, with one channel."""
+        """Reads one case: here one slice, with one channel.
+
+        Types are not converted: dmseg takes all that can be stored safely, and refuses soft masks, which a conversion
+        to integers would cut down to their largest values.
+        """
         image, *masks = (_read(path) for path in files.files)
         window = np.array([[0.0, self.brightest]])
-        annotations = np.stack(masks).astype(np.uint8)
-        return Case(files.case, (0, 1, 2), window, [Slice(image[np.newaxis].astype(np.float32), annotations)])
+        for path, mask in zip(files.files[1:], masks, strict=True):
+            if mask.shape != image.shape:
+                raise UserError(f"{path} has shape {mask.shape}, but its image has {image.shape}")
+        return Case(files.case, (0, 1, 2), window, [Slice(image[np.newaxis], np.stack(masks))])
 
 
 def _read(path: Path) -> np.ndarray:
     try:
         return np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
 
 

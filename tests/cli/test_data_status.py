@@ -3,6 +3,7 @@
 import pytest
 
 from dmseg.cli.main import main
+from dmseg.config.resources import resource
 from dmseg.phantom import ensure_decathlon, ensure_kits, ensure_lits
 
 
@@ -26,6 +27,19 @@ def test_all_data_sets(folder, capsys):
     assert "decathlon: 2 cases in" in told
     assert "qubiq: 0 of 150 cases in" in told
     assert "no QUBIQ prostate cases" in told
+
+
+def test_data_sets_of_ones_own_are_listed_last(tmp_path, capsys):
+    configs = tmp_path / "configs/data"
+    configs.mkdir(parents=True)
+    example = resource("configs") / "data/kits.yaml"
+    (configs / "own.yaml").write_text(example.read_text().replace("name: kits", "name: own"))
+    ensure_kits(tmp_path / "kits", cases=6, scale=0.13)
+    assert main(["data", "status", f"--config-dir={tmp_path / 'configs'}", f"paths.data='{tmp_path}'"]) == 0
+    names = [line.split(":")[0] for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
+    assert names == ["qubiq", "lits", "kits", "lidc", "decathlon", "own"]
+    assert main(["data", "status", f"paths.data='{tmp_path}'"]) == 0
+    assert "own:" not in capsys.readouterr().out
 
 
 def test_one_data_set_and_a_mistake(folder, capsys):

@@ -1,5 +1,7 @@
 """Files of a config dir stand beside those of dmseg, are used only by name, and can do no more than a command line."""
 
+import re
+
 import pytest
 
 from dmseg.cli.expand import expand
@@ -72,13 +74,50 @@ def test_every_group_takes_files(put):
     }
     assert set(ours) == set(GROUPS)
     texts = {group: (resource("configs") / group / f"{name}.yaml").read_text() for group, name in ours.items()}
+    texts["data"] = texts["data"].replace("name: lidc", "name: mine")
     use_config_dir(put(**{f"{group}__mine": text for group, text in texts.items()}))
     for group in GROUPS:
         assert "mine" in config_options(group)
         if group != "table":
-            assert compose_settings([f"{group}=mine"]) == compose_settings([f"{group}={ours[group]}"])
+            named = [f"data.name={ours[group]}"] if group == "data" else []
+            assert compose_settings([f"{group}=mine", *named]) == compose_settings([f"{group}={ours[group]}"])
     assert read_spec("mine").columns == read_spec("2").columns
     assert "mine" not in map(str, table_numbers())  # what tables=all stands for
+
+
+def test_the_files_of_dmseg_have_the_names_of_their_data_sets():
+    for name in config_options("data"):
+        assert compose_settings([f"data={name}"]).data.name == name
+
+
+def test_a_key_that_a_file_of_ones_own_lacks_is_named_with_the_file(put, capfd):
+    text = (resource("configs") / "data/lidc.yaml").read_text().replace("name: lidc", "name: mine")
+    folder = put(data__mine=re.sub(r"(?m)^crop:.*\n", "", text))
+    words = ["train", "--config-dir", str(folder), "data=mine"]
+    assert main(words) == 2
+    file = folder / "data/mine.yaml"
+    assert (
+        f"{file} sets no crop; add it (crop: 1.0), or set train.crop=1.0, evaluate.crop=1.0" in capfd.readouterr().err
+    )
+    assert main([*words, "train.crop=1", "evaluate.crop=1", "data.rgb=true"]) == 2
+    said = capfd.readouterr().err
+    assert "unknown key 'data.rgb'" in said
+    assert f"\nfor an argument of your own component, write +data.rgb, or add it to {file}" in said
+    use_config_dir(folder)
+    assert (
+        compose_settings(["data=mine", "train.crop=1", "evaluate.crop=1", "+data.rgb=true"]).data.options["rgb"] is True
+    )
+
+
+def test_a_plugin_without_its_config_dir_is_told_so(put, tmp_path, capfd):
+    plugin = tmp_path / "own_plugin_file.py"
+    plugin.write_text("")
+    assert main(["train", "data=mine"]) == 2
+    assert "--config-dir" not in capfd.readouterr().err
+    assert main(["train", "data=mine", f"plugins={plugin}"]) == 2
+    assert "data='mine' does not exist; choose from decathlon" in (said := capfd.readouterr().err)
+    assert "for a file of your own, add --config-dir FOLDER" in said
+    use_extensions("train", [])
 
 
 def test_sweeps_find_them(put):
@@ -152,6 +191,8 @@ def test_a_data_set_fills_the_rows_of_the_papers(put):
         ({"loss__mine": "1: a\n"}, "must hold a group of keys"),
         ({"loss__mine": ""}, "must hold a group of keys"),
         ({"loss__mine": "x: '" + "y" * 2**18 + "'\n"}, "it has more than 0.25 MiB"),
+        ({"data__mine": "_target_: a.B\n"}, "mine.yaml has no key 'name': a data set has the name of its file"),
+        ({"data__mine": "name: lidc\n"}, "mine.yaml has name='lidc', but a data set has the name of its file"),
         ({"data__mine": "tables: [qubiq]\n"}, "tables is"),
         ({"data__mine": "tables: {qubiq: ../x}\n"}, "cannot be a name"),
         ({"method__mine": "labels: {default: '../x'}\n"}, "cannot be a name"),

@@ -153,6 +153,8 @@ def test_too_few_slices_for_a_batch():
         UserError, match=r"this fold has 7 training slices, fewer than one batch; reduce train\.batch_size=8"
     ):
         batches_per_epoch(7, 8)
+    with pytest.raises(UserError, match=r"this fold has 1 training slice, fewer than one batch; .* so add cases"):
+        batches_per_epoch(1, 2)
 
 
 @pytest.mark.parametrize(

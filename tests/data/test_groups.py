@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dmseg.data.folds import Split, inner_split
 from dmseg.data.groups import balanced_folds, consecutive_folds
+from dmseg.errors import UserError
 
 SIZES = st.lists(st.integers(1, 6), min_size=3, max_size=7)
 
@@ -69,3 +71,37 @@ def test_one_group_of_nearly_all(count):
     assert max(sizes_of(consecutive_folds(groups, count))) == max(
         sizes_of(balanced_folds(groups, count, np.random.default_rng(0)))
     )
+
+
+@given(st.data(), SIZES, st.integers(0, 5), st.integers(0, 4))
+def test_an_inner_split_keeps_groups_together(data, sizes, seed, fold):
+    *groups, validation = groups_of(sizes)
+    train = data.draw(st.permutations([case for group in groups for case in group]))
+    inner = inner_split(Split(tuple(train), tuple(validation)), seed, fold, [*groups, validation])
+    assert inner.train
+    assert inner.validation
+    for part in (inner.train, inner.validation):
+        assert part == tuple(case for case in train if case in set(part)), "in the order of the fold"
+    assert sorted(inner.train + inner.validation) == sorted(train)
+    sides = [{case in inner.validation for case in group} for group in groups]
+    assert all(len(side) == 1 for side in sides)
+    goal, held = max(1, round(0.2 * len(train))), len(inner.validation)
+    added = [held + len(group) for group, side in zip(groups, sides, strict=True) if side == {False}]
+    assert all(abs(size - goal) >= abs(held - goal) for size in added), "no other group brings it closer"
+
+
+@given(st.integers(1, 30), st.integers(0, 5), st.integers(0, 4))
+def test_an_inner_split_without_groups_is_what_it_always_was(count, seed, fold):
+    """Ids of calibrated students depend on it."""
+    train = tuple(f"c{number}" for number in range(count))
+    order = np.random.default_rng((seed, fold)).permutation(count)
+    held = {train[k] for k in order[: max(1, round(0.2 * count))]}
+    expected = tuple(case for case in train if case not in held), tuple(case for case in train if case in held)
+    for groups in (None, [[case] for case in reversed(train)]):
+        inner = inner_split(Split(train, ("v",)), seed, fold, groups)
+        assert (inner.train, inner.validation) == expected
+
+
+def test_an_inner_split_of_one_group_is_refused():
+    with pytest.raises(UserError, match=r"fold 2 are all in one group of folds\.groups.*distill\.calibrate=train"):
+        inner_split(Split(("a", "b"), ("c",)), 0, 2, [["a", "b"], ["c"]])

@@ -38,7 +38,7 @@ def store(made, tmp_path):
 
 def current(made, store):
     adapter = QubiqAdapter(made / "raw", missing_raters="allow")
-    return is_current(store, adapter.list_cases("kidney-1"), {})
+    return is_current(store, adapter.tasks["kidney-1"], adapter.list_cases("kidney-1"), {})
 
 
 def rewrite_manifest(store, change):

@@ -89,7 +89,7 @@ def test_only_png_is_read(tmp_path, kind):
         path.write_bytes(b"version https://git-lfs" * (kind == "text"))
     else:
         Image.fromarray(GREY).save(path, kind)
-    with pytest.raises(UserError, match="is not a PNG file"):
+    with pytest.raises(UserError, match="is empty; download it again" if kind == "empty" else "is not a PNG file"):
         read_png(path)
 
 

@@ -102,6 +102,7 @@ TABLE = "case,group\n" + "".join(f"{case},{group}\n" for case, group in GROUPS.i
         TABLE,
         TABLE.replace("\n", "\r\n"),
         "\ufeff" + TABLE,
+        TABLE.replace("\n", "\nother_7,site 8\n", 1) + "case_099,site 9\n",
         "group, age ,case\n\n" + "".join(f" {group},7, {case} \n" for case, group in reversed(GROUPS.items())),
         TABLE.replace("case_003,site 2", '"case_003","site 2"'),
     ],
@@ -116,7 +117,7 @@ def test_groups_are_read(tmp_path, text):
     ("text", "words"),
     [
         (TABLE.replace("case_003,site 2\n", ""), "has no row for case_003; every case needs a group"),
-        (TABLE + "case_099,site 1\n", "lists case_099, which the data set does not have"),
+        ("case,group\ncase_099,site 1\n", "lists case_099, which the data set does not have"),
         (TABLE + "case_001,site 1\n", "lists case_001 twice"),
         (TABLE.replace("case_003,", "case_003.nii.gz,"), "write 'case_003', not 'case_003.nii.gz'"),
         (TABLE.replace("case_003,site 2", "case_003,"), "has the row 'case_003,'"),

@@ -73,6 +73,13 @@ def test_nothing_is_said_where_nothing_is_odd(caplog):
         assert warnings(caplog, cases(seed=seed)) == []
 
 
+def test_a_rater_who_annotated_nothing(caplog):
+    (said,) = warnings(caplog, cases(raters=3))
+    assert said == "thing: none of 8 cases is annotated by dee (check the names of files and folders)"
+    (said,) = warnings(caplog, cases(raters=2))
+    assert said == "thing: none of 8 cases is annotated by cy, dee (check the names of files and folders)"
+
+
 def test_empty_and_blank_masks(caplog):
     content = altered(cases(), blank(0, 1, 2, 3), {2})
     (said,) = warnings(caplog, altered(content, blank(1, 3), {0, 5}))[:1]

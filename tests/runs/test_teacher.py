@@ -11,6 +11,7 @@ import torch
 from conftest import save_png
 from torch.nn import functional
 
+from dmseg.cli.main import main
 from dmseg.config.compose import compose_settings
 from dmseg.data.folds import Split, inner_split
 from dmseg.data.prepared import PreparedTask
@@ -142,6 +143,23 @@ def test_an_inner_split_leaves_validation_cases_out():
     assert len(inner.validation) == 2
     assert inner == inner_split(split, 0, 1) != inner_split(split, 1, 1)
     assert len(inner_split(Split(("a", "b"), ()), 0, 0).validation) == 1
+
+
+def test_images_of_one_patient_do_not_calibrate_a_teacher_that_has_seen_another(small_kd, tmp_path):
+    """As `dmseg train` writes it to the manifest of the run that calibrates."""
+    patients = {f"LIDC-IDRI-{number:04d}": f"patient {(number + 1) // 2}" for number in range(1, 13)}
+    table = tmp_path / "groups.csv"
+    table.write_text("\n".join(["case,group", *(",".join(row) for row in patients.items())]))
+    words = [*small_kd, "train.epochs=1", "distill.calibrate=inner", f"folds.groups='{table}'", "folds.count=3"]
+    assert main(["train", *words]) == 0
+    results = tmp_path / "results" / "runs"
+    configs = {path.parent.name: json.loads(path.read_text()) for path in results.glob("*/config.json")}
+    (calibrator,) = (run for run, config in configs.items() if config["identity"].get("held_out"))
+    split = json.loads((results / calibrator / "manifest.json").read_text())["split"]
+    trained, held = ([patients[case] for case in split[part]] for part in ("train", "validation"))
+    assert not set(trained) & set(held)
+    assert (len(trained), len(held)) == (6, 2)
+    assert planned(words).teacher.run_id == calibrator
 
 
 TERMS = ("label_ce", "label_region", "teacher_ce", "teacher_region")

@@ -23,7 +23,7 @@ from dmseg.data.options import check_choices, check_max_gib, check_whole
 from dmseg.data.raw import is_file, is_folder
 from dmseg.data.readers import as_mask
 from dmseg.data.volumes import MAX_GIB
-from dmseg.errors import MissingDataError, UserError, cut, shown
+from dmseg.errors import MissingDataError, UserError, cut, either, shown
 
 RATERS = ("mask-0", "mask-1", "mask-2", "mask-3")
 FOLDER = "LIDC-IDRI-slices"
@@ -90,14 +90,19 @@ class LidcAdapter(Adapter):
         """
         if not is_folder(self.root):
             raise MissingDataError(f"LIDC folder {self.root} does not exist; set data.root, or use data=phantom")
-        cases = []
+        cases, unread = [], list[Path]()
         for patient in folders(self.root):
-            kept = [image for nodule in folders(patient) for image in _images(nodule) if self._counts(image)]
+            nodules = folders(patient)
+            unread += [path for nodule in nodules for path in entries(nodule) if _is_further_rater(path)]
+            kept = [image for nodule in nodules for image in _images(nodule) if self._counts(image)]
             if kept:
                 files = tuple(path for image in kept for path in (image, *_existing(_masks(image))))
                 cases.append(CaseFiles(patient.name, len(kept), files, layout=tuple(kept)))
         if not cases:
             raise MissingDataError(f"no slices under {self.root}; expected <patient>/<nodule>/images/slice-N.png")
+        if unread:
+            more = f" and {len(unread) - 1} more" if len(unread) > 1 else ""
+            log.warning("%s%s: not read; the masks of the raters are in %s", shown(unread[0]), more, either(RATERS))
         return cases
 
     def read_case(self, task: str, files: CaseFiles) -> Case:
@@ -151,6 +156,12 @@ class LidcAdapter(Adapter):
                 if is_file(mask) or self.missing_masks == "error":
                     blank[:] = as_mask(read_png(mask, self.max_gib), mask, image.shape)
             yield Slice(image[np.newaxis], masks)
+
+
+def _is_further_rater(path: Path) -> bool:
+    """Whether a folder of a nodule may hold the masks of a rater who is not one of the four."""
+    name = path.name.lower()
+    return name.startswith("mask-") and name not in RATERS
 
 
 def _bits_in_use(images: tuple[Path, ...], max_gib: float) -> int:

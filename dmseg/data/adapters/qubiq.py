@@ -10,19 +10,19 @@ Test folders are never read. Arrays are used in nibabel's order, and headers are
 import logging
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from dmseg.data.case import About, Adapter, Case, CaseFiles, Slice, Task
-from dmseg.data.listing import entries, folders, nifti_file
+from dmseg.data.listing import entries, folders, nifti_file, refuse_broken, refuse_twice
 from dmseg.data.options import check_choices, check_max_gib
 from dmseg.data.raw import is_file, is_folder
 from dmseg.data.readers import as_mask, natural_key
 from dmseg.data.volumes import MAX_GIB, open_volume, read_nifti
-from dmseg.errors import MissingDataError, UserError, shown
+from dmseg.errors import MissingDataError, UserError, shown, some
 
 RELEASES = (
     "training_data_v2",
@@ -146,31 +146,56 @@ class QubiqAdapter(Adapter):
 
     def _case_folders(self, cohort: str) -> dict[str, Path]:
         """Finds the case folders of one data set in all releases and parts, sorted, by case id."""
-        places = [self.root / cohort, *(self.root / release / cohort for release in RELEASES)]
-        parts = [part for place in places for part in (place, *(place / name for name in PARTS)) if is_folder(part)]
-        found = [path for part in parts for path in folders(part) if re.fullmatch(r"case\d+", path.name)]
-        twice = [case for case, count in Counter(path.name for path in found).items() if count > 1]
+        inside = [path for part in self._parts(cohort) for path in folders(part)]
+        found = [path for path in inside if re.fullmatch(r"case\d+", path.name, re.IGNORECASE)]
+        twice = [number for number, count in Counter(map(_number, found)).items() if count > 1]
         if twice:
-            where = ", ".join(str(path) for path in found if path.name == twice[0])
-            raise UserError(f"QUBIQ {cohort} {twice[0]} exists twice: {where}; set data.root to one release")
+            alike = [path for path in found if _number(path) == twice[0]]
+            case, where = alike[0].name.lower(), ", ".join(map(str, alike))
+            raise UserError(f"QUBIQ {cohort} {case} exists twice: {where}; set data.root to one release")
         if not found:
-            raise MissingDataError(
-                f"no QUBIQ {cohort} cases under {self.root}; expected {cohort}/caseNN/image.nii.gz\n"
-                "set data.root, or use data=phantom; data/README.md says where to get the data"
-            )
+            raise MissingDataError(self._nothing_found(cohort))
+        others = [path for path in inside if path not in found and path.name.lower().startswith("case")]
+        if others:
+            more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+            log.warning("%s%s: not read; folders of cases are named caseNN", shown(others[0]), more)
         most = None if self.options["cases"] == "all" else CASE_COUNTS[cohort]
-        kept = [path for path in found if most is None or int(path.name[4:]) <= most]
+        kept = [path for path in found if most is None or _number(path) <= most]
         if len(kept) < len(found):
             log.info("%s: %d cases that the paper does not have are left out", cohort, len(found) - len(kept))
-        return {path.name: path for path in sorted(kept, key=lambda path: natural_key(path.name))}
+        return {path.name.lower(): path for path in sorted(kept, key=lambda path: natural_key(path.name.lower()))}
+
+    def _parts(self, cohort: str) -> list[Path]:
+        """The folders that may hold cases of a data set; names are compared without case."""
+        releases = [self.root, *(self.root / release for release in RELEASES)]
+        places = [place for release in releases for place in _named(release, (cohort,))]
+        return [part for place in places for part in (place, *_named(place, PARTS))]
+
+    def _nothing_found(self, cohort: str) -> str:
+        """Says that there are no cases, and what is there instead."""
+        said = f"no QUBIQ {cohort} cases under {self.root}; expected {cohort}/caseNN/image.nii.gz"
+        present = [name for name in CASE_COUNTS if name != cohort and self._parts(name)]
+        if present:
+            tasks = " or ".join(f"task={task.name}" for task in TASKS.values() if task.cohort == present[0])
+            return f"{said}\nthere is {some(present)}: set {tasks}, or add {cohort}"
+        place = next(iter(self._parts(cohort)), self.root)
+        names = [path.name for path in entries(place)] if is_folder(place) else []
+        holds = f"{shown(place)} has {some(names)}\n" if names else ""
+        return f"{said}\n{holds}set data.root, or use data=phantom; data/README.md says where to get the data"
 
     def _list_case(self, task: str, case: str, folder: Path) -> CaseFiles:
-        pattern = re.compile(rf"task{task[-1:]:0>2}_(seg\d+)(?i:\.nii(\.gz)?)")
-        matches = ((pattern.fullmatch(path.name), path) for path in entries(folder))
-        found = {match.group(1): path for match, path in matches if match}
+        pattern = re.compile(rf"task{task[-1:]:0>2}_(seg\d+)\.nii(\.gz)?", re.IGNORECASE)
+        found: dict[str, Path] = {}
+        for path in entries(folder):
+            if match := pattern.fullmatch(path.name):
+                rater = match.group(1).lower()
+                refuse_twice(found.get(rater), path)
+                found[rater] = path
         present = {rater: found[rater] for rater in TASKS[task].raters if rater in found}
         lacking = [rater for rater in TASKS[task].raters if rater not in present]
-        excused = KNOWN_MISSING.get((TASKS[task].cohort, folder.name), ())
+        if unknown := [path for rater, path in found.items() if rater not in TASKS[task].raters]:
+            log.warning("%s: not read; the raters of %s are %s", shown(unknown[0]), task, some(TASKS[task].raters, 7))
+        excused = KNOWN_MISSING.get((TASKS[task].cohort, folder.name.lower()), ())
         if self.options["missing_raters"] == "known" and any(rater not in excused for rater in lacking):
             rater = next(rater for rater in lacking if rater not in excused)
             raise UserError(
@@ -178,7 +203,7 @@ class QubiqAdapter(Adapter):
                 f"{len(TASKS[task].raters)} raters; add the file, or set data.missing_raters=allow"
             )
         if self.options["conflicting_annotations"] == "drop":
-            dropped = CONFLICTING.get((task, folder.name), ())
+            dropped = CONFLICTING.get((task, folder.name.lower()), ())
             present = {rater: path for rater, path in present.items() if rater not in dropped}
         if not present:
             raise UserError(f"{folder} has no annotation of {task}; add task{task[-1:]:0>2}_segSS.nii.gz files")
@@ -187,6 +212,23 @@ class QubiqAdapter(Adapter):
         if not is_file(image):
             raise UserError(f"{shown(image)} is missing; every case needs an image")
         return CaseFiles(case, 1, (image, *present.values()), layout=raters)
+
+
+def _number(case: Path) -> int:
+    """The number of a case folder; ``case1`` and ``case01`` are the same case."""
+    return int(case.name[4:])
+
+
+def _named(parent: Path, names: Sequence[str]) -> list[Path]:
+    """The subfolders with one of these names, without regard to case.
+
+    Raises:
+        UserError: if one is a broken link.
+    """
+    lower = [name.lower() for name in names]
+    found = [path for path in entries(parent) if path.name.lower() in lower] if is_folder(parent) else []
+    refuse_broken(found)
+    return [path for path in found if is_folder(path)]
 
 
 def _channels_first(image: npt.NDArray[np.float32], path: Path) -> npt.NDArray[np.float32]:
