@@ -163,9 +163,7 @@ def _check_data(config: Mapping[str, Any], overrides: Sequence[str]) -> None:
             keys += [f"{key}={DATA_EXAMPLES[name]}" for key in default]
     if lacking:
         lines = ", ".join(f"{name}: {DATA_EXAMPLES[name]}" for name in lacking)
-        raise UserError(
-            f"{path} sets no {', '.join(lacking)}; add {'them' if len(lacking) > 1 else 'it'} ({lines}), or set {', '.join(keys)}"
-        )
+        raise UserError(f"{path} sets no {', '.join(lacking)}; add {'them' if len(lacking) > 1 else 'it'} ({lines}), or set {', '.join(keys)}")
 
 
 def _value(config: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401
@@ -358,7 +356,9 @@ def _own_argument(key: str, overrides: Sequence[str]) -> str:
     """How to set an argument that a user's own file does not list; empty if no such file is chosen."""
     group, _, name = key.partition(".")
     file = _own_file(group, overrides) if name else None
-    return "" if file is None else f"\nfor an argument of your own component, write +{cut(key)}, or add it to {file}"
+    return (
+        "" if file is None else f"\nfor an argument of your own component, write +{cut(key)}, or add it to {file}"
+    )
 
 
 def _own_file(group: str, overrides: Sequence[str]) -> Path | None:

@@ -35,10 +35,7 @@ def config_dir(tmp_path):
     ],
 )
 def test_the_key_that_was_meant_is_one_of_the_chosen_files(words, meant, config_dir):
-    with pytest.raises(
-        UserError,
-        match=rf"^unknown key '{words[-1].partition('=')[0]}'; did you mean '{meant}'\?(\nfor an argument of your own component, .*)?$",
-    ):
+    with pytest.raises(UserError, match=rf"^unknown key '{words[-1].partition('=')[0]}'; did you mean '{meant}'\?(\nfor an argument of your own component, .*)?$"):
         compose_settings(words)
 
 
