@@ -35,6 +35,7 @@ def record_nothing(run: PlannedRun, observers: MakeObservers) -> Outcome:
     import torch
 
     from dmseg.runs import execute as module
+    from dmseg.runs.course import Course
     from dmseg.runs.seal import write_json
     from dmseg.runs.written import save_weights
 
@@ -45,7 +46,7 @@ def record_nothing(run: PlannedRun, observers: MakeObservers) -> Outcome:
         save_weights(folder / "weights.safetensors", torch.nn.Linear(2, 2))
         cases = pd.DataFrame({"case": list(run.split.validation), "dice": 0.5, "bdice": 0.5, "ece": 0.5})
         module._write_evaluation(run, module._Scored(cases, {}, []), folder)
-        course = module._Course(1, 1, [], [], {}, {"versions": {}, "machine": {}}, {})
+        course = Course(1, 1, [], [], {}, {"versions": {}, "machine": {}}, {})
         times = {"train_seconds": 0.0, "seconds": 0.0}
         write_json(folder / "manifest.json", module._manifest(run, course, times, {}))
 

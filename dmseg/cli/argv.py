@@ -13,7 +13,7 @@ from dmseg.errors import UserError, cut
 MULTIRUN = description.MULTIRUN.names
 
 _CONFIG = "dmseg reads its own configuration; choose a file of a group (profile=demo) or set a key (train.epochs=2)"
-_SHOW = "the settings of a run are in config.json of its folder ('dmseg runs show ID' names it)"
+_SHOW = "'dmseg config' with the same keys prints the configuration; 'dmseg runs show ID' that of a stored run"
 _HYDRA_FLAGS = {
     **dict.fromkeys(("--config-name", "-cn", "--config-path", "-cp"), _CONFIG),
     "-cd": "write --config-dir DIR",

@@ -15,7 +15,7 @@ from dmseg.cli.words import take_seeds
 from dmseg.config.compose import compose_settings
 from dmseg.config.overrides import parse_override
 from dmseg.config.settings import Settings
-from dmseg.errors import UserError
+from dmseg.errors import UserError, some
 from dmseg.launch import Outcome, is_inline, launch
 from dmseg.report.live_view import LiveView
 from dmseg.report.run_observers import silent, verbose
@@ -24,8 +24,9 @@ from dmseg.report.tracking.update import finish_sending, update_agent, update_ru
 from dmseg.runs.lease import RunLocked
 from dmseg.runs.plan import PlannedRun, distinct, plan_folds, plan_run
 from dmseg.runs.records import mean_scores
+from dmseg.runs.salvage import refuse_lost_weights
 from dmseg.runs.sources import count_target_slices, prepare_task, prepare_tasks, say_without_slices
-from dmseg.runs.status import is_complete
+from dmseg.runs.status import is_complete, is_to_be_scored
 from dmseg.runs.stopping import received
 from dmseg.runs.store import RunStore
 from dmseg.text import printable, printable_lines, score_text, with_count
@@ -107,9 +108,15 @@ def run_all(runs: Sequence[PlannedRun], settings: Settings, tables: Mapping[str,
             RunStore(run.results).tidy(run.run_id)
         else:
             missing.append(run)
+    if lost := refuse_lost_weights(runs, missing):
+        notify(
+            f"the weights of {len(lost)} runs are missing; their scores are kept: {some([run.run_id for run in lost])}"
+        )
     several = len(runs) > 1
     if several:
-        notify(f"{len(runs)} runs, {len(runs) - len(missing)} done before, {len(missing)} to do")
+        trained = sum(is_to_be_scored(run) for run in missing)
+        only = f", {trained} of them only to score" if trained else ""
+        notify(f"{len(runs)} runs, {len(runs) - len(missing)} done before, {len(missing)} to do{only}")
     stored = {run.run_id for run in runs if RunStore(run.results).is_done(run.run_id)}
     tracking = plan_tracking(runs, tables, connect=bool(missing))
     alone = len(missing) == 1 and is_inline(settings.launcher, missing)  # a single run shows more detail

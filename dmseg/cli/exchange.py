@@ -6,7 +6,7 @@ from pathlib import Path
 from dmseg.cli.commands import notify, set_up_logging
 from dmseg.cli.tables import plan_all, split_tables
 from dmseg.cli.words import is_true, take_seeds, take_words
-from dmseg.errors import UserError
+from dmseg.errors import UserError, cut
 from dmseg.files.atomic import write_whole
 from dmseg.runs.plan import PlannedRun, evaluation_passes
 from dmseg.runs.seal import DamagedError
@@ -87,10 +87,13 @@ def _export_store(argv: Sequence[str], folder: Path, weights: bool, images: bool
 def import_results(argv: Sequence[str]) -> int:
     """Imports the runs of an export into a store."""
     given, rest = take_words(argv, ("from", "paths.results"))
-    if rest or not all(given.get(name) for name in ("from", "paths.results")):
+    if rest:
         raise UserError(
-            "import-results takes from=FOLDER (an export) and paths.results=FOLDER (the store), nothing else"
+            f"import-results takes from=FOLDER and paths.results=FOLDER, nothing else; leave '{cut(rest[0])}' out"
         )
+    for name, what in (("from", "the folder of the export"), ("paths.results", "the results folder to import into")):
+        if not given.get(name):
+            raise UserError(f"{name}=FOLDER is missing, {what}")
     source, results = (Path(given[name]).expanduser() for name in ("from", "paths.results"))
     copied = import_runs(source, RunStore(results))
     others = f"{len(copied.refused)} were refused" if copied.refused else "the others were already there"

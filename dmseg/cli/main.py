@@ -63,6 +63,10 @@ def _main(argv: list[str]) -> int:
         if trace := _trace(error):
             output.print_trace(trace)
         return 2
+    except MemoryError as error:
+        why = f": {error}" if str(error) else ""
+        output.print_error(f"there is not enough memory{why}\nuse smaller images, fewer workers, or a larger machine")
+        return 1
 
 
 def _trace(error: BaseException | None) -> str:

@@ -167,8 +167,8 @@ COMMANDS = {
     ),
     "plan": Command(
         "Show what a table needs and how much is done.",
-        "Prints for each table the number of experiments and runs, how many are done, running, failed and missing, and "
-        "an estimate of the hours left. It writes nothing and needs no data.",
+        "Prints for each table the number of experiments and runs, how many are done, only to be scored, running, "
+        "failed and missing, and an estimate of the hours left. It writes nothing and needs no data.",
         "dmseg.cli.tables:plan",
         (TABLES_SECTION, TABLE_DATA_SECTION, TABLE_STUDY_SECTION, Section("Files", (WORKERS, RESULTS, PLUGINS))),
         (

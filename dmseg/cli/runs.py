@@ -14,7 +14,7 @@ from dmseg.cli.runs_list import columns, print_groups
 from dmseg.cli.words import is_true, take_words
 from dmseg.errors import UserError
 from dmseg.files.schema import finite
-from dmseg.runs.inventory import Entry, choose, damage, entries, foreign, leftovers, lineage, whole_runs
+from dmseg.runs.inventory import Entry, choose, damage, entries, foreign, leftovers, lineage, whole_runs, why_none
 from dmseg.runs.store import RunStore
 from dmseg.text import printable
 
@@ -61,6 +61,8 @@ def read_stores(named: Sequence[str]) -> list[RunStore]:
     folders = [Path(name.strip("'\"")).expanduser() for name in named] or sorted(
         path.parent for path in Path("results").glob("*/runs")
     )
+    if not all(name.strip("'\"") for name in named):
+        raise UserError("paths.results is empty; name a results folder: paths.results=FOLDER")
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"there is no results folder {folder}; set paths.results to an existing one")
@@ -71,13 +73,21 @@ def read_stores(named: Sequence[str]) -> list[RunStore]:
 
 def list_runs(argv: Sequence[str]) -> int:
     """Prints the runs, sorted by experiment: in groups on a terminal, else one line for each with fixed columns."""
-    chosen = _read(argv).chosen
+    request = _read(argv)
+    chosen = request.chosen
     if sys.stdout.isatty():
         print_groups(chosen, Console(highlight=False))
     else:
         print("\n".join(columns(chosen)))
-    print(f"{len(chosen)} runs")
+    print(f"{len(chosen)} runs{_unless_chosen(request)}")
     return 0
+
+
+def _unless_chosen(request: _Request) -> str:
+    """Why the filters choose no run; empty if they choose some, or there are none."""
+    if request.chosen or not request.filters:
+        return ""
+    return printable(f" ({why_none(request.found, request.filters)})")
 
 
 def show_run(argv: Sequence[str]) -> int:
@@ -122,7 +132,10 @@ def verify_runs(argv: Sequence[str]) -> int:
                 print(f"{entry.run_id} is set aside in {printable(str(entry.store.set_aside(entry.run_id)))}")
     if ignored := [str(path) for store in request.stores for path in foreign(store)]:
         print(printable(f"ignored, not written by dmseg: {', '.join(ignored)}"))
-    print(f"{len(stored)} runs verified: {'some are damaged' if status else 'all files match their checksums'}")
+    if not request.chosen and request.filters:
+        raise UserError(f"no run was verified: {why_none(request.found, request.filters)}")
+    said = "some are damaged" if status else "all files match their checksums" if stored else "there are none to verify"
+    print(f"{len(stored)} runs verified: {said}")
     return status
 
 
@@ -139,5 +152,5 @@ def prune_runs(argv: Sequence[str]) -> int:
             item.remove()
     total = sum(item.size for item in found) / 2**20
     done = "removed" if confirmed else "can be removed; add confirm=true to remove them"
-    print(f"{len(found)} items, {total:.1f} MiB, {done}")
+    print(f"{len(found)} items, {total:.1f} MiB, {done}{_unless_chosen(request)}")
     return 0

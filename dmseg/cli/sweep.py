@@ -115,6 +115,10 @@ def _plan_all(grid: Grid, plan: Plan) -> list[Experiment]:
     first = experiments[0].settings.launcher
     if any(experiment.settings.launcher != first for experiment in experiments):
         raise UserError("all runs of a sweep share one launcher; give workers and launcher one value each")
+    if len({experiment.settings.paths.results for experiment in experiments}) > 1 and any(
+        "paths.results" in experiment.values for experiment in experiments
+    ):
+        raise UserError("the runs of a sweep and its table are in one results folder; give paths.results one value")
     return experiments
 
 

@@ -92,10 +92,11 @@ def _row(experiment: Experiment) -> Row:
 
 
 def _status(runs: Sequence[PlannedRun]) -> str:
-    found = ["not done" if (status := run_status(run)) == "missing" else status for run in runs]
+    words = {"missing": "not done", "trained": "not scored"}
+    found = [words.get(status, status) for status in map(run_status, runs)]
     if len(set(found)) == 1:
         return found[0]
-    worst = next(status for status in ("running", "failed", "not done") if status in found)
+    worst = next(status for status in ("running", "failed", "not done", "not scored") if status in found)
     return f"{worst}, {found.count('done')} of {len(found)} folds done"
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from dmseg.cli import extensions
 from dmseg.cli.commands import notify, run_all, set_up_logging
-from dmseg.cli.words import TEST_WORDS, take_inference, take_seeds
+from dmseg.cli.words import TEST_WORDS, take_inference, take_seeds, take_words
 from dmseg.config.compose import compose_settings
 from dmseg.config.settings import Settings
 from dmseg.errors import UserError, cut
@@ -24,6 +24,8 @@ from dmseg.tables.spec import TableSpec, read_spec, table_numbers
 from dmseg.text import split_list
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from dmseg.data.prepared import PreparedTask
     from dmseg.tables.collected import Texts
     from dmseg.tables.inference import Inference
@@ -67,8 +69,8 @@ def table(argv: Sequence[str]) -> int:
     if exported is None:
         _write_all(specs, plan_all(specs, overrides, seeds=seeds), overrides, inference)
         return 0
-    _, plans = exported
-    files = [_write_comparison(planned, inference, {}) for planned in plans]
+    folder, plans = exported
+    files = [_write_comparison(planned, inference, {}, folder) for planned in plans]
     for path in files:
         print(path.read_text(encoding="utf-8"))
     return 0
@@ -77,7 +79,9 @@ def table(argv: Sequence[str]) -> int:
 def exported_plans(
     argv: Sequence[str], specs: Sequence[TableSpec], overrides: Sequence[str], seeds: Sequence[int]
 ) -> tuple[Path, list[PlannedTable]] | None:
-    """The export that ``from=FOLDER`` names and the plans of tables in it; None without this argument.
+    """The plans of tables in the export that ``from=FOLDER`` names, and where to write; None without this argument.
+
+    Files are written to the export itself, or to the folder that ``paths.results=FOLDER`` names.
 
     Args:
         argv: all arguments, for the scores to show.
@@ -91,14 +95,19 @@ def exported_plans(
     exported = [word.removeprefix("from=").strip("'\"") for word in overrides if word.startswith("from=")]
     if not exported:
         return None
-    if len(overrides) > 1 or seeds:
-        raise UserError("an export has its own settings and seeds; leave the other overrides out")
+    given, others = take_words([word for word in overrides if not word.startswith("from=")], ("paths.results",))
+    if len(exported) > 1:
+        raise UserError("from is given twice; name one export")
+    if others or seeds:
+        named = f"'{others[0]}'" if others else "seeds"
+        raise UserError(f"an export has its own settings and seeds; leave {named} out")
     if not exported[0]:
         raise UserError("from= names no folder; write from=FOLDER, the folder of an export")
     folder = Path(exported[0]).expanduser()
     plans = [plan_from_text(folder, spec) for spec in specs]
     metrics = shown_metrics(argv)
-    return folder, [planned.with_metrics(metrics) for planned in plans] if metrics else plans
+    place = Path(given["paths.results"]).expanduser() if given.get("paths.results") else folder
+    return place, [planned.with_metrics(metrics) for planned in plans] if metrics else plans
 
 
 def plan(argv: Sequence[str]) -> int:
@@ -106,7 +115,8 @@ def plan(argv: Sequence[str]) -> int:
     seeds, argv = take_seeds(argv)
     specs, overrides = split_tables(argv)
     plans = plan_all(specs, overrides, find_tasks, seeds)
-    shown = Table("table", "experiments", "runs", "done", "running", "failed", "missing", "hours left", box=None)
+    titles = ("experiments", "runs", "done", "to score", "running", "failed", "missing", "hours left")
+    shown = Table("table", *titles, box=None)
     for name, planned in plans.items():
         shown.add_row(name, *_summary_row(summarise(planned.runs)))
     if len(plans) > 1:
@@ -170,12 +180,11 @@ def plan_all(
 
 
 def _summary_row(summary: Summary) -> list[str]:
-    names: list[Status] = ["done", "running", "failed", "missing"]
+    names: list[Status] = ["done", "trained", "running", "failed", "missing"]
     counts = [str(summary.counts[name]) for name in names]
     if unknown := summary.counts["unknown"]:
-        counts = (
-            ["unknown", "", "", ""] if unknown == summary.runs else [f"{counts[0]} + {unknown} unknown", *counts[1:]]
-        )
+        known = [f"{counts[0]} + {unknown} unknown", *counts[1:]]
+        counts = ["unknown", *[""] * (len(names) - 1)] if unknown == summary.runs else known
     hours = "no estimate" if summary.hours is None else f"{summary.hours:.2f}"
     return [str(summary.experiments), str(summary.runs), *counts, hours]
 
@@ -192,30 +201,30 @@ def _write_all(
     for spec in specs:
         if spec.kind == "agreement":
             content, _, settings = agreement_content(spec, overrides)
-            files.append(_write(content, Path(settings.paths.results) / "tables", (), settings))
+            files.append(_write(content, Path(settings.paths.results) / "tables", settings))
         else:
             files.append(_write_comparison(plans[spec.name], inference, texts))
     for path in files:
         print(path.read_text(encoding="utf-8"))
 
 
-def _write_comparison(planned: PlannedTable, inference: "Inference", texts: "Texts") -> Path:
+def _write_comparison(
+    planned: PlannedTable, inference: "Inference", texts: "Texts", results: Path | None = None
+) -> Path:
     """Writes a table below the results folder of its runs, or below the folder that contains all of theirs.
 
     Args:
         planned: the table.
         inference: how its cells are tested.
         texts: scores that were read for other tables (`collect_cases`).
+        results: the folder to write to instead.
     """
     from dmseg.tables.collected import collect_cases
     from dmseg.tables.content import comparison_content, results_folder
-    from dmseg.tables.notes import plan_notes
-    from dmseg.tables.tidy import write_cases
 
     cases = collect_cases(planned, texts)
-    folder = results_folder(planned) / "tables"
-    write_cases(cases, folder, planned.spec)
-    return _write(comparison_content(planned, cases, inference), folder, plan_notes(planned), planned.settings)
+    folder = (results or results_folder(planned)) / "tables"
+    return _write(comparison_content(planned, cases, inference), folder, planned.settings, planned, cases)
 
 
 def agreement_content(spec: TableSpec, overrides: Sequence[str]) -> "tuple[TableData, list[PreparedTask], Settings]":
@@ -236,12 +245,28 @@ def agreement_content(spec: TableSpec, overrides: Sequence[str]) -> "tuple[Table
     return content, stores, settings
 
 
-def _write(content: "TableData", folder: Path, notes: tuple[str, ...], settings: Settings) -> Path:
-    """Writes the files of a table, and records them with its trackers; returns the Markdown file."""
-    from dmseg.report.tracking.update import update_table
-    from dmseg.tables.render import write_table
+def _write(
+    content: "TableData",
+    folder: Path,
+    settings: Settings,
+    planned: PlannedTable | None = None,
+    cases: "pd.DataFrame | None" = None,
+) -> Path:
+    """Writes the files of a table, and records them with its trackers; returns the Markdown file.
 
-    files = write_table(content, folder, notes)
+    An earlier table with more numbers, or of other settings, is kept (`dmseg.tables.earlier`).
+    """
+    from dmseg.report.tracking.update import update_table
+    from dmseg.tables.earlier import keep_earlier
+    from dmseg.tables.notes import plan_notes
+    from dmseg.tables.render import write_table
+    from dmseg.tables.tidy import write_cases
+
+    if kept := keep_earlier(content, folder, planned):
+        notify(kept)
+    if planned is not None and cases is not None:
+        write_cases(cases, folder, planned.spec)
+    files = write_table(content, folder, () if planned is None else plan_notes(planned))
     notify(f"written: {', '.join(str(path) for path in files)}")
     update_table(files[0].with_suffix(".csv"), settings)
     return files[0]

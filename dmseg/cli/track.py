@@ -28,7 +28,7 @@ from dmseg.report.tracking.stored import (
 from dmseg.report.tracking.tracking_plan import Tracking, check_packages
 from dmseg.report.tracking.wandb_files import files_of, own_environment
 from dmseg.report.tracking.wandb_sender import connection_fault, is_sent, send
-from dmseg.runs.inventory import Entry, choose, entries
+from dmseg.runs.inventory import Entry, choose, entries, why_none
 from dmseg.runs.store import RunStore
 from dmseg.text import printable, split_list
 
@@ -81,10 +81,13 @@ def track(argv: Sequence[str]) -> int:
     found = entries(stores)
     if tracker == "online" and (fault := connection_fault()):
         raise UserError(f"nothing was sent: {fault}")
+    chosen = choose(found, filters)
+    if filters and not chosen:
+        notify(why_none(found, filters))
     runs, tables = _Counts(), _Counts()
     items, kinds = [], []
     for item, counts in (
-        *((item, runs) for item in _runs(found, choose(found, filters), given, runs)),
+        *((item, runs) for item in _runs(found, chosen, given, runs)),
         *((item, tables) for item in _tables(stores, found, filters, given, tables)),
     ):
         if not again and is_remembered(item.results, _place(tracker, item), item.record_id, item.digest):

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dmseg.config.components import MODULES, check_target
-from dmseg.config.config_dir import config_dir, config_file, file_content
+from dmseg.config.config_dir import config_dir, config_file, config_options, file_content
 from dmseg.config.interpolations import check_interpolations
 from dmseg.config.label_kind import AUTO, refuse_retired_keys, refuse_retired_overrides, settle_labels, translate_labels
 from dmseg.config.loss_terms import gather_loss, restore_loss
@@ -30,6 +30,7 @@ from dmseg.config.overrides import (
     quoted,
     refuse_reserved,
 )
+from dmseg.config.phantom_folder import name_phantom
 from dmseg.config.ranges import check_values
 from dmseg.config.renamed import current_override
 from dmseg.config.resolved import resolved
@@ -141,6 +142,7 @@ def resolve_config(config: DictConfig | dict[str, Any], overrides: Sequence[str]
                 plain["distill"]["teacher"] = resolve_teacher(given, plain, overrides)
         elif lost := [item for item in overrides if sets_teacher(parse_override(item))]:
             raise UserError(f"'{cut(lost[0])}' sets a key of the teacher, but there is none; add distill=kd")
+    name_phantom(plain.get("data"))
     return plain
 
 
@@ -163,7 +165,7 @@ def _check_data(config: Mapping[str, Any], overrides: Sequence[str]) -> None:
             keys += [f"{key}={DATA_EXAMPLES[name]}" for key in default]
     if lacking:
         lines = ", ".join(f"{name}: {DATA_EXAMPLES[name]}" for name in lacking)
-        raise UserError(f"{path} sets no {', '.join(lacking)}; add {'them' if len(lacking) > 1 else 'it'} ({lines}), or set {', '.join(keys)}")
+        raise UserError(f"{path} sets no {', '.join(lacking)}; add {lines}, or set {', '.join(keys)}")
 
 
 def _value(config: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401
@@ -336,6 +338,8 @@ def _plain_message(error: Exception, overrides: Sequence[str]) -> str:
             if options
             else f"unknown key '{cut(option)}'"
         )
+    if "Config group override must be" in text and (said := _wrong_choice(overrides)):
+        return said
     if "missing EQUAL" in text:
         word = re.search(r"override '([^']*)'", text)
         return f"'{cut(word[1] if word else ' '.join(overrides))}' is not an override; write key=value"
@@ -346,6 +350,10 @@ def _plain_message(error: Exception, overrides: Sequence[str]) -> str:
         if file := _own_file(found[1].partition(".")[0], overrides):
             return f"{file} lacks the key '{key}', to which {found[2]} refers; add it, or set {found[2]} as well"
         return f"{found[2]} refers to '{found[1]}', which does not exist"
+    if found := re.search(
+        r"Error trying to access (\S+): node `([^`]+)` is not a container[^\n]*\s+full_key: (\S+)", text
+    ):
+        return f"{found[3]} refers to '{found[1]}', but {found[2]} is not a group of keys"
     first = [
         line for line in text.splitlines() if line.strip() and "hydra.cc" not in line and "HYDRA_FULL_ERROR" not in line
     ]
@@ -356,9 +364,7 @@ def _own_argument(key: str, overrides: Sequence[str]) -> str:
     """How to set an argument that a user's own file does not list; empty if no such file is chosen."""
     group, _, name = key.partition(".")
     file = _own_file(group, overrides) if name else None
-    return (
-        "" if file is None else f"\nfor an argument of your own component, write +{cut(key)}, or add it to {file}"
-    )
+    return "" if file is None else f"\nfor an argument of your own component, write +{cut(key)}, or add it to {file}"
 
 
 def _own_file(group: str, overrides: Sequence[str]) -> Path | None:
@@ -370,13 +376,30 @@ def _own_file(group: str, overrides: Sequence[str]) -> Path | None:
     return file if file.is_relative_to(folder) else None
 
 
+def _wrong_choice(overrides: Sequence[str]) -> str:
+    """A message about the first override that gives a config group something other than the name of a file."""
+    for text in overrides:
+        item = parse_override(text)
+        if not is_group(dotted(item.key_or_group)) or item.type is OverrideType.DEL:
+            continue
+        if isinstance(item.value(), int | float | None):
+            group, written = item.key_or_group, text.partition("=")[2]
+            if group == "table":
+                return (
+                    f"'{cut(text)}' names a table, which is for commands on tables, such as reproduce, plan and table"
+                )
+            choices = ", ".join([*(["null"] if group == "distill" else []), *config_options(group)])
+            return f"{group}='{cut(written)}' does not exist; choose from {choices}"
+    return ""
+
+
 def _known_keys(overrides: Sequence[str]) -> list[str]:
     """The keys of the configuration with the files of groups that the overrides choose."""
 
-    def walk(node: Any, prefix: str) -> Iterator[str]:  # noqa: ANN401
+    def walk(node: Any, prefix: str = "") -> Iterator[str]:  # noqa: ANN401
         for name, value in node.items():
             yield f"{prefix}{name}"
-            if isinstance(value, DictConfig):
+            if isinstance(value, dict):
                 yield from walk(value, f"{prefix}{name}.")
 
     choices = []
@@ -386,6 +409,7 @@ def _known_keys(overrides: Sequence[str]) -> list[str]:
         if chooses or item.key_or_group == "hydra.searchpath":
             choices.append(text)
     try:
-        return list(walk(compose("config", overrides=choices), ""))
+        config = compose("config", overrides=choices)
     except HydraException:  # a choice is wrong, too
-        return list(walk(compose("config"), ""))
+        config = compose("config")
+    return list(walk(OmegaConf.to_container(config)))  # unresolved: what a file refers to may be missing

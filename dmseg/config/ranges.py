@@ -90,7 +90,9 @@ def check_values(node: Mapping[str, Any]) -> None:
     if not DEVICE.fullmatch(node["device"]):
         raise UserError(f"device is {shown(node['device'])}, but may be auto, cpu, cuda or cuda:N")
     trackers = node["tracker"]
-    for name in trackers or [""]:
+    if not trackers:
+        raise UserError("tracker is empty; tracker=disabled turns tracking off")
+    for name in trackers:
         if name not in TRACKERS:
             raise UserError(f"tracker is {shown(name)}, but may be {', '.join(TRACKERS)}, or a list of them")
     for first, second in (("disabled", "any other"), ("offline", "online")):
@@ -98,6 +100,9 @@ def check_values(node: Mapping[str, Any]) -> None:
             raise UserError(f"tracker is {shown(trackers)}, but {first} excludes {second}; leave one out")
     if len(set(trackers)) < len(trackers):
         raise UserError(f"tracker is {shown(trackers)}, but names one twice")
+    for name, folder in node["paths"].items():
+        if not folder:
+            raise UserError(f"paths.{name} is empty; name a folder, or leave it out")
     scale = node["train"]["scale"]
     if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
         raise UserError(f"train.scale is {shown(scale)}, but must be [smallest, largest], both above 0")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from dmseg.config.allowed import CHOICES, TRACKERS
 from dmseg.config.overrides import PATH_KEYS
 from dmseg.errors import UserError, cut, shown
 
@@ -29,7 +30,8 @@ def typed(kind: Any, value: Any, key: str) -> Any:  # noqa: ANN401
         return None if value is None else typed(inner, value, key)
     if get_origin(kind) is list:
         if not isinstance(value, list):
-            raise UserError(f"{key} is {shown(value)}, but must be a list")
+            named = f"{', '.join(TRACKERS)}, or a list of them" if key == "tracker" else "a list"
+            raise UserError(f"{key} is {shown(value)}, but must be {named}")
         return [typed(get_args(kind)[0], item, key) for item in value]
     if get_origin(kind) is dict and dataclasses.is_dataclass(get_args(kind)[1]):
         if not isinstance(value, Mapping):
@@ -43,6 +45,8 @@ def typed(kind: Any, value: Any, key: str) -> Any:  # noqa: ANN401
         except OverflowError:
             raise UserError(f"{key} is {shown(value)}, but must be a finite number") from None
     if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
+        if key in CHOICES:
+            raise UserError(f"{key} is {shown(value)}, but may be {', '.join(CHOICES[key])}")
         raise UserError(f"{key} is {shown(value)}, but must be {_NAMES.get(expected, expected.__name__)}")
     check_plain(value, key)
     return value

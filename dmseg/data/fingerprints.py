@@ -1,7 +1,8 @@
 """Fingerprints of raw files, which tell whether a prepared store is still up to date."""
 
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,44 @@ def fingerprints(files: CaseFiles) -> dict[str, Any]:
     return found
 
 
-def unchanged(path: Path, then: dict[str, Any] | None, times: dict[str, Any] | None = None) -> bool:
+def former_paths(cases: list[CaseFiles], known: list[Any]) -> dict[str, str] | None:
+    """The path that each file had when a store was prepared, by the path it has now.
+
+    Both are the same unless the data were moved, copied, mounted elsewhere, or are read through a link.
+
+    Args:
+        cases: the cases now.
+        known: id and absolute paths of each case then.
+
+    Returns:
+        None unless cases and files are the same, up to the folder that contains all of them.
+    """
+    now = [[case.case, paths(case)] for case in cases]
+    if now == known:
+        return {path: path for _, found in now for path in found}
+    if [(case, len(found)) for case, found in now] != [(case, len(found)) for case, found in known]:
+        return None
+    pairs = list(zip(*([path for _, found in each for path in found] for each in (now, known)), strict=True))
+    try:
+        here, there = (common_folder(list(side)) for side in zip(*pairs, strict=True))
+    except ValueError:  # no files, or paths of another system
+        return None
+    same = all(os.path.relpath(path, here) == os.path.relpath(former, there) for path, former in pairs)
+    return dict(pairs) if same else None
+
+
+def common_folder(files: Sequence[str]) -> str:
+    """The folder that contains all of these files.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    return os.path.commonpath([os.path.dirname(path) for path in files])
+
+
+def unchanged(
+    path: Path, then: dict[str, Any] | None, times: dict[str, Any] | None = None, moved: bool = False
+) -> bool:
     """Whether a file still matches its fingerprint: same size, and same time or same checksum.
 
     Args:
@@ -54,6 +92,7 @@ def unchanged(path: Path, then: dict[str, Any] | None, times: dict[str, Any] | N
         then: its fingerprint; None if it was missing.
         times: time and checksum of each file whose checksum was compared before; a file whose checksum is compared
             now is added.
+        moved: whether it had another path then; the same time then means nothing, as archives may set all times alike.
 
     Raises:
         UserError: if the file exists but cannot be read.
@@ -65,7 +104,7 @@ def unchanged(path: Path, then: dict[str, Any] | None, times: dict[str, Any] | N
         if status.st_size != then["size"]:
             return False
         now = [status.st_mtime_ns, then["sha256"]]
-        if status.st_mtime_ns == then["mtime_ns"] or (times or {}).get(str(path.absolute())) == now:
+        if (status.st_mtime_ns == then["mtime_ns"] and not moved) or (times or {}).get(str(path.absolute())) == now:
             return True
         if checksum(path) != then["sha256"]:
             return False
@@ -74,16 +113,17 @@ def unchanged(path: Path, then: dict[str, Any] | None, times: dict[str, Any] | N
     return True
 
 
-def all_unchanged(cases: list[CaseFiles], sources: dict[str, Any], memory: Path) -> bool:
+def all_unchanged(cases: list[CaseFiles], sources: dict[str, Any], memory: Path, former: dict[str, str]) -> bool:
     """Whether all files of some cases still match their fingerprints.
 
-    Copied data may have other times than the files that were prepared. Their content is compared once, and the times
-    are kept in a separate file; without it they are only compared again.
+    Copied data may have other times than the files that were prepared, moved data other paths. Their content is
+    compared once, and the times are kept in a separate file; without it they are only compared again.
 
     Args:
         cases: the cases.
-        sources: the fingerprints, by absolute path.
+        sources: the fingerprints, by absolute path when they were made.
         memory: the file that keeps the times; if it cannot be written, nothing is kept.
+        former: the path that each file had then, by its absolute path (`former_paths`).
     """
     try:
         found = parse_json(read_regular(memory, MAX_BYTES))
@@ -92,7 +132,8 @@ def all_unchanged(cases: list[CaseFiles], sources: dict[str, Any], memory: Path)
     times: dict[str, Any] = found if isinstance(found, dict) else {}
     before = dict(times)
     tracked = track(cases, "comparing raw files", len(cases), "cases")
-    same = all(unchanged(path, sources.get(str(path.absolute())), times) for case in tracked for path in case.files)
+    files = ((path, str(path.absolute())) for case in tracked for path in case.files)
+    same = all(unchanged(path, sources.get(former[now]), times, former[now] != now) for path, now in files)
     if times != before:
         with suppress(OSError):
             write_whole(memory, json.dumps(times))

@@ -79,11 +79,12 @@ def check_whole(what: str, value: object, least: int, ending: str = "") -> int:
     return value
 
 
-def check_scale(scale: object, width: int, smallest: int, what: str) -> None:
+def check_scale(scale: object, width: int, smallest: int, largest: int, what: str) -> None:
     """Refuses an invalid scale.
 
     Raises:
-        UserError: if it is not above 0, or images of this native width would be narrower than `smallest` pixels.
+        UserError: if it is not above 0, or images of this native width would be narrower than `smallest` pixels or
+            wider than `largest`.
     """
     if not (isinstance(scale, int | float) and math.isfinite(scale) and scale > 0):
         raise UserError(f"the phantom's scale is {shown(scale)}, but must be above 0 (1 for the native image sizes)")
@@ -91,6 +92,11 @@ def check_scale(scale: object, width: int, smallest: int, what: str) -> None:
         raise UserError(
             f"the phantom's scale is {scale:g}, so {what} images would be less than {smallest} "
             f"pixels wide; set it to at least {math.ceil(100 * smallest / width) / 100:g}"
+        )
+    if scale > largest / width:
+        raise UserError(
+            f"the phantom's scale is {scale:g}, so {what} images would be more than {largest} "
+            f"pixels wide; set it to at most {math.floor(100 * largest / width) / 100:g}"
         )
 
 

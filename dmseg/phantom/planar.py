@@ -25,6 +25,8 @@ REVISION = 1
 """Incremented when a change of the generator produces different files for the same settings."""
 SMALLEST_WIDTH = 16
 """Minimum width of an image, in pixels."""
+LARGEST_WIDTH = 2048
+"""Maximum width of an image, in pixels."""
 MISSING = {("prostate", 9): (3,)}
 """Raters without annotations in the real data (for all tasks of the case)."""
 IMAGE_TYPES: dict[str, Any] = {
@@ -85,7 +87,7 @@ def ensure_qubiq(
     check_whole("seed", seed, 0)
     counts = _counts(cases)
     for cohort in counts:
-        check_scale(scale, COHORTS[cohort].width, SMALLEST_WIDTH, cohort)
+        check_scale(scale, COHORTS[cohort].width, SMALLEST_WIDTH, LARGEST_WIDTH, cohort)
     settings: dict[str, Any] = {"phantom": "qubiq", "revision": REVISION, "seed": seed, "cases": counts}
     settings["scale"] = float(scale)
     if view is not None:

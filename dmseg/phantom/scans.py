@@ -19,6 +19,7 @@ REVISION = 1
 WIDTH = 256
 DEPTH = 48
 SMALLEST_WIDTH, SMALLEST_DEPTH = 32, 16
+LARGEST_WIDTH = 1024
 BATCH_1 = 28 / 131
 """Fraction of LiTS's cases in the first batch."""
 HIPPOCAMPUS = (34, 50, 36)
@@ -76,7 +77,7 @@ def _ensure(
     check_whole("seed", seed, 0)
     check_whole("number of cases", cases, 1)
     if scale is not None:
-        check_scale(scale, WIDTH, SMALLEST_WIDTH, name)
+        check_scale(scale, WIDTH, SMALLEST_WIDTH, LARGEST_WIDTH, name)
     settings = {"phantom": name, "revision": REVISION, "seed": seed, "cases": cases, "scale": scale}
     if is_made(Path(root), settings):
         return False

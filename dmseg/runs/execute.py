@@ -1,12 +1,12 @@
 """Runs one planned run: train, evaluate and store, or only the steps that are missing."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pandas as pd
 import torch
@@ -15,22 +15,24 @@ from torch import nn
 from dmseg.data.batches import BatchSource
 from dmseg.data.prepared import PreparedTask
 from dmseg.data.training_slices import load_training, place
-from dmseg.files.schema import GROUP, TEXT, number, plain, record, whole
 from dmseg.methods.base import Streams
 from dmseg.metrics.stored_counts import StoredCounts
+from dmseg.runs.course import Course
 from dmseg.runs.plan import PlannedRun
 from dmseg.runs.preflight import check_schedule, check_scoring, warn_of_absent_raters
 from dmseg.runs.pretrained import pretrained_facts
 from dmseg.runs.progress_file import reporting
 from dmseg.runs.provenance import begin_usage, describe_machine, describe_usage, describe_versions
 from dmseg.runs.records import SCORES, mean_scores
+from dmseg.runs.salvage import find_intact, salvage
 from dmseg.runs.seal import write_json
 from dmseg.runs.status import is_complete
 from dmseg.runs.stopping import should_stop
 from dmseg.runs.store import RunStore
 from dmseg.runs.training_data import distill_objective
+from dmseg.runs.written import load_weights as read_weights
 from dmseg.runs.written import save_weights, write_scores
-from dmseg.training.checkpoint import REPORTS, SESSIONS, Checkpoints, Interrupted, Session, State, load_weights
+from dmseg.training.checkpoint import Checkpoints, Interrupted, State, load_weights
 from dmseg.training.evaluate import Array, evaluate, save_predictions
 from dmseg.training.fit import fit, resolve_device
 from dmseg.training.graph import CudaGraph
@@ -38,22 +40,6 @@ from dmseg.training.observers import EpochReport, Observer, Observers, RunInfo
 from dmseg.training.pictures import Gallery, Picture
 from dmseg.training.precision import check_precision, describe_precision
 from dmseg.training.random_streams import stream, stream_seed
-
-COURSE = record(
-    {
-        "epochs": whole(1),
-        "steps_per_epoch": whole(1),
-        "reports": REPORTS,
-        "sessions": SESSIONS,
-        "facts": GROUP,
-        "machine": GROUP,
-        "usage": record(
-            {"ended": TEXT, "peak_memory_mib": number(0)}, {"peak_device_memory_mib": number(0)}, others=None
-        ),
-    },
-    others=None,
-)
-"""The plain form of `_Course`."""
 
 KEPT = "the trained network is kept; run the same command to score it"
 RESUME = "the trained network is kept; run the same command to resume"
@@ -72,46 +58,6 @@ class _Reports:
     def stepped(self, step: int) -> None: ...
     def evaluated(self, summary: dict[str, float]) -> None: ...
     def ended(self, error: BaseException | None) -> None: ...
-
-
-@dataclass(frozen=True)
-class _Course:
-    """Facts about a finished training, kept with its weights until these are scored.
-
-    Attributes:
-        epochs: number of epochs.
-        steps_per_epoch: optimiser steps in an epoch.
-        reports: one for each epoch.
-        sessions: one for each stretch between interruptions.
-        facts: reported by the objective.
-        machine: hardware and software versions.
-        usage: end time and peak memory.
-    """
-
-    epochs: int
-    steps_per_epoch: int
-    reports: list[EpochReport]
-    sessions: list[Session]
-    facts: dict[str, Any]
-    machine: dict[str, Any]
-    usage: dict[str, Any]
-
-    @classmethod
-    def of(cls, node: Mapping[str, Any]) -> Self:
-        """Restores the object from the plain form that `dataclasses.asdict` returns.
-
-        Raises:
-            Misfit: if `node` does not have this form.
-        """
-        plain(node, "rest.pt")
-        COURSE(node, "rest.pt")
-        reports = [EpochReport(**report) for report in node["reports"]]
-        sessions = [Session(**session) for session in node["sessions"]]
-        return cls(**{**node, "reports": reports, "sessions": sessions})
-
-    def write_history(self, path: Path) -> None:
-        rows = [{"epoch": item.epoch, "step": item.step, "lr": item.lr, **item.losses} for item in self.reports]
-        pd.DataFrame(rows).to_csv(path, index=False)
 
 
 @dataclass(frozen=True)
@@ -155,6 +101,8 @@ def _run_missing_steps(run: PlannedRun, store: RunStore, observers: Callable[[Pl
     device = resolve_device(run.settings.device)
     if run.settings.threads is not None:
         torch.set_num_threads(run.settings.threads)
+    if not store.is_done(run.run_id) and _score_set_aside(run, store, device) and is_complete(run):
+        return
     if store.is_done(run.run_id):
         _score_again(run, store, device)
         return
@@ -207,7 +155,7 @@ def _train_and_score(
 
 def _train(
     run: PlannedRun, prepared: PreparedTask, device: torch.device, observers: Observers, checkpoints: Checkpoints
-) -> tuple[nn.Module, _Course]:
+) -> tuple[nn.Module, Course]:
     """Trains the network from the last checkpoint on and keeps it, so that no later error can lose it."""
     settings, method, streams = run.settings, run.method, _streams(run)
     warn_of_absent_raters(run)
@@ -234,7 +182,7 @@ def _train(
     watching = Observers([reports, observers])
     graph = CudaGraph if device.type == "cuda" and settings.graph == "auto" else None
     sessions = fit(model, source, objective, optimizer, schedule, run.precision, watching, checkpoints, graph)
-    course = _Course(
+    course = Course(
         source.epochs,
         source.steps_per_epoch,
         reports.found,
@@ -249,14 +197,14 @@ def _train(
 
 def _restore_finished(
     run: PlannedRun, prepared: PreparedTask, device: torch.device, observers: Observers, checkpoints: Checkpoints
-) -> tuple[nn.Module, _Course] | None:
+) -> tuple[nn.Module, Course] | None:
     """Restores a network that was trained but not scored, if any; needs neither training data nor a teacher."""
     if not checkpoints.has_finished:
         return None
     model = _untrained(run, prepared)
 
-    def load(state: State) -> _Course:
-        course = _Course.of(state.rest)
+    def load(state: State) -> Course:
+        course = Course.of(state.rest)
         load_weights(model, state.weights)
         return course
 
@@ -372,11 +320,26 @@ def _score_again(run: PlannedRun, store: RunStore, device: torch.device) -> None
             store.add(run.run_id, f"evaluations/{run.evaluation_id}", partial(_write_evaluation, run, found))
 
 
+def _score_set_aside(run: PlannedRun, store: RunStore, device: torch.device) -> bool:
+    """Restores a run that was set aside although its weights are intact; scores it where its scores were lost."""
+    aside = find_intact(store, run.run_id)
+    if aside is None:
+        return False
+
+    def score(folder: Path) -> None:
+        prepared = PreparedTask(run.store)
+        model = _untrained(run, prepared)
+        model.load_state_dict(read_weights(aside))
+        _write_evaluation(run, _score(run, _on_device(model, device), prepared, device, None), folder)
+
+    return salvage(store, run, aside, score)
+
+
 def _write_evaluation(run: PlannedRun, scored: _Scored, folder: Path) -> None:
     write_scores(folder, scored.cases, run.evaluation_id, run.evaluation, scored.counts, scored.pictures)
 
 
-def _manifest(run: PlannedRun, course: _Course, times: dict[str, float], usage: dict[str, Any]) -> dict[str, Any]:
+def _manifest(run: PlannedRun, course: Course, times: dict[str, float], usage: dict[str, Any]) -> dict[str, Any]:
     return {
         **course.facts,
         "run_id": run.run_id,

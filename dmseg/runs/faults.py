@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dmseg.files.names import is_id
 from dmseg.runs.records import SmallFiles, check_run
-from dmseg.runs.seal import ADVICE, DONE, DamagedError, additions_of, differs, in_words, read_seal
+from dmseg.runs.seal import DONE, DamagedError, additions_of, differs, in_words, read_seal, repair_advice
 
 SMALL_FILES = ("config.json", "manifest.json", "history.csv", "cases.csv", "evaluation.json", "counts.npz", "pack.npz")
 """Files that are checked whenever a run is used; weights and predictions are checked when they are read."""
@@ -18,7 +18,7 @@ def faults_of(folder: Path, run_id: str, every_file: bool, read: SmallFiles) -> 
         additions = additions_of(folder, own)
         seals = {folder: own, **{place: read_seal(place) for place in additions}}
     except DamagedError as error:
-        return [str(error).removesuffix(f"; {ADVICE}")]
+        return [str(error).removesuffix(f"; {repair_advice(folder)}")]
     found = []
     for place, known in seals.items():
         unknown = [name for name in SMALL_FILES if name not in known and os.path.lexists(place / name)]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dmseg.activity import track
-from dmseg.errors import UserError
+from dmseg.errors import UserError, check_choice, cut, some
 from dmseg.files.atomic import abandoned
 from dmseg.files.atomic import remove as remove_path
 from dmseg.files.names import is_id
@@ -18,6 +18,7 @@ from dmseg.files.regular import is_regular, regular_files
 from dmseg.runs.lease import is_held
 from dmseg.runs.progress_file import progress_path, read_progress, stale
 from dmseg.runs.records import SCORES, parse_cases, read_cases_file
+from dmseg.runs.salvage import lost_weights
 from dmseg.runs.seal import DONE, DamagedError, read_seal
 from dmseg.runs.store import RunStore
 from dmseg.text import split_list
@@ -115,6 +116,7 @@ def _sound(store: RunStore, run_id: str) -> Entry:
         "experiment": manifest["experiment_id"],
     }
     remarks = [word for key, word in (("phantom", "(PHANTOM data)"), ("imported", "(imported)")) if manifest.get(key)]
+    remarks += ["(weights are missing)"] if lost_weights(store, run_id) else []
     return Entry(
         store,
         run_id,
@@ -149,10 +151,10 @@ def stored_means(folder: Path) -> dict[str, float]:
 def choose(found: Sequence[Entry], filters: Sequence[str]) -> list[Entry]:
     """Selects runs by beginnings of ids and by ``field=value``, where several values are separated by commas.
 
-    A run must have one of the ids, if any are given, and fit every field.
+    A run must have one of the ids, if any are given, and fit every field. Several values may be in brackets.
 
     Raises:
-        UserError: if a field is unknown, or no run has such an id.
+        UserError: if a field is unknown, a value is one that no run can have, or no run has such an id.
     """
     chosen = list(found)
     stores = ", ".join(dict.fromkeys(str(entry.store.results) for entry in found)) or "this store, which is empty"
@@ -166,8 +168,44 @@ def choose(found: Sequence[Entry], filters: Sequence[str]) -> list[Entry]:
         name, _, value = item.partition("=")
         if name not in FIELDS:
             raise UserError(f"runs cannot be selected by '{name}'; select by {', '.join(FIELDS)}, or by id")
-        chosen = [entry for entry in chosen if entry.fields.get(name) in split_list(value)]
+        wanted = _wanted(name, value)
+        chosen = [entry for entry in chosen if entry.fields.get(name) in wanted]
     return chosen
+
+
+def _wanted(name: str, value: str) -> list[str]:
+    """The values of a filter.
+
+    Raises:
+        UserError: if one of them is no value of its field.
+    """
+    wanted = [item.strip("'\"") for item in split_list(value)]
+    if name == "status":
+        for item in wanted:
+            check_choice("status", item, STATUSES)
+    if name in ("fold", "seed"):
+        for item in wanted:
+            if not re.fullmatch(r"[0-9]{1,19}", item):
+                raise UserError(f"{name} is '{cut(item)}', but must be a whole number, or several: {name}=0,1")
+        wanted = [str(int(item)) for item in wanted]
+    return wanted
+
+
+def why_none(found: Sequence[Entry], filters: Sequence[str]) -> str:
+    """Why filters choose no run: the first whose values no run has, with the values that there are.
+
+    Args:
+        found: all runs.
+        filters: the filters (`choose`).
+    """
+    if not found:
+        return "there are no runs"
+    for item in (item for item in filters if "=" in item):
+        name, _, value = item.partition("=")
+        known = sorted({entry.fields[name] for entry in found if entry.fields.get(name)})
+        if not set(_wanted(name, value)) & set(known):
+            return f"no run has {name}={cut(value)}" + (f"; there are {some(known)}" if known else "")
+    return f"no run matches {' '.join(map(cut, filters))}"
 
 
 @dataclass(frozen=True)

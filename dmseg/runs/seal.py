@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,14 @@ from dmseg.files.schema import read_json as read_checked
 from dmseg.runs.records import SCHEMAS, SEAL, SmallFiles
 
 DONE = "DONE"
-ADVICE = "run 'dmseg runs verify aside=true' to set damaged runs aside, then the same command to compute them again"
+
+
+def repair_advice(folder: Path) -> str:
+    """What to do about a damaged run whose folder, or a folder within it, is given."""
+    runs = next((parent for parent in folder.parents if parent.name == "runs"), None)
+    where = "" if runs is None else f" {shlex.quote(f'paths.results={runs.parent}')}"
+    command = f"'dmseg runs verify aside=true{where}'"
+    return f"run {command} to set damaged runs aside, then the same command to compute them again"
 
 
 class DamagedError(UserError):
@@ -42,9 +50,9 @@ def read_json(folder: Path, name: str, check: Check | None = None) -> dict[str, 
     try:
         node: dict[str, Any] = read_checked(inside(folder, name), check or SCHEMAS.get(name, GROUP))
     except FileNotFoundError:
-        raise DamagedError(f"{path} is missing; {ADVICE}") from None
+        raise DamagedError(f"{path} is missing; {repair_advice(folder)}") from None
     except (OSError, ValueError) as error:
-        raise DamagedError(f"{path} is damaged ({in_words(error)}); {ADVICE}") from None
+        raise DamagedError(f"{path} is damaged ({in_words(error)}); {repair_advice(folder)}") from None
     return node
 
 
@@ -100,7 +108,7 @@ def additions_of(folder: Path, known: Mapping[str, str]) -> list[Path]:
     """`RunStore.additions` of a run's folder with these checksums."""
     evaluations, predictions = folder / "evaluations", folder / "predictions"
     if evaluations.is_symlink():
-        raise DamagedError(f"{evaluations} is damaged (it is a link); {ADVICE}")
+        raise DamagedError(f"{evaluations} is damaged (it is a link); {repair_advice(folder)}")
     found = evaluations.iterdir() if evaluations.is_dir() else ()
     later = sorted(path for path in found if is_id(path.name) and path.is_dir())
     with_run = any(name.startswith("predictions/") for name in known)

@@ -3,33 +3,38 @@
 `find_tasks` looks up the same stores without writing anything.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from dmseg.activity import track
-from dmseg.config.code_version import code_version
 from dmseg.config.components import bind, resolve
 from dmseg.config.settings import DataSettings, FoldSettings, PathSettings, Settings
 from dmseg.data.adapters.volume import SliceCount, VolumeAdapter
 from dmseg.data.case import Adapter, Task, find_task
 from dmseg.data.folds import Split, find_split, fold_count, load_splits, make_splits
 from dmseg.data.integrity import seal_store
-from dmseg.data.prepared import REVISION, PreparedTask, is_current, prepare, store_folder
+from dmseg.data.prepared import (
+    PreparedTask,
+    is_current,
+    moved_store,
+    prepare,
+    source_folder,
+)
 from dmseg.data.split_files import read_groups
-from dmseg.errors import DamagedStoreError, MissingDataError, UserError, some
+from dmseg.errors import MissingDataError, UserError, some
+from dmseg.runs.found_stores import (
+    refuse_damaged,
+    store_options,
+    store_place,
+    stores_of,
+    stores_of_moved_data,
+    stores_of_real_data,
+    with_other_stores,
+)
 
 Notify = Callable[[str], None]
-
-STORE_DEFAULTS = {"dtype": "uint8", "bits": None}
-"""Data options added later, each with the value that means the earlier behaviour. An option with this value is left out
-of a store's name, so that stores from before are still found."""
-
-LIMITS = ("max_gib",)
-"""Data options that only limit what is accepted; the prepared arrays do not depend on them."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +81,13 @@ def prepare_tasks(
     data, paths = settings.data, settings.paths
     try:
         tasks = open_adapter(data).tasks
-    except MissingDataError:
-        stores, damaged = _stores_of_real_data(data, paths)
+    except MissingDataError as error:
+        stores, damaged = stores_of_real_data(data, paths)
+        refuse_damaged(damaged, settings.task, data)
+        stores = stores or stores_of_moved_data(data, paths)
         tasks = {name: store.task for name, store in stores.items()}
-        _refuse_damaged(damaged, settings.task, data)
         if not tasks:
-            raise
+            raise with_other_stores(error, data, paths) from None
     for task in _chosen(tasks, settings):
         yield prepare_task(data, paths, task.name, notify, settings.workers, complete)
 
@@ -114,18 +120,20 @@ def prepare_task(
     try:
         adapter = open_adapter(data)
         task = find_task(adapter.tasks, name, data.name)
-        folder, options = _place(data, paths, task)
+        folder, options = store_place(data, paths, task)
+        folder = moved_store(folder, task, adapter.list_cases(task.name), options) or folder
         if prepare(adapter, task, folder, data.size, options, workers, complete):
             notify(f"prepared {data.name}/{task.name} in {folder}")
         return PreparedTask(folder)
-    except MissingDataError:
-        stores, damaged = _stores_of_real_data(data, paths)
-        _refuse_damaged(damaged, name, data)
+    except MissingDataError as error:
+        stores, damaged = stores_of_real_data(data, paths)
+        refuse_damaged(damaged, name, data)
+        stores = stores or stores_of_moved_data(data, paths)
         store = stores.get(name.rpartition("/")[2]) if name else next(iter(stores.values()), None)
         if store is None:
-            raise
+            raise with_other_stores(error, data, paths) from None
         seal_store(store.folder)
-        notify(_without_raw_data(data, store))
+        notify(_without_raw_data(data, paths, store))
         return store
 
 
@@ -143,7 +151,7 @@ def find_tasks(settings: Settings, notify: Notify = lambda text: None) -> list[F
     """
     data = settings.data
     _refuse_labels_only(data)
-    stores, damaged = ({}, {}) if _phantom_is_outdated(data) else _stores(data, settings.paths)
+    stores, damaged = ({}, {}) if _phantom_is_outdated(data) else stores_of(data, settings.paths)
     wanted = settings.task and settings.task.rpartition("/")[2]
     for name, error in damaged.items():
         if wanted in (None, name):
@@ -153,15 +161,17 @@ def find_tasks(settings: Settings, notify: Notify = lambda text: None) -> list[F
         adapter = _adapter(data)
         tasks = adapter.tasks
     except MissingDataError:
+        stores = stores or stores_of_moved_data(data, settings.paths)
         tasks = {name: store.task for name, store in stores.items()} or _unread_tasks(data, settings.task)
         if not tasks:
             raise
     found = []
     for task in _chosen(tasks, settings):
-        store = stores.get(task.name)
-        if store is not None and not _is_current(data, adapter, task, store, notify):
+        store = stores.get(task.name) or _moved_store(data, settings.paths, adapter, task)
+        if store is not None and not _is_current(data, settings.paths, adapter, task, store, notify):
             store = None
-        found.append(FoundTask(task, _place(data, settings.paths, task)[0], store))
+        folder = store_place(data, settings.paths, task)[0] if store is None else store.folder
+        found.append(FoundTask(task, folder, store))
     return found
 
 
@@ -180,23 +190,39 @@ def name_tasks(settings: Settings, notify: Notify = lambda text: None) -> list[F
         tasks = _unread_tasks(data, settings.task)
         if not tasks:
             raise
-    return [FoundTask(task, _place(data, settings.paths, task)[0], None) for task in _chosen(tasks, settings)]
+    return [FoundTask(task, store_place(data, settings.paths, task)[0], None) for task in _chosen(tasks, settings)]
 
 
-def _is_current(data: DataSettings, adapter: Adapter | None, task: Task, store: PreparedTask, notify: Notify) -> bool:
+def _is_current(
+    data: DataSettings, paths: PathSettings, adapter: Adapter | None, task: Task, store: PreparedTask, notify: Notify
+) -> bool:
     """Whether a store matches the raw data; without raw data it counts as current."""
     try:
         if adapter is not None:
-            return is_current(store.folder, task, adapter.list_cases(task.name), _store_options(data))
+            return is_current(store.folder, task, adapter.list_cases(task.name), store_options(data))
     except MissingDataError:
         pass
     if data.phantom is None:
-        notify(_without_raw_data(data, store))
+        notify(_without_raw_data(data, paths, store))
     return True
 
 
-def _without_raw_data(data: DataSettings, store: PreparedTask) -> str:
-    return f"{data.name}/{store.task.name}: raw data not found; using the prepared store {store.folder}"
+def _moved_store(data: DataSettings, paths: PathSettings, adapter: Adapter | None, task: Task) -> PreparedTask | None:
+    """The store of a task that was prepared when its raw files were elsewhere, if any."""
+    if adapter is None or _phantom_is_outdated(data):
+        return None
+    place, options = store_place(data, paths, task)
+    try:
+        folder = moved_store(place, task, adapter.list_cases(task.name), options)
+    except MissingDataError:
+        return stores_of_moved_data(data, paths).get(task.name)
+    return None if folder is None else PreparedTask(folder)
+
+
+def _without_raw_data(data: DataSettings, paths: PathSettings, store: PreparedTask) -> str:
+    moved = store.folder != store_place(data, paths, store.task)[0]
+    origin = f", which was prepared from {source_folder(store)}" if moved else ""
+    return f"{data.name}/{store.task.name}: raw data not found; using the prepared store {store.folder}{origin}"
 
 
 def _phantom_is_outdated(data: DataSettings) -> bool:
@@ -232,67 +258,6 @@ def _chosen(tasks: Mapping[str, Task], settings: Settings) -> list[Task]:
 def _refuse_labels_only(data: DataSettings) -> None:
     if data.labels_only:
         raise UserError("data.labels_only=true only counts slices (dmseg prepare); set it to false to train")
-
-
-def _named_options(data: DataSettings) -> dict[str, Any]:
-    """The options of the data set that determine the name of a store's folder."""
-    chosen = {
-        name: value
-        for name, value in data.options.items()
-        if name not in LIMITS and (name, value) not in STORE_DEFAULTS.items()
-    }
-    options: dict[str, Any] = json.loads(json.dumps({"adapter": data.target, "size": data.size, **chosen}))
-    return options
-
-
-def _store_options(data: DataSettings) -> dict[str, Any]:
-    """What a store's arrays depend on besides the raw data, as recorded in its manifest."""
-    code = code_version(data.target)  # not in the folder's name, so that a new store replaces one of older code
-    return _named_options(data) | ({} if code == 1 else {"code": code})
-
-
-def _place(data: DataSettings, paths: PathSettings, task: Task) -> tuple[Path, dict[str, Any]]:
-    """A task's store folder and options."""
-    folder = store_folder(Path(paths.prepared), data.name, task, data.root, data.size, _named_options(data))
-    return folder, _store_options(data)
-
-
-Stores = tuple[dict[str, PreparedTask], dict[str, DamagedStoreError]]
-"""The stores of a data set by task, and the errors of those that are damaged."""
-
-
-def _stores(data: DataSettings, paths: PathSettings) -> Stores:
-    """The stores that were prepared from the data set's folder with its options, current or not."""
-    place, options = _place(data, paths, Task("*", "", "", ()))
-    found, damaged = {}, {}
-    for folder in sorted(place.parent.glob(place.name)):
-        name = folder.name.removesuffix(place.name[1:])
-        try:
-            store = PreparedTask(folder)
-            if store.task.name != name:
-                raise DamagedStoreError(f"{folder} holds the store of task {store.task.name}")
-            if store.manifest["revision"] == REVISION and store.manifest["options"] == options:
-                found[name] = store
-        except DamagedStoreError as error:
-            damaged[name] = error
-        except UserError:  # a folder that holds no store
-            continue
-    return found, damaged
-
-
-def _stores_of_real_data(data: DataSettings, paths: PathSettings) -> Stores:
-    """Like `_stores`, but empty for a phantom, which can be generated again."""
-    return ({}, {}) if data.phantom is not None else _stores(data, paths)
-
-
-def _refuse_damaged(damaged: Mapping[str, DamagedStoreError], task: str | None, data: DataSettings) -> None:
-    """Refuses a damaged store of the given task (of any task if None) when its raw data are missing."""
-    for name, error in damaged.items():
-        if task is None or task.rpartition("/")[2] == name:
-            raise UserError(
-                f"{error.fault}\nthe raw data to prepare it again are not in {data.root}: put them there, or restore "
-                "the file from a copy of the store"
-            )
 
 
 def count_target_slices(

@@ -12,7 +12,8 @@ from dmseg.runs.plan import PlannedRun
 from dmseg.runs.seal import DamagedError
 from dmseg.runs.store import RunStore
 
-Status = Literal["done", "running", "failed", "missing", "unknown"]
+Status = Literal["done", "trained", "running", "failed", "missing", "unknown"]
+"""States of planned runs; one that is trained lacks only the evaluation that is planned, or a part of it."""
 
 
 def is_complete(run: PlannedRun) -> bool:
@@ -35,7 +36,17 @@ def run_status(run: PlannedRun) -> Status:
             return "done"
     if is_held(store.lease_file(run.run_id)):
         return "running"
-    return "failed" if store.log(run.run_id).is_file() else "missing"
+    if store.log(run.run_id).is_file():
+        return "failed"
+    return "trained" if store.is_done(run.run_id) and not store.damage(run.run_id) else "missing"
+
+
+def is_to_be_scored(run: PlannedRun) -> bool:
+    """Whether a run is trained, but has no evaluation with its settings."""
+    store = RunStore(run.results)
+    with suppress(DamagedError):
+        return store.is_done(run.run_id) and not store.has_evaluation(run.run_id, run.evaluation_id)
+    return False
 
 
 @dataclass(frozen=True)
@@ -56,24 +67,27 @@ class Summary:
 
 
 def summarise(runs: Iterable[PlannedRun]) -> Summary:
-    """Counts runs and estimates the time left from those that are done.
+    """Counts runs and estimates the time left from those that are done or trained.
 
     The estimate for a run is the mean time of the most similar finished runs: those of its experiment, else of its task
-    and network, else of its network, else all.
+    and network, else of its network, else all. A trained run takes as long as it took to score it before.
     """
     distinct = list({run.run_id: run for run in runs}.values())
     status = {run.run_id: run_status(run) for run in distinct}
-    left = [run for run in distinct if status[run.run_id] != "done"]
-    measured = []
-    for run in [run for run in distinct if status[run.run_id] == "done"]:
+    left = [run for run in distinct if status[run.run_id] not in ("done", "trained")]
+    measured, scoring = [], 0.0
+    for run in [run for run in distinct if status[run.run_id] in ("done", "trained")]:
         with suppress(DamagedError):
-            measured.append((run, float(RunStore(run.results).read_json(run.run_id, "manifest.json")["seconds"])))
+            manifest = RunStore(run.results).read_json(run.run_id, "manifest.json")
+            measured.append((run, float(manifest["seconds"])))
+            if status[run.run_id] == "trained":
+                scoring += max(0.0, float(manifest["seconds"]) - float(manifest.get("train_seconds", 0.0)))
     seconds = similar_seconds(left, measured)
     return Summary(
         experiments=len({run.experiment_id for run in distinct}),
         runs=len(distinct),
         counts=Counter(status.values()),
-        hours=None if seconds is None else seconds / 3600,
+        hours=None if seconds is None else (seconds + scoring) / 3600,
     )
 
 

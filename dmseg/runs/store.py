@@ -32,7 +32,6 @@ from dmseg.runs.faults import faults_of
 from dmseg.runs.lease import PATIENCE, is_held, lease
 from dmseg.runs.records import SmallFiles, cases_frame, checked_json, parse_cases, read_cases_file
 from dmseg.runs.seal import (
-    ADVICE,
     DONE,
     DamagedError,
     additions_of,
@@ -40,6 +39,7 @@ from dmseg.runs.seal import (
     in_words,
     read_json,
     read_seal,
+    repair_advice,
     seal,
 )
 
@@ -349,7 +349,7 @@ class RunStore:
         try:
             return read(place)
         except (OSError, ValueError) as error:
-            raise DamagedError(f"{path} is damaged ({in_words(error)}); {ADVICE}") from None
+            raise DamagedError(f"{path} is damaged ({in_words(error)}); {repair_advice(place)}") from None
 
     def sound_cases(self, run_id: str, evaluation_id: str) -> str | None:
         """The text of the ``cases.csv`` of an evaluation, after all small files of the run were checked (`damage`).
@@ -391,7 +391,7 @@ class RunStore:
         """
         known = read_seal(path.parent)
         if path.name not in known:
-            raise DamagedError(f"{path.parent / DONE} has no checksum of {path.name}; {ADVICE}")
+            raise DamagedError(f"{path.parent / DONE} has no checksum of {path.name}; {repair_advice(path.parent)}")
         if wrong := differs(path.parent, path.name, known[path.name]):
-            raise DamagedError(f"{wrong[0]}; {ADVICE}")
+            raise DamagedError(f"{wrong[0]}; {repair_advice(path.parent)}")
         return path

@@ -5,6 +5,7 @@ no paths, accounts or machine names. A run without weights counts in tables, but
 teacher. Only regular files named in a seal are copied, no links.
 """
 
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -153,7 +154,8 @@ def _copy(source: RunStore, run_id: str, target: RunStore, contents: Contents, r
 def _compare(source: RunStore, run_id: str, target: RunStore) -> None:
     """Refuses a run whose scores differ from those of the run with the same id in the target."""
     if damage := target.damage(run_id):
-        raise UserError(f"{damage[0]}; 'dmseg runs verify aside=true' sets it aside")
+        where = shlex.quote(f"paths.results={target.results}")
+        raise UserError(f"{damage[0]}; 'dmseg runs verify aside=true {where}' sets it aside")
     here, there = target.evaluations(run_id), source.evaluations(run_id)
     for evaluation in sorted(here.keys() & there.keys()):
         if read_cases_file(here[evaluation]) != read_cases_file(there[evaluation]):

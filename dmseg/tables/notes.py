@@ -1,6 +1,6 @@
 """The notes under a table: what its numbers mean, what they were computed from, and what is missing."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,7 +10,9 @@ from dmseg.config.settings import FoldSettings
 from dmseg.data.folds import DEFAULT_COUNT
 from dmseg.errors import some
 from dmseg.metrics.named import COUNT_METRICS
+from dmseg.runs.plan import PlannedRun
 from dmseg.runs.seal import DamagedError
+from dmseg.runs.status import is_to_be_scored
 from dmseg.runs.store import RunStore
 from dmseg.tables.columns import SCORES
 from dmseg.tables.inference_notes import inference_notes, shown_cells
@@ -75,9 +77,21 @@ def plan_notes(planned: PlannedTable) -> tuple[str, ...]:
         *([f"Seeds: {some(seeds, 20)}."] if len(seeds) > 1 else []),
         f"BDice reference: {reference} fusion of the raters. Both masks empty: {evaluate.empty}. "
         f"Network: {', '.join(networks)}. Epochs: {'; '.join(lengths)}.",
+        *_to_score(runs.values()),
         *_without_counts(planned),
         *([f"{imported} of {len(runs)} runs were imported: they were not computed here."] if imported else []),
     )
+
+
+def _to_score(runs: Collection[PlannedRun]) -> list[str]:
+    """A note on runs that are trained but have no evaluation with these settings."""
+    count = sum(is_to_be_scored(run) for run in runs)
+    if not count:
+        return []
+    return [
+        f"{count} of {len(runs)} runs are trained, but not scored with these settings; 'dmseg reproduce' with the same "
+        "arguments scores them without training."
+    ]
 
 
 def _without_counts(planned: PlannedTable) -> list[str]:
@@ -173,7 +187,8 @@ def _counts(table: TableData) -> list[str]:
         )
     if missing := len(shown) - len(computed):
         notes.append(
-            f"{missing} of {len(shown)} cells have no number yet ({MISSING}): runs are missing, or no case counts."
+            f"{missing} of {len(shown)} cells have no number yet ({MISSING}): runs are missing or not scored for it, "
+            "or no case counts."
         )
     return notes
 

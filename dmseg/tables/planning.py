@@ -221,7 +221,7 @@ class TablePlanner:
         data = self._request.data[block.data]
         cells = {}
         for column, overrides in block.cells.items():
-            runs = self._experiment(data, prepared, (f"model={model}", *overrides), requested(block.metrics))
+            runs = self._experiment(data, prepared, (f"model={model}", *overrides), block.metrics)
             teacher = runs[0].teacher
             is_own = teacher is not None and teacher.settings.model.name == runs[0].settings.model.name
             if not (without_own and is_own):
@@ -241,8 +241,9 @@ class TablePlanner:
     def _experiment(
         self, data: str, prepared: TaskData, variant: tuple[str, ...], metrics: tuple[str, ...]
     ) -> list[PlannedRun]:
-        """The runs of a cell; `metrics` are those of its row that are computed only on request, or from counts."""
-        key = data, prepared.task.name, variant, metrics
+        """The runs of a cell, with an evaluation that computes `metrics`, those of its row."""
+        asked, ged = requested(metrics), "ged" in metrics
+        key = data, prepared.task.name, variant, (*asked, *(["ged"] if ged else []))
         if key not in self._experiments:
             base = self._base(data)
             given = self._request.overrides_of(data)
@@ -250,8 +251,9 @@ class TablePlanner:
             task = (f"task={prepared.task.name}",) if depends else ()  # the labels of a method may depend on it
             options = _accepted(base, (*variant, *task), self._options(data))
             settings = base.settings((*variant, *options, *task))
-            metrics = tuple(dict.fromkeys((*settings.evaluate.metrics, *metrics)))
-            settings = replace(settings, evaluate=replace(settings.evaluate, metrics=list(metrics)))
+            named = list(dict.fromkeys((*settings.evaluate.metrics, *asked)))
+            evaluate = replace(settings.evaluate, metrics=named, ged=settings.evaluate.ged or ged)
+            settings = replace(settings, evaluate=evaluate)
             one_fold = any(option_key(item) == "fold" for item in given)
             folds = [settings.fold] if one_fold else None
             runs = [

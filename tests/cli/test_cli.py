@@ -42,6 +42,15 @@ def wordy(words):
         (["frobnicate"], "frobnicate"),
         (["train", "train.epoch=3"], "train.epoch"),
         (["train", "labels=nope"], "nope"),
+        (["train", "table=2"], "'table=2' names a table, which is for commands on tables"),
+        (["train", "distill=false"], "distill='false' does not exist; choose from null, kd"),
+        (["train", "labels=3"], "labels='3' does not exist; choose from majority"),
+        (["train", "--cfg", "job"], "'dmseg config' with the same keys prints the configuration"),
+        (["train", "data=phantom", "data.phantom.scale=1e9"], "set it to at most 3.2"),
+        (["train", "data=phantom_lits", "data.phantom.scale=1e9"], "set it to at most 4"),
+        (["train", "paths.results="], "paths.results is empty; name a folder"),
+        (["train", "precision=16"], "precision is 16, but may be fp32, tf32, bf16, auto"),
+        (["train", "tracker=[]"], "tracker is empty; tracker=disabled turns tracking off"),
         (["train", "fold=7"], "fold 7"),
         (["train", "fold=x"], "'x'"),
         (["train", "task=nope"], "nope"),
@@ -71,6 +80,17 @@ def test_errors_of_use_are_short_and_name_the_word(words, named, small_run, capf
     assert len([line for line in plain if not re.match(r"\d+ runs", line)]) <= 3
     assert "Traceback" not in said
     assert "HYDRA" not in said
+
+
+def test_a_sweep_has_one_results_folder(small_run, tmp_path, capfd):
+    words = [word for word in small_run if not word.startswith("paths.results")]
+    assert main(["train", "-m", *words, f"paths.results='{tmp_path / 'a'}','{tmp_path / 'b'}'"]) == 2
+    assert "give paths.results one value" in capfd.readouterr().err
+
+
+def test_a_phantom_without_settings_is_named(capfd):
+    assert main(["train", "data=phantom", "data.phantom=null"]) == 2
+    assert "data.root refers to 'data.phantom.seed', but data.phantom is not a group of keys" in capfd.readouterr().err
 
 
 def test_prepare_says_what_it_did(small_run, capfd):

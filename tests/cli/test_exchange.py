@@ -102,10 +102,10 @@ def test_a_damaged_plan_is_not_used(exported, capfd):
         (["export-results", "to=x", "to=y", "paths.results=x"], "to is given twice: 'x' and 'y'"),
         (["import-results", "from=/nowhere", "paths.results=x"], "/nowhere is not an export"),
         (["import-results", "from=/nowhere"], "paths.results"),
-        (["import-results", "from=/nowhere", "paths.results="], "paths.results=FOLDER (the store), nothing else"),
+        (["import-results", "from=/nowhere", "paths.results="], "paths.results=FOLDER is missing"),
         (["table", "table=2", "from="], "from= names no folder"),
         (["table", "table=2", "from=/nowhere"], "/nowhere has no table 2"),
-        (["table", "table=2", "from=/nowhere", "seed=1"], "leave the other overrides out"),
+        (["table", "table=2", "from=/nowhere", "seed=1"], "leave 'seed=1' out"),
     ],
 )
 def test_errors_of_use(words, named, capfd):

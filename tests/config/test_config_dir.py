@@ -96,7 +96,7 @@ def test_a_key_that_a_file_of_ones_own_lacks_is_named_with_the_file(put, capfd):
     words = ["train", "--config-dir", str(folder), "data=mine"]
     assert main(words) == 2
     file = folder / "data/mine.yaml"
-    assert f"{file} sets no crop; add it (crop: 1.0), or set train.crop=1.0, evaluate.crop=1.0" in capfd.readouterr().err
+    assert f"{file} sets no crop; add crop: 1.0, or set train.crop=1.0, evaluate.crop=1.0" in capfd.readouterr().err
     assert main([*words, "train.crop=1", "evaluate.crop=1", "data.rgb=true"]) == 2
     said = capfd.readouterr().err
     assert "unknown key 'data.rgb'" in said

@@ -21,7 +21,7 @@ from dmseg.data.adapters.qubiq import QubiqAdapter
 from dmseg.data.nifti import BYTES_PER_PIXEL, PADDING
 from dmseg.data.volumes import open_volume, read_nifti
 from dmseg.errors import UserError
-from dmseg.runs.sources import _named_options
+from dmseg.runs.found_stores import named_options
 
 KINDS = {1: (nibabel.Nifti1Header, b"n+1", 352), 2: (nibabel.Nifti2Header, b"n+2", 544)}
 
@@ -297,7 +297,7 @@ def test_adapters_hand_the_bound_to_the_readers(tmp_path):
 
 def test_the_bound_is_no_part_of_a_stores_name():
     def named(**options):
-        return _named_options(DataSettings("x", "y", "z", 64, options))
+        return named_options(DataSettings("x", "y", "z", 64, options))
 
     assert named(max_gib=2) == named(max_gib=5) == named()
 

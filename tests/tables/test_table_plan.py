@@ -210,7 +210,7 @@ def test_planning_imports_no_torch_and_writes_nothing(small_run, tmp_path):
     (tmp_path / "home").mkdir()
     before = tree(tmp_path)
     rows = plan_elsewhere(tmp_path, "tables=2", *small_run)
-    assert rows[1] == ["2", "5", "25", "0", "0", "0", "25", "no", "estimate"]
+    assert rows[1] == ["2", "5", "25", "0", "0", "0", "0", "25", "no", "estimate"]
     assert len(rows) == 2
     assert tree(tmp_path) == before
 
