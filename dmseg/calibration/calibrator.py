@@ -42,11 +42,11 @@ class KernelCalibrator:
 
     def __repr__(self) -> str:
         """Settings, and after `fit` the bandwidth in use and the numbers of keys and classes."""
-        said = f"bandwidth={self.bandwidth}, exact={self.exact}"
+        text = f"bandwidth={self.bandwidth}, exact={self.exact}"
         if self.keys is not None:
             n_keys, n_classes = self.keys.prob.shape
-            said += f", fitted_bandwidth={self.fitted_bandwidth:g}, n_keys={n_keys}, n_classes={n_classes}"
-        return f"KernelCalibrator({said})"
+            text += f", fitted_bandwidth={self.fitted_bandwidth:g}, n_keys={n_keys}, n_classes={n_classes}"
+        return f"KernelCalibrator({text})"
 
     def fit(self, prob: Tensor, label: Tensor) -> Self:
         """Stores the predictions with known classes, the keys of the estimate.

@@ -87,7 +87,9 @@ def kernel_estimate(query: Tensor, keys: Keys, bandwidth: float, own: Tensor | N
         log_weight = log_kernel(_log(part), keys, bandwidth)
         if own is not None:
             log_weight.scatter_(1, own[start : start + step, None], -math.inf)
-        mean = _weighted_mean(log_weight, label)
+        weight = (log_weight - log_weight.amax(1, keepdim=True)).clamp_min_(LEAST_LOG_WEIGHT).exp_()
+        share = weight @ label
+        mean = share / share.sum(1, keepdim=True)  # NaN where all weights are 0
         parts.append(torch.where(mean.isfinite().all(1, keepdim=True), mean, part).to(_dtype(query)))
     return torch.cat(parts) if parts else query.to(_dtype(query))
 
@@ -130,25 +132,16 @@ def choose_bandwidth(
         raise ValueError("leave-one-out needs at least 2 pixels")
     chosen = torch.linspace(0, len(prob) - 1, min(int(limit), len(prob)), device=prob.device).round().long()
     keys = Keys(prob[chosen], functional.one_hot(label[chosen], prob.shape[1]).double())
-    scores = [_left_out_likelihood(keys, bandwidth, of) for bandwidth in bandwidths]
-    return bandwidths[int(torch.stack(scores).argmax())]
-
-
-def _left_out_likelihood(keys: Keys, bandwidth: float, of: str) -> Tensor:
-    """Mean log-likelihood of each key under the others, a scalar."""
-    if of == "prediction":
-        kernel = log_kernel(_log(keys.prob), keys, bandwidth).fill_diagonal_(-math.inf)
-        return torch.logsumexp(kernel, 1).mean()
     own = torch.arange(len(keys.prob), device=keys.prob.device)
-    estimate = kernel_estimate(keys.prob, keys, bandwidth, own)
-    return (estimate.log().clamp_min(LOG_TINY) * keys.label).sum(1).mean()
-
-
-def _weighted_mean(log_weight: Tensor, label: Tensor) -> Tensor:
-    """Mean (N, C) of labels (n, C) with logarithmic weights (N, n); NaN where all weights are 0."""
-    weight = (log_weight - log_weight.amax(1, keepdim=True)).clamp_min_(LEAST_LOG_WEIGHT).exp_()
-    share = weight @ label
-    return share / share.sum(1, keepdim=True)
+    scores = []  # mean log-likelihood of each key under the others
+    for bandwidth in bandwidths:
+        if of == "prediction":
+            kernel = log_kernel(_log(keys.prob), keys, bandwidth).fill_diagonal_(-math.inf)
+            scores.append(torch.logsumexp(kernel, 1).mean())
+        else:
+            estimate = kernel_estimate(keys.prob, keys, bandwidth, own)
+            scores.append((estimate.log().clamp_min(LOG_TINY) * keys.label).sum(1).mean())
+    return bandwidths[int(torch.stack(scores).argmax())]
 
 
 def _log(prob: Tensor) -> Tensor:

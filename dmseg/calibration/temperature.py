@@ -9,7 +9,7 @@ from torch.nn import functional
 from dmseg.calibration._check import as_tensor, check_distributions, checked_label, tolerance_of
 
 RANGE = (0.01, 100.0)
-"""Smallest and largest temperature."""
+"""Minimum and maximum temperature."""
 _STEPS = 50
 
 

@@ -10,7 +10,7 @@ from typing import TypeGuard
 from dmseg.errors import UserError, shown
 
 LONGEST_NAME = 200
-"""Largest length of a name in UTF-8 bytes: file systems allow 255, and files named after it get a suffix."""
+"""Maximum length of a name in UTF-8 bytes: file systems allow 255, and files named after it get a suffix."""
 
 ID = re.compile(r"[0-9a-f]{16}")
 """Ids of runs, experiments and evaluations."""

@@ -19,11 +19,11 @@ from dmseg.files.regular import read_regular
 Check = Callable[[Any, str], None]
 
 DEEPEST = 50
-"""Largest nesting depth of JSON."""
+"""Maximum nesting depth of JSON."""
 LARGEST_JSON = 64 * 2**20
-"""Largest size of a JSON file, in bytes."""
+"""Maximum size of a JSON file, in bytes."""
 MOST_VALUES = 10_000_000
-"""Largest number of values in a JSON file; small ones take 20 times as much memory as their text."""
+"""Maximum number of values in a JSON file; small ones take 20 times as much memory as their text."""
 
 
 class Misfit(ValueError):
@@ -233,7 +233,7 @@ def check_json(content: bytes, name: str, check: Check = GROUP) -> Any:  # noqa:
 
 
 def finite(node: Any) -> Any:  # noqa: ANN401
-    """Plain containers in which NaN and infinity are null, as JSON has no word for them."""
+    """Plain containers in which NaN and infinity are null, which JSON cannot represent."""
     if isinstance(node, Mapping):
         return {str(key): finite(value) for key, value in node.items()}
     if isinstance(node, list | tuple):

@@ -1,6 +1,6 @@
 """Runs many planned runs in this process, in worker processes, or as Slurm jobs.
 
-A failed run does not stop the others. A launcher only determines where runs take place (`scheduler.Executor`).
+A failed run does not stop the others. A launcher only determines where runs are executed (`scheduler.Executor`).
 """
 
 from collections.abc import Generator, Sequence
@@ -40,7 +40,17 @@ def launch(
     if plugins := plugins_in_use():
         try_one = WithPlugins(plugins, try_one)
     with stopping_gently():
-        executor = _executor(runs, launcher, observers, try_one)
+        executor: Executor
+        if is_inline(launcher, runs):
+            executor = Inline(observers, try_one)
+        elif launcher.kind != "slurm":
+            executor = Local(runs, launcher.workers, observers, try_one)
+        elif launcher.job is not None:
+            from dmseg.launch.slurm import Slurm
+
+            executor = Slurm(launcher.job, runs[0].results / "slurm", observers, try_one)
+        else:
+            raise UserError("launcher.kind=slurm needs the settings of launcher.job; use launcher=slurm")
         try:
             yield from schedule(runs, executor)
         except BaseException:
@@ -66,17 +76,3 @@ def is_inline(launcher: LauncherSettings, runs: Sequence[PlannedRun] | None = No
         return launcher.workers == 1
     teachers = {run.teacher.run_id for run in runs if run.teacher is not None}
     return sum(run.run_id not in teachers for run in runs) <= 1  # a chain of teachers and one last student
-
-
-def _executor(
-    runs: Sequence[PlannedRun], launcher: LauncherSettings, observers: MakeObservers, try_one: TryRun
-) -> Executor:
-    if is_inline(launcher, runs):
-        return Inline(observers, try_one)
-    if launcher.kind != "slurm":
-        return Local(runs, launcher.workers, observers, try_one)
-    if launcher.job is None:
-        raise UserError("launcher.kind=slurm needs the settings of launcher.job; use launcher=slurm")
-    from dmseg.launch.slurm import Slurm
-
-    return Slurm(launcher.job, runs[0].results / "slurm", observers, try_one)

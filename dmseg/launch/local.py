@@ -183,8 +183,8 @@ class _Worker:
             return replace(future.result(), run=run)
         except BrokenProcessPool:
             self.close()
-            said = "its worker process died (out of memory?)"
-            return Outcome(run, "failed", said, write_log(run, f"{said}\n"), died=True)
+            message = "its worker process died (out of memory?)"
+            return Outcome(run, "failed", message, write_log(run, f"{message}\n"), died=True)
 
     def ask_to_stop(self) -> None:
         if self._pid is not None:

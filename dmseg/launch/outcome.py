@@ -116,13 +116,13 @@ def try_run(run: PlannedRun, observers: MakeObservers) -> Outcome:
 
 
 def _failed(run: PlannedRun, error: Exception) -> Outcome:
-    said = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-    return Outcome(run, "failed", _with_notes(error, said), write_log(run, traceback.format_exc()))
+    message = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    return Outcome(run, "failed", _with_notes(error, message), write_log(run, traceback.format_exc()))
 
 
-def _with_notes(error: Exception, said: str) -> str:
+def _with_notes(error: Exception, message: str) -> str:
     """The message of an error with the notes added to it, such as that the training is kept."""
-    return "\n".join([said, *getattr(error, "__notes__", [])])
+    return "\n".join([message, *getattr(error, "__notes__", [])])
 
 
 def try_run_apart(run: PlannedRun, observers: MakeObservers, try_one: TryRun = try_run) -> Outcome:
@@ -142,8 +142,8 @@ def write_log(run: PlannedRun, text: str) -> Path | None:
     try:
         sys.stdout.flush()
         sys.stderr.flush()
-        said = unfinished.read_text(errors="replace") if unfinished.exists() else ""
-        write_whole(RunStore(run.results).log(run.run_id), said + text)
+        output = unfinished.read_text(errors="replace") if unfinished.exists() else ""
+        write_whole(RunStore(run.results).log(run.run_id), output + text)
         unfinished.unlink(missing_ok=True)
     except OSError:
         return None

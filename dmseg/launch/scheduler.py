@@ -1,9 +1,8 @@
-"""The order of runs: teachers first, then what takes longest; a run that another process works on waits."""
+"""The order of runs: teachers first, then the longest; runs that another process is working on wait."""
 
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import Protocol
 
 from dmseg.launch.outcome import Outcome
@@ -15,7 +14,7 @@ from dmseg.runs.store import RunStore
 log = logging.getLogger(__name__)
 
 POLL = 2.0
-"""Seconds before a run that another process is working on is tried again."""
+"""Seconds before a run that another process is working on is retried."""
 
 ATTEMPTS = 3
 """How often the process of a run may die without a new checkpoint before the run has failed."""
@@ -52,7 +51,7 @@ class Executor(Protocol):
 def schedule(runs: Sequence[PlannedRun], executor: Executor) -> Iterator[Outcome]:
     """Executes runs and yields the outcome of each as soon as it is known.
 
-    A run whose process died is tried again. It has failed after `ATTEMPTS` deaths in a row without a new checkpoint.
+    A run whose process died is retried. It fails after `ATTEMPTS` deaths in a row without a new checkpoint.
 
     If the results folder turns out not to be writable, no further run starts, and only one such outcome is yielded.
 
@@ -154,7 +153,7 @@ class _Queue:
         self._deaths[run.run_id] = reached, deaths
         if deaths >= ATTEMPTS:
             return False
-        log.info("%s is tried again: %s", run.title, outcome.error)
+        log.info("retrying %s: %s", run.title, outcome.error)
         self._waiting.insert(0, run)
         return True
 
@@ -170,17 +169,17 @@ class _Queue:
 
     def take(self, room: int) -> list[PlannedRun]:
         """Removes and returns the first runs that can start now."""
-        now = time.monotonic()
-        ready = list(islice((run for run in self._waiting if self._may_begin(run, now)), room))
+        now, ready = time.monotonic(), list[PlannedRun]()
+        for run in self._waiting:
+            if len(ready) >= room:
+                break
+            due = self._not_before.get(run.run_id, now)
+            held = run.run_id in self._not_before and due <= now and is_held(_store(run).lease_file(run.run_id))
+            if due <= now and not held and (run.teacher is None or run.teacher.run_id not in self._unknown):
+                ready.append(run)
         taken = {run.run_id for run in ready}
         self._waiting = [run for run in self._waiting if run.run_id not in taken]
         return ready
-
-    def _may_begin(self, run: PlannedRun, now: float) -> bool:
-        if run.teacher is not None and run.teacher.run_id in self._unknown:
-            return False
-        due = self._not_before.get(run.run_id)
-        return due is None or (due <= now and not is_held(_store(run).lease_file(run.run_id)))
 
     def _obstacle(self, run: PlannedRun) -> str | None:
         """Why a run can never start; None if it can."""

@@ -34,7 +34,7 @@ from dmseg.runs.store import RunStore
 LOOK = 10.0
 """Seconds between two queries of the queue; outcomes are read more often."""
 ROOM = 1000
-"""Most jobs of one array: Slurm's default limit (MaxArraySize)."""
+"""Maximum number of jobs in an array: Slurm's default limit (MaxArraySize)."""
 
 
 class Slurm:
@@ -71,9 +71,21 @@ class Slurm:
         size = self._settings.runs
         parts = [tuple(runs[first : first + size]) for first in range(0, len(runs), size)]
         batches = [RunGroup(part, self._observers, self._try_one, self._folder / "outcomes") for part in parts]
-        if batches:
-            ids = _submit(self._submitit, batches)
-            self._jobs += [_Job(name, batch, self._folder) for name, batch in zip(ids, batches, strict=True)]
+        if not batches:
+            return
+        from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+        try:
+            with self._submitit.batch():
+                submitted = [self._submitit.submit(batch) for batch in batches]
+        except OSError as error:
+            message = f"{self._submitit.folder} cannot be written to: {error.strerror or error}; {advice(error)}"
+            raise UnwritableError(message) from None
+        except (FailedJobError, FailedSubmissionError) as error:
+            lines = [line for line in str(error).splitlines() if "sbatch: " in line] or str(error).splitlines()
+            raise UserError(f"Slurm refuses the jobs (see the settings of launcher.job): {lines[-1]}") from None
+        ids = [str(job.job_id) for job in submitted]
+        self._jobs += [_Job(name, batch, self._folder) for name, batch in zip(ids, batches, strict=True)]
 
     def ended(self, seconds: float) -> list[Outcome]:
         """Outcomes written since the last call, and those of jobs that ended without writing one."""
@@ -168,14 +180,10 @@ def _requeueing_later(is_unfinished: Callable[[], bool]) -> Iterator[None]:
     requeue = before[warning]
     if not received or not is_unfinished() or not callable(requeue):
         return
-    if warning in received or _is_preempted(os.environ["SLURM_JOB_ID"]):
+    shown = "" if warning in received else _show(os.environ["SLURM_JOB_ID"])
+    # a pre-empted job would count as finished if it ended by itself
+    if warning in received or ("JobState=RUNNING" in shown and re.search(r"PreemptTime=\d", shown)):
         requeue(warning, None)
-
-
-def _is_preempted(job: str) -> bool:
-    """Whether Slurm has pre-empted a job, which would then count as finished if it ended by itself."""
-    shown = _show(job)
-    return "JobState=RUNNING" in shown and re.search(r"PreemptTime=\d", shown) is not None
 
 
 class _Job:
@@ -208,23 +216,21 @@ class _Job:
         known = re.search(r"JobState=(\w+)", _show(self.name))
         state = known[1] if known else "UNKNOWN"  # Slurm forgets jobs after some time
         log = self._folder / f"{self.name}_0_log.err"
-        outcomes += [_gone(run, self.name, state, log) for run in self.left.values()]
+        for run in self.left.values():
+            if is_complete(run):
+                outcomes.append(Outcome(run))
+            elif state in ("CANCELLED", "PREEMPTED", "COMPLETED"):
+                kept = any(RunStore(run.results).checkpoints(run.run_id).glob("[0-9]*"))
+                resumes = "resume from its checkpoint" if kept else "start again"
+                message = f"Slurm job {self.name} is {state}; run the same command to {resumes}"
+                outcomes.append(Outcome(run, "stopped", message))
+            else:
+                message, tail = f"Slurm job {self.name} ended as {state}, its output: {log}", ""
+                with suppress(OSError):
+                    tail = "".join(log.read_text(errors="replace").splitlines(keepends=True)[-20:])
+                outcomes.append(Outcome(run, "failed", message, write_log(run, f"{tail}{message}\n")))
         self.left = {}
         return outcomes
-
-
-def _gone(run: PlannedRun, job: str, state: str, log: Path) -> Outcome:
-    store = RunStore(run.results)
-    if is_complete(run):
-        return Outcome(run)
-    if state in ("CANCELLED", "PREEMPTED", "COMPLETED"):
-        kept = any(store.checkpoints(run.run_id).glob("[0-9]*"))
-        resumes = "resume from its checkpoint" if kept else "start again"
-        return Outcome(run, "stopped", f"Slurm job {job} is {state}; run the same command to {resumes}")
-    said, tail = f"Slurm job {job} ended as {state}, its output: {log}", ""
-    with suppress(OSError):
-        tail = "".join(log.read_text(errors="replace").splitlines(keepends=True)[-20:])
-    return Outcome(run, "failed", said, write_log(run, f"{tail}{said}\n"))
 
 
 def _queued() -> set[str] | None:
@@ -266,23 +272,3 @@ def _submitit_executor(settings: JobSettings, folder: Path) -> Any:  # noqa: ANN
     }
     executor.update_parameters(**{key: value for key, value in wanted.items() if value is not None})
     return executor
-
-
-def _submit(executor: Any, batches: Sequence[RunGroup]) -> list[str]:  # noqa: ANN401
-    """Submits one array; returns the jobs' names.
-
-    Raises:
-        UserError: if Slurm refuses it.
-    """
-    from submitit.core.utils import FailedJobError, FailedSubmissionError
-
-    try:
-        with executor.batch():
-            jobs = [executor.submit(batch) for batch in batches]
-    except OSError as error:
-        said = f"{executor.folder} cannot be written to: {error.strerror or error}; {advice(error)}"
-        raise UnwritableError(said) from None
-    except (FailedJobError, FailedSubmissionError) as error:
-        lines = [line for line in str(error).splitlines() if "sbatch: " in line] or str(error).splitlines()
-        raise UserError(f"Slurm refuses the jobs (see the settings of launcher.job): {lines[-1]}") from None
-    return [str(job.job_id) for job in jobs]

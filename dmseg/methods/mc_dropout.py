@@ -1,7 +1,6 @@
 """Monte Carlo dropout: dropout stays on at test time, and several passes are averaged (Gal and Ghahramani 2016)."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -77,17 +76,12 @@ class DropoutPredictor(Predictor):
         network.check_input_shape(image)  # type: ignore[operator]
         features = network.encoder(image)  # type: ignore[operator]
         for seed in self._seeds:
-            with self._thinned(seed):
+            stream = torch.Generator().manual_seed(seed)
+            try:
+                for dropout in self._dropouts:
+                    dropout.stream = stream
                 logits = network.segmentation_head(network.decoder(features))  # type: ignore[operator]
+            finally:
+                for dropout in self._dropouts:
+                    dropout.stream = None
             yield foreground_probability(logits)
-
-    @contextmanager
-    def _thinned(self, seed: int) -> Iterator[None]:
-        stream = torch.Generator().manual_seed(seed)
-        try:
-            for dropout in self._dropouts:
-                dropout.stream = stream
-            yield
-        finally:
-            for dropout in self._dropouts:
-                dropout.stream = None

@@ -89,7 +89,10 @@ class MRNetObjective(Objective):
         image = batch.image.contiguous(memory_format=torch.channels_last)
         with autocast(image.device, precision):
             outputs: list[MRNetOutput] = network(image, conditions)
-            consistency = self._distance(network, image, outputs[0], targets[0], keep)
+            consistency = image.new_zeros(())
+            if self._consistency:  # under equal weights
+                prediction = torch.sigmoid(outputs[0].coarse) * keep
+                consistency = network.reconstruction.distance(image, prediction, targets[0])  # type: ignore[operator,union-attr]
         annotated = keep & present[:, :, None, None]
         weighted = list(zip(CONDITIONS.values(), outputs, targets, strict=True))
         parts = {
@@ -101,14 +104,6 @@ class MRNetObjective(Objective):
         backbone = (1.0 - self._consistency) * parts["coarse"] + self._consistency * consistency
         total = backbone + parts["raters"] + parts["final"]
         return total, {name: value.detach() for name, value in parts.items()}
-
-    def _distance(self, network: nn.Module, image: Tensor, output: MRNetOutput, target: Tensor, keep: Tensor) -> Tensor:
-        """The consistency loss under equal weights; 0 if it has no share."""
-        if not self._consistency:
-            return image.new_zeros(())
-        prediction = torch.sigmoid(output.coarse) * keep
-        distance: Tensor = network.reconstruction.distance(image, prediction, target)  # type: ignore[operator,union-attr]
-        return distance
 
     def state(self) -> dict[str, Any]:
         """State of the random stream."""

@@ -80,7 +80,7 @@ class WingObjective(Objective):
 
     @property
     def is_static(self) -> bool:
-        """True."""
+        """True, as the adaptive wing loss is dmseg's."""
         return True
 
     def losses(self, network: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, dict[str, Tensor]]:

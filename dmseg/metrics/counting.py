@@ -21,7 +21,7 @@ Numbers = npt.NDArray[np.unsignedinteger[Any]]
 BLOCK_PIXELS = 2**15
 """Pixels counted at once."""
 PATTERN_RATERS = 8
-"""Largest number of raters whose patterns are all counted; of more, only those that occur."""
+"""Maximum number of raters of whom all patterns are counted; of more raters, only those that occur."""
 _BOTH = (np.uint8(3), np.uint8(12))
 """Bits of `_classes` for both classes of the first and of the second mask."""
 _OTHERS = "dmseg.metrics.case_metrics also takes tensors, lists and other types"
@@ -55,7 +55,11 @@ def count_stored(
         UserError: if a setting is invalid, or a value is not a number in [0, 1].
     """
     _check(probability, annotations, reference)
-    _check_settings(n_bins, boundary, ties, empty)
+    check_bins(n_bins)
+    if isinstance(boundary, bool) or not isinstance(boundary, int | np.integer) or boundary < 1:
+        raise UserError(f"boundary is {shown(boundary)}, but must be a whole number of pixels, at least 1")
+    check_choice("ties", ties, tuple(TIES))
+    check_choice("empty", empty, tuple(EMPTY_DICE))
     levels = checked_levels(levels)
     cuts, edges = probability_cuts(n_bins, levels), equal_mass_edges(probability, n_bins)
     tally = _Tally(np.unique(np.concatenate([cuts, edges])), levels, len(annotations), boundary)
@@ -374,14 +378,6 @@ def _check(probability: Probabilities, annotations: Masks, reference: npt.NDArra
         raise ValueError(f"annotations {annotations.shape} of probability {probability.shape} have no rater")
     check_unit_interval("probability", probability)
     check_unit_interval("reference", reference)
-
-
-def _check_settings(n_bins: int, boundary: int, ties: str, empty: str) -> None:
-    check_bins(n_bins)
-    if isinstance(boundary, bool) or not isinstance(boundary, int | np.integer) or boundary < 1:
-        raise UserError(f"boundary is {shown(boundary)}, but must be a whole number of pixels, at least 1")
-    check_choice("ties", ties, tuple(TIES))
-    check_choice("empty", empty, tuple(EMPTY_DICE))
 
 
 def _log_loss(error: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -45,19 +45,15 @@ def shared_pixels(masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     if masks.ndim != 4 or masks.dtype != np.bool_:
         raise ValueError(f"masks are {masks.shape} {masks.dtype}, but must be (B, M, H, W) bool")
     shared = np.empty((*masks.shape[:2], masks.shape[1]), dtype=np.int64)
-    for counts, words in zip(shared, map(_packed, masks), strict=True):
+    for counts, slice_masks in zip(shared, masks, strict=True):
+        # words of bits, padded with zeros
+        packed = np.packbits(slice_masks.reshape(len(slice_masks), -1), axis=1)
+        words = np.zeros((len(slice_masks), -(-slice_masks[0].size // WORD)), dtype=np.uint64)
+        words.view(np.uint8)[:, : packed.shape[1]] = packed
         for mask in range(len(words)):
             both = np.bitwise_count(words[mask:] & words[mask]).sum(axis=1, dtype=np.int64)
             counts[mask, mask:] = counts[mask:, mask] = both
     return shared
-
-
-def _packed(masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
-    """Packs masks (M, H, W) into words of bits, (M, number of words), padded with zeros."""
-    packed = np.packbits(masks.reshape(len(masks), -1), axis=1)
-    words = np.zeros((len(masks), -(-masks[0].size // WORD)), dtype=np.uint64)
-    words.view(np.uint8)[:, : packed.shape[1]] = packed
-    return words
 
 
 def squared_ged(shared: npt.NDArray[np.int64], n_samples: int) -> float:

@@ -31,7 +31,7 @@ def dice(probability: Values, masks: Values, *, ties: Ties = "background", empty
 
     Args:
         probability: predicted probability of the foreground, in [0, 1], compared in float32: (H, W), a volume or
-            slices (S, H, W), or selected pixels (n,). A mask will do.
+            slices (S, H, W), or selected pixels (n,). A mask is accepted, too.
         masks: the raters' masks, with one axis more, raters first: (R, H, W), (R, S, H, W) or (R, n). A single mask may
             have the shape of the probability. Bool, or only 0 and 1.
         ties: what a pixel is in the majority vote if half of the raters marked it: ``background`` or ``foreground``.
@@ -136,8 +136,12 @@ def case_metrics(
         UserError: if a value is out of range, or a metric or setting is unknown.
     """
     names = [metrics] if isinstance(metrics, str) else list(metrics)
+    known = (*PLAIN, *COUNT_METRICS)
     for name in names:
-        _check_name(name)
+        if name in MASK_METRICS or name == "ged":
+            raise UserError(f"{name} cannot be computed from counts; call dmseg.metrics.{name}")
+        if name not in known:
+            raise UserError(f"metrics names {shown(name)}, which is not a metric; choose from {either(known)}")
     image, raters = _case(probability, masks)
     if image.ndim == 1:
         raise ValueError(f"probability has shape {image.shape}; give an image (H, W) or slices (S, H, W)")
@@ -233,11 +237,3 @@ def _counts(
     soft = np.zeros(image.shape, np.float32) if label is None else label
     probability, vote, reference = (as_tensor(item.reshape(1, -1)) for item in (image, majority, soft))
     return count_batch(probability, vote, reference, torch.zeros(1, dtype=torch.int64), 1, levels, n_bins)[0]
-
-
-def _check_name(name: str) -> None:
-    if name in MASK_METRICS or name == "ged":
-        raise UserError(f"{name} cannot be computed from counts; call dmseg.metrics.{name}")
-    known = (*PLAIN, *COUNT_METRICS)
-    if name not in known:
-        raise UserError(f"metrics names {shown(name)}, which is not a metric; choose from {either(known)}")

@@ -93,7 +93,16 @@ def count_batch(
         raise UserError(f"BDice levels are {levels}, but must be ascending thresholds in (0, 1] that include 0.5")
     probability, majority, reference, case_index = map(as_tensor, (probability, majority, reference, case_index))
     valid = None if valid is None else as_tensor(valid)
-    _check_tensors(probability, majority, reference, case_index, n_cases, valid)
+    shapes = {tuple(item.shape) for item in (probability, majority, reference, valid) if item is not None}
+    if len(shapes) > 1 or case_index.shape != probability.shape[:1]:
+        raise ValueError(f"shapes differ: {sorted(shapes)}, {tuple(case_index.shape)} case indices")
+    if majority.dtype not in (torch.bool, torch.uint8):
+        raise ValueError(f"majority is {majority.dtype}, but must be bool or uint8")
+    for name, item in (("probability", probability), ("reference", reference)):
+        if item.dtype != torch.float32:
+            raise ValueError(f"{name} is {item.dtype}, but must be float32")
+    if not all(0 <= index < n_cases for index in case_index.tolist()):
+        raise ValueError(f"case indices {case_index.tolist()} must be in [0, {n_cases})")
     first_bin = sum(k / n_bins <= 0.5 for k in range(n_bins)) - 1  # the top-label confidence is at least 0.5
     edges = tuple(k / n_bins for k in range(first_bin + 1, n_bins))
     shape = (n_cases, 2, len(levels) + 1, len(levels) + 1, len(edges) + 1)
@@ -114,27 +123,6 @@ def as_tensor(values: Tensor | npt.NDArray[Any]) -> Tensor:
     if isinstance(values, np.ndarray | np.generic):
         return torch.as_tensor(np.require(values, requirements=["C", "W"]))  # copied if it cannot be written to
     raise TypeError(f"metrics take tensors or numpy arrays, not {kind_of(values)}")
-
-
-def _check_tensors(
-    probability: Tensor,
-    majority: Tensor,
-    reference: Tensor,
-    case_index: Tensor,
-    n_cases: int,
-    valid: Tensor | None,
-) -> None:
-    shapes = {tuple(item.shape) for item in (probability, majority, reference, valid) if item is not None}
-    if len(shapes) > 1 or case_index.shape != probability.shape[:1]:
-        raise ValueError(f"shapes differ: {sorted(shapes)}, {tuple(case_index.shape)} case indices")
-    if majority.dtype not in (torch.bool, torch.uint8):
-        raise ValueError(f"majority is {majority.dtype}, but must be bool or uint8")
-    for name, item in (("probability", probability), ("reference", reference)):
-        if item.dtype != torch.float32:
-            raise ValueError(f"{name} is {item.dtype}, but must be float32")
-    indices = case_index.tolist()
-    if not all(0 <= index < n_cases for index in indices):
-        raise ValueError(f"case indices {indices} must be in [0, {n_cases})")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Thresholds of the metrics, and Dice from counts. Imports no torch."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -47,6 +48,16 @@ def check_bins(n_bins: int) -> None:
         raise UserError(
             f"the number of calibration bins is {shown(n_bins)}, but must be a whole number from 1 to {MAX_LEVELS}"
         )
+
+
+def ratio(part: float, whole: float, empty: float = math.nan) -> float:
+    """Part / whole, or another value if the whole is 0."""
+    return part / whole if whole else empty
+
+
+def binned_ece(pixels: npt.NDArray[Any], confidence: npt.NDArray[Any], correct: npt.NDArray[Any]) -> float:
+    """Sum over bins of |sum of confidences - correct pixels|, divided by the number of pixels; NaN without pixels."""
+    return ratio(float(np.abs(confidence - correct).sum()), float(pixels.sum()))
 
 
 def dice_ratio(hits: npt.NDArray[Any], sizes: npt.NDArray[Any], empty: str) -> npt.NDArray[np.float64]:

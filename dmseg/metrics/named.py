@@ -1,6 +1,6 @@
 """Additional metrics by name: those computed from a run's stored counts, and those that need the masks.
 
-Planning reads this module, so it imports no torch; a function that needs a heavy library imports it when it is called.
+Planning imports this module, so it does not import torch; functions import heavy libraries when they are called.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -50,25 +50,17 @@ class CaseMasks:
         return self.probability >= np.float32(0.5)
 
 
-def _nsd(case: CaseMasks) -> float:
-    return nsd(case.predicted, case.majority, _spacing(case), case.tolerance, case.empty)
-
-
-def _hd95(case: CaseMasks) -> float:
-    return hd95(case.predicted, case.majority, _spacing(case), case.empty)
-
-
-def _lesion_f1(case: CaseMasks) -> float:
-    return lesion_f1(case.predicted, case.majority, case.volume, case.empty)
-
-
 def _spacing(case: CaseMasks) -> tuple[float, ...]:
     if case.spacing is None:
         raise UserError(f"case {case.case}: the spacing of its slices is unknown; set evaluate.spacing")
     return case.spacing
 
 
-MASK_METRICS: dict[str, Callable[[CaseMasks], float]] = {"nsd": _nsd, "hd95": _hd95, "lesion_f1": _lesion_f1}
+MASK_METRICS: dict[str, Callable[[CaseMasks], float]] = {
+    "nsd": lambda case: nsd(case.predicted, case.majority, _spacing(case), case.tolerance, case.empty),
+    "hd95": lambda case: hd95(case.predicted, case.majority, _spacing(case), case.empty),
+    "lesion_f1": lambda case: lesion_f1(case.predicted, case.majority, case.volume, case.empty),
+}
 """Metrics that cannot be computed from counts. They are computed when a run is scored, only on request
 (``evaluate.metrics``), become columns of ``cases.csv``, and are part of the evaluation's id."""
 

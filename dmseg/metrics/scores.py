@@ -1,6 +1,5 @@
 """Dice, BDice and calibration error from per-case counts."""
 
-import math
 from typing import Literal, get_args
 
 import numpy as np
@@ -8,7 +7,7 @@ import numpy.typing as npt
 
 from dmseg.errors import check_choice
 from dmseg.metrics.histogram import CaseCounts
-from dmseg.metrics.levels import DECISION_LEVEL, EMPTY_DICE, dice_by_level
+from dmseg.metrics.levels import DECISION_LEVEL, EMPTY_DICE, binned_ece, dice_by_level, ratio
 
 EmptyRule = Literal["skip", "one", "zero"]
 """Dice of two empty masks: NaN (skipped in means), 1 or 0. If only one mask is empty, the Dice is always 0."""
@@ -32,7 +31,7 @@ def dice(counts: CaseCounts, empty: EmptyRule = "skip") -> float:
     """
     hits, predicted, foreground, _ = _decision_counts(counts)
     check_choice(RULE, empty, get_args(EmptyRule))
-    return _ratio(2 * hits, predicted + foreground, EMPTY_DICE[empty])
+    return ratio(2 * hits, predicted + foreground, EMPTY_DICE[empty])
 
 
 def bdice(counts: CaseCounts, empty: EmptyRule = "skip") -> float:
@@ -52,7 +51,7 @@ def bdice(counts: CaseCounts, empty: EmptyRule = "skip") -> float:
         UserError: if `empty` is not a known rule.
     """
     present = _present(level_dice(counts, empty))
-    return _ratio(float(present.sum()), present.size)
+    return ratio(float(present.sum()), present.size)
 
 
 def level_dice(counts: CaseCounts, empty: EmptyRule = "skip") -> Floats:
@@ -84,8 +83,7 @@ def ece(counts: CaseCounts) -> float:
     Returns:
         Fraction in [0, 1]; NaN without pixels.
     """
-    pixels, confidence, correct = counts.bins.T
-    return _ratio(float(np.abs(confidence - correct).sum()), float(pixels.sum()))
+    return binned_ece(*counts.bins.T)
 
 
 def case_scores(counts: CaseCounts, empty: EmptyRule = "skip") -> dict[str, float | int]:
@@ -106,20 +104,16 @@ def case_scores(counts: CaseCounts, empty: EmptyRule = "skip") -> dict[str, floa
     hits, predicted, foreground, total = _decision_counts(counts)
     present = _present(level_dice(counts, empty))
     return {
-        "dice": _ratio(2 * hits, predicted + foreground, EMPTY_DICE[empty]),
-        "bdice": _ratio(float(present.sum()), present.size),
+        "dice": ratio(2 * hits, predicted + foreground, EMPTY_DICE[empty]),
+        "bdice": ratio(float(present.sum()), present.size),
         "ece": ece(counts),
-        "precision": _ratio(hits, predicted),
-        "recall": _ratio(hits, foreground),
+        "precision": ratio(hits, predicted),
+        "recall": ratio(hits, foreground),
         "n_pixels": total,
         "n_foreground": foreground,
         "n_predicted": predicted,
         "n_levels": present.size,
     }
-
-
-def _ratio(part: float, whole: float, empty: float = math.nan) -> float:
-    return part / whole if whole else empty
 
 
 def _present(values: Floats) -> Floats:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import numpy.typing as npt
 
-from dmseg.metrics.levels import DECISION_LEVEL, dice_ratio
+from dmseg.metrics.levels import DECISION_LEVEL, binned_ece, dice_ratio, ratio
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -119,7 +119,9 @@ def _mirrored(edges: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 def top_label_ece(counts: StoredCounts) -> float:
     """ECE of the top label over all pixels, the same as ``ece`` in ``cases.csv`` (Guo et al., ICML 2017, eq. 5)."""
-    return _ece(*_top_label(counts, counts.cells.sum(axis=0), counts.foreground(counts.cells), counts.sums.sum(axis=0)))
+    return binned_ece(
+        *_top_label(counts, counts.cells.sum(axis=0), counts.foreground(counts.cells), counts.sums.sum(axis=0))
+    )
 
 
 def mce(counts: StoredCounts) -> float:
@@ -144,7 +146,7 @@ def classwise_ece(counts: StoredCounts) -> float:
     values = cell_values(counts)
     of_foreground = _by_bin(bin_of(values, counts.bins), counts.bins, total, sums, positive)
     of_background = _by_bin(bin_of(1 - values, counts.bins), counts.bins, total, total - sums, total - positive)
-    return (_ece(*of_foreground) + _ece(*of_background)) / 2
+    return (binned_ece(*of_foreground) + binned_ece(*of_background)) / 2
 
 
 def ace(counts: StoredCounts) -> float:
@@ -154,7 +156,7 @@ def ace(counts: StoredCounts) -> float:
     opens bin k. Equal probabilities are never separated, so a bin can hold more or fewer than n / B pixels; bins are
     weighted by their pixels. The background's bins mirror these, so the mean over both classes is the same.
     """
-    return _ece(counts.adaptive.sum(axis=0), counts.adaptive_sums, counts.foreground(counts.adaptive))
+    return binned_ece(counts.adaptive.sum(axis=0), counts.adaptive_sums, counts.foreground(counts.adaptive))
 
 
 def brier(counts: StoredCounts) -> float:
@@ -162,7 +164,7 @@ def brier(counts: StoredCounts) -> float:
 
     For two classes this is half of the sum over classes that Brier (1950) defines, as in scikit-learn.
     """
-    return _ratio(float(counts.squared_error[TIES[counts.ties]]), counts.n_pixels)
+    return ratio(float(counts.squared_error[TIES[counts.ties]]), counts.n_pixels)
 
 
 def nll(counts: StoredCounts) -> float:
@@ -170,7 +172,7 @@ def nll(counts: StoredCounts) -> float:
 
     Probabilities are clipped to [2^-23, 1 - 2^-23].
     """
-    return _ratio(float(counts.log_loss[TIES[counts.ties]]), counts.n_pixels)
+    return ratio(float(counts.log_loss[TIES[counts.ties]]), counts.n_pixels)
 
 
 def boundary_ece(counts: StoredCounts) -> float:
@@ -180,13 +182,13 @@ def boundary_ece(counts: StoredCounts) -> float:
     majority vote: w pixels on each side of a contour. What lies outside the slice does not count.
     """
     band = counts.band[TIES[counts.ties]]
-    return _ece(*_top_label(counts, band.sum(axis=0), band[1], counts.band_sums[TIES[counts.ties]]))
+    return binned_ece(*_top_label(counts, band.sum(axis=0), band[1], counts.band_sums[TIES[counts.ties]]))
 
 
 def rater_ece(counts: StoredCounts) -> float:
     """The mean over the raters of the ECE of the top label against each rater's own mask."""
     total, sums = counts.cells.sum(axis=0), counts.sums.sum(axis=0)
-    return _mean([_ece(*_top_label(counts, total, rater.sum(axis=0), sums)) for rater in counts.raters])
+    return _mean([binned_ece(*_top_label(counts, total, rater.sum(axis=0), sums)) for rater in counts.raters])
 
 
 def volume_bias(counts: StoredCounts) -> float:
@@ -196,7 +198,7 @@ def volume_bias(counts: StoredCounts) -> float:
     """
     volumes = np.diagonal(counts.shared)
     mean = float(volumes.mean()) if volumes.size else 0.0
-    return _ratio(float(counts.sums.sum()) - mean, mean)
+    return ratio(float(counts.sums.sum()) - mean, mean)
 
 
 def volume_crps(counts: StoredCounts) -> float:
@@ -301,15 +303,6 @@ def _top_label(counts: StoredCounts, total: Ints, positive: Ints, sums: Floats) 
     values, chosen = cell_values(counts), np.arange(len(total)) >= counts.decision
     confidence, correct = np.where(chosen, sums, total - sums), np.where(chosen, positive, total - positive)
     return _by_bin(bin_of(np.maximum(values, 1 - values), counts.bins), counts.bins, total, confidence, correct)
-
-
-def _ece(pixels: Ints | Floats, confidence: Floats, correct: Ints | Floats) -> float:
-    """Sum over bins of |sum of confidences - correct pixels|, divided by the number of pixels."""
-    return _ratio(float(np.abs(confidence - correct).sum()), float(pixels.sum()))
-
-
-def _ratio(value: float, total: float) -> float:
-    return value / total if total else float("nan")
 
 
 def _mean(values: npt.ArrayLike) -> float:

@@ -52,7 +52,16 @@ def nsd(predicted: Values, reference: Values, spacing: Sequence[float], toleranc
     def score(one: Mask, other: Mask, sizes: list[float]) -> float:
         if not one.any() and not other.any():
             return dict(zip(EMPTY_RULES, (math.nan, 1.0, 0.0), strict=True))[empty]
-        return _surface_dice(one, other, sizes, tolerance) if one.any() and other.any() else 0.0
+        if not (one.any() and other.any()):
+            return 0.0
+        from monai.metrics import compute_surface_dice
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # MONAI warns of its own calls
+            found = compute_surface_dice(
+                _batch(one), _batch(other), [tolerance], include_background=True, spacing=sizes, use_subvoxels=True
+            )
+        return min(float(found), 1.0)
 
     return _score(score, predicted, reference, spacing, empty)
 
@@ -82,7 +91,16 @@ def hd95(predicted: Values, reference: Values, spacing: Sequence[float], empty: 
         worst = math.hypot(*(size * extent for size, extent in zip(sizes, one.shape, strict=True)))
         if not one.any() and not other.any():
             return dict(zip(EMPTY_RULES, (math.nan, 0.0, worst), strict=True))[empty]
-        return _hausdorff(one, other, sizes) if one.any() and other.any() else worst
+        if not (one.any() and other.any()):
+            return worst
+        from monai.metrics import compute_hausdorff_distance
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # MONAI warns of its own calls
+            found = compute_hausdorff_distance(
+                _batch(one), _batch(other), include_background=True, percentile=95, spacing=sizes
+            )
+        return float(found)
 
     return _score(score, predicted, reference, spacing, empty)
 
@@ -111,7 +129,15 @@ def _score(
     found, truth = mask_pair(predicted, reference)
     if not found.size:
         raise UserError(f"the masks have the shape {found.shape}, without a pixel")
-    row, column, *between = _sizes(spacing)
+    if _is_number(spacing):
+        raise UserError(
+            f"spacing is {shown(spacing)}, but must be two numbers, (row, column), to score each slice, or three, "
+            "(row, column, slice), to score the volume"
+        )
+    given = list(spacing) if isinstance(spacing, Iterable) else []
+    if len(given) not in (2, 3) or not all(_is_number(size) and size > 0 for size in given):
+        raise UserError(f"spacing is {shown(spacing)}; expected two or three numbers above 0, in mm")
+    row, column, *between = map(float, given)
     require_library()
     if between:
         return score(found, truth, [between[0], row, column])
@@ -120,47 +146,12 @@ def _score(
     return sum(known) / len(known) if known else math.nan
 
 
-def _sizes(spacing: object) -> list[float]:
-    """Two or three distances in mm."""
-    if _is_number(spacing):
-        raise UserError(
-            f"spacing is {shown(spacing)}, but must be two numbers, (row, column), to score each slice, or three, "
-            "(row, column, slice), to score the volume"
-        )
-    sizes = list(spacing) if isinstance(spacing, Iterable) else []
-    if len(sizes) not in (2, 3) or not all(_is_number(size) and size > 0 for size in sizes):
-        raise UserError(f"spacing is {shown(spacing)}; expected two or three numbers above 0, in mm")
-    return [float(size) for size in sizes]
-
-
 def _is_number(value: object) -> bool:
     """Whether a value, also a tensor or array of one element, is a finite number."""
     try:
         return math.isfinite(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, RuntimeError, OverflowError):
         return False
-
-
-def _surface_dice(one: Mask, other: Mask, spacing: list[float], tolerance: float) -> float:
-    from monai.metrics import compute_surface_dice
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MONAI warns of its own calls
-        found = compute_surface_dice(
-            _batch(one), _batch(other), [tolerance], include_background=True, spacing=spacing, use_subvoxels=True
-        )
-    return min(float(found), 1.0)
-
-
-def _hausdorff(one: Mask, other: Mask, spacing: list[float]) -> float:
-    from monai.metrics import compute_hausdorff_distance
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = compute_hausdorff_distance(
-            _batch(one), _batch(other), include_background=True, percentile=95, spacing=spacing
-        )
-    return float(found)
 
 
 def _batch(mask: Mask) -> "torch.Tensor":

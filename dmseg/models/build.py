@@ -159,8 +159,8 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             raise FileNotFoundError("it is not a regular file")
         state = load_file(path)
     except (OSError, SafetensorError, ValueError, OverflowError, MemoryError) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"model.weights={path} cannot be read ({said[:200]}); {ending}") from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"model.weights={path} cannot be read ({reason[:200]}); {ending}") from None
     odd = next(
         (name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()), None
     )
@@ -170,13 +170,13 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _build_message(architecture: str, encoder: str, weights: str | None, error: Exception) -> str:
-    said = (str(error).splitlines() or [type(error).__name__])[0]
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
     if weights == HUB and isinstance(error, (OSError, RuntimeError)):
         return (
             f"ImageNet weights of {encoder} could not be downloaded from timm's hub\n"
             "set model.weights to a local safetensors file, or to null"
         )
-    return f"{architecture} on timm's {cut(encoder)} cannot be built: {said[:200]}; check the options of model"
+    return f"{architecture} on timm's {cut(encoder)} cannot be built: {reason[:200]}; check the options of model"
 
 
 def _list(names: list[str]) -> str:

@@ -102,17 +102,16 @@ class MRNet(nn.Module):
         """
         self.backbone.check_input_shape(image)  # type: ignore[operator]
         features = self.backbone.encoder(image)  # type: ignore[operator]
-        return [self._predict(image, features, condition) for condition in conditions]
-
-    def _predict(self, image: Tensor, features: Sequence[Tensor], condition: Tensor) -> MRNetOutput:
-        conditioned = [*features[:-1], self.expertise(features[-1], condition)]
-        decoded: Tensor = self.backbone.decoder(conditioned)  # type: ignore[operator]
-        coarse: Tensor = self.backbone.segmentation_head(decoded)  # type: ignore[operator]
-        given = coarse.detach()
-        raters: Tensor = self.reconstruction(image, torch.sigmoid(given), condition)
-        agreeing = raters if self._trained is None else raters[:, self._trained]
-        final: Tensor = self.perception(decoded.detach(), given, agreeing.detach())
-        return MRNetOutput(coarse, raters, final)
+        outputs = []
+        for condition in conditions:
+            conditioned = [*features[:-1], self.expertise(features[-1], condition)]
+            decoded: Tensor = self.backbone.decoder(conditioned)  # type: ignore[operator]
+            coarse: Tensor = self.backbone.segmentation_head(decoded)  # type: ignore[operator]
+            given = coarse.detach()
+            raters: Tensor = self.reconstruction(image, torch.sigmoid(given), condition)
+            agreeing = raters if self._trained is None else raters[:, self._trained]
+            outputs.append(MRNetOutput(coarse, raters, self.perception(decoded.detach(), given, agreeing.detach())))
+        return outputs
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401
         """Like torch's method; also loads weights stored when the backbone was called ``host``."""
@@ -258,15 +257,14 @@ class Perception(nn.Module):
         """
         refined = self.refine(_resize(features, coarse))
         spread = torch.sigmoid(raters).std(dim=1, keepdim=True)
-        seen = [refined * (1.0 + self._attention(values)) for values in (torch.sigmoid(coarse), spread)]
-        final: Tensor = self.head(torch.cat(seen, dim=1))
+        attended = []
+        for values in (torch.sigmoid(coarse), spread):
+            blurred: Tensor = self.blur(values)
+            low, high = blurred.amin(dim=(2, 3), keepdim=True), blurred.amax(dim=(2, 3), keepdim=True)
+            attention = torch.maximum((blurred - low) / (high - low + 1e-8), values)
+            attended.append(refined * (1.0 + attention))
+        final: Tensor = self.head(torch.cat(attended, dim=1))
         return final
-
-    def _attention(self, values: Tensor) -> Tensor:
-        """The pixel-wise maximum of the values and their blur, which is rescaled to [0, 1]."""
-        blurred: Tensor = self.blur(values)
-        low, high = blurred.amin(dim=(2, 3), keepdim=True), blurred.amax(dim=(2, 3), keepdim=True)
-        return torch.maximum((blurred - low) / (high - low + 1e-8), values)
 
 
 class Blur(nn.Module):

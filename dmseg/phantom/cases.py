@@ -26,7 +26,7 @@ from dmseg.phantom.raters import (
 )
 
 WORKING_WIDTH = 256
-"""Largest number of columns on which anatomy is evaluated; it is then interpolated to the image's own."""
+"""Maximum number of columns on which anatomy is evaluated; it is then interpolated to the image's own."""
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from dmseg.phantom.folder import (
 REVISION = 1
 """Incremented when a change of the generator produces different files for the same settings."""
 SMALLEST_WIDTH = 16
-"""Smallest width of an image, in pixels."""
+"""Minimum width of an image, in pixels."""
 LARGEST_WIDTH = 2048
-"""Largest width of an image, in pixels."""
+"""Maximum width of an image, in pixels."""
 MISSING = {("prostate", 9): (3,)}
 """Raters without annotations in the real data (for all tasks of the case)."""
 IMAGE_TYPES: dict[str, Any] = {
@@ -84,12 +84,23 @@ def ensure_qubiq(
         UserError: if a setting is out of range, or `root` contains something other than a phantom.
         UnwritableError: if the disk is full or cannot be written to.
     """
-    settings = _settings(seed, cases, scale, view, spread, raters)
+    check_whole("seed", seed, 0)
+    counts = _counts(cases)
+    for cohort in counts:
+        check_scale(scale, COHORTS[cohort].width, SMALLEST_WIDTH, LARGEST_WIDTH, cohort)
+    settings: dict[str, Any] = {"phantom": "qubiq", "revision": REVISION, "seed": seed, "cases": counts}
+    settings["scale"] = float(scale)
+    if view is not None:
+        settings["view"] = check_view(view)
+    if check_spread(spread) != 1:
+        settings["spread"] = float(spread)
+    if raters is not None:
+        settings["raters"] = check_whole("number of raters", raters, 1, ", or null for all raters")
     if is_made(Path(root), settings):
         return False
 
     def fill(folder: Path) -> None:
-        for cohort, count in settings["cases"].items():
+        for cohort, count in counts.items():
             for number in track(range(1, count + 1), f"generating {cohort}", count, "cases"):
                 case_folder = folder / cohort / "Training" / f"case{number:02d}"
                 _write_case(case_folder, cohort, number, PhantomCase(seed, cohort, number, scale, view, spread), raters)
@@ -97,29 +108,6 @@ def ensure_qubiq(
     if write:
         write_folder(Path(root), settings, fill)
     return True
-
-
-def _settings(
-    seed: int,
-    cases: Mapping[str, int] | None,
-    scale: float,
-    view: float | None,
-    spread: float,
-    raters: int | None,
-) -> dict[str, Any]:
-    """Content of the marker; refuses settings out of range."""
-    check_whole("seed", seed, 0)
-    counts = _counts(cases)
-    for cohort in counts:
-        check_scale(scale, COHORTS[cohort].width, SMALLEST_WIDTH, LARGEST_WIDTH, cohort)
-    settings = {"phantom": "qubiq", "revision": REVISION, "seed": seed, "cases": counts, "scale": float(scale)}
-    if view is not None:
-        settings["view"] = check_view(view)
-    if check_spread(spread) != 1:
-        settings["spread"] = float(spread)
-    if raters is not None:
-        settings["raters"] = check_whole("number of raters", raters, 1, ", or null for all raters")
-    return settings
 
 
 def _counts(cases: Mapping[str, int] | None) -> dict[str, int]:
@@ -142,7 +130,13 @@ def _counts(cases: Mapping[str, int] | None) -> dict[str, int]:
 
 def _write_case(folder: Path, cohort: str, number: int, case: PhantomCase, raters: int | None) -> None:
     """Writes the image, the annotations of the first raters, or of all, and the probabilities of one case."""
-    affine = _affine(case)
+    # rows run posterior, columns to the patient's left, slices are 3 mm thick; the origin is at the centre of the whole
+    # image, so that a view lies where its part of the whole image does
+    (height, width), (down, across), edge = case.shape, case.centre, case.spacing
+    affine = np.zeros((4, 4))
+    affine[1, 0] = affine[0, 1] = -edge
+    affine[:2, 3] = edge * (width - 1) / 2 - across, edge * (height - 1) / 2 - down
+    affine[2, 2], affine[3, 3] = 3.0, 1.0
     write_nifti(folder / "image.nii.gz", _as_filed(case.image().astype(IMAGE_TYPES[cohort]), cohort), affine)
     for task in range(1, len(case.cohort.models) + 1):
         chance = _as_filed(case.probability(task)[None], cohort)
@@ -157,16 +151,3 @@ def _as_filed(values: npt.NDArray[Any], cohort: str) -> npt.NDArray[Any]:
     """Converts (C, H, W) to the layout of the data set: (H, W), (H, W, 4), or (H, W, 1) for prostate."""
     filed = np.moveaxis(values, 0, -1)
     return filed if cohort == "prostate" or filed.shape[-1] > 1 else filed[..., 0]
-
-
-def _affine(case: PhantomCase) -> npt.NDArray[np.float64]:
-    """Rows run posterior, columns to the patient's left; slices are 3 mm thick.
-
-    The origin is at the centre of the whole image, so that a view lies where its part of the whole image does.
-    """
-    (height, width), (down, across), edge = case.shape, case.centre, case.spacing
-    affine = np.zeros((4, 4))
-    affine[1, 0] = affine[0, 1] = -edge
-    affine[:2, 3] = edge * (width - 1) / 2 - across, edge * (height - 1) / 2 - down
-    affine[2, 2], affine[3, 3] = 3.0, 1.0
-    return affine

@@ -128,16 +128,11 @@ def annotate(structure: Structure, model: RaterModel, reading: Reading, grid: Gr
     """The pixels that the rater marks: (H, W) bool."""
     distance = structure.distance / model.spread
     marked = distance < 0
-    box = _undecided(distance)
+    near = np.abs(distance) < CERTAIN  # raters can differ only in the box around these pixels
+    spans = (np.flatnonzero(near.any(axis=axis)) for axis in (1, 0))
+    rows, columns = (slice(span[0], span[-1] + 1) if len(span) else slice(0) for span in spans)
+    box = rows, columns
     marked[box] = distance[box] + reading.deviation(grid.window(box), model) < 0
     if model.miss:
         marked &= ~(reading.attention < model.miss)[structure.distances.argmin(axis=0)]  # parts that are overlooked
     return marked
-
-
-def _undecided(distance: Array) -> tuple[slice, slice]:
-    """The smallest box that contains all pixels on which raters can differ."""
-    near = np.abs(distance) < CERTAIN
-    spans = (np.flatnonzero(near.any(axis=axis)) for axis in (1, 0))
-    rows, columns = (slice(span[0], span[-1] + 1) if len(span) else slice(0) for span in spans)
-    return rows, columns

@@ -14,12 +14,15 @@ from dmseg.metrics.stored_counts import Floats
 
 WIDTH, HEIGHT = 360, 240
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 62
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7a4fb5")
+"""Okabe and Ito's palette, which colour-blind readers can distinguish, with a violet in place of its yellow, which is
+too light for lines on white."""
 MOST_STEPS = 6
-"""Most steps between the ticks of an axis."""
+"""Maximum number of steps between the ticks of an axis."""
 DENSE = 150
 """Number of cases above which points are small."""
 MOST_POINTS = 120
-"""Most points of a curve; longer ones are thinned out."""
+"""Maximum number of points of a curve; longer ones are thinned out."""
 
 
 @dataclass(frozen=True)
@@ -137,8 +140,7 @@ def strip(title: str, y_title: str, values: Mapping[str, Floats], digits: int, p
     y = Scale(ticks[0], ticks[-1], HEIGHT - BOTTOM, TOP)
     width = (WIDTH - LEFT - RIGHT) / len(values)
     centres = [LEFT + width * (index + 0.5) for index in range(len(values))]
-    # the same shift for a case in each column, spread evenly and without chance
-    shifts = ((np.arange(most) * 0.618034) % 1 - 0.5) * min(0.5 * width, 30)
+    shifts = jitter(most) * min(0.5 * width, 30)  # the same for a case in each column
     series, means = [], []
     for index, (name, own) in enumerate(values.items()):
         found = own[np.isfinite(own)]
@@ -150,8 +152,8 @@ def strip(title: str, y_title: str, values: Mapping[str, Floats], digits: int, p
         half = min(0.42 * width, 26)
         mean = (centres[index] - half, centres[index] + half, y(float(found.mean()))) if found.size else None
         series.append(Series(name, index, points, mean=mean))
-        said = f"{found.mean():.{digits}f}" if found.size else "none"
-        means.append(f"{name} {said}" if paired else f"{name} {said} (n {found.size})")
+        mean_text = f"{found.mean():.{digits}f}" if found.size else "none"
+        means.append(f"{name} {mean_text}" if paired else f"{name} {mean_text} (n {found.size})")
     cases = zip(*values.values(), strict=True) if paired else ()
     pairs = "".join(
         path([(centre + shift, y(value)) for centre, value in zip(centres, case, strict=True) if math.isfinite(value)])
@@ -191,7 +193,12 @@ def curves(
             values, and the horizontal one begins at 0.
         by_epoch: whether the horizontal axis counts epochs: its ticks are whole numbers, and points are not marked.
     """
-    kept = [(name, index, *_thinned(xs, ys)) for name, index, xs, ys in lines]
+    kept = []
+    for name, index, xs, ys in lines:
+        shown = np.flatnonzero(np.isfinite(xs) & np.isfinite(ys))
+        few = np.linspace(0, max(len(shown) - 1, 0), min(len(shown), MOST_POINTS)).round().astype(int)
+        shown = shown[np.unique(few)]
+        kept.append((name, index, xs[shown], ys[shown]))
     every_x, every_y = (np.concatenate([item[axis] for item in kept] or [np.zeros(1)]) for axis in (2, 3))
     if unit or not every_x.size:
         x_ticks = y_ticks = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
@@ -218,11 +225,9 @@ def curves(
     )
 
 
-def _thinned(xs: Floats, ys: Floats) -> tuple[Floats, Floats]:
-    finite = np.isfinite(xs) & np.isfinite(ys)
-    xs, ys = xs[finite], ys[finite]
-    kept = np.unique(np.linspace(0, max(len(xs) - 1, 0), min(len(xs), MOST_POINTS)).round().astype(int))
-    return xs[kept], ys[kept]
+def jitter(n: int) -> Floats:
+    """Evenly spread shifts (n,) in [-0.5, 0.5), the same each time (multiples of the golden ratio)."""
+    return np.asarray((np.arange(n) * 0.618034) % 1 - 0.5)
 
 
 def path(places: Sequence[tuple[float, float]]) -> str:

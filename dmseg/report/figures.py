@@ -18,13 +18,12 @@ from dmseg.errors import UserError
 from dmseg.files.atomic import write_whole
 from dmseg.losses import CompatibleFocalTverskyLoss, DiceSemimetricLoss, RegionLoss, SoftDiceLoss, confusion, pixel_sums
 from dmseg.losses.region import class_losses
+from dmseg.report.charts import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
-"""Okabe and Ito's palette, which colour-blind readers can distinguish."""
 DASHES = ("-", "--", "-.", ":")
 RESOLUTION = 1001
 
@@ -55,7 +54,7 @@ def draw_focal_tversky(figure: Figure) -> None:
     """The paper's Figure 1: CFTL with alpha 0.7 and beta 0.3 for a soft label of 0.8, for several gamma."""
     label, predictions = torch.tensor(0.8, dtype=torch.float64), _from_zero_to_one()
     axes = figure.subplots()
-    for gamma, colour, dashes in zip((0.5, 1.0, 2.0, 3.0), COLOURS, DASHES, strict=True):
+    for gamma, colour, dashes in zip((0.5, 1.0, 2.0, 3.0), COLOURS, DASHES, strict=False):
         loss = CompatibleFocalTverskyLoss(0.7, 0.3, gamma, smooth=0.0, from_logits=False)
         axes.plot(
             predictions, pixel_losses(loss, predictions, label), dashes, color=colour, label=f"$\\gamma$ = {gamma:g}"

@@ -14,7 +14,7 @@ from dmseg.report.gather import ColumnFacts, RowFacts
 from dmseg.training.pictures import Bytes, Picture, shrink
 
 BUDGET = 5_000_000
-"""Most bytes of all pictures of a report; if they need more, they are reduced in size."""
+"""Maximum size of all pictures of a report in bytes; larger ones are scaled down."""
 EDGES = (160, 128, 96, 64, 48)
 
 
@@ -64,25 +64,27 @@ def galleries(rows: Sequence[RowFacts]) -> list[RowGallery]:
     """The pictures of each row, reduced in size until all of them together fit into `BUDGET`."""
     found: list[RowGallery] = []
     for edge in EDGES:
-        found = [_row_gallery(row, edge) for row in rows]
-        if sum(_size(item) for item in found) <= BUDGET:
+        found = [RowGallery(_fixed(row, edge), _extremes(row, edge)) for row in rows]
+        cases = [case for row in found for own in (row.fixed, *(own for _, own in row.extremes)) for case in own]
+        panels = [panel for case in cases for panel in case.panels]
+        if sum(len(panel.image) + sum(len(line) for _, line in panel.outlines) for panel in panels) <= BUDGET:
             break
     return found
 
 
-def _size(gallery: RowGallery) -> int:
-    every = [*gallery.fixed, *(shown for _, cases in gallery.extremes for shown in cases)]
-    return sum(
-        len(panel.image) + sum(len(line) for _, line in panel.outlines) for item in every for panel in item.panels
-    )
-
-
-def _row_gallery(row: RowFacts, edge: int) -> RowGallery:
+def _extremes(row: RowFacts, edge: int) -> list[tuple[str, list[Shown]]]:
+    """The best, median and worst case of each column that has pictures."""
     extremes = []
     for column in row.columns:
-        if chosen := extreme_pictures(column):
-            extremes.append((column.column.title, [_case(role, picture, edge) for role, picture in chosen]))
-    return RowGallery(_fixed(row, edge), extremes)
+        cases = []
+        for role, picture in extreme_pictures(column):
+            small = shrink(picture, edge)
+            view = _view([small])
+            title = f"{role}: Dice {_percent(picture.dice)}, {picture.case}, {_slice(picture)}"
+            cases.append(Shown(title, [*_data_panels(small, view), _prediction(small, "Prediction", view)]))
+        if cases:
+            extremes.append((column.column.title, cases))
+    return extremes
 
 
 def extreme_pictures(column: ColumnFacts) -> list[tuple[str, Picture]]:
@@ -122,13 +124,6 @@ def _fixed(row: RowFacts, edge: int) -> list[Shown]:
     return [Shown(f"{case}, {_slice(chosen[0][1])}", panels)]
 
 
-def _case(role: str, picture: Picture, edge: int) -> Shown:
-    small = shrink(picture, edge)
-    view = _view([small])
-    title = f"{role}: Dice {_percent(picture.dice)}, {picture.case}, {_slice(picture)}"
-    return Shown(title, [*_data_panels(small, view), _prediction(small, "Prediction", view)])
-
-
 def _view(pictures: Sequence[Picture]) -> tuple[float, float, float, float]:
     """The square around everything marked or predicted, with a margin; its edge is at least 0.4 of the picture's."""
     height, width = pictures[0].image.shape
@@ -148,11 +143,11 @@ def _view(pictures: Sequence[Picture]) -> tuple[float, float, float, float]:
 def _data_panels(small: Picture, view: tuple[float, float, float, float]) -> list[Panel]:
     """The image with the raters' contours, and the reference label."""
     raters = [(index, outline(mask != 0)) for index, mask in enumerate(small.raters)]
-    said = f"{len(raters)} rater" + ("s" if len(raters) > 1 else "")
-    alt = f"Slice of case {small.case} with the contours of {said}"
+    count = f"{len(raters)} rater" + ("s" if len(raters) > 1 else "")
+    alt = f"Slice of case {small.case} with the contours of {count}"
     label = f"Reference label of case {small.case}"
     return [
-        _panel(f"Image, {said}", alt, small.image, raters, view),
+        _panel(f"Image, {count}", alt, small.image, raters, view),
         _panel("Reference label", label, small.reference, [], view, exact=True),
     ]
 
@@ -171,20 +166,15 @@ def _panel(
     view: tuple[float, float, float, float],
     exact: bool = False,
 ) -> Panel:
-    height, width = values.shape
-    drawn = [item for item in outlines if item[1]]
-    return Panel(caption, alt, _data_url(values, exact), drawn, (width, height), view)
-
-
-def _data_url(values: Bytes, exact: bool) -> str:
-    """An image as a data URL: PNG with 64 levels for probabilities (`exact`), else JPEG, which is smaller."""
+    """A panel; its image is a PNG with 64 levels for probabilities (`exact`), else a JPEG, which is smaller."""
     file = io.BytesIO()
     if exact:
         Image.fromarray((values.astype(np.int64) // 4 * 255 // 63).astype(np.uint8)).save(file, "PNG", optimize=True)
     else:
         Image.fromarray(np.ascontiguousarray(values)).save(file, "JPEG", quality=85)
-    kind = "png" if exact else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+    url = f"data:image/{'png' if exact else 'jpeg'};base64,{base64.b64encode(file.getvalue()).decode()}"
+    height, width = values.shape
+    return Panel(caption, alt, url, [item for item in outlines if item[1]], (width, height), view)
 
 
 def _percent(dice: float) -> str:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from dmseg.activity import track
@@ -84,6 +85,17 @@ class ColumnFacts:
     uncounted: int
     settings: dict[str, Any]
 
+    @property
+    def curves(self) -> dict[str, tuple[Floats, Floats]]:
+        """X and y of ``reliability`` and ``threshold`` (Dice in per cent by threshold), as far as there are counts."""
+        found = {}
+        if self.reliability is not None:
+            found["reliability"] = self.reliability.probability, self.reliability.frequency
+        if self.level_dice is not None:
+            n_levels = len(self.level_dice)
+            found["threshold"] = np.arange(1, n_levels + 1) / (n_levels + 1), 100 * self.level_dice
+        return found
+
 
 @dataclass(frozen=True)
 class RowFacts:
@@ -120,12 +132,16 @@ def gather_rows(planned: PlannedTable, cases: pd.DataFrame) -> Iterator[RowFacts
             scored = set(own["run_id"])
             counts = _Counts()
             facts = [_facts(run, run.run_id in scored, counts) for run in runs]
+            known = [name for name in row.block.metrics if name in own]
+            means = pd.DataFrame(columns=known, dtype=float)
+            if len(own):
+                means = own.groupby("case", sort=True)[known].mean()
             found.append(
                 ColumnFacts(
                     columns[key],
                     indices[key],
                     facts,
-                    _mean_scores(own, row.block.metrics),
+                    means.mul([SCORES[name].factor for name in known], axis=1),
                     reliability(counts.every),
                     mean_level_dice(counts.every),
                     counts.lacking,
@@ -163,13 +179,6 @@ class _Counts:
         self.agreement |= {case: 100 * dice_between_raters(counts) for case, counts in found.items()}
 
 
-def _mean_scores(own: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    """Mean over seeds of each score by case, in the unit of the table."""
-    known = [name for name in metrics if name in own]
-    means = own.groupby("case", sort=True)[known].mean() if len(own) else pd.DataFrame(columns=known, dtype=float)
-    return means.mul([SCORES[name].factor for name in known], axis=1)
-
-
 def _facts(run: PlannedRun, scored: bool, counts: _Counts) -> RunFacts:
     """Reads the facts of a run; `scored` says whether its scores were read. Adds its counts to `counts`."""
     store = RunStore(run.results)
@@ -191,7 +200,7 @@ def _facts(run: PlannedRun, scored: bool, counts: _Counts) -> RunFacts:
     with suppress(DamagedError):
         pictures = store.read_pack(run.run_id, run.evaluation_id)
     machine, versions = (manifest.get(name) or {} for name in ("machine", "versions"))
-    parts = [machine.get("gpu") or machine.get("device"), machine.get("processor")]
+    parts = [machine.get("device"), machine.get("processor")]
     parts += [f"torch {versions['torch']}"] if "torch" in versions else []
     return RunFacts(
         run,

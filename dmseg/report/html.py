@@ -4,7 +4,7 @@ import base64
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -34,7 +34,7 @@ MARKS = {"": "", "better": "●", "worse": "†"}
 DIFF_MARKS = {"": "", "better": "*", "worse": "‡"}
 PACKS_NOTE = (
     "{n} finished runs were stored without pictures. 'dmseg reproduce' with the same arguments and "
-    "evaluate.add_packs=true scores their weights again and adds them."
+    "evaluate.add_packs=true scores them again and adds the pictures."
 )
 
 
@@ -78,6 +78,7 @@ def render(report: Report) -> str:
     environment.filters["clean"] = lambda text: one_line(str(text))
     rows = list(gather_rows(report.planned, report.cases)) if report.planned else []
     script = sources["report.js"]
+    by_task = {title: np.asarray(values, dtype=np.float64) for title, values in (report.agreement or {}).items()}
     return environment.get_template("report.html.j2").render(
         style=sources["report.css"],
         script=script,
@@ -86,7 +87,7 @@ def render(report: Report) -> str:
         **_table_context(report),
         **_runs_context(report, rows),
         rows=[_row_context(row, gallery) for row, gallery in zip(rows, galleries(rows), strict=True)],
-        agreement=_agreement_charts(report),
+        agreement=[strip("Raters and majority", "Dice (%)", by_task, 2, paired=False)] if by_task else [],
         choices=_choices_context(report.choices),
     )
 
@@ -194,7 +195,7 @@ def _anchor(*names: object) -> str:
 def _runs_context(report: Report, rows: Sequence[RowFacts]) -> dict[str, Any]:
     """Status of the runs, machines and hours, and what is missing."""
     if report.planned is None:
-        return {"status": [], "machines": [], "hours": "", "gaps": [], "folds_and_seeds": ""}
+        return {"status": [], "machines": [], "hours": "", "gaps": [], "seeds": ""}
     status = count_status(report.planned, rows)
     found = {facts.run.run_id: facts for row in rows for column in row.columns for facts in column.runs}
     machines: dict[str, list[float]] = {}
@@ -213,7 +214,7 @@ def _runs_context(report: Report, rows: Sequence[RowFacts]) -> dict[str, Any]:
         "machines": [(name, len(times), f"{sum(times) / 3600:.2f}") for name, times in machines.items()],
         "hours": f"{sum(seconds) / 3600:.2f}",
         "gaps": gaps,
-        "folds_and_seeds": f"seeds {', '.join(map(str, report.planned.seeds))}",
+        "seeds": ", ".join(map(str, report.planned.seeds)),
     }
 
 
@@ -221,54 +222,43 @@ def _row_context(row: RowFacts, gallery: RowGallery) -> dict[str, Any]:
     metrics = [name for name in row.row.block.metrics if any(name in column.scores for column in row.columns)]
     index = sorted({str(case) for column in row.columns for case in column.scores.index})
     columns = [column for column in row.columns if len(column.scores)]
+    strips, cases = [], []
+    for name in metrics:
+        score = SCORES[name]
+        scored = [column for column in columns if name in column.scores]
+        values = {item.column.title: item.scores[name].reindex(index).to_numpy(np.float64) for item in scored}
+        if values and index:
+            strips.append(strip(score.title, score.heading, values, score.digits))
+    for case in index:
+        numbers = [
+            (name, float(column.scores[name].get(case, math.nan)) if name in column.scores else math.nan)
+            for name in metrics
+            for column in columns
+        ]
+        cases.append((case, ["" if math.isnan(value) else SCORES[name].shown(value) for name, value in numbers]))
     return {
         "title": row.title,
         "anchor": _anchor(row.row.data, row.row.model, row.row.task.name),
-        "strips": [chart for name in metrics if (chart := _strip(name, columns, index))],
+        "strips": strips,
         "curves": [*_reliability_charts(row), *_training_charts(row)],
         "gallery": gallery,
         "metrics": [SCORES[name].heading for name in metrics],
         "case_columns": [column.column.title for column in columns],
-        "cases": [(case, _scores_of(case, columns, metrics)) for case in index],
+        "cases": cases,
         "methods": [_method_context(row, column) for column in row.columns],
     }
 
 
-def _scores_of(case: str, columns: Sequence[ColumnFacts], metrics: Iterable[str]) -> list[str]:
-    found = []
-    for name in metrics:
-        for column in columns:
-            value = float(column.scores[name].get(case, math.nan)) if name in column.scores else math.nan
-            found.append("" if math.isnan(value) else SCORES[name].shown(value))
-    return found
-
-
-def _strip(name: str, columns: Sequence[ColumnFacts], index: list[str]) -> Chart | None:
-    values = {
-        column.column.title: column.scores[name].reindex(index).to_numpy(dtype=np.float64)
-        for column in columns
-        if name in column.scores
-    }
-    score = SCORES[name]
-    return strip(score.title, score.heading, values, score.digits) if values and index else None
-
-
 def _reliability_charts(row: RowFacts) -> list[Chart]:
-    lines = [
-        (column.column.title, column.index, found.probability, found.frequency)
-        for column in row.columns
-        if (found := column.reliability) is not None
-    ]
-    levels = [
-        (column.column.title, column.index, np.arange(1, len(dice) + 1) / (len(dice) + 1), 100 * dice)
-        for column in row.columns
-        if (dice := column.level_dice) is not None
-    ]
+    lines, thresholds = (
+        [(column.column.title, column.index, *column.curves[name]) for column in row.columns if name in column.curves]
+        for name in ("reliability", "threshold")
+    )
     charts = []
     if lines:
         charts.append(curves("Reliability", "predicted probability", "share of foreground", lines, unit=True))
-    if levels:
-        charts.append(curves("Dice by threshold (their mean is BDice)", "threshold", "Dice (%)", levels))
+    if thresholds:
+        charts.append(curves("Dice by threshold (their mean is BDice)", "threshold", "Dice (%)", thresholds))
     return charts
 
 
@@ -294,15 +284,16 @@ def _run_lines(
 ) -> list[tuple[str, int, Floats, Floats]]:
     """A line for each run: the values of a column of its table by epoch; tables are given by column and run."""
     return [
-        (column.column.title, column.index, _floats(table["epoch"]), factor * _floats(table[name]))
+        (
+            column.column.title,
+            column.index,
+            table["epoch"].to_numpy(np.float64),
+            factor * table[name].to_numpy(np.float64),
+        )
         for column, own in zip(row.columns, tables, strict=True)
         for table in own
         if {"epoch", name} <= set(table)
     ]
-
-
-def _floats(values: "pd.Series[float]") -> Floats:
-    return np.asarray(values, dtype=np.float64)
 
 
 def _method_context(row: RowFacts, column: ColumnFacts) -> dict[str, Any]:
@@ -324,13 +315,6 @@ def _method_context(row: RowFacts, column: ColumnFacts) -> dict[str, Any]:
         ],
         "settings": printable_lines(OmegaConf.to_yaml(OmegaConf.create(column.settings))),
     }
-
-
-def _agreement_charts(report: Report) -> list[Chart]:
-    if not report.agreement:
-        return []
-    by_task = {title: _floats(values) for title, values in report.agreement.items()}
-    return [strip("Raters and majority", "Dice (%)", by_task, 2, paired=False)]
 
 
 def _choices_context(table: ExplainedTable | None) -> list[dict[str, Any]]:

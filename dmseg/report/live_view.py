@@ -1,6 +1,6 @@
 """A live view of many runs: one line for each that is running or queued, and one that stays for each that has ended.
 
-Runs are carried out by other processes or Slurm jobs, which write how far they are to files
+Runs are executed by other processes or Slurm jobs, which write their progress to files
 (`dmseg.runs.progress_file`). Without a terminal, there is one line for each run that has ended.
 """
 
@@ -30,13 +30,13 @@ from dmseg.runs.store import RunStore
 from dmseg.text import printable
 
 LEAST_NAME = 24
-"""Columns that a run's name keeps before details are left out."""
+"""Minimum width of a run's name; details are left out to keep it."""
 WIDE = 160
-"""Columns of a line without a terminal."""
+"""Width of a line without a terminal."""
 MOST_READ = 64
-"""Progress files read for one picture; with more runs at once, they take turns."""
+"""Progress files that are read per refresh; if more runs are active, they take turns."""
 QUEUED_ROWS = 5
-"""Most queued runs that are listed."""
+"""Maximum number of queued runs that are listed."""
 STYLES = {"running": "cyan", "queued": "dim", "done": "green", "failed": "red", "stopped": "yellow", "waits": "yellow"}
 WORDS = {"stopped": "stopped", "blocked": "waits", "done": "done"}
 """Words for the kinds of outcomes; ``failed`` for all others."""
@@ -47,7 +47,7 @@ class LiveView:
 
     Args:
         console: console to write to.
-        runs: the runs that are to be carried out.
+        runs: the runs to execute.
         clock: returns seconds.
     """
 
@@ -90,16 +90,21 @@ class LiveView:
             return
         if began is not None:
             self._measured.append((run, self._clock() - began))
+        store, shown = RunStore(run.results), []
+        with suppress(DamagedError, OSError):
+            dice = stored_means(store.evaluation_folder(run.run_id, run.evaluation_id)).get("dice", math.nan)
+            seconds = float(store.read_json(run.run_id, "manifest.json")["seconds"])
+            shown = ["dice undefined" if math.isnan(dice) else f"dice {100 * dice:.2f} %", f"{duration(seconds):>6}"]
         width = max(self._console.width, 0 if is_live(self._console) else WIDE)
-        self._print(self._row(width, "done", run.run_id, _result(run)))
+        self._print(self._row(width, "done", run.run_id, shown))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The lines of the moment."""
+        """The current lines."""
         self.look()
         yield from self.lines(options.max_width, options.height or console.height)
 
     def look(self) -> None:
-        """Reads how far the runs are."""
+        """Reads the progress of the runs."""
         now = self._clock()
         writing = set()
         for results in {run.results for run in self._left.values()}:
@@ -117,7 +122,7 @@ class LiveView:
             self._running.pop(run_id, None)
 
     def lines(self, width: int, height: int) -> Iterator[Text]:
-        """The rows of running runs, of those that are next, and a summary.
+        """Rows of the running and the next queued runs, and a summary.
 
         Args:
             width: columns of the terminal.
@@ -136,18 +141,16 @@ class LiveView:
             yield self._row(width, "queued", run_id, [])
         if following and len(queued) > len(following):
             yield _cut(Text(f"... and {len(queued) - len(following)} more queued", "dim"), width)
-        yield _cut(self._summary(len(running), len(queued)), width)
-
-    def _summary(self, running: int, queued: int) -> Text:
-        counts = {"running": running, "queued": queued, **self._counts}
-        parts = [f"{count} {name}" for name, count in counts.items() if count]
+        counts = {"running": len(running), "queued": len(queued), **self._counts}
+        summary = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
         if should_stop():
-            return Text(f"{', '.join(parts)}: stopping, states are being saved; Ctrl-C again stops at once", "bold")
-        left = self.seconds_left()
-        return Text(", ".join([*parts, *([] if math.isnan(left) else [f"about {duration(left)} left"])]), "bold")
+            summary += ": stopping, states are being saved; Ctrl-C again stops at once"
+        elif not math.isnan(left := self.seconds_left()):
+            summary += f", about {duration(left)} left"
+        yield _cut(Text(summary, "bold"), width)
 
     def seconds_left(self) -> float:
-        """Seconds until all runs have ended, from the speed that is measured; NaN while nothing is."""
+        """Estimated seconds until all runs have ended; NaN until a speed has been measured."""
         current = {run_id: state.seconds_left for run_id, state in list(self._running.items())}
         measured = list(self._measured)
         now = self._clock()
@@ -194,7 +197,7 @@ def row(width: int, word: str, name: str, shown: Sequence[str], longest: int) ->
 
 
 def details(state: RunState) -> list[str]:
-    """What is shown of a running run: epoch, loss, speed, time left; or the stage it is in."""
+    """What is shown for a running run: epoch, loss, speed, time left; or the stage it is in."""
     if state.stage != "training":
         return [state.position]
     digits = len(str(state.epochs))
@@ -220,13 +223,13 @@ def duration(seconds: float) -> str:
 
 
 def shared_parts(runs: Sequence[PlannedRun]) -> str:
-    """What all runs have in common, and their names thus leave out."""
+    """What all runs have in common, which their short names leave out."""
     parts = zip(*map(_parts, runs), strict=True)
     return printable(" ".join(items[0] for items in parts if items[0] and len(set(items)) == 1))
 
 
 def short_names(runs: Sequence[PlannedRun]) -> dict[str, str]:
-    """Names of runs, of the parts in which they differ; the fold is always there, and an id where names are equal."""
+    """Names made of the parts in which runs differ; always with the fold, and with an id where names would be equal."""
     parts = {run.run_id: _parts(run) for run in runs}
     folds = {run.run_id: f"fold {run.settings.fold}" for run in runs}
     fixed = [len({item[index] for item in parts.values()}) == 1 for index in range(len(next(iter(parts.values()), ())))]
@@ -266,14 +269,3 @@ def _cut(text: Text, width: int) -> Text:
     text.truncate(width)
     text.no_wrap = True
     return text
-
-
-def _result(run: PlannedRun) -> list[str]:
-    """The mean Dice of a run that is done, and the time that it took."""
-    store = RunStore(run.results)
-    try:
-        mean = stored_means(store.evaluation_folder(run.run_id, run.evaluation_id)).get("dice", math.nan)
-        seconds = float(store.read_json(run.run_id, "manifest.json")["seconds"])
-    except (DamagedError, OSError):
-        return []
-    return ["dice undefined" if math.isnan(mean) else f"dice {100 * mean:.2f} %", f"{duration(seconds):>6}"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dmseg.metrics.stored_counts import Floats
+from dmseg.report.charts import COLOURS, jitter
 from dmseg.report.figures import DASHES, write_drawing
-from dmseg.report.gather import ColumnFacts, RowFacts
+from dmseg.report.gather import RowFacts
 from dmseg.tables.columns import SCORES
 from dmseg.text import one_line
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7a4fb5")
-"""Okabe and Ito's palette with a violet in place of its yellow, which is too light for lines on white."""
 MARKERS = "osD^vPX*"
 PANEL = 2.3
 """Edge of a panel in inches."""
@@ -50,11 +49,8 @@ def write_table_figures(stem: str, rows: Sequence[RowFacts], folder: Path, phant
         width = max(PANEL, 0.45 * len(row.columns) + 0.7)
         draw = partial(_draw_strips, row=row, metrics=metrics, phantom=phantom)
         files += write_drawing(draw, (width * len(metrics), 2.7), folder / name)
-    for name, title, attribute in (
-        ("reliability", "Reliability", "reliability"),
-        ("threshold", "Dice by threshold", "level_dice"),
-    ):
-        drawn = [row for row in rows if any(getattr(item, attribute) is not None for item in row.columns)]
+    for name, title in (("reliability", "Reliability"), ("threshold", "Dice by threshold")):
+        drawn = [row for row in rows if any(name in item.curves for item in row.columns)]
         if drawn:
             across = min(len(drawn), MOST_COLUMNS)
             down = -(-len(drawn) // MOST_COLUMNS)
@@ -106,7 +102,7 @@ def _strip(axes: Axes, values: Sequence[tuple[str, Floats]], indices: Sequence[i
     for place, ((_, own), index) in enumerate(zip(values, indices, strict=True)):
         found = own[np.isfinite(own)]
         colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-        at = place + _shifts(len(own))
+        at = place + 0.5 * jitter(len(own))
         axes.plot(
             at, own, marker, color=colour, markersize=2.2, alpha=0.7, markeredgewidth=0, rasterized=len(own) > 1000
         )
@@ -114,23 +110,21 @@ def _strip(axes: Axes, values: Sequence[tuple[str, Floats]], indices: Sequence[i
             axes.plot([place - 0.34, place + 0.34], [found.mean()] * 2, color="black", linewidth=1.4, zorder=3)
     if paired and len(values) > 1:
         table = np.stack([own for _, own in values])
-        places = np.arange(len(values))[:, None] + _shifts(table.shape[1])
+        places = np.arange(len(values))[:, None] + 0.5 * jitter(table.shape[1])
         axes.plot(places, table, color="0.5", linewidth=0.3, alpha=0.35, zorder=0)
     axes.set_xticks(range(len(values)), [_text(title) for title, _ in values], rotation=35, ha="right")
     axes.set_xlim(-0.6, len(values) - 0.4)
-
-
-def _shifts(n: int) -> Floats:
-    return np.asarray(((np.arange(n, dtype=np.float64) * 0.618034) % 1 - 0.5) * 0.5)
 
 
 def _draw_panels(figure: Figure, kind: str, title: str, rows: Sequence[RowFacts], phantom: bool) -> None:
     across = min(len(rows), MOST_COLUMNS)
     grid = figure.subplots(-(-len(rows) // across), across, squeeze=False, sharey=kind == "reliability").ravel()
     for axes, row in zip(grid, rows, strict=False):
-        for index, label, xs, ys in _lines(kind, row.columns):
-            colour, dashes = COLOURS[index % len(COLOURS)], DASHES[index % len(DASHES)]
-            axes.plot(xs, ys, dashes, color=colour, label=label, marker=MARKERS[index % len(MARKERS)], markersize=2.5)
+        for item in row.columns:
+            dashes, marker = DASHES[item.index % len(DASHES)], MARKERS[item.index % len(MARKERS)]
+            colour, label = COLOURS[item.index % len(COLOURS)], _text(item.column.title)
+            if kind in item.curves:
+                axes.plot(*item.curves[kind], dashes, color=colour, label=label, marker=marker, markersize=2.5)
         if kind == "reliability":
             axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, zorder=0)
             axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
@@ -150,15 +144,6 @@ def _draw_panels(figure: Figure, kind: str, title: str, rows: Sequence[RowFacts]
         fontsize="small",
     )
     _say_phantom(figure, title, phantom)
-
-
-def _lines(kind: str, columns: Sequence[ColumnFacts]) -> Iterator[tuple[int, str, Floats, Floats]]:
-    for item in columns:
-        if kind == "reliability" and item.reliability is not None:
-            yield item.index, _text(item.column.title), item.reliability.probability, item.reliability.frequency
-        elif kind == "threshold" and item.level_dice is not None:
-            levels = np.arange(1, len(item.level_dice) + 1) / (len(item.level_dice) + 1)
-            yield item.index, _text(item.column.title), levels, 100 * item.level_dice
 
 
 def _say_phantom(figure: Figure, title: str, phantom: bool) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit  # quantiles of the t distribution; importing scipy.stats takes long
+from scipy.special import stdtrit  # quantiles of the t distribution; importing scipy.stats is slow
 
 Array = npt.NDArray[np.float64]
 

@@ -176,8 +176,8 @@ class Checkpoints:
                 of_device = isinstance(error, RuntimeError) and "CUDA" in str(error)
                 if of_device or isinstance(error, torch.OutOfMemoryError):  # no fault of the checkpoint
                     raise
-                said = (str(error) or type(error).__name__).splitlines()[0]
-                log.warning("checkpoint %s cannot be used (%s); it is removed", place, said)
+                reason = (str(error) or type(error).__name__).splitlines()[0]
+                log.warning("checkpoint %s cannot be used (%s); it is removed", place, reason)
                 shutil.rmtree(place, ignore_errors=True)
         return None
 
@@ -205,7 +205,7 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     weights = getattr(network, "current_names", dict)(weights)
     known = {name: (value.shape, value.dtype) for name, value in network.state_dict().items()}
     if known != {name: (value.shape, value.dtype) for name, value in weights.items()}:
-        raise Misfit("its weights are those of another network")
+        raise Misfit("its weights belong to another network")
     network.load_state_dict(weights)
 
 

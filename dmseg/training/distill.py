@@ -19,9 +19,9 @@ from dmseg.training.objective import Objective, build_loss, forward, forward_bot
 from dmseg.training.precision import float32_math
 
 MAX_SLICES = 256
-"""Largest number of slices used to fit a temperature; they are evenly spaced."""
+"""Maximum number of slices, evenly spaced, that are used to fit a temperature."""
 MAX_PIXELS = 2**20
-"""Largest number of their pixels used, evenly spaced."""
+"""Maximum number of their pixels that are used, evenly spaced."""
 
 
 class Teacher:
@@ -76,7 +76,10 @@ class DistillObjective(Objective):
         weights = settings.weights(loss)
         if not weights:
             raise UserError("no term of the loss is left: all of distill's are off or have weight 0")
-        against_teacher = _with_classes(loss, settings.classes)
+        against_teacher, region = loss, loss.terms.get("region")
+        if region is not None and takes_classes(region):
+            region = replace(region, options=region.options | {"classes": settings.classes})
+            against_teacher = replace(loss, terms=loss.terms | {"region": region})
         temperature = settings.temperature
         softened = {"ce": weights.get("teacher_ce", 0.0) * temperature**2}
         sharp = {"region": weights.get("teacher_region", 0.0)}
@@ -142,14 +145,6 @@ class DistillObjective(Objective):
 def _terms(loss: LossSettings, weights: Mapping[str, float]) -> CompoundLoss | None:
     """The terms with these weights, None if none has one."""
     return build_loss(loss.with_weights(weights)) if any(weights.values()) else None
-
-
-def _with_classes(loss: LossSettings, classes: str) -> LossSettings:
-    """The loss with other classes of its region loss, where that has such an option."""
-    region = loss.terms.get("region")
-    if region is None or not takes_classes(region):
-        return loss
-    return replace(loss, terms=loss.terms | {"region": replace(region, options=region.options | {"classes": classes})})
 
 
 def pixel_kernel(settings: KdeSettings | None) -> PixelKernel | None:

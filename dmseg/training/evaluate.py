@@ -1,6 +1,7 @@
 """Evaluation: foreground probabilities of the validation cases and the scores of each case."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -129,40 +130,32 @@ def evaluate(
     rows = []
     names = mask_metrics(settings.metrics)
     geometry = find_geometry(prepared, names, settings.spacing)
-    for group in _counted(_groups(select_cases(prepared, ids), settings.batch_size), len(ids)):
-        images = np.concatenate([centre_crop(prepared.images[case.span], settings.crop) for case in group])
-        probability = predict(predictor, images, device, settings.batch_size)
-        labels = fuse_cases(prepared, group, reference)  # of whole cases
-        fused = np.concatenate([centre_crop(label[0], settings.crop) for label in labels]).astype(np.float32)
-        masks = list(_masks(probability, prepared, group, settings, geometry))
-        scores = _score(masks, fused, group, settings)
-        if count is not None:
-            for item, label in zip(masks, _by_case(fused, group), strict=True):
-                count(item.case, _stored(item, label, settings))
-        if show is not None:
-            for slices, item, label in zip(_by_case(images, group), masks, _by_case(fused, group), strict=True):
-                show(item.case, slices, item.annotations, label, item.probability)
-        if settings.ged:
-            distances = energy_distances(predictor, images, prepared, group, settings, device)
-            scores = [row | {"ged": value} for row, value in zip(scores, distances, strict=True)]
-        if names:
-            scores = [
-                row | {name: MASK_METRICS[name](item) for name in names}
-                for row, item in zip(scores, masks, strict=True)
-            ]
-        rows += scores
-        if keep is not None:
-            for case, values in zip(group, _by_case(probability, group), strict=True):
-                keep(case.case, values[0] if case.n_slices == 1 else values)
-    return pd.DataFrame(rows)
-
-
-def _counted(groups: Iterable[list[PreparedCase]], total: int) -> Iterator[list[PreparedCase]]:
-    """Yields groups of cases and reports how many cases are scored."""
-    with activity("scoring", total, "cases") as advance:
-        for group in groups:
-            yield group
+    counted = partial(
+        count_stored, n_bins=settings.bins, boundary=settings.boundary, ties=settings.ties, empty=settings.empty
+    )
+    with activity("scoring", len(ids), "cases") as advance:
+        for group in _groups(select_cases(prepared, ids), settings.batch_size):
+            images = np.concatenate([centre_crop(prepared.images[case.span], settings.crop) for case in group])
+            probability = predict(predictor, images, device, settings.batch_size)
+            fused = fuse_cases(prepared, group, reference)  # of whole cases
+            labels = [centre_crop(label[0], settings.crop).astype(np.float32) for label in fused]
+            masks = list(_masks(probability, prepared, group, settings, geometry))
+            scores = _score(masks, np.concatenate(labels), group, settings)
+            for item, label, slices in zip(masks, labels, _by_case(images, group), strict=True):
+                if count is not None:
+                    count(item.case, counted(item.probability, item.annotations, label))
+                if show is not None:
+                    show(item.case, slices, item.annotations, label, item.probability)
+                if keep is not None:
+                    keep(item.case, item.probability[0] if len(slices) == 1 else item.probability)
+            if settings.ged:
+                distances = energy_distances(predictor, images, prepared, group, settings, device)
+                scores = [row | {"ged": value} for row, value in zip(scores, distances, strict=True)]
+            for row, item in zip(scores, masks, strict=True):
+                row.update({name: MASK_METRICS[name](item) for name in names})
+            rows += scores
             advance(len(group))
+    return pd.DataFrame(rows)
 
 
 def save_predictions(folder: Path) -> Callable[[str, Array], None]:
@@ -176,23 +169,8 @@ def save_predictions(folder: Path) -> Callable[[str, Array], None]:
     return keep
 
 
-def _stored(case: CaseMasks, reference: Array, settings: EvaluateSettings) -> StoredCounts:
-    return count_stored(
-        case.probability,
-        case.annotations,
-        reference,
-        settings.bins,
-        settings.boundary,
-        ties=settings.ties,
-        empty=settings.empty,
-    )
-
-
 def _score(
-    masks: Sequence[CaseMasks],
-    reference: Array,
-    group: Sequence[PreparedCase],
-    settings: EvaluateSettings,
+    masks: Sequence[CaseMasks], reference: Array, group: Sequence[PreparedCase], settings: EvaluateSettings
 ) -> list[dict[str, float | int | str]]:
     index = np.repeat(np.arange(len(group)), [case.n_slices for case in group])
     counts = count_batch(

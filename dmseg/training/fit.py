@@ -79,7 +79,7 @@ def resolve_precision(name: str, device: str) -> str:
 
 @cache
 def _log_choice(chosen: str, reason: str) -> None:
-    """Once in a process, however many runs are planned."""
+    """Logs a choice once per process, however many runs are planned."""
     log.info("precision=auto is %s here: %s", chosen, reason)
 
 
@@ -164,13 +164,10 @@ def can_be_graphed(
     False if the data are not resident, the objective is not static (`Objective.is_static`), the optimiser is not fused,
     or a module drops values at random.
     """
-    return source.is_resident and objective.is_static and _is_fused(optimizer) and not any(map(_drops, model.modules()))
-
-
-def _drops(module: nn.Module) -> bool:
-    """Whether a module drops values at random in training."""
-    rates = (getattr(module, name, 0.0) for name in ("p", "rate", "drop_prob", "dropout"))
-    return "drop" in type(module).__name__.lower() and any(isinstance(rate, float) and rate > 0 for rate in rates)
+    dropouts = [module for module in model.modules() if "drop" in type(module).__name__.lower()]
+    rates = [getattr(module, name, 0.0) for module in dropouts for name in ("p", "rate", "drop_prob", "dropout")]
+    drops = any(isinstance(rate, float) and rate > 0 for rate in rates)
+    return source.is_resident and objective.is_static and _is_fused(optimizer) and not drops
 
 
 def _is_fused(optimizer: torch.optim.Optimizer) -> bool:
@@ -298,7 +295,7 @@ class _Training:
             _check_optimizer(self.optimizer, rates)
             self._rates_to_device()
             if self._settings() != settings or self.schedule.last_epoch != self.steps:
-                raise Misfit("its optimiser has other settings")
+                raise Misfit("its optimiser settings differ")
         except Exception:
             self._load(initial)
             self._rates_to_device()
@@ -342,13 +339,13 @@ def _check_rest(rest: Mapping[str, Any], per_epoch: int, total: int) -> None:
     REST(rest, "rest.pt")
     steps, into_epoch = rest["steps"], rest["steps"] % per_epoch
     if not 0 < steps < total:
-        raise Misfit(f"it is of step {steps}, but the training has {total}")
+        raise Misfit(f"it is at step {steps}, but the training has {total} steps")
     if [report["step"] for report in rest["reports"]] != list(range(per_epoch, steps + 1, per_epoch)):
-        raise Misfit("its reports are not those of its epochs")
+        raise Misfit("its epoch reports do not match its step")
     if rest["source"].get("position", into_epoch) != into_epoch:
-        raise Misfit("its place in the epoch is not that of its steps")
+        raise Misfit("its position in the epoch does not match its step")
     if not isinstance(rest["losses"], Tensor) or rest["losses"].shape != (into_epoch, len(rest["names"])):
-        raise Misfit("its losses are not those of its steps")
+        raise Misfit("its losses do not match its step")
 
 
 def _check_optimizer(optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> None:
@@ -358,11 +355,11 @@ def _check_optimizer(optimizer: torch.optim.Optimizer, rates: Sequence[float]) -
         Misfit: if they do not fit.
     """
     if [group["lr"] for group in optimizer.param_groups] != list(rates):
-        raise Misfit("its learning rates are not those of its step")
+        raise Misfit("its learning rates do not match its step")
     for parameter, known in optimizer.state.items():
         for value in (value for value in known.values() if isinstance(value, Tensor)):
             if value.shape not in (parameter.shape, torch.Size()) or not torch.isfinite(value).all():
-                raise Misfit("its optimiser is that of another network, or not finite")
+                raise Misfit("its optimiser state does not match the network or is not finite")
 
 
 def _random_state(device: torch.device) -> dict[str, Tensor]:

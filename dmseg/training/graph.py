@@ -26,16 +26,16 @@ log = logging.getLogger(__name__)
 
 
 class Graph(Protocol):
-    """A recorded function. Its tensors keep their places, so replaying works on their values at that time."""
+    """A recorded function. Its tensors stay at the same addresses, so a replay uses their current values."""
 
     def warm_up(self, function: Callable[[], None]) -> None:
-        """Calls a function as it will be recorded."""
+        """Calls a function under the conditions of the recording."""
 
     def record(self, function: Callable[[], None]) -> None:
-        """Records what a function does on the device, without doing it."""
+        """Records what a function does on the device, without executing it."""
 
     def replay(self) -> None:
-        """Does what was recorded."""
+        """Executes what was recorded."""
 
 
 class CudaGraph:
@@ -148,13 +148,13 @@ def _copies(values: Sequence[Tensor]) -> list[Tensor]:
 
 @torch.no_grad()
 def _restore(values: Sequence[Tensor], kept: Sequence[Tensor]) -> None:
-    """Writes earlier values into tensors, which keep their places."""
+    """Writes earlier values into tensors, in place."""
     for value, earlier in zip(values, kept, strict=True):
         value.copy_(earlier)
 
 
 def _halve_rates(optimizer: torch.optim.Optimizer) -> None:
-    """Halves the learning rates; a graph in which they are frozen takes a step of twice the size then."""
+    """Halves the learning rates; a graph that has frozen them then takes a step of twice the size."""
     for group in optimizer.param_groups:
         group["lr"].mul_(0.5)
 

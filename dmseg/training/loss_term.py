@@ -118,7 +118,7 @@ class OutsideTerm(nn.Module):
         return torch.stack(parts).mean()
 
     def _find_padding(self) -> Padding:
-        """Finds how padding can be removed, from values of the loss on two images that have little in common."""
+        """Finds how padding can be removed, by comparing values of the loss on two very different images."""
         generator = torch.Generator().manual_seed(0)
         logits = torch.randn(2, N_CLASSES, EDGE, EDGE, generator=generator) + torch.tensor([0.0, 2.0]).view(2, 1, 1, 1)
         foreground = torch.rand(2, EDGE, EDGE, generator=generator) ** torch.tensor([1.0, 4.0]).view(2, 1, 1)
@@ -156,8 +156,8 @@ class OutsideTerm(nn.Module):
         try:
             value = self.loss(input, target.clone(), **more)
         except Exception as error:
-            said = cut(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}", 300)
-            raise UserError(f"{self._name} cannot be called with logits and probabilities {shape}: {said}") from error
+            reason = cut(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}", 300)
+            raise UserError(f"{self._name} cannot be called with logits and probabilities {shape}: {reason}") from error
         if not isinstance(value, Tensor):
             raise UserError(f"{self._name} returns {kind_of(value)}, but must return a tensor with one number")
         if value.shape != ():

@@ -71,7 +71,7 @@ class LabelObjective(Objective):
         return is_static_loss(self._loss)
 
     def losses(self, network: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, dict[str, Tensor]]:
-        """The compound loss and its terms; if the network has an auxiliary head, part of the cross-entropy is its."""
+        """The compound loss and its terms; an auxiliary head takes its share of the cross-entropy."""
         main, auxiliary = forward_both(network, batch.image, precision)
         if auxiliary is None:
             return self._loss.forward_parts(main, batch.target, batch.mask)
@@ -104,7 +104,7 @@ def split_cross_entropy(loss: CompoundLoss, share: float) -> tuple[CompoundLoss,
 
     Args:
         loss: the whole loss.
-        share: what the auxiliary head has of the cross-entropy, in (0, 1).
+        share: share of the cross-entropy that the auxiliary head takes, in (0, 1).
 
     Returns:
         The loss of the main head, and that of the auxiliary head; None if there is no cross-entropy.

@@ -22,7 +22,7 @@ FIXED = 2
 LARGEST_EDGE = 192
 """Larger slices are reduced to this many pixels."""
 MOST_CASES = 2000
-"""Of more cases only the first are considered."""
+"""Only this many cases are considered, the first ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ def take_picture(
     reference: npt.NDArray[np.float32],
     probability: npt.NDArray[np.float32],
 ) -> Picture:
-    """Takes the slice of a case with most marked pixels, summed over raters; without any, the one in the middle.
+    """Takes the slice of a case with the most marked pixels, summed over raters; without any, the one in the middle.
 
     Args:
         case: id of the case.

@@ -29,30 +29,22 @@ def float32_math(*, tf32: bool) -> Iterator[None]:
         tf32: whether convolutions and recurrent layers use TF32, as is PyTorch's default; matrix products never do.
     """
     before = [switch.fp32_precision for switch in _SWITCHES]
-    earlier = _earlier_switches()
-    _set_earlier_switches(tf32, "highest")
+    try:
+        older = _cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    except RuntimeError:  # the switches from before torch 2.9 cannot be read if they disagree with the newer ones
+        older = None
+    _cudnn.allow_tf32 = tf32
+    torch.set_float32_matmul_precision("highest")
     _cudnn.conv.fp32_precision = _cudnn.rnn.fp32_precision = "tf32" if tf32 else "ieee"
     _matmuls[0].fp32_precision = "ieee"
     try:
         yield
     finally:
-        if earlier is not None:
-            _set_earlier_switches(*earlier)
+        if older is not None:
+            _cudnn.allow_tf32 = older[0]
+            torch.set_float32_matmul_precision(older[1])
         for switch, value in zip(_SWITCHES, before, strict=True):
             switch.fp32_precision = value
-
-
-def _earlier_switches() -> tuple[bool, str] | None:
-    """The switches from before torch 2.9; None if they disagree with the newer ones and cannot be read."""
-    try:
-        return _cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    except RuntimeError:
-        return None
-
-
-def _set_earlier_switches(convolutions: bool, matmul: str) -> None:
-    _cudnn.allow_tf32 = convolutions
-    torch.set_float32_matmul_precision(matmul)
 
 
 def float32_modes() -> dict[str, str]:

@@ -88,6 +88,9 @@ def test_a_sweep_agents_records_of_other_seeds_are_other_records(monkeypatch):
         def card(self, run):
             return Card(run.run_id, "kidney-1 · uniform · fold 0", "group", "train", (), "", {})
 
+        def usable(self, names):
+            return names
+
         def make(self, name, results, settings, record_id):
             made.append((name, record_id))
             return SimpleNamespace(

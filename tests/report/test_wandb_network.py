@@ -192,7 +192,7 @@ def test_address_and_login_are_those_of_wandbs_own_files(server, monkeypatch, tm
 def test_waiting_for_the_rest_ends_when_a_server_is_too_slow(server, monkeypatch, tmp_path):
     there = server()
     monkeypatch.setattr(wandb_sender, "LONGEST_WAIT", 0.1)
-    assert wandb_sender.wait_until_sent([tmp_path]) == f"{there.url} takes long"
+    assert wandb_sender.wait_until_sent([tmp_path]) == f"sending to {there.url} takes too long"
     (tmp_path / "run.wandb.synced").touch()
     assert wandb_sender.wait_until_sent([tmp_path]) is None
 

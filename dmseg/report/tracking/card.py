@@ -8,9 +8,9 @@ from dmseg.runs.identity import PLAIN
 from dmseg.runs.shareable import shareable_settings
 
 NOT_SHOWN = ("paths", "launcher", "wandb", "tracker", "workers", "checkpoint", "agreement")
-"""Groups and keys of the settings that tell nothing of a run's numbers."""
+"""Settings that do not affect a run's numbers."""
 LONGEST = 128
-"""Most characters of a name or group in wandb."""
+"""Maximum length of a name or group in wandb."""
 LONGEST_TAG = 64
 DOT = " · "
 
@@ -36,7 +36,7 @@ def run_card(
         job_type: ``train`` or ``teacher``.
         tables: names of the tables that it is trained for.
         tags: further tags.
-        notes: notes of the user's.
+        notes: the user's notes.
     """
     words = experiment_words(settings)
     seed = [f"seed {settings['seed']}"] if settings["seed"] else []
@@ -69,7 +69,7 @@ def experiment_words(settings: Mapping[str, Any]) -> list[str]:
 
 
 def flat_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with dotted keys, without paths, accounts and what has no part in the numbers."""
+    """Settings with dotted keys, without paths, accounts and what does not affect the numbers."""
     return dict(
         _flat({key: value for key, value in shareable_settings(dict(settings)).items() if key not in NOT_SHOWN})
     )
@@ -84,5 +84,5 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 def cut(text: str, longest: int = LONGEST) -> str:
-    """Text of at most so many characters."""
+    """Shortens a text to a maximum length."""
     return text if len(text) <= longest else f"{text[: longest - 1]}…"

@@ -1,5 +1,6 @@
-"""What a tracker shows of a run or a table, and the protocol that all trackers share."""
+"""What a tracker shows for a run or a table, and the protocol that all trackers share."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ Bytes = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Card:
-    """What a tracker knows of a run from the beginning.
+    """What a tracker knows about a run from the start.
 
     Attributes:
         id: id of the run or table.
@@ -21,7 +22,7 @@ class Card:
         group: the experiment in words, shared by its folds and seeds.
         job_type: ``train``, ``teacher``, ``table`` or ``sweep``.
         tags: words to filter by.
-        notes: text of the user's, or None.
+        notes: the user's notes, or None.
         config: the configuration, with dotted keys.
     """
 
@@ -113,18 +114,23 @@ class Report:
     files: Sequence[Path] = ()
 
 
+def finite_numbers(values: Mapping[str, float]) -> dict[str, float]:
+    """The finite ones of some numbers by name, as floats."""
+    return {name: float(value) for name, value in values.items() if math.isfinite(value)}
+
+
 class Tracker(Protocol):
     """Records one run at a time."""
 
     @property
     def delivered(self) -> bool:
-        """Whether the record that was closed last has arrived whole where it belongs."""
+        """Whether the last closed record has reached its destination completely."""
 
     def begin(self, card: Card) -> None:
-        """Starts a record; one with the same id is replaced or continued, never doubled."""
+        """Starts a record; one with the same id is replaced or continued, never duplicated."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Adds numbers of a step; steps are given in ascending order, each once or several times in a row."""
+        """Adds numbers for a step; steps come in ascending order, and may repeat."""
 
     def show(self, report: Report) -> None:
         """Adds what is shown once; called at most once, after the last step."""

@@ -1,4 +1,4 @@
-"""Trackers that cannot stop a training: one that fails is left out after one warning."""
+"""Trackers that cannot stop a training: after a failure, a tracker logs one warning and is no longer used."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 
 
 class Guarded:
-    """A tracker whose errors become one warning, after which it is not used any more.
+    """Wraps a tracker; its first error is logged as a warning, and it is not used again until the next `begin`.
 
     Args:
         name: its name, for the warning.
@@ -29,7 +29,7 @@ class Guarded:
 
     @property
     def delivered(self) -> bool:
-        """Whether the record that was closed last has arrived."""
+        """Whether the last closed record has arrived."""
         return not self.failed and self._tracker.delivered
 
     def begin(self, card: Card) -> None:
@@ -60,10 +60,10 @@ class Guarded:
             act()
         except Exception as error:
             self.failed = True
-            said = (str(error).splitlines() or [type(error).__name__])[0][:300]
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
             log.warning(
                 "tracker=%s has failed (%s); the run continues without it, 'dmseg track tracker=%s' records it later",
                 self._name,
-                said,
+                reason,
                 self._name,
             )

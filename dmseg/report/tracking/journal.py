@@ -1,11 +1,10 @@
-"""Runs as JSON lines, ``<results>/tracking/<id>.jsonl``. It needs no library, and every tracker is accompanied by it.
+"""Runs as JSON lines, ``<results>/tracking/<id>.jsonl``. It needs no library and is written beside every other tracker.
 
 The first line is the run (``{"run": {...}}``). Then there is one line for each step with numbers (``{"step": 8,
 "train/loss": 0.7, ...}``), and at the end the scores, tables and curves, and ``{"finished": true}``.
 """
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,10 +14,10 @@ from dmseg.files.atomic import write_whole
 from dmseg.files.names import check_id
 from dmseg.files.regular import read_regular
 from dmseg.files.schema import finite
-from dmseg.report.tracking.contents import Card, Report
+from dmseg.report.tracking.contents import Card, Report, finite_numbers
 
 LARGEST = 64 * 2**20
-"""Bytes of a journal that are read."""
+"""Maximum size of a journal that is read, in bytes."""
 
 
 def journal_path(results: Path, run_id: str) -> Path:
@@ -91,7 +90,7 @@ class Journal:
 
 
 def read_steps(path: Path) -> dict[int, dict[str, float]]:
-    """Numbers by step of a journal, which may be missing, cut off or not ours; lines that do not fit are left out."""
+    """Numbers by step of a journal, which may be missing, truncated or not ours; invalid lines are skipped."""
     try:
         lines = read_regular(path, LARGEST).decode(errors="replace").splitlines()
     except OSError:
@@ -105,5 +104,5 @@ def read_steps(path: Path) -> dict[int, dict[str, float]]:
         step = node.pop("step", None) if isinstance(node, dict) else None
         if type(step) is int and step >= 0:
             numbers = {key: float(value) for key, value in node.items() if type(value) in (int, float)}
-            found.setdefault(step, {}).update({key: value for key, value in numbers.items() if math.isfinite(value)})
+            found.setdefault(step, {}).update(finite_numbers(numbers))
     return found

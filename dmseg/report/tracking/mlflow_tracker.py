@@ -17,7 +17,7 @@ ID = "dmseg.id"
 NAME = re.compile(r"[^\w\-. /]")
 """Characters that MLflow does not accept in names."""
 LONGEST = 6000
-"""Most characters of a parameter."""
+"""Maximum length of a parameter."""
 QUICK = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "1", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 """A server that fails costs a second, not minutes."""
 

@@ -1,11 +1,11 @@
-"""Follows a training for the trackers: losses, speed, validation while it runs; the whole report at its end."""
+"""Follows a training for the trackers: losses, speed and validations during it, the whole report at its end."""
 
 import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from dmseg.report.tracking.contents import Card, Report
+from dmseg.report.tracking.contents import Card, Report, finite_numbers
 from dmseg.report.tracking.guarded import Guarded
 from dmseg.report.tracking.journal import Journal, journal_path, read_steps
 from dmseg.runs.plan import PlannedRun
@@ -18,14 +18,14 @@ VALIDATIONS = 10
 
 
 class TrackingObserver:
-    """Hands what happens in a run to its trackers.
+    """Passes the events of a run to its trackers.
 
     Args:
         run: the run.
-        card: what it is.
+        card: its card.
         trackers: the trackers, without the journal; may be none.
         report: collects what is shown at the end.
-        remember: notes that a tracker, given by its name, has the whole run.
+        remember: records that a tracker, given by name, has the complete run.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class TrackingObserver:
             self._journal.live = True
 
     def epoch_ended(self, report: EpochReport) -> None:
-        """Records the epoch, and validates the network if it is time to."""
+        """Records the epoch, and validates the network if that is due."""
         if self._info is None:
             return
         self._last = report
@@ -68,8 +68,16 @@ class TrackingObserver:
         if self._mark is None:  # replayed
             values = {**self._earlier.get(report.step, {}), **values}
         else:
-            values |= self._speed(report.step, self._mark)
-            values |= self._validation(report.epoch, self._info)
+            step, since = self._mark
+            seconds, settings = time.monotonic() - since, self._run.settings
+            if report.step != step and seconds > 0:
+                values["train/slices_per_second"] = (report.step - step) * settings.train.batch_size / seconds
+            every, epochs = settings.evaluate.every, self._info.epochs
+            if every is None:
+                every = max(1, math.ceil(epochs / VALIDATIONS))
+            is_due = every and report.epoch % every == 0 and report.epoch != epochs  # the last one is scored anyway
+            if is_due and self._info.validate is not None:
+                values |= {f"validation/{name}": value for name, value in self._info.validate().items()}
         self._log(report.step, values)
         if self._mark is not None:
             self._mark = (report.step, time.monotonic())
@@ -99,21 +107,6 @@ class TrackingObserver:
                 self._remember(tracker.name)
         self._info = None
 
-    def _speed(self, step: int, mark: tuple[int, float]) -> dict[str, float]:
-        seconds = time.monotonic() - mark[1]
-        if step == mark[0] or seconds <= 0:
-            return {}
-        return {"train/slices_per_second": (step - mark[0]) * self._run.settings.train.batch_size / seconds}
-
-    def _validation(self, epoch: int, info: RunInfo) -> dict[str, float]:
-        every = self._run.settings.evaluate.every
-        if every is None:
-            every = max(1, math.ceil(info.epochs / VALIDATIONS))
-        if not every or epoch % every or epoch == info.epochs or info.validate is None:  # the last is scored anyway
-            return {}
-        return {f"validation/{name}": value for name, value in info.validate().items()}
-
     def _log(self, step: int, values: Mapping[str, float]) -> None:
-        finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
         for tracker in self._trackers:
-            tracker.log(step, finite)
+            tracker.log(step, finite_numbers(values))

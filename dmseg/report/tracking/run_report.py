@@ -1,4 +1,4 @@
-"""What trackers show of a finished run: scores by case, reliability, Dice over thresholds, and a few cases."""
+"""What trackers show for a finished run: scores by case, reliability, Dice over thresholds, and a few cases."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,13 +9,14 @@ import numpy.typing as npt
 from dmseg.metrics.curves import mean_level_dice, reliability
 from dmseg.metrics.levels import BDICE_LEVELS
 from dmseg.metrics.stored_counts import StoredCounts
+from dmseg.report.charts import COLOURS
 from dmseg.report.tracking.contents import Bytes, Curves, Layer, Overlay, Report, Rows
 from dmseg.runs.records import mean_scores
 from dmseg.runs.store import RunStore
 from dmseg.training.pictures import Picture
 
-COLOURS = np.array([(0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233)])
-"""Okabe and Ito's palette, which colour-blind readers can distinguish; one colour for each rater."""
+RATER_COLOURS = np.array([tuple(bytes.fromhex(colour[1:])) for colour in COLOURS[:6]])
+"""Red, green and blue of each rater."""
 PANEL_EDGE = 192
 """Pixels of the longer edge of one picture in a panel."""
 GAP = 4
@@ -25,7 +26,7 @@ FIRST_TABLE = "cases"
 
 
 def run_report(store: RunStore, run_id: str, evaluation_id: str | None, images: bool) -> Report:
-    """Collects what is shown of a finished run: all of one evaluation, and the means of the others.
+    """Collects what is shown for a finished run: all of one evaluation, and the means of the others.
 
     Args:
         store: the run store.
@@ -122,8 +123,8 @@ def panel(picture: Picture, contours: Bytes, error: Bytes) -> Bytes:
     grey = _rgb(picture.image)
     outlined, wrong = grey.copy(), grey.copy()
     drawn = contours > 0
-    outlined[drawn] = COLOURS[(contours[drawn] - 1) % len(COLOURS)]
-    wrong[error == 1], wrong[error == 2] = COLOURS[0], COLOURS[1]
+    outlined[drawn] = RATER_COLOURS[(contours[drawn] - 1) % len(RATER_COLOURS)]
+    wrong[error == 1], wrong[error == 2] = RATER_COLOURS[0], RATER_COLOURS[1]
     parts = [grey, outlined, _rgb(picture.reference), _rgb(picture.probability), wrong]
     factor = max(1, PANEL_EDGE // max(picture.image.shape))
     large = [part.repeat(factor, axis=0).repeat(factor, axis=1) for part in parts]

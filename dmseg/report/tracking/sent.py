@@ -21,7 +21,7 @@ from dmseg.runs.store import RunStore
 
 
 def destination(tracker: str, settings: TrackerSettings, results: Path) -> str:
-    """A name for where a tracker's records go: the tracker, and a digest of server, user and project."""
+    """Name of a tracker's destination: the tracker, and a digest of server, user and project."""
     places: dict[str, list[Any]] = {
         "online": [server(), settings.entity, settings.project],
         "mlflow": [mlflow_destination(results), settings.project],
@@ -30,7 +30,7 @@ def destination(tracker: str, settings: TrackerSettings, results: Path) -> str:
 
 
 def run_digest(store: RunStore, run_id: str, settings: TrackerSettings) -> str:
-    """Digest of all that is sent of a run."""
+    """Digest of everything that is sent for a run."""
     folder = store.folder(run_id)
     seals = [place / DONE for place in (folder, *store.additions(run_id))]
     return _digest([[path.parent.name, path.read_text(encoding="utf-8")] for path in seals] + _shown(settings))

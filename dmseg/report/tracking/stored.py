@@ -1,8 +1,8 @@
-"""Records of what is stored already: finished runs, tables and the tables of sweeps."""
+"""Records what is already stored: finished runs, tables and the tables of sweeps."""
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pandas as pd
 from dmseg.config.settings import TrackerSettings
 from dmseg.files.regular import read_regular
 from dmseg.report.tracking.card import cut, run_card
-from dmseg.report.tracking.contents import Card, Report, Rows, Tracker
+from dmseg.report.tracking.contents import Card, Report, Rows, Tracker, finite_numbers
 from dmseg.report.tracking.journal import journal_path, read_steps
 from dmseg.report.tracking.run_report import run_report
 from dmseg.runs.digests import identifier
@@ -45,7 +45,7 @@ def stored_card(store: RunStore, run_id: str, settings: TrackerSettings, job_typ
 def record_run(
     store: RunStore, run_id: str, card: Card, tracker: Tracker, images: bool, evaluation_id: str | None = None
 ) -> None:
-    """Records a stored run: its epochs, what a journal knows of them besides, and its report.
+    """Records a stored run: its epochs, what its journal adds to them, and its report.
 
     Args:
         store: the run store.
@@ -67,7 +67,7 @@ def record_run(
         last = max(steps)
         scores = {name: value for name, value in report.scores.items() if name.startswith("validation/")}
         scores.pop("validation/cases", None)  # a number of the summary, no curve
-        tracker.log(last, {"epoch": steps[last]["epoch"], **_finite(scores)})
+        tracker.log(last, {"epoch": steps[last]["epoch"], **finite_numbers(scores)})
     tracker.show(report)
     tracker.end(finished=True)
 
@@ -83,12 +83,8 @@ def recorded_steps(store: RunStore, run_id: str) -> dict[int, dict[str, float]]:
     for row in history.to_dict("records"):
         step, epoch, lr = int(row.pop("step")), row.pop("epoch"), row.pop("lr")
         losses = {f"train/{name}": float(value) for name, value in row.items()}
-        found[step] = {**known.get(step, {}), **_finite({"epoch": float(epoch), "train/lr": float(lr), **losses})}
+        found[step] = {**known.get(step, {}), **finite_numbers({"epoch": epoch, "train/lr": lr, **losses})}
     return found
-
-
-def _finite(values: Mapping[str, float]) -> dict[str, float]:
-    return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def stored_tables(results: Path) -> list[Path]:
@@ -108,7 +104,7 @@ def table_record(path: Path, settings: TrackerSettings) -> tuple[Card, Report]:
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: if it is no such table.
+        ValueError: if it is not such a table.
     """
     frame = _read(path)
     if path.parent.name == "sweeps":
@@ -123,7 +119,11 @@ def table_record(path: Path, settings: TrackerSettings) -> tuple[Card, Report]:
     rows = {"table": _wide(frame), "cells": _rows(frame)}
     cases = path.with_name(f"{path.stem}_cases.csv")
     if cases in files:
-        rows["runs"] = _links(_read(cases), settings)
+        runs = _read(cases)
+        known = [name for name in ("run_id", "data", "model", "task", "method", "seed", "fold") if name in runs]
+        base = f"/{settings.entity}/{settings.project}/runs/" if settings.entity else "runs/"
+        cells = runs[known].drop_duplicates().astype(str).values.tolist()
+        rows["runs"] = Rows([*known, "run"], [[*row, f"{base}{row[0]}"] for row in cells])  # with addresses in wandb
     tags = [f"table {first['table']}", data, profile, protocol, *(["phantom"] if phantom else []), *settings.tags]
     ours, of_paper = frame["value"].notna(), frame["paper"].notna()
     both = frame[ours & of_paper]
@@ -172,27 +172,15 @@ def _wide(frame: pd.DataFrame) -> Rows:
         for method in methods:
             own = block[block["method_title"].fillna("") == method] if "method_title" in frame else block
             value, paper = (own[name].iloc[0] if len(own) else math.nan for name in ("value", "paper"))
-            cells += [_number(value), _number(paper)]
+            cells += [round(float(number), 4) if pd.notna(number) else None for number in (value, paper)]
         rows.append([*(str(item) for item in key), *cells])
     titles = [title for method in methods for title in (method or "value", f"{method} (paper)".strip())]
     return Rows([*shown, *titles], rows)
 
 
-def _links(cases: pd.DataFrame, settings: TrackerSettings) -> Rows:
-    """The runs of a table, with their addresses in wandb."""
-    columns = [name for name in ("run_id", "data", "model", "task", "method", "seed", "fold") if name in cases]
-    runs = cases[columns].drop_duplicates().astype(str)
-    base = f"/{settings.entity}/{settings.project}/runs/" if settings.entity else "runs/"
-    return Rows([*columns, "run"], [[*row, f"{base}{row[0]}"] for row in runs.values.tolist()])
-
-
 def _rows(frame: pd.DataFrame) -> Rows:
     plain = frame.astype(object).where(frame.notna(), None)
     return Rows([str(name) for name in plain.columns], plain.values.tolist())
-
-
-def _number(value: Any) -> float | None:  # noqa: ANN401
-    return round(float(value), 4) if pd.notna(value) else None
 
 
 def _read(path: Path) -> pd.DataFrame:

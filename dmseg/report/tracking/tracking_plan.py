@@ -1,4 +1,4 @@
-"""Which trackers the runs of a command have, decided once before the first of them starts."""
+"""Which trackers the runs of a command use, decided once before the first of them starts."""
 
 import importlib.util
 import logging
@@ -34,7 +34,7 @@ class Tracking:
     """The trackers of a command's runs; picklable, as runs may be trained in other processes.
 
     Attributes:
-        offline: whether runs that ask for ``online`` are only recorded on this machine.
+        offline: whether runs with ``online`` are only recorded on this machine.
         teachers: ids of the runs that are trained to teach others.
         tables: names of the tables that each run is trained for, by run id.
         agent: the run of a sweep agent of wandb, if one has started this process.
@@ -62,7 +62,7 @@ class Tracking:
         )
 
     def note(self, run: PlannedRun, tracker: str) -> None:
-        """Notes that a tracker has the whole of a finished run."""
+        """Records that a tracker has a finished run completely."""
         settings = run.settings.wandb
         digest = run_digest(RunStore(run.results), run.run_id, settings)
         remember(run.results, destination(tracker, settings, run.results), run.run_id, digest)
@@ -73,8 +73,11 @@ class Tracking:
 
     def trackers(self, run: PlannedRun) -> list[str]:
         """Names of a run's trackers."""
-        found = [name for name in run.settings.tracker if name != "disabled"]
-        return ["offline" if name == "online" and self.offline else name for name in found]
+        return self.usable(run.settings.tracker)
+
+    def usable(self, names: Iterable[str]) -> list[str]:
+        """The trackers to use for a setting; ``offline`` for ``online`` if nothing can be sent."""
+        return ["offline" if name == "online" and self.offline else name for name in names if name != "disabled"]
 
     def card(self, run: PlannedRun) -> Card:
         """The card of a run."""
@@ -90,7 +93,7 @@ class Tracking:
         )
 
     def make(self, name: str, results: Path, settings: TrackerSettings, record_id: str = "") -> Guarded:
-        """Makes a tracker, for the record with this id."""
+        """Creates a tracker for the record with this id."""
         agent = self.agent if record_id and record_id == self.agents_run else None
         file = WandbFile(results, settings.project, settings.entity, agent)
         makers: dict[str, Callable[[], Guarded]] = {
@@ -103,7 +106,7 @@ class Tracking:
 
 
 def may_show(run: PlannedRun) -> bool:
-    """Whether trackers may have images of a run's cases: phantoms always, real data with ``wandb.images=true``."""
+    """Whether trackers may receive images of a run's cases: phantoms always, real data with ``wandb.images=true``."""
     return run.settings.data.phantom is not None or run.settings.wandb.images
 
 

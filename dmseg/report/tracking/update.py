@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def update_runs(runs: Iterable[PlannedRun], tracking: Tracking) -> None:
-    """Records finished runs anew, under the evaluation that their settings ask for."""
+    """Records finished runs again, with the evaluation that their settings name."""
     for run in runs:
         store, settings = RunStore(run.results), run.settings.wandb
         for name in tracking.trackers(run):
@@ -30,7 +30,7 @@ def update_runs(runs: Iterable[PlannedRun], tracking: Tracking) -> None:
             try:
                 record_run(store, run.run_id, tracking.card(run), tracker, may_show(run), run.evaluation_id)
             except (UserError, OSError, ValueError) as error:
-                log.warning("tracker=%s does not have run %s: %s", name, run.run_id, str(error).splitlines()[0])
+                log.warning("tracker=%s could not record run %s: %s", name, run.run_id, str(error).splitlines()[0])
                 continue
             if tracker.delivered:
                 tracking.note(run, name)
@@ -64,9 +64,9 @@ def update_table(path: Path, settings: Settings) -> None:
     try:
         card, report = table_record(path, settings.wandb)
     except (OSError, ValueError) as error:
-        log.warning("trackers do not have %s: %s", printable(str(path)), str(error).splitlines()[0])
+        log.warning("trackers could not record %s: %s", printable(str(path)), str(error).splitlines()[0])
         return
-    for name in ("offline" if name == "online" and tracking.offline else name for name in names):
+    for name in tracking.usable(names):
         tracker = tracking.make(name, results, settings.wandb)
         record_table(card, report, tracker)
         if tracker.delivered:
@@ -93,7 +93,7 @@ def update_agent(runs: Sequence[PlannedRun], scores: Mapping[str, float]) -> Non
     card = Card(record_id, f"{name} · {len(runs)} runs", first.group, "sweep", first.tags, first.notes, config)
     tracking = Tracking(tracking.offline, agent=tracking.agent, agents_run=record_id)
     pooled = {f"validation/{name}": value for name, value in scores.items()}
-    for name in ("offline" if name == "online" and tracking.offline else name for name in names):
+    for name in tracking.usable(names):
         tracker = tracking.make(name, runs[0].results, settings.wandb, record_id)
         tracker.begin(card)
         tracker.log(0, {"epoch": 0, **pooled})

@@ -7,14 +7,14 @@ file of a run that is resumed, scored again or sent later is written anew and wh
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dmseg.errors import UserError
 from dmseg.files.atomic import discard, writing
-from dmseg.report.tracking.contents import Card, Curves, Overlay, Report
+from dmseg.report.tracking.contents import Card, Report
 from dmseg.report.tracking.wandb_sender import CLOSED
 
 KEPT_VARIABLES = re.compile(
@@ -48,19 +48,17 @@ def current_agent(environment: Mapping[str, str] = os.environ) -> Agent | None:
     sweep, run_id = environment.get("WANDB_SWEEP_ID"), environment.get("WANDB_RUN_ID")
     if not sweep or not run_id:
         return None
-    place = environment.get("WANDB_PROJECT") or None, environment.get("WANDB_ENTITY") or None
-    return Agent(run_id, sweep, *place, _parameters(environment.get("WANDB_SWEEP_PARAM_PATH")))
-
-
-def _parameters(path: str | None) -> dict[str, Any]:
-    """Values in the file that the agent writes, ``name: {value: ...}``; none if it cannot be read."""
     import yaml
 
-    try:
-        node = yaml.safe_load(Path(path or os.devnull).read_text(encoding="utf-8"))
-        return {str(key): item["value"] for key, item in node.items() if isinstance(item, dict) and "value" in item}
-    except (OSError, ValueError, AttributeError, yaml.YAMLError):
-        return {}
+    parameters = {}
+    with suppress(OSError, ValueError, AttributeError, yaml.YAMLError):
+        path = Path(environment.get("WANDB_SWEEP_PARAM_PATH") or os.devnull)
+        node = yaml.safe_load(path.read_text(encoding="utf-8"))  # name: {value: ...}
+        parameters = {
+            str(key): item["value"] for key, item in node.items() if isinstance(item, dict) and "value" in item
+        }
+    place = environment.get("WANDB_PROJECT") or None, environment.get("WANDB_ENTITY") or None
+    return Agent(run_id, sweep, *place, parameters)
 
 
 @contextmanager
@@ -144,10 +142,19 @@ class WandbFile:
             for name, rows in report.tables.items()
         }
         for name, curves in report.curves.items():
-            shown[name] = self._curves(curves)
+            lines = curves.lines.values()
+            xs, ys = [list(x) for x, _ in lines], [list(y) for _, y in lines]
+            titles = {"title": curves.title, "xname": curves.x_title}
+            shown[name] = wandb.plot.line_series(xs, ys, keys=list(curves.lines), **titles)
         if report.overlays:
-            shown["predictions/layers"] = [self._layers(overlay) for overlay in report.overlays]
-            shown["predictions/panels"] = [wandb.Image(item.panel, caption=item.caption) for item in report.overlays]
+            shown["predictions/layers"], shown["predictions/panels"] = [], []
+            for item in report.overlays:
+                masks = {
+                    name: {"mask_data": layer.mask, "class_labels": {0: "none", **layer.classes}}
+                    for name, layer in item.layers.items()
+                }
+                shown["predictions/layers"].append(wandb.Image(item.image, caption=item.caption, masks=masks))
+                shown["predictions/panels"].append(wandb.Image(item.panel, caption=item.caption))
         if shown:
             self._run.log(shown, step=self._step)
         self._run.summary.update(dict(report.scores))
@@ -172,25 +179,6 @@ class WandbFile:
                 raise UserError(f"wandb's own process ended with status {error.code}") from None
         if self.folder is not None:
             (self.folder / CLOSED).touch()
-
-    def _curves(self, curves: Curves) -> Any:  # noqa: ANN401
-        wandb = import_wandb()
-        lines = curves.lines.values()
-        return wandb.plot.line_series(
-            [list(x) for x, _ in lines],
-            [list(y) for _, y in lines],
-            keys=list(curves.lines),
-            title=curves.title,
-            xname=curves.x_title,
-        )
-
-    def _layers(self, overlay: Overlay) -> Any:  # noqa: ANN401
-        wandb = import_wandb()
-        masks = {
-            name: {"mask_data": layer.mask, "class_labels": {0: "none", **layer.classes}}
-            for name, layer in overlay.layers.items()
-        }
-        return wandb.Image(overlay.image, caption=overlay.caption, masks=masks)
 
 
 def files_of(results: Path, run_id: str) -> list[Path]:

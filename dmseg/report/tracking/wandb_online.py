@@ -17,7 +17,7 @@ LATER = "runs are recorded on this machine; 'dmseg track tracker=online' sends t
 class WandbOnline:
     """Records runs in wandb's files, and sends them as long as the server answers.
 
-    Once it does not, one warning is logged, and nothing is sent any more by this process.
+    When it stops answering, one warning is logged, and this process sends nothing more.
 
     Args:
         file: writes the files.

@@ -13,14 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 
 PATIENCE = 0.9
-"""Seconds that a server may take to answer a question."""
+"""Seconds that a server may take to answer a request."""
 LONGEST_WAIT = 30.0
-"""Seconds that the end of a command waits for a server that answers."""
+"""Seconds that a command waits at its end for a server that answers."""
 QUESTION = {"query": "query Viewer { viewer { id } }"}
 ORPHAN_SECONDS, CLOSED_SECONDS = 10.0, 600.0
 """Seconds after the end of the writing process before sending is given up: of a file that it left open, or closed."""
 CLOSED = "closed"
-"""Mark of a file that was closed."""
+"""Marks a file that was closed."""
 
 
 def connection_fault(patience: float = PATIENCE) -> str | None:
@@ -33,7 +33,7 @@ def connection_fault(patience: float = PATIENCE) -> str | None:
         except Exception as error:
             found.append((str(error).splitlines() or [type(error).__name__])[0][:200])
 
-    thread = threading.Thread(target=ask, daemon=True)  # looking up a name knows no time limit
+    thread = threading.Thread(target=ask, daemon=True)  # looking up a name has no time limit
     thread.start()
     thread.join(patience + 0.1)
     return found[0] if found else f"{server()} does not answer"
@@ -109,7 +109,7 @@ class Sender:
         )
 
     def finish(self) -> str | None:
-        """Ends the process if the server does not answer any more; otherwise it goes on in the background.
+        """Ends the process if the server no longer answers; otherwise it continues in the background.
 
         Returns:
             Why the file could not be sent; None if it was, or is still being sent.
@@ -150,7 +150,7 @@ def wait_until_sent(folders: list[Path]) -> str | None:
         if fault := connection_fault():
             return fault
         if time.monotonic() - start > LONGEST_WAIT:
-            return f"{server()} takes long"
+            return f"sending to {server()} takes too long"
         time.sleep(0.3)
     return None
 
@@ -192,20 +192,16 @@ def follow(folder: Path, writer: int) -> int:
     while True:
         with suppress(subprocess.TimeoutExpired):
             return process.wait(1.0)
-        orphaned = None if _is_alive(writer) else orphaned or time.monotonic()
+        try:
+            os.kill(writer, 0)
+            orphaned = None
+        except ProcessLookupError:
+            orphaned = orphaned or time.monotonic()
+        except OSError:  # it lives, but belongs to another user
+            orphaned = None
         limit = CLOSED_SECONDS if (folder / CLOSED).exists() else ORPHAN_SECONDS
         if orphaned is not None and time.monotonic() - orphaned > limit:
             process.terminate()
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 if __name__ == "__main__":
