@@ -24,7 +24,7 @@ from dmseg import __version__
 from dmseg.activity import track
 from dmseg.data.case import Adapter, CaseFiles, Task
 from dmseg.data.contract import check_task, checked_case, checked_cases, reading
-from dmseg.data.fingerprints import all_unchanged, common_folder, fingerprints, former_paths, missing_files, paths
+from dmseg.data.fingerprints import all_unchanged, fingerprints, former_paths, missing_files, paths
 from dmseg.data.integrity import (
     ANNOTATIONS,
     IMAGES,
@@ -179,42 +179,6 @@ def is_current(folder: Path, task: Task, files: list[CaseFiles], options: dict[s
         return False
     former = former_paths(files, manifest["source_files"])
     return former is not None and all_unchanged(files, manifest["sources"], folder / "times.json", former)
-
-
-def other_stores(own: Path, options: dict[str, Any]) -> list[PreparedTask]:
-    """Intact stores beside `own` that were prepared with the same options from another folder.
-
-    Args:
-        own: the folder of a store (`store_folder`); with ``*`` in place of the task, for those of all tasks.
-        options: everything else that the arrays depend on.
-    """
-    name, key = own.name[:-KEY_LENGTH], own.name[-KEY_LENGTH:]
-    found = []
-    for folder in sorted(own.parent.glob(f"{name}{'[0-9a-f]' * KEY_LENGTH}")):
-        try:
-            store = PreparedTask(folder)
-        except (OSError, UserError):  # damaged, or no store
-            continue
-        fits = store.manifest["revision"] == REVISION and store.manifest["options"] == options
-        if fits and not folder.name.endswith(key):
-            found.append(store)
-    return found
-
-
-def source_folder(store: PreparedTask) -> str:
-    """The folder that contained all raw files of a store when it was prepared, for messages."""
-    try:
-        return common_folder(list(store.manifest["sources"]))
-    except ValueError:
-        return "an unknown folder"
-
-
-def moved_store(own: Path, task: Task, files: list[CaseFiles], options: dict[str, Any]) -> Path | None:
-    """The store of the same raw files when they were in another folder; None if there is none, or `own` exists."""
-    if own.exists():
-        return None
-    others = (store.folder for store in other_stores(own, options) if store.task == task)
-    return next((folder for folder in others if is_current(folder, task, files, options)), None)
 
 
 def prepare(

@@ -8,7 +8,8 @@ from typing import Any
 from dmseg.config.code_version import code_version
 from dmseg.config.settings import DataSettings, PathSettings
 from dmseg.data.case import Task
-from dmseg.data.prepared import REVISION, PreparedTask, other_stores, source_folder, store_folder
+from dmseg.data.moved_stores import other_stores, source_folder
+from dmseg.data.prepared import REVISION, PreparedTask, store_folder
 from dmseg.errors import DamagedStoreError, MissingDataError, UserError
 
 STORE_DEFAULTS = {"dtype": "uint8", "bits": None}

@@ -15,12 +15,11 @@ from dmseg.data.adapters.volume import SliceCount, VolumeAdapter
 from dmseg.data.case import Adapter, Task, find_task
 from dmseg.data.folds import Split, find_split, fold_count, load_splits, make_splits
 from dmseg.data.integrity import seal_store
+from dmseg.data.moved_stores import moved_store, source_folder
 from dmseg.data.prepared import (
     PreparedTask,
     is_current,
-    moved_store,
     prepare,
-    source_folder,
 )
 from dmseg.data.split_files import read_groups
 from dmseg.errors import MissingDataError, UserError, some
