@@ -10,6 +10,7 @@ from dmseg.config.compose import compose_settings
 from dmseg.config.settings import TrackerSettings
 from dmseg.report.tracking import update
 from dmseg.report.tracking.contents import Card
+from dmseg.report.tracking.journal import read_steps
 from dmseg.report.tracking.run_report import FIRST_TABLE, run_report
 from dmseg.report.tracking.sent import run_digest
 from dmseg.runs.seal import DONE
@@ -135,3 +136,15 @@ def test_the_case_table_begins_with_cases_without_a_score_and_then_the_worst():
     assert table.columns == ["case", "dice", "ece"]
     assert [row[0] for row in table.rows] == ["c", "b", "d", "a"]
     assert table.rows[0][1] is None
+
+
+def test_lines_of_a_journal_that_are_not_ours_are_skipped(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    lines = [
+        '{"step": 1, "a": 1}',
+        '{"step": 2, "a": ' + "9" * 400 + "}",
+        '{"step": 3, "a": Infinity, "b": 2, "c": "x"}',
+    ]
+    path.write_text("\n".join(["no json", "[1]", '{"step": -1, "a": 1}', '{"step": true}', *lines, '{"step": 4, "a"']))
+    assert read_steps(path) == {1: {"a": 1.0}, 2: {}, 3: {"b": 2.0}}
+    assert read_steps(tmp_path / "none") == {}

@@ -235,7 +235,7 @@ def test_what_is_not_prepared_is_counted_beside_what_is(tmp_path, capsys):
     words = ["table=7", "data=phantom_lits,phantom_kits", *words]
     assert main(["plan", *words]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert rows[1][:10] == ["7", "10", "50", "0", "+", "25", "unknown", "0", "0", "25"]
+    assert rows[1][:11] == ["7", "10", "50", "0", "+", "25", "unknown", "0", "0", "0", "25"]
     note = " ".join(rows[2])
     assert note.startswith("phantom_kits: not fully prepared")
     assert len(rows) == 3

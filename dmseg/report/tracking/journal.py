@@ -6,6 +6,7 @@ The first line is the run (``{"run": {...}}``). Then there is one line for each 
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,7 @@ def read_steps(path: Path) -> dict[int, dict[str, float]]:
             continue
         step = node.pop("step", None) if isinstance(node, dict) else None
         if type(step) is int and step >= 0:
-            numbers = {key: float(value) for key, value in node.items() if type(value) in (int, float)}
-            found.setdefault(step, {}).update(finite_numbers(numbers))
+            numbers = {key: value for key, value in node.items() if type(value) in (int, float)}
+            with suppress(OverflowError):  # an integer that no float can hold
+                found.setdefault(step, {}).update(finite_numbers(numbers))
     return found
