@@ -104,7 +104,7 @@ def test_interlaced_images(tmp_path, shape):
         (png(ROWS, colour=5), "unknown values"),
         (png(ROWS, interlace=2), "unknown values"),
         (png(ROWS, before=chunk(b"acTL", bytes(8))), "is animated"),
-        (png(ROWS, before=chunk(b"ABCD")), "needs an unknown part"),
+        (png(ROWS, before=chunk(b"ABCD")), "has an unknown critical chunk"),
         (png(ROWS, before=chunk(b"IHDR", bytes(13))), "out of order"),
         (png(ROWS, colour=3), "colours that its palette does not have"),
         (png(ROWS, colour=3, before=chunk(b"PLTE", bytes(9))), "colours that its palette does not have"),
