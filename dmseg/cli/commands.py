@@ -116,7 +116,7 @@ def run_all(runs: Sequence[PlannedRun], settings: Settings, tables: Mapping[str,
     if several:
         trained = sum(is_to_be_scored(run) for run in missing)
         only = f", {trained} of them only to score" if trained else ""
-        notify(f"{len(runs)} runs, {len(runs) - len(missing)} done before, {len(missing)} to do{only}")
+        notify(f"{len(runs)} runs, {len(runs) - len(missing)} already done, {len(missing)} to run{only}")
     stored = {run.run_id for run in runs if RunStore(run.results).is_done(run.run_id)}
     tracking = plan_tracking(runs, tables, connect=bool(missing))
     alone = len(missing) == 1 and is_inline(settings.launcher, missing)  # a single run shows more detail

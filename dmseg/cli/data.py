@@ -77,7 +77,7 @@ def verify_stores(argv: Sequence[str]) -> int:
             output.print_fault(line)
         if not faults:
             print(printable(f"{store} is {describe_store(store)}"))
-    print(f"{len(stores) - n_damaged} of {len(stores)} stores are whole")
+    print(f"{len(stores) - n_damaged} of {len(stores)} stores are intact")
     return 1 if n_damaged else 0
 
 

@@ -96,7 +96,7 @@ def import_results(argv: Sequence[str]) -> int:
             raise UserError(f"{name}=FOLDER is missing, {what}")
     source, results = (Path(given[name]).expanduser() for name in ("from", "paths.results"))
     copied = import_runs(source, RunStore(results))
-    others = f"{len(copied.refused)} were refused" if copied.refused else "the others were already there"
+    others = f"{len(copied.refused)} were refused" if copied.refused else "the rest were already there"
     print(f"{results}: {copied.new} of {copied.total} runs are new, {others}")
     copied.check()
     return 0

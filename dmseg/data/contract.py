@@ -221,7 +221,7 @@ def _checked_slices(
         yield checked
         count += 1
     if files.n_slices is not None and count != files.n_slices:
-        raise _error(_Breach(f"it has {count} slices, but list_cases said {files.n_slices}"), files)
+        raise _error(_Breach(f"read_case returned {count} slices, but list_cases announced {files.n_slices}"), files)
 
 
 def _checked_slice(item: object, n_raters: int, n_channels: int) -> Slice:

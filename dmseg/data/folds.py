@@ -214,7 +214,7 @@ def load_folds(store: Path, cases: Sequence[str], settings: FoldSettings, write:
         sizes = [len(fold) for fold in folds]
         if max(sizes) > UNEVEN * sum(sizes) and max(sizes) >= 2 * min(sizes):
             listed = ", ".join(map(str, sizes))
-            log.warning("%s: folds of %s cases; folds.kind=shuffled makes them equal in size", path.name, listed)
+            log.warning("%s: folds of %s cases; folds.kind=shuffled makes folds of equal size", path.name, listed)
         write_split_file(path, json.dumps(folds, indent=1))
     content = read_split_file(path)
     try:

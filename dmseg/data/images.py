@@ -154,7 +154,7 @@ def _checked_content(path: Path, file: BinaryIO, header: PngHeader, max_bytes: i
         if kind == b"IDAT":
             inflated += _inflate(pixels, whole[8:-4], header.n_bytes - inflated)
         elif kind in kept or (kind in (b"PLTE", b"tRNS") and b"IDAT" in kept):
-            raise ValueError(f"its parts are out of order: {kind!r}")
+            raise ValueError(f"its chunks are out of order: {kind!r}")
         _check_colours(kind, len(whole) - 12, header)
         if kind in _NEEDED:
             kept.setdefault(kind, []).append(whole)
@@ -172,7 +172,7 @@ def _check_colours(kind: bytes, length: int, header: PngHeader) -> None:
     if not fits.get(kind, True):
         raise ValueError(f"its part {kind!r} has a wrong length")
     if kind not in _NEEDED and kind[0] & 0x20 == 0:
-        raise ValueError(f"it needs an unknown part, {kind!r}")
+        raise ValueError(f"it has an unknown critical chunk, {kind!r}")
 
 
 def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
@@ -189,7 +189,7 @@ def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
         yield kind, start + rest
     while data := file.read(CHUNK):
         if data.count(0) < len(data):
-            raise ValueError("it continues after its end")
+            raise ValueError("it has data after its last chunk")
 
 
 def _inflate(pixels: "isal_zlib.Decompress", data: bytes, most: int) -> int:

@@ -78,7 +78,10 @@ def place(data: TrainingData, device: torch.device, free: int | None = None) -> 
         return data.to(device)
     size, room = (f"{value / 2**30:.1f} GiB" for value in (data.n_bytes, free))
     log.info(
-        "the training data (%s) stay in host memory, as %s of %s are free; batches are read ahead", size, room, device
+        "the training data (%s) stay in host memory, because only %s of %s are free; batches are read ahead",
+        size,
+        room,
+        device,
     )
     return data
 

@@ -51,4 +51,8 @@ def verify_store(folder: Path) -> list[str]:
 
 def describe_store(folder: Path) -> str:
     """Says whether an intact store is sealed."""
-    return "whole" if is_sealed(folder) else "whole, not sealed yet (written by an earlier version; training seals it)"
+    return (
+        "intact"
+        if is_sealed(folder)
+        else "intact, no checksums yet (written by an earlier version; training adds them)"
+    )

@@ -188,9 +188,9 @@ class _Queue:
             return None
         ended = self._ended.get(teacher.run_id)
         if ended is not None and ended.kind != "done":
-            return f"not started, as its teacher {teacher.title} ({teacher.run_id}) is not done: {ended.error}"
+            return f"skipped, as its teacher {teacher.title} ({teacher.run_id}) is not done: {ended.error}"
         if ended is None and not _store(teacher).is_done(teacher.run_id):
-            return f"not started, as its teacher {teacher.title} ({teacher.run_id}) is not done; run the teacher first"
+            return f"skipped, as its teacher {teacher.title} ({teacher.run_id}) is not done; run the teacher first"
         return None
 
 

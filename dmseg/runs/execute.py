@@ -41,8 +41,8 @@ from dmseg.training.pictures import Gallery, Picture
 from dmseg.training.precision import check_precision, describe_precision
 from dmseg.training.random_streams import stream, stream_seed
 
-KEPT = "the trained network is kept; run the same command to score it"
-RESUME = "the trained network is kept; run the same command to resume"
+KEPT = "the trained weights are kept; run the same command to score it"
+RESUME = "the trained weights are kept; run the same command to resume"
 
 
 class _Reports:

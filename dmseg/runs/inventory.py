@@ -270,14 +270,14 @@ def leftovers(store: RunStore) -> list[Leftover]:
     """Files that can go: temporary files of dead processes, checkpoints and logs of finished runs, and damaged runs."""
     done = set(store.run_ids())
     found = [
-        _leftover(path, "scratch of a dead process")
+        _leftover(path, "temporary file of a process that has ended")
         for path in store.runs.glob(".*")
         if OWN.fullmatch(path.name) and not is_held(store.lease_file(path.name.removeprefix(".").partition(".")[0]))
     ]
-    found += [_leftover(path, "progress of a dead process") for path in stale(store)]
+    found += [_leftover(path, "progress file of a process that has ended") for path in stale(store)]
     others = [store.results / name for name in ("", "leases", "progress", "failed", "tables", "sweeps", "figures")]
     for folder in (*others, *sorted((store.results / "checkpoints").glob("*"))):
-        found += [_leftover(path, "scratch of a dead process") for path in abandoned(folder)]
+        found += [_leftover(path, "temporary file of a process that has ended") for path in abandoned(folder)]
     for run_id in sorted(done):
         for path, why in (
             (store.checkpoints(run_id), "checkpoint of a finished run"),

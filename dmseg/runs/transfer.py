@@ -58,7 +58,7 @@ class Copied:
         if self.refused:
             names = list(self.refused)
             why = self.refused[names[0]].splitlines()[0]
-            raise UserError(f"{why}\n{len(names)} of {self.total} runs were not copied: {some(names)}; the others were")
+            raise UserError(f"{why}\n{len(names)} of {self.total} runs were not copied: {some(names)}; all others were")
 
 
 @dataclass(frozen=True)

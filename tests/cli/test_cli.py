@@ -112,7 +112,7 @@ def test_table_2_end_to_end(small_run, tmp_path, capfd):
     assert "15 of 15 cells have no number yet" in capfd.readouterr().out
     assert main(["reproduce", "table=2", *overrides]) == 0
     first = capfd.readouterr()
-    assert "25 runs, 0 done before, 25 to do" in first.err
+    assert "25 runs, 0 already done, 25 to run" in first.err
     cells = pd.read_csv(tmp_path / "results/tables/table2.csv")
     assert cells["value"].notna().all()
     assert set(cells["n"]) == {12} or cells[cells["metric"] == "ece"]["n"].eq(12).all()
@@ -120,7 +120,7 @@ def test_table_2_end_to_end(small_run, tmp_path, capfd):
     assert len(tidy) == 5 * 12
     assert main(["reproduce", "table=2", *overrides]) == 0
     again = capfd.readouterr()
-    assert "25 runs, 25 done before, 0 to do" in again.err
+    assert "25 runs, 25 already done, 0 to run" in again.err
     assert again.out == first.out
 
 

@@ -108,7 +108,7 @@ def test_verify(small_run, store, tmp_path, capsys):
     capsys.readouterr()
     for words in ([prepared], ["data=lidc", prepared], ["data=lidc", "task=nodule", prepared]):
         assert main(["data", "verify", *words]) == 0
-        assert capsys.readouterr().out == f"{store} is whole\n1 of 1 stores are whole\n"
+        assert capsys.readouterr().out == f"{store} is intact\n1 of 1 stores are intact\n"
     other = shutil.copytree(store, store.parent.parent / "other/a-task-32-0123abcd")
     (other / "seal.json").unlink()
     damage(store / "images.npy")
@@ -118,8 +118,8 @@ def test_verify(small_run, store, tmp_path, capsys):
     told = capsys.readouterr().out.splitlines()
     assert told[0] == f"{store / 'images.npy'} is damaged (its checksum does not match)"
     assert told[1].startswith(f"{folds} has been edited or damaged: ")
-    assert told[2].startswith(f"{other} is whole, not sealed yet")
-    assert told[3:] == ["1 of 2 stores are whole"]
+    assert told[2].startswith(f"{other} is intact, no checksums yet")
+    assert told[3:] == ["1 of 2 stores are intact"]
     assert main(["data", "verify", "data=lits", prepared]) == 2
     assert "has no such prepared store" in capsys.readouterr().err
     assert main(["data", "verify", "data=lidc", "task=other", prepared]) == 2

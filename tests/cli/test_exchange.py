@@ -60,7 +60,7 @@ def test_imported_runs_are_not_trained_again(studied, exported, tmp_path, capfd)
     assert main(["import-results", f"from={exported}", f"paths.results={elsewhere}"]) == 0
     assert "0 of 10 runs are new" in capfd.readouterr().out
     assert main(["reproduce", "table=2", *words]) == 0
-    assert "10 runs, 10 done before, 0 to do" in capfd.readouterr().err
+    assert "10 runs, 10 already done, 0 to run" in capfd.readouterr().err
     found, expected = tables(elsewhere), tables(studied[0])
     assert found[".csv"] == expected[".csv"]
     assert b"10 of 10 runs were imported" in found[".md"]

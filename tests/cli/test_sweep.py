@@ -45,11 +45,11 @@ def test_every_combination_is_run_and_a_failure_stops_no_other(workers, small_ru
     assert [row["status"] for row in rows] == [unfinished, "done", unfinished, "done"]
     assert {row["run_id"] for row in rows if row["status"] == "done"} == set(RunStore(results).run_ids())
     assert said.err.count("failed: this fold has") == 2
-    assert said.err.index("combinations: 4 (2 labels x 2 train.batch_size)") < said.err.index("4 runs, 0 done before")
+    assert said.err.index("combinations: 4 (2 labels x 2 train.batch_size)") < said.err.index("4 runs, 0 already done")
     assert "2 of 4 runs done" in said.out
     assert not logging.getLogger("dmseg.models.build").disabled
     assert main([*words, "name=t"]) == 2
-    assert "4 runs, 2 done before, 2 to do" in capfd.readouterr().err
+    assert "4 runs, 2 already done, 2 to run" in capfd.readouterr().err
 
 
 def test_scores_are_those_of_the_stored_cases(small_run, results, capfd):
@@ -82,7 +82,7 @@ def test_cv_pools_the_folds_of_each_combination(small_run, results, capfd):
         assert float(row["bdice"]) == pytest.approx(cases["bdice"].mean(), rel=1e-12)
     assert rows[0]["bdice"] != rows[1]["bdice"]
     assert main(["cv", *(word for word in words if not word.startswith(("labels", "name"))), "labels=uniform"]) == 0
-    assert "3 runs, 3 done before" in capfd.readouterr().err
+    assert "3 runs, 3 already done" in capfd.readouterr().err
 
 
 def test_the_same_experiment_is_named_and_not_trained_twice(small_run, results, capfd):
@@ -102,7 +102,7 @@ def test_the_same_experiment_is_named_and_not_trained_twice(small_run, results, 
 def test_one_teacher_of_several_students_is_trained_once(small_run, results, capfd):
     words = [*small_run, "labels=uniform", "distill=kd", "distill.teacher.model=unet_tiny", "distill.temperature=1,2"]
     assert main(["train", "-m", *words, "workers=2"]) == 0, capfd.readouterr().err
-    assert "3 runs, 0 done before, 3 to do" in capfd.readouterr().err
+    assert "3 runs, 0 already done, 3 to run" in capfd.readouterr().err
     assert len(RunStore(results).run_ids()) == 3
 
 
@@ -133,7 +133,7 @@ def test_a_single_combination_is_run_and_said_to_be_one(small_run, results, capf
     assert "no key has several values" in said.err
     assert "1 of 1 runs done" in said.out
     assert main(["train", *small_run]) == 0
-    assert "1 runs, 1 done before" in capfd.readouterr().err or len(RunStore(results).run_ids()) == 1
+    assert "1 runs, 1 already done" in capfd.readouterr().err or len(RunStore(results).run_ids()) == 1
 
 
 def test_different_results_folders_have_a_table_above_them(small_run, tmp_path, capfd):
@@ -198,7 +198,7 @@ def test_an_interrupted_sweep_shows_what_is_there_and_goes_on(small_run, results
     assert f"{before.count('done')} of 3 runs done" in out
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
-    assert f"3 runs, {before.count('done')} done before" in again.stderr
+    assert f"3 runs, {before.count('done')} already done" in again.stderr
     assert [row["status"] for row in table(results)] == ["done"] * 3
 
 

@@ -157,7 +157,7 @@ def test_integer_images_are_stored_as_floats_are(tmp_path, kind, size):
         (lambda case: replace(case, raters=()), r"raters is \(\)"),
         (lambda case: replace(case, raters=3), r"raters is 3"),
         (lambda case: replace(case, dtype="float32"), r"dtype is 'float32'; expected uint8 or int16"),
-        (lambda case: replace(case, slices=[]), r"it has 0 slices, but list_cases said 2"),
+        (lambda case: replace(case, slices=[]), r"read_case returned 0 slices, but list_cases announced 2"),
         (lambda case: replace(case, slices=next(iter(case.slices))), r"slices is Slice"),
         (lambda case: replace(case, case="other"), r"read_case returns case 'other'"),
         (lambda case: None, r"read_case returns None"),

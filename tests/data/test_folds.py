@@ -187,7 +187,7 @@ def test_a_fold_far_larger_than_the_others_is_said_once(tmp_path, caplog):
     load_folds(tmp_path, cases, FoldSettings("shuffled", 5, 0))
     load_folds(tmp_path, cases[:8], FoldSettings("contiguous", 2))
     assert [record.getMessage() for record in caplog.records] == [
-        "folds-contiguous-5.json: folds of 1, 1, 1, 1, 5 cases; folds.kind=shuffled makes them equal in size"
+        "folds-contiguous-5.json: folds of 1, 1, 1, 1, 5 cases; folds.kind=shuffled makes folds of equal size"
     ]
 
 

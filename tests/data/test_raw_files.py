@@ -223,10 +223,10 @@ def test_a_folder_that_is_a_link_to_nothing_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"image": "../../secret.nii.gz", "label": "labelsTr/x_0.nii.gz"}, "is outside its folder"),
-        ({"image": "imagesTr/x_0.nii.gz", "label": "labelsTr/../../y.nii.gz"}, "is outside its folder"),
-        ({"image": "imagesTr\\..\\..\\y.nii.gz", "label": "labelsTr/x_0.nii.gz"}, "is outside its folder"),
-        ({"image": "/etc/passwd", "label": "labelsTr/x_0.nii.gz"}, "is outside its folder"),
+        ({"image": "../../secret.nii.gz", "label": "labelsTr/x_0.nii.gz"}, "is outside the task's folder"),
+        ({"image": "imagesTr/x_0.nii.gz", "label": "labelsTr/../../y.nii.gz"}, "is outside the task's folder"),
+        ({"image": "imagesTr\\..\\..\\y.nii.gz", "label": "labelsTr/x_0.nii.gz"}, "is outside the task's folder"),
+        ({"image": "/etc/passwd", "label": "labelsTr/x_0.nii.gz"}, "is outside the task's folder"),
         ({"image": "a\0b", "label": "labelsTr/x_0.nii.gz"}, "cannot be the path of a file"),
         ({"image": "\ud800", "label": "labelsTr/x_0.nii.gz"}, "cannot be the path of a file"),
         ({"image": "x" * 5000, "label": "labelsTr/x_0.nii.gz"}, "File name too long"),

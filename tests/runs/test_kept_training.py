@@ -86,7 +86,7 @@ def test_a_failure_while_scoring_costs_no_training(small_run, tmp_path, monkeypa
         fail_in_scoring(patch, error)
         outcome = try_run(run, nothing)
     assert outcome.kind == kind
-    assert outcome.error.splitlines()[-1] == "the trained network is kept; run the same command to score it"
+    assert outcome.error.splitlines()[-1] == "the trained weights are kept; run the same command to score it"
     assert not RunStore(run.results).is_done(run.run_id)
     with monkeypatch.context() as patch:
         for name in ("fit", "load_training", "initial_model"):

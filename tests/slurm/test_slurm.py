@@ -126,7 +126,7 @@ def test_jobs_of_a_table_are_disturbed_and_end_in_the_same_numbers(slurm, small_
         again = subprocess.run(words, env=slurm, capture_output=True, text=True, check=False, timeout=300)
         say("second call:", again.stderr.strip().splitlines()[-5:])
     assert again.returncode == 0, again.stderr
-    assert "5 runs, 3 done before, 2 to do" in again.stderr
+    assert "5 runs, 3 already done, 2 to run" in again.stderr
     assert "LIDC nodule" in again.stdout
     assert len(list((results / "slurm").iterdir())) == 1, "files of jobs are kept only where something went wrong"
     sessions = {run_id: len(store.read_json(run_id, "manifest.json")["sessions"]) for run_id in store.run_ids()}

@@ -115,8 +115,8 @@ class DecathlonAdapter(VolumeAdapter):
         for name in names:
             if PurePath(name).is_absolute() or ".." in re.split(r"[/\\]", name):
                 raise UserError(
-                    f"{shown(self.folder / 'dataset.json')} lists {shown(name)}, which is outside its folder; "
-                    "name a file inside it"
+                    f"{shown(self.folder / 'dataset.json')} lists {shown(name)}, which is outside the task's folder; "
+                    "name a file in it"
                 )
         return self.folder / names[0], self.folder / names[1]
 
