@@ -137,13 +137,13 @@ def test_a_single_combination_is_run_and_said_to_be_one(small_run, results, capf
 
 
 def test_different_results_folders_have_a_table_above_them(small_run, tmp_path, capfd):
-    folders = [tmp_path / "r" / name for name in ("one", "two")]
-    words = [word for word in small_run if not word.startswith("paths.results")]
-    words.append(f"paths.results={','.join(map(str, folders))}")
+    folders = [tmp_path / "r" / name for name in ("majority", "uniform")]
+    words = [word for word in small_run if not word.startswith(("paths.results", "labels="))]
+    words += ["labels=majority,uniform", f"paths.results='{tmp_path}/r/${{labels.name}}'"]
     assert main(["train", "-m", *words, "name=t"]) == 0, capfd.readouterr().err
     assert f"the table of the sweep is written to {tmp_path / 'r'}" in capfd.readouterr().err
-    assert [row["same_as_row"] for row in table(tmp_path / "r")] == ["", "1"]
-    assert [len(RunStore(folder).run_ids()) for folder in folders] == [1, 0]
+    assert [row["same_as_row"] for row in table(tmp_path / "r")] == ["", ""]
+    assert [len(RunStore(folder).run_ids()) for folder in folders] == [1, 1]
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".x", "a b", "x" * 101, "ä", "a,b"])
