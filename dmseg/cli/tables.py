@@ -62,6 +62,7 @@ def tables_of_runs(plans: Mapping[str, PlannedTable]) -> dict[str, tuple[str, ..
 
 def table(argv: Sequence[str]) -> int:
     """Writes tables from finished runs, or from an export (``from=FOLDER``)."""
+    set_up_logging()
     inference, argv = take_inference(argv)
     seeds, argv = take_seeds(argv)
     specs, overrides = split_tables(argv)
