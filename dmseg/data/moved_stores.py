@@ -41,5 +41,5 @@ def moved_store(own: Path, task: Task, files: list[CaseFiles], options: dict[str
     """The store of the same raw files when they were in another folder; None if there is none, or `own` exists."""
     if own.exists():
         return None
-    others = (store.folder for store in other_stores(own, options) if store.task == task)
+    others = (store.folder for store in other_stores(own, options))
     return next((folder for folder in others if is_current(folder, task, files, options)), None)

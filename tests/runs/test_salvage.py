@@ -2,13 +2,16 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
 from dmseg.cli.main import main
 from dmseg.config.compose import compose_settings
+from dmseg.errors import UserError
 from dmseg.runs.plan import plan_run
+from dmseg.runs.salvage import find_intact, refuse_lost_weights
 from dmseg.runs.sources import prepare_task
 from dmseg.runs.store import RunStore
 
@@ -93,6 +96,33 @@ def test_another_evaluation_than_the_first_is_asked_for(study):
     run = plan_run(settings, prepare_task(settings.data, settings.paths, settings.task))
     assert store.has_evaluation(folder.name, run.evaluation_id)
     assert store.damage(folder.name, every_file=True) == []
+
+
+def test_what_was_lost_of_another_evaluation_is_not_computed_with_these_settings(study):
+    store, words, folder = study
+    (folder / "counts.npz").unlink()
+    assert main(["train", *words, "evaluate.bins=7"]) == 0
+    assert not (folder / "counts.npz").exists()
+    assert store.damage(folder.name, every_file=True) == []
+
+
+def test_only_the_last_folder_that_a_run_was_set_aside_in_counts(study):
+    store, _, folder = study
+    for number in (2, 10):
+        shutil.copytree(folder, store.results / "damaged" / f"{folder.name}-{number}")
+    assert find_intact(store, folder.name) == store.results / "damaged" / f"{folder.name}-10"
+    (store.results / "damaged" / f"{folder.name}-10" / "weights.safetensors").write_bytes(b"x")
+    assert find_intact(store, folder.name) is None
+
+
+def test_lost_weights_of_a_teacher_are_needed(study, monkeypatch):
+    store, _, folder = study
+    (folder / "weights.safetensors").unlink()
+    teacher = SimpleNamespace(run_id=folder.name, results=store.results, title="the teacher", teacher=None)
+    student = SimpleNamespace(run_id="0" * 16, results=store.results, title="the student", teacher=teacher)
+    assert refuse_lost_weights([teacher, student], []) == [teacher]
+    with pytest.raises(UserError, match="is missing, but needed to score the teacher or to teach with it"):
+        refuse_lost_weights([teacher, student], [student])
 
 
 def test_changed_weights_are_not_used(study, capfd):

@@ -69,6 +69,25 @@ def test_a_table_of_other_runs_does_not_replace_one_silently(study, capfd):
     assert set(contents(folder / "earlier").values()) == set(whole.values())
 
 
+def test_every_table_that_is_replaced_is_kept(study, capfd):
+    words, folder = study
+    replaced = [contents(folder)]
+    for lr in (0.06, 0.07):
+        fill(planned([*words, f"optim.lr={lr}"]).runs, 0.7)
+        assert main(["table", "table=2", *words, f"optim.lr={lr}"]) == 0
+        replaced.append(contents(folder))
+    text = (folder / "table2.csv").read_text()
+    (folder / "table2.csv").write_text(text.replace(",70.0,", ",71.0,", 1))
+    replaced[-1] = contents(folder)
+    capfd.readouterr()
+    assert main(["table", "table=2", *words, "optim.lr=0.07"]) == 0
+    assert "1 cells have other numbers under the new settings" in capfd.readouterr().err
+    for number, content in enumerate(replaced, 1):
+        kept = {name.replace(f"-{number}", ""): item for name, item in contents(folder / "earlier").items()}
+        assert {name: kept[name] for name in content} == content
+    assert len(contents(folder / "earlier")) == 4 * len(replaced)
+
+
 def test_a_table_that_only_grows_is_replaced(small_run, tmp_path, capfd):
     runs = planned(small_run).runs
     fill(runs[:10])
