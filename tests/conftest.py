@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import os
 from pathlib import Path
 
@@ -11,7 +12,19 @@ import pytest
 from fuzz.report import pytest_terminal_summary  # noqa: F401
 from PIL import Image
 
+from dmseg.cli import output
+
 REPO = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def quiet_ends_with_its_test():
+    """A command run within a test sets the log's level and `quiet` for the process; both are undone after the test."""
+    root, quiet = logging.getLogger(), output.is_quiet()
+    level = root.level
+    yield
+    root.setLevel(level)
+    output.set_quiet(quiet)
 
 
 @pytest.fixture(scope="session")
