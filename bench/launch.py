@@ -35,7 +35,7 @@ def record_nothing(run: PlannedRun, observers: MakeObservers) -> Outcome:
     import torch
 
     from dmseg.runs import execute as module
-    from dmseg.runs.course import Course
+    from dmseg.runs.provenance import Course
     from dmseg.runs.seal import write_json
     from dmseg.runs.written import save_weights
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from dmseg.config.meanings import meanings as meanings_of
+from dmseg.config.origins import meanings as meanings_of
 from dmseg.config.settings import Settings
 from dmseg.config.yaml_lines import Line, base, is_global, lines
 

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from dmseg.tables.tidy import frame_to_csv
+from dmseg.tables.render import frame_to_csv
 from dmseg.text import (
     csv_text,
     latex,

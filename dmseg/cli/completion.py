@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from dmseg.cli.description import Command, Key, group_files
 from dmseg.cli.registry import COMMANDS
-from dmseg.config.allowed import CHOICES, TRACKERS
 from dmseg.config.resources import resource
+from dmseg.config.settings import CHOICES, TRACKERS
 from dmseg.config.yaml_lines import Line, base, is_global, lines
 from dmseg.data.known_tasks import KNOWN_TASKS
 from dmseg.errors import UserError
@@ -82,7 +82,7 @@ WORDS = {
     "distill": ("null", "kd"),
     "tracker": TRACKERS,
 }
-"""Values of keys that are neither in a group nor in `dmseg.config.allowed.CHOICES`."""
+"""Values of keys that are neither in a group nor in `dmseg.config.settings.CHOICES`."""
 _RUN_ID = re.compile(r"[0-9a-f]{16}")
 
 

@@ -11,7 +11,7 @@ from dmseg.config.config_dir import config_file, config_options
 from dmseg.config.resources import resource
 from dmseg.config.settings import DataSettings
 from dmseg.data.case import About, Adapter
-from dmseg.data.verify import describe_store, find_stores, verify_store
+from dmseg.data.integrity import describe_store, find_stores, verify_store
 from dmseg.errors import UserError
 from dmseg.text import printable
 

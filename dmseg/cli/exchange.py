@@ -28,7 +28,7 @@ results folder: `dmseg import-results from=THIS_FOLDER paths.results=FOLDER`.
 
 def export_results(argv: Sequence[str]) -> int:
     """Exports the finished runs of some tables, or of a whole store."""
-    from dmseg.tables.tidy import frame_to_csv
+    from dmseg.tables.render import frame_to_csv
 
     set_up_logging()
     given, rest = take_words(argv, ("to", "weights", "images"))

@@ -260,8 +260,7 @@ def _write(
     from dmseg.report.tracking.update import update_table
     from dmseg.tables.earlier import keep_earlier
     from dmseg.tables.notes import plan_notes
-    from dmseg.tables.render import write_table
-    from dmseg.tables.tidy import write_cases
+    from dmseg.tables.render import write_cases, write_table
 
     if kept := keep_earlier(content, folder, planned):
         notify(kept)

@@ -14,9 +14,6 @@ from dmseg.cli.words import is_true, take_words
 from dmseg.config.settings import TrackerSettings
 from dmseg.config.typed import typed
 from dmseg.errors import UserError, cut
-from dmseg.report.tracking.contents import Card
-from dmseg.report.tracking.guarded import Guarded
-from dmseg.report.tracking.sent import destination, files_digest, is_remembered, remember, run_digest
 from dmseg.report.tracking.stored import (
     record_run,
     record_table,
@@ -25,7 +22,16 @@ from dmseg.report.tracking.stored import (
     table_files,
     table_record,
 )
-from dmseg.report.tracking.tracking_plan import Tracking, check_packages
+from dmseg.report.tracking.tracker import Card, Guarded
+from dmseg.report.tracking.tracking_plan import (
+    Tracking,
+    check_packages,
+    destination,
+    files_digest,
+    is_remembered,
+    remember,
+    run_digest,
+)
 from dmseg.report.tracking.wandb_files import files_of, own_environment
 from dmseg.report.tracking.wandb_sender import connection_fault, is_sent, send
 from dmseg.runs.inventory import Entry, choose, entries, why_none

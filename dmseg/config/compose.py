@@ -15,31 +15,28 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dmseg.config.allowed import CHOICES
+from dmseg.config.checks import check_values
 from dmseg.config.components import MODULES, check_target
 from dmseg.config.config_dir import config_dir, config_file, config_options, file_content
-from dmseg.config.interpolations import check_interpolations
+from dmseg.config.interpolations import check_interpolations, name_phantom, resolved
 from dmseg.config.label_kind import AUTO, refuse_retired_keys, refuse_retired_overrides, settle_labels, translate_labels
-from dmseg.config.loss_terms import gather_loss, restore_loss
-from dmseg.config.nested import flatten, get
 from dmseg.config.overrides import (
     chosen_option,
+    current_override,
     dotted,
     expand_paths,
+    flatten,
+    get,
     is_group,
     parse_override,
     quote_path,
     quoted,
     refuse_reserved,
 )
-from dmseg.config.phantom_folder import name_phantom
-from dmseg.config.ranges import check_values
-from dmseg.config.renamed import current_override
-from dmseg.config.resolved import resolved
 from dmseg.config.resources import resource
-from dmseg.config.settings import Settings
+from dmseg.config.settings import CHOICES, Settings
 from dmseg.config.teacher import of_teacher, resolve_teacher, sets_teacher
-from dmseg.config.typed import check_group, guess, typed
+from dmseg.config.typed import check_group, gather_loss, guess, restore_loss, typed
 from dmseg.errors import UserError, cut, shown
 
 HYDRA_VERSION_BASE = "1.3"

@@ -1,10 +1,13 @@
-"""Where each value of a composed configuration comes from: a file, or the command line."""
+"""What ``dmseg config`` shows of a key: where its value comes from, and its description."""
 
+import dataclasses
+import inspect
 import re
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
@@ -12,9 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dmseg.config.compose import compose_config, hydra_initialised, hydra_words, in_plain_words, resolve_config
 from dmseg.config.config_dir import config_file, file_content
-from dmseg.config.meanings import meanings
-from dmseg.config.nested import flatten
-from dmseg.config.overrides import parse_override
+from dmseg.config.overrides import flatten, parse_override
 from dmseg.config.resources import resource
 from dmseg.config.settings import Settings
 from dmseg.config.yaml_lines import lines
@@ -110,3 +111,19 @@ def _with_reference(config: DictConfig, key: str, sources: Mapping[str, str]) ->
 def _leaves(node: Mapping[str, Any]) -> list[str]:
     """Dotted keys of the values in nested mappings; an empty mapping is a value."""
     return [key for key, value in flatten(node) if not (isinstance(value, Mapping) and value)]
+
+
+def meanings(settings: type, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yields the dotted keys of a settings class and its nested classes, each with its description."""
+    _, _, section = (inspect.getdoc(settings) or "").partition("Attributes:\n")
+    items = re.split(r"^(\w+): ", textwrap.dedent(section), flags=re.MULTILINE)
+    texts = (" ".join(text.split()).rstrip(".").replace("``", "`") for text in items[2::2])
+    described = dict(zip(items[1::2], texts, strict=True))
+    hints: Mapping[str, Any] = get_type_hints(settings)
+    for field in dataclasses.fields(settings):
+        name = "_target_" if field.name == "target" else field.name
+        if field.name in described:
+            yield f"{prefix}{name}", described[field.name]
+        for kind in (hints[field.name], *get_args(hints[field.name])):
+            if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+                yield from meanings(kind, f"{prefix}{name}.")

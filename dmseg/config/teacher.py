@@ -10,9 +10,8 @@ from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, OmegaConf
 
 from dmseg.config.config_dir import config_file, config_options, file_content
-from dmseg.config.interpolations import check_interpolations
+from dmseg.config.interpolations import check_interpolations, resolved
 from dmseg.config.overrides import dotted, parse_override
-from dmseg.config.resolved import resolved
 from dmseg.config.typed import guess
 from dmseg.errors import UserError, cut, shown
 from dmseg.files.names import fault_of_name

@@ -2,14 +2,27 @@
 
 import dataclasses
 import difflib
+import re
 import types
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from dmseg.config.allowed import CHOICES, TRACKERS
-from dmseg.config.overrides import PATH_KEYS
+from dmseg.config.overrides import PATH_KEYS, translate_stored_loss
+from dmseg.config.settings import CHOICES, TRACKERS
 from dmseg.errors import UserError, cut, shown
+
+_NAMES = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a string",
+    dict: "a mapping",
+}
+_hints = cache(get_type_hints)
+HISTORY = ("epoch", "step", "lr", "loss")
+"""Columns of a run's history besides those of the loss terms."""
+NAME = re.compile(r"[A-Za-z]\w{0,59}", re.ASCII)
 
 
 def typed(kind: Any, value: Any, key: str) -> Any:  # noqa: ANN401
@@ -99,15 +112,6 @@ def check_plain(value: Any, key: str) -> None:  # noqa: ANN401
         raise UserError(f"{key} is {shown(value)}, but must be a number, string, boolean, null, list or mapping")
 
 
-_NAMES = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "a string",
-    dict: "a mapping",
-}
-
-
 def _typed_node(kind: Any, node: Any, key: str) -> Any:  # noqa: ANN401
     if not isinstance(node, Mapping):
         raise UserError(f"{key} is {shown(node)}, but must be a mapping")
@@ -125,10 +129,71 @@ def _typed_node(kind: Any, node: Any, key: str) -> Any:  # noqa: ANN401
     return kind(**{name: typed(hints[name], value, f"{prefix}{name}") for name, value in node.items()})
 
 
-_hints = cache(get_type_hints)
-
-
 def guess(key: str, known: Sequence[str], prefix: str) -> str:
     """The end of a message about an unknown key: the most similar known key, if there is one."""
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     return f"; did you mean '{prefix}{close[0]}'?" if close else ""
+
+
+def gather_loss(parent: Mapping[str, Any]) -> dict[str, Any]:
+    """Splits each term of the loss into its weight, its target and its options.
+
+    Args:
+        parent: a composed configuration, or a teacher.
+
+    Raises:
+        UserError: if the loss or a term is not a mapping, or a term has an invalid name, no weight or no target.
+    """
+    loss = translate_stored_loss(check_group(parent, "loss", "one of the files in configs/loss"))
+    terms: dict[str, Any] = {}
+    for name, term in check_terms(loss).items():
+        where = f"loss.terms.{name}"
+        if not isinstance(term, Mapping):
+            raise UserError(
+                f"{where} is {shown(term)}, but must be a mapping: weight, _target_ and the options of the loss; "
+                "weight: 0 switches a term off"
+            )
+        if "_target_" not in term:
+            raise UserError(f"{where} has no _target_; set it to the dotted name of a loss")
+        if "weight" not in term:
+            raise UserError(f"{where} has no weight; set it to a number, 0 switches the term off")
+        options = {key: value for key, value in term.items() if key not in ("_target_", "weight")}
+        terms[name] = {"weight": term["weight"], "target": term["_target_"], "options": options}
+    return {**loss, "terms": terms}
+
+
+def restore_loss(parent: Mapping[str, Any]) -> dict[str, Any]:
+    """The loss of stored settings; the form of an earlier version is translated.
+
+    Args:
+        parent: stored settings, or a teacher's.
+
+    Raises:
+        UserError: see `gather_loss`.
+    """
+    loss = check_group(parent, "loss", "a mapping")
+    if "terms" not in loss:
+        return gather_loss(parent)
+    check_terms(loss)
+    return dict(loss)
+
+
+def check_terms(loss: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the terms of a loss by name.
+
+    Raises:
+        UserError: if they are missing, or a name cannot be a column of the history.
+    """
+    if "terms" not in loss:
+        raise UserError("key 'loss.terms' is missing")
+    terms = loss["terms"]
+    if not isinstance(terms, Mapping):
+        raise UserError(f"loss.terms is {shown(terms)}, but must be a mapping from names to terms")
+    for name in terms:
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise UserError(
+                f"loss.terms has the name {shown(name)}, but a name must be a letter, then letters, digits or _"
+            )
+        if name in HISTORY:
+            raise UserError(f"loss.terms has the name '{name}', which is a column of history.csv; choose another name")
+    return terms

@@ -18,8 +18,7 @@ from omegaconf import OmegaConf
 from dmseg.config.compose import compose_config, method_labels, resolve_config, to_settings
 from dmseg.config.config_dir import config_dir, config_file, file_content
 from dmseg.config.label_kind import refuse_retired_overrides
-from dmseg.config.nested import get
-from dmseg.config.overrides import dotted, is_group, parse_override, refuse_reserved
+from dmseg.config.overrides import dotted, get, is_group, parse_override, refuse_reserved
 from dmseg.config.settings import Settings
 from dmseg.config.teacher import sets_teacher
 from dmseg.errors import UserError

@@ -1,22 +1,27 @@
 """Batches of the training data of one fold."""
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import islice
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from dmseg.config.settings import LabelSettings, TrainSettings
 from dmseg.data.augment import Views, draw_views, fuse_resampled, resample, sampling_grid
-from dmseg.data.read_ahead import ReadAhead
 from dmseg.data.training_slices import TrainingData
 from dmseg.errors import UserError
 from dmseg.labels.smoothing import smooth, svls
 
 TOGETHER = 2**17
 """Small batches are made several at once, as many as have about this many pixels together."""
+Item = TypeVar("Item")
+READ_AHEAD = 3
+"""Number of batches that are read ahead."""
 
 
 @dataclass(frozen=True)
@@ -309,3 +314,32 @@ class BatchSource:
 def _views(row: Tensor) -> Views:
     """The views of a batch from what was drawn for it."""
     return Views(row[:, 2].float(), row[:, 3:5].float(), row[:, 5] > 0)
+
+
+class ReadAhead(Generic[Item]):
+    """Reads the batches of an epoch in a thread, `READ_AHEAD` of them ahead.
+
+    Args:
+        read: reads the slices of one batch.
+    """
+
+    def __init__(self, read: Callable[[Tensor], Item]) -> None:
+        self._read = read
+        self._pool = ThreadPoolExecutor(1, "read-ahead")
+        self._coming: deque[Future[Item]] = deque()
+        self._rest: Iterator[Tensor] = iter(())
+
+    def begin(self, rows: Tensor) -> None:
+        """Starts with other batches; those that were read ahead are discarded."""
+        for item in self._coming:
+            item.cancel()
+        self._coming.clear()
+        self._rest = iter(rows)
+        for row in islice(self._rest, READ_AHEAD):
+            self._coming.append(self._pool.submit(self._read, row))
+
+    def next(self) -> Item:
+        """Returns the next batch, or raises the error that reading it raised."""
+        for row in islice(self._rest, 1):
+            self._coming.append(self._pool.submit(self._read, row))
+        return self._coming.popleft().result()

@@ -26,8 +26,10 @@ import numpy.typing as npt
 from isal import isal_zlib
 
 from dmseg.activity import activity, track
+from dmseg.data.listing import folders
 from dmseg.data.manifest import check_manifest
 from dmseg.data.sealed_json import MAX_BYTES, parse_sealed, sealed_text
+from dmseg.data.split_files import compare_with_seal, read_split_file, split_files
 from dmseg.errors import DamagedStoreError, UserError
 from dmseg.files.atomic import write_whole
 from dmseg.files.regular import open_regular, read_regular
@@ -50,6 +52,7 @@ _same: set[tuple[object, ...]] = set()
 """Arrays that this process has checked: their `_stamp`, and what they were compared with."""
 
 Seal = dict[str, Any]
+_STORE = re.compile(r"(?P<task>.+)-\d+-[0-9a-f]{8}")
 
 
 class ContentDigest:
@@ -317,3 +320,49 @@ def _stamp(file: BinaryIO) -> tuple[int, ...]:
 def _remember(key: tuple[object, ...], *files: BinaryIO) -> None:
     if all(time.time() - os.fstat(file.fileno()).st_ctime > SETTLED_SECONDS for file in files):
         _same.add(key)
+
+
+def find_stores(parent: Path, data: str | None = None, task: str | None = None) -> Iterator[Path]:
+    """Yields the folders of prepared stores, damaged or not.
+
+    Args:
+        parent: folder of the prepared stores.
+        data: name of a data set; None for all.
+        task: name of a task; None for all.
+
+    Raises:
+        UserError: if a folder cannot be listed.
+    """
+    for place in folders(parent):
+        for folder in folders(place) if data in (None, place.name) else []:
+            found = _STORE.fullmatch(folder.name)
+            if found and task in (None, found["task"]):
+                yield folder
+
+
+def verify_store(folder: Path) -> list[str]:
+    """Compares all files of a store with their seals, and the arrays also with the SHA-256 in the manifest.
+
+    Returns:
+        One line for each file that is damaged; empty if none is.
+    """
+    faults = []
+    try:
+        read_store(folder, thorough=True)
+    except UserError as error:
+        faults.append(getattr(error, "fault", str(error)))
+    for path in split_files(folder):
+        try:
+            compare_with_seal(path, read_split_file(path), write=False)
+        except UserError as error:
+            faults.append(str(error).replace("\n", " "))
+    return faults
+
+
+def describe_store(folder: Path) -> str:
+    """Says whether an intact store is sealed."""
+    return (
+        "intact"
+        if is_sealed(folder)
+        else "intact, no checksums yet (written by an earlier version; training adds them)"
+    )

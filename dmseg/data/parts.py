@@ -4,10 +4,14 @@ A part is a folder with ``images`` (n, C, S, S), raw uint8 or int16, ``annotatio
 the number of raters of the case, and ``case.json``, which contains checksums of the three. It is published atomically.
 """
 
+import glob
 import hashlib
 import math
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,7 +24,8 @@ from dmseg.data.case import Case, CaseFiles
 from dmseg.data.fingerprints import fingerprints, paths, unchanged
 from dmseg.data.integrity import file_crc
 from dmseg.data.sealed_json import MAX_BYTES, parse_sealed, sealed_text
-from dmseg.files.atomic import scratch_folder
+from dmseg.data.split_files import copy_split_files
+from dmseg.files.atomic import exclusive, remove_scratch, scratch_folder
 from dmseg.files.regular import open_regular, read_regular
 
 CHUNK = 32
@@ -151,3 +156,34 @@ def part_folder(work: Path, case: str) -> Path:
 
 def _read_array(file: BinaryIO, shape: tuple[int, ...], dtype: str) -> npt.NDArray[Any]:
     return np.frombuffer(file.read(math.prod(shape) * np.dtype(dtype).itemsize), dtype).reshape(shape)
+
+
+def swap(scratch: Path, folder: Path) -> None:
+    """Replaces an outdated store by a complete one, which takes over its split files.
+
+    If the process is killed in between, the outdated store stays beside `folder`, where the next process finds it.
+    """
+    outdated = list(folder.parent.glob(f".{glob.escape(folder.name)}.old.*"))
+    if os.path.lexists(folder):
+        outdated = [Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))]
+        os.rename(folder, outdated[0] / "store")
+    for place in outdated:
+        copy_split_files(place / "store", scratch)
+    os.rename(scratch, folder)
+    for place in outdated:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes the leftovers of a process that was killed right after publishing a store.
+
+    Nothing is removed while another process prepares the same store.
+    """
+    remove_scratch(folder)
+    work = folder.parent / f".{folder.name}.parts"
+    left = list(folder.parent.glob(f".{glob.escape(folder.name)}.old.*"))
+    if not left and not work.is_dir():
+        return
+    with suppress(OSError), exclusive(work, wait=False) as alone:
+        for place in (*left, work) if alone else ():
+            shutil.rmtree(place, ignore_errors=True)

@@ -35,9 +35,8 @@ from dmseg.data.integrity import (
     seal_store,
     write_seal,
 )
-from dmseg.data.leftovers import remove_leftovers, swap
 from dmseg.data.manifest import GEOMETRY, SIZES_DIFFER, as_task
-from dmseg.data.parts import Intensities, Part, part_folder, read_part, write_part
+from dmseg.data.parts import Intensities, Part, part_folder, read_part, remove_leftovers, swap, write_part
 from dmseg.data.slices import stored_slices
 from dmseg.data.suspicions import Suspicions
 from dmseg.errors import AdapterError, DamagedStoreError, UserError, some

@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+import platform
 import re
 import shutil
 import time
@@ -14,8 +15,16 @@ from functools import cache
 from pathlib import Path
 
 from dmseg.errors import UnwritableError, advice
-from dmseg.files.processes import place as this_place
-from dmseg.files.processes import start_time
+
+SCRATCH = re.compile(r"\.(.+)\.([0-9a-f]{6})([0-9a-f]{6})([0-9a-f]{6})[0-9a-f]{6}", re.DOTALL)
+"""Names of scratch files and folders: the final name, machine, process, start of the process, random digits."""
+OLD_SCRATCH = re.compile(r"\.(.+)\.([0-9a-f]{8}|[0-9a-f]{32})", re.DOTALL)
+"""Scratch names of earlier versions, which do not identify the process."""
+STALE = 86_400.0
+"""Age in seconds after which scratch of another machine counts as abandoned; on this machine processes are known."""
+UNKNOWN = "0" * 6
+CLAIM_SECONDS = 10.0
+"""A claim that exists for this long was left by a process that died, as a rename takes no time."""
 
 
 @contextmanager
@@ -36,14 +45,6 @@ def writing(place: Path | str, kept: str = "") -> Iterator[None]:
         raise UnwritableError(
             f"{place} cannot be written: {error.strerror or error}; {advice(error)}{ending}"
         ) from error
-
-
-SCRATCH = re.compile(r"\.(.+)\.([0-9a-f]{6})([0-9a-f]{6})([0-9a-f]{6})[0-9a-f]{6}", re.DOTALL)
-"""Names of scratch files and folders: the final name, machine, process, start of the process, random digits."""
-OLD_SCRATCH = re.compile(r"\.(.+)\.([0-9a-f]{8}|[0-9a-f]{32})", re.DOTALL)
-"""Scratch names of earlier versions, which do not identify the process."""
-STALE = 86_400.0
-"""Age in seconds after which scratch of another machine counts as abandoned; on this machine processes are known."""
 
 
 def scratch_path(place: Path) -> Path:
@@ -140,13 +141,10 @@ def _is_abandoned(path: Path) -> bool:
         return False
 
 
-UNKNOWN = "0" * 6
-
-
 @cache
 def _machine_mark() -> str:
     """Digits for this boot of this machine and its PID namespace; `UNKNOWN` if there is no ``/proc``."""
-    here = this_place()
+    here = pid_scope()
     return hashlib.sha256(repr(here).encode()).hexdigest()[:6] if here["boot"] else UNKNOWN
 
 
@@ -249,10 +247,6 @@ def move_unless_exists(source: Path, target: Path) -> bool:
     return True
 
 
-CLAIM_SECONDS = 10.0
-"""A claim that exists for this long was left by a process that died, as a rename takes no time."""
-
-
 @contextmanager
 def _turn(path: Path) -> Iterator[None]:
     """Lets one writer of a path at a time enter the block, by a file that only one of them can create."""
@@ -310,3 +304,22 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def pid_scope() -> dict[str, str]:
+    """Where process ids are valid: this boot of this machine, and this PID namespace."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        namespace = os.readlink("/proc/self/ns/pid")
+    except (OSError, ValueError):
+        boot, namespace = "", ""
+    return {"host": platform.node(), "boot": boot, "namespace": namespace}
+
+
+def start_time(pid: int) -> str | None:
+    """Start time of a process of this machine, in kernel ticks; None if it does not exist or is a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        return None if fields[0] == "Z" else fields[19]
+    except (OSError, IndexError):
+        return None

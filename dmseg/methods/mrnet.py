@@ -14,10 +14,10 @@ from dmseg.data.case import Task
 from dmseg.methods.base import RaterMethod, Streams
 from dmseg.models.build import build_model
 from dmseg.models.mrnet_network import MRNet, MRNetOutput, Widths
-from dmseg.training.drawn_ahead import DrawnAhead
 from dmseg.training.objective import Objective, autocast
 from dmseg.training.optim import build_adam
 from dmseg.training.predictor import Predictor
+from dmseg.training.random_streams import DrawnAhead
 
 CONDITIONS = {"mean": 3 / 6, "mixed": 2 / 6, "single": 1 / 6}
 """Conditions of a step and the weights of their losses: equal weights, random weights, one random rater."""

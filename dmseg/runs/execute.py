@@ -17,12 +17,17 @@ from dmseg.data.prepared import PreparedTask
 from dmseg.data.training_slices import load_training, place
 from dmseg.methods.base import Streams
 from dmseg.metrics.stored_counts import StoredCounts
-from dmseg.runs.course import Course
 from dmseg.runs.plan import PlannedRun
 from dmseg.runs.preflight import check_schedule, check_scoring, warn_of_absent_raters
-from dmseg.runs.pretrained import pretrained_facts
 from dmseg.runs.progress_file import reporting
-from dmseg.runs.provenance import begin_usage, describe_machine, describe_usage, describe_versions
+from dmseg.runs.provenance import (
+    Course,
+    begin_usage,
+    describe_machine,
+    describe_usage,
+    describe_versions,
+    pretrained_facts,
+)
 from dmseg.runs.records import SCORES, mean_scores
 from dmseg.runs.salvage import find_intact, salvage
 from dmseg.runs.seal import write_json

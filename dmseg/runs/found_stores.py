@@ -1,4 +1,4 @@
-"""Where prepared stores are, and which of them are of the data set that the settings describe."""
+"""Finds prepared stores: those of the data set that the settings describe, also if it was moved."""
 
 import json
 from collections.abc import Mapping
@@ -7,9 +7,9 @@ from typing import Any
 
 from dmseg.config.code_version import code_version
 from dmseg.config.settings import DataSettings, PathSettings
-from dmseg.data.case import Task
-from dmseg.data.moved_stores import other_stores, source_folder
-from dmseg.data.prepared import REVISION, PreparedTask, store_folder
+from dmseg.data.case import CaseFiles, Task
+from dmseg.data.fingerprints import common_folder
+from dmseg.data.prepared import KEY_LENGTH, REVISION, PreparedTask, is_current, store_folder
 from dmseg.errors import DamagedStoreError, MissingDataError, UserError
 
 STORE_DEFAULTS = {"dtype": "uint8", "bits": None}
@@ -21,6 +21,8 @@ LIMITS = ("max_gib",)
 
 ANY = Task("*", "", "", ())
 """Takes the place of a task in the names of stores of all tasks."""
+Stores = tuple[dict[str, PreparedTask], dict[str, DamagedStoreError]]
+"""The stores of a data set by task, and the errors of those that are damaged."""
 
 
 def named_options(data: DataSettings) -> dict[str, Any]:
@@ -44,10 +46,6 @@ def store_place(data: DataSettings, paths: PathSettings, task: Task) -> tuple[Pa
     """A task's store folder and options."""
     folder = store_folder(Path(paths.prepared), data.name, task, data.root, data.size, named_options(data))
     return folder, store_options(data)
-
-
-Stores = tuple[dict[str, PreparedTask], dict[str, DamagedStoreError]]
-"""The stores of a data set by task, and the errors of those that are damaged."""
 
 
 def stores_of(data: DataSettings, paths: PathSettings) -> Stores:
@@ -123,3 +121,39 @@ def with_other_stores(error: MissingDataError, data: DataSettings, paths: PathSe
     return MissingDataError(
         f"{error}\nto use a prepared store, set data.root to where its data were: {'; '.join(others)}"
     )
+
+
+def other_stores(own: Path, options: dict[str, Any]) -> list[PreparedTask]:
+    """Intact stores beside `own` that were prepared with the same options from another folder.
+
+    Args:
+        own: the folder of a store (`store_folder`); with ``*`` in place of the task, for those of all tasks.
+        options: everything else that the arrays depend on.
+    """
+    name, key = own.name[:-KEY_LENGTH], own.name[-KEY_LENGTH:]
+    found = []
+    for folder in sorted(own.parent.glob(f"{name}{'[0-9a-f]' * KEY_LENGTH}")):
+        try:
+            store = PreparedTask(folder)
+        except (OSError, UserError):  # damaged, or no store
+            continue
+        fits = store.manifest["revision"] == REVISION and store.manifest["options"] == options
+        if fits and not folder.name.endswith(key):
+            found.append(store)
+    return found
+
+
+def source_folder(store: PreparedTask) -> str:
+    """The folder that contained all raw files of a store when it was prepared, for messages."""
+    try:
+        return common_folder(list(store.manifest["sources"]))
+    except ValueError:
+        return "an unknown folder"
+
+
+def moved_store(own: Path, task: Task, files: list[CaseFiles], options: dict[str, Any]) -> Path | None:
+    """The store of the same raw files when they were in another folder; None if there is none, or `own` exists."""
+    if own.exists():
+        return None
+    others = (store.folder for store in other_stores(own, options))
+    return next((folder for folder in others if is_current(folder, task, files, options)), None)

@@ -8,7 +8,7 @@ from typing import Any
 
 from dmseg.config.code_version import code_version
 from dmseg.config.label_kind import fused_kind
-from dmseg.config.renamed import CROSS_ENTROPY
+from dmseg.config.overrides import CROSS_ENTROPY
 from dmseg.config.settings import (
     DistillSettings,
     EvaluateSettings,

@@ -1,4 +1,4 @@
-"""The software and hardware that a run records."""
+"""What a run records beside its scores: software, hardware, pretrained weights, and the course of its training."""
 
 import datetime
 import functools
@@ -7,13 +7,24 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import pandas as pd
 import torch
 
 import dmseg
+from dmseg.errors import UserError
+from dmseg.files.schema import GROUP, TEXT, number, plain, record, whole
+from dmseg.models.weights import HUB, describe_weights
+from dmseg.runs.plan import PlannedRun
+from dmseg.runs.seal import DamagedError
+from dmseg.runs.store import RunStore
+from dmseg.training.checkpoint import REPORTS, SESSIONS, Session
+from dmseg.training.observers import EpochReport
 
 PACKAGES = (
     "torch",
@@ -25,6 +36,21 @@ PACKAGES = (
     "nibabel",
     "hydra-core",
 )
+COURSE = record(
+    {
+        "epochs": whole(1),
+        "steps_per_epoch": whole(1),
+        "reports": REPORTS,
+        "sessions": SESSIONS,
+        "facts": GROUP,
+        "machine": GROUP,
+        "usage": record(
+            {"ended": TEXT, "peak_memory_mib": number(0)}, {"peak_device_memory_mib": number(0)}, others=None
+        ),
+    },
+    others=None,
+)
+"""The plain form of `Course`."""
 
 
 @functools.cache
@@ -100,3 +126,75 @@ def _cpu_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor()
+
+
+def pretrained_facts(run: PlannedRun) -> dict[str, Any]:
+    """The manifest's entry for the pretrained weights that a network was just built with; empty for none.
+
+    The run id only contains the word ``imagenet``, so weights that changed on the hub would share one name.
+
+    Raises:
+        UserError: if the weights are not the pinned ones, or another run of the store was trained from different
+            ImageNet weights of the same encoder.
+    """
+    model = run.settings.model
+    described = describe_weights(model.encoder, model.weights, model.weights_sha256)
+    if described is None:
+        return {}
+    store = RunStore(run.results)
+    for run_id in store.run_ids() if model.weights == HUB and described["sha256"] is not None else ():
+        try:
+            other = store.read_json(run_id, "manifest.json").get("pretrained")
+        except DamagedError:
+            continue
+        if not isinstance(other, dict) or other.get("source") != described["source"] or other.get("sha256") is None:
+            continue
+        if other["sha256"] != described["sha256"]:
+            raise UserError(
+                f"the ImageNet weights of {described['encoder']} here have the SHA-256 {described['sha256']}, but run "
+                f"{run_id} in {store.runs} was trained from {other['sha256']}\n"
+                "use the same file for all runs (model.weights=FILE), another results folder, or pin one with "
+                "model.weights_sha256"
+            )
+    return {"pretrained": described}
+
+
+@dataclass(frozen=True)
+class Course:
+    """Facts about a finished training, kept with its weights until these are scored.
+
+    Attributes:
+        epochs: number of epochs.
+        steps_per_epoch: optimiser steps in an epoch.
+        reports: one for each epoch.
+        sessions: one for each stretch between interruptions.
+        facts: reported by the objective.
+        machine: hardware and software versions.
+        usage: end time and peak memory.
+    """
+
+    epochs: int
+    steps_per_epoch: int
+    reports: list[EpochReport]
+    sessions: list[Session]
+    facts: dict[str, Any]
+    machine: dict[str, Any]
+    usage: dict[str, Any]
+
+    @classmethod
+    def of(cls, node: Mapping[str, Any]) -> Self:
+        """Restores the object from the plain form that `dataclasses.asdict` returns.
+
+        Raises:
+            Misfit: if `node` does not have this form.
+        """
+        plain(node, "rest.pt")
+        COURSE(node, "rest.pt")
+        reports = [EpochReport(**report) for report in node["reports"]]
+        sessions = [Session(**session) for session in node["sessions"]]
+        return cls(**{**node, "reports": reports, "sessions": sessions})
+
+    def write_history(self, path: Path) -> None:
+        """Writes ``history.csv``."""
+        rows = [{"epoch": item.epoch, "step": item.step, "lr": item.lr, **item.losses} for item in self.reports]
+        pd.DataFrame(rows).to_csv(path, index=False)

@@ -15,7 +15,6 @@ from dmseg.data.adapters.volume import SliceCount, VolumeAdapter
 from dmseg.data.case import Adapter, Task, find_task
 from dmseg.data.folds import Split, find_split, fold_count, load_splits, make_splits
 from dmseg.data.integrity import seal_store
-from dmseg.data.moved_stores import moved_store, source_folder
 from dmseg.data.prepared import (
     PreparedTask,
     is_current,
@@ -24,7 +23,9 @@ from dmseg.data.prepared import (
 from dmseg.data.split_files import read_groups
 from dmseg.errors import MissingDataError, UserError, some
 from dmseg.runs.found_stores import (
+    moved_store,
     refuse_damaged,
+    source_folder,
     store_options,
     store_place,
     stores_of,

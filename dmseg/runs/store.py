@@ -28,9 +28,8 @@ from dmseg.errors import UnwritableError, UserError, advice
 from dmseg.files.atomic import publish, remove, remove_scratch, scratch_folder
 from dmseg.files.names import check_id, is_id
 from dmseg.files.regular import is_regular
-from dmseg.runs.faults import faults_of
 from dmseg.runs.lease import PATIENCE, is_held, lease
-from dmseg.runs.records import SmallFiles, cases_frame, checked_json, parse_cases, read_cases_file
+from dmseg.runs.records import SmallFiles, cases_frame, checked_json, faults_of, parse_cases, read_cases_file
 from dmseg.runs.seal import (
     DONE,
     DamagedError,

@@ -7,7 +7,7 @@ from typing import Any
 
 from dmseg.config.choices import CHOICES, Choice, written
 from dmseg.config.compose import compose_plain, to_settings
-from dmseg.config.nested import get
+from dmseg.config.overrides import get
 from dmseg.config.settings import Settings
 from dmseg.errors import UserError
 from dmseg.runs.plan import plan_run

@@ -1,8 +1,9 @@
-"""Rendered tables: Markdown and LaTeX, with notes on the meaning of the numbers."""
+"""Rendered tables: Markdown and LaTeX with notes, and CSV with one row for each cell."""
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,13 @@ from dmseg.files.atomic import write_whole
 from dmseg.tables.columns import SCORES
 from dmseg.tables.notes import MISSING, table_notes
 from dmseg.tables.numbers import TableData
-from dmseg.tables.tidy import to_csv
-from dmseg.text import latex, latex_comment, markdown
+from dmseg.tables.spec import TableSpec
+from dmseg.text import csv_text, latex, latex_comment, markdown
 
 NO_CELL = "-"
+LATEX_PACKAGES = r"% Needs \usepackage[T1]{fontenc} and \usepackage{booktabs,graphicx,textcomp,xcolor}."
+_NO_LABEL = re.compile(r"[^A-Za-z0-9]+")
+"""What a label in LaTeX should not contain."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,6 @@ LATEX = Style(
     r" $\pm$ ",
     with_paper=False,
 )
-
-
-LATEX_PACKAGES = r"% Needs \usepackage[T1]{fontenc} and \usepackage{booktabs,graphicx,textcomp,xcolor}."
-_NO_LABEL = re.compile(r"[^A-Za-z0-9]+")
-"""What a label in LaTeX should not contain."""
 
 
 def write_table(table: TableData, folder: Path, notes: tuple[str, ...] = ()) -> list[Path]:
@@ -212,3 +211,23 @@ def _context(table: TableData) -> str:
     kind = "PHANTOM (generated data)" if table.phantom else table.data
     brackets = " The paper's numbers in brackets." if table.cells["paper"].notna().any() else ""
     return f"Data: {kind}. Profile: {table.profile}. Protocol: {table.protocol}.{brackets}"
+
+
+def frame_to_csv(frame: pd.DataFrame) -> str:
+    """A frame as CSV: numbers in full precision, text made safe by `dmseg.text.csv_text`."""
+    texts = frame.select_dtypes(exclude=["number", "bool"])
+    safe = {str(name): texts[name].map(cache(csv_text), na_action="ignore") for name in texts}  # most are repeated
+    return str(frame.assign(**safe).to_csv(index=False))
+
+
+def to_csv(table: TableData) -> str:
+    """One row for each cell, with data set, profile and protocol of the table."""
+    cells = table.cells.assign(table=table.spec.name, data=table.data, phantom=table.phantom)
+    return frame_to_csv(cells.assign(profile=table.profile, protocol=table.protocol))
+
+
+def write_cases(cases: pd.DataFrame, folder: Path, spec: TableSpec) -> Path:
+    """Writes the per-case scores that a table was computed from."""
+    path = folder / f"{spec.stem}_cases.csv"
+    write_whole(path, frame_to_csv(cases))
+    return path

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dmseg.cli.argv import checked, from_python
 from dmseg.cli.main import main
+from dmseg.cli.parser import checked, from_python
 from dmseg.cli.registry import COMMANDS
 from dmseg.config.compose import compose_plain, compose_settings
 from dmseg.errors import UserError

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from dmseg.cli import output
-from dmseg.cli.argv import take_quiet
 from dmseg.cli.main import main
+from dmseg.cli.parser import take_quiet
 from dmseg.runs.store import RunStore
 
 

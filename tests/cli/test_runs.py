@@ -13,8 +13,7 @@ from rich.console import Console
 from dmseg.activity import showing
 from dmseg.cli.commands import _set_damaged_aside
 from dmseg.cli.main import main
-from dmseg.cli.runs import verify_runs
-from dmseg.cli.runs_list import print_groups
+from dmseg.cli.runs import print_groups, verify_runs
 from dmseg.config.compose import compose_settings
 from dmseg.files.atomic import write_whole
 from dmseg.runs.digests import experiment_identity, identifier

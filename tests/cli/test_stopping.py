@@ -147,8 +147,8 @@ def test_a_reader_that_is_gone_does_not_keep_the_state_from_being_kept(small_run
 
     at_call(monkeypatch, "dmseg.training.fit._take", [signal.SIGINT], nth=2)  # the last one of an epoch
     for method in ("stepped", "epoch_ended", "ended"):
-        monkeypatch.setattr(f"dmseg.report.progress.RunProgress.{method}", gone)
-    monkeypatch.setattr("dmseg.report.progress.RunProgress.stepped", lambda *arguments: None)
+        monkeypatch.setattr(f"dmseg.report.run_observers.RunProgress.{method}", gone)
+    monkeypatch.setattr("dmseg.report.run_observers.RunProgress.stepped", lambda *arguments: None)
     assert main(["train", *small_run]) == 130
     assert checkpoints(tmp_path / "results") == ["000000002"]
 

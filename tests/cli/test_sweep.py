@@ -14,7 +14,7 @@ import pytest
 
 from dmseg.cli import sweep
 from dmseg.cli.main import main
-from dmseg.cli.sweep_table import Experiment, Row, print_rows, to_csv
+from dmseg.cli.sweep import Experiment, Row, print_rows, to_csv
 from dmseg.runs.store import RunStore
 
 

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from dmseg.config import components, renamed
+from dmseg.config import components, overrides
 from dmseg.config.compose import compose_plain, compose_settings, restore_settings, to_settings
-from dmseg.config.renamed import current_override
+from dmseg.config.overrides import current_override
 from dmseg.config.settings import LossTerm
 from dmseg.config.variants import Base
 from dmseg.data.folds import Split
@@ -98,7 +98,7 @@ def test_a_loss_without_any_weight_is_refused_also_of_a_teacher():
 
 @pytest.mark.parametrize(("old", "new"), OLD_AND_NEW)
 def test_old_keys_mean_what_they_meant(old, new, caplog):
-    renamed._announce.cache_clear()
+    overrides._announce.cache_clear()
     current_override.cache_clear()
     expected = compose_settings([new])
     assert not caplog.records
@@ -110,7 +110,7 @@ def test_old_keys_mean_what_they_meant(old, new, caplog):
 
 
 def test_the_line_about_an_old_key(caplog):
-    renamed._announce.cache_clear()
+    overrides._announce.cache_clear()
     current_override.cache_clear()
     compose_settings(["loss.ce_weight=0.5"])
     compose_settings(["loss.ce_weight=0.25"])

@@ -9,9 +9,9 @@ import pytest
 import torch
 from one_case import count_one
 
+from dmseg.config.checks import CHOICES, RANGES
 from dmseg.config.components import bind
 from dmseg.config.compose import compose_settings
-from dmseg.config.ranges import CHOICES, RANGES
 from dmseg.config.settings import ModelSettings
 from dmseg.errors import UserError
 from dmseg.labels.fusion import each_rater, majority, uniform, weighted

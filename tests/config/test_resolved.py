@@ -4,9 +4,9 @@ import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dmseg.config import resolved as module
+from dmseg.config import interpolations as module
 from dmseg.config.compose import compose_config
-from dmseg.config.resolved import resolved
+from dmseg.config.interpolations import resolved
 
 USUAL = {
     "whole": {"a": 1, "b": "${a}"},

@@ -6,11 +6,9 @@ import torch
 from dmseg.config.compose import compose_settings
 from dmseg.data import batches
 from dmseg.data.augment import draw_views
-from dmseg.data.batches import BatchSource
-from dmseg.data.read_ahead import ReadAhead
+from dmseg.data.batches import BatchSource, ReadAhead
 from dmseg.data.training_slices import TrainingData, place
-from dmseg.training.drawn_ahead import DrawnAhead
-from dmseg.training.random_streams import stream
+from dmseg.training.random_streams import DrawnAhead, stream
 
 SETTINGS = compose_settings(["train.batch_size=4", "labels=random"])
 CPU = torch.device("cpu")
@@ -49,7 +47,7 @@ def test_rows_are_those_drawn_step_by_step():
 
 
 def test_batches_that_are_read_ahead_are_the_same_also_after_resuming(monkeypatch):
-    monkeypatch.setattr("dmseg.data.read_ahead.READ_AHEAD", 2)  # fewer than an epoch has
+    monkeypatch.setattr("dmseg.data.batches.READ_AHEAD", 2)  # fewer than an epoch has
     plain, ahead = make_source(), make_source(read_ahead=True)
     for step in range(8):
         one, other = plain.next(), ahead.next()

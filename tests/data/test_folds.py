@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmseg.config.settings import FoldSettings
-from dmseg.data.fold_files import seal_of
 from dmseg.data.folds import (
     Split,
     contiguous_folds,
@@ -23,6 +22,7 @@ from dmseg.data.folds import (
     make_splits,
     shuffled_folds,
 )
+from dmseg.data.split_files import seal_of
 from dmseg.errors import UserError
 
 CONTIGUOUS = FoldSettings("contiguous", 5)

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmseg.data.folds import Split, inner_split
-from dmseg.data.groups import balanced_folds, consecutive_folds
+from dmseg.data.folds import Split, balanced_folds, consecutive_folds, inner_split
 from dmseg.errors import UserError
 
 SIZES = st.lists(st.integers(1, 6), min_size=3, max_size=7)

@@ -11,9 +11,8 @@ from conftest import ODDITIES, ensure_qubiq_case, flips, put_oddity, write_lidc
 from dmseg.data import integrity as seal
 from dmseg.data.adapters.lidc import LidcAdapter
 from dmseg.data.adapters.qubiq import QubiqAdapter
-from dmseg.data.integrity import ContentDigest, read_store, seal_store
+from dmseg.data.integrity import ContentDigest, read_store, seal_store, verify_store
 from dmseg.data.prepared import PreparedTask, is_current, prepare
-from dmseg.data.verify import verify_store
 from dmseg.errors import DamagedStoreError, UserError
 
 FILES = ("seal.json", "manifest.json", "images.npy", "annotations.npy")

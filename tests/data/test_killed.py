@@ -10,7 +10,7 @@ import numpy as np
 from conftest import write_lidc
 
 from dmseg.data.adapters.lidc import LidcAdapter
-from dmseg.data.leftovers import remove_leftovers
+from dmseg.data.parts import remove_leftovers
 from dmseg.data.prepared import PreparedTask, prepare
 from dmseg.files.atomic import exclusive
 from dmseg.files.regular import checksums

@@ -20,10 +20,10 @@ import torch
 import yaml
 from doc_pages import PAGES, REPO, blocks, name, prose
 
-from dmseg.cli.argv import MULTIRUN, checked
 from dmseg.cli.expand import expand
 from dmseg.cli.extensions import use_extensions
 from dmseg.cli.main import main
+from dmseg.cli.parser import MULTIRUN, checked
 from dmseg.cli.registry import COMMANDS
 from dmseg.cli.tables import split_tables
 from dmseg.cli.words import take_inference, take_seeds

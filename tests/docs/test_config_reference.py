@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dmseg.config.compose import compose_plain
-from dmseg.config.meanings import meanings
+from dmseg.config.origins import meanings
 
 REPO = Path(__file__).parents[2]
 PAGE = REPO / "docs" / "reference" / "configuration.md"

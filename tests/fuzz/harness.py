@@ -24,11 +24,6 @@ import numpy as np
 import segmentation_models_pytorch  # noqa: F401
 from fuzz.watch import NAMED, SECRET, half_written, leaks, outside
 
-import dmseg.cli.tables
-import dmseg.runs.execute
-import dmseg.tables.numbers
-import dmseg.tables.render
-import dmseg.tables.tidy  # noqa: F401
 from dmseg.cli.main import main
 from dmseg.config.compose import compose_settings
 from dmseg.data.adapters import decathlon, kits, lidc, lits, qubiq  # noqa: F401

@@ -9,8 +9,16 @@ from torch.nn import functional
 
 from dmseg.config.compose import compose_settings
 from dmseg.models.build import build_model
-from dmseg.models.conv_lstm import ConditionedStep, ConvLSTMCell
-from dmseg.models.mrnet_network import Blur, MRNet, Perception, Pyramid, Widths, gaussian_kernel
+from dmseg.models.mrnet_network import (
+    Blur,
+    ConditionedStep,
+    ConvLSTMCell,
+    MRNet,
+    Perception,
+    Pyramid,
+    Widths,
+    gaussian_kernel,
+)
 from dmseg.training.checkpoint import load_weights
 
 WIDTHS = Widths(bottleneck=6, encoder=(4, 4, 6, 6, 8), context=6, detail=4, perception=4)

@@ -2,8 +2,7 @@
 
 import pytest
 
-from dmseg.report.tracking.contents import Card, Report
-from dmseg.report.tracking.guarded import Guarded
+from dmseg.report.tracking.tracker import Card, Guarded, Report
 
 CARD = Card("0" * 16, "a run", "a group", "train", ())
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from dmseg.cli.main import main
-from dmseg.report.tracking.contents import Card, Report
 from dmseg.report.tracking.mlflow_tracker import MlflowTracker, destination
+from dmseg.report.tracking.tracker import Card, Report
 from dmseg.runs.store import RunStore
 
 mlflow = pytest.importorskip("mlflow", reason="MLflow is not installed (pip install 'dmseg[mlflow]')")

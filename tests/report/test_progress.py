@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from dmseg.report.progress import RunProgress
+from dmseg.report.run_observers import RunProgress
 from dmseg.training.observers import EpochReport, RunInfo
 
 TITLE = "[bold]qubiq[/nothing] \x1b[31mred"

@@ -7,9 +7,8 @@ import numpy as np
 from scipy.ndimage import binary_erosion, generate_binary_structure
 
 from dmseg.config.compose import compose_settings
-from dmseg.report.tracking.card import run_card
-from dmseg.report.tracking.run_report import contour, error_map
-from dmseg.report.tracking.sent import is_remembered, remember
+from dmseg.report.tracking.run_report import contour, error_map, run_card
+from dmseg.report.tracking.tracking_plan import is_remembered, remember
 
 RECORD = "0123456789abcdef"
 

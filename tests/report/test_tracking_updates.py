@@ -9,10 +9,10 @@ import pytest
 from dmseg.config.compose import compose_settings
 from dmseg.config.settings import TrackerSettings
 from dmseg.report.tracking import update
-from dmseg.report.tracking.contents import Card
 from dmseg.report.tracking.journal import read_steps
 from dmseg.report.tracking.run_report import FIRST_TABLE, run_report
-from dmseg.report.tracking.sent import run_digest
+from dmseg.report.tracking.tracker import Card
+from dmseg.report.tracking.tracking_plan import run_digest
 from dmseg.runs.seal import DONE
 
 

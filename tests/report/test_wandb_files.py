@@ -151,7 +151,7 @@ from pathlib import Path
 sys.path.append({str(Path(__file__).parent)!r})
 from wandb.sdk.lib.service.service_connection import ServiceConnection
 from wandb_reader import WandbRecord
-from dmseg.report.tracking.contents import Card
+from dmseg.report.tracking.tracker import Card
 from dmseg.report.tracking.wandb_files import WandbFile
 told = ServiceConnection.inform_finish  # a message that finish() does not wait for
 ServiceConnection.inform_finish = lambda *given, **named: threading.Timer(30, told, given, named).start()

@@ -13,7 +13,7 @@ from wandb_reader import WandbRecord
 
 from dmseg.cli.main import main
 from dmseg.report.tracking import wandb_online, wandb_sender
-from dmseg.report.tracking.contents import Card
+from dmseg.report.tracking.tracker import Card
 from dmseg.report.tracking.wandb_files import WandbFile, files_of
 from dmseg.report.tracking.wandb_online import WandbOnline
 from dmseg.runs.store import RunStore

@@ -11,7 +11,7 @@ from conftest import ensure_qubiq_case, save_nifti, write_lidc
 
 from dmseg.cli.main import main
 from dmseg.config.compose import compose_settings
-from dmseg.data.fold_files import seal_of
+from dmseg.data.split_files import seal_of
 from dmseg.errors import UserError
 from dmseg.runs.plan import plan_folds, plan_run
 from dmseg.runs.sources import find_tasks, prepare_task, prepare_tasks

@@ -15,7 +15,7 @@ from dmseg.files.atomic import write_whole
 from dmseg.files.names import check_id
 from dmseg.files.regular import read_regular
 from dmseg.files.schema import finite
-from dmseg.report.tracking.contents import Card, Report, finite_numbers
+from dmseg.report.tracking.tracker import Card, Report, finite_numbers
 
 LARGEST = 64 * 2**20
 """Maximum size of a journal that is read, in bytes."""

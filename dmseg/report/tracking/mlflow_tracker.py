@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dmseg.errors import UserError
-from dmseg.report.tracking.contents import Card, Report
+from dmseg.report.tracking.tracker import Card, Report
 
 ID = "dmseg.id"
 """Tag that holds the id of a run."""

@@ -5,9 +5,8 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from dmseg.report.tracking.contents import Card, Report, finite_numbers
-from dmseg.report.tracking.guarded import Guarded
 from dmseg.report.tracking.journal import Journal, journal_path, read_steps
+from dmseg.report.tracking.tracker import Card, Guarded, Report, finite_numbers
 from dmseg.runs.plan import PlannedRun
 from dmseg.training.observers import EpochReport, RunInfo
 

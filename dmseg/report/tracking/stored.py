@@ -10,10 +10,9 @@ import pandas as pd
 
 from dmseg.config.settings import TrackerSettings
 from dmseg.files.regular import read_regular
-from dmseg.report.tracking.card import cut, run_card
-from dmseg.report.tracking.contents import Card, Report, Rows, Tracker, finite_numbers
 from dmseg.report.tracking.journal import journal_path, read_steps
-from dmseg.report.tracking.run_report import run_report
+from dmseg.report.tracking.run_report import cut, run_card, run_report
+from dmseg.report.tracking.tracker import Card, Report, Rows, Tracker, finite_numbers
 from dmseg.runs.digests import identifier
 from dmseg.runs.seal import read_seal
 from dmseg.runs.store import RunStore

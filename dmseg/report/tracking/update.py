@@ -6,10 +6,17 @@ from pathlib import Path
 
 from dmseg.config.settings import Settings
 from dmseg.errors import UserError
-from dmseg.report.tracking.contents import Card, Report
-from dmseg.report.tracking.sent import destination, files_digest, remember
 from dmseg.report.tracking.stored import record_run, record_table, table_files, table_record
-from dmseg.report.tracking.tracking_plan import Tracking, check_packages, may_show, plan_tracking
+from dmseg.report.tracking.tracker import Card, Report
+from dmseg.report.tracking.tracking_plan import (
+    Tracking,
+    check_packages,
+    destination,
+    files_digest,
+    may_show,
+    plan_tracking,
+    remember,
+)
 from dmseg.report.tracking.wandb_files import current_agent, files_of
 from dmseg.report.tracking.wandb_online import WandbOnline, give_up
 from dmseg.report.tracking.wandb_sender import is_sent, wait_until_sent

@@ -14,7 +14,7 @@ from typing import Any
 
 from dmseg.errors import UserError
 from dmseg.files.atomic import discard, writing
-from dmseg.report.tracking.contents import Card, Report
+from dmseg.report.tracking.tracker import Card, Report
 from dmseg.report.tracking.wandb_sender import CLOSED
 
 KEPT_VARIABLES = re.compile(

@@ -5,7 +5,7 @@ import os
 import subprocess
 from collections.abc import Mapping
 
-from dmseg.report.tracking.contents import Card, Report
+from dmseg.report.tracking.tracker import Card, Report
 from dmseg.report.tracking.wandb_files import WandbFile, own_environment
 from dmseg.report.tracking.wandb_sender import Sender, connection_fault, is_sent
 
