@@ -1,4 +1,4 @@
-"""What trackers show for a finished run: its name, group, tags and configuration; its scores, curves and a few cases."""
+"""What trackers show for a finished run: name, group, tags and configuration; scores, curves and a few cases."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any

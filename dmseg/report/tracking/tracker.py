@@ -1,4 +1,4 @@
-"""The protocol of trackers, what they show for a run or a table, and a guard that keeps failures away from trainings."""
+"""The protocol of trackers, what they show for a run or a table, and a guard that keeps failures out of trainings."""
 
 import logging
 import math
