@@ -13,9 +13,10 @@ ClassWeights = Iterable[float] | Mapping[int, float] | Tensor
 """One number for each class, in order or by class index."""
 
 _SUM_TOLERANCE = {torch.float16: 2e-2, torch.bfloat16: 2e-2}
+"""Tolerance for the sum of a soft label over the channels; 1e-3 for other dtypes."""
 
 
-def check_at_least(name: str, value: float | Tensor, least: float, *, strictly: bool = False) -> float:
+def check_at_least(name: str, value: object, least: float, *, strictly: bool = False) -> float:
     """Checks a setting of a loss.
 
     Args:
@@ -33,22 +34,17 @@ def check_at_least(name: str, value: float | Tensor, least: float, *, strictly: 
     """
     if isinstance(value, Tensor) and value.requires_grad:
         raise TypeError(f"{name} requires a gradient, but must be a fixed number; detach it")
-    number = _number(name, value)
+    try:
+        if isinstance(value, str | bytes):
+            raise TypeError
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError):
+        shown = repr(value) if isinstance(value, str | bytes | complex | None) else kind_of(value)
+        raise TypeError(f"{name} is {shown}; give a number") from None
     if not (number > least if strictly else number >= least) or number == math.inf:
         finite = "finite and " if number == math.inf else ""
         raise ValueError(f"{name} is {number:g}; it must be {finite}{'more than' if strictly else 'at least'} {least}")
     return number
-
-
-def _number(name: str, value: object) -> float:
-    """Converts a number, or a tensor or an array with one element."""
-    try:
-        if isinstance(value, str | bytes):
-            raise TypeError
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, RuntimeError):
-        shown = repr(value) if isinstance(value, str | bytes | complex | None) else kind_of(value)
-        raise TypeError(f"{name} is {shown}; give a number") from None
 
 
 def as_class_weights(weights: ClassWeights | None) -> tuple[float, ...] | None:
@@ -153,33 +149,27 @@ def check_shapes(input: Tensor, target: Tensor, mask: Tensor | None = None) -> N
         raise TypeError(f"input is {input.dtype}; give floating-point logits or probabilities")
     if input.ndim < 3 or input.shape[1] == 0:
         raise ValueError(f"input has shape {_shape(input)}; give (batch, channels, at least one spatial dimension)")
-    _check_target_shape(input, target)
-    pixels = _pixel_shape(input)
-    if mask is not None and mask.shape != pixels:
-        raise ValueError(f"mask has shape {_shape(mask)}; give (batch, spatial ...) = {tuple(pixels)}")
-    if mask is not None and mask.is_complex():
-        raise TypeError(f"mask is {mask.dtype}; give bool, or the numbers 0 and 1")
-    for name, tensor in (("target", target), ("mask", mask)):
-        if tensor is not None and tensor.device != input.device:
-            raise ValueError(f"{name} is on {tensor.device} and input on {input.device}; move them to one device")
-
-
-def _check_target_shape(input: Tensor, target: Tensor) -> None:
-    """Checks that an integer target fits (B, ...) and a floating-point one (B, C, ...)."""
+    pixels = (input.shape[0], *input.shape[2:])
     if target.is_complex():
         raise TypeError(f"target is {target.dtype}; give integer classes or floating-point soft labels")
     if target.is_floating_point():
         if target.shape != input.shape:
             raise ValueError(
                 f"target is a soft label ({target.dtype}) of shape {_shape(target)}; give the input's shape "
-                f"{_shape(input)}, or integer classes of shape {tuple(_pixel_shape(input))} ({_reading(input)})"
+                f"{_shape(input)}, or integer classes of shape {pixels} ({_reading(input)})"
             )
-    elif target.shape != _pixel_shape(input):
+    elif target.shape != pixels:
         raise ValueError(
-            f"target holds hard labels ({target.dtype}) of shape {_shape(target)}; give shape "
-            f"{tuple(_pixel_shape(input))} without channels, or floating-point labels of shape {_shape(input)} "
-            f"({_reading(input)})"
+            f"target holds hard labels ({target.dtype}) of shape {_shape(target)}; give shape {pixels} without "
+            f"channels, or floating-point labels of shape {_shape(input)} ({_reading(input)})"
         )
+    if mask is not None and mask.shape != pixels:
+        raise ValueError(f"mask has shape {_shape(mask)}; give (batch, spatial ...) = {pixels}")
+    if mask is not None and mask.is_complex():
+        raise TypeError(f"mask is {mask.dtype}; give bool, or the numbers 0 and 1")
+    for name, tensor in (("target", target), ("mask", mask)):
+        if tensor is not None and tensor.device != input.device:
+            raise ValueError(f"{name} is on {tensor.device} and input on {input.device}; move them to one device")
 
 
 def _reading(input: Tensor) -> str:
@@ -224,8 +214,16 @@ def check_values(input: Tensor, target: Tensor, mask: Tensor | None = None, *, f
         _check_range("target", target, max(input.shape[1] - 1, 1), mask, advice)
         return
     _check_range("target", target, 1, _channel_mask(mask), "give probabilities, or integers for hard labels")
-    if input.shape[1] > 1:
-        _check_sum(target, mask, _reading(input))
+    if input.shape[1] == 1:
+        return
+    error = (target.sum(1, dtype=torch.promote_types(target.dtype, torch.float32)) - 1).abs()
+    worst = float((error if mask is None else torch.where(mask, error, 0)).max())
+    if worst > _SUM_TOLERANCE.get(target.dtype, 1e-3):
+        raise ValueError(
+            f"target does not sum to 1 over its {target.shape[1]} channels (off by up to {worst:g}); give all classes, "
+            f"background included, or leave pixels without a label out with mask ({_reading(input)}); for structures "
+            "that may overlap, call the loss on each channel, input[:, k : k + 1]"
+        )
 
 
 def _check_range(name: str, values: Tensor, high: int, mask: Tensor | None, advice: str) -> None:
@@ -238,27 +236,9 @@ def _check_range(name: str, values: Tensor, high: int, mask: Tensor | None, advi
         raise ValueError(f"{name} holds {found:g}, outside [0, {high}]: {advice}")
 
 
-def _check_sum(target: Tensor, mask: Tensor | None, reading: str) -> None:
-    """Checks that the kept soft labels sum to 1 over the channels."""
-    total = target.sum(1, dtype=torch.promote_types(target.dtype, torch.float32))
-    error = (total - 1).abs()
-    worst = float((error if mask is None else torch.where(mask, error, 0)).max())
-    if worst > _SUM_TOLERANCE.get(target.dtype, 1e-3):
-        raise ValueError(
-            f"target does not sum to 1 over its {target.shape[1]} channels (off by up to {worst:g}); "
-            f"give all classes, background included, or leave pixels without a label out with mask ({reading}); "
-            "for structures that may overlap, call the loss on each channel, input[:, k : k + 1]"
-        )
-
-
 def _channel_mask(mask: Tensor | None) -> Tensor | None:
     """Returns (B, ...) as (B, 1, ...)."""
     return None if mask is None else mask.unsqueeze(1)
-
-
-def _pixel_shape(input: Tensor) -> torch.Size:
-    """Returns the shape of `input` without its channels."""
-    return torch.Size((input.shape[0], *input.shape[2:]))
 
 
 def _shape(tensor: Tensor) -> tuple[int, ...]:

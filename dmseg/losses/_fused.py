@@ -117,8 +117,13 @@ class LogitSums(torch.autograd.Function):
             The fields of `DifferenceSums` with as many channels as `label`; the cross-entropy (B,) or None; and p and
             p - y, of the shape of `label`.
         """
-        probabilities = _sigmoid if label.shape[1] == 1 else _softmax
-        prob, cross_entropy = probabilities(logits, label, mask, required.cross_entropy)
+        if label.shape[1] == 1:
+            prob, cross_entropy = _sigmoid(logits, label, mask, required.cross_entropy)
+        else:
+            log_prob, cross_entropy = _masked(torch.log_softmax(logits, 1), mask), None
+            if required.cross_entropy:
+                cross_entropy = -sum_pixels((log_prob * label).nansum(1, keepdim=True)).sum(1)
+            prob = log_prob.exp_()
         difference = prob - label
         sums = difference_sums(difference, prob, label, required)
         if cross_entropy is not None:  # propagates NaN, which nansum ignores and the sum of p - y does not
@@ -164,7 +169,14 @@ def _gradient(
     """
     if cross_entropy is not None and all(grad is None for grad in sums):
         return difference * _over_pixels(cross_entropy.unsqueeze(1), difference)
-    grad = _slope(difference, label, *sums)
+    signed, absolute, squared, product = sums
+    grad = difference.sign().mul_(0 if absolute is None else _over_pixels(absolute, difference))  # the slope
+    if signed is not None:
+        grad.add_(_over_pixels(signed, difference))
+    if squared is not None:
+        grad.addcmul_(difference, _over_pixels(squared, difference), value=2)
+    if product is not None and label is not None:
+        grad.addcmul_(label, _over_pixels(product, difference))
     if prob.shape[1] == 1:
         torch.ops.aten.sigmoid_backward.grad_input(grad, prob, grad_input=grad)
     else:
@@ -208,13 +220,6 @@ def _masked(logits: Tensor, mask: Tensor | None) -> Tensor:
     return logits if mask is None else torch.where(mask, logits, torch.finfo(logits.dtype).min)
 
 
-def _softmax(logits: Tensor, label: Tensor, mask: Tensor | None, cross_entropy: bool) -> tuple[Tensor, Tensor | None]:
-    """Returns the probabilities (B, C, ...), 0 where masked out, and the cross-entropy (B,) on request."""
-    log_prob = _masked(torch.log_softmax(logits, 1), mask)
-    loss = -sum_pixels((log_prob * label).nansum(1, keepdim=True)).sum(1) if cross_entropy else None
-    return log_prob.exp_(), loss
-
-
 def _sigmoid(logits: Tensor, label: Tensor, mask: Tensor | None, cross_entropy: bool) -> tuple[Tensor, Tensor | None]:
     """Returns the foreground probability (B, 1, ...), 0 where masked out, and the cross-entropy (B,) on request.
 
@@ -232,25 +237,6 @@ def _sigmoid(logits: Tensor, label: Tensor, mask: Tensor | None, cross_entropy: 
     groups = larger.shape[1] // 32
     products = larger[:, : groups * 32].reshape(larger.shape[0], groups, 32).prod(2)
     return prob, linear - torch.cat((products, larger[:, groups * 32 :]), 1).log_().sum(1)
-
-
-def _slope(
-    difference: Tensor,
-    label: Tensor | None,
-    signed: Tensor | None,
-    absolute: Tensor | None,
-    squared: Tensor | None,
-    product: Tensor | None,
-) -> Tensor:
-    """Returns the derivative by the probabilities (B, C, ...) from the gradients of their sums (B, C)."""
-    slope = difference.sign().mul_(0 if absolute is None else _over_pixels(absolute, difference))
-    if signed is not None:
-        slope.add_(_over_pixels(signed, difference))
-    if squared is not None:
-        slope.addcmul_(difference, _over_pixels(squared, difference), value=2)
-    if product is not None and label is not None:
-        slope.addcmul_(label, _over_pixels(product, difference))
-    return slope
 
 
 def _over_pixels(values: Tensor, pixels: Tensor) -> Tensor:

@@ -69,7 +69,14 @@ class AdaptiveWingLoss(nn.Module):
         if self.from_logits:
             input = torch.sigmoid(input) if channels == 1 else torch.softmax(input, 1)
         first = min(1, channels - 1)
-        wings = self._wings(input[:, first:], label[:, first:])
+        prob, label = input[:, first:], label[:, first:]
+        difference = (prob - label).abs()
+        power = self.alpha - label
+        ratio = self.theta / self.epsilon
+        slope = self.omega * power * ratio ** (power - 1) / (self.epsilon * (1 + ratio**power))
+        curve = self.omega * torch.log1p((difference / self.epsilon) ** power)
+        line = slope * (difference - self.theta) + self.omega * torch.log1p(ratio**power)
+        wings = torch.where(difference < self.theta, curve, line)
         if self.reduction == "mean":
             return mean_pixels(wings, keep)
         return (wings if keep is None else torch.where(keep, wings, 0)).sum()
@@ -80,13 +87,3 @@ class AdaptiveWingLoss(nn.Module):
             f"theta={self.theta}, alpha={self.alpha}, omega={self.omega}, epsilon={self.epsilon}, "
             f"reduction={self.reduction!r}, from_logits={self.from_logits}, check_values={self.check_values}"
         )
-
-    def _wings(self, prob: Tensor, label: Tensor) -> Tensor:
-        """Returns the loss of each pixel and class."""
-        difference = (prob - label).abs()
-        power = self.alpha - label
-        ratio = self.theta / self.epsilon
-        slope = self.omega * power * ratio ** (power - 1) / (self.epsilon * (1 + ratio**power))
-        curve = self.omega * torch.log1p((difference / self.epsilon) ** power)
-        line = slope * (difference - self.theta) + self.omega * torch.log1p(ratio**power)
-        return torch.where(difference < self.theta, curve, line)

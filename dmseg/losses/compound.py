@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from dmseg.errors import kind_of
 from dmseg.losses._check import check_at_least
 from dmseg.losses._fused import RequiredSums
-from dmseg.losses.counts import PixelSumLoss, PixelSums, pixel_sums
+from dmseg.losses.counts import PixelSumLoss, pixel_sums
 
 
 class CompoundLoss(nn.Module):
@@ -36,13 +36,20 @@ class CompoundLoss(nn.Module):
             raise TypeError(f"terms is {kind_of(terms)}; give a mapping from names to (weight, loss)")
         if not terms:
             raise ValueError("a compound loss needs at least one term")
-        checked = {name: _checked_term(name, term) for name, term in terms.items()}
-        self.weights = {name: weight for name, (weight, _) in checked.items()}
+        self.weights: dict[str, float] = {}
+        for name, term in terms.items():
+            if not isinstance(term, Sequence) or len(term) != 2 or not isinstance(term[1], nn.Module):
+                raise TypeError(
+                    f"term {name!r} is {kind_of(term)}"
+                    + (f" of {', '.join(map(kind_of, term))}" if isinstance(term, tuple) else "")
+                    + "; give (weight, loss), the loss a torch.nn.Module"
+                )
+            self.weights[name] = check_at_least(f"the weight of {name!r}", term[0], 0)
         if not any(self.weights.values()):
             raise ValueError("all weights are 0; give at least one term a weight")
-        self.losses = nn.ModuleList([loss for _, loss in checked.values()])
-        self._takes_mask = {name: _takes_mask(loss) for name, (_, loss) in checked.items()}
-        takes_logits = {name: getattr(loss, "from_logits", True) for name, (_, loss) in checked.items()}
+        self.losses = nn.ModuleList([loss for _, loss in terms.values()])
+        self._takes_mask = {name: _takes_mask(loss) for name, (_, loss) in terms.items()}
+        takes_logits = {name: getattr(loss, "from_logits", True) for name, (_, loss) in terms.items()}
         if len(set(takes_logits.values())) > 1:
             raise ValueError(f"all terms get the same input, but from_logits differs: {takes_logits}")
         self.from_logits = next(iter(takes_logits.values()))
@@ -69,29 +76,32 @@ class CompoundLoss(nn.Module):
         shared = {name: loss for name, loss in named.items() if isinstance(loss, PixelSumLoss)}
         values: dict[str, Tensor] = {}
         if shared:
-            sums = _shared_sums(list(shared.values()), input, target, mask)
+            required = RequiredSums()
+            for loss in shared.values():
+                required = required.union(loss.required)
+            settings = [loss.check_values for loss in shared.values()]
+            check = True if True in settings else None if None in settings else False  # if any loss checks them
+            logits = next(iter(shared.values())).from_logits
+            sums = pixel_sums(input, target, mask, required, from_logits=logits, check_values=check)
             values = {name: loss.from_sums(sums) for name, loss in shared.items()}
-        for name, loss in named.items():
-            if name not in shared:
-                values[name] = self._other(name, loss, input, target, mask)
+        for name, other in named.items():
+            if name in shared:
+                continue
+            if mask is not None and not self._takes_mask[name]:
+                raise TypeError(
+                    f"term {name!r} ({type(other).__name__}) takes no mask; give it a parameter mask, or crop what is "
+                    "masked"
+                )
+            values[name] = torch.as_tensor(other(input, target) if mask is None else other(input, target, mask))
+            if values[name].ndim:
+                raise ValueError(
+                    f"term {name!r} ({type(other).__name__}) returns shape {tuple(values[name].shape)}; give a loss "
+                    "that returns one number, for example with reduction='mean'"
+                )
         values = {name: values[name] for name in named}
         weighted = [self.weights[name] * value for name, value in values.items() if self.weights[name]]
         total = sum(weighted[1:], start=weighted[0])
         return total, {name: value.detach() for name, value in values.items()}
-
-    def _other(self, name: str, loss: nn.Module, input: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
-        """Returns the value of a term that shares no sums."""
-        if mask is not None and not self._takes_mask[name]:
-            raise TypeError(
-                f"term {name!r} ({type(loss).__name__}) takes no mask; give it a parameter mask, or crop what is masked"
-            )
-        value = torch.as_tensor(loss(input, target) if mask is None else loss(input, target, mask))
-        if value.ndim:
-            raise ValueError(
-                f"term {name!r} ({type(loss).__name__}) returns shape {tuple(value.shape)}; give a loss that returns "
-                "one number, for example with reduction='mean'"
-            )
-        return value
 
     def extra_repr(self) -> str:
         """Returns the weights by name, for `print`."""
@@ -103,21 +113,3 @@ def _takes_mask(loss: nn.Module) -> bool:
     parameters = inspect.signature(loss.forward).parameters.values()
     positional = [item for item in parameters if item.kind in (item.POSITIONAL_ONLY, item.POSITIONAL_OR_KEYWORD)]
     return len(positional) > 2 or any(item.kind is item.VAR_POSITIONAL for item in parameters)
-
-
-def _checked_term(name: str, term: object) -> tuple[float, nn.Module]:
-    """Checks a term and returns its weight and loss."""
-    if not isinstance(term, Sequence) or len(term) != 2 or not isinstance(term[1], nn.Module):
-        shown = f"{kind_of(term)} of {', '.join(map(kind_of, term))}" if isinstance(term, tuple) else kind_of(term)
-        raise TypeError(f"term {name!r} is {shown}; give (weight, loss), the loss a torch.nn.Module")
-    return check_at_least(f"the weight of {name!r}", term[0], 0), term[1]
-
-
-def _shared_sums(losses: Sequence[PixelSumLoss], input: Tensor, target: Tensor, mask: Tensor | None) -> PixelSums:
-    """Returns the sums that any of the losses needs; values are checked if any loss checks them."""
-    required = RequiredSums()
-    for loss in losses:
-        required = required.union(loss.required)
-    settings = [loss.check_values for loss in losses]
-    check = True if True in settings else None if None in settings else False
-    return pixel_sums(input, target, mask, required, from_logits=losses[0].from_logits, check_values=check)

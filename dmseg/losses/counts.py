@@ -15,10 +15,10 @@ from dmseg.losses._fused import DifferenceSums, LogitSums, RequiredSums, differe
 
 Overlap = Literal["minimum", "product", "classical", "squared"]
 """Definition of the overlap of a soft prediction and a soft label; see `confusion`."""
+OVERLAPS: tuple[Overlap, ...] = ("minimum", "product", "classical", "squared")
 FOREGROUND_PIXELS = 2**18
 """Largest image of two classes whose background is computed from the foreground, as 1 - x and 1 - y. In larger ones,
 which are volumes, rounding could exceed the sums of a background of a few voxels."""
-OVERLAPS: tuple[Overlap, ...] = ("minimum", "product", "classical", "squared")
 
 
 class PixelSums(NamedTuple):
@@ -74,10 +74,17 @@ def pixel_sums(
         ValueError: if a shape or a value does not fit, or `input` holds logits and the target requires a gradient.
     """
     input, target, keep = prepare(input, target, mask, from_logits=from_logits, check_values=check_values)
-    if from_logits:
-        return _from_logits(input, target, keep, required)
-    label = label_channels(target, input.shape[1], input.dtype, keep)
-    return plain_sums(input if keep is None else torch.where(keep, input, 0), label, required, keep)
+    channels = input.shape[1]
+    if not from_logits:
+        label = label_channels(target, channels, input.dtype, keep)
+        return plain_sums(input if keep is None else torch.where(keep, input, 0), label, required, keep)
+    if target.requires_grad:
+        raise ValueError("target requires a gradient, which losses of logits do not give it: pass target.detach()")
+    foreground = channels == 2 and input[:1, :1].numel() <= FOREGROUND_PIXELS
+    label = label_channels(target, channels, input.dtype, keep, foreground=foreground)
+    *difference, cross_entropy, _, _ = LogitSums.apply(input, label, keep, required)
+    sums = _with_label_sums(DifferenceSums(*difference), cross_entropy, label, channels, keep, required)
+    return _add_background(sums) if foreground else sums
 
 
 def plain_sums(prob: Tensor, label: Tensor, required: RequiredSums, keep: Tensor | None = None) -> PixelSums:
@@ -125,18 +132,6 @@ def _plain(tensor: Tensor) -> Tensor:
     return tensor if type(tensor) is Tensor else tensor.as_subclass(Tensor)
 
 
-def _from_logits(logits: Tensor, target: Tensor, keep: Tensor | None, required: RequiredSums) -> PixelSums:
-    """Sums over pixels with closed-form gradients; small images of two classes from the foreground channel alone."""
-    if target.requires_grad:
-        raise ValueError("target requires a gradient, which losses of logits do not give it: pass target.detach()")
-    channels, pixels = logits.shape[1], logits[:1, :1].numel()
-    foreground = channels == 2 and pixels <= FOREGROUND_PIXELS
-    label = label_channels(target, channels, logits.dtype, keep, foreground=foreground)
-    *difference, cross_entropy, _, _ = LogitSums.apply(logits, label, keep, required)
-    sums = _with_label_sums(DifferenceSums(*difference), cross_entropy, label, channels, keep, required)
-    return _add_background(sums) if foreground else sums
-
-
 def label_channels(
     target: Tensor, channels: int, dtype: torch.dtype, keep: Tensor | None = None, *, foreground: bool = False
 ) -> Tensor:
@@ -172,31 +167,27 @@ def _with_label_sums(
 ) -> PixelSums:
     """Adds the sums that depend only on the label, (B, C, ...) or for two classes (B, 1, ...)."""
     pixels = label.new_full((1,), label[:1, :1].numel()) if keep is None else sum_pixels(keep.to(label.dtype))[:, 0]
+    entropy = peak = None
+    if required.entropy:
+        share = label.clamp(0, 1)  # rounding may have moved labels out of [0, 1], where the logarithm is undefined
+        surprise = torch.special.xlogy(share, share)
+        if label.shape[1] == 1:  # of two classes
+            surprise = surprise + torch.special.xlogy(1 - share, 1 - share)
+        entropy = -sum_pixels(surprise).sum(1)
+    if required.peak:
+        every = label
+        if label.shape[1] < channels:
+            background = 1 - label if keep is None else torch.where(keep, 1 - label, 0)
+            every = torch.cat((background, label), 1)
+        peak = every.amax(tuple(range(2, every.ndim))) if every.numel() else every.new_zeros(every.shape[:2])
     return PixelSums(
         pixels=pixels.expand(label.shape[0]),
         label=sum_pixels(label),
         difference=difference,
         cross_entropy=cross_entropy,
-        entropy=_entropy(label) if required.entropy else None,
-        peak=_peak(label, channels, keep) if required.peak else None,
+        entropy=entropy,
+        peak=peak,
     )
-
-
-def _entropy(label: Tensor) -> Tensor:
-    """Returns the sum of -sum_c y_c log y_c over the pixels of each image, (B,); one channel means two classes."""
-    label = label.clamp(0, 1)  # rounding may have moved labels out of [0, 1], where the logarithm is undefined
-    surprise = torch.special.xlogy(label, label)
-    if label.shape[1] == 1:
-        surprise = surprise + torch.special.xlogy(1 - label, 1 - label)
-    return -sum_pixels(surprise).sum(1)
-
-
-def _peak(label: Tensor, channels: int, keep: Tensor | None) -> Tensor:
-    """Returns the largest kept label of each image and class (B, C)."""
-    if label.shape[1] < channels:
-        background = 1 - label if keep is None else torch.where(keep, 1 - label, 0)
-        label = torch.cat((background, label), 1)
-    return label.amax(tuple(range(2, label.ndim))) if label.numel() else label.new_zeros(label.shape[:2])
 
 
 def _add_background(sums: PixelSums) -> PixelSums:

@@ -112,7 +112,15 @@ def loss_from_sums(sums: PixelSums, setting: RegionSetting) -> Tensor:
     if setting.reduction == "batch":
         counts = Confusion(*(count.sum(0, keepdim=True) for count in counts))
         peak = None if peak is None else torch.cat((peak, peak.new_zeros(1, peak.shape[1]))).amax(0, keepdim=True)
-    losses = _weighted(class_losses(counts, setting), setting.class_weights)  # type: ignore[arg-type]
+    losses = class_losses(counts, setting)
+    weights: tuple[float, ...] | None = setting.class_weights  # type: ignore[assignment]
+    if weights is not None:
+        if len(weights) != losses.shape[1]:
+            raise ValueError(
+                f"class_weights has {len(weights)} entries for {losses.shape[1]} channels; give one a channel"
+            )
+        # each class by a Python number, so that none is copied to the device
+        losses = torch.stack([weight * loss for weight, loss in zip(weights, losses.unbind(1), strict=True)], 1)
     active = torch.ones_like(losses, dtype=torch.bool) if peak is None else ~(peak <= PRESENCE)  # NaN counts
     if setting.classes == "foreground" and losses.shape[1] > 1:
         losses, active = losses[:, 1:], active[:, 1:]
@@ -143,15 +151,6 @@ def class_losses(counts: Confusion, setting: RegionSetting) -> Tensor:
         return losses
     least = losses <= 0
     return torch.where(least, 0, torch.where(least, 1, losses) ** setting.gamma)
-
-
-def _weighted(losses: Tensor, weights: tuple[float, ...] | None) -> Tensor:
-    """Multiplies losses (B, C) by class weights, which stay Python numbers, so that none is copied to the device."""
-    if weights is None:
-        return losses
-    if len(weights) != losses.shape[1]:
-        raise ValueError(f"class_weights has {len(weights)} entries for {losses.shape[1]} channels; give one a channel")
-    return torch.stack([weight * loss for weight, loss in zip(weights, losses.unbind(1), strict=True)], 1)
 
 
 def _mean(values: Tensor, active: Tensor, dim: int) -> tuple[Tensor, Tensor]:
