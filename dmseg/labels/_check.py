@@ -52,9 +52,23 @@ def as_masks(annotations: npt.ArrayLike, *, warn: bool = True) -> Masks:
     if masks.dtype.kind in "iu" and masks.dtype.itemsize == 1 and masks.view(np.uint8).max(initial=0) <= 1:
         return masks.view(np.uint8)
     strange = masks[(masks != 0) & (masks != 1)]
-    if strange.size:
-        raise ValueError(_strange_message(strange))
-    return masks.astype(np.uint8)
+    if not strange.size:
+        return masks.astype(np.uint8)
+    if np.isnan(strange).any():
+        raise ValueError(
+            "annotations hold NaN, but must be 0 or 1 everywhere; set these pixels to 0, or leave out raters who did "
+            "not annotate the case"
+        )
+    low, high = strange.min(), strange.max()
+    if low > 0 and high < 1:
+        advice = "cut soft masks first (annotations >= 0.5), or average them with np.mean(annotations, axis=0)"
+    elif low < high:
+        advice = "compare with the value of the foreground or with a threshold (annotations >= ...)"
+    else:
+        advice = f"compare with the value of the foreground (annotations == {high:g})"
+        advice = f"divide by 255, or {advice}" if high == 255 else advice
+    found = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+    raise ValueError(f"annotations hold {found}, but must be 0 or 1; {advice}")
 
 
 def as_array(values: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
@@ -100,24 +114,6 @@ def _one_array(values: object, name: str) -> npt.NDArray[Any]:
         of = f" of {array.dtype}" if array.ndim else ""
         raise TypeError(f"{name} is {kind_of(values)}{of}; {advice}")
     return array
-
-
-def _strange_message(strange: npt.NDArray[Any]) -> str:
-    """Says what to do about values that are neither 0 nor 1."""
-    if np.isnan(strange).any():
-        return (
-            "annotations hold NaN, but must be 0 or 1 everywhere; set these pixels to 0, or leave out raters who did "
-            "not annotate the case"
-        )
-    low, high = strange.min(), strange.max()
-    if low > 0 and high < 1:
-        advice = "cut soft masks first (annotations >= 0.5), or average them with np.mean(annotations, axis=0)"
-    elif low < high:
-        advice = "compare with the value of the foreground or with a threshold (annotations >= ...)"
-    else:
-        advice = f"compare with the value of the foreground (annotations == {high:g})"
-        advice = f"divide by 255, or {advice}" if high == 255 else advice
-    return f"annotations hold {low:g}{'' if low == high else f' to {high:g}'}, but must be 0 or 1; {advice}"
 
 
 def check_names(raters: Sequence[str] | None, n_raters: int) -> list[str] | None:

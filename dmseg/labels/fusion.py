@@ -31,6 +31,7 @@ from dmseg.metrics.agreement import average_mask, rater_dice
 Annotations = npt.NDArray[np.uint8] | npt.NDArray[np.bool_]
 Fusion = Callable[[npt.NDArray[np.uint8]], npt.NDArray[Any]]
 Decorated = TypeVar("Decorated", bound=Callable[..., npt.NDArray[Any]])
+Result = TypeVar("Result")
 
 TIES = ("background", "foreground")
 """Rules for ties in a majority vote: what a pixel is that exactly half of the raters marked."""
@@ -87,9 +88,6 @@ def with_votes(votes: Callable[..., Votes]) -> Callable[[Decorated], Decorated]:
         return fusion
 
     return declare
-
-
-Result = TypeVar("Result")
 
 
 def fuse(function: Callable[..., Result], annotations: Annotations, raters: Sequence[str] | None) -> Result:

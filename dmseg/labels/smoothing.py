@@ -17,6 +17,7 @@ from dmseg.labels._check import is_number, is_whole
 _MAX_POOL = {2: functional.max_pool2d, 3: functional.max_pool3d}
 _CONVOLVE = {2: functional.conv2d, 3: functional.conv3d}
 _SUM_TOLERANCE = {torch.float16: 2e-2, torch.bfloat16: 2e-2}
+"""Tolerance for the sum of a label over the classes; 1e-3 for other dtypes."""
 
 
 def boundary(one_hot: Tensor, mask: Tensor | None = None, kernel: int = 3) -> Tensor:
@@ -148,11 +149,32 @@ def _checked_kernel(kernel: object, least: int) -> int:
 
 
 def _checked_one_hot(one_hot: object, mask: object) -> tuple[Tensor, Tensor | None]:
-    """Checks a label and its mask, and converts them to floats and to bool."""
-    label = _checked_label(one_hot, "one_hot")
-    used = _checked_mask(mask, label)
+    """Checks a label and its mask, values only on the CPU, and converts them to floats and to bool."""
+    label, used = _checked_label(one_hot, "one_hot"), None
+    if mask is not None:
+        if not isinstance(mask, Tensor):
+            advice = ": torch.from_numpy(mask)" if hasattr(mask, "__array__") else ", or None"
+            raise TypeError(f"mask is {kind_of(mask)}; give a tensor{advice}")
+        pixels = (label.shape[0], *label.shape[2:])
+        if mask.is_complex():
+            raise TypeError(f"mask is {mask.dtype}; give bool, or the numbers 0 and 1")
+        if mask.shape != pixels:
+            raise ValueError(f"mask has shape {tuple(mask.shape)}; give (batch, spatial ...) = {pixels}")
+        if mask.device != label.device:
+            raise ValueError(f"mask is on {mask.device} and the label on {label.device}; move them to one device")
+        if mask.dtype != torch.bool and _reads_values(mask) and bool(((mask != 0) & (mask != 1)).any()):
+            raise ValueError("mask holds values other than 0 and 1; it keeps a pixel or leaves it out, give a bool")
+        used = mask if mask.dtype == torch.bool else mask != 0
     _check_range(label, "one_hot", used)
-    _check_sum(label, used)
+    if label.shape[1] > 1 and label.numel() and _reads_values(label):
+        total = label.detach().sum(1, dtype=torch.promote_types(label.dtype, torch.float32))
+        slack = _SUM_TOLERANCE.get(label.dtype, 1e-3)
+        found = _outside(total, used, 1 - slack, 1 + slack)
+        if found is not None:
+            raise ValueError(
+                f"one_hot does not sum to 1 over its {label.shape[1]} channels, but to {found:g}; give all classes, "
+                "background included, one channel alone, or leave pixels without a label out with mask"
+            )
     return label if label.is_floating_point() else label.float(), used
 
 
@@ -180,41 +202,6 @@ def _check_range(label: Tensor, name: str, used: Tensor | None) -> None:
     found = _outside(label, None if used is None else used.unsqueeze(1), -slack, 1 + slack)
     if found is not None:
         raise ValueError(f"{name} holds {found:g}, outside [0, 1]; give a one-hot or soft label")
-
-
-def _checked_mask(mask: object, label: Tensor) -> Tensor | None:
-    """Checks a mask's type, shape and, on the CPU, values, and converts it to bool."""
-    if mask is None:
-        return None
-    if not isinstance(mask, Tensor):
-        advice = ": torch.from_numpy(mask)" if hasattr(mask, "__array__") else ", or None"
-        raise TypeError(f"mask is {kind_of(mask)}; give a tensor{advice}")
-    pixels = (label.shape[0], *label.shape[2:])
-    if mask.is_complex():
-        raise TypeError(f"mask is {mask.dtype}; give bool, or the numbers 0 and 1")
-    if mask.shape != pixels:
-        raise ValueError(f"mask has shape {tuple(mask.shape)}; give (batch, spatial ...) = {pixels}")
-    if mask.device != label.device:
-        raise ValueError(f"mask is on {mask.device} and the label on {label.device}; move them to one device")
-    if mask.dtype == torch.bool:
-        return mask
-    if _reads_values(mask) and bool(((mask != 0) & (mask != 1)).any()):
-        raise ValueError("mask holds values other than 0 and 1; it keeps a pixel or leaves it out, give a bool")
-    return mask != 0
-
-
-def _check_sum(label: Tensor, used: Tensor | None) -> None:
-    """Checks on the CPU that the label sums to 1 over the classes in the pixels to use."""
-    if label.shape[1] == 1 or not label.numel() or not _reads_values(label):
-        return
-    total = label.detach().sum(1, dtype=torch.promote_types(label.dtype, torch.float32))
-    slack = _SUM_TOLERANCE.get(label.dtype, 1e-3)
-    found = _outside(total, used, 1 - slack, 1 + slack)
-    if found is not None:
-        raise ValueError(
-            f"one_hot does not sum to 1 over its {label.shape[1]} channels, but to {found:g}; give all classes, "
-            "background included, one channel alone, or leave pixels without a label out with mask"
-        )
 
 
 def _outside(values: Tensor, used: Tensor | None, low: float, high: float) -> float | None:

@@ -128,10 +128,10 @@ def estimate(
     Args:
         patterns: (P, R), the distinct patterns of votes.
         counts: (P,), number of pixels of each.
-        n_classes: see `staple_posterior`, as all that follow.
-        prior: see there.
-        tolerance: see there.
-        max_iterations: see there.
+        n_classes: as for `staple_posterior`.
+        prior: as for `staple_posterior`.
+        tolerance: as for `staple_posterior`.
+        max_iterations: as for `staple_posterior`.
 
     Returns:
         Posterior (P, C), confusion matrices (R, C, C), number of iterations and change in the last one.
@@ -146,41 +146,33 @@ def estimate(
     one_hot = (patterns[:, :, None] == np.arange(n_classes)).astype(np.float64)
     posterior = one_hot.mean(axis=1)
     pixels = counts.astype(np.float64)
-    shares = pixels @ posterior / pixels.sum() if prior is None else _checked_prior(prior, n_classes)
+    if prior is None:
+        shares = pixels @ posterior / pixels.sum()
+    else:
+        try:
+            shares = np.asarray(prior, dtype=np.float64)
+        except (TypeError, ValueError):
+            shares = np.zeros(0)
+        fits = shares.shape == (n_classes,) and bool((shares >= 0).all())
+        if not fits or not np.isclose(shares.sum(), 1.0, rtol=0, atol=1e-9):
+            raise ValueError(f"prior must be {n_classes} probabilities that sum to 1, but is {shown(prior)}")
     log_prior = np.where(one_hot.any(axis=(0, 1)), _log(shares), -np.inf)
     confusion, change, iteration = np.zeros((0, n_classes, n_classes)), np.inf, 0
     while iteration < max_iterations and not change <= tolerance:
         iteration += 1
-        before, confusion = confusion, _confusion(one_hot, posterior, pixels)
-        posterior = _softmax(log_prior + np.einsum("pri,rij->pj", one_hot, _log(confusion)))
+        # expected shares of a rater's decisions i among the pixels of true class j
+        weight = pixels[:, None] * posterior
+        total = weight.sum(axis=0)
+        joint = np.einsum("pri,pj->rij", one_hot, weight)
+        before, confusion = confusion, np.divide(joint, total, out=np.zeros_like(joint), where=total > 0)
+        scores = log_prior + np.einsum("pri,rij->pj", one_hot, _log(confusion))
+        powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+        posterior = powers / powers.sum(axis=1, keepdims=True)
         if iteration > 1:
             change = float(np.abs(confusion - before).max())
     return posterior, confusion, iteration, change
 
 
-def _confusion(one_hot: Floats, posterior: Floats, pixels: Floats) -> Floats:
-    """(R, C, C): expected shares of a rater's decisions i among the pixels of true class j."""
-    weight = pixels[:, None] * posterior
-    total = weight.sum(axis=0)
-    joint = np.einsum("pri,pj->rij", one_hot, weight)
-    return np.asarray(np.divide(joint, total, out=np.zeros_like(joint), where=total > 0))
-
-
 def _log(values: Floats) -> Floats:
     """Logarithm with a finite value for 0, so that each pattern of votes has a most probable class."""
     return np.asarray(np.log(np.maximum(values, np.finfo(np.float64).tiny)))
-
-
-def _softmax(scores: Floats) -> Floats:
-    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
-
-
-def _checked_prior(prior: Sequence[float], n_classes: int) -> Floats:
-    try:
-        values = np.asarray(prior, dtype=np.float64)
-    except (TypeError, ValueError):
-        values = np.zeros(0)
-    if values.shape != (n_classes,) or not (values >= 0).all() or not np.isclose(values.sum(), 1.0, rtol=0, atol=1e-9):
-        raise ValueError(f"prior must be {n_classes} probabilities that sum to 1, but is {shown(prior)}")
-    return values

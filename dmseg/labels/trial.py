@@ -60,7 +60,15 @@ def try_fusion(
         UserError: if it fails, does not return a label, or needs the name of a rater that its options lack or the task
             does not have.
     """
-    _check_names(fusion, raters, where)
+    named = named_raters(fusion)
+    if named is not None and raters is not None:
+        option, names = named
+        known = f"the task's raters are {', '.join(raters)}"
+        if not names:
+            raise UserError(f"{where}.{option} is not set; {known}")
+        for name in names:
+            if name not in raters:
+                raise UserError(f"{where}.{option} names {shown(name)}, but {known}")
     annotations = np.zeros((n_raters, 1, 2, 4), dtype=np.uint8)
     annotations[:-1, 0, 1, 2:] = 1
     annotations[-1, 0, 0, 0] = 1
@@ -80,16 +88,3 @@ def try_fusion(
         raise UserError(f"{where} turns annotations {annotations.shape} into {label.shape}, but must return {kind}")
     if not fits:
         raise UserError(f"{where} returns labels from {label.min():g} to {label.max():g}, but they must be in [0, 1]")
-
-
-def _check_names(fusion: Fusion, raters: Sequence[str] | None, where: str) -> None:
-    found = named_raters(fusion)
-    if found is None or raters is None:
-        return
-    option, names = found
-    known = f"the task's raters are {', '.join(raters)}"
-    if not names:
-        raise UserError(f"{where}.{option} is not set; {known}")
-    for name in names:
-        if name not in raters:
-            raise UserError(f"{where}.{option} names {shown(name)}, but {known}")
