@@ -1,5 +1,6 @@
 """Counts a scored case for storage (`dmseg.metrics.stored_counts`), slice by slice, with numpy."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -134,16 +135,32 @@ class _Tally:
         for start in range(0, p.size, BLOCK_PIXELS):
             block = slice(start, start + BLOCK_PIXELS)
             self._add_pixels(p[block], masks[:, block], label[block], vote[block], part[block])
-            index, known = (_pattern(masks[:, block]), patterns) if patterns else _many_patterns(masks[:, block])
-            own = self._by_pattern(index, part[block], len(slices), len(known.members))
+            # the pattern of the raters who marked each pixel: of a few raters, bit r of its number stands for rater r
+            if patterns:
+                known, index = patterns, np.zeros(vote[block].size, np.uint8)
+                for mask in masks[::-1, block]:
+                    index += index
+                    index |= mask.view(np.uint8)
+            else:
+                found, place = np.unique(np.packbits(masks[:, block], axis=0).T, axis=0, return_inverse=True)
+                members = np.unpackbits(found, axis=1, count=len(masks)).astype(np.float64)
+                known, index = _Patterns.with_members(members), place.ravel().astype(np.uint32)
+            # pixels (S, M, P) of the block by slice, pattern and part
+            shape = (len(slices), len(known.members), self._n_parts)
+            codes = _codes(math.prod(shape), index).reshape(len(slices), -1)
+            if len(slices) > 1:
+                codes += shape[1] * np.arange(len(slices), dtype=codes.dtype)[:, None]
+            codes *= self._n_parts
+            codes += part[block].reshape(len(slices), -1)
+            own = np.bincount(codes.ravel().astype(np.intp), minlength=math.prod(shape)).reshape(shape)
             if patterns:
                 counted += own
             else:
                 self._add_patterns(own, known, slices)
         if patterns and p.size:
             self._add_patterns(np.asarray(counted), patterns, slices)
-        shape = probability.shape
-        for one in zip(probability, vote.reshape(shape), part.reshape(shape), strict=True):
+        votes, parts = vote.reshape(probability.shape), part.reshape(probability.shape)
+        for one in zip(probability, votes, parts, strict=True):
             self._add_band(*one)
         return slices
 
@@ -158,8 +175,8 @@ class _Tally:
         """Adds a block, except for what depends on single raters; fills in the votes and parts of its pixels."""
         _count_reached(p, self._marks, part)
         marked = masks.sum(axis=0, dtype=np.min_scalar_type(len(masks)))
-        above, tied = marked > len(masks) // 2, marked >= (len(masks) + 1) // 2
-        np.add(above.view(np.uint8), tied.view(np.uint8), out=vote)
+        above, half = marked > len(masks) // 2, marked >= (len(masks) + 1) // 2
+        np.add(above.view(np.uint8), half.view(np.uint8), out=vote)
         by_label = _codes(self.pixels.size, vote)
         by_label *= self.pixels.shape[1]
         by_label += _count_reached(label, self._levels, np.empty(label.shape, np.uint8))
@@ -170,17 +187,18 @@ class _Tally:
         exact = p.astype(np.float64)
         sums = np.bincount(index, weights=exact, minlength=self.pixels.size)
         self.sums += sums.reshape(self.pixels.shape).sum(axis=1)
-        self._add_losses(exact, vote)
-
-    def _by_pattern(self, pattern: Numbers, part: Numbers, n_slices: int, n_patterns: int) -> npt.NDArray[np.int64]:
-        """Pixels (S, M, P) of a block by slice, pattern and part."""
-        shape = (n_slices, n_patterns, self._n_parts)
-        codes = _codes(int(np.prod(shape)), pattern).reshape(n_slices, -1)
-        if n_slices > 1:
-            codes += n_patterns * np.arange(n_slices, dtype=codes.dtype)[:, None]
-        codes *= self._n_parts
-        codes += part.reshape(n_slices, -1)
-        return np.bincount(codes.ravel().astype(np.intp), minlength=int(np.prod(shape))).reshape(shape)
+        # squared errors and log losses under both rules for ties; ties are few, so they are added separately
+        tied = np.flatnonzero(vote == 1)
+        error = np.abs(np.subtract(exact, vote == 2, out=exact), out=exact)
+        first = error[tied]
+        self.squared_error += error @ error
+        right = np.subtract(1, error, out=exact)
+        np.clip(right, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY, out=right)
+        self.log_loss -= np.log(right, out=right).sum()
+        if tied.size:
+            other = 1 - first
+            self.squared_error[1] += (other**2 - first**2).sum()
+            self.log_loss[1] += (_log_loss(other) - _log_loss(first)).sum()
 
     def _add_patterns(
         self, counted: npt.NDArray[np.int64], patterns: "_Patterns", slices: npt.NDArray[np.int64]
@@ -195,29 +213,14 @@ class _Tally:
         predicted = np.add.reduceat(counted, [0, self._decision], axis=2)
         slices += (patterns.votes @ predicted.astype(np.float64)).astype(np.int64)
 
-    def _add_losses(self, p: npt.NDArray[np.float64], vote: npt.NDArray[np.uint8]) -> None:
-        """Adds squared errors and log losses under both rules for ties; ties are few, so they are added separately.
-
-        Overwrites p.
-        """
-        tied = np.flatnonzero(vote == 1)
-        error = np.abs(np.subtract(p, vote == 2, out=p), out=p)
-        first = error[tied]
-        self.squared_error += error @ error
-        right = np.subtract(1, error, out=p)
-        np.clip(right, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY, out=right)
-        self.log_loss -= np.log(right, out=right).sum()
-        if tied.size:
-            other = 1 - first
-            self.squared_error[1] += (other**2 - first**2).sum()
-            self.log_loss[1] += (_log_loss(other) - _log_loss(first)).sum()
-
     def _add_band(self, p: Probabilities, vote: npt.NDArray[np.uint8], part: Numbers) -> None:
         """Adds the boundary band of a slice under both rules for ties; it lies near pixels with a vote."""
-        place = _surroundings(vote, self._boundary)
-        if place is None:
+        rows = np.flatnonzero(vote.any(axis=1))
+        if not rows.size:
             return
-        p, vote, part = p[place], vote[place], part[place]
+        columns, margin = np.flatnonzero(vote.any(axis=0)), self._boundary
+        box = tuple(slice(max(int(item[0]) - margin, 0), int(item[-1]) + margin + 1) for item in (rows, columns))
+        p, vote, part = p[box], vote[box], part[box]
         labels = (vote == 2, vote >= 1)
         near = _dilated(_classes(*labels), self._boundary)
         for rule, label in enumerate(labels):
@@ -278,16 +281,6 @@ def _dilated(bits: npt.NDArray[np.uint8], width: int) -> npt.NDArray[np.uint8]:
     return bits
 
 
-def _surroundings(vote: npt.NDArray[np.uint8], width: int) -> tuple[slice, slice] | None:
-    """The smallest box with all pixels that have a vote and a margin of `width` pixels; None if there is no vote."""
-    rows = np.flatnonzero(vote.any(axis=1))
-    if not rows.size:
-        return None
-    columns = np.flatnonzero(vote.any(axis=0))
-    first, second = (slice(max(int(item[0]) - width, 0), int(item[-1]) + width + 1) for item in (rows, columns))
-    return first, second
-
-
 @dataclass(frozen=True)
 class _Patterns:
     """Patterns of the raters who marked a pixel.
@@ -317,22 +310,6 @@ class _Patterns:
         """All patterns of a few raters; bit r of a pattern's number stands for rater r."""
         members = (np.arange(2**n_raters)[:, None] >> np.arange(n_raters)) & 1
         return cls.with_members(members.astype(np.float64))
-
-
-def _pattern(masks: Masks) -> Numbers:
-    """The pattern (n,) of each pixel of the masks (R, n) of a few raters."""
-    pattern = np.zeros(masks.shape[1], np.uint8)
-    for mask in masks[::-1]:
-        pattern += pattern
-        pattern |= mask.view(np.uint8)
-    return pattern
-
-
-def _many_patterns(masks: Masks) -> tuple[Numbers, _Patterns]:
-    """The pattern of each pixel of the masks of any number of raters, and those that occur."""
-    found, index = np.unique(np.packbits(masks, axis=0).T, axis=0, return_inverse=True)
-    members = np.unpackbits(found, axis=1, count=len(masks)).astype(np.float64)
-    return index.ravel().astype(np.uint32), _Patterns.with_members(members)
 
 
 def _codes(size: int, first: Numbers) -> Numbers:

@@ -103,13 +103,21 @@ def count_batch(
             raise ValueError(f"{name} is {item.dtype}, but must be float32")
     if not all(0 <= index < n_cases for index in case_index.tolist()):
         raise ValueError(f"case indices {case_index.tolist()} must be in [0, {n_cases})")
-    first_bin = sum(k / n_bins <= 0.5 for k in range(n_bins)) - 1  # the top-label confidence is at least 0.5
+    # the top-label confidence is at least 0.5; its bin is the last one whose left edge is not above it (JDTLosses,
+    # `metrics/ece_metric.py`)
+    first_bin = sum(k / n_bins <= 0.5 for k in range(n_bins)) - 1
     edges = tuple(k / n_bins for k in range(first_bin + 1, n_bins))
     shape = (n_cases, 2, len(levels) + 1, len(levels) + 1, len(edges) + 1)
     rows = _Rows.of(probability, majority, reference, case_index, valid)
     sums = _sum_with_torch if probability.is_cuda else _sum_with_numpy
-    pixels, confidence = sums(rows, shape, levels, edges)
-    return _split_cases(pixels[:-1].reshape(shape), confidence[:-1].reshape(shape), levels, first_bin)
+    pixels, confidence = (found[:-1].reshape(shape) for found in sums(rows, shape, levels, edges))
+    decision = levels.index(DECISION_LEVEL) + 1
+    by_class = pixels.sum(axis=2)
+    correct = by_class[:, 0, :decision].sum(axis=1) + by_class[:, 1, decision:].sum(axis=1)
+    bins = np.zeros((n_cases, n_bins, 3))
+    bins[:, first_bin:] = np.stack([by_class.sum(axis=(1, 2)), confidence.sum(axis=(1, 2, 3)), correct], axis=2)
+    joint = pixels.sum(axis=-1)
+    return [CaseCounts(joint[case].copy(), bins[case].copy(), levels) for case in range(n_cases)]
 
 
 def as_tensor(values: Tensor | npt.NDArray[Any]) -> Tensor:
@@ -259,19 +267,3 @@ def _sum_with_torch(
     confidence = torch.zeros(size, dtype=torch.float64, device=device)
     confidence.scatter_add_(0, codes.view(-1), top.to(torch.float64).view(-1))
     return torch.bincount(codes.view(-1), minlength=size).cpu().numpy(), confidence.cpu().numpy()
-
-
-def _split_cases(
-    pixels: npt.NDArray[np.int64], confidence: npt.NDArray[np.float64], levels: tuple[float, ...], first_bin: int
-) -> list[CaseCounts]:
-    """Counts of each case from sums over (case, majority, reference level, predicted level, used bin).
-
-    The bin is the last one whose left edge is not above the confidence (JDTLosses, ``metrics/ece_metric.py``).
-    """
-    decision = levels.index(DECISION_LEVEL) + 1
-    by_class = pixels.sum(axis=2)
-    correct = by_class[:, 0, :decision].sum(axis=1) + by_class[:, 1, decision:].sum(axis=1)
-    bins = np.zeros((len(pixels), first_bin + pixels.shape[-1], 3))
-    bins[:, first_bin:] = np.stack([by_class.sum(axis=(1, 2)), confidence.sum(axis=(1, 2, 3)), correct], axis=2)
-    joint = pixels.sum(axis=-1)
-    return [CaseCounts(joint[case].copy(), bins[case].copy(), levels) for case in range(len(pixels))]

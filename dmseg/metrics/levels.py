@@ -39,10 +39,10 @@ def checked_levels(levels: Sequence[float]) -> tuple[float, ...]:
 
 
 def check_bins(n_bins: int) -> None:
-    """Refuses a number of bins that is not a whole number from 1 to `MAX_LEVELS`.
+    """Checks that a number of bins is a whole number from 1 to `MAX_LEVELS`.
 
     Raises:
-        UserError: names the number.
+        UserError: if it is not such a number.
     """
     if isinstance(n_bins, bool) or not isinstance(n_bins, int | np.integer) or not 1 <= n_bins <= MAX_LEVELS:
         raise UserError(

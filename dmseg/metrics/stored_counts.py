@@ -101,20 +101,15 @@ def probability_cuts(n_bins: int, levels: npt.ArrayLike) -> npt.NDArray[np.float
         (C - 1,) float32, ascending, in (0, 1].
     """
     edges = (np.arange(1, n_bins) / n_bins).astype(np.float32)
-    return np.unique(
-        np.concatenate([edges, _mirrored(edges), np.asarray(levels, np.float32), [np.float32(DECISION_LEVEL)]])
-    )
-
-
-def _mirrored(edges: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The smallest p whose 1 - p, rounded to float32, lies below each edge: by bisection over the bits of p."""
+    # the smallest p whose 1 - p, rounded to float32, lies below each edge: by bisection over the bits of p
     low = np.zeros(len(edges), dtype=np.int32)  # 1 - low >= edge
     high = np.full(len(edges), np.float32(1).view(np.int32))  # 1 - high < edge
     while np.any(high - low > 1):
         middle = low + (high - low) // 2
         below = np.float32(1) - middle.view(np.float32) < edges
         low, high = np.where(below, low, middle), np.where(below, middle, high)
-    return np.asarray(high.view(np.float32))
+    mirrored = high.view(np.float32)
+    return np.unique(np.concatenate([edges, mirrored, np.asarray(levels, np.float32), [np.float32(DECISION_LEVEL)]]))
 
 
 def top_label_ece(counts: StoredCounts) -> float:

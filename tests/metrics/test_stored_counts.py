@@ -239,9 +239,11 @@ def test_slices_add_up_and_do_not_mix():
 
 def test_levels_are_unions_of_cells():
     assert set(np.float32(BDICE_LEVELS)) <= set(metrics.probability_cuts(7, BDICE_LEVELS))
-    for cut in metrics._mirrored(np.float32([0.1, 0.3, 0.7, 0.9])):
+    cuts = metrics.probability_cuts(10, [])
+    for edge in np.float32([0.1, 0.3, 0.7, 0.9]):  # a cut is the smallest p whose 1 - p lies below the edge
+        cut = next(cut for cut in cuts if np.float32(1) - cut < edge)
         below = np.nextafter(cut, np.float32(0))
-        assert np.float32(1) - cut < np.float32(1) - below
+        assert np.float32(1) - cut < edge <= np.float32(1) - below
 
 
 @pytest.mark.parametrize("wrong", ["shape", "dtype", "raters"])
