@@ -114,29 +114,25 @@ def _recalibrate(
     """Like `recalibrate_heads`, with one set of keys."""
     n_classes = target.shape[1]
     hard = target.argmax(1)
-    drawn = draw_keys(hard.flatten(), mask.flatten(), n_classes, settings.n_key, settings.balanced, generator)
+    index, counted = draw_keys(hard.flatten(), mask.flatten(), n_classes, settings.n_key, settings.balanced, generator)
     classes = torch.arange(n_classes, device=hard.device)[:, None, None]
     one_hot = (hard.unsqueeze(1) == classes).to(probs[0].dtype)  # functional.one_hot reads the largest class
     chosen = mask & ((probs[0].argmax(1) != hard) | boundary(one_hot, mask, settings.boundary))
-    return [_estimate(prob, target, chosen, drawn, settings) for prob in probs]
-
-
-def _estimate(
-    prob: Tensor, target: Tensor, chosen: Tensor, drawn: tuple[Tensor, Tensor], settings: PixelKernel
-) -> Tensor:
-    """One head's probabilities, with the chosen pixels (B, H, W) replaced by the kernel estimate."""
-    n_classes, (index, counted) = prob.shape[1], drawn
-    rows, labels = (item.movedim(1, -1).reshape(-1, n_classes) for item in (prob, target))
-    keys = Keys(rows[index], labels[index], counted)
-    if n_classes == 2:
-        found = BetaTable(keys, settings.bandwidth).estimate(rows)
-    else:  # without a table only the chosen pixels are worth the time
-        found, inside = rows.clone(), chosen.flatten()
-        found[inside] = kernel_estimate(rows[inside], keys, settings.bandwidth).to(rows.dtype)
-    if settings.leave_one_out:
-        left_out = kernel_estimate(keys.prob, keys, settings.bandwidth, torch.arange(len(index), device=index.device))
-        spare = functional.pad(found, (0, 0, 0, 1))  # padding is written to a row that is cut off, not selected
-        place = torch.where(counted, index, len(found))
-        found = spare.index_copy(0, place, left_out.to(found.dtype))[:-1]
-    found = found.reshape(*chosen.shape, n_classes).movedim(-1, 1)
-    return torch.where(chosen.unsqueeze(1), found, prob)
+    replaced = []
+    for prob in probs:
+        rows, labels = (item.movedim(1, -1).reshape(-1, n_classes) for item in (prob, target))
+        keys = Keys(rows[index], labels[index], counted)
+        if n_classes == 2:
+            found = BetaTable(keys, settings.bandwidth).estimate(rows)
+        else:  # without a table only the chosen pixels are worth the time
+            found, inside = rows.clone(), chosen.flatten()
+            found[inside] = kernel_estimate(rows[inside], keys, settings.bandwidth).to(rows.dtype)
+        if settings.leave_one_out:
+            own = torch.arange(len(index), device=index.device)
+            left_out = kernel_estimate(keys.prob, keys, settings.bandwidth, own)
+            spare = functional.pad(found, (0, 0, 0, 1))  # padding is written to a row that is cut off, not selected
+            place = torch.where(counted, index, len(found))
+            found = spare.index_copy(0, place, left_out.to(found.dtype))[:-1]
+        found = found.reshape(*chosen.shape, n_classes).movedim(-1, 1)
+        replaced.append(torch.where(chosen.unsqueeze(1), found, prob))
+    return replaced

@@ -83,8 +83,8 @@ class BetaTable:
 
     def __init__(self, keys: Keys, bandwidth: float) -> None:
         edges = _edges(n_intervals(bandwidth), str(keys.prob.device))
-        first = _allocate_nodes(_curvature(_log_odds(edges, keys, bandwidth)))
-        self.nodes = _inverse(_node_positions(first), edges)
+        first = _allocate_nodes(_log_odds(edges, keys, bandwidth))
+        self.nodes = _place_nodes(first, edges)
         odds = _log_odds(self.nodes, keys, bandwidth).float()
         interval = torch.arange(len(first) - 1, device=first.device)
         # Two piecewise linear functions, as (intercepts, slopes): from the position in intervals to the position in
@@ -128,52 +128,44 @@ def _edges(n: int, device: str) -> Tensor:
         return (low + high) / 2
 
 
-def _inverse(position: Tensor, edges: Tensor) -> Tensor:
-    """Log-odds at positions in intervals, by Newton's method, started on the chord of the interval."""
-    coordinate = START + LENGTH / (len(edges) - 1) * position
-    interval = position.floor().clamp_max_(len(edges) - 2).long()
-    odds = torch.lerp(edges[interval], edges[interval + 1], position - interval)
-    for _ in range(3):
-        slope = 0.25 / torch.cosh(odds / 2) + TAIL
-        odds = odds - (_coordinate(odds) - coordinate) / slope
-    return odds
+def _allocate_nodes(log_odds: Tensor) -> Tensor:
+    """Index of the node at each of the n + 1 edges, (n + 1,) float64, from the estimate's log-odds at the edges.
 
-
-def _curvature(log_odds: Tensor) -> Tensor:
-    """Distance of the estimate from a straight line in each interval, (n,), from its log-odds at the n + 1 edges.
-
-    The larger of two second differences: that of the log-odds, which are interpolated, and that of the estimate
-    itself, which alone shows a jump from 0 to 1. With the second alone the error doubles.
+    It rises by at least 1 from edge to edge. The interpolation error of an interval falls with the square of its number
+    of nodes, so this number grows with the square root of the curvature, the distance of the estimate from a straight
+    line. That is the larger of two second differences: that of the log-odds, which are interpolated, and that of the
+    estimate itself, which alone shows a jump from 0 to 1. With the second alone the error doubles.
     """
+    n = len(log_odds) - 1
     prob = torch.sigmoid(log_odds)
     variance = prob * (1 - prob)
     curvature = torch.maximum(
         prob.diff(n=2).abs(),
         log_odds.diff(n=2).abs().mul(functional.max_pool1d(variance[None], 3, 1)[0]).clamp_max(1.0),
     )
-    return functional.max_pool1d(functional.pad(curvature, (1, 1))[None], 2, 1)[0]
-
-
-def _allocate_nodes(curvature: Tensor) -> Tensor:
-    """Index of the node at each of the n + 1 edges, (n + 1,) float64; it rises by at least 1 from edge to edge.
-
-    The interpolation error of an interval falls with the square of its number of nodes, so this number grows with the
-    square root of the curvature.
-    """
-    n = len(curvature)
-    root = curvature.sqrt()
+    root = functional.max_pool1d(functional.pad(curvature, (1, 1))[None], 2, 1)[0].sqrt()
     share = (1 - EVEN_SHARE) * root / root.sum().clamp_min(1e-12) + EVEN_SHARE / n
     rising = functional.pad(share.cumsum(0), (1, 0))
     spare = (NODES_PER_INTERVAL - 1) * n
-    return (rising * (spare / rising[-1])).round() + torch.arange(n + 1, device=curvature.device)
+    return (rising * (spare / rising[-1])).round() + torch.arange(n + 1, device=root.device)
 
 
-def _node_positions(first: Tensor) -> Tensor:
-    """Position of each node in intervals, evenly spaced within an interval, (`NODES_PER_INTERVAL` n + 1,) float64."""
+def _place_nodes(first: Tensor, edges: Tensor) -> Tensor:
+    """Log-odds of the nodes, evenly spaced within an interval, (`NODES_PER_INTERVAL` n + 1,) float64.
+
+    They are found by Newton's method, started on the chord of the interval.
+    """
     n = len(first) - 1
     node = torch.arange(NODES_PER_INTERVAL * n + 1, dtype=first.dtype, device=first.device)
     interval = (torch.searchsorted(first, node, right=True) - 1).clamp_max_(n - 1)
-    return interval + (node - first[interval]) / (first[interval + 1] - first[interval])
+    position = interval + (node - first[interval]) / (first[interval + 1] - first[interval])
+    coordinate = START + LENGTH / n * position
+    interval = position.floor().clamp_max_(n - 1).long()
+    odds = torch.lerp(edges[interval], edges[interval + 1], position - interval)
+    for _ in range(3):
+        slope = 0.25 / torch.cosh(odds / 2) + TAIL
+        odds = odds - (_coordinate(odds) - coordinate) / slope
+    return odds
 
 
 def _log_odds(nodes: Tensor, keys: Keys, bandwidth: float) -> Tensor:
