@@ -1,1 +1,1 @@
-"""Networks of segmentation-models-pytorch on timm encoders (floor 0)."""
+"""Networks of segmentation-models-pytorch on timm encoders."""

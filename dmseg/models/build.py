@@ -103,7 +103,7 @@ def build_model(
 
 
 def _layers(model: nn.Module, architecture: str) -> list[nn.Module]:
-    """Convolution, enlargement and activation of the head.
+    """Convolution, upsampling and activation of the head.
 
     Raises:
         UserError: if the architecture has another kind of head.
@@ -125,10 +125,20 @@ def load_encoder(encoder: nn.Module, path: Path, in_channels: int) -> None:
         in_channels: image channels; a stem of three channels is adapted.
 
     Raises:
-        UserError: if the file is missing or damaged, or does not belong to this encoder.
+        UserError: if the file is missing or damaged, has values that are not finite, or belongs to another encoder.
     """
     own = {name: value.shape for name, value in encoder.state_dict().items()}
-    state = _read_weights(path)
+    ending = "it may be null, imagenet or the path of a safetensors file"
+    try:
+        if not path.is_file():  # reading a pipe would block
+            raise FileNotFoundError("it is not a regular file")
+        state: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError, ValueError, OverflowError, MemoryError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"model.weights={path} cannot be read ({reason[:200]}); {ending}") from None
+    for name, value in state.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise UserError(f"model.weights={path} has values in {name[:100]!r} that are not finite; {ending}")
     for name, value in state.items():
         shape = own.get(name)
         if shape is not None and value.ndim == 4 and value.shape != shape and shape[1] == in_channels:
@@ -149,24 +159,6 @@ def load_encoder(encoder: nn.Module, path: Path, in_channels: int) -> None:
         _list(ignored),
         _list(missing),
     )
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    """Reads the tensors of a safetensors file by name; refuses values that are not finite."""
-    ending = "it may be null, imagenet or the path of a safetensors file"
-    try:
-        if not path.is_file():  # reading a pipe would block
-            raise FileNotFoundError("it is not a regular file")
-        state = load_file(path)
-    except (OSError, SafetensorError, ValueError, OverflowError, MemoryError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"model.weights={path} cannot be read ({reason[:200]}); {ending}") from None
-    odd = next(
-        (name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()), None
-    )
-    if odd is not None:
-        raise UserError(f"model.weights={path} has values in {odd[:100]!r} that are not finite; {ending}")
-    return state
 
 
 def _build_message(architecture: str, encoder: str, weights: str | None, error: Exception) -> str:

@@ -52,27 +52,27 @@ def insert_dropout(network: nn.Module, sites: Sequence[str], rate: float) -> lis
     Raises:
         UserError: if a site is unknown or missing in the architecture.
     """
-    found = [dropout for site in sites for dropout in _insert(network, site, rate)]
+    found: list[ChannelDropout] = []
+    for site in sites:
+        if site == "bottleneck":
+            dropout = ChannelDropout(rate)
+            network.decoder.register_forward_pre_hook(partial(_drop_last, dropout))  # type: ignore[union-attr]
+            found.append(dropout)
+        elif site == "head":
+            found.append(_after(network.decoder, rate))  # type: ignore[arg-type]
+        elif site == "decoder":
+            blocks = getattr(network.decoder, "blocks", None)
+            if not isinstance(blocks, nn.ModuleList | nn.ModuleDict):
+                raise UserError(
+                    f"method.sites has 'decoder', but the decoder of {type(network).__name__} is not made of blocks; "
+                    "leave it out: method.sites=[bottleneck,head]"
+                )
+            every = blocks.values() if isinstance(blocks, nn.ModuleDict) else blocks
+            found += [_after(block, rate) for block in every]
+        else:
+            raise UserError(f"method.sites has '{site}', but may have {', '.join(DROPOUT_SITES)}")
     network.dropouts = nn.ModuleList(found)
     return found
-
-
-def _insert(network: nn.Module, site: str, rate: float) -> list[ChannelDropout]:
-    if site == "bottleneck":
-        dropout = ChannelDropout(rate)
-        network.decoder.register_forward_pre_hook(partial(_drop_last, dropout))  # type: ignore[union-attr]
-        return [dropout]
-    if site == "head":
-        return [_after(network.decoder, rate)]  # type: ignore[arg-type]
-    if site != "decoder":
-        raise UserError(f"method.sites has '{site}', but may have {', '.join(DROPOUT_SITES)}")
-    blocks = getattr(network.decoder, "blocks", None)
-    if not isinstance(blocks, nn.ModuleList | nn.ModuleDict):
-        raise UserError(
-            f"method.sites has 'decoder', but the decoder of {type(network).__name__} is not made of blocks; "
-            "leave it out: method.sites=[bottleneck,head]"
-        )
-    return [_after(block, rate) for block in (blocks.values() if isinstance(blocks, nn.ModuleDict) else blocks)]
 
 
 def _after(module: nn.Module, rate: float) -> ChannelDropout:

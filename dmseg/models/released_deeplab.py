@@ -46,7 +46,7 @@ class ReleasedDeepLabDecoder(nn.Module):
 
 
 def use_released_decoder(network: nn.Module, architecture: str) -> None:
-    """Replaces the decoder of a DeepLabV3+, and has its head enlarge the logits without aligned corners.
+    """Replaces the decoder of a DeepLabV3+, and makes its head upsample the logits without aligned corners.
 
     Args:
         network: a DeepLabV3+ of segmentation-models-pytorch.
