@@ -36,8 +36,6 @@ from dmseg.runs.digests import digest, experiment_identity, identifier
 
 if TYPE_CHECKING:
     import pandas as pd
-from dmseg.files.names import is_id
-from dmseg.runs.seal import DONE, DamagedError, additions_of, differs, in_words, read_seal, repair_advice
 
 SCORES = ("dice", "bdice", "ece")
 """The scores that every evaluation has, columns of ``cases.csv``."""
@@ -86,8 +84,6 @@ _OWN = re.compile(r"[^/]+|predictions/[^/]+|evaluations/[0-9a-f]{16}/[^/]+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COLUMN = re.compile(r"[a-z][a-z0-9_]{0,60}")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?")
-SMALL_FILES = ("config.json", "manifest.json", "history.csv", "cases.csv", "evaluation.json", "counts.npz", "pack.npz")
-"""Files that are checked whenever a run is used; weights and predictions are checked when they are read."""
 
 
 def _sealed_name(value: object, where: str) -> None:
@@ -277,28 +273,3 @@ def _row(header: Sequence[str], line: Sequence[str], number: int) -> dict[str, s
                 said = f"{column} of {shown(row['case'])} is {shown(row[column])}"
                 raise Misfit(f"cases.csv: {said}, but must be a number from {low:g} to {high:g}, or empty")
     return row
-
-
-def faults_of(folder: Path, run_id: str, every_file: bool, read: SmallFiles) -> list[str]:
-    """`RunStore.damage` of a run's folder; `read` keeps the small files that were compared with their checksums."""
-    try:
-        own = read_seal(folder)
-        additions = additions_of(folder, own)
-        seals = {folder: own, **{place: read_seal(place) for place in additions}}
-    except DamagedError as error:
-        return [str(error).removesuffix(f"; {repair_advice(folder)}")]
-    found = []
-    for place, known in seals.items():
-        unknown = [file for file in SMALL_FILES if file not in known and os.path.lexists(place / file)]
-        found += [f"{place / DONE} has no checksum of {file}" for file in unknown]
-        for file in known:
-            small = file.rpartition("/")[2] in SMALL_FILES
-            if every_file or small:
-                found += differs(place, file, known[file], read if small else None)
-    if found:
-        return found
-    try:
-        check_run(folder, run_id, [place for place in additions if is_id(place.name)], read)
-    except (OSError, ValueError) as error:
-        return [f"{folder} is damaged: {in_words(error)}"]
-    return []
