@@ -69,7 +69,7 @@ def salvage(store: RunStore, run: "PlannedRun", aside: Path, score: Callable[[Pa
     """
     try:
         store.write(run.run_id, partial(_fill, run, aside, score))
-    except _Unfit as error:
+    except _Inconsistent as error:
         log.warning("%s (%s) is trained again, as %s does not fit: %s", run.title, run.run_id, aside, error)
         return False
     for place in additions_of(aside, read_seal(aside)):
@@ -84,7 +84,7 @@ def salvage(store: RunStore, run: "PlannedRun", aside: Path, score: Callable[[Pa
     return True
 
 
-class _Unfit(Exception):
+class _Inconsistent(Exception):
     """The files of a run contradict each other."""
 
 
@@ -103,7 +103,7 @@ def _fill(run: "PlannedRun", aside: Path, score: Callable[[Path], None], folder:
         if has_scores:
             check_run(folder, run.run_id)
     except (DamagedError, OSError, ValueError) as error:
-        raise _Unfit(str(error).splitlines()[0]) from None
+        raise _Inconsistent(str(error).splitlines()[0]) from None
     lost = [name for name in FURTHER if name in known - intact]
     if has_scores and (not lost or evaluation != run.evaluation_id):  # others cannot be computed by this run's settings
         return
@@ -114,7 +114,7 @@ def _fill(run: "PlannedRun", aside: Path, score: Callable[[Path], None], folder:
     try:
         check_run(folder, run.run_id)
     except (OSError, ValueError) as error:
-        raise _Unfit(str(error)) from None
+        raise _Inconsistent(str(error)) from None
 
 
 def _copy(source: Path, names: list[str], folder: Path) -> None:

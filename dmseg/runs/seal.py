@@ -91,20 +91,17 @@ def differs(folder: Path, name: str, known: str, read: SmallFiles | None = None)
     """
     path = folder / name
     try:
-        same = _checksum(folder, name, read) == known
-        return [] if same else [f"{path} is damaged: its checksum differs"]
+        found = None
+        if read is not None:
+            try:
+                found = hashlib.sha256(read(folder, name)).hexdigest()
+            except OSError as error:
+                if error.errno != errno.EFBIG:
+                    raise
+        found = found or checksum(inside(folder, name), follow=False)
+        return [] if found == known else [f"{path} is damaged: its checksum differs"]
     except OSError as error:
         return [f"{path} cannot be read: {error.strerror}"]
-
-
-def _checksum(folder: Path, name: str, read: SmallFiles | None) -> str:
-    if read is not None:
-        try:
-            return hashlib.sha256(read(folder, name)).hexdigest()
-        except OSError as error:
-            if error.errno != errno.EFBIG:
-                raise
-    return checksum(inside(folder, name), follow=False)
 
 
 def additions_of(folder: Path, known: Mapping[str, str]) -> list[Path]:
