@@ -107,15 +107,13 @@ def abandoned(folder: Path, alone: bool = False) -> list[Path]:
     left = []
     for path in found:
         made_by = SCRATCH.fullmatch(path.name)
-        if made_by and made_by[2] == _machine_mark() != UNKNOWN:
-            has_ended = made_by[4] != _start_mark(int(made_by[3], 16))
-        else:
-            try:
+        with suppress(OSError):
+            if made_by and made_by[2] == _machine_mark() != UNKNOWN:
+                has_ended = made_by[4] != _start_mark(int(made_by[3], 16))
+            else:
                 has_ended = abs(time.time() - path.lstat().st_mtime) > STALE  # abs: a clock may have been wrong
-            except OSError:
-                has_ended = False
-        if has_ended:
-            left.append(path)
+            if has_ended:
+                left.append(path)
     return left
 
 

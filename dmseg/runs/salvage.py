@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dmseg.errors import UserError
-from dmseg.files.regular import copy_regular, inside, is_regular
+from dmseg.files.regular import is_regular
 from dmseg.runs.records import check_run
-from dmseg.runs.seal import DONE, DamagedError, additions_of, differs, read_json, read_seal
+from dmseg.runs.seal import DamagedError, additions_of, copy_files, differs, read_json, read_seal
 from dmseg.runs.store import WEIGHTS, RunStore
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def salvage(store: RunStore, run: "PlannedRun", aside: Path, score: Callable[[Pa
         name = str(place.relative_to(aside))
         with suppress(DamagedError):
             if intact_files(place) == set(read_seal(place)):
-                store.add(run.run_id, name, partial(_copy, place, sorted(read_seal(place))))
+                store.add(run.run_id, name, partial(copy_files, place, sorted(read_seal(place))))
     if store.damage(run.run_id):  # an evaluation whose seal fits, but not its content
         for place in store.additions(run.run_id):
             shutil.rmtree(place)
@@ -92,12 +92,12 @@ def _fill(run: "PlannedRun", aside: Path, score: Callable[[Path], None], folder:
     known, intact = set(read_seal(aside)), intact_files(aside)
     predictions = {name for name in known if name.startswith("predictions/")}
     whole = [name for name in (*NEEDED, "history.csv") if name in intact]
-    _copy(aside, [*whole, *(sorted(predictions) if predictions <= intact else ())], folder)
+    copy_files(aside, [*whole, *(sorted(predictions) if predictions <= intact else ())], folder)
     if "history.csv" in known - intact:
         log.warning("%s: the losses of its epochs (history.csv) are lost", run.run_id)
     has_scores = set(SCORES) <= intact
     if has_scores:
-        _copy(aside, [*SCORES, *(name for name in FURTHER if name in intact)], folder)
+        copy_files(aside, [*SCORES, *(name for name in FURTHER if name in intact)], folder)
     try:
         evaluation = str(read_json(aside, "evaluation.json")["id"]) if has_scores else ""
         if has_scores:
@@ -110,18 +110,11 @@ def _fill(run: "PlannedRun", aside: Path, score: Callable[[Path], None], folder:
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         score(Path(scratch))
         written = [*(() if has_scores else SCORES), *(lost if has_scores else FURTHER)]
-        _copy(Path(scratch), [name for name in written if is_regular(Path(scratch) / name)], folder)
+        copy_files(Path(scratch), [name for name in written if is_regular(Path(scratch) / name)], folder)
     try:
         check_run(folder, run.run_id)
     except (OSError, ValueError) as error:
         raise _Inconsistent(str(error)) from None
-
-
-def _copy(source: Path, names: list[str], folder: Path) -> None:
-    for name in names:
-        if name != DONE:
-            (folder / name).parent.mkdir(exist_ok=True)
-            copy_regular(inside(source, name), folder / name)
 
 
 def lost_weights(store: RunStore, run_id: str) -> bool:

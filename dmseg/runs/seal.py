@@ -5,13 +5,13 @@ import hashlib
 import json
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from dmseg.errors import UserError
 from dmseg.files.names import is_id
-from dmseg.files.regular import checksum, checksums, inside
+from dmseg.files.regular import checksum, checksums, copy_regular, inside
 from dmseg.files.schema import GROUP, Check
 from dmseg.files.schema import read_json as read_checked
 from dmseg.runs.records import SCHEMAS, SEAL, SmallFiles, check_run
@@ -78,6 +78,18 @@ def read_seal(folder: Path) -> dict[str, str]:
         DamagedError: if they are missing or damaged, so that no file of the folder can be trusted.
     """
     return read_json(folder, DONE, SEAL)
+
+
+def copy_files(source: Path, names: Iterable[str], folder: Path) -> None:
+    """Copies the files of a folder that are named, except for its seal.
+
+    Raises:
+        OSError: if a file is missing, a link, or cannot be written.
+    """
+    for name in names:
+        if name != DONE:
+            (folder / name).parent.mkdir(exist_ok=True)
+            copy_regular(inside(source, name), folder / name)
 
 
 def differs(folder: Path, name: str, known: str, read: SmallFiles | None = None) -> list[str]:

@@ -15,10 +15,9 @@ import pandas as pd
 
 from dmseg.activity import track
 from dmseg.errors import UnwritableError, UserError, some
-from dmseg.files.regular import copy_regular, inside
 from dmseg.runs.lease import RunLocked
 from dmseg.runs.records import read_cases_file
-from dmseg.runs.seal import DONE, read_json, read_seal, write_json
+from dmseg.runs.seal import copy_files, read_json, read_seal, write_json
 from dmseg.runs.shareable import shareable_manifest, shareable_settings
 from dmseg.runs.store import RunStore
 
@@ -153,11 +152,11 @@ def _copy(source: RunStore, run_id: str, target: RunStore, contents: Contents) -
     def fill(folder: Path) -> None:
         """Copies the run's own files, without later evaluations, which have seals of their own."""
         rewritten = ("config.json", "manifest.json")
-        left_out = {DONE, "evaluations", *rewritten}
+        left_out = {"evaluations", *rewritten}
         left_out |= set() if contents.weights else {WEIGHTS, PREDICTIONS}
         left_out |= set() if contents.images else {PACK}
         place = source.folder(run_id)
-        _copy_files(place, [name for name in read_seal(place) if name.split("/")[0] not in left_out], folder)
+        copy_files(place, [name for name in read_seal(place) if name.split("/")[0] not in left_out], folder)
         config, manifest = (read_json(place, name) for name in rewritten)
         if contents.shareable:
             config["settings"] = shareable_settings(config["settings"])
@@ -173,10 +172,10 @@ def _copy(source: RunStore, run_id: str, target: RunStore, contents: Contents) -
         for evaluation, place in _lacking(source, run_id, target, contents.images).items():
             wanted = (*EVALUATION_FILES, *([PACK] if contents.images else []))
             files = [name for name in wanted if name in read_seal(place)]
-            target.add(run_id, f"evaluations/{evaluation}", partial(_copy_files, place, files))
+            target.add(run_id, f"evaluations/{evaluation}", partial(copy_files, place, files))
         later = source.folder(run_id) / PREDICTIONS
         if is_new and contents.weights and later in source.additions(run_id):
-            target.add(run_id, PREDICTIONS, partial(_copy_files, later, list(read_seal(later))))
+            target.add(run_id, PREDICTIONS, partial(copy_files, later, list(read_seal(later))))
     return is_new
 
 
@@ -189,12 +188,6 @@ def _lacking(source: RunStore, run_id: str, target: RunStore, images: bool) -> d
         if name not in known or any(target.folder_with(file, run_id, name) is None for file in own):
             found[name] = next(iter(own.values()), place)
     return found
-
-
-def _copy_files(source: Path, names: Iterable[str], folder: Path) -> None:
-    for name in names:
-        (folder / name).parent.mkdir(exist_ok=True)
-        copy_regular(inside(source, name), folder / name)
 
 
 def tidy_scores(store: RunStore) -> pd.DataFrame:
