@@ -35,7 +35,6 @@ def record_nothing(run: PlannedRun, observers: MakeObservers) -> Outcome:
     import torch
 
     from dmseg.runs import execute as module
-    from dmseg.runs.provenance import Course
     from dmseg.runs.seal import write_json
     from dmseg.runs.written import save_weights
 
@@ -46,9 +45,15 @@ def record_nothing(run: PlannedRun, observers: MakeObservers) -> Outcome:
         save_weights(folder / "weights.safetensors", torch.nn.Linear(2, 2))
         cases = pd.DataFrame({"case": list(run.split.validation), "dice": 0.5, "bdice": 0.5, "ece": 0.5})
         module._write_evaluation(run, module._Scored(cases, {}, []), folder)
-        course = Course(1, 1, [], [], {}, {"versions": {}, "machine": {}}, {})
-        times = {"train_seconds": 0.0, "seconds": 0.0}
-        write_json(folder / "manifest.json", module._manifest(run, course, times, {}))
+        manifest = {
+            "run_id": run.run_id,
+            "experiment_id": run.experiment_id,
+            "title": run.title,
+            "phantom": True,
+            "seconds": 0.0,
+            "split": {"train": list(run.split.train), "validation": list(run.split.validation)},
+        }
+        write_json(folder / "manifest.json", manifest)
 
     module._train_and_score = train_and_score  # type: ignore[assignment]
     return try_run(run, observers)

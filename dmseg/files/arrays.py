@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dmseg.files.schema import Misfit
+from dmseg.files.schema import SchemaError
 
 LARGEST_HEADER = 1000
 
@@ -52,7 +52,7 @@ def parse_arrays(content: bytes, file: str, dtypes: Mapping[str, tuple[str, ...]
         largest: largest total size of the arrays in bytes.
 
     Raises:
-        Misfit: if it does not contain these arrays.
+        SchemaError: if it does not contain these arrays.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -60,43 +60,40 @@ def parse_arrays(content: bytes, file: str, dtypes: Mapping[str, tuple[str, ...]
             names = [entry.filename.removesuffix(".npy") for entry in entries]
             if sorted(names) != sorted(dtypes):
                 odd = sorted(set(names) ^ set(dtypes)) or names
-                raise Misfit(f"{file} does not have the arrays that it must have: {odd[0]!r:.60}")
+                raise SchemaError(f"{file} does not have the arrays that it must have: {odd[0]!r:.60}")
             if sum(entry.file_size for entry in entries) > largest:
-                raise Misfit(f"{file} has more than {largest / 2**20:g} MiB of arrays")
+                raise SchemaError(f"{file} has more than {largest / 2**20:g} MiB of arrays")
             return {
-                name: _array(file, name, dtypes[name], _inflated(file, archive, entry))
+                name: _read_array(file, archive, entry, dtypes[name])
                 for name, entry in zip(names, entries, strict=True)
             }
-    except Misfit:
+    except SchemaError:
         raise
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
-        raise Misfit(f"{file} cannot be read ({error})") from None
+        raise SchemaError(f"{file} cannot be read ({error})") from None
 
 
-def _inflated(file: str, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
-    """Content of an entry; never reads more than the size that it declares."""
+def _read_array(file: str, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, dtypes: tuple[str, ...]) -> Array:
+    """Reads an ``.npy`` entry, whose declared size and header must match its content."""
     if entry.compress_type not in (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED):
-        raise Misfit(f"{file}: {entry.filename!r:.60} is compressed by another method than deflate")
+        raise SchemaError(f"{file}: {entry.filename!r:.60} is compressed by another method than deflate")
     with archive.open(entry) as opened:
         content = opened.read(entry.file_size + 1)
     if len(content) != entry.file_size:
-        raise Misfit(f"{file}: {entry.filename!r:.60} has another size than it declares")
-    return content
-
-
-def _array(file: str, name: str, dtypes: tuple[str, ...], content: bytes) -> Array:
-    """Parses an ``.npy`` file, whose header must match the number of bytes that follow; nothing is unpickled."""
+        raise SchemaError(f"{file}: {entry.filename!r:.60} has another size than it declares")
+    name = entry.filename.removesuffix(".npy")
     version = np.lib.format.read_magic(io.BytesIO(content))
     if version != (1, 0):
-        raise Misfit(f"{file}: {name} is of format {version}")
+        raise SchemaError(f"{file}: {name} is of format {version}")
     start = 10 + int.from_bytes(content[8:10], "little")
     shape, fortran, dtype = _parsed_header(content[:start])
     whole = all(type(extent) is int and extent >= 0 for extent in shape)
     if fortran or not whole or not dtype.str.startswith(dtypes) or not dtype.itemsize:
-        raise Misfit(f"{file}: {name} has the dtype or shape {dtype.str!r:.20} {shape!r:.40}, which is not allowed")
+        odd = f"{dtype.str!r:.20} {shape!r:.40}"
+        raise SchemaError(f"{file}: {name} has the dtype or shape {odd}, which is not allowed")
     data = content[start:]
     if math.prod(shape) * dtype.itemsize != len(data):
-        raise Misfit(f"{file}: {name} has {len(data)} bytes, but the shape {shape!r:.60}")
+        raise SchemaError(f"{file}: {name} has {len(data)} bytes, but the shape {shape!r:.60}")
     return np.frombuffer(data, dtype).reshape(shape)
 
 

@@ -102,7 +102,19 @@ def abandoned(folder: Path, alone: bool = False) -> list[Path]:
     except OSError:
         return []
     found = sorted(folder / name for name in names if _scratch_of(name) is not None)
-    return [path for path in found if alone or _is_abandoned(path)]
+    if alone:
+        return found
+    left = []
+    for path in found:
+        made_by = SCRATCH.fullmatch(path.name)
+        with suppress(OSError):
+            if made_by and made_by[2] == _machine_mark() != UNKNOWN:
+                has_ended = made_by[4] != _start_mark(int(made_by[3], 16))
+            else:
+                has_ended = abs(time.time() - path.lstat().st_mtime) > STALE  # abs: a clock may have been wrong
+            if has_ended:
+                left.append(path)
+    return left
 
 
 def remove(path: Path) -> None:
@@ -123,35 +135,6 @@ def discard(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError:
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _scratch_of(name: str) -> str | None:
-    """The final name of a scratch file or folder; None for other names."""
-    found = SCRATCH.fullmatch(name) or OLD_SCRATCH.fullmatch(name)
-    return found[1] if found else None
-
-
-def _is_abandoned(path: Path) -> bool:
-    """Whether the process that made a scratch file or folder has ended."""
-    if (found := SCRATCH.fullmatch(path.name)) and found[2] == _machine_mark() != UNKNOWN:
-        return found[4] != _start_mark(int(found[3], 16))
-    try:
-        return abs(time.time() - path.lstat().st_mtime) > STALE  # abs: a clock may have been wrong
-    except OSError:
-        return False
-
-
-@cache
-def _machine_mark() -> str:
-    """Digits for this boot of this machine and its PID namespace; `UNKNOWN` if there is no ``/proc``."""
-    here = pid_scope()
-    return hashlib.sha256(repr(here).encode()).hexdigest()[:6] if here["boot"] else UNKNOWN
-
-
-def _start_mark(pid: int) -> str | None:
-    """Digits for the start time of a process; None if there is no such process."""
-    started = start_time(pid)
-    return None if started is None else f"{int(started) & 0xFFFFFF:06x}"
 
 
 def publish(scratch: Path, place: Path) -> None:
@@ -248,28 +231,6 @@ def move_unless_exists(source: Path, target: Path) -> bool:
 
 
 @contextmanager
-def _turn(path: Path) -> Iterator[None]:
-    """Lets one writer of a path at a time enter the block, by a file that only one of them can create."""
-    claim = path.parent / f".{path.name}.claim"
-    seen, since = None, time.monotonic()
-    while True:
-        with suppress(FileExistsError):
-            os.close(os.open(claim, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-            break
-        with suppress(FileNotFoundError):
-            status = claim.stat()
-            if (holder := (status.st_ino, status.st_mtime_ns)) != seen:
-                seen, since = holder, time.monotonic()
-            elif time.monotonic() - since > CLAIM_SECONDS:
-                claim.unlink()
-        time.sleep(0.01)
-    try:
-        yield
-    finally:
-        claim.unlink(missing_ok=True)
-
-
-@contextmanager
 def exclusive(folder: Path, wait: bool = True) -> Iterator[bool]:
     """Lets one process at a time enter the block; others on the same machine wait. Creates the folder if missing.
 
@@ -298,14 +259,6 @@ def exclusive(folder: Path, wait: bool = True) -> Iterator[bool]:
         os.close(handle)
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def pid_scope() -> dict[str, str]:
     """Where process ids are valid: this boot of this machine, and this PID namespace."""
     try:
@@ -323,3 +276,52 @@ def start_time(pid: int) -> str | None:
         return None if fields[0] == "Z" else fields[19]
     except (OSError, IndexError):
         return None
+
+
+def _scratch_of(name: str) -> str | None:
+    """The final name of a scratch file or folder; None for other names."""
+    found = SCRATCH.fullmatch(name) or OLD_SCRATCH.fullmatch(name)
+    return found[1] if found else None
+
+
+@cache
+def _machine_mark() -> str:
+    """Digits for this boot of this machine and its PID namespace; `UNKNOWN` if there is no ``/proc``."""
+    here = pid_scope()
+    return hashlib.sha256(repr(here).encode()).hexdigest()[:6] if here["boot"] else UNKNOWN
+
+
+def _start_mark(pid: int) -> str | None:
+    """Digits for the start time of a process; None if there is no such process."""
+    started = start_time(pid)
+    return None if started is None else f"{int(started) & 0xFFFFFF:06x}"
+
+
+@contextmanager
+def _turn(path: Path) -> Iterator[None]:
+    """Lets one writer of a path at a time enter the block, by a file that only one of them can create."""
+    claim = path.parent / f".{path.name}.claim"
+    seen, since = None, time.monotonic()
+    while True:
+        with suppress(FileExistsError):
+            os.close(os.open(claim, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+            break
+        with suppress(FileNotFoundError):
+            status = claim.stat()
+            if (holder := (status.st_ino, status.st_mtime_ns)) != seen:
+                seen, since = holder, time.monotonic()
+            elif time.monotonic() - since > CLAIM_SECONDS:
+                claim.unlink()
+        time.sleep(0.01)
+    try:
+        yield
+    finally:
+        claim.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

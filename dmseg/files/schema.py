@@ -1,19 +1,20 @@
 """Composable checks of what stored files contain, and a JSON parser with limits.
 
-A check takes a value and a description of where it stands. It returns nothing and raises `Misfit`:
+A check takes a value and a description of where it stands. It returns nothing and raises `SchemaError`:
 
     CASE = record({"case": name, "dice": number(0, 1)}, {"note": text()})
-    CASE({"case": "a", "dice": 2}, "row 3")    # Misfit: row 3: dice is 2, but must be a number from 0 to 1
+    CASE({"case": "a", "dice": 2}, "row 3")    # SchemaError: row 3: dice is 2, but must be a number from 0 to 1
 """
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dmseg.errors import cut, shown
-from dmseg.files.names import fault_of_name, is_id
+from dmseg.files.names import ID, fault_of_name
 from dmseg.files.regular import read_regular
 
 Check = Callable[[Any, str], None]
@@ -26,12 +27,12 @@ MOST_VALUES = 10_000_000
 """Maximum number of values in a JSON file; small ones take 20 times as much memory as their text."""
 
 
-class Misfit(ValueError):
+class SchemaError(ValueError):
     """A value that fails a check; the message says where it is, what it is, and what is expected."""
 
 
-def _refuse(value: object, where: str, expected: str) -> Misfit:
-    return Misfit(f"{where} is {shown(value)}, but must be {expected}")
+def _refuse(value: object, where: str, expected: str) -> SchemaError:
+    return SchemaError(f"{where} is {shown(value)}, but must be {expected}")
 
 
 def anything(value: object, where: str) -> None:
@@ -41,13 +42,21 @@ def anything(value: object, where: str) -> None:
 def name(value: object, where: str) -> None:
     """Accepts a name that a file can have."""
     if fault := fault_of_name(value):
-        raise Misfit(f"{where} is {shown(value)}, which cannot be a name: {fault}")
+        raise SchemaError(f"{where} is {shown(value)}, which cannot be a name: {fault}")
 
 
-def identity(value: object, where: str) -> None:
-    """Accepts the id of a run, an experiment or an evaluation."""
-    if not is_id(value):
-        raise _refuse(value, where, "16 hexadecimal digits")
+def matching(pattern: re.Pattern[str], expected: str) -> Check:
+    """Accepts text that a pattern matches as a whole; `expected` says for messages what it is."""
+
+    def check(value: object, where: str) -> None:
+        if not isinstance(value, str) or not pattern.fullmatch(value):
+            raise _refuse(value, where, expected)
+
+    return check
+
+
+identity = matching(ID, "16 hexadecimal digits")
+"""Accepts the id of a run, an experiment or an evaluation."""
 
 
 def flag(value: object, where: str) -> None:
@@ -107,7 +116,7 @@ def list_of(inner: Check, unique: bool = False, least: int = 0) -> Check:
             inner(item, f"{where}[{index}]")
         if unique and len(set(value)) < len(value):
             twice = next(item for item in value if value.count(item) > 1)
-            raise Misfit(f"{where} contains {shown(twice)} twice")
+            raise SchemaError(f"{where} contains {shown(twice)} twice")
 
     return check
 
@@ -121,7 +130,7 @@ def mapping(keys: Check = TEXT, values: Check = anything) -> Check:
 
     def check(value: object, where: str) -> None:
         if not isinstance(value, Mapping):
-            raise _refuse(value, where, "a group of keys")
+            raise _refuse(value, where, "a mapping")
         about_key = f"a key of {where}"
         for key in value:
             keys(key, about_key)
@@ -147,11 +156,11 @@ def record(
         group: Mapping[str, Any] = value  # type: ignore[assignment]
         for key in required:
             if key not in group:
-                raise Misfit(f"{where} has no key '{key}'")
+                raise SchemaError(f"{where} has no key '{key}'")
         for key, item in group.items():
             inner = known.get(key, others)
             if inner is None:
-                raise Misfit(f"{where} has the unknown key {shown(key)}")
+                raise SchemaError(f"{where} has the unknown key {shown(key)}")
             inner(item, f"{where}: {key}" if ":" not in where else f"{where}.{key}")
 
     return check
@@ -166,7 +175,7 @@ def plain(value: object, where: str) -> None:
     while left:
         item, depth = left.pop()
         if depth > DEEPEST:
-            raise Misfit(f"{where} is nested more than {DEEPEST} levels deep")
+            raise SchemaError(f"{where} is nested more than {DEEPEST} levels deep")
         if isinstance(item, Mapping):
             GROUP(item, where)
             left += [(inner, depth + 1) for inner in item.values() if type(inner) not in _SCALARS]
@@ -186,12 +195,19 @@ def parse_json(content: bytes | str, distinct: bool = False) -> Any:  # noqa: AN
     Raises:
         ValueError: if it is not JSON, or exceeds a limit.
     """
+
+    def refuse_repeated(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        if len(set(keys)) < len(keys):
+            raise SchemaError(f"one key twice in {cut(str(keys))}")
+        return dict(pairs)
+
     text = content.decode() if isinstance(content, bytes) else content
     if sum(map(text.count, ",[{")) > MOST_VALUES:
-        raise Misfit(f"it holds more than {MOST_VALUES} values")
-    too_deep = Misfit(f"it is nested more than {DEEPEST} levels deep")
+        raise SchemaError(f"it holds more than {MOST_VALUES} values")
+    too_deep = SchemaError(f"it is nested more than {DEEPEST} levels deep")
     try:
-        node = json.loads(text, object_pairs_hook=_distinct_keys if distinct else None)
+        node = json.loads(text, object_pairs_hook=refuse_repeated if distinct else None)
     except RecursionError:
         raise too_deep from None
     level: list[Any] = [[node]]
@@ -201,13 +217,6 @@ def parse_json(content: bytes | str, distinct: bool = False) -> Any:  # noqa: AN
         if not level:
             return node
     raise too_deep
-
-
-def _distinct_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    if len(set(keys)) < len(keys):
-        raise Misfit(f"one key twice in {cut(str(keys))}")
-    return dict(pairs)
 
 
 def read_json(path: Path, check: Check = GROUP, limit: int = LARGEST_JSON) -> Any:  # noqa: ANN401

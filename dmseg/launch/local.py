@@ -63,7 +63,15 @@ class Local:
     """
 
     def __init__(self, runs: Sequence[PlannedRun], workers: int, observers: MakeObservers, try_one: TryRun) -> None:
-        allotted = shares(min(workers, len(runs)), _devices(runs))
+        devices = []  # none to divide if the settings of a run name a device
+        if all(run.settings.device == "auto" for run in runs):
+            import torch
+
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+            named = [name for name in visible.split(",") if name] if visible is not None else None
+            count = torch.cuda.device_count()
+            devices = (named or [str(index) for index in range(count)])[:count]
+        allotted = shares(min(workers, len(runs)), devices)
         self._workers = [_Worker(share, observers, try_one) for share in allotted]
         self._free = deque(self._workers)
         self._busy: dict[Future[Outcome], tuple[_Worker, PlannedRun]] = {}
@@ -148,18 +156,6 @@ def usable_cores() -> list[int]:
 def with_threads(run: PlannedRun, cores: int) -> PlannedRun:
     """The run with one thread for each core, unless its settings give a number of threads."""
     return replace(run, settings=replace(run.settings, threads=run.settings.threads or cores))
-
-
-def _devices(runs: Sequence[PlannedRun]) -> list[str]:
-    """CUDA devices to divide among workers; none if the runs' settings name a device."""
-    if any(run.settings.device != "auto" for run in runs):
-        return []
-    import torch
-
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    named = [name for name in visible.split(",") if name] if visible is not None else None
-    count = torch.cuda.device_count()
-    return (named or [str(index) for index in range(count)])[:count]
 
 
 class _Worker:

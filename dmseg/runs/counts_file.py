@@ -15,7 +15,7 @@ import numpy.typing as npt
 from dmseg.files.arrays import parse_arrays, write_arrays
 from dmseg.files.names import fault_of_name
 from dmseg.files.regular import inside, read_regular
-from dmseg.files.schema import Misfit
+from dmseg.files.schema import SchemaError
 from dmseg.metrics.stored_counts import ARRAYS, StoredCounts
 
 COUNTS = "counts.npz"
@@ -71,7 +71,7 @@ def read_counts(folder: Path, evaluation: Mapping[str, Any]) -> dict[str, Stored
 
     Raises:
         OSError: if the file is missing, a link, or too large.
-        Misfit: if it does not hold such counts.
+        SchemaError: if it does not hold such counts.
     """
     arrays = _read_arrays(read_regular(inside(folder, COUNTS), LARGEST_COUNTS))
     cases = _check(arrays)
@@ -103,10 +103,10 @@ def check_counts(content: bytes, cases: Sequence[str]) -> None:
         cases: the cases of its ``cases.csv``, in their order.
 
     Raises:
-        Misfit: if it does not hold the counts of these cases.
+        SchemaError: if it does not hold the counts of these cases.
     """
     if _check(_read_arrays(content)) != list(cases):
-        raise Misfit(f"{COUNTS}: its cases are not those of cases.csv")
+        raise SchemaError(f"{COUNTS}: its cases are not those of cases.csv")
 
 
 def _read_arrays(content: bytes) -> dict[str, npt.NDArray[Any]]:
@@ -118,7 +118,7 @@ def _check(arrays: Mapping[str, npt.NDArray[Any]]) -> list[str]:
     n_cases, n_cells = len(np.atleast_1d(arrays["case"])), arrays["cuts"].size + 1
     raters, slices = arrays["n_raters"], arrays["n_slices"]
     if arrays["bins"].shape or not 1 <= int(arrays["bins"]) <= MOST_CELLS or n_cells > MOST_CELLS or not n_cases:
-        raise Misfit(f"{COUNTS}: bins, cuts or cases are out of range")
+        raise SchemaError(f"{COUNTS}: bins, cuts or cases are out of range")
     for name, values in (("n_raters", raters), ("n_slices", slices)):
         _expect(name, values.shape == (n_cases,) and bool(np.all((values >= 1) & (values < 2**24))))
     n_raters, n_bins, levels = int(raters.sum()), int(arrays["bins"]), arrays["joint"].shape[-1:]
@@ -154,4 +154,4 @@ def _check(arrays: Mapping[str, npt.NDArray[Any]]) -> list[str]:
 
 def _expect(name: str, fine: bool) -> None:
     if not fine:
-        raise Misfit(f"{COUNTS}: {name} does not hold counts of these cases")
+        raise SchemaError(f"{COUNTS}: {name} does not hold counts of these cases")

@@ -98,36 +98,32 @@ def execute(run: PlannedRun, observers: Callable[[PlannedRun], list[Observer]] =
     with store.working_on(run.run_id), reporting(run.results, run.run_id, run.title) as progress:
         if is_complete(run):
             return False
-        _run_missing_steps(run, store, lambda run: [progress, *observers(run)])
+        device = resolve_device(run.settings.device)
+        if run.settings.threads is not None:
+            torch.set_num_threads(run.settings.threads)
+        if not store.is_done(run.run_id) and _score_set_aside(run, store, device) and is_complete(run):
+            return True
+        if store.is_done(run.run_id):
+            _score_again(run, store, device)
+            return True
+        check_precision(run.precision, device)
+        notified = Observers([progress, *observers(run)])
+        interval = run.settings.checkpoint
+        checkpoints = Checkpoints(store.checkpoints(run.run_id), interval.minutes, interval.steps, should_stop)
+        error: BaseException | None = None
+        try:
+            store.write(run.run_id, partial(_train_and_score, run, device, notified, checkpoints))
+            checkpoints.remove()
+            store.log(run.run_id).unlink(missing_ok=True)
+        except BaseException as caught:
+            error = caught
+            if checkpoints.is_finished and not isinstance(caught, Interrupted):
+                caught.add_note(KEPT)
+            raise
+        finally:
+            with suppress(OSError):  # the terminal may be gone
+                notified.ended(error)
     return True
-
-
-def _run_missing_steps(run: PlannedRun, store: RunStore, observers: Callable[[PlannedRun], list[Observer]]) -> None:
-    device = resolve_device(run.settings.device)
-    if run.settings.threads is not None:
-        torch.set_num_threads(run.settings.threads)
-    if not store.is_done(run.run_id) and _score_set_aside(run, store, device) and is_complete(run):
-        return
-    if store.is_done(run.run_id):
-        _score_again(run, store, device)
-        return
-    check_precision(run.precision, device)
-    notified = Observers(observers(run))
-    interval = run.settings.checkpoint
-    checkpoints = Checkpoints(store.checkpoints(run.run_id), interval.minutes, interval.steps, should_stop)
-    error: BaseException | None = None
-    try:
-        store.write(run.run_id, partial(_train_and_score, run, device, notified, checkpoints))
-        checkpoints.remove()
-        store.log(run.run_id).unlink(missing_ok=True)
-    except BaseException as caught:
-        error = caught
-        if checkpoints.is_finished and not isinstance(caught, Interrupted):
-            caught.add_note(KEPT)
-        raise
-    finally:
-        with suppress(OSError):  # the terminal may be gone
-            notified.ended(error)
 
 
 def _train_and_score(
@@ -154,7 +150,22 @@ def _train_and_score(
     _write_evaluation(run, scored, folder)
     seconds = sum(session.seconds for session in course.sessions)
     times = {"train_seconds": seconds, "seconds": seconds + time.monotonic() - start - here}
-    write_json(folder / "manifest.json", _manifest(run, course, times, describe_usage(device)))
+    usage = describe_usage(device)
+    manifest = {
+        **course.facts,
+        "run_id": run.run_id,
+        "experiment_id": run.experiment_id,
+        "title": run.title,
+        "phantom": run.settings.data.phantom is not None,
+        "split": {"train": list(run.split.train), "validation": list(run.split.validation)},
+        "precision": describe_precision(run.precision),
+        **course.machine,
+        **times,
+        "steps": course.steps_per_epoch * course.epochs,
+        "sessions": [asdict(session) for session in course.sessions],
+        **{name: max(value, usage.get(name, value)) for name, value in {**usage, **course.usage}.items()},
+    }
+    write_json(folder / "manifest.json", manifest)
     observers.evaluated(mean_scores(scored.cases))
 
 
@@ -342,20 +353,3 @@ def _score_set_aside(run: PlannedRun, store: RunStore, device: torch.device) -> 
 
 def _write_evaluation(run: PlannedRun, scored: _Scored, folder: Path) -> None:
     write_scores(folder, scored.cases, run.evaluation_id, run.evaluation, scored.counts, scored.pictures)
-
-
-def _manifest(run: PlannedRun, course: Course, times: dict[str, float], usage: dict[str, Any]) -> dict[str, Any]:
-    return {
-        **course.facts,
-        "run_id": run.run_id,
-        "experiment_id": run.experiment_id,
-        "title": run.title,
-        "phantom": run.settings.data.phantom is not None,
-        "split": {"train": list(run.split.train), "validation": list(run.split.validation)},
-        "precision": describe_precision(run.precision),
-        **course.machine,
-        **times,
-        "steps": course.steps_per_epoch * course.epochs,
-        "sessions": [asdict(session) for session in course.sessions],
-        **{name: max(value, usage.get(name, value)) for name, value in {**usage, **course.usage}.items()},
-    }

@@ -116,8 +116,8 @@ def run_identity(
     Raises:
         UserError: if the weights file cannot be read.
     """
-    method = settings.method
-    identity = {
+    method, unused = settings.method, settings.method.unused
+    identity: dict[str, Any] = {
         "task": settings.task,
         "data": {"digest": data_digest, "size": settings.data.size},
         "split": digest({"train": split.train, "validation": split.validation}),
@@ -129,16 +129,23 @@ def run_identity(
         else {"target": method.target, "options": method.options, "revision": METHOD_REVISION},
         "labels": _labels(settings.labels),
         "model": _model(settings.model),
-        "loss": None if "loss" in settings.method.unused else _loss(settings.loss),
+        "loss": None if "loss" in unused else _loss(settings.loss),
         "distill": None if settings.distill is None else _distill(settings, settings.distill, teachers or {}),
         "held_out": held_out,
         "raters": raters,
         "optim": asdict(settings.optim),
         "train": asdict(settings.train),
         "revisions": REVISIONS,
-        "code": _code(settings),
     }
-    for key in settings.method.unused:
+    components = {"method": method.target, "network": NETWORK}
+    if "labels" not in unused:
+        components["labels"] = settings.labels.target
+    if "loss" not in unused:
+        active = settings.loss.active
+        components |= {key: active[name].target for key, name in (("ce", "ce"), ("loss", "region")) if name in active}
+    versions = {name: code_version(target) for name, target in components.items()}
+    identity["code"] = {name: version for name, version in versions.items() if version != 1}
+    for key in unused:
         _drop(identity, key)
     return _without_defaults(identity, IDENTITY_DEFAULTS)
 
@@ -206,18 +213,6 @@ def evaluation_identity(
     chosen["raters"] = None if raters is None else list(raters)
     chosen["code"] = code_version(settings.reference["_target_"])
     return _without_defaults(chosen, EVALUATION_DEFAULTS) | {"revision": EVALUATION_REVISION}
-
-
-def _code(settings: Settings) -> dict[str, int | str]:
-    """Code versions of the components that a training uses; revision 1 is left out."""
-    targets = {"method": settings.method.target, "network": NETWORK}
-    if "labels" not in settings.method.unused:
-        targets["labels"] = settings.labels.target
-    if "loss" not in settings.method.unused:
-        active = settings.loss.active
-        targets |= {key: active[name].target for key, name in (("ce", "ce"), ("loss", "region")) if name in active}
-    versions = {name: code_version(target) for name, target in targets.items()}
-    return {name: version for name, version in versions.items() if version != 1}
 
 
 def _labels(settings: LabelSettings) -> dict[str, Any]:
@@ -293,21 +288,19 @@ def _model(settings: ModelSettings) -> dict[str, Any]:
     if settings.weights == "imagenet" and pinned is not None:
         node["weights_sha256"] = pinned
     elif settings.weights not in (None, "imagenet"):  # a file is named by its content, pinned or not
-        digest = _file_digest(Path(str(settings.weights)))
+        path = Path(str(settings.weights))
+        try:
+            status = path.stat()
+            digest = _digest_of_version(path, status.st_size, status.st_mtime_ns)
+        except OSError as error:
+            raise UserError(
+                f"model.weights={path} cannot be read ({error.strerror}); it may be null, imagenet or the path of a "
+                "file"
+            ) from None
         if pinned not in (None, digest):
             raise UserError(f"{settings.weights} has the SHA-256 {digest}, but model.weights_sha256 is {pinned}")
         node["weights"] = f"sha256:{digest}"
     return node
-
-
-def _file_digest(path: Path) -> str:
-    try:
-        status = path.stat()
-        return _digest_of_version(path, status.st_size, status.st_mtime_ns)
-    except OSError as error:
-        raise UserError(
-            f"model.weights={path} cannot be read ({error.strerror}); it may be null, imagenet or the path of a file"
-        ) from None
 
 
 @lru_cache(maxsize=64)

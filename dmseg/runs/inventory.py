@@ -59,7 +59,21 @@ class Entry:
 
 def entries(stores: Iterable[RunStore]) -> list[Entry]:
     """All runs of some stores: finished runs by data, task, labels, network, experiment, seed and fold, then others."""
-    return sorted((entry for store in stores for entry in _entries(store)), key=_order)
+    found = []
+    for store in stores:
+        stored = store.stored()
+        found += [_stored_run(store, run_id) for run_id in track(stored, "reading runs", len(stored), "runs")]
+        known = set(stored)
+        for path in _named_by_runs(store, "leases", ".json"):
+            if path.stem not in known and is_held(path):
+                known.add(path.stem)
+                state = read_progress(progress_path(store.results, path.stem))
+                title = "" if state is None else f"{state.title} ({state.position})"
+                found.append(Entry(store, path.stem, "running", title, {"status": "running"}))
+        for path in _named_by_runs(store, "failed", ".log"):
+            if path.stem not in known:
+                found.append(Entry(store, path.stem, "failed", fields={"status": "failed"}))
+    return sorted(found, key=_order)
 
 
 def _order(entry: Entry) -> tuple[object, ...]:
@@ -69,63 +83,45 @@ def _order(entry: Entry) -> tuple[object, ...]:
     return (not known, *names, str(entry.store.results), *numbers, *(() if known else (STATUSES.index(entry.status),)))
 
 
-def _entries(store: RunStore) -> Iterator[Entry]:
-    stored = store.stored()
-    for run_id in track(stored, "reading runs", len(stored), "runs"):
-        yield _finished(store, run_id)
-    known = set(stored)
-    for path in _named_by_runs(store, "leases", ".json"):
-        if path.stem not in known and is_held(path):
-            known.add(path.stem)
-            state = read_progress(progress_path(store.results, path.stem))
-            title = "" if state is None else f"{state.title} ({state.position})"
-            yield Entry(store, path.stem, "running", title, {"status": "running"})
-    for path in _named_by_runs(store, "failed", ".log"):
-        if path.stem not in known:
-            yield Entry(store, path.stem, "failed", fields={"status": "failed"})
-
-
 def _named_by_runs(store: RunStore, folder: str, ending: str) -> list[Path]:
     """Files in one of the store's folders whose names are run ids."""
     found = (path for path in (store.results / folder).glob(f"*{ending}") if is_id(path.stem))
     return sorted(path for path in found if is_regular(path))
 
 
-def _finished(store: RunStore, run_id: str) -> Entry:
+def _stored_run(store: RunStore, run_id: str) -> Entry:
+    """A run that has a folder, which is finished or damaged."""
     try:
         if not (wrong := store.damage(run_id)):
-            return _sound(store, run_id)
+            settings = store.read_json(run_id, "config.json")["settings"]
+            manifest = store.read_json(run_id, "manifest.json")
+            values = {
+                "status": "done",
+                "data": settings["data"]["name"],
+                "task": settings["task"],
+                "labels": settings["labels"]["name"],
+                "model": settings["model"]["name"],
+                "loss": _name(settings, "loss"),
+                "method": _name(settings, "method"),
+                "fold": settings["fold"],
+                "seed": settings["seed"],
+                "experiment": manifest["experiment_id"],
+            }
+            remarks = {"phantom": "(PHANTOM data)", "imported": "(imported)"}
+            words = [manifest["title"], *(remark for key, remark in remarks.items() if manifest.get(key))]
+            words += ["(weights are missing)"] if lost_weights(store, run_id) else []
+            return Entry(
+                store,
+                run_id,
+                "done",
+                " ".join(words),
+                {name: str(value) for name, value in values.items()},
+                stored_means(store.folder(run_id)),
+                float(manifest["seconds"]),
+            )
     except (DamagedError, OSError) as error:  # changed or removed while it was read
         wrong = str(error).splitlines()
     return Entry(store, run_id, "damaged", wrong[0].removeprefix(f"{store.folder(run_id)}"), {"status": "damaged"})
-
-
-def _sound(store: RunStore, run_id: str) -> Entry:
-    settings = store.read_json(run_id, "config.json")["settings"]
-    manifest = store.read_json(run_id, "manifest.json")
-    chosen = {
-        "status": "done",
-        "data": settings["data"]["name"],
-        "task": settings["task"],
-        "labels": settings["labels"]["name"],
-        "model": settings["model"]["name"],
-        "loss": _name(settings, "loss"),
-        "method": _name(settings, "method"),
-        "fold": settings["fold"],
-        "seed": settings["seed"],
-        "experiment": manifest["experiment_id"],
-    }
-    remarks = [word for key, word in (("phantom", "(PHANTOM data)"), ("imported", "(imported)")) if manifest.get(key)]
-    remarks += ["(weights are missing)"] if lost_weights(store, run_id) else []
-    return Entry(
-        store,
-        run_id,
-        "done",
-        " ".join([manifest["title"], *remarks]),
-        {name: str(value) for name, value in chosen.items()},
-        stored_means(store.folder(run_id)),
-        float(manifest["seconds"]),
-    )
 
 
 def _name(settings: Mapping[str, Any], group: str) -> str:
@@ -298,20 +294,16 @@ def foreign(store: RunStore) -> list[Path]:
     found = [path for folder in folders for path in folder.glob("*") if not OWN.fullmatch(path.name)]
     for run_id in store.run_ids():
         with suppress(DamagedError):
-            found += _foreign_in_run(store, run_id)
+            run = store.folder(run_id)
+            parts = [run, *store.additions(run_id)]
+            known = {run / "evaluations", *parts}
+            for part in parts:
+                for name in (DONE, *read_seal(part)):
+                    known |= {part / name, *(part / name).parents}
+            everything = (Path(place) / name for place, inner, files in os.walk(run) for name in (*inner, *files))
+            unknown = (path for path in everything if path not in known and path.parent in known)
+            found += [path for path in unknown if not OWN.fullmatch(path.name)]
     return sorted(found)
-
-
-def _foreign_in_run(store: RunStore, run_id: str) -> list[Path]:
-    parts = [store.folder(run_id), *store.additions(run_id)]
-    known = {store.folder(run_id) / "evaluations", *parts}
-    for part in parts:
-        for name in (DONE, *read_seal(part)):
-            known |= {part / name, *(part / name).parents}
-    tree = os.walk(store.folder(run_id))
-    everything = (Path(place) / name for place, folders, files in tree for name in (*folders, *files))
-    unknown = (path for path in everything if path not in known and path.parent in known)
-    return [path for path in unknown if not OWN.fullmatch(path.name)]
 
 
 def whole_runs(chosen: Sequence[Entry]) -> list[Leftover]:

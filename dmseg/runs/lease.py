@@ -56,7 +56,15 @@ def lease(path: Path, patience: float = PATIENCE) -> Iterator[None]:
         described = f"process {pid} on {host}" if holder else "unknown"
         raise RunLocked(f"{path.stem} is being computed by another process ({described})")
     over = threading.Event()
-    beat = threading.Thread(target=_renew, args=(path, owner["token"], patience / RENEWALS, over), daemon=True)
+
+    def renew() -> None:
+        while not over.wait(patience / RENEWALS):
+            with suppress(OSError):
+                if _read(path).get("token") != owner["token"]:
+                    return
+                os.utime(path)
+
+    beat = threading.Thread(target=renew, daemon=True)
     beat.start()
     try:
         yield
@@ -73,13 +81,20 @@ def is_held(path: Path, patience: float = PATIENCE) -> bool:
 
 
 def _acquire(path: Path, owner: dict[str, Any], patience: float) -> bool:
+    """Creates the lease, after removing that of a dead owner; returns whether it belongs to this owner."""
     for _ in range(3):
         if create_file(path, json.dumps(owner)):
             return True
         holder = _read(path)
         if os.path.lexists(path) and not _is_dead(path, holder, patience):
             return False
-        _bury(path, holder.get("token"))
+        grave = scratch_path(path)
+        with suppress(FileNotFoundError):
+            path.rename(grave)
+            if _read(grave).get("token") != holder.get("token"):  # another process has just acquired it
+                with suppress(OSError):
+                    move_unless_exists(grave, path)
+            discard(grave)
     return False
 
 
@@ -94,7 +109,12 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _is_dead(path: Path, holder: dict[str, Any], patience: float) -> bool:
-    """Whether the owner is dead: known at once for a process of this machine, after the patience for others."""
+    """Whether the owner is dead: known at once for a process of this machine, after the patience for others.
+
+    A lease with a time in the future, as a clock was set back, counts as dead if it is not renewed for the whole
+    patience. A living owner sets it to the current time. We do so too, for later commands; if that is not permitted,
+    our own monotonic clock measures how long the file has not changed.
+    """
     pid, here = holder.get("pid"), pid_scope()
     if type(pid) is int and here["boot"] and {key: holder.get(key) for key in here} == here:
         started = _start_time(pid)
@@ -103,52 +123,20 @@ def _is_dead(path: Path, holder: dict[str, Any], patience: float) -> bool:
         status = path.lstat()
     except FileNotFoundError:
         return True
-    age = _server_time(path.parent) - status.st_mtime
-    return age > patience if age > -patience else _stays_in_future(path, status, patience)
-
-
-def _stays_in_future(path: Path, status: os.stat_result, patience: float) -> bool:
-    """Whether a lease with a time in the future (a clock was set back) was not renewed for the whole patience.
-
-    A living owner sets it to the current time. We do so too, for later commands; if that is not permitted, our own
-    monotonic clock measures how long the file has not changed.
-    """
+    probe = scratch_path(path.parent / "time")
+    try:
+        probe.touch()
+        now = probe.stat().st_mtime  # by the file server's clock, which sets file times
+    except OSError:
+        now = time.time()
+    finally:
+        discard(probe)
+    age = now - status.st_mtime
+    if age > -patience:
+        return age > patience
     with suppress(OSError, NotImplementedError):
         os.utime(path, follow_symlinks=False)
     seen = (status.st_ino, status.st_mtime_ns)
     if path not in _first_seen or _first_seen[path][0] != seen:
         _first_seen[path] = (seen, time.monotonic())
     return time.monotonic() - _first_seen[path][1] > patience
-
-
-def _bury(path: Path, token: object) -> None:
-    """Removes a dead owner's lease; puts it back if another process has just acquired it."""
-    grave = scratch_path(path)
-    try:
-        path.rename(grave)
-    except FileNotFoundError:
-        return
-    if _read(grave).get("token") != token:
-        with suppress(OSError):
-            move_unless_exists(grave, path)
-    discard(grave)
-
-
-def _renew(path: Path, token: str, seconds: float, over: threading.Event) -> None:
-    while not over.wait(seconds):
-        with suppress(OSError):
-            if _read(path).get("token") != token:
-                return
-            os.utime(path)
-
-
-def _server_time(folder: Path) -> float:
-    """The time on the file server's clock, which sets file times; on our own clock if nothing can be written."""
-    probe = scratch_path(folder / "time")
-    try:
-        probe.touch()
-        return probe.stat().st_mtime
-    except OSError:
-        return time.time()
-    finally:
-        discard(probe)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from dmseg.files.arrays import pack_arrays, parse_arrays
 from dmseg.files.names import fault_of_name
 from dmseg.files.regular import inside, read_regular
-from dmseg.files.schema import Misfit
+from dmseg.files.schema import SchemaError
 from dmseg.training.pictures import ROLES, Picture, shrink
 
 PACK = "pack.npz"
@@ -75,7 +75,7 @@ def read_pack(folder: Path) -> list[Picture]:
 
     Raises:
         OSError: if the file is missing, a link, or too large.
-        Misfit: if it does not hold such pictures.
+        SchemaError: if it does not hold such pictures.
     """
     arrays = _read(read_regular(inside(folder, PACK), LARGEST_PACK))
     cases = _check(arrays)
@@ -102,12 +102,12 @@ def check_pack(content: bytes, cases: Collection[str]) -> None:
         cases: the cases of its ``cases.csv``.
 
     Raises:
-        Misfit: if it is too large, or does not hold pictures of such cases.
+        SchemaError: if it is too large, or does not hold pictures of such cases.
     """
     if len(content) > LARGEST_PACK:
-        raise Misfit(f"{PACK} has {len(content)} bytes, but may have {LARGEST_PACK} at most")
+        raise SchemaError(f"{PACK} has {len(content)} bytes, but may have {LARGEST_PACK} at most")
     if odd := [case for case in _check(_read(content)) if case not in cases]:
-        raise Misfit(f"{PACK}: case {odd[0]!r:.60} is not in cases.csv")
+        raise SchemaError(f"{PACK}: case {odd[0]!r:.60} is not in cases.csv")
 
 
 def _read(content: bytes) -> dict[str, npt.NDArray[Any]]:
@@ -140,4 +140,4 @@ def _check(arrays: dict[str, npt.NDArray[Any]]) -> list[str]:
 
 def _expect(name: str, fine: bool) -> None:
     if not fine:
-        raise Misfit(f"{PACK}: {name} does not hold pictures of cases")
+        raise SchemaError(f"{PACK}: {name} does not hold pictures of cases")

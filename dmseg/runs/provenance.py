@@ -25,6 +25,7 @@ from dmseg.runs.seal import DamagedError
 from dmseg.runs.store import RunStore
 from dmseg.training.checkpoint import REPORTS, SESSIONS, Session
 from dmseg.training.observers import EpochReport
+from dmseg.training.precision import cpu_info
 
 PACKAGES = (
     "torch",
@@ -87,9 +88,10 @@ def git_state() -> str | None:
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
     """Processor, threads and accelerator of this process."""
+    processor = cpu_info().get("model name")
     return {
         "platform": platform.platform(),
-        "processor": _cpu_name(),
+        "processor": platform.processor() if processor is None else processor,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": str(device) if device.type == "cpu" else torch.cuda.get_device_name(device),
@@ -112,20 +114,6 @@ def describe_usage(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         usage["peak_device_memory_mib"] = round(torch.cuda.max_memory_allocated(device) / 2**20)
     return usage
-
-
-def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True)
-    return done.stdout.strip()
-
-
-def _cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 def pretrained_facts(run: PlannedRun) -> dict[str, Any]:
@@ -186,7 +174,7 @@ class Course:
         """Restores the object from the plain form that `dataclasses.asdict` returns.
 
         Raises:
-            Misfit: if `node` does not have this form.
+            SchemaError: if `node` does not have this form.
         """
         plain(node, "rest.pt")
         COURSE(node, "rest.pt")
@@ -198,3 +186,8 @@ class Course:
         """Writes ``history.csv``."""
         rows = [{"epoch": item.epoch, "step": item.step, "lr": item.lr, **item.losses} for item in self.reports]
         pd.DataFrame(rows).to_csv(path, index=False)
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()

@@ -19,12 +19,14 @@ from dmseg.files.schema import (
     GROUP,
     LARGEST_JSON,
     Check,
-    Misfit,
+    SchemaError,
+    anything,
     check_json,
     flag,
     identity,
     list_of,
     mapping,
+    matching,
     name,
     nullable,
     number,
@@ -36,8 +38,6 @@ from dmseg.runs.digests import digest, experiment_identity, identifier
 
 if TYPE_CHECKING:
     import pandas as pd
-from dmseg.files.names import is_id
-from dmseg.runs.seal import DONE, DamagedError, additions_of, differs, in_words, read_seal, repair_advice
 
 SCORES = ("dice", "bdice", "ece")
 """The scores that every evaluation has, columns of ``cases.csv``."""
@@ -83,11 +83,8 @@ SCHEMAS: dict[str, Check] = {"config.json": CONFIG, "manifest.json": MANIFEST, "
 """Schemas by the name of a run's JSON file."""
 
 _OWN = re.compile(r"[^/]+|predictions/[^/]+|evaluations/[0-9a-f]{16}/[^/]+")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _COLUMN = re.compile(r"[a-z][a-z0-9_]{0,60}")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?")
-SMALL_FILES = ("config.json", "manifest.json", "history.csv", "cases.csv", "evaluation.json", "counts.npz", "pack.npz")
-"""Files that are checked whenever a run is used; weights and predictions are checked when they are read."""
 
 
 def _sealed_name(value: object, where: str) -> None:
@@ -95,15 +92,10 @@ def _sealed_name(value: object, where: str) -> None:
     # predictions are named after cases, whose ids may use the full length of a name
     is_path = isinstance(value, str) and _OWN.fullmatch(value)
     if not is_path or any(fault_of_name(part.removesuffix(".npy")) for part in str(value).split("/")):
-        raise Misfit(f"{where} is {shown(value)}, which is not a file of a run")
+        raise SchemaError(f"{where} is {shown(value)}, which is not a file of a run")
 
 
-def _sha256(value: object, where: str) -> None:
-    if not isinstance(value, str) or not _SHA256.fullmatch(value):
-        raise Misfit(f"{where} is {shown(value)}, but must be a SHA-256")
-
-
-SEAL = mapping(_sealed_name, _sha256)
+SEAL = mapping(_sealed_name, matching(re.compile(r"[0-9a-f]{64}"), "a SHA-256"))
 """Schema of ``DONE``: checksums by file."""
 
 
@@ -142,7 +134,7 @@ def check_run(folder: Path, run_id: str, evaluations: Sequence[Path] = (), read:
     config, manifest = (checked_json(read(folder, file), file) for file in ("config.json", "manifest.json"))
     check_identity(config["identity"], run_id, manifest["experiment_id"], manifest["split"])
     if manifest["run_id"] != run_id:
-        raise Misfit(f"manifest.json: run_id is {manifest['run_id']}, but the run is {run_id}")
+        raise SchemaError(f"manifest.json: run_id is {manifest['run_id']}, but the run is {run_id}")
     check_settings(config["identity"], config["settings"])
     for place in (folder, *evaluations):
         evaluation = checked_json(read(place, "evaluation.json"), "evaluation.json")
@@ -179,22 +171,22 @@ def check_identity(known: Mapping[str, Any], run_id: str, experiment_id: str, sp
     if "raters" in node:
         GROUP(node["raters"], "identity.raters")
     if (found := identifier(node)) != run_id:
-        raise Misfit(f"the identity is that of run {found}, not of {run_id}")
+        raise SchemaError(f"the identity is that of run {found}, not of {run_id}")
     if (found := identifier(experiment_identity(node))) != experiment_id:
-        raise Misfit(f"the identity is of experiment {found}, not of {experiment_id}")
+        raise SchemaError(f"the identity is of experiment {found}, not of {experiment_id}")
     if digest({key: list(split[key]) for key in ("train", "validation")}) != node.get("split"):
-        raise Misfit("the cases of the split are not those that the identity names")
+        raise SchemaError("the cases of the split are not those that the identity names")
 
 
 def check_settings(known: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Checks that settings name the task, fold and seed of an identity.
 
     Raises:
-        Misfit: if they do not.
+        SchemaError: if they do not.
     """
     for key in ("task", "fold", "seed"):
         if key in known and known[key] != settings[key]:
-            raise Misfit(f"settings.{key} is {shown(settings[key])}, but {shown(known[key])} in the identity")
+            raise SchemaError(f"settings.{key} is {shown(settings[key])}, but {shown(known[key])} in the identity")
 
 
 def check_evaluation(node: Mapping[str, Any], expected: str | None = None) -> None:
@@ -204,7 +196,7 @@ def check_evaluation(node: Mapping[str, Any], expected: str | None = None) -> No
         ValueError: if it is not.
     """
     if (found := identifier(dict(node["settings"]))) != node["id"] or node["id"] != (expected or node["id"]):
-        raise Misfit(f"evaluation.json: id is {node['id']}, but the settings are those of {found}")
+        raise SchemaError(f"evaluation.json: id is {node['id']}, but the settings are those of {found}")
 
 
 def read_cases_file(folder: Path) -> str:
@@ -228,22 +220,39 @@ def parse_cases(content: str, validation: Sequence[str] | None = None) -> list[d
         One mapping for each row, text by column; a score is a finite number in its range, or empty.
 
     Raises:
-        Misfit: if a column, a case or a score is invalid.
+        SchemaError: if a column, a case or a score is invalid.
     """
     try:
         header, *lines = csv.reader(io.StringIO(content), strict=True)
     except (csv.Error, ValueError) as error:
-        raise Misfit(f"cases.csv is not a table ({error})") from None
-    list_of(_column, unique=True)(header, "cases.csv: column")
+        raise SchemaError(f"cases.csv is not a table ({error})") from None
+    for index, column in enumerate(header):
+        if not _COLUMN.fullmatch(column):
+            raise SchemaError(f"cases.csv: column[{index}] is {shown(column)}, which is not the name of a score")
+    list_of(anything, unique=True)(header, "cases.csv: column")
     if lacking := {"case", *SCORES} - set(header):
-        raise Misfit(f"cases.csv has no column {', '.join(sorted(lacking))}")
-    rows = [_row(header, line, number) for number, line in enumerate(lines, start=2)]
+        raise SchemaError(f"cases.csv has no column {', '.join(sorted(lacking))}")
+    rows = []
+    for line_number, line in enumerate(lines, start=2):
+        if len(line) != len(header):
+            said = f"line {line_number} has {len(line)} values, but there are {len(header)} columns"
+            raise SchemaError(f"cases.csv: {said}")
+        row = dict(zip(header, line, strict=True))
+        for column in header:
+            if column == "case" or not row[column]:
+                continue
+            low, high = RANGES.get(column, (0.0 if column.startswith("n_") else -1e300, 1e300))
+            value = float(row[column]) if _NUMBER.fullmatch(row[column]) else math.nan
+            if not low - ROUNDING <= value <= high + ROUNDING:
+                said = f"{column} of {shown(row['case'])} is {shown(row[column])}"
+                raise SchemaError(f"cases.csv: {said}, but must be a number from {low:g} to {high:g}, or empty")
+        rows.append(row)
     cases = [row["case"] for row in rows]
     list_of(name, unique=True)(cases, "cases.csv: case")
     if validation is not None and set(cases) != set(validation):
         odd = sorted(set(cases) ^ set(validation))[0]
         which = "is not one of the split's validation cases" if odd in cases else "of the split is missing"
-        raise Misfit(f"cases.csv: case {shown(odd)} {which}")
+        raise SchemaError(f"cases.csv: case {shown(odd)} {which}")
     return rows
 
 
@@ -258,47 +267,3 @@ def cases_frame(content: str) -> "pd.DataFrame":
 def mean_scores(cases: "pd.DataFrame") -> dict[str, float]:
     """Mean of each score over the cases that have a value; NaN if none has."""
     return {name: float(cases[name].mean()) for name in (*SCORES, *OPTIONAL_SCORES) if name in cases}
-
-
-def _column(value: object, where: str) -> None:
-    if not isinstance(value, str) or not _COLUMN.fullmatch(value):
-        raise Misfit(f"{where} is {shown(value)}, which is not the name of a score")
-
-
-def _row(header: Sequence[str], line: Sequence[str], number: int) -> dict[str, str]:
-    if len(line) != len(header):
-        raise Misfit(f"cases.csv: line {number} has {len(line)} values, but there are {len(header)} columns")
-    row = dict(zip(header, line, strict=True))
-    for column in header:
-        if column != "case" and row[column]:
-            low, high = RANGES.get(column, (0.0 if column.startswith("n_") else -1e300, 1e300))
-            value = float(row[column]) if _NUMBER.fullmatch(row[column]) else math.nan
-            if not low - ROUNDING <= value <= high + ROUNDING:
-                said = f"{column} of {shown(row['case'])} is {shown(row[column])}"
-                raise Misfit(f"cases.csv: {said}, but must be a number from {low:g} to {high:g}, or empty")
-    return row
-
-
-def faults_of(folder: Path, run_id: str, every_file: bool, read: SmallFiles) -> list[str]:
-    """`RunStore.damage` of a run's folder; `read` keeps the small files that were compared with their checksums."""
-    try:
-        own = read_seal(folder)
-        additions = additions_of(folder, own)
-        seals = {folder: own, **{place: read_seal(place) for place in additions}}
-    except DamagedError as error:
-        return [str(error).removesuffix(f"; {repair_advice(folder)}")]
-    found = []
-    for place, known in seals.items():
-        unknown = [file for file in SMALL_FILES if file not in known and os.path.lexists(place / file)]
-        found += [f"{place / DONE} has no checksum of {file}" for file in unknown]
-        for file in known:
-            small = file.rpartition("/")[2] in SMALL_FILES
-            if every_file or small:
-                found += differs(place, file, known[file], read if small else None)
-    if found:
-        return found
-    try:
-        check_run(folder, run_id, [place for place in additions if is_id(place.name)], read)
-    except (OSError, ValueError) as error:
-        return [f"{folder} is damaged: {in_words(error)}"]
-    return []

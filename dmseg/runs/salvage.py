@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dmseg.errors import UserError
-from dmseg.files.regular import copy_regular, inside, is_regular
+from dmseg.files.regular import is_regular
 from dmseg.runs.records import check_run
-from dmseg.runs.seal import DONE, DamagedError, additions_of, differs, read_json, read_seal
+from dmseg.runs.seal import DamagedError, additions_of, copy_files, differs, read_json, read_seal
 from dmseg.runs.store import WEIGHTS, RunStore
 
 if TYPE_CHECKING:
@@ -69,14 +69,14 @@ def salvage(store: RunStore, run: "PlannedRun", aside: Path, score: Callable[[Pa
     """
     try:
         store.write(run.run_id, partial(_fill, run, aside, score))
-    except _Unfit as error:
+    except _Inconsistent as error:
         log.warning("%s (%s) is trained again, as %s does not fit: %s", run.title, run.run_id, aside, error)
         return False
     for place in additions_of(aside, read_seal(aside)):
         name = str(place.relative_to(aside))
         with suppress(DamagedError):
             if intact_files(place) == set(read_seal(place)):
-                store.add(run.run_id, name, partial(_copy, place, sorted(read_seal(place))))
+                store.add(run.run_id, name, partial(copy_files, place, sorted(read_seal(place))))
     if store.damage(run.run_id):  # an evaluation whose seal fits, but not its content
         for place in store.additions(run.run_id):
             shutil.rmtree(place)
@@ -84,7 +84,7 @@ def salvage(store: RunStore, run: "PlannedRun", aside: Path, score: Callable[[Pa
     return True
 
 
-class _Unfit(Exception):
+class _Inconsistent(Exception):
     """The files of a run contradict each other."""
 
 
@@ -92,36 +92,29 @@ def _fill(run: "PlannedRun", aside: Path, score: Callable[[Path], None], folder:
     known, intact = set(read_seal(aside)), intact_files(aside)
     predictions = {name for name in known if name.startswith("predictions/")}
     whole = [name for name in (*NEEDED, "history.csv") if name in intact]
-    _copy(aside, [*whole, *(sorted(predictions) if predictions <= intact else ())], folder)
+    copy_files(aside, [*whole, *(sorted(predictions) if predictions <= intact else ())], folder)
     if "history.csv" in known - intact:
         log.warning("%s: the losses of its epochs (history.csv) are lost", run.run_id)
     has_scores = set(SCORES) <= intact
     if has_scores:
-        _copy(aside, [*SCORES, *(name for name in FURTHER if name in intact)], folder)
+        copy_files(aside, [*SCORES, *(name for name in FURTHER if name in intact)], folder)
     try:
         evaluation = str(read_json(aside, "evaluation.json")["id"]) if has_scores else ""
         if has_scores:
             check_run(folder, run.run_id)
     except (DamagedError, OSError, ValueError) as error:
-        raise _Unfit(str(error).splitlines()[0]) from None
+        raise _Inconsistent(str(error).splitlines()[0]) from None
     lost = [name for name in FURTHER if name in known - intact]
     if has_scores and (not lost or evaluation != run.evaluation_id):  # others cannot be computed by this run's settings
         return
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         score(Path(scratch))
         written = [*(() if has_scores else SCORES), *(lost if has_scores else FURTHER)]
-        _copy(Path(scratch), [name for name in written if is_regular(Path(scratch) / name)], folder)
+        copy_files(Path(scratch), [name for name in written if is_regular(Path(scratch) / name)], folder)
     try:
         check_run(folder, run.run_id)
     except (OSError, ValueError) as error:
-        raise _Unfit(str(error)) from None
-
-
-def _copy(source: Path, names: list[str], folder: Path) -> None:
-    for name in names:
-        if name != DONE:
-            (folder / name).parent.mkdir(exist_ok=True)
-            copy_regular(inside(source, name), folder / name)
+        raise _Inconsistent(str(error)) from None
 
 
 def lost_weights(store: RunStore, run_id: str) -> bool:

@@ -3,19 +3,22 @@
 import errno
 import hashlib
 import json
+import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from dmseg.errors import UserError
 from dmseg.files.names import is_id
-from dmseg.files.regular import checksum, checksums, inside
+from dmseg.files.regular import checksum, checksums, copy_regular, inside
 from dmseg.files.schema import GROUP, Check
 from dmseg.files.schema import read_json as read_checked
-from dmseg.runs.records import SCHEMAS, SEAL, SmallFiles
+from dmseg.runs.records import SCHEMAS, SEAL, SmallFiles, check_run
 
 DONE = "DONE"
+SMALL_FILES = ("config.json", "manifest.json", "history.csv", "cases.csv", "evaluation.json", "counts.npz", "pack.npz")
+"""Files that are checked whenever a run is used; weights and predictions are checked when they are read."""
 
 
 def repair_advice(folder: Path) -> str:
@@ -77,6 +80,18 @@ def read_seal(folder: Path) -> dict[str, str]:
     return read_json(folder, DONE, SEAL)
 
 
+def copy_files(source: Path, names: Iterable[str], folder: Path) -> None:
+    """Copies the files of a folder that are named, except for its seal.
+
+    Raises:
+        OSError: if a file is missing, a link, or cannot be written.
+    """
+    for name in names:
+        if name != DONE:
+            (folder / name).parent.mkdir(exist_ok=True)
+            copy_regular(inside(source, name), folder / name)
+
+
 def differs(folder: Path, name: str, known: str, read: SmallFiles | None = None) -> list[str]:
     """The fault of a stored file, as a list of one line; empty if there is none.
 
@@ -88,20 +103,17 @@ def differs(folder: Path, name: str, known: str, read: SmallFiles | None = None)
     """
     path = folder / name
     try:
-        same = _checksum(folder, name, read) == known
-        return [] if same else [f"{path} is damaged: its checksum differs"]
+        found = None
+        if read is not None:
+            try:
+                found = hashlib.sha256(read(folder, name)).hexdigest()
+            except OSError as error:
+                if error.errno != errno.EFBIG:
+                    raise
+        found = found or checksum(inside(folder, name), follow=False)
+        return [] if found == known else [f"{path} is damaged: its checksum differs"]
     except OSError as error:
         return [f"{path} cannot be read: {error.strerror}"]
-
-
-def _checksum(folder: Path, name: str, read: SmallFiles | None) -> str:
-    if read is not None:
-        try:
-            return hashlib.sha256(read(folder, name)).hexdigest()
-        except OSError as error:
-            if error.errno != errno.EFBIG:
-                raise
-    return checksum(inside(folder, name), follow=False)
 
 
 def additions_of(folder: Path, known: Mapping[str, str]) -> list[Path]:
@@ -113,3 +125,28 @@ def additions_of(folder: Path, known: Mapping[str, str]) -> list[Path]:
     later = sorted(path for path in found if is_id(path.name) and path.is_dir())
     with_run = any(name.startswith("predictions/") for name in known)
     return later if with_run or not predictions.is_dir() else [*later, predictions]
+
+
+def faults_of(folder: Path, run_id: str, every_file: bool, read: SmallFiles) -> list[str]:
+    """`RunStore.damage` of a run's folder; `read` keeps the small files that were compared with their checksums."""
+    try:
+        own = read_seal(folder)
+        additions = additions_of(folder, own)
+        seals = {folder: own, **{place: read_seal(place) for place in additions}}
+    except DamagedError as error:
+        return [str(error).removesuffix(f"; {repair_advice(folder)}")]
+    found = []
+    for place, known in seals.items():
+        unknown = [file for file in SMALL_FILES if file not in known and os.path.lexists(place / file)]
+        found += [f"{place / DONE} has no checksum of {file}" for file in unknown]
+        for file in known:
+            small = file.rpartition("/")[2] in SMALL_FILES
+            if every_file or small:
+                found += differs(place, file, known[file], read if small else None)
+    if found:
+        return found
+    try:
+        check_run(folder, run_id, [place for place in additions if is_id(place.name)], read)
+    except (OSError, ValueError) as error:
+        return [f"{folder} is damaged: {in_words(error)}"]
+    return []

@@ -65,20 +65,18 @@ def _change(node: Any, key: str, change: Any) -> None:  # noqa: ANN401
 
 
 def _without_paths(node: Any) -> Any:  # noqa: ANN401
+    """Plain containers without names of places, with absolute paths reduced to their last part."""
     if isinstance(node, dict):
         kept = {key: value for key, value in node.items() if not _NAMES_OF_PLACES.fullmatch(key)}
         return {key: _without_paths(value) for key, value in kept.items()}
     if isinstance(node, list | tuple):
         return [_without_paths(value) for value in node]
-    return _shortened(node) if isinstance(node, str) else node
-
-
-def _shortened(text: str) -> str:
-    """Text with absolute paths reduced to their last part; a text that is a path as a whole may contain spaces."""
+    if not isinstance(node, str):
+        return node
     home = os.path.expanduser("~")
-    if text.startswith(("/", "~/", "\\\\")) or PureWindowsPath(text).drive or (len(home) > 1 and text.startswith(home)):
-        return _last_part(text)
-    pieces = re.split(r"(\s|['\",;:=(\[])", text)
+    if node.startswith(("/", "~/", "\\\\")) or PureWindowsPath(node).drive or (len(home) > 1 and node.startswith(home)):
+        return _last_part(node)  # a path as a whole, which may contain spaces
+    pieces = re.split(r"(\s|['\",;:=(\[])", node)
     return "".join(_last_part(piece) if _PATH.fullmatch(piece) else piece for piece in pieces)
 
 

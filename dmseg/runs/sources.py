@@ -26,7 +26,6 @@ from dmseg.runs.found_stores import (
     moved_store,
     refuse_damaged,
     source_folder,
-    store_options,
     store_place,
     stores_of,
     stores_of_moved_data,
@@ -151,7 +150,12 @@ def find_tasks(settings: Settings, notify: Notify = lambda text: None) -> list[F
     """
     data = settings.data
     _refuse_labels_only(data)
-    stores, damaged = ({}, {}) if _phantom_is_outdated(data) else stores_of(data, settings.paths)
+    outdated = False  # whether there is a phantom with other settings than these, which will be generated again
+    if data.phantom is not None:
+        options = {**data.phantom, "write": False}
+        differs = bind(options.pop("_target_"), options, where="data.phantom")(Path(data.root))
+        outdated = bool(differs) and Path(data.root).exists()
+    stores, damaged = ({}, {}) if outdated else stores_of(data, settings.paths)
     wanted = settings.task and settings.task.rpartition("/")[2]
     for name, error in damaged.items():
         if wanted in (None, name):
@@ -167,11 +171,26 @@ def find_tasks(settings: Settings, notify: Notify = lambda text: None) -> list[F
             raise
     found = []
     for task in _chosen(tasks, settings):
-        store = stores.get(task.name) or _moved_store(data, settings.paths, adapter, task)
-        if store is not None and not _is_current(data, settings.paths, adapter, task, store, notify):
-            store = None
-        folder = store_place(data, settings.paths, task)[0] if store is None else store.folder
-        found.append(FoundTask(task, folder, store))
+        place, options = store_place(data, settings.paths, task)
+        store = stores.get(task.name)
+        if store is None and adapter is not None and not outdated:  # its raw files may have been elsewhere
+            try:
+                moved = moved_store(place, task, adapter.list_cases(task.name), options)
+            except MissingDataError:
+                store = stores_of_moved_data(data, settings.paths).get(task.name)
+            else:
+                store = None if moved is None else PreparedTask(moved)
+        if store is not None:
+            fits, has_raw_data = True, adapter is not None
+            try:
+                if adapter is not None:
+                    fits = is_current(store.folder, task, adapter.list_cases(task.name), options)
+            except MissingDataError:
+                has_raw_data = False
+            if not has_raw_data and data.phantom is None:
+                notify(_without_raw_data(data, settings.paths, store))
+            store = store if fits else None
+        found.append(FoundTask(task, place if store is None else store.folder, store))
     return found
 
 
@@ -191,73 +210,6 @@ def name_tasks(settings: Settings, notify: Notify = lambda text: None) -> list[F
         if not tasks:
             raise
     return [FoundTask(task, store_place(data, settings.paths, task)[0], None) for task in _chosen(tasks, settings)]
-
-
-def _is_current(
-    data: DataSettings, paths: PathSettings, adapter: Adapter | None, task: Task, store: PreparedTask, notify: Notify
-) -> bool:
-    """Whether a store matches the raw data; without raw data it counts as current."""
-    try:
-        if adapter is not None:
-            return is_current(store.folder, task, adapter.list_cases(task.name), store_options(data))
-    except MissingDataError:
-        pass
-    if data.phantom is None:
-        notify(_without_raw_data(data, paths, store))
-    return True
-
-
-def _moved_store(data: DataSettings, paths: PathSettings, adapter: Adapter | None, task: Task) -> PreparedTask | None:
-    """The store of a task that was prepared when its raw files were elsewhere, if any."""
-    if adapter is None or _phantom_is_outdated(data):
-        return None
-    place, options = store_place(data, paths, task)
-    try:
-        folder = moved_store(place, task, adapter.list_cases(task.name), options)
-    except MissingDataError:
-        return stores_of_moved_data(data, paths).get(task.name)
-    return None if folder is None else PreparedTask(folder)
-
-
-def _without_raw_data(data: DataSettings, paths: PathSettings, store: PreparedTask) -> str:
-    moved = store.folder != store_place(data, paths, store.task)[0]
-    origin = f", which was prepared from {source_folder(store)}" if moved else ""
-    return f"{data.name}/{store.task.name}: raw data not found; using the prepared store {store.folder}{origin}"
-
-
-def _phantom_is_outdated(data: DataSettings) -> bool:
-    """Whether there is a phantom with other settings than these, which will be generated again."""
-    if data.phantom is None:
-        return False
-    options = {**data.phantom, "write": False}
-    outdated = bind(options.pop("_target_"), options, where="data.phantom")(Path(data.root))
-    return bool(outdated) and Path(data.root).exists()
-
-
-def _adapter(data: DataSettings) -> Adapter:
-    adapter: Adapter = bind(data.target, data.options, where="data")(data.root)
-    return adapter
-
-
-def _unread_tasks(data: DataSettings, wanted: str | None) -> dict[str, Task]:
-    """A placeholder for the task of a data set whose missing files would name it; empty if the adapter has none."""
-    task: Task | None = getattr(resolve(data.target, "data"), "unread_task", None)
-    if task is None:
-        return {}
-    name = (wanted or task.name).rpartition("/")[2]
-    return {name: replace(task, name=name)}
-
-
-def _chosen(tasks: Mapping[str, Task], settings: Settings) -> list[Task]:
-    """The task named in the settings, or else all tasks of a data set."""
-    if settings.task is None:
-        return list(tasks.values())
-    return [find_task(tasks, settings.task, settings.data.name)]
-
-
-def _refuse_labels_only(data: DataSettings) -> None:
-    if data.labels_only:
-        raise UserError("data.labels_only=true only counts slices (dmseg prepare); set it to false to train")
 
 
 def count_target_slices(
@@ -321,3 +273,35 @@ def case_groups(data: TaskData, folds: FoldSettings) -> list[list[str]] | None:
     if store is None or folds.groups is None:
         return None
     return list(read_groups(folds.groups, store.listed).values())
+
+
+def _adapter(data: DataSettings) -> Adapter:
+    adapter: Adapter = bind(data.target, data.options, where="data")(data.root)
+    return adapter
+
+
+def _chosen(tasks: Mapping[str, Task], settings: Settings) -> list[Task]:
+    """The task named in the settings, or else all tasks of a data set."""
+    if settings.task is None:
+        return list(tasks.values())
+    return [find_task(tasks, settings.task, settings.data.name)]
+
+
+def _unread_tasks(data: DataSettings, wanted: str | None) -> dict[str, Task]:
+    """A placeholder for the task of a data set whose missing files would name it; empty if the adapter has none."""
+    task: Task | None = getattr(resolve(data.target, "data"), "unread_task", None)
+    if task is None:
+        return {}
+    name = (wanted or task.name).rpartition("/")[2]
+    return {name: replace(task, name=name)}
+
+
+def _without_raw_data(data: DataSettings, paths: PathSettings, store: PreparedTask) -> str:
+    moved = store.folder != store_place(data, paths, store.task)[0]
+    origin = f", which was prepared from {source_folder(store)}" if moved else ""
+    return f"{data.name}/{store.task.name}: raw data not found; using the prepared store {store.folder}{origin}"
+
+
+def _refuse_labels_only(data: DataSettings) -> None:
+    if data.labels_only:
+        raise UserError("data.labels_only=true only counts slices (dmseg prepare); set it to false to train")

@@ -111,23 +111,23 @@ def stop_with_parent() -> None:
     It ignores SIGINT and SIGHUP, which a terminal sends to the whole process group: the parent handles them.
     """
     from multiprocessing import parent_process
+    from multiprocessing.connection import wait
 
     signal.signal(signal.SIGTERM, lambda number, frame: ask_to_stop())
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     parent = parent_process()
-    if parent is not None:
-        threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True, name="follow-parent").start()
+    if parent is None:
+        return
 
+    def follow() -> None:
+        wait([parent.sentinel])
+        ask_to_stop()
+        with _working:
+            os._exit(128 + signal.SIGTERM)
 
-def _follow(sentinel: int) -> None:
-    from multiprocessing.connection import wait
-
-    wait([sentinel])
-    ask_to_stop()
-    with _working:
-        os._exit(128 + signal.SIGTERM)
+    threading.Thread(target=follow, daemon=True, name="follow-parent").start()
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:

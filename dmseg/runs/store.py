@@ -29,12 +29,13 @@ from dmseg.files.atomic import publish, remove, remove_scratch, scratch_folder
 from dmseg.files.names import check_id, is_id
 from dmseg.files.regular import is_regular
 from dmseg.runs.lease import PATIENCE, is_held, lease
-from dmseg.runs.records import SmallFiles, cases_frame, checked_json, faults_of, parse_cases, read_cases_file
+from dmseg.runs.records import SmallFiles, cases_frame, checked_json, parse_cases, read_cases_file
 from dmseg.runs.seal import (
     DONE,
     DamagedError,
     additions_of,
     differs,
+    faults_of,
     in_words,
     read_json,
     read_seal,

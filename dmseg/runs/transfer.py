@@ -6,20 +6,18 @@ teacher. Only regular files named in a seal are copied, no links.
 """
 
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from dmseg.activity import track
 from dmseg.errors import UnwritableError, UserError, some
-from dmseg.files.regular import copy_regular, inside
 from dmseg.runs.lease import RunLocked
 from dmseg.runs.records import read_cases_file
-from dmseg.runs.seal import DONE, read_json, read_seal, write_json
+from dmseg.runs.seal import copy_files, read_json, read_seal, write_json
 from dmseg.runs.shareable import shareable_manifest, shareable_settings
 from dmseg.runs.store import RunStore
 
@@ -30,9 +28,6 @@ EVALUATION_FILES = ("evaluation.json", "cases.csv", "counts.npz")
 """Files of an evaluation that are always copied."""
 PACK = "pack.npz"
 """Pictures of an evaluation, copied only on request: they show the data."""
-
-Rewrite = Callable[[str, dict[str, Any]], dict[str, Any]]
-"""Maps the name and content of one of a run's JSON files to the content of the copy."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +63,13 @@ class Contents:
     Attributes:
         weights: weights and predictions.
         images: pictures of its cases.
+        shareable: whether paths, accounts and machine names are removed from settings and manifest, as in an export; if
+            not, the run is marked as imported.
     """
 
     weights: bool
     images: bool
+    shareable: bool
 
 
 def export_runs(runs: Iterable[tuple[RunStore, str]], folder: Path, weights: bool, images: bool = False) -> Copied:
@@ -86,7 +84,7 @@ def export_runs(runs: Iterable[tuple[RunStore, str]], folder: Path, weights: boo
     Raises:
         UnwritableError: if the folder cannot be written to.
     """
-    return _copy_all(list(runs), RunStore(folder), Contents(weights, images), _make_shareable)
+    return _copy_all(list(runs), RunStore(folder), Contents(weights, images, shareable=True))
 
 
 def import_runs(folder: Path, store: RunStore) -> Copied:
@@ -103,7 +101,7 @@ def import_runs(folder: Path, store: RunStore) -> Copied:
     ids = source.stored()
     if not ids:
         raise UserError(f"{folder} is not an export: there are no runs in {source.runs}")
-    return _copy_all([(source, run_id) for run_id in ids], store, Contents(True, True), _mark_imported)
+    return _copy_all([(source, run_id) for run_id in ids], store, Contents(weights=True, images=True, shareable=False))
 
 
 def refuse_links(export: Path) -> None:
@@ -117,11 +115,11 @@ def refuse_links(export: Path) -> None:
             raise UserError(f"{export / name} is a link; an export must contain its files itself, so it is not read")
 
 
-def _copy_all(runs: list[tuple[RunStore, str]], target: RunStore, contents: Contents, rewrite: Rewrite) -> Copied:
+def _copy_all(runs: list[tuple[RunStore, str]], target: RunStore, contents: Contents) -> Copied:
     new, refused = 0, {}
     for source, run_id in track(runs, "copying runs", len(runs), "runs"):
         try:
-            new += _copy(source, run_id, target, contents, rewrite)
+            new += _copy(source, run_id, target, contents)
         except UnwritableError:
             raise
         except (UserError, RunLocked) as error:
@@ -129,40 +127,56 @@ def _copy_all(runs: list[tuple[RunStore, str]], target: RunStore, contents: Cont
     return Copied(new, len(runs), refused)
 
 
-def _copy(source: RunStore, run_id: str, target: RunStore, contents: Contents, rewrite: Rewrite) -> bool:
-    """Copies a run, or the evaluations that the target lacks; returns whether the run is new to the target."""
+def _copy(source: RunStore, run_id: str, target: RunStore, contents: Contents) -> bool:
+    """Copies a run, or the evaluations that the target lacks; returns whether the run is new to the target.
+
+    A run is refused if it is damaged, or its scores differ from those of the run with the same id in the target.
+    """
     if damage := source.damage(run_id, every_file=contents.weights):
         raise UserError(damage[0])
     is_new = not target.is_done(run_id)
     if not is_new:
-        _compare(source, run_id, target)
-    if not is_new and not _lacking(source, run_id, target, contents.images):
-        return False
+        if damage := target.damage(run_id):
+            where = shlex.quote(f"paths.results={target.results}")
+            raise UserError(f"{damage[0]}; 'dmseg runs verify aside=true {where}' sets it aside")
+        here, there = target.evaluations(run_id), source.evaluations(run_id)
+        for evaluation in sorted(here.keys() & there.keys()):
+            if read_cases_file(here[evaluation]) != read_cases_file(there[evaluation]):
+                raise UserError(
+                    f"run {run_id} of {source.results} has other scores (cases.csv) than the run of the same id in "
+                    f"{target.results}, which is kept; to replace it remove it first (dmseg runs prune {run_id})"
+                )
+        if not _lacking(source, run_id, target, contents.images):
+            return False
+
+    def fill(folder: Path) -> None:
+        """Copies the run's own files, without later evaluations, which have seals of their own."""
+        rewritten = ("config.json", "manifest.json")
+        left_out = {"evaluations", *rewritten}
+        left_out |= set() if contents.weights else {WEIGHTS, PREDICTIONS}
+        left_out |= set() if contents.images else {PACK}
+        place = source.folder(run_id)
+        copy_files(place, [name for name in read_seal(place) if name.split("/")[0] not in left_out], folder)
+        config, manifest = (read_json(place, name) for name in rewritten)
+        if contents.shareable:
+            config["settings"] = shareable_settings(config["settings"])
+            manifest = shareable_manifest(manifest)
+        else:
+            manifest["imported"] = True
+        write_json(folder / "config.json", config)
+        write_json(folder / "manifest.json", manifest)
+
     with target.working_on(run_id):
         if is_new:
-            target.write(run_id, partial(_fill, source.folder(run_id), contents, rewrite))
+            target.write(run_id, fill)
         for evaluation, place in _lacking(source, run_id, target, contents.images).items():
             wanted = (*EVALUATION_FILES, *([PACK] if contents.images else []))
             files = [name for name in wanted if name in read_seal(place)]
-            target.add(run_id, f"evaluations/{evaluation}", partial(_copy_files, place, files))
+            target.add(run_id, f"evaluations/{evaluation}", partial(copy_files, place, files))
         later = source.folder(run_id) / PREDICTIONS
         if is_new and contents.weights and later in source.additions(run_id):
-            target.add(run_id, PREDICTIONS, partial(_copy_files, later, list(read_seal(later))))
+            target.add(run_id, PREDICTIONS, partial(copy_files, later, list(read_seal(later))))
     return is_new
-
-
-def _compare(source: RunStore, run_id: str, target: RunStore) -> None:
-    """Refuses a run whose scores differ from those of the run with the same id in the target."""
-    if damage := target.damage(run_id):
-        where = shlex.quote(f"paths.results={target.results}")
-        raise UserError(f"{damage[0]}; 'dmseg runs verify aside=true {where}' sets it aside")
-    here, there = target.evaluations(run_id), source.evaluations(run_id)
-    for evaluation in sorted(here.keys() & there.keys()):
-        if read_cases_file(here[evaluation]) != read_cases_file(there[evaluation]):
-            raise UserError(
-                f"run {run_id} of {source.results} has other scores (cases.csv) than the run of the same id in "
-                f"{target.results}, which is kept; to replace it remove it first (dmseg runs prune {run_id})"
-            )
 
 
 def _lacking(source: RunStore, run_id: str, target: RunStore, images: bool) -> dict[str, Path]:
@@ -174,32 +188,6 @@ def _lacking(source: RunStore, run_id: str, target: RunStore, images: bool) -> d
         if name not in known or any(target.folder_with(file, run_id, name) is None for file in own):
             found[name] = next(iter(own.values()), place)
     return found
-
-
-def _fill(source: Path, contents: Contents, rewrite: Rewrite, folder: Path) -> None:
-    """Copies a run's own files, without later evaluations, which have seals of their own."""
-    left_out = (*(() if contents.weights else (WEIGHTS, PREDICTIONS)), *(() if contents.images else (PACK,)))
-    own = [name for name in read_seal(source) if not name.startswith("evaluations/")]
-    rewritten = ("config.json", "manifest.json")
-    _copy_files(source, [name for name in own if name.split("/")[0] not in (*left_out, *rewritten, DONE)], folder)
-    for name in rewritten:
-        write_json(folder / name, rewrite(name, read_json(source, name)))
-
-
-def _copy_files(source: Path, names: Iterable[str], folder: Path) -> None:
-    for name in names:
-        (folder / name).parent.mkdir(exist_ok=True)
-        copy_regular(inside(source, name), folder / name)
-
-
-def _make_shareable(name: str, node: dict[str, Any]) -> dict[str, Any]:
-    if name == "manifest.json":
-        return shareable_manifest(node)
-    return node | {"settings": shareable_settings(node["settings"])}
-
-
-def _mark_imported(name: str, node: dict[str, Any]) -> dict[str, Any]:
-    return node | {"imported": True} if name == "manifest.json" else node
 
 
 def tidy_scores(store: RunStore) -> pd.DataFrame:

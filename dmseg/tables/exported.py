@@ -15,7 +15,7 @@ from dmseg.errors import UserError
 from dmseg.files.schema import (
     GROUP,
     TEXT,
-    Misfit,
+    SchemaError,
     flag,
     identity,
     list_of,
@@ -117,7 +117,7 @@ def plan_from_text(folder: Path, spec: TableSpec) -> PlannedTable:
         node = read_json(path, limit=LARGEST_PLAN)
         known = node.pop("sha256", None)
         if _checksum(node) != known:
-            raise Misfit("its checksum differs")
+            raise SchemaError("its checksum differs")
         check_plan(node, spec)
         columns = tuple(Column(**item) for item in node["spec"].pop("columns"))
         blocks = tuple(_block(item) for item in node["spec"].pop("blocks"))
@@ -182,16 +182,16 @@ def check_plan(node: Mapping[str, Any], expected: TableSpec) -> None:
     PLAN(node, "the plan")
     spec = node["spec"]
     if spec["name"] != expected.name or spec["kind"] != expected.kind:
-        raise Misfit(f"it is of table {spec['name']!r:.60}, not of table {expected.name}")
+        raise SchemaError(f"it is of table {spec['name']!r:.60}, not of table {expected.name}")
     columns = [column["key"] for column in spec["columns"]]
     list_of(name, unique=True)(columns, "the columns")
     if spec["reference"] not in columns:
-        raise Misfit(f"the reference {spec['reference']!r:.60} is no column")
+        raise SchemaError(f"the reference {spec['reference']!r:.60} is no column")
     keys = [f"{row['data']}, {row['settings']['model']['name']}, {row['task']['name']}" for row in node["rows"]]
     list_of(TEXT, unique=True)(keys, "the rows")
     for row, key in zip(node["rows"], keys, strict=True):
         if not row["cells"] or not set(row["cells"]) <= set(columns):
-            raise Misfit(f"row {key} has other cells than the columns {', '.join(columns)}")
+            raise SchemaError(f"row {key} has other cells than the columns {', '.join(columns)}")
         for method, runs in row["cells"].items():
             _check_cell(runs, row["task"], f"{key}, {method}")
 
@@ -203,8 +203,8 @@ def _check_cell(runs: list[Mapping[str, Any]], task: Mapping[str, Any], where: s
         check_identity(run["identity"], run["run_id"], run["experiment_id"], run["split"])
         check_settings(run["identity"], run["settings"])
         if run["task"] != task or run["settings"]["task"] != task["name"]:
-            raise Misfit(f"{where}: run {run['run_id']} is of another task")
+            raise SchemaError(f"{where}: run {run['run_id']} is of another task")
         of_seed = seen.setdefault(run["settings"]["seed"], set())
         if twice := of_seed & set(run["split"]["validation"]):
-            raise Misfit(f"{where}: case {min(twice)!r:.60} is validated by two runs")
+            raise SchemaError(f"{where}: case {min(twice)!r:.60} is validated by two runs")
         of_seed |= set(run["split"]["validation"])

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from dmseg.config.config_dir import config_file, config_options
 from dmseg.errors import UserError, cut
-from dmseg.files.schema import TEXT, Check, Misfit, flag, list_of, mapping, name, nullable, record, whole
+from dmseg.files.schema import TEXT, Check, SchemaError, flag, list_of, mapping, name, nullable, record, whole
 from dmseg.tables.columns import SCORES
 
 PAPER_DATA = {"qubiq": "QUBIQ", "lits": "LiTS", "kits": "KiTS"}
@@ -21,7 +21,7 @@ def one_of(*choices: str) -> Check:
 
     def check(value: object, where: str) -> None:
         if value not in choices:
-            raise Misfit(f"{where} is {value!r:.60}, but may be {', '.join(choices)}")
+            raise SchemaError(f"{where} is {value!r:.60}, but may be {', '.join(choices)}")
 
     return check
 
@@ -169,7 +169,7 @@ def read_spec(name: str | int) -> TableSpec:
         named = [node["reference"]] if "reference" in node else []
         for column in (*named, *(key for block in node.get("blocks", ()) for key in block.get("cells", {}))):
             if column not in node["columns"]:
-                raise Misfit(f"{path} names the column {column!r:.60}, but has {', '.join(node['columns'])}")
+                raise SchemaError(f"{path} names the column {column!r:.60}, but has {', '.join(node['columns'])}")
     except ValueError as error:
         raise UserError(str(error)) from None
     columns = node.pop("columns", {})

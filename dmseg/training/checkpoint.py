@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from dmseg.files.atomic import publish, remove, scratch_folder, sweep, writing
 from dmseg.files.regular import checksum, checksums, inside, open_regular
-from dmseg.files.schema import GROUP, TEXT, Misfit, list_of, mapping, number, read_json, record, whole
+from dmseg.files.schema import GROUP, TEXT, SchemaError, list_of, mapping, number, read_json, record, whole
 
 SUMS = "sums.json"
 FILES = ("weights.safetensors", "rest.pt")
@@ -200,12 +200,12 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Loads parameters and buffers, whose names, shapes and types must be those of the network.
 
     Raises:
-        Misfit: if they are not; the network is then left unchanged.
+        SchemaError: if they are not; the network is then left unchanged.
     """
     weights = getattr(network, "current_names", dict)(weights)
     known = {name: (value.shape, value.dtype) for name, value in network.state_dict().items()}
     if known != {name: (value.shape, value.dtype) for name, value in weights.items()}:
-        raise Misfit("its weights belong to another network")
+        raise SchemaError("its weights belong to another network")
     network.load_state_dict(weights)
 
 
@@ -213,15 +213,15 @@ def _read(place: Path) -> State:
     """Reads a checkpoint; raises one of `UNUSABLE` if it is damaged."""
     sums = read_json(inside(place, SUMS), mapping(TEXT, TEXT), LARGEST_SUMS)
     if set(sums) != set(FILES):
-        raise Misfit(f"{SUMS} names other files than {' and '.join(FILES)}")
+        raise SchemaError(f"{SUMS} names other files than {' and '.join(FILES)}")
     for name in FILES:
         if checksum(inside(place, name), follow=False) != sums[name]:
-            raise Misfit(f"checksum of {name} differs")
+            raise SchemaError(f"checksum of {name} differs")
     with open_regular(place / "rest.pt") as file:
         rest = torch.load(file, map_location="cpu", weights_only=True)
     GROUP(rest, "rest.pt")
     weights = load_file(place / "weights.safetensors")
     for name, value in weights.items():
         if not torch.isfinite(value).all():
-            raise Misfit(f"{name} holds numbers that are not finite")
+            raise SchemaError(f"{name} holds numbers that are not finite")
     return State(weights, rest)

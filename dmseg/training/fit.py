@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dmseg.config.settings import CHOICES
 from dmseg.data.batches import Batch, BatchSource
 from dmseg.errors import UserError, check_choice
-from dmseg.files.schema import GROUP, TEXT, Misfit, anything, list_of, record, whole
+from dmseg.files.schema import GROUP, TEXT, SchemaError, anything, list_of, record, whole
 from dmseg.training.checkpoint import REPORTS, SESSIONS, Session, State, Used, load_weights
 from dmseg.training.graph import Graph, GraphedSteps
 from dmseg.training.objective import Objective
@@ -295,7 +295,7 @@ class _Training:
             _check_optimizer(self.optimizer, rates)
             self._rates_to_device()
             if self._settings() != settings or self.schedule.last_epoch != self.steps:
-                raise Misfit("its optimiser settings differ")
+                raise SchemaError("its optimiser settings differ")
         except Exception:
             self._load(initial)
             self._rates_to_device()
@@ -334,32 +334,32 @@ def _check_rest(rest: Mapping[str, Any], per_epoch: int, total: int) -> None:
     """Checks the parts of a state, and that they belong to the same step.
 
     Raises:
-        Misfit: if they do not fit.
+        SchemaError: if they do not fit.
     """
     REST(rest, "rest.pt")
     steps, into_epoch = rest["steps"], rest["steps"] % per_epoch
     if not 0 < steps < total:
-        raise Misfit(f"it is at step {steps}, but the training has {total} steps")
+        raise SchemaError(f"it is at step {steps}, but the training has {total} steps")
     if [report["step"] for report in rest["reports"]] != list(range(per_epoch, steps + 1, per_epoch)):
-        raise Misfit("its epoch reports do not match its step")
+        raise SchemaError("its epoch reports do not match its step")
     if rest["source"].get("position", into_epoch) != into_epoch:
-        raise Misfit("its position in the epoch does not match its step")
+        raise SchemaError("its position in the epoch does not match its step")
     if not isinstance(rest["losses"], Tensor) or rest["losses"].shape != (into_epoch, len(rest["names"])):
-        raise Misfit("its losses do not match its step")
+        raise SchemaError("its losses do not match its step")
 
 
 def _check_optimizer(optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> None:
     """Checks an optimiser's learning rates, and that its tensors are finite and have the shapes of the parameters.
 
     Raises:
-        Misfit: if they do not fit.
+        SchemaError: if they do not fit.
     """
     if [group["lr"] for group in optimizer.param_groups] != list(rates):
-        raise Misfit("its learning rates do not match its step")
+        raise SchemaError("its learning rates do not match its step")
     for parameter, known in optimizer.state.items():
         for value in (value for value in known.values() if isinstance(value, Tensor)):
             if value.shape not in (parameter.shape, torch.Size()) or not torch.isfinite(value).all():
-                raise Misfit("its optimiser state does not match the network or is not finite")
+                raise SchemaError("its optimiser state does not match the network or is not finite")
 
 
 def _random_state(device: torch.device) -> dict[str, Tensor]:

@@ -89,7 +89,14 @@ def choose_on_cpu(flags: Set[str]) -> tuple[str, str]:
 
 def cpu_flags() -> frozenset[str]:
     """Instruction sets of this machine's CPU; empty where they are not known."""
-    cpuinfo = Path("/proc/cpuinfo")
-    text = cpuinfo.read_text() if platform.system() == "Linux" and cpuinfo.exists() else ""
-    line = next((line for line in text.splitlines() if line.startswith("flags")), "")
-    return frozenset(line.partition(":")[2].split())
+    return frozenset(cpu_info().get("flags", "").split() if platform.system() == "Linux" else ())
+
+
+def cpu_info() -> dict[str, str]:
+    """Entries of the first processor in ``/proc/cpuinfo`` by name; empty where there is no such file."""
+    cpuinfo, found = Path("/proc/cpuinfo"), dict[str, str]()
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            name, _, value = line.partition(":")
+            found.setdefault(name.strip(), value.strip())
+    return found

@@ -7,11 +7,12 @@ import pytest
 
 from dmseg.cli.main import main
 from dmseg.config.compose import compose_settings
+from dmseg.data.folds import Split
 from dmseg.errors import UserError
 from dmseg.files.names import check_id, check_name
 from dmseg.files.regular import checksums, copy_regular, inside, read_regular
-from dmseg.files.schema import Misfit, number, parse_json, record
-from dmseg.runs.identity import _file_digest
+from dmseg.files.schema import SchemaError, number, parse_json, record
+from dmseg.runs.identity import run_identity
 from dmseg.runs.lease import is_held
 from dmseg.runs.store import RunStore
 from dmseg.training.evaluate import save_predictions
@@ -87,8 +88,9 @@ def test_weights_that_are_no_regular_file_are_refused_at_once(tmp_path):
     (tmp_path / "folder.safetensors").mkdir()
     (tmp_path / "zero.safetensors").symlink_to("/dev/zero")
     for name in ("pipe", "folder", "zero"):
+        settings = compose_settings(["task=prostate-1", f"model.weights='{tmp_path / name}.safetensors'"])
         with pytest.raises(UserError, match="not a regular file"):
-            _file_digest(tmp_path / f"{name}.safetensors")
+            run_identity(settings, "fp32", "0" * 64, Split(("a",), ("b",)))
 
 
 def test_a_folder_in_place_of_a_file_leaves_no_file_open(tmp_path):
@@ -108,10 +110,10 @@ def test_json_is_bounded(content):
 
 def test_a_message_names_the_place_and_the_value():
     case = record({"dice": number(0, 1)})
-    with pytest.raises(Misfit, match=r"^row 3: dice is 2, but must be a number from 0 to 1$"):
+    with pytest.raises(SchemaError, match=r"^row 3: dice is 2, but must be a number from 0 to 1$"):
         case({"dice": 2}, "row 3")
-    with pytest.raises(Misfit, match="row 3 has no key 'dice'"):
+    with pytest.raises(SchemaError, match="row 3 has no key 'dice'"):
         case({}, "row 3")
     for value in (float("nan"), float("inf"), True, "1", None, 10**400):
-        with pytest.raises(Misfit):
+        with pytest.raises(SchemaError):
             case({"dice": value}, "row 3")

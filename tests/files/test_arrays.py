@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dmseg.files.arrays import pack_arrays, parse_arrays
-from dmseg.files.schema import Misfit
+from dmseg.files.schema import SchemaError
 
 DTYPES = {"values": ("<i8",)}
 SOUND = pack_arrays({"values": np.arange(100)})
@@ -79,5 +79,5 @@ def test_entries_need_not_be_compressed():
     ],
 )
 def test_anything_else_is_refused_and_the_file_is_named(content):
-    with pytest.raises(Misfit, match=r"^counts\.npz"):
+    with pytest.raises(SchemaError, match=r"^counts\.npz"):
         parse(content)

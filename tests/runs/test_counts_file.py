@@ -12,7 +12,7 @@ from conftest import write_lidc
 
 from dmseg.config.compose import compose_settings
 from dmseg.files.regular import checksums
-from dmseg.files.schema import Misfit
+from dmseg.files.schema import SchemaError
 from dmseg.metrics.counting import count_stored
 from dmseg.metrics.named import COUNT_METRICS
 from dmseg.metrics.stored_counts import ARRAYS, majority_dice, top_label_ece
@@ -48,7 +48,7 @@ def test_counts_come_back_as_they_were(written):
             assert getattr(found[case], name).dtype == getattr(own, name).dtype
     content = (folder / "counts.npz").read_bytes()
     check_counts(content, ["b", "a", "NA"])
-    with pytest.raises(Misfit, match="cases are not those"):
+    with pytest.raises(SchemaError, match="cases are not those"):
         check_counts(content, ["a", "b", "NA"])
     with np.load(folder / "counts.npz", allow_pickle=False) as plain:
         assert plain["case"].tolist() == list(counts)
@@ -110,7 +110,7 @@ FALSE = {
 @pytest.mark.parametrize("name", FALSE)
 def test_false_counts_are_refused(written, name):
     rewritten(written[0], FALSE[name])
-    with pytest.raises(Misfit, match=r"counts\.npz"):
+    with pytest.raises(SchemaError, match=r"counts\.npz"):
         read_counts(written[0], {})
 
 
@@ -144,7 +144,7 @@ def test_files_that_are_no_counts(written, content):
         np.savez(path, case=np.array([{"a": 1}], dtype=object), allow_pickle=True)
     else:
         path.write_bytes(content)
-    with pytest.raises(Misfit, match=r"counts\.npz"):
+    with pytest.raises(SchemaError, match=r"counts\.npz"):
         read_counts(written[0], {})
 
 

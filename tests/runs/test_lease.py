@@ -24,9 +24,9 @@ CONTENTS = {
     "deep": "[" * 100_000,
     "no pid": json.dumps({"host": "h", "token": "t"}),
     "text for pid": json.dumps({"pid": "x", "host": 1, "boot": [], "started": {}, "token": []}),
-    "huge pid": json.dumps({**leases._place(), "pid": 10**30, "started": "1"}),
-    "negative pid": json.dumps({**leases._place(), "pid": -1, "started": "1"}),
-    "pid alone": json.dumps({**leases._place(), "pid": 2**22 - 1}),
+    "huge pid": json.dumps({**leases.pid_scope(), "pid": 10**30, "started": "1"}),
+    "negative pid": json.dumps({**leases.pid_scope(), "pid": -1, "started": "1"}),
+    "pid alone": json.dumps({**leases.pid_scope(), "pid": 2**22 - 1}),
     "huge": " " * 200_000,
     "no text": "\udcff",
 }
@@ -145,7 +145,7 @@ def test_the_owner_is_named_in_one_printable_line(tmp_path):
 
 
 def test_without_proc_leases_go_by_age(tmp_path, monkeypatch):
-    monkeypatch.setattr(leases, "_place", lambda: {"host": "h", "boot": "", "namespace": ""})
+    monkeypatch.setattr(leases, "pid_scope", lambda: {"host": "h", "boot": "", "namespace": ""})
     monkeypatch.setattr(leases, "_start_time", lambda pid: None)
     path = tmp_path / "lease.json"
     with lease(path):

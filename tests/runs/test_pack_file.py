@@ -11,7 +11,7 @@ from PIL import Image
 from dmseg.config.compose import compose_settings
 from dmseg.errors import UserError
 from dmseg.files.regular import checksums
-from dmseg.files.schema import Misfit
+from dmseg.files.schema import SchemaError
 from dmseg.runs.execute import execute
 from dmseg.runs.pack_file import LARGEST_PACK, check_pack, read_pack, write_pack
 from dmseg.runs.plan import plan_run
@@ -100,7 +100,7 @@ def test_pictures_come_back_as_they_were(written):
     write_pack(folder / "pack.npz", read_pack(folder))
     assert (folder / "pack.npz").read_bytes() == before
     check_pack(before, {"b", "NA", "c", "d"})
-    with pytest.raises(Misfit, match="'c' is not in cases"):
+    with pytest.raises(SchemaError, match="'c' is not in cases"):
         check_pack(before, {"b", "NA"})
 
 
@@ -146,7 +146,7 @@ def test_false_pictures_are_refused(written, name):
         arrays = dict(plain)
     FALSE[name](arrays)
     np.savez_compressed(written[0] / "pack.npz", **arrays)
-    with pytest.raises(Misfit, match=r"pack\.npz"):
+    with pytest.raises(SchemaError, match=r"pack\.npz"):
         read_pack(written[0])
 
 
