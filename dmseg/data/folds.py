@@ -206,15 +206,22 @@ def load_folds(store: Path, cases: Sequence[str], settings: FoldSettings, write:
     Raises:
         UserError: if the file does not split exactly these cases, or has changed since it was written.
     """
-    path = store / _file_name(cases, settings)
+    # the name contains everything that the split depends on, except the cases
+    seed = "" if settings.seed is None or settings.kind == "contiguous" else f"-seed{settings.seed}"
+    groups = ""
+    if settings.groups is not None:
+        listed = json.dumps(sorted(read_groups(settings.groups, cases).values()))
+        groups = f"-groups{hashlib.sha256(listed.encode()).hexdigest()[:8]}"
+    count = fold_count(settings)
+    path = store / f"folds-{settings.kind}-{count}{seed}{groups}.json"
     if not os.path.lexists(path):
         folds = make_folds(cases, settings)
         if not write:
             return folds
         sizes = [len(fold) for fold in folds]
         if max(sizes) > UNEVEN * sum(sizes) and max(sizes) >= 2 * min(sizes):
-            listed = ", ".join(map(str, sizes))
-            log.warning("%s: folds of %s cases; folds.kind=shuffled makes folds of equal size", path.name, listed)
+            said = ", ".join(map(str, sizes))
+            log.warning("%s: folds of %s cases; folds.kind=shuffled makes folds of equal size", path.name, said)
         write_split_file(path, json.dumps(folds, indent=1))
     content = read_split_file(path)
     try:
@@ -222,29 +229,12 @@ def load_folds(store: Path, cases: Sequence[str], settings: FoldSettings, write:
         FOLDS(stored, "folds")
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); restore it, or delete it to make a new split") from None
-    _check_stored(path, stored, cases, fold_count(settings))
-    compare_with_seal(path, content, write)
-    return stored
-
-
-def _file_name(cases: Sequence[str], settings: FoldSettings) -> str:
-    """Name of a split file: everything that the split depends on, except the cases."""
-    seed = "" if settings.seed is None or settings.kind == "contiguous" else f"-seed{settings.seed}"
-    groups = ""
-    if settings.groups is not None:
-        content = json.dumps(sorted(read_groups(settings.groups, cases).values()))
-        groups = f"-groups{hashlib.sha256(content.encode()).hexdigest()[:8]}"
-    return f"folds-{settings.kind}-{fold_count(settings)}{seed}{groups}.json"
-
-
-def _check_stored(path: Path, folds: list[list[str]], cases: Sequence[str], count: int) -> None:
-    """Refuses a file with a different number of folds or different cases."""
-    times = Counter(case for fold in folds for case in fold)
+    times = Counter(case for fold in stored for case in fold)
     gone, new = (sorted(part, key=natural_key) for part in (set(times) - set(cases), set(cases) - set(times)))
     twice = [case for case, number in times.items() if number > 1]
-    if len(folds) != count:
+    if len(stored) != count:
         raise UserError(
-            f"{path} has {len(folds)} folds instead of {count}; restore it, or delete it to make a new split"
+            f"{path} has {len(stored)} folds instead of {count}; restore it, or delete it to make a new split"
         )
     if twice:
         raise UserError(
@@ -255,6 +245,8 @@ def _check_stored(path: Path, folds: list[list[str]], cases: Sequence[str], coun
         raise UserError(
             f"{path} does not split the cases of this store: {changes}; delete this file to make a new split"
         )
+    compare_with_seal(path, content, write)
+    return stored
 
 
 def _splits(folds: Sequence[Sequence[str]]) -> list[Split]:

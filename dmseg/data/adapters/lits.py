@@ -35,7 +35,17 @@ class LitsAdapter(VolumeAdapter):
             raise MissingDataError(f"LiTS folder {self.root} does not exist; set data.root, or use data=phantom_lits")
         files = list(files_below(self.root))
         images, labels = _numbered(files, "volume"), _numbered(files, "segmentation")
-        _warn_of_others(files, {*images.values(), *labels.values()})
+        read = {*images.values(), *labels.values()}
+        others = [  # misspelt ones, for example; the volumes of the test set are expected
+            path
+            for path in files
+            if path not in read
+            and path.name.lower().endswith((".nii", ".nii.gz"))
+            and not path.name.lower().startswith("test-volume-")
+        ]
+        if others:
+            more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+            log.warning("%s%s: not read; expected volume-N.nii and segmentation-N.nii", shown(others[0]), more)
         numbers = sorted({*images, *labels}, key=natural_key)
         if not numbers:
             raise MissingDataError(f"no LiTS cases under {self.root}; expected volume-N.nii and segmentation-N.nii")
@@ -58,20 +68,6 @@ def _numbered(files: list[Path], kind: str) -> dict[str, Path]:
             raise UserError(f"{path.name} exists twice: {shown(found[match[1]])} and {shown(path)}; remove one of them")
         found[match[1]] = path
     return found
-
-
-def _warn_of_others(files: list[Path], read: set[Path]) -> None:
-    """Warns of volumes that are not read, such as misspelt ones; those of the test set are expected."""
-    others = [
-        path
-        for path in files
-        if path not in read
-        and path.name.lower().endswith((".nii", ".nii.gz"))
-        and not path.name.lower().startswith("test-volume-")
-    ]
-    if others:
-        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-        log.warning("%s%s: not read; expected volume-N.nii and segmentation-N.nii", shown(others[0]), more)
 
 
 def _beside(path: Path, stem: str) -> Path:
