@@ -18,10 +18,11 @@ from dmseg.errors import UserError
 from dmseg.labels.smoothing import smooth, svls
 
 TOGETHER = 2**17
-"""Small batches are made several at once, as many as have about this many pixels together."""
-Item = TypeVar("Item")
+"""Several small batches are made at once: as many as have about this many pixels in total."""
 READ_AHEAD = 3
 """Number of batches that are read ahead."""
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -308,11 +309,6 @@ class BatchSource:
         return Batch(image, target, mask, masks, slices.present)
 
 
-def _views(row: Tensor) -> Views:
-    """The views of a batch from what was drawn for it."""
-    return Views(row[:, 2].float(), row[:, 3:5].float(), row[:, 5] > 0)
-
-
 class ReadAhead(Generic[Item]):
     """Reads the batches of an epoch in a thread, `READ_AHEAD` of them ahead.
 
@@ -340,3 +336,8 @@ class ReadAhead(Generic[Item]):
         for row in islice(self._rest, 1):
             self._coming.append(self._pool.submit(self._read, row))
         return self._coming.popleft().result()
+
+
+def _views(row: Tensor) -> Views:
+    """The views of a batch from what was drawn for it."""
+    return Views(row[:, 2].float(), row[:, 3:5].float(), row[:, 5] > 0)

@@ -47,12 +47,12 @@ BLOCK = 1 << 20
 """Bytes read at a time."""
 SETTLED_SECONDS = 2.0
 """Files that changed more recently than this are checked again: a second change could have the same time."""
+_STORE = re.compile(r"(?P<task>.+)-\d+-[0-9a-f]{8}")
+
+Seal = dict[str, Any]
 
 _same: set[tuple[object, ...]] = set()
 """Arrays that this process has checked: their `_stamp`, and what they were compared with."""
-
-Seal = dict[str, Any]
-_STORE = re.compile(r"(?P<task>.+)-\d+-[0-9a-f]{8}")
 
 
 class ContentDigest:
@@ -207,6 +207,52 @@ def file_crc(file: BinaryIO) -> int:
     return crc
 
 
+def find_stores(parent: Path, data: str | None = None, task: str | None = None) -> Iterator[Path]:
+    """Yields the folders of prepared stores, damaged or not.
+
+    Args:
+        parent: folder of the prepared stores.
+        data: name of a data set; None for all.
+        task: name of a task; None for all.
+
+    Raises:
+        UserError: if a folder cannot be listed.
+    """
+    for place in folders(parent):
+        for folder in folders(place) if data in (None, place.name) else []:
+            found = _STORE.fullmatch(folder.name)
+            if found and task in (None, found["task"]):
+                yield folder
+
+
+def verify_store(folder: Path) -> list[str]:
+    """Compares all files of a store with their seals, and the arrays also with the SHA-256 in the manifest.
+
+    Returns:
+        One line for each file that is damaged; empty if none is.
+    """
+    faults = []
+    try:
+        read_store(folder, thorough=True)
+    except UserError as error:
+        faults.append(getattr(error, "fault", str(error)))
+    for path in split_files(folder):
+        try:
+            compare_with_seal(path, read_split_file(path), write=False)
+        except UserError as error:
+            faults.append(str(error).replace("\n", " "))
+    return faults
+
+
+def describe_store(folder: Path) -> str:
+    """Says whether an intact store is sealed."""
+    return (
+        "intact"
+        if is_sealed(folder)
+        else "intact, no checksums yet (written by an earlier version; training adds them)"
+    )
+
+
 def _blocks(file: BinaryIO) -> Iterator[memoryview]:
     """Yields the rest of a file in blocks; each block is overwritten by the next."""
     block = memoryview(bytearray(BLOCK))
@@ -307,49 +353,3 @@ def _stamp(file: BinaryIO) -> tuple[int, ...]:
 def _remember(key: tuple[object, ...], *files: BinaryIO) -> None:
     if all(time.time() - os.fstat(file.fileno()).st_ctime > SETTLED_SECONDS for file in files):
         _same.add(key)
-
-
-def find_stores(parent: Path, data: str | None = None, task: str | None = None) -> Iterator[Path]:
-    """Yields the folders of prepared stores, damaged or not.
-
-    Args:
-        parent: folder of the prepared stores.
-        data: name of a data set; None for all.
-        task: name of a task; None for all.
-
-    Raises:
-        UserError: if a folder cannot be listed.
-    """
-    for place in folders(parent):
-        for folder in folders(place) if data in (None, place.name) else []:
-            found = _STORE.fullmatch(folder.name)
-            if found and task in (None, found["task"]):
-                yield folder
-
-
-def verify_store(folder: Path) -> list[str]:
-    """Compares all files of a store with their seals, and the arrays also with the SHA-256 in the manifest.
-
-    Returns:
-        One line for each file that is damaged; empty if none is.
-    """
-    faults = []
-    try:
-        read_store(folder, thorough=True)
-    except UserError as error:
-        faults.append(getattr(error, "fault", str(error)))
-    for path in split_files(folder):
-        try:
-            compare_with_seal(path, read_split_file(path), write=False)
-        except UserError as error:
-            faults.append(str(error).replace("\n", " "))
-    return faults
-
-
-def describe_store(folder: Path) -> str:
-    """Says whether an intact store is sealed."""
-    return (
-        "intact"
-        if is_sealed(folder)
-        else "intact, no checksums yet (written by an earlier version; training adds them)"
-    )

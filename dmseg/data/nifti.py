@@ -27,6 +27,7 @@ BYTES_PER_PIXEL = 64
 INFLATED_SHARE = 16
 """A file may decompress to this many times the memory limit for reading it."""
 MOST_PLANES = 2**20
+"""Largest number of planes over all axes beyond the second."""
 MOST_INFLATED = 1032
 """A gzip file decompresses to at most this many times its length."""
 PADDING = 2**20
@@ -165,6 +166,36 @@ def finish(path: Path, file: IO[bytes]) -> None:
             )
 
 
+def check_pixels(path: Path, n_pixels: int, max_bytes: int, what: str = "a slice") -> None:
+    """Refuses images whose slices need more memory than allowed.
+
+    Args:
+        path: the file.
+        n_pixels: pixels of a slice, over all channels.
+        max_bytes: limit of the memory for reading the file.
+        what: the message's word for what has these pixels.
+
+    Raises:
+        UserError: if there are more than ``max_bytes / BYTES_PER_PIXEL``.
+    """
+    if n_pixels * BYTES_PER_PIXEL > max_bytes:
+        raise too_large(path, f"{what} of {n_pixels} pixels", f"{max_bytes // BYTES_PER_PIXEL}")
+
+
+def too_large(path: Path, what: str, most: str) -> UserError:
+    """The error for a file that needs too much memory or time; says how to allow it.
+
+    Args:
+        path: the file.
+        what: what it has.
+        most: the limit.
+    """
+    return UserError(
+        f"{shown(path)} has {what}, but at most {most} are allowed; if the file is right, raise data.max_gib "
+        "(memory for one file in GiB)"
+    )
+
+
 def _is_packed(file: IO[bytes]) -> bool:
     start = file.read(2)
     file.seek(0)
@@ -232,36 +263,6 @@ def _spacing(header: Any) -> tuple[float, float, float] | None:  # noqa: ANN401
         return None
     first, second, third = (size * _MILLIMETRES[unit] for size in sizes)
     return first, second, third
-
-
-def check_pixels(path: Path, n_pixels: int, max_bytes: int, what: str = "a slice") -> None:
-    """Refuses images whose slices need more memory than allowed.
-
-    Args:
-        path: the file.
-        n_pixels: pixels of a slice, over all channels.
-        max_bytes: limit of the memory for reading the file.
-        what: the message's word for what has these pixels.
-
-    Raises:
-        UserError: if there are more than ``max_bytes / BYTES_PER_PIXEL``.
-    """
-    if n_pixels * BYTES_PER_PIXEL > max_bytes:
-        raise too_large(path, f"{what} of {n_pixels} pixels", f"{max_bytes // BYTES_PER_PIXEL}")
-
-
-def too_large(path: Path, what: str, most: str) -> UserError:
-    """The error for a file that needs too much memory or time; says how to allow it.
-
-    Args:
-        path: the file.
-        what: what it has.
-        most: the limit.
-    """
-    return UserError(
-        f"{shown(path)} has {what}, but at most {most} are allowed; if the file is right, raise data.max_gib "
-        "(memory for one file in GiB)"
-    )
 
 
 def _cannot_be(path: Path, what: str) -> UserError:

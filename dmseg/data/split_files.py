@@ -21,12 +21,12 @@ from dmseg.errors import UserError, shown, some
 from dmseg.files.atomic import create_file, writing
 from dmseg.files.regular import read_regular
 
-Content = TypeVar("Content")
-
 SHAPE = 'expected nnU-Net\'s splits_final.json, one fold per entry: [{"train": [ids], "val": [ids]}, ...]'
 _FILE_NAME = re.compile(r"(_\d{4})?(\.nii|\.mha|\.mhd|\.nrrd|\.npz|\.npy|\.png|\.tiff?)(\.gz)?$", re.IGNORECASE)
 MAX_BYTES = 64 << 20
 """Largest split file that is read."""
+
+Content = TypeVar("Content")
 
 
 def read_splits(file: str, cases: Collection[str] | None) -> list[tuple[list[str], list[str]]]:
@@ -124,38 +124,6 @@ def read_groups(file: str, cases: Collection[str]) -> dict[str, list[str]]:
     return groups
 
 
-def _refuse_twice(where: str, ids: Iterable[str]) -> None:
-    if twice := [case for case, times in Counter(ids).items() if times > 1]:
-        raise UserError(f"{where} lists {some(twice[:1])} twice; list each case once")
-
-
-def _refuse_file_names(where: str, ids: Iterable[str], cases: Collection[str]) -> None:
-    known = set(cases)
-    for name in ids:
-        stem = _FILE_NAME.sub("", re.split(r"[/\\]", name)[-1])
-        if name not in known and stem in known:
-            raise UserError(f"{where} names files instead of cases: write '{stem}', not {shown(name)}")
-
-
-def _refuse_unknown(where: str, ids: Iterable[str], cases: Collection[str]) -> None:
-    known = set(cases)
-    unknown = list(dict.fromkeys(case for case in ids if case not in known))
-    if not unknown:
-        return
-    _refuse_file_names(where, unknown[:1], cases)
-    example = min(known, key=natural_key, default="none")
-    raise UserError(
-        f"{where} lists {some(unknown)}, which the data set does not have; its cases have names like '{example}'"
-    )
-
-
-def _read(file: str, where: str, read: Callable[[Path], Content]) -> Content:
-    try:
-        return read(Path(file).expanduser())
-    except (UserError, RuntimeError) as error:  # RuntimeError: the home folder is unknown
-        raise UserError(f"{where} cannot be read: {error}") from None
-
-
 def read_split_file(path: Path) -> bytes:
     """Reads a split file.
 
@@ -228,3 +196,35 @@ def copy_split_files(store: Path, folder: Path) -> None:
             except OSError:
                 continue
             (folder / source.name).write_bytes(content)
+
+
+def _refuse_twice(where: str, ids: Iterable[str]) -> None:
+    if twice := [case for case, times in Counter(ids).items() if times > 1]:
+        raise UserError(f"{where} lists {some(twice[:1])} twice; list each case once")
+
+
+def _refuse_file_names(where: str, ids: Iterable[str], cases: Collection[str]) -> None:
+    known = set(cases)
+    for name in ids:
+        stem = _FILE_NAME.sub("", re.split(r"[/\\]", name)[-1])
+        if name not in known and stem in known:
+            raise UserError(f"{where} names files instead of cases: write '{stem}', not {shown(name)}")
+
+
+def _refuse_unknown(where: str, ids: Iterable[str], cases: Collection[str]) -> None:
+    known = set(cases)
+    unknown = list(dict.fromkeys(case for case in ids if case not in known))
+    if not unknown:
+        return
+    _refuse_file_names(where, unknown[:1], cases)
+    example = min(known, key=natural_key, default="none")
+    raise UserError(
+        f"{where} lists {some(unknown)}, which the data set does not have; its cases have names like '{example}'"
+    )
+
+
+def _read(file: str, where: str, read: Callable[[Path], Content]) -> Content:
+    try:
+        return read(Path(file).expanduser())
+    except (UserError, RuntimeError) as error:  # RuntimeError: the home folder is unknown
+        raise UserError(f"{where} cannot be read: {error}") from None

@@ -122,7 +122,7 @@ def test_a_command_names_the_adapter_that_cannot_list_tasks_or_cases(own, tmp_pa
 def test_the_status_names_the_adapter_and_shows_the_other_data_sets(own, tmp_path, capsys, what):
     plugin = tmp_path / "own_adapter.py"
     plugin.write_text(ADAPTER.replace(*BROKEN[what]))
-    assert main(["data", "status", *own[:2]]) in (0, 2)
+    assert main(["data", "status", *own[:2]]) == 0
     out = capsys.readouterr().out
     assert f"adapter own_adapter.Own ({plugin}): {what} failed: KeyError: 'folder'" in out
     assert "qubiq" in out

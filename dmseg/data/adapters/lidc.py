@@ -18,7 +18,7 @@ import numpy as np
 
 from dmseg.data.case import About, Adapter, Case, CaseFiles, Slice, Task
 from dmseg.data.images import png_depth, read_png
-from dmseg.data.listing import entries, existing, folders, refuse_broken
+from dmseg.data.listing import entries, existing, folders, refuse_broken, warn_unread
 from dmseg.data.options import check_choices, check_max_gib, check_whole
 from dmseg.data.raw import is_file, is_folder
 from dmseg.data.readers import as_mask
@@ -101,9 +101,7 @@ class LidcAdapter(Adapter):
                 cases.append(CaseFiles(patient.name, len(kept), files, layout=tuple(kept)))
         if not cases:
             raise MissingDataError(f"no slices under {self.root}; expected <patient>/<nodule>/images/slice-N.png")
-        if unread:
-            more = f" and {len(unread) - 1} more" if len(unread) > 1 else ""
-            log.warning("%s%s: not read; the masks of the raters are in %s", shown(unread[0]), more, either(RATERS))
+        warn_unread(unread, f"the masks of the raters are in {either(RATERS)}")
         return cases
 
     def read_case(self, task: str, files: CaseFiles) -> Case:

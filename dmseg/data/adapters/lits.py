@@ -5,18 +5,15 @@ Batch 1`` and ``Training Batch 2``), at any depth below the root. Slices lie alo
 tumour: folds include them (as in the released code), but they have no slices for training or scoring.
 """
 
-import logging
 import re
 from pathlib import Path
 
 from dmseg.data.adapters.volume import VolumeAdapter
 from dmseg.data.case import About, CaseFiles
-from dmseg.data.listing import files_below
+from dmseg.data.listing import files_below, warn_unread
 from dmseg.data.raw import is_folder
 from dmseg.data.readers import natural_key
 from dmseg.errors import MissingDataError, UserError, shown
-
-log = logging.getLogger(__name__)
 
 
 class LitsAdapter(VolumeAdapter):
@@ -43,9 +40,7 @@ class LitsAdapter(VolumeAdapter):
             and path.name.lower().endswith((".nii", ".nii.gz"))
             and not path.name.lower().startswith("test-volume-")
         ]
-        if others:
-            more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-            log.warning("%s%s: not read; expected volume-N.nii and segmentation-N.nii", shown(others[0]), more)
+        warn_unread(others, "expected volume-N.nii and segmentation-N.nii")
         numbers = sorted({*images, *labels}, key=natural_key)
         if not numbers:
             raise MissingDataError(f"no LiTS cases under {self.root}; expected volume-N.nii and segmentation-N.nii")

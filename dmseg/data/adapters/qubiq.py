@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from dmseg.data.case import About, Adapter, Case, CaseFiles, Slice, Task
-from dmseg.data.listing import entries, folders, nifti_file, refuse_broken, refuse_twice
+from dmseg.data.listing import entries, folders, nifti_file, refuse_broken, refuse_twice, warn_unread
 from dmseg.data.options import check_choices, check_max_gib
 from dmseg.data.raw import is_file, is_folder
 from dmseg.data.readers import as_mask, natural_key
@@ -135,9 +135,7 @@ class QubiqAdapter(Adapter):
         if not found:
             raise MissingDataError(self._nothing_found(cohort))
         others = [path for path in inside if path not in found and path.name.lower().startswith("case")]
-        if others:
-            more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-            log.warning("%s%s: not read; folders of cases are named caseNN", shown(others[0]), more)
+        warn_unread(others, "folders of cases are named caseNN")
         most = None if self.options["cases"] == "all" else CASE_COUNTS[cohort]
         kept = [path for path in found if most is None or _number(path) <= most]
         if len(kept) < len(found):
