@@ -115,7 +115,7 @@ class LidcAdapter(Adapter):
         depths = {png_depth(path) for path in images}
         if len(depths) > 1:
             raise UserError(f"images of {patient} have {sorted(depths)} bits; save them with one bit depth")
-        white = 1.0 if depths == {1} else 255.0
+        white = 1.0 if depths == {1} else 255.0  # the intensity that becomes the largest stored value
         if depths == {16}:
             bits = self.bits
             if bits is None:
