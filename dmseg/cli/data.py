@@ -11,6 +11,7 @@ from dmseg.config.config_dir import config_file, config_options
 from dmseg.config.resources import resource
 from dmseg.config.settings import DataSettings
 from dmseg.data.case import About, Adapter
+from dmseg.data.contract import cases_of, tasks_of
 from dmseg.data.integrity import describe_store, find_stores, verify_store
 from dmseg.errors import UserError
 from dmseg.text import printable
@@ -86,13 +87,14 @@ def status(data: DataSettings) -> Status:
     about: About = resolve(data.target, "data").about  # type: ignore[attr-defined]
     try:
         adapter: Adapter = bind(data.target, data.options, where="data")(data.root)
+        tasks = tasks_of(adapter)
     except UserError as error:
         return Status(data.name, data.root, about, 0, (str(error).splitlines()[0],))
     complete: set[tuple[str, str]] = set()
     missing: dict[str, None] = {}
-    for task in adapter.tasks.values():
+    for task in tasks.values():
         try:
-            listed = adapter.list_cases(task.name)
+            listed = cases_of(adapter, task.name)
         except UserError as error:
             missing[str(error).splitlines()[0]] = None
             continue

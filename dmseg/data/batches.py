@@ -18,10 +18,11 @@ from dmseg.errors import UserError
 from dmseg.labels.smoothing import smooth, svls
 
 TOGETHER = 2**17
-"""Small batches are made several at once, as many as have about this many pixels together."""
-Item = TypeVar("Item")
+"""Several small batches are made at once: as many as have about this many pixels in total."""
 READ_AHEAD = 3
 """Number of batches that are read ahead."""
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -289,7 +290,12 @@ class BatchSource:
         height, width = slices.images.shape[2:]
         grid, mask = sampling_grid(views, (height, width), self._device, train.crop)
         sampled = resample(slices.images.float(), grid, linear=True) * mask.unsqueeze(1)
-        label = self._label(slices, grid)
+        if slices.labels is not None:
+            label = resample(slices.labels.float(), grid, linear=self._labels.interpolation == "linear")
+        elif slices.raters is not None and slices.weights is not None:
+            label = fuse_resampled(slices.raters, grid, slices.weights, slices.threshold)
+        else:
+            raise ValueError("the training data have no rater weights; load them with votes")
         if smoothing is not None and smoothing.kind == "svls":
             label = svls(label, **smoothing.arguments)  # before masking: padding repeats the border
         foreground = label * mask.unsqueeze(1)
@@ -301,19 +307,6 @@ class BatchSource:
             return Batch(image, target, mask)
         masks = resample(slices.raters.float(), grid, linear=False) * mask.unsqueeze(1)
         return Batch(image, target, mask, masks, slices.present)
-
-    def _label(self, slices: Slices, grid: Tensor) -> Tensor:
-        """The foreground label at the grid's positions, (B, 1, h, w)."""
-        if slices.labels is not None:
-            return resample(slices.labels.float(), grid, linear=self._labels.interpolation == "linear")
-        if slices.raters is None or slices.weights is None:
-            raise ValueError("the training data have no rater weights; load them with votes")
-        return fuse_resampled(slices.raters, grid, slices.weights, slices.threshold)
-
-
-def _views(row: Tensor) -> Views:
-    """The views of a batch from what was drawn for it."""
-    return Views(row[:, 2].float(), row[:, 3:5].float(), row[:, 5] > 0)
 
 
 class ReadAhead(Generic[Item]):
@@ -343,3 +336,8 @@ class ReadAhead(Generic[Item]):
         for row in islice(self._rest, 1):
             self._coming.append(self._pool.submit(self._read, row))
         return self._coming.popleft().result()
+
+
+def _views(row: Tensor) -> Views:
+    """The views of a batch from what was drawn for it."""
+    return Views(row[:, 2].float(), row[:, 3:5].float(), row[:, 5] > 0)

@@ -1,14 +1,16 @@
 """The contract between adapters and the prepared store.
 
-Everything that an adapter returns is checked here once, before slices are resized or quantised: `check_task`,
-`checked_cases` and `checked_case`. Unambiguous values are converted (lists, float64 or integer images, integer masks);
+An adapter's code is called by `tasks_of`, `cases_of` and `reading`, which turn its exceptions into messages. Everything
+that it returns is checked here once, before slices are resized or quantised: `check_task`, `checked_cases` and
+`checked_case`. Unambiguous values are converted (lists, float64 or integer images, integer masks);
 anything else is refused with one line that names the case, its file and the value.
 """
 
 import math
 import numbers
+import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import Any, TypeGuard, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from dmseg.data.case import Case, CaseFiles, Slice, Task
+from dmseg.data.case import Adapter, Case, CaseFiles, Slice, Task
 from dmseg.data.readers import SOFT, some_values
 from dmseg.errors import AdapterError, UserError, cut, shown
 from dmseg.files.names import check_name
@@ -29,9 +31,8 @@ DTYPES = ("uint8", "int16")
 """Types that intensities may be stored as."""
 MOST_FILES = 8
 """Largest number of files that a message about a case names."""
-
-
 _END = object()
+"""What `next` returns after the last slice of an adapter."""
 
 
 class _Breach(Exception):
@@ -70,14 +71,29 @@ def checked_cases(listed: object, task: Task) -> list[CaseFiles]:
     """
     if not isinstance(listed, Iterable):
         raise UserError(f"task {task.name}: list_cases returns {shown(listed)}; expected a list of CaseFiles")
-    cases = [_checked_files(files, task) for files in listed]
+    cases: list[CaseFiles] = []
+    for files in listed:
+        if not isinstance(files, CaseFiles):
+            raise UserError(f"task {task.name}: list_cases returns {shown(files)}; expected CaseFiles")
+        paths = files.files
+        if not isinstance(paths, tuple | list) or not all(isinstance(path, str | Path) for path in paths):
+            raise UserError(f"case {shown(files.case)}: files is {shown(paths)}; expected a tuple of paths")
+        place = f" ({shown(Path(paths[0]))})" if paths else ""
+        check_name(files.case, f"the id of a case of task {task.name}{place}")
+        count: object = files.n_slices
+        if count is not None and not (_is_whole(count) and count >= 0):
+            raise UserError(
+                f"case {files.case}: n_slices is {shown(count)}; expected a whole number, or None if unknown"
+            )
+        plain = isinstance(paths, tuple) and all(isinstance(path, Path) for path in paths)
+        cases.append(files if plain else replace(files, files=tuple(map(Path, paths))))
     if not cases:
         raise UserError(f"task {task.name}: list_cases returns no cases; check data.root")
     seen: set[str] = set()
-    for files in cases:
-        if files.case in seen:
-            raise UserError(f"task {task.name} has two cases with the id {files.case!r}; ids must be unique")
-        seen.add(files.case)
+    for case in cases:
+        if case.case in seen:
+            raise UserError(f"task {task.name} has two cases with the id {case.case!r}; ids must be unique")
+        seen.add(case.case)
     return cases
 
 
@@ -102,8 +118,38 @@ def checked_case(case: object, files: CaseFiles, task: Task) -> Case:
             raise _Breach(f"read_case returns {shown(case)}; expected a dmseg.data.case.Case")
         if case.case != files.case:
             raise _Breach(f"read_case returns case {shown(case.case)}; expected the requested one")
-        raters, window, dtype = _checked_raters(case.raters, task), _checked_window(case.window), _dtype(case.dtype)
-        spacing = _checked_spacing(case.spacing)
+        given: object = case.raters
+        if not isinstance(given, Sequence | np.ndarray) or isinstance(given, str | bytes):
+            raise _Breach(f"raters is {shown(given)}; expected positions in Task.raters, for example (0, 1)")
+        known = f"expected distinct positions from 0 to {len(task.raters) - 1} in the task's raters, at least one"
+        if len(given) == 0 or not all(map(_is_whole, given)):
+            raise _Breach(f"raters is {shown(given)}; {known}")
+        raters = tuple(map(int, given))
+        if min(raters) < 0 or max(raters) >= len(task.raters) or len(set(raters)) < len(raters):
+            raise _Breach(f"raters is {raters}; {known}")
+        window = _array(case.window, "window")
+        if window.dtype.kind not in "fiu" or window.ndim != 2 or window.shape[1] != 2 or len(window) == 0:
+            raise _Breach(
+                f"window is {shown(case.window)}; expected one (low, high) for each channel, an array of shape (C, 2)"
+            )
+        # both ends may be equal, as percentiles of a nearly constant image are; false for NaN, too
+        if not all(-LARGEST <= low <= high <= LARGEST for low, high in window.tolist()):
+            raise _Breach(f"window is {shown(window.tolist())}; expected finite numbers, low before high")
+        window = window.astype(np.float64)
+        try:
+            dtype = str(np.dtype(case.dtype).name)
+        except (TypeError, ValueError):
+            dtype = ""
+        if dtype not in DTYPES:
+            raise _Breach(f"dtype is {shown(case.dtype)}; expected {' or '.join(DTYPES)}")
+        sizes = None if case.spacing is None else _array(case.spacing, "spacing")
+        if sizes is not None and (
+            sizes.dtype.kind not in "fiu" or sizes.shape not in ((2,), (3,)) or not ((sizes > 0) & (sizes < 1e6)).all()
+        ):
+            raise _Breach(
+                f"spacing is {shown(case.spacing)}; expected (row, column) or (row, column, slice) in mm, above 0 and "
+                "below 1e6"
+            )
         if not isinstance(case.contiguous, bool | np.bool_):
             raise _Breach(f"contiguous is {shown(case.contiguous)}; expected True or False")
         if not isinstance(case.slices, Iterable):
@@ -111,11 +157,12 @@ def checked_case(case: object, files: CaseFiles, task: Task) -> Case:
     except _Breach as breach:
         raise _error(breach, files) from None
     slices = _checked_slices(case, files, raters, window)
+    spacing = None if sizes is None else tuple(map(float, sizes))
     return Case(case.case, raters, window, slices, dtype, spacing, bool(case.contiguous))
 
 
 def reading(read: Callable[[], Result], files: CaseFiles, slice_index: int | None = None) -> Result:
-    """Calls the code of an adapter that reads a case or a slice; its exceptions name the case and its files.
+    """Calls the code of an adapter that reads a case or a slice; its exceptions then name the case and its files.
 
     Args:
         read: the call. A `partial` rather than a lambda: tracebacks begin with what it calls.
@@ -130,80 +177,67 @@ def reading(read: Callable[[], Result], files: CaseFiles, slice_index: int | Non
         return read()
     except UserError:
         raise
-    except OSError as error:
-        raise UserError(f"{_place(files, slice_index)} cannot be read ({cut(_first_line(str(error)), 300)})") from error
     except Exception as error:
-        said = _first_line(traceback.format_exception_only(error)[-1])
-        own = error.__traceback__ and error.__traceback__.tb_next  # without this function
-        trace = "".join(traceback.format_exception(type(error), error, own)).rstrip()
-        what = "read_case" if slice_index is None else "reading the slice"
-        raise AdapterError(f"{_place(files, slice_index)}: {what} failed: {cut(said, 300)}", trace) from error
+        place, what = _place(files, slice_index), "read_case" if slice_index is None else "reading the slice"
+        raise _failure(error, f"{place} cannot be read", f"{place}: {what} failed") from error
+
+
+def tasks_of(adapter: Adapter) -> Mapping[str, Task]:
+    """Returns `Adapter.tasks`; exceptions of the adapter then name it.
+
+    Raises:
+        UserError: as raised by the adapter, or if it raises an OSError.
+        AdapterError: if it raises any other exception.
+    """
+    return _asking(partial(getattr, adapter, "tasks"), adapter, "tasks")
+
+
+def cases_of(adapter: Adapter, task: str) -> list[CaseFiles]:
+    """Calls `Adapter.list_cases`; exceptions of the adapter then name it. `checked_cases` checks the result.
+
+    Args:
+        adapter: the adapter.
+        task: name of the task.
+
+    Raises:
+        UserError: as raised by the adapter, or if it raises an OSError.
+        AdapterError: if it raises any other exception.
+    """
+    what = f"list_cases({task!r})"
+    listed = _asking(partial(adapter.list_cases, task), adapter, what)
+    return _asking(partial(list, listed), adapter, what) if isinstance(listed, Iterator) else listed
+
+
+def _asking(ask: Callable[[], Result], adapter: Adapter, what: str) -> Result:
+    """Calls code of an adapter that does not read a case; its exceptions then name the adapter and its file."""
+    try:
+        return ask()
+    except UserError:
+        raise
+    except Exception as error:
+        kind = type(adapter)
+        file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+        place = f" ({shown(Path(file))})" if file else ""
+        failed = f"adapter {kind.__module__}.{kind.__qualname__}{place}: {what} failed"
+        raise _failure(error, failed, failed) from error
+
+
+def _failure(error: Exception, unreadable: str, failed: str) -> UserError:
+    """The error for an exception in an adapter's code, with its traceback unless it is an `OSError`."""
+    if isinstance(error, OSError):
+        return UserError(f"{unreadable} ({cut(_first_line(str(error)), 300)})")
+    said = _first_line(traceback.format_exception_only(error)[-1])
+    own = error.__traceback__ and error.__traceback__.tb_next  # without the function that caught it
+    trace = "".join(traceback.format_exception(type(error), error, own)).rstrip()
+    return AdapterError(f"{failed}: {cut(said, 300)}", trace)
 
 
 def _first_line(text: str) -> str:
     return next(iter(text.splitlines()), "")
 
 
-def _checked_files(files: object, task: Task) -> CaseFiles:
-    if not isinstance(files, CaseFiles):
-        raise UserError(f"task {task.name}: list_cases returns {shown(files)}; expected CaseFiles")
-    paths = files.files
-    if not isinstance(paths, tuple | list) or not all(isinstance(path, str | Path) for path in paths):
-        raise UserError(f"case {shown(files.case)}: files is {shown(paths)}; expected a tuple of paths")
-    place = f" ({shown(Path(paths[0]))})" if paths else ""
-    check_name(files.case, f"the id of a case of task {task.name}{place}")
-    count: object = files.n_slices
-    if count is not None and not (_is_whole(count) and count >= 0):
-        raise UserError(f"case {files.case}: n_slices is {shown(count)}; expected a whole number, or None if unknown")
-    plain = isinstance(paths, tuple) and all(isinstance(path, Path) for path in paths)
-    return files if plain else replace(files, files=tuple(map(Path, paths)))
-
-
 def _is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
-def _checked_raters(raters: object, task: Task) -> tuple[int, ...]:
-    if not isinstance(raters, Sequence | np.ndarray) or isinstance(raters, str | bytes):
-        raise _Breach(f"raters is {shown(raters)}; expected positions in Task.raters, for example (0, 1)")
-    known = f"expected distinct positions from 0 to {len(task.raters) - 1} in the task's raters, at least one"
-    if len(raters) == 0 or not all(map(_is_whole, raters)):
-        raise _Breach(f"raters is {shown(raters)}; {known}")
-    positions = tuple(map(int, raters))
-    if min(positions) < 0 or max(positions) >= len(task.raters) or len(set(positions)) < len(positions):
-        raise _Breach(f"raters is {positions}; {known}")
-    return positions
-
-
-def _checked_window(value: object) -> npt.NDArray[np.float64]:
-    """The window as (C, 2) float64; both ends may be equal, as percentiles of a nearly constant image are."""
-    window = _array(value, "window")
-    if window.dtype.kind not in "fiu" or window.ndim != 2 or window.shape[1] != 2 or len(window) == 0:
-        raise _Breach(f"window is {shown(value)}; expected one (low, high) for each channel, an array of shape (C, 2)")
-    if not all(-LARGEST <= low <= high <= LARGEST for low, high in window.tolist()):  # false for NaN, too
-        raise _Breach(f"window is {shown(window.tolist())}; expected finite numbers, low before high")
-    return window.astype(np.float64)
-
-
-def _checked_spacing(value: object) -> tuple[float, ...] | None:
-    if value is None:
-        return None
-    sizes = _array(value, "spacing")
-    if sizes.dtype.kind not in "fiu" or sizes.shape not in ((2,), (3,)) or not ((sizes > 0) & (sizes < 1e6)).all():
-        raise _Breach(
-            f"spacing is {shown(value)}; expected (row, column) or (row, column, slice) in mm, above 0 and below 1e6"
-        )
-    return tuple(map(float, sizes))
-
-
-def _dtype(value: object) -> str:
-    try:
-        name = str(np.dtype(value).name)  # type: ignore[call-overload]
-    except (TypeError, ValueError):
-        name = ""
-    if name not in DTYPES:
-        raise _Breach(f"dtype is {shown(value)}; expected {' or '.join(DTYPES)}")
-    return name
 
 
 def _checked_slices(
@@ -240,26 +274,19 @@ def _checked_slice(item: object, n_raters: int, n_channels: int) -> Slice:
         )
     if len(image) != n_channels:
         raise _Breach(f"image has {len(image)} channels, but window is for {n_channels}; give one (low, high) for each")
-    return Slice(_checked_image(image), _checked_masks(masks))
-
-
-def _checked_image(image: npt.NDArray[Any]) -> npt.NDArray[np.float32 | np.integer[Any]]:
     if image.dtype.kind not in "fiu":
         raise _Breach(f"image has {image.dtype} values; expected floating-point or whole numbers")
-    if image.dtype.kind != "f" and image.dtype.itemsize <= 2:  # float32 has all of these values
-        return image
-    if image.dtype != np.float32:
-        with np.errstate(over="ignore"):  # infinite values are refused below
-            image = image.astype(np.float32)
-    values = image.ravel(order="K")
-    with np.errstate(over="ignore", invalid="ignore"):
-        squares = np.dot(values, values)  # one fast pass; infinite for very large values, too
-    if not math.isfinite(squares) and (bad := np.count_nonzero(~np.isfinite(image))):
-        raise _Breach(f"image has {bad} values that are NaN, infinite or beyond float32; fix it or leave the case out")
-    return image
-
-
-def _checked_masks(masks: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    if image.dtype.kind == "f" or image.dtype.itemsize > 2:  # float32 has all values of the other types
+        if image.dtype != np.float32:
+            with np.errstate(over="ignore"):  # infinite values are refused below
+                image = image.astype(np.float32)
+        values = image.ravel(order="K")
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares = np.dot(values, values)  # one fast pass; infinite for very large values, too
+        if not math.isfinite(squares) and (bad := np.count_nonzero(~np.isfinite(image))):
+            raise _Breach(
+                f"image has {bad} values that are NaN, infinite or beyond float32; fix it or leave the case out"
+            )
     kind = masks.dtype.kind
     if kind == "f":
         if np.isin(masks, (0, 1)).all():
@@ -271,7 +298,7 @@ def _checked_masks(masks: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
         raise _Breach(f"annotations have {masks.dtype} values; expected uint8 or bool, 0 or 1")
     if kind != "b" and (masks.max() > 1 or (kind == "i" and masks.min() < 0)):
         raise _Breach(f"annotations have the values {some_values(masks)}; expected 0 and 1, for example masks > 0")
-    return masks.view(np.uint8) if kind == "b" else masks.astype(np.uint8, copy=False)
+    return Slice(image, masks.view(np.uint8) if kind == "b" else masks.astype(np.uint8, copy=False))
 
 
 def _array(value: object, what: str) -> npt.NDArray[Any]:

@@ -21,17 +21,18 @@ from dmseg.files.schema import TEXT, list_of, parse_json
 
 FOLDS = list_of(list_of(TEXT, least=1))
 """What a split file contains: the case ids of each fold."""
-UNEVEN = 0.4
-"""A fold with more than this fraction of the cases gives a warning, as the last of few contiguous folds can have."""
 DEFAULT_COUNT = 5
 """Default number of folds, as in the paper."""
-
-log = logging.getLogger(__name__)
+UNEVEN = 0.4
+"""A fold with more than this fraction of the cases gives a warning; the last of a few contiguous folds may have it."""
 HELD_OUT = 0.2
 """Fraction of a fold's training cases that an inner split holds out."""
-Group = Sequence[str]
 STARTS = 20
 """Random starts of `balanced_folds`, of which the most even result is returned."""
+
+Group = Sequence[str]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,43 +46,6 @@ class Split:
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
-
-
-def inner_split(split: Split, seed: int, fold: int, groups: Collection[Collection[str]] | None = None) -> Split:
-    """Splits the training cases of a fold once more; the fold's validation cases are in neither part.
-
-    Groups are taken in random order; one is held out if this brings the number of held-out cases closer to `HELD_OUT`.
-
-    Args:
-        split: the fold's cases, with at least two training cases.
-        seed: seed of the run.
-        fold: number of the fold.
-        groups: the cases of each group, which stay together; other cases than the training cases are ignored. None if
-            each case is a group of its own.
-
-    Raises:
-        UserError: if all training cases are in one group.
-    """
-    group_of = {case: number for number, group in enumerate(groups or ()) for case in group}
-    by_group = dict[int | str, list[str]]()
-    for case in split.train:
-        by_group.setdefault(group_of.get(case, case), []).append(case)
-    found = list(by_group.values())
-    if len(found) == 1 < len(split.train):
-        raise UserError(
-            f"the training cases of fold {fold} are all in one group of folds.groups, so distill.calibrate=inner has "
-            "none to hold out; set distill.calibrate=train, or null"
-        )
-    order = [found[k] for k in np.random.default_rng((seed, fold)).permutation(len(found))]
-    goal, held = max(1, round(HELD_OUT * len(split.train))), set[str]()
-    for group in order:
-        if abs(len(held) + len(group) - goal) < abs(len(held) - goal):
-            held |= set(group)
-    if not held:  # every group is large
-        smallest = min(order, key=len)
-        held = set(smallest)
-    parts = (tuple(case for case in split.train if (case in held) is inside) for inside in (False, True))
-    return Split(*parts)
 
 
 def contiguous_folds(cases: Sequence[str], count: int) -> list[list[str]]:
@@ -116,14 +80,6 @@ def grouped_folds(groups: Collection[Sequence[str]], settings: FoldSettings) -> 
     seed = None if settings.kind == "contiguous" else settings.seed or 0
     folds = _join_groups(tuple(map(tuple, groups)), count, seed)
     return [sorted((case for group in fold for case in group), key=natural_key) for fold in folds]
-
-
-@lru_cache(maxsize=64)
-def _join_groups(groups: tuple[tuple[str, ...], ...], count: int, seed: int | None) -> list[list[Sequence[str]]]:
-    """The groups of each fold, computed once for all runs of a table."""
-    if seed is None:
-        return consecutive_folds(groups, count)
-    return balanced_folds(groups, count, np.random.default_rng(seed))
 
 
 def fold_count(settings: FoldSettings) -> int:
@@ -206,15 +162,22 @@ def load_folds(store: Path, cases: Sequence[str], settings: FoldSettings, write:
     Raises:
         UserError: if the file does not split exactly these cases, or has changed since it was written.
     """
-    path = store / _file_name(cases, settings)
+    # the name contains everything that the split depends on, except the cases
+    seed = "" if settings.seed is None or settings.kind == "contiguous" else f"-seed{settings.seed}"
+    groups = ""
+    if settings.groups is not None:
+        listed = json.dumps(sorted(read_groups(settings.groups, cases).values()))
+        groups = f"-groups{hashlib.sha256(listed.encode()).hexdigest()[:8]}"
+    count = fold_count(settings)
+    path = store / f"folds-{settings.kind}-{count}{seed}{groups}.json"
     if not os.path.lexists(path):
         folds = make_folds(cases, settings)
         if not write:
             return folds
         sizes = [len(fold) for fold in folds]
         if max(sizes) > UNEVEN * sum(sizes) and max(sizes) >= 2 * min(sizes):
-            listed = ", ".join(map(str, sizes))
-            log.warning("%s: folds of %s cases; folds.kind=shuffled makes folds of equal size", path.name, listed)
+            said = ", ".join(map(str, sizes))
+            log.warning("%s: folds of %s cases; folds.kind=shuffled makes folds of equal size", path.name, said)
         write_split_file(path, json.dumps(folds, indent=1))
     content = read_split_file(path)
     try:
@@ -222,29 +185,12 @@ def load_folds(store: Path, cases: Sequence[str], settings: FoldSettings, write:
         FOLDS(stored, "folds")
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); restore it, or delete it to make a new split") from None
-    _check_stored(path, stored, cases, fold_count(settings))
-    compare_with_seal(path, content, write)
-    return stored
-
-
-def _file_name(cases: Sequence[str], settings: FoldSettings) -> str:
-    """Name of a split file: everything that the split depends on, except the cases."""
-    seed = "" if settings.seed is None or settings.kind == "contiguous" else f"-seed{settings.seed}"
-    groups = ""
-    if settings.groups is not None:
-        content = json.dumps(sorted(read_groups(settings.groups, cases).values()))
-        groups = f"-groups{hashlib.sha256(content.encode()).hexdigest()[:8]}"
-    return f"folds-{settings.kind}-{fold_count(settings)}{seed}{groups}.json"
-
-
-def _check_stored(path: Path, folds: list[list[str]], cases: Sequence[str], count: int) -> None:
-    """Refuses a file with a different number of folds or different cases."""
-    times = Counter(case for fold in folds for case in fold)
+    times = Counter(case for fold in stored for case in fold)
     gone, new = (sorted(part, key=natural_key) for part in (set(times) - set(cases), set(cases) - set(times)))
     twice = [case for case, number in times.items() if number > 1]
-    if len(folds) != count:
+    if len(stored) != count:
         raise UserError(
-            f"{path} has {len(folds)} folds instead of {count}; restore it, or delete it to make a new split"
+            f"{path} has {len(stored)} folds instead of {count}; restore it, or delete it to make a new split"
         )
     if twice:
         raise UserError(
@@ -255,14 +201,8 @@ def _check_stored(path: Path, folds: list[list[str]], cases: Sequence[str], coun
         raise UserError(
             f"{path} does not split the cases of this store: {changes}; delete this file to make a new split"
         )
-
-
-def _splits(folds: Sequence[Sequence[str]]) -> list[Split]:
-    """The split of each fold; all cases of the other folds are training cases."""
-    return [
-        Split(tuple(case for other in folds if other is not validation for case in other), tuple(validation))
-        for validation in folds
-    ]
+    compare_with_seal(path, content, write)
+    return stored
 
 
 def find_split(splits: Sequence[Split], fold: int) -> Split:
@@ -274,6 +214,43 @@ def find_split(splits: Sequence[Split], fold: int) -> Split:
     if not 0 <= fold < len(splits):
         raise UserError(f"fold {fold} does not exist: there are folds 0 to {len(splits) - 1}")
     return splits[fold]
+
+
+def inner_split(split: Split, seed: int, fold: int, groups: Collection[Collection[str]] | None = None) -> Split:
+    """Splits the training cases of a fold once more; the fold's validation cases are in neither part.
+
+    Groups are taken in random order; one is held out if this brings the number of held-out cases closer to `HELD_OUT`.
+
+    Args:
+        split: the fold's cases, with at least two training cases.
+        seed: seed of the run.
+        fold: number of the fold.
+        groups: the cases of each group, which stay together; other cases than the training cases are ignored. None if
+            each case is a group of its own.
+
+    Raises:
+        UserError: if all training cases are in one group.
+    """
+    group_of = {case: number for number, group in enumerate(groups or ()) for case in group}
+    by_group = dict[int | str, list[str]]()
+    for case in split.train:
+        by_group.setdefault(group_of.get(case, case), []).append(case)
+    found = list(by_group.values())
+    if len(found) == 1 < len(split.train):
+        raise UserError(
+            f"the training cases of fold {fold} are all in one group of folds.groups, so distill.calibrate=inner has "
+            "none to hold out; set distill.calibrate=train, or null"
+        )
+    order = [found[k] for k in np.random.default_rng((seed, fold)).permutation(len(found))]
+    goal, held = max(1, round(HELD_OUT * len(split.train))), set[str]()
+    for group in order:
+        if abs(len(held) + len(group) - goal) < abs(len(held) - goal):
+            held |= set(group)
+    if not held:  # every group is large
+        smallest = min(order, key=len)
+        held = set(smallest)
+    parts = (tuple(case for case in split.train if (case in held) is inside) for inside in (False, True))
+    return Split(*parts)
 
 
 def consecutive_folds(groups: Sequence[Group], count: int) -> list[list[Group]]:
@@ -326,6 +303,22 @@ def balanced_folds(groups: Sequence[Group], count: int, rng: np.random.Generator
         if max(sizes) - min(sizes) <= 1:
             break
     return best
+
+
+def _splits(folds: Sequence[Sequence[str]]) -> list[Split]:
+    """The split of each fold; all cases of the other folds are training cases."""
+    return [
+        Split(tuple(case for other in folds if other is not validation for case in other), tuple(validation))
+        for validation in folds
+    ]
+
+
+@lru_cache(maxsize=64)
+def _join_groups(groups: tuple[tuple[str, ...], ...], count: int, seed: int | None) -> list[list[Sequence[str]]]:
+    """The groups of each fold, computed once for all runs of a table."""
+    if seed is None:
+        return consecutive_folds(groups, count)
+    return balanced_folds(groups, count, np.random.default_rng(seed))
 
 
 def _even_out(folds: list[list[Group]]) -> bool:

@@ -155,24 +155,20 @@ def _checked_content(path: Path, file: BinaryIO, header: PngHeader, max_bytes: i
             inflated += _inflate(pixels, whole[8:-4], header.n_bytes - inflated)
         elif kind in kept or (kind in (b"PLTE", b"tRNS") and b"IDAT" in kept):
             raise ValueError(f"its chunks are out of order: {kind!r}")
-        _check_colours(kind, len(whole) - 12, header)
+        size = len(whole) - 12
+        fits = {
+            b"PLTE": size % 3 == 0 and 3 <= size <= 768,
+            b"tRNS": size == {0: 2, 2: 6}.get(header.colour) or (header.colour == 3 and 1 <= size <= 256),
+        }
+        if not fits.get(kind, True):
+            raise ValueError(f"its part {kind!r} has a wrong length")
+        if kind not in _NEEDED and kind[0] & 0x20 == 0:
+            raise ValueError(f"it has an unknown critical chunk, {kind!r}")
         if kind in _NEEDED:
             kept.setdefault(kind, []).append(whole)
     if not pixels.eof or inflated != header.n_bytes:
         raise EOFError(f"it ends before its last row: {inflated} of {header.n_bytes} bytes")
     return b"".join([SIGNATURE, *(whole for chunks in kept.values() for whole in chunks)])
-
-
-def _check_colours(kind: bytes, length: int, header: PngHeader) -> None:
-    """Checks that a chunk is allowed, and the lengths of palette and transparency."""
-    fits = {
-        b"PLTE": length % 3 == 0 and 3 <= length <= 768,
-        b"tRNS": length == {0: 2, 2: 6}.get(header.colour) or (header.colour == 3 and 1 <= length <= 256),
-    }
-    if not fits.get(kind, True):
-        raise ValueError(f"its part {kind!r} has a wrong length")
-    if kind not in _NEEDED and kind[0] & 0x20 == 0:
-        raise ValueError(f"it has an unknown critical chunk, {kind!r}")
 
 
 def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:

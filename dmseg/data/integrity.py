@@ -47,12 +47,12 @@ BLOCK = 1 << 20
 """Bytes read at a time."""
 SETTLED_SECONDS = 2.0
 """Files that changed more recently than this are checked again: a second change could have the same time."""
+_STORE = re.compile(r"(?P<task>.+)-\d+-[0-9a-f]{8}")
+
+Seal = dict[str, Any]
 
 _same: set[tuple[object, ...]] = set()
 """Arrays that this process has checked: their `_stamp`, and what they were compared with."""
-
-Seal = dict[str, Any]
-_STORE = re.compile(r"(?P<task>.+)-\d+-[0-9a-f]{8}")
 
 
 class ContentDigest:
@@ -138,14 +138,31 @@ def read_store(folder: Path, thorough: bool = False) -> dict[str, Any]:
     """
     if not any(os.path.lexists(folder / name) for name in (MANIFEST, SEAL, IMAGES, ANNOTATIONS)):
         raise UserError(f"{folder} is not prepared; run 'dmseg prepare' with the same data settings")
-    seal = _read_seal(folder)
+    seal: Seal | None = None
+    if is_sealed(folder):
+        with _naming(folder / SEAL):
+            seal = parse_sealed(read_regular(folder / SEAL, 1 << 16))
+            if seal.keys() != {MANIFEST, IMAGES, ANNOTATIONS} or not all(
+                isinstance(row, dict) for row in seal.values()
+            ):
+                raise ValueError("it does not list the three files of a store")
     with _naming(folder / MANIFEST):
         content = read_regular(folder / MANIFEST, MAX_BYTES)
         known = hashlib.sha256(content).hexdigest()
         if seal is not None and seal[MANIFEST] != {"size": len(content), "sha256": known}:
             raise ValueError("its checksum does not match")
         manifest = check_manifest(parse_json(content))
-    _check_shapes(folder, manifest)
+    # headers and lengths of the arrays
+    count, edge = sum(row["n_slices"] for row in manifest["cases"]), manifest["size"]
+    for name, dtypes in ((IMAGES, DTYPES), (ANNOTATIONS, DTYPES[:1])):
+        with _naming(folder / name), open_regular(folder / name) as file:
+            shape, dtype = _read_header(file)
+            stated = (count, shape[1] if name == IMAGES else len(manifest["task"]["raters"]), edge, edge)
+            if shape != stated or dtype not in dtypes or shape[1] < 1:
+                raise ValueError(f"it holds {dtype} of shape {shape}; the manifest says {stated}")
+            expected = file.tell() + math.prod(shape) * dtype.itemsize
+            if (size := os.fstat(file.fileno()).st_size) != expected:
+                raise ValueError(f"it has {size} bytes instead of {expected}")
     if seal is not None:
         for name in (IMAGES, ANNOTATIONS):
             with _naming(folder / name), open_regular(folder / name) as file:
@@ -190,29 +207,57 @@ def file_crc(file: BinaryIO) -> int:
     return crc
 
 
+def find_stores(parent: Path, data: str | None = None, task: str | None = None) -> Iterator[Path]:
+    """Yields the folders of prepared stores, damaged or not.
+
+    Args:
+        parent: folder of the prepared stores.
+        data: name of a data set; None for all.
+        task: name of a task; None for all.
+
+    Raises:
+        UserError: if a folder cannot be listed.
+    """
+    for place in folders(parent):
+        for folder in folders(place) if data in (None, place.name) else []:
+            found = _STORE.fullmatch(folder.name)
+            if found and task in (None, found["task"]):
+                yield folder
+
+
+def verify_store(folder: Path) -> list[str]:
+    """Compares all files of a store with their seals, and the arrays also with the SHA-256 in the manifest.
+
+    Returns:
+        One line for each file that is damaged; empty if none is.
+    """
+    faults = []
+    try:
+        read_store(folder, thorough=True)
+    except UserError as error:
+        faults.append(getattr(error, "fault", str(error)))
+    for path in split_files(folder):
+        try:
+            compare_with_seal(path, read_split_file(path), write=False)
+        except UserError as error:
+            faults.append(str(error).replace("\n", " "))
+    return faults
+
+
+def describe_store(folder: Path) -> str:
+    """Says whether an intact store is sealed."""
+    return (
+        "intact"
+        if is_sealed(folder)
+        else "intact, no checksums yet (written by an earlier version; training adds them)"
+    )
+
+
 def _blocks(file: BinaryIO) -> Iterator[memoryview]:
     """Yields the rest of a file in blocks; each block is overwritten by the next."""
     block = memoryview(bytearray(BLOCK))
     while n := file.readinto(block):  # type: ignore[attr-defined]
         yield block[:n]
-
-
-def _counted_blocks(file: BinaryIO, name: str) -> Iterator[memoryview]:
-    """`_blocks`, reporting how much is read."""
-    with activity(f"checking {name}", os.fstat(file.fileno()).st_size, "B") as advance:
-        for block in _blocks(file):
-            yield block
-            advance(len(block))
-
-
-def _read_seal(folder: Path) -> Seal | None:
-    if not is_sealed(folder):
-        return None
-    with _naming(folder / SEAL):
-        seal = parse_sealed(read_regular(folder / SEAL, 1 << 16))
-        if seal.keys() != {MANIFEST, IMAGES, ANNOTATIONS} or not all(isinstance(row, dict) for row in seal.values()):
-            raise ValueError("it does not list the three files of a store")
-        return seal
 
 
 @contextmanager
@@ -225,20 +270,6 @@ def _naming(path: Path) -> Iterator[None]:
     except (OSError, ValueError) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or error
         raise DamagedStoreError(f"{path} is damaged ({str(why)[:200]})") from None
-
-
-def _check_shapes(folder: Path, manifest: dict[str, Any]) -> None:
-    """Checks the headers and lengths of the arrays against the manifest."""
-    count, edge = sum(row["n_slices"] for row in manifest["cases"]), manifest["size"]
-    for name, dtypes in ((IMAGES, DTYPES), (ANNOTATIONS, DTYPES[:1])):
-        with _naming(folder / name), open_regular(folder / name) as file:
-            shape, dtype = _read_header(file)
-            known = (count, shape[1] if name == IMAGES else len(manifest["task"]["raters"]), edge, edge)
-            if shape != known or dtype not in dtypes or shape[1] < 1:
-                raise ValueError(f"it holds {dtype} of shape {shape}; the manifest says {known}")
-            expected = file.tell() + math.prod(shape) * dtype.itemsize
-            if (size := os.fstat(file.fileno()).st_size) != expected:
-                raise ValueError(f"it has {size} bytes instead of {expected}")
 
 
 def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -260,13 +291,15 @@ def _describe(file: BinaryIO, name: str) -> dict[str, Any]:
     size = file.tell()
     file.seek(0)
     crc = isal_zlib.crc32(file.read(size))
-    for block in _counted_blocks(file, name):
-        crc, size = isal_zlib.crc32(block, crc), size + len(block)
-        values = np.frombuffer(block[: len(block) // dtype.itemsize * dtype.itemsize], dtype)
-        if name == ANNOTATIONS and values.max() > 1:
-            raise ValueError(f"it holds the value {values.max()}; annotations are 0 or 1")
-        if dtype.kind == "i" and values.min() < 0:
-            raise ValueError(f"it holds the value {values.min()}; images have none below 0")
+    with activity(f"checking {name}", os.fstat(file.fileno()).st_size, "B") as advance:
+        for block in _blocks(file):
+            crc, size = isal_zlib.crc32(block, crc), size + len(block)
+            values = np.frombuffer(block[: len(block) // dtype.itemsize * dtype.itemsize], dtype)
+            if name == ANNOTATIONS and values.max() > 1:
+                raise ValueError(f"it holds the value {values.max()}; annotations are 0 or 1")
+            if dtype.kind == "i" and values.min() < 0:
+                raise ValueError(f"it holds the value {values.min()}; images have none below 0")
+            advance(len(block))
     return {"size": size, "crc32": f"{crc:08x}"}
 
 
@@ -320,49 +353,3 @@ def _stamp(file: BinaryIO) -> tuple[int, ...]:
 def _remember(key: tuple[object, ...], *files: BinaryIO) -> None:
     if all(time.time() - os.fstat(file.fileno()).st_ctime > SETTLED_SECONDS for file in files):
         _same.add(key)
-
-
-def find_stores(parent: Path, data: str | None = None, task: str | None = None) -> Iterator[Path]:
-    """Yields the folders of prepared stores, damaged or not.
-
-    Args:
-        parent: folder of the prepared stores.
-        data: name of a data set; None for all.
-        task: name of a task; None for all.
-
-    Raises:
-        UserError: if a folder cannot be listed.
-    """
-    for place in folders(parent):
-        for folder in folders(place) if data in (None, place.name) else []:
-            found = _STORE.fullmatch(folder.name)
-            if found and task in (None, found["task"]):
-                yield folder
-
-
-def verify_store(folder: Path) -> list[str]:
-    """Compares all files of a store with their seals, and the arrays also with the SHA-256 in the manifest.
-
-    Returns:
-        One line for each file that is damaged; empty if none is.
-    """
-    faults = []
-    try:
-        read_store(folder, thorough=True)
-    except UserError as error:
-        faults.append(getattr(error, "fault", str(error)))
-    for path in split_files(folder):
-        try:
-            compare_with_seal(path, read_split_file(path), write=False)
-        except UserError as error:
-            faults.append(str(error).replace("\n", " "))
-    return faults
-
-
-def describe_store(folder: Path) -> str:
-    """Says whether an intact store is sealed."""
-    return (
-        "intact"
-        if is_sealed(folder)
-        else "intact, no checksums yet (written by an earlier version; training adds them)"
-    )

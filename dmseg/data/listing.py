@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from dmseg.data.raw import is_broken_link, is_folder, is_there
@@ -59,6 +59,18 @@ def refuse_twice(first: Path | None, second: Path) -> None:
     """
     if first is not None:
         raise UserError(f"{first.name} exists twice: {shown(first)} and {shown(second)}; remove one of them")
+
+
+def warn_unread(paths: Sequence[Path], expected: str) -> None:
+    """Warns of files or folders that look like data but are not read, if there are any.
+
+    Args:
+        paths: the files or folders.
+        expected: says which ones are read.
+    """
+    if paths:
+        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        log.warning("%s%s: not read; %s", shown(paths[0]), more, expected)
 
 
 def files_below(folder: Path) -> Iterator[Path]:

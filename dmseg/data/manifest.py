@@ -42,8 +42,22 @@ def check_manifest(manifest: object) -> dict[str, Any]:
             raise ValueError(f"{key} is missing")
         if not test(manifest[key]):
             raise ValueError(f"{key} is {shown(manifest[key])}; expected {expected}")
-    _check_cases(manifest["cases"], len(manifest["task"]["raters"]))
-    cases = {row["case"] for row in manifest["cases"]}
+    n_raters, first, cases = len(manifest["task"]["raters"]), 0, set[str]()
+    for index, row in enumerate(manifest["cases"]):
+        if not (isinstance(row, dict) and row.keys() >= {"case", "first", "n_slices", "raters"}):
+            raise ValueError(f"case {index} is {shown(row)}; expected case, first, n_slices and raters")
+        case, raters = row["case"], row["raters"]
+        if fault := fault_of_name(case):
+            raise ValueError(f"a case's id is {shown(case)}, which cannot name a file: {fault}")
+        if case in cases:
+            raise ValueError(f"case {case} is listed twice")
+        if not is_count(row["first"]) or row["first"] != first or not is_count(row["n_slices"], 1):
+            raise ValueError(f"case {case} does not start where the previous case ends, or has no slices")
+        known = isinstance(raters, list) and all(is_count(rater) and rater < n_raters for rater in raters)
+        if not known or not raters or len(set(raters)) < len(raters):
+            raise ValueError(f"case {case} has raters {shown(raters)}; expected positions below {n_raters}")
+        cases.add(case)
+        first += row["n_slices"]
     listed = manifest.get("listed") or cases
     if len(set(listed)) < len(listed) or not cases <= set(listed):
         raise ValueError("listed must name each case exactly once")
@@ -65,25 +79,6 @@ def is_digest(value: object) -> bool:
 def is_count(value: object, least: int = 0) -> bool:
     """Whether a value is a whole number of at least `least`."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _check_cases(rows: list[object], n_raters: int) -> None:
-    first, seen = 0, set()
-    for index, row in enumerate(rows):
-        if not (isinstance(row, dict) and row.keys() >= {"case", "first", "n_slices", "raters"}):
-            raise ValueError(f"case {index} is {shown(row)}; expected case, first, n_slices and raters")
-        case, raters = row["case"], row["raters"]
-        if fault := fault_of_name(case):
-            raise ValueError(f"a case's id is {shown(case)}, which cannot name a file: {fault}")
-        if case in seen:
-            raise ValueError(f"case {case} is listed twice")
-        if not is_count(row["first"]) or row["first"] != first or not is_count(row["n_slices"], 1):
-            raise ValueError(f"case {case} does not start where the previous case ends, or has no slices")
-        known = isinstance(raters, list) and all(is_count(rater) and rater < n_raters for rater in raters)
-        if not known or not raters or len(set(raters)) < len(raters):
-            raise ValueError(f"case {case} has raters {shown(raters)}; expected positions below {n_raters}")
-        seen.add(case)
-        first += row["n_slices"]
 
 
 def _is_task(value: object) -> bool:
@@ -120,16 +115,18 @@ def _is_geometry(value: object) -> bool:
         and row.keys() - {SIZES_DIFFER} == {"spacing", "contiguous"}
         and isinstance(row.get(SIZES_DIFFER, False), bool)
         and isinstance(row["contiguous"], bool)
-        and (row["spacing"] is None or _is_spacing(row["spacing"]))
+        and (
+            row["spacing"] is None
+            or (
+                isinstance(row["spacing"], list)
+                and len(row["spacing"]) in (2, 3)
+                and all(
+                    isinstance(size, int | float) and not isinstance(size, bool) and 0 < size < 1e30
+                    for size in row["spacing"]
+                )
+            )
+        )
         for row in value.values()
-    )
-
-
-def _is_spacing(value: object) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) in (2, 3)
-        and all(isinstance(size, int | float) and not isinstance(size, bool) and 0 < size < 1e30 for size in value)
     )
 
 

@@ -27,6 +27,7 @@ BYTES_PER_PIXEL = 64
 INFLATED_SHARE = 16
 """A file may decompress to this many times the memory limit for reading it."""
 MOST_PLANES = 2**20
+"""Largest number of planes over all axes beyond the second."""
 MOST_INFLATED = 1032
 """A gzip file decompresses to at most this many times its length."""
 PADDING = 2**20
@@ -106,11 +107,30 @@ def read_header(path: Path, max_bytes: int) -> NiftiHeader:
         block = file.read(_HEADERS[-1][0])
         if len(block) < _HEADERS[0][0] and _format(block) == _UNKNOWN:
             raise EOFError("it ends within its header" if block else "it is empty")
-        parsed = _parse(block)
-        if parsed is None:
+        orders = {"<": int.from_bytes(block[:4], "little"), ">": int.from_bytes(block[:4], "big")}
+        for size, kind, place, magics in _HEADERS:
+            order = next((order for order, found in orders.items() if found == size), None)
+            if order is not None and len(block) >= size and block[place] in magics:
+                header = _checked(path, kind(block[:size], endianness=order, check=False), size)
+                break
+        else:
             raise UserError(f"{shown(path)} is {_format(block)}")
-        header = _checked(path, *parsed)
-        _check_length(path, header, max_bytes)
+        with open_file(path) as raw:
+            length = raw.seek(0, 2)
+            raw.seek(0)
+            most = length * MOST_INFLATED if _is_packed(raw) else length
+        if header.n_bytes > most:
+            raise UserError(
+                f"{shown(path)} cannot be read (it is too short for the {header.extents} voxels of its header); "
+                "the file is damaged: download it again"
+            )
+    most = INFLATED_SHARE * max_bytes
+    if header.n_bytes > most:
+        raise too_large(path, f"{header.n_bytes / GIB:.3g} GiB of voxels", f"{most / GIB:.3g}")
+    if math.prod(header.extents[2:]) > MOST_PLANES:
+        raise UserError(
+            f"{shown(path)} has the shape {header.extents}: more than {MOST_PLANES} planes; merge or remove some"
+        )
     return header
 
 
@@ -146,6 +166,36 @@ def finish(path: Path, file: IO[bytes]) -> None:
             )
 
 
+def check_pixels(path: Path, n_pixels: int, max_bytes: int, what: str = "a slice") -> None:
+    """Refuses images whose slices need more memory than allowed.
+
+    Args:
+        path: the file.
+        n_pixels: pixels of a slice, over all channels.
+        max_bytes: limit of the memory for reading the file.
+        what: the message's word for what has these pixels.
+
+    Raises:
+        UserError: if there are more than ``max_bytes / BYTES_PER_PIXEL``.
+    """
+    if n_pixels * BYTES_PER_PIXEL > max_bytes:
+        raise too_large(path, f"{what} of {n_pixels} pixels", f"{max_bytes // BYTES_PER_PIXEL}")
+
+
+def too_large(path: Path, what: str, most: str) -> UserError:
+    """The error for a file that needs too much memory or time; says how to allow it.
+
+    Args:
+        path: the file.
+        what: what it has.
+        most: the limit.
+    """
+    return UserError(
+        f"{shown(path)} has {what}, but at most {most} are allowed; if the file is right, raise data.max_gib "
+        "(memory for one file in GiB)"
+    )
+
+
 def _is_packed(file: IO[bytes]) -> bool:
     start = file.read(2)
     file.seek(0)
@@ -160,16 +210,6 @@ def _format(block: bytes) -> str:
     if analyze:
         return "a header without the NIfTI magic (Analyze, or damaged); download it again, or convert it to .nii.gz"
     return _UNKNOWN
-
-
-def _parse(block: bytes) -> tuple[Any, int] | None:
-    """Header and its size, which gives the byte order; None if it is not a single-file NIfTI."""
-    sizes = {"<": int.from_bytes(block[:4], "little"), ">": int.from_bytes(block[:4], "big")}
-    for size, kind, place, magics in _HEADERS:
-        order = next((order for order, found in sizes.items() if found == size), None)
-        if order is not None and len(block) >= size and block[place] in magics:
-            return kind(block[:size], endianness=order, check=False), size
-    return None
 
 
 def _checked(path: Path, header: Any, size: int) -> NiftiHeader:  # noqa: ANN401
@@ -200,7 +240,13 @@ def _checked(path: Path, header: Any, size: int) -> NiftiHeader:  # noqa: ANN401
     if header["qform_code"] > 0 or header["sform_code"] > 0:  # else it says nothing of left and right
         with suppress(HeaderDataError, ValueError, np.linalg.LinAlgError):
             affine = np.asarray(header.get_best_affine(), dtype=np.float64)
-    return NiftiHeader(extents, dtype, int(header["vox_offset"]), _scaling(path, header), affine, _spacing(header))
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    scaling = None  # also for a slope of 0, or NaN as nibabel writes it
+    if slope != 0 and not math.isnan(slope) and (slope, intercept) != (1.0, 0.0):
+        if not (math.isfinite(slope) and math.isfinite(intercept)):
+            raise _cannot_be(path, f"scales its values by {slope:g} and {intercept:g} (scl_slope, scl_inter)")
+        scaling = slope, intercept
+    return NiftiHeader(extents, dtype, int(header["vox_offset"]), scaling, affine, _spacing(header))
 
 
 def _spacing(header: Any) -> tuple[float, float, float] | None:  # noqa: ANN401
@@ -217,65 +263,6 @@ def _spacing(header: Any) -> tuple[float, float, float] | None:  # noqa: ANN401
         return None
     first, second, third = (size * _MILLIMETRES[unit] for size in sizes)
     return first, second, third
-
-
-def _scaling(path: Path, header: Any) -> tuple[float, float] | None:  # noqa: ANN401
-    """Slope and intercept; None if values are not scaled: a slope of 0, or NaN as nibabel writes it."""
-    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
-    if slope == 0 or math.isnan(slope) or (slope, intercept) == (1.0, 0.0):
-        return None
-    if not (math.isfinite(slope) and math.isfinite(intercept)):
-        raise _cannot_be(path, f"scales its values by {slope:g} and {intercept:g} (scl_slope, scl_inter)")
-    return slope, intercept
-
-
-def _check_length(path: Path, header: NiftiHeader, max_bytes: int) -> None:
-    """Compares the size that a header declares with the file's length and with the memory limit."""
-    with open_file(path) as file:
-        length = file.seek(0, 2)
-        file.seek(0)
-        most = length * MOST_INFLATED if _is_packed(file) else length
-    if header.n_bytes > most:
-        raise UserError(
-            f"{shown(path)} cannot be read (it is too short for the {header.extents} voxels of its header); "
-            "the file is damaged: download it again"
-        )
-    if header.n_bytes > INFLATED_SHARE * max_bytes:
-        raise too_large(path, f"{header.n_bytes / GIB:.3g} GiB of voxels", f"{INFLATED_SHARE * max_bytes / GIB:.3g}")
-    if math.prod(header.extents[2:]) > MOST_PLANES:
-        raise UserError(
-            f"{shown(path)} has the shape {header.extents}: more than {MOST_PLANES} planes; merge or remove some"
-        )
-
-
-def check_pixels(path: Path, n_pixels: int, max_bytes: int, what: str = "a slice") -> None:
-    """Refuses images whose slices need more memory than allowed.
-
-    Args:
-        path: the file.
-        n_pixels: pixels of a slice, over all channels.
-        max_bytes: limit of the memory for reading the file.
-        what: the message's word for what has these pixels.
-
-    Raises:
-        UserError: if there are more than ``max_bytes / BYTES_PER_PIXEL``.
-    """
-    if n_pixels * BYTES_PER_PIXEL > max_bytes:
-        raise too_large(path, f"{what} of {n_pixels} pixels", f"{max_bytes // BYTES_PER_PIXEL}")
-
-
-def too_large(path: Path, what: str, most: str) -> UserError:
-    """The error for a file that needs too much memory or time; says how to allow it.
-
-    Args:
-        path: the file.
-        what: what it has.
-        most: the limit.
-    """
-    return UserError(
-        f"{shown(path)} has {what}, but at most {most} are allowed; if the file is right, raise data.max_gib "
-        "(memory for one file in GiB)"
-    )
 
 
 def _cannot_be(path: Path, what: str) -> UserError:

@@ -154,10 +154,6 @@ def part_folder(work: Path, case: str) -> Path:
     return work / hashlib.sha256(case.encode()).hexdigest()[:24]
 
 
-def _read_array(file: BinaryIO, shape: tuple[int, ...], dtype: str) -> npt.NDArray[Any]:
-    return np.frombuffer(file.read(math.prod(shape) * np.dtype(dtype).itemsize), dtype).reshape(shape)
-
-
 def swap(scratch: Path, folder: Path) -> None:
     """Replaces an outdated store by a complete one, which takes over its split files.
 
@@ -187,3 +183,7 @@ def remove_leftovers(folder: Path) -> None:
     with suppress(OSError), exclusive(work, wait=False) as alone:
         for place in (*left, work) if alone else ():
             shutil.rmtree(place, ignore_errors=True)
+
+
+def _read_array(file: BinaryIO, shape: tuple[int, ...], dtype: str) -> npt.NDArray[Any]:
+    return np.frombuffer(file.read(math.prod(shape) * np.dtype(dtype).itemsize), dtype).reshape(shape)

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from dmseg import __version__
 from dmseg.activity import track
 from dmseg.data.case import Adapter, CaseFiles, Task
-from dmseg.data.contract import check_task, checked_case, checked_cases, reading
+from dmseg.data.contract import cases_of, check_task, checked_case, checked_cases, reading
 from dmseg.data.fingerprints import all_unchanged, fingerprints, former_paths, missing_files, paths
 from dmseg.data.integrity import (
     ANNOTATIONS,
@@ -214,7 +214,7 @@ def prepare(
         UnwritableError: if the disk is full or cannot be written to; finished cases are kept.
     """
     check_task(task)
-    files = checked_cases(adapter.list_cases(task.name), task)
+    files = checked_cases(cases_of(adapter, task.name), task)
 
     def is_ready() -> bool:
         return is_current(folder, task, files, options) and (not complete or GEOMETRY in read_store(folder))
@@ -353,16 +353,20 @@ def _assemble(
         raise UserError(
             f"case {odd.case} has {_kind(odd)}, but case {kept[0].case} has {_kind(kept[0])}; make them alike"
         )
-    suspicions = Suspicions(task, len(kept))
+    suspicions, n_raters = Suspicions(task, len(kept)), len(task.raters)
     total, digest, first, rows = sum(part.n_slices for part in kept), ContentDigest(), 0, []
     with (
         ArrayFile(folder / IMAGES, (total, kept[0].n_channels, size, size), kept[0].dtype) as images,
-        ArrayFile(folder / ANNOTATIONS, (total, len(task.raters), size, size), "uint8") as annotations,
+        ArrayFile(folder / ANNOTATIONS, (total, n_raters, size, size), "uint8") as annotations,
     ):
         for part in track(kept, "writing arrays", len(kept), "cases"):
             for image, masks in suspicions.inspect(part, part.chunks(part_folder(work, part.case))):
                 images.write(image.data)
-                annotations.write(_all_raters(masks, part.raters, len(task.raters)).data)
+                everybody = masks
+                if part.raters != tuple(range(n_raters)):  # absent ones are blank
+                    everybody = np.zeros((len(masks), n_raters, size, size), dtype=np.uint8)
+                    everybody[:, list(part.raters)] = masks
+                annotations.write(everybody.data)
                 digest.add(image, masks)
             row = {"case": part.case, "first": first, "n_slices": part.n_slices, "raters": list(part.raters)}
             digest.end_case(row)
@@ -387,12 +391,3 @@ def _assemble(
 
 def _kind(part: Part) -> str:
     return f"{part.n_channels} channels stored as {part.dtype}"
-
-
-def _all_raters(masks: npt.NDArray[np.uint8], raters: tuple[int, ...], count: int) -> npt.NDArray[np.uint8]:
-    """Expands (n, r, S, S) to (n, R, S, S), blank for absent raters."""
-    if raters == tuple(range(count)):
-        return masks
-    spread = np.zeros((len(masks), count, *masks.shape[2:]), dtype=np.uint8)
-    spread[:, list(raters)] = masks
-    return spread

@@ -49,13 +49,6 @@ def resize_mask(masks: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8
     return np.ascontiguousarray(masks[:, rows[:, None], columns])
 
 
-def _linear_positions(extent: int, size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Left neighbour, and weight of the right one, for each of `size` samples of at least two pixels."""
-    position = np.clip((np.arange(size) + 0.5) * extent / size - 0.5, 0, extent - 1)
-    left = np.minimum(position.astype(np.int64), extent - 2)
-    return left, (position - left).astype(np.float32)
-
-
 def quantise(image: Image, window: npt.NDArray[np.float64], dtype: str = "uint8") -> Intensities:
     """Maps each channel's window linearly to 0 and the type's largest value, clipped; an empty window gives 0."""
     low, high = (window[:, index, None, None].astype(np.float32) for index in (0, 1))
@@ -66,3 +59,10 @@ def quantise(image: Image, window: npt.NDArray[np.float64], dtype: str = "uint8"
     scaled *= np.iinfo(dtype).max
     intensities: Intensities = np.rint(scaled, out=scaled).astype(dtype)
     return intensities
+
+
+def _linear_positions(extent: int, size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Left neighbour, and weight of the right one, for each of `size` samples of at least two pixels."""
+    position = np.clip((np.arange(size) + 0.5) * extent / size - 0.5, 0, extent - 1)
+    left = np.minimum(position.astype(np.int64), extent - 2)
+    return left, (position - left).astype(np.float32)

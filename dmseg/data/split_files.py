@@ -21,12 +21,12 @@ from dmseg.errors import UserError, shown, some
 from dmseg.files.atomic import create_file, writing
 from dmseg.files.regular import read_regular
 
-Content = TypeVar("Content")
-
 SHAPE = 'expected nnU-Net\'s splits_final.json, one fold per entry: [{"train": [ids], "val": [ids]}, ...]'
 _FILE_NAME = re.compile(r"(_\d{4})?(\.nii|\.mha|\.mhd|\.nrrd|\.npz|\.npy|\.png|\.tiff?)(\.gz)?$", re.IGNORECASE)
 MAX_BYTES = 64 << 20
 """Largest split file that is read."""
+
+Content = TypeVar("Content")
 
 
 def read_splits(file: str, cases: Collection[str] | None) -> list[tuple[list[str], list[str]]]:
@@ -47,7 +47,19 @@ def read_splits(file: str, cases: Collection[str] | None) -> list[tuple[list[str
     node = _read(file, where, lambda path: read_json(path, distinct=True))
     if not isinstance(node, list) or not node:
         raise UserError(f"{where} does not contain a list of folds; {SHAPE}")
-    folds = [_read_fold(where, number, item) for number, item in enumerate(node)]
+    folds: list[tuple[list[str], list[str]]] = []
+    for number, item in enumerate(node):
+        if not isinstance(item, dict) or set(item) != {"train", "val"}:
+            raise UserError(f"{where}: fold {number} must have the keys 'train' and 'val'; {SHAPE}")
+        for name, ids in item.items():
+            if not isinstance(ids, list) or not all(isinstance(case, str) for case in ids):
+                raise UserError(f"{where}: '{name}' of fold {number} is not a list of case ids; {SHAPE}")
+            if not ids:
+                raise UserError(f"{where}: '{name}' of fold {number} is empty; every fold needs cases in both lists")
+            _refuse_twice(f"{where}: '{name}' of fold {number}", ids)
+        if both := sorted(set(item["train"]) & set(item["val"]), key=natural_key):
+            raise UserError(f"{where}: fold {number} has {some(both)} in both lists; remove it from one of them")
+        folds.append((item["train"], item["val"]))
     first: dict[str, int] = {}
     for number, (_, validation) in enumerate(folds):
         for case in validation:
@@ -82,7 +94,22 @@ def read_groups(file: str, cases: Collection[str]) -> dict[str, list[str]]:
         UserError: if the file cannot be read or lacks a column, or a case is missing, listed twice or without a group.
     """
     where = f"folds.groups={file}"
-    rows = _read_rows(where, _read(file, where, read_text))
+    text = _read(file, where, read_text)
+    try:
+        lines = [[field.strip() for field in line] for line in csv.reader(text.splitlines(), strict=True)]
+    except csv.Error as error:
+        raise UserError(f"{where} is not valid CSV ({error}); expected the columns case,group") from None
+    lines = [line for line in lines if any(line)]
+    if not lines or not {"case", "group"} <= set(lines[0]):
+        titles = ",".join(lines[0]) if lines else ""
+        raise UserError(f"{where}: the first line must be 'case,group', but is {shown(titles)}")
+    places = lines[0].index("case"), lines[0].index("group")
+    rows = []
+    for line in lines[1:]:
+        case, group = (line[place] for place in places) if len(line) == len(lines[0]) else ("", "")
+        if not case or not group:
+            raise UserError(f"{where} has the row {shown(','.join(line))}; every row needs a case and a group")
+        rows.append((case, group))
     _refuse_twice(where, (case for case, _ in rows))
     known = set(cases)
     by_case = {case: group for case, group in rows if case in known}
@@ -95,68 +122,6 @@ def read_groups(file: str, cases: Collection[str]) -> dict[str, list[str]]:
     for case in sorted(by_case, key=natural_key):
         groups.setdefault(by_case[case], []).append(case)
     return groups
-
-
-def _read_rows(where: str, text: str) -> list[tuple[str, str]]:
-    try:
-        lines = [[field.strip() for field in line] for line in csv.reader(text.splitlines(), strict=True)]
-    except csv.Error as error:
-        raise UserError(f"{where} is not valid CSV ({error}); expected the columns case,group") from None
-    lines = [line for line in lines if any(line)]
-    if not lines or not {"case", "group"} <= set(lines[0]):
-        first = ",".join(lines[0]) if lines else ""
-        raise UserError(f"{where}: the first line must be 'case,group', but is {shown(first)}")
-    case, group = lines[0].index("case"), lines[0].index("group")
-    for line in lines[1:]:
-        if len(line) != len(lines[0]) or not line[case] or not line[group]:
-            raise UserError(f"{where} has the row {shown(','.join(line))}; every row needs a case and a group")
-    return [(line[case], line[group]) for line in lines[1:]]
-
-
-def _read_fold(where: str, number: int, item: object) -> tuple[list[str], list[str]]:
-    if not isinstance(item, dict) or set(item) != {"train", "val"}:
-        raise UserError(f"{where}: fold {number} must have the keys 'train' and 'val'; {SHAPE}")
-    for name, ids in item.items():
-        if not isinstance(ids, list) or not all(isinstance(case, str) for case in ids):
-            raise UserError(f"{where}: '{name}' of fold {number} is not a list of case ids; {SHAPE}")
-        if not ids:
-            raise UserError(f"{where}: '{name}' of fold {number} is empty; every fold needs cases in both lists")
-        _refuse_twice(f"{where}: '{name}' of fold {number}", ids)
-    if both := sorted(set(item["train"]) & set(item["val"]), key=natural_key):
-        raise UserError(f"{where}: fold {number} has {some(both)} in both lists; remove it from one of them")
-    return item["train"], item["val"]
-
-
-def _refuse_twice(where: str, ids: Iterable[str]) -> None:
-    if twice := [case for case, times in Counter(ids).items() if times > 1]:
-        raise UserError(f"{where} lists {some(twice[:1])} twice; list each case once")
-
-
-def _refuse_file_names(where: str, ids: Iterable[str], cases: Collection[str]) -> None:
-    known = set(cases)
-    for name in ids:
-        stem = _FILE_NAME.sub("", re.split(r"[/\\]", name)[-1])
-        if name not in known and stem in known:
-            raise UserError(f"{where} names files instead of cases: write '{stem}', not {shown(name)}")
-
-
-def _refuse_unknown(where: str, ids: Iterable[str], cases: Collection[str]) -> None:
-    known = set(cases)
-    unknown = list(dict.fromkeys(case for case in ids if case not in known))
-    if not unknown:
-        return
-    _refuse_file_names(where, unknown[:1], cases)
-    example = min(known, key=natural_key, default="none")
-    raise UserError(
-        f"{where} lists {some(unknown)}, which the data set does not have; its cases have names like '{example}'"
-    )
-
-
-def _read(file: str, where: str, read: Callable[[Path], Content]) -> Content:
-    try:
-        return read(Path(file).expanduser())
-    except (UserError, RuntimeError) as error:  # RuntimeError: the home folder is unknown
-        raise UserError(f"{where} cannot be read: {error}") from None
 
 
 def read_split_file(path: Path) -> bytes:
@@ -231,3 +196,35 @@ def copy_split_files(store: Path, folder: Path) -> None:
             except OSError:
                 continue
             (folder / source.name).write_bytes(content)
+
+
+def _refuse_twice(where: str, ids: Iterable[str]) -> None:
+    if twice := [case for case, times in Counter(ids).items() if times > 1]:
+        raise UserError(f"{where} lists {some(twice[:1])} twice; list each case once")
+
+
+def _refuse_file_names(where: str, ids: Iterable[str], cases: Collection[str]) -> None:
+    known = set(cases)
+    for name in ids:
+        stem = _FILE_NAME.sub("", re.split(r"[/\\]", name)[-1])
+        if name not in known and stem in known:
+            raise UserError(f"{where} names files instead of cases: write '{stem}', not {shown(name)}")
+
+
+def _refuse_unknown(where: str, ids: Iterable[str], cases: Collection[str]) -> None:
+    known = set(cases)
+    unknown = list(dict.fromkeys(case for case in ids if case not in known))
+    if not unknown:
+        return
+    _refuse_file_names(where, unknown[:1], cases)
+    example = min(known, key=natural_key, default="none")
+    raise UserError(
+        f"{where} lists {some(unknown)}, which the data set does not have; its cases have names like '{example}'"
+    )
+
+
+def _read(file: str, where: str, read: Callable[[Path], Content]) -> Content:
+    try:
+        return read(Path(file).expanduser())
+    except (UserError, RuntimeError) as error:  # RuntimeError: the home folder is unknown
+        raise UserError(f"{where} cannot be read: {error}") from None

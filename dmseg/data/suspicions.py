@@ -16,7 +16,7 @@ from dmseg.errors import some
 SATURATED = 0.99
 """A case with more than this fraction of its pixels at the two ends of the window is suspicious."""
 FLAT = 1 / 64
-"""So is a case whose intensities span at most this fraction of the window."""
+"""A case whose intensities span at most this fraction of the window is suspicious."""
 COMPARED_CASES = 16
 """Largest number of cases in which raters are compared, evenly spread over the task."""
 FEWEST_CASES = 5

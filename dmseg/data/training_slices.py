@@ -3,15 +3,13 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from dmseg.data.labels import case_votes, fuse_training_cases, select_cases
-from dmseg.data.prepared import PreparedCase, PreparedTask
+from dmseg.data.prepared import PreparedTask
 from dmseg.errors import UserError
 from dmseg.labels.fusion import Fusion, Votes, is_soft
 from dmseg.labels.trial import gives_soft_labels
@@ -123,35 +121,21 @@ def load_training(
     arrays = {"images": images, "labels": labels}
     if raters or votes is not None:
         arrays["raters"] = np.concatenate([prepared.annotation_arrays[case.span] for case in cases])
-    counts = [case.n_slices for case in cases]
-    for name, values in _by_rater(prepared, cases, fused, raters, votes).items():
-        arrays[name] = np.repeat(values, counts, axis=0)
+    counts, by_case = [case.n_slices for case in cases], (len(cases), len(prepared.task.raters))
+    if raters:
+        present = np.zeros(by_case, dtype=bool)
+        for row, case in zip(present, cases, strict=True):
+            row[list(case.raters)] = True
+        arrays["present"] = np.repeat(present, counts, axis=0)
+    if votes is not None:
+        weights, found = np.zeros(by_case), case_votes(prepared, cases, fused, votes)
+        for row, case, own in zip(weights, cases, found, strict=True):
+            row[list(case.raters)] = own.weights
+        arrays["weights"] = np.repeat(weights, counts, axis=0)
+        if thresholds := [own.threshold for own in found if own.threshold is not None]:
+            arrays["threshold"] = np.repeat(np.array(thresholds, dtype=np.float64), counts, axis=0)
     return TrainingData(
         case_index=torch.repeat_interleave(torch.arange(len(cases)), torch.tensor(counts)),
         n_candidates=torch.tensor([len(label) for label in fused]),
         **{name: torch.from_numpy(values).to(device) for name, values in arrays.items()},
     )
-
-
-def _by_rater(
-    prepared: PreparedTask,
-    cases: Sequence[PreparedCase],
-    fused: Sequence[npt.NDArray[Any]],
-    raters: bool,
-    votes: Callable[..., Votes] | None,
-) -> dict[str, npt.NDArray[Any]]:
-    """`present`, `weights` and `threshold` of `TrainingData` for each case, those that are needed."""
-    shape = (len(cases), len(prepared.task.raters))
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    if raters:
-        arrays["present"] = np.zeros(shape, dtype=bool)
-        for row, case in zip(arrays["present"], cases, strict=True):
-            row[list(case.raters)] = True
-    if votes is not None:
-        arrays["weights"] = np.zeros(shape)
-        found = case_votes(prepared, cases, fused, votes)
-        for row, case, own in zip(arrays["weights"], cases, found, strict=True):
-            row[list(case.raters)] = own.weights
-        if thresholds := [own.threshold for own in found if own.threshold is not None]:
-            arrays["threshold"] = np.array(thresholds, dtype=np.float64)
-    return arrays

@@ -29,7 +29,6 @@ SAMPLED_VOXELS = 2**22
 """Largest number of voxels per channel used for percentiles."""
 SAMPLE_BYTES = 16
 """Memory for percentiles, per voxel used."""
-
 THREAD_BYTES = 2**17
 """Smallest plane that is worth reading in a thread."""
 AHEAD = 2
@@ -216,15 +215,6 @@ class Volume:
                 yield plane
 
 
-def _ahead(planes: Generator[Raw, None, None]) -> Iterator[Raw]:
-    """Yields the same, but a thread reads `AHEAD` planes ahead; igzip lets other threads run while it works."""
-    with closing(planes), ThreadPoolExecutor(1, "planes") as pool:
-        coming = deque(pool.submit(next, planes, None) for _ in range(AHEAD))
-        while (plane := coming.popleft().result()) is not None:
-            coming.append(pool.submit(next, planes, None))
-            yield plane
-
-
 def open_volume(path: Path, max_gib: float = MAX_GIB) -> Volume:
     """Reads the header of a volume.
 
@@ -273,3 +263,12 @@ def read_nifti(path: Path, max_gib: float = MAX_GIB) -> Array:
     for number, plane in enumerate(volume.planes()):
         data[divmod(number, depth)] = volume.scaled(plane, np.float64).T
     return np.squeeze(data.T)
+
+
+def _ahead(planes: Generator[Raw, None, None]) -> Iterator[Raw]:
+    """Yields the same planes, read `AHEAD` ahead by a thread; igzip lets other threads run while it works."""
+    with closing(planes), ThreadPoolExecutor(1, "planes") as pool:
+        coming = deque(pool.submit(next, planes, None) for _ in range(AHEAD))
+        while (plane := coming.popleft().result()) is not None:
+            coming.append(pool.submit(next, planes, None))
+            yield plane

@@ -13,6 +13,7 @@ from dmseg.config.components import bind, resolve
 from dmseg.config.settings import DataSettings, FoldSettings, PathSettings, Settings
 from dmseg.data.adapters.volume import SliceCount, VolumeAdapter
 from dmseg.data.case import Adapter, Task, find_task
+from dmseg.data.contract import cases_of, tasks_of
 from dmseg.data.folds import Split, find_split, fold_count, load_splits, make_splits
 from dmseg.data.integrity import seal_store
 from dmseg.data.prepared import (
@@ -79,7 +80,7 @@ def prepare_tasks(
     """Prepares the task named in the settings, or else all tasks of the data set one by one, with `prepare_task`."""
     data, paths = settings.data, settings.paths
     try:
-        tasks = open_adapter(data).tasks
+        tasks = tasks_of(open_adapter(data))
     except MissingDataError as error:
         stores, damaged = stores_of_real_data(data, paths)
         refuse_damaged(damaged, settings.task, data)
@@ -118,9 +119,9 @@ def prepare_task(
     _refuse_labels_only(data)
     try:
         adapter = open_adapter(data)
-        task = find_task(adapter.tasks, name, data.name)
+        task = find_task(tasks_of(adapter), name, data.name)
         folder, options = store_place(data, paths, task)
-        folder = moved_store(folder, task, adapter.list_cases(task.name), options) or folder
+        folder = moved_store(folder, task, cases_of(adapter, task.name), options) or folder
         if prepare(adapter, task, folder, data.size, options, workers, complete):
             notify(f"prepared {data.name}/{task.name} in {folder}")
         return PreparedTask(folder)
@@ -163,7 +164,7 @@ def find_tasks(settings: Settings, notify: Notify = lambda text: None) -> list[F
     adapter = None
     try:
         adapter = _adapter(data)
-        tasks = adapter.tasks
+        tasks = tasks_of(adapter)
     except MissingDataError:
         stores = stores or stores_of_moved_data(data, settings.paths)
         tasks = {name: store.task for name, store in stores.items()} or _unread_tasks(data, settings.task)
@@ -175,7 +176,7 @@ def find_tasks(settings: Settings, notify: Notify = lambda text: None) -> list[F
         store = stores.get(task.name)
         if store is None and adapter is not None and not outdated:  # its raw files may have been elsewhere
             try:
-                moved = moved_store(place, task, adapter.list_cases(task.name), options)
+                moved = moved_store(place, task, cases_of(adapter, task.name), options)
             except MissingDataError:
                 store = stores_of_moved_data(data, settings.paths).get(task.name)
             else:
@@ -184,7 +185,7 @@ def find_tasks(settings: Settings, notify: Notify = lambda text: None) -> list[F
             fits, has_raw_data = True, adapter is not None
             try:
                 if adapter is not None:
-                    fits = is_current(store.folder, task, adapter.list_cases(task.name), options)
+                    fits = is_current(store.folder, task, cases_of(adapter, task.name), options)
             except MissingDataError:
                 has_raw_data = False
             if not has_raw_data and data.phantom is None:
@@ -204,7 +205,7 @@ def name_tasks(settings: Settings, notify: Notify = lambda text: None) -> list[F
     """
     data = settings.data
     try:
-        tasks = _adapter(data).tasks
+        tasks = tasks_of(_adapter(data))
     except MissingDataError:
         tasks = _unread_tasks(data, settings.task)
         if not tasks:
@@ -226,7 +227,7 @@ def count_target_slices(
     adapter = open_adapter(data)
     if not isinstance(adapter, VolumeAdapter):
         raise UserError(f"data.labels_only is for volumes, not for data set '{data.name}'; set it to false")
-    files = adapter.list_cases(find_task(adapter.tasks, name, data.name).name)
+    files = cases_of(adapter, find_task(tasks_of(adapter), name, data.name).name)
     with ThreadPoolExecutor(workers) as pool:
         counts = list(track(pool.map(adapter.count_slices, files), "counting slices", len(files), "cases"))
     by_case = {count.case: count for count in counts}

@@ -12,7 +12,7 @@ from dmseg.cli.extensions import use_extensions
 from dmseg.cli.main import main
 from dmseg.data.case import About, Adapter, Case, CaseFiles, Slice, Task
 from dmseg.data.prepared import PreparedTask, prepare
-from dmseg.errors import AdapterError, UserError
+from dmseg.errors import AdapterError, MissingDataError, UserError
 
 ADAPTER = """
 from dmseg.data.case import About, Adapter, Case, CaseFiles, Slice, Task
@@ -93,6 +93,63 @@ def test_the_other_cases_are_kept_and_the_mended_ones_read(own, tmp_path, capfd)
         np.save(tmp_path / f"raw/c{number}/mask.npy", np.eye(16, dtype=np.uint8))
     assert main(["prepare", *own]) == 0
     assert "own/thing: 6 cases, 6 slices" in capfd.readouterr().out
+
+
+BROKEN = {
+    "list_cases('thing')": ("def list_cases(self, task):\n", "def list_cases(self, task):\n        {}['folder']\n"),
+    "tasks": ("    def __init__", "    @property\n    def tasks(self): return {}['folder']\n    def __init__"),
+}
+"""Where the adapter fails, and the change that makes it fail."""
+
+
+@pytest.mark.parametrize("what", BROKEN)
+@pytest.mark.parametrize("command", ["prepare", "train", "train -m seed=0,1"])
+def test_a_command_names_the_adapter_that_cannot_list_tasks_or_cases(own, tmp_path, capfd, command, what):
+    plugin = tmp_path / "own_adapter.py"
+    plugin.write_text(ADAPTER.replace(*BROKEN[what]))
+    assert main([*command.split(), *own]) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    lines = err[err.index("dmseg: ") :].splitlines()
+    assert lines[0] == f"dmseg: adapter own_adapter.Own ({plugin}): {what} failed: KeyError: 'folder'"
+    (start,) = [index for index, line in enumerate(lines) if line.startswith("Traceback")]
+    assert f'"{plugin}"' in lines[start + 1], "it begins with the adapter's code"
+    assert "dmseg/data" not in "\n".join(lines[start:])
+    assert lines[-1] == "KeyError: 'folder'"
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_the_status_names_the_adapter_and_shows_the_other_data_sets(own, tmp_path, capsys, what):
+    plugin = tmp_path / "own_adapter.py"
+    plugin.write_text(ADAPTER.replace(*BROKEN[what]))
+    assert main(["data", "status", *own[:2]]) == 0
+    out = capsys.readouterr().out
+    assert f"adapter own_adapter.Own ({plugin}): {what} failed: KeyError: 'folder'" in out
+    assert "qubiq" in out
+
+
+def lists(monkeypatch, fail):
+    """Makes listing the cases of `Faulty` fail."""
+    monkeypatch.setattr(Faulty, "list_cases", lambda self, task: fail())
+
+
+def test_an_adapter_that_fails_while_its_list_is_read_is_named(tmp_path, monkeypatch):
+    lists(monkeypatch, lambda: (CaseFiles(f"case{1 // number}", None, ()) for number in (1, 0)))
+    place = rf"^adapter {__name__}.Faulty \({__file__}\): list_cases\('thing'\) failed: "
+    with pytest.raises(AdapterError, match=f"{place}ZeroDivisionError: ") as caught:
+        stored(faulty(tmp_path, None, False), tmp_path)
+    assert "dmseg/data" not in caught.value.trace
+
+
+def test_errors_of_the_system_and_of_the_user_in_a_list_have_no_traceback(tmp_path, monkeypatch):
+    for fail, said in (
+        (lambda: (tmp_path / "none").read_bytes(), r"Faulty .*: list_cases\('thing'\) failed \(\[Errno 2\].*none"),
+        (lambda: (_ for _ in ()).throw(MissingDataError("there is none")), "^there is none$"),
+    ):
+        lists(monkeypatch, fail)
+        with pytest.raises(UserError, match=said) as caught:
+            stored(faulty(tmp_path, None, False), tmp_path)
+        assert not isinstance(caught.value, AdapterError)
 
 
 class Faulty(Adapter):

@@ -63,7 +63,17 @@ class DecathlonAdapter(VolumeAdapter):
         super().__init__(
             root, "organ", slices, slices_per_case, window, orientation, faulty_cases, axis, dtype, max_gib
         )
-        self.folder = _task_folder(self.root)
+        self.folder = self.root
+        if not is_file(self.root / "dataset.json"):
+            inside = folders(self.root) if is_folder(self.root) else []
+            found = [path for path in inside if is_file(path / "dataset.json")]
+            if len(found) != 1:
+                where = f"it contains {', '.join(path.name for path in found)}" if found else "it does not contain one"
+                error = UserError if found else MissingDataError
+                raise error(
+                    f"data.root={self.root} must be the folder of one Decathlon task with its dataset.json; {where}"
+                )
+            self.folder = found[0]
         source = self.folder / "dataset.json"
         self.dataset = read_json(source)
         if not isinstance(self.dataset, dict):
@@ -75,8 +85,17 @@ class DecathlonAdapter(VolumeAdapter):
         self.name = self.title = str(name)
         known = _label_values(self.dataset, source)
         self.largest_label = max(known)
-        _check_target_labels(target_labels, known - {0})
-        self.target_labels = None if target_labels is None else sorted(set(target_labels))
+        self.target_labels: list[int] | None = None
+        if target_labels is not None:
+            is_list = isinstance(target_labels, Sequence) and not isinstance(target_labels, str)
+            labels = list(target_labels) if is_list else []
+            whole = all(isinstance(label, int) and not isinstance(label, bool) for label in labels)
+            if not labels or not whole or not set(labels) <= known - {0}:
+                raise UserError(
+                    f"data.target_labels is {shown(target_labels)}, but must be a list of labels from "
+                    f"{shown(sorted(known - {0}))}"
+                )
+            self.target_labels = sorted(set(labels))
 
     @property
     def tasks(self) -> Mapping[str, Task]:
@@ -97,60 +116,32 @@ class DecathlonAdapter(VolumeAdapter):
         rows, source = self.dataset.get("training"), shown(self.folder / "dataset.json")
         if not isinstance(rows, list) or not rows:
             raise UserError(f"{source} lists no training cases; expected an image and a label for each")
-        pairs = [self._files(row) for row in rows]
+        pairs = []
+        for row in rows:
+            given = [row.get(key) for key in ("image", "label")] if isinstance(row, dict) else []
+            names = [name for name in given if isinstance(name, str) and name]
+            if len(names) < 2:
+                raise UserError(f"{source} lists {shown(row)} for training; expected an image and a label")
+            for name in names:
+                if PurePath(name).is_absolute() or ".." in re.split(r"[/\\]", name):
+                    raise UserError(
+                        f"{source} lists {shown(name)}, which is outside the task's folder; name a file in it"
+                    )
+            pairs.append([self.folder / name for name in names])
         twice = next((case for case, n in Counter(_stem(label) for _, label in pairs).items() if n > 1), None)
         if twice is not None:
             raise UserError(f"{source} lists the case {cut(twice)} twice")
-        cases = [CaseFiles(_stem(pair[1]), None, tuple(map(_find, pair))) for pair in pairs]
+        cases = []
+        for pair in pairs:
+            # the file itself, or its compressed or uncompressed counterpart if only that exists
+            others = [path if is_there(path) else nifti_file(path.parent, _stem(path)) for path in pair]
+            files = tuple(other if is_there(other) else path for path, other in zip(pair, others, strict=True))
+            cases.append(CaseFiles(_stem(pair[1]), None, files))
         return sorted(cases, key=lambda case: natural_key(case.case))
-
-    def _files(self, row: Any) -> tuple[Path, Path]:  # noqa: ANN401
-        """Paths of the image and label in a row; the files may be missing."""
-        pair = [row.get(key) for key in ("image", "label")] if isinstance(row, dict) else []
-        names = [name for name in pair if isinstance(name, str) and name]
-        if len(names) < 2:
-            raise UserError(
-                f"{shown(self.folder / 'dataset.json')} lists {shown(row)} for training; expected an image and a label"
-            )
-        for name in names:
-            if PurePath(name).is_absolute() or ".." in re.split(r"[/\\]", name):
-                raise UserError(
-                    f"{shown(self.folder / 'dataset.json')} lists {shown(name)}, which is outside the task's folder; "
-                    "name a file in it"
-                )
-        return self.folder / names[0], self.folder / names[1]
 
 
 def _stem(path: Path) -> str:
     return re.sub(r"(?i:\.nii)?(?i:\.gz)?$", "", path.name)
-
-
-def _find(path: Path) -> Path:
-    """The file itself, or its compressed or uncompressed counterpart if only that exists."""
-    other = path if is_there(path) else nifti_file(path.parent, _stem(path))
-    return other if is_there(other) else path
-
-
-def _check_target_labels(value: object, known: set[int]) -> None:
-    if value is None:
-        return
-    labels = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
-    whole = all(isinstance(label, int) and not isinstance(label, bool) for label in labels)
-    if not labels or not whole or not set(labels) <= known:
-        raise UserError(
-            f"data.target_labels is {shown(value)}, but must be a list of labels from {shown(sorted(known))}"
-        )
-
-
-def _task_folder(root: Path) -> Path:
-    if is_file(root / "dataset.json"):
-        return root
-    found = [path for path in folders(root) if is_file(path / "dataset.json")] if is_folder(root) else []
-    if len(found) == 1:
-        return found[0]
-    where = f"it contains {', '.join(path.name for path in found)}" if found else "it does not contain one"
-    error = UserError if found else MissingDataError
-    raise error(f"data.root={root} must be the folder of one Decathlon task with its dataset.json; {where}")
 
 
 def _label_values(dataset: dict[str, Any], path: Path) -> set[int]:

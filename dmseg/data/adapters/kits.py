@@ -5,18 +5,15 @@ Layout, as distributed: ``case_00000/{imaging,segmentation}.nii.gz``. Slices lie
 Cases 210 to 299 of the distribution are the challenge's test cases, which have no segmentation and are not read.
 """
 
-import logging
 import re
 
 from dmseg.data.adapters.volume import VolumeAdapter
 from dmseg.data.case import About, CaseFiles
-from dmseg.data.listing import folders, nifti_file
+from dmseg.data.listing import folders, nifti_file, warn_unread
 from dmseg.data.raw import is_folder
-from dmseg.errors import MissingDataError, shown
+from dmseg.errors import MissingDataError
 
 TRAINING_CASES = 210
-
-log = logging.getLogger(__name__)
 
 
 class KitsAdapter(VolumeAdapter):
@@ -39,9 +36,7 @@ class KitsAdapter(VolumeAdapter):
         if not cases:
             raise MissingDataError(f"no KiTS cases under {place}; expected case_00000/segmentation.nii.gz and so on")
         others = [folder for folder, match in matches if not match and folder.name.lower().startswith("case")]
-        if others:
-            more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-            log.warning("%s%s: not read; folders of cases are named case_NNNNN", shown(others[0]), more)
+        warn_unread(others, "folders of cases are named case_NNNNN")
         return [
             CaseFiles(case.name, None, (nifti_file(case, "imaging"), nifti_file(case, "segmentation")))
             for case in cases

@@ -18,7 +18,7 @@ import numpy as np
 
 from dmseg.data.case import About, Adapter, Case, CaseFiles, Slice, Task
 from dmseg.data.images import png_depth, read_png
-from dmseg.data.listing import entries, existing, folders, refuse_broken
+from dmseg.data.listing import entries, existing, folders, refuse_broken, warn_unread
 from dmseg.data.options import check_choices, check_max_gib, check_whole
 from dmseg.data.raw import is_file, is_folder
 from dmseg.data.readers import as_mask
@@ -93,16 +93,15 @@ class LidcAdapter(Adapter):
         cases, unread = [], list[Path]()
         for patient in folders(self.root):
             nodules = folders(patient)
-            unread += [path for nodule in nodules for path in entries(nodule) if _is_further_rater(path)]
-            kept = [image for nodule in nodules for image in _images(nodule) if self._counts(image)]
+            named = [path for nodule in nodules for path in entries(nodule) if path.name.lower().startswith("mask-")]
+            unread += [path for path in named if path.name.lower() not in RATERS]
+            kept = [image for nodule in nodules for image in self._images(nodule)]
             if kept:
                 files = tuple(path for image in kept for path in (image, *_existing(_masks(image))))
                 cases.append(CaseFiles(patient.name, len(kept), files, layout=tuple(kept)))
         if not cases:
             raise MissingDataError(f"no slices under {self.root}; expected <patient>/<nodule>/images/slice-N.png")
-        if unread:
-            more = f" and {len(unread) - 1} more" if len(unread) > 1 else ""
-            log.warning("%s%s: not read; the masks of the raters are in %s", shown(unread[0]), more, either(RATERS))
+        warn_unread(unread, f"the masks of the raters are in {either(RATERS)}")
         return cases
 
     def read_case(self, task: str, files: CaseFiles) -> Case:
@@ -111,38 +110,61 @@ class LidcAdapter(Adapter):
         Raises:
             UserError: if a file is damaged, or the bit depth of the images is unclear.
         """
-        white = self._white(files.layout)
-        return Case(files.case, (0, 1, 2, 3), np.array([[0.0, white]]), self._slices(files.layout, white))
-
-    def _counts(self, image: Path) -> bool:
-        """Whether enough raters marked something; missing masks are an error unless ``missing_masks=blank``."""
-        masks = _masks(image)
-        missing = [path for path in masks if not is_file(path)]
-        if missing and self.missing_masks == "error":
-            raise UserError(
-                f"{shown(missing[0])} is missing: {cut(image.name)} of {shown(image.parent.parent)} has "
-                f"{4 - len(missing)} of 4 raters; add the file, or set data.missing_masks=blank"
-            )
-        if self.min_marks == 0:
-            return True
-        return sum(bool(read_png(path, self.max_gib).any()) for path in _existing(masks)) >= self.min_marks
-
-    def _white(self, images: tuple[Path, ...]) -> float:
-        """The intensity that is mapped to the largest stored value."""
+        images: tuple[Path, ...] = files.layout
+        patient = images[0].parent.parent.parent
         depths = {png_depth(path) for path in images}
         if len(depths) > 1:
+            raise UserError(f"images of {patient} have {sorted(depths)} bits; save them with one bit depth")
+        white = 1.0 if depths == {1} else 255.0  # the intensity that becomes the largest stored value
+        if depths == {16}:
+            bits = self.bits
+            if bits is None:
+                largest = max(int(read_png(path, self.max_gib).max()) for path in images)
+                if WHITE[12] + 15 < largest < WHITE[16] / 2:
+                    raise UserError(
+                        f"16-bit images of {patient} have values up to {largest}, of either 12 or 16 bits; "
+                        "set data.bits=16 (window 0 to 65535) or data.bits=12 (window 0 to 4080)"
+                    )
+                bits = 8 if largest < 256 else 12 if largest < 4096 else 16
+            seen = len(self._bits_seen)
+            self._bits_seen.add(bits)
+            if 0 < seen < len(self._bits_seen):
+                log.warning(
+                    "16-bit images of some patients use %s bits and those of others %s; they are scaled differently "
+                    "unless data.bits is set",
+                    *sorted(self._bits_seen)[:2],
+                )
+            white = WHITE[bits]
+        return Case(files.case, (0, 1, 2, 3), np.array([[0.0, white]]), self._slices(images, white))
+
+    def _images(self, nodule: Path) -> list[Path]:
+        """The images of a nodule in which enough raters marked something.
+
+        Raises:
+            UserError: if the image of a mask is missing, a file may be an image but is not PNG, or a mask is missing,
+                unless ``missing_masks=blank``.
+        """
+        images = _pngs(nodule / "images")
+        names = {image.name.lower() for image in images}
+        orphans = (mask for rater in RATERS for mask in _pngs(nodule / rater) if mask.name.lower() not in names)
+        if orphan := next(orphans, None):
             raise UserError(
-                f"images of {images[0].parent.parent.parent} have {sorted(depths)} bits; save them with one bit depth"
+                f"{shown(nodule / 'images' / orphan.name)} is missing, but {orphan.parent.name} has a mask of that "
+                "name; add the image, or remove its masks"
             )
-        if depths != {16}:
-            return 1.0 if depths == {1} else 255.0
-        bits = self.bits or _bits_in_use(images, self.max_gib)
-        seen = len(self._bits_seen)
-        self._bits_seen.add(bits)
-        if 0 < seen < len(self._bits_seen):
-            used = "16-bit images of some patients use %s bits and those of others %s"
-            log.warning(used + "; they are scaled differently unless data.bits is set", *sorted(self._bits_seen)[:2])
-        return WHITE[bits]
+        kept = []
+        for image in images:
+            masks = _masks(image)
+            missing = [path for path in masks if not is_file(path)]
+            if missing and self.missing_masks == "error":
+                raise UserError(
+                    f"{shown(missing[0])} is missing: {cut(image.name)} of {shown(nodule)} has {4 - len(missing)} of 4 "
+                    "raters; add the file, or set data.missing_masks=blank"
+                )
+            read = _existing(masks) if self.min_marks else []
+            if sum(bool(read_png(path, self.max_gib).any()) for path in read) >= self.min_marks:
+                kept.append(image)
+        return kept
 
     def _slices(self, images: tuple[Path, ...], white: float) -> Iterator[Slice]:
         for path in images:
@@ -158,46 +180,12 @@ class LidcAdapter(Adapter):
             yield Slice(image[np.newaxis], masks)
 
 
-def _is_further_rater(path: Path) -> bool:
-    """Whether a folder of a nodule may hold the masks of a rater who is not one of the four."""
-    name = path.name.lower()
-    return name.startswith("mask-") and name not in RATERS
-
-
-def _bits_in_use(images: tuple[Path, ...], max_gib: float) -> int:
-    largest = max(int(read_png(path, max_gib).max()) for path in images)
-    if WHITE[12] + 15 < largest < WHITE[16] / 2:
-        raise UserError(
-            f"16-bit images of {images[0].parent.parent.parent} have values up to {largest}, of either 12 or 16 bits; "
-            "set data.bits=16 (window 0 to 65535) or data.bits=12 (window 0 to 4080)"
-        )
-    return 8 if largest < 256 else 12 if largest < 4096 else 16
-
-
 def _masks(image: Path) -> list[Path]:
     return [existing(image.parent.parent / rater / image.name) for rater in RATERS]
 
 
 def _existing(paths: list[Path]) -> list[Path]:
     return [path for path in paths if is_file(path)]
-
-
-def _images(nodule: Path) -> list[Path]:
-    """The images of a nodule.
-
-    Raises:
-        UserError: if the image of a mask is missing, or a file may be an image but is not PNG.
-    """
-    images = _pngs(nodule / "images")
-    names = {image.name.lower() for image in images}
-    masks = (mask for rater in RATERS for mask in _pngs(nodule / rater))
-    orphan = next((mask for mask in masks if mask.name.lower() not in names), None)
-    if orphan is not None:
-        raise UserError(
-            f"{shown(nodule / 'images' / orphan.name)} is missing, but {orphan.parent.name} has a mask of that name; "
-            "add the image, or remove its masks"
-        )
-    return images
 
 
 def _pngs(folder: Path) -> list[Path]:

@@ -5,18 +5,15 @@ Batch 1`` and ``Training Batch 2``), at any depth below the root. Slices lie alo
 tumour: folds include them (as in the released code), but they have no slices for training or scoring.
 """
 
-import logging
 import re
 from pathlib import Path
 
 from dmseg.data.adapters.volume import VolumeAdapter
 from dmseg.data.case import About, CaseFiles
-from dmseg.data.listing import files_below
+from dmseg.data.listing import files_below, warn_unread
 from dmseg.data.raw import is_folder
 from dmseg.data.readers import natural_key
 from dmseg.errors import MissingDataError, UserError, shown
-
-log = logging.getLogger(__name__)
 
 
 class LitsAdapter(VolumeAdapter):
@@ -35,7 +32,15 @@ class LitsAdapter(VolumeAdapter):
             raise MissingDataError(f"LiTS folder {self.root} does not exist; set data.root, or use data=phantom_lits")
         files = list(files_below(self.root))
         images, labels = _numbered(files, "volume"), _numbered(files, "segmentation")
-        _warn_of_others(files, {*images.values(), *labels.values()})
+        read = {*images.values(), *labels.values()}
+        others = [  # misspelt ones, for example; the volumes of the test set are expected
+            path
+            for path in files
+            if path not in read
+            and path.name.lower().endswith((".nii", ".nii.gz"))
+            and not path.name.lower().startswith("test-volume-")
+        ]
+        warn_unread(others, "expected volume-N.nii and segmentation-N.nii")
         numbers = sorted({*images, *labels}, key=natural_key)
         if not numbers:
             raise MissingDataError(f"no LiTS cases under {self.root}; expected volume-N.nii and segmentation-N.nii")
@@ -58,20 +63,6 @@ def _numbered(files: list[Path], kind: str) -> dict[str, Path]:
             raise UserError(f"{path.name} exists twice: {shown(found[match[1]])} and {shown(path)}; remove one of them")
         found[match[1]] = path
     return found
-
-
-def _warn_of_others(files: list[Path], read: set[Path]) -> None:
-    """Warns of volumes that are not read, such as misspelt ones; those of the test set are expected."""
-    others = [
-        path
-        for path in files
-        if path not in read
-        and path.name.lower().endswith((".nii", ".nii.gz"))
-        and not path.name.lower().startswith("test-volume-")
-    ]
-    if others:
-        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-        log.warning("%s%s: not read; expected volume-N.nii and segmentation-N.nii", shown(others[0]), more)
 
 
 def _beside(path: Path, stem: str) -> Path:

@@ -14,10 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from dmseg.data.case import About, Adapter, Case, CaseFiles, Slice, Task
-from dmseg.data.listing import entries, folders, nifti_file, refuse_broken, refuse_twice
+from dmseg.data.listing import entries, folders, nifti_file, refuse_broken, refuse_twice, warn_unread
 from dmseg.data.options import check_choices, check_max_gib
 from dmseg.data.raw import is_file, is_folder
 from dmseg.data.readers import as_mask, natural_key
@@ -126,26 +125,6 @@ class QubiqAdapter(Adapter):
             UserError: if the data set is missing or empty, a case exists twice, or annotations are missing.
         """
         cohort = TASKS[task].cohort
-        found = self._case_folders(cohort)
-        for name, case in KNOWN_MISSING if self.options["incomplete_cases"] == "replace" else ():
-            if name == cohort and case in found and list(found)[-1] != case:
-                found[case] = found.popitem()[1]  # the last case takes the incomplete one's id and position
-        return [self._list_case(task, case, folder) for case, folder in found.items()]
-
-    def read_case(self, task: str, files: CaseFiles) -> Case:
-        """Reads one case: image (C, H, W) and its annotations."""
-        image = _channels_first(read_nifti(files.files[0], self.max_gib), files.files[0])
-        masks = (as_mask(read_nifti(path, self.max_gib), path, image.shape[1:]) for path in files.files[1:])
-        annotations = np.stack(list(masks))
-        if self.options["intensity"] == "robust":
-            window = np.percentile(image.reshape(len(image), -1), (0.5, 99.5), axis=1).T.astype(np.float64)
-        else:
-            window = np.tile(np.array([0.0, max(0.0, float(image.max()))]), (len(image), 1))
-        spacing = open_volume(files.files[0], self.max_gib).in_plane_spacing
-        return Case(files.case, files.layout, window, [Slice(image, annotations)], spacing=spacing)
-
-    def _case_folders(self, cohort: str) -> dict[str, Path]:
-        """Finds the case folders of one data set in all releases and parts, sorted, by case id."""
         inside = [path for part in self._parts(cohort) for path in folders(part)]
         found = [path for path in inside if re.fullmatch(r"case\d+", path.name, re.IGNORECASE)]
         twice = [number for number, count in Counter(map(_number, found)).items() if count > 1]
@@ -156,14 +135,36 @@ class QubiqAdapter(Adapter):
         if not found:
             raise MissingDataError(self._nothing_found(cohort))
         others = [path for path in inside if path not in found and path.name.lower().startswith("case")]
-        if others:
-            more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-            log.warning("%s%s: not read; folders of cases are named caseNN", shown(others[0]), more)
+        warn_unread(others, "folders of cases are named caseNN")
         most = None if self.options["cases"] == "all" else CASE_COUNTS[cohort]
         kept = [path for path in found if most is None or _number(path) <= most]
         if len(kept) < len(found):
             log.info("%s: %d cases that the paper does not have are left out", cohort, len(found) - len(kept))
-        return {path.name.lower(): path for path in sorted(kept, key=lambda path: natural_key(path.name.lower()))}
+        by_id = {path.name.lower(): path for path in sorted(kept, key=lambda path: natural_key(path.name.lower()))}
+        for name, case in KNOWN_MISSING if self.options["incomplete_cases"] == "replace" else ():
+            if name == cohort and case in by_id and list(by_id)[-1] != case:
+                by_id[case] = by_id.popitem()[1]  # the last case takes the incomplete one's id and position
+        return [self._list_case(task, case, folder) for case, folder in by_id.items()]
+
+    def read_case(self, task: str, files: CaseFiles) -> Case:
+        """Reads one case: image (C, H, W) and its annotations."""
+        image = read_nifti(files.files[0], self.max_gib)
+        if image.ndim == 3 and image.shape[2] <= 4:
+            image = np.moveaxis(image, 2, 0)
+        elif image.ndim == 2:
+            image = image[np.newaxis]
+        else:
+            raise UserError(
+                f"{shown(files.files[0])} has shape {image.shape}; expected a 2-D image with up to 4 channels last"
+            )
+        masks = (as_mask(read_nifti(path, self.max_gib), path, image.shape[1:]) for path in files.files[1:])
+        annotations = np.stack(list(masks))
+        if self.options["intensity"] == "robust":
+            window = np.percentile(image.reshape(len(image), -1), (0.5, 99.5), axis=1).T.astype(np.float64)
+        else:
+            window = np.tile(np.array([0.0, max(0.0, float(image.max()))]), (len(image), 1))
+        spacing = open_volume(files.files[0], self.max_gib).in_plane_spacing
+        return Case(files.case, files.layout, window, [Slice(image, annotations)], spacing=spacing)
 
     def _parts(self, cohort: str) -> list[Path]:
         """The folders that may hold cases of a data set; names are compared without case."""
@@ -229,12 +230,3 @@ def _named(parent: Path, names: Sequence[str]) -> list[Path]:
     found = [path for path in entries(parent) if path.name.lower() in lower] if is_folder(parent) else []
     refuse_broken(found)
     return [path for path in found if is_folder(path)]
-
-
-def _channels_first(image: npt.NDArray[np.float32], path: Path) -> npt.NDArray[np.float32]:
-    """Converts (H, W) or (H, W, C) to (C, H, W), with C up to 4."""
-    if image.ndim == 2:
-        return image[np.newaxis]
-    if image.ndim == 3 and image.shape[2] <= 4:
-        return np.moveaxis(image, 2, 0)
-    raise UserError(f"{shown(path)} has shape {image.shape}; expected a 2-D image with up to 4 channels last")

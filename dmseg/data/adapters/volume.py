@@ -176,7 +176,11 @@ class VolumeAdapter(Adapter):
         if not np.allclose(image.affine, label.affine, rtol=0, atol=AFFINE_TOLERANCE, equal_nan=True):
             log.warning("case %s: the affines of image and label differ; the arrays are used as they are", files.case)
         orientation = self._orientation(image)
-        kept = self._choose(self._count(label, orientation.axis))
+        counts = self._count(label, orientation.axis)
+        kept = np.flatnonzero(counts) if self.kept == "target" else np.arange(len(counts))
+        if self.per_case is not None and len(kept) > self.per_case:
+            spread = (np.arange(self.per_case) + 0.5) * len(kept) / self.per_case
+            kept = kept[spread.astype(np.intp)]
         if len(kept) == 0:
             window = np.zeros((image.n_channels, 2))
         elif self.window is None:
@@ -229,14 +233,6 @@ class VolumeAdapter(Adapter):
                 f"{shown(path)} has the label {found}; expected whole numbers from 0 to {self.largest_label}"
             )
         return whole
-
-    def _choose(self, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
-        """Positions of the selected slices, ascending."""
-        candidates = np.flatnonzero(counts) if self.kept == "target" else np.arange(len(counts))
-        if self.per_case is None or len(candidates) <= self.per_case:
-            return candidates
-        spread = (np.arange(self.per_case) + 0.5) * len(candidates) / self.per_case
-        return candidates[spread.astype(np.intp)]
 
     def _slices(
         self, image: Volume, label: Volume, orientation: Orientation, kept: npt.NDArray[np.intp]
