@@ -41,7 +41,16 @@ def write_folder(root: Path, settings: dict[str, Any], fill: Callable[[Path], No
         folder.mkdir()
         fill(folder)
         (folder / MARKER).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-        _swap(folder, root, scratch / "old")
+        with suppress(FileNotFoundError):
+            os.rename(root, scratch / "old")
+        try:
+            os.rename(folder, root)
+        except OSError:
+            if read_marker(root) == read_marker(folder):  # another process has written the same phantom
+                return
+            if (scratch / "old").exists() and not root.exists():
+                os.rename(scratch / "old", root)
+            raise
 
 
 def is_made(root: Path, settings: dict[str, Any]) -> bool:
@@ -132,17 +141,3 @@ def write_nifti(path: Path, values: npt.NDArray[Any], affine: npt.NDArray[np.flo
     content = image.to_bytes()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress(content, compresslevel=1, mtime=0) if path.suffix == ".gz" else content)
-
-
-def _swap(folder: Path, root: Path, retired: Path) -> None:
-    """Moves the finished folder into place, unless another process has done so with the same phantom."""
-    with suppress(FileNotFoundError):
-        os.rename(root, retired)
-    try:
-        os.rename(folder, root)
-    except OSError:
-        if read_marker(root) == read_marker(folder):
-            return
-        if retired.exists() and not root.exists():
-            os.rename(retired, root)
-        raise
