@@ -48,7 +48,14 @@ class MlflowTracker:
         (self._results / "tracking").mkdir(parents=True, exist_ok=True)
         with _quick():
             self._client = client = mlflow.MlflowClient(destination(self._results))
-            experiment = self._experiment(client)
+            known = client.get_experiment_by_name(self._project)
+            if known is not None:
+                experiment = str(known.experiment_id)
+            else:
+                place = None
+                if not os.environ.get("MLFLOW_TRACKING_URI"):
+                    place = (self._results / "tracking" / "mlflow").absolute().as_uri()
+                experiment = str(client.create_experiment(self._project, artifact_location=place))
             found = client.search_runs([experiment], f"tags.`{ID}` = '{metadata.id}'", max_results=1)
             tags = {
                 ID: metadata.id,
@@ -68,21 +75,12 @@ class MlflowTracker:
                 self._last = -1
             from mlflow.entities import Param, RunTag
 
-            known = {} if not found else found[0].data.params
+            earlier = {} if not found else found[0].data.params
             params = {NAME.sub("_", key): str(value)[:LONGEST] for key, value in metadata.config.items()}
-            new = [Param(key, value) for key, value in params.items() if key not in known]
+            new = [Param(key, value) for key, value in params.items() if key not in earlier]
             for start in range(0, len(new), 100):
                 client.log_batch(self._run_id, params=new[start : start + 100])
             client.log_batch(self._run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-
-    def _experiment(self, client: Any) -> str:  # noqa: ANN401
-        found = client.get_experiment_by_name(self._project)
-        if found is not None:
-            return str(found.experiment_id)
-        place = None
-        if not os.environ.get("MLFLOW_TRACKING_URI"):
-            place = (self._results / "tracking" / "mlflow").absolute().as_uri()
-        return str(client.create_experiment(self._project, artifact_location=place))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Adds the numbers of a step; steps that were recorded before an interruption are left out."""

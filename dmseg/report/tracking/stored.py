@@ -114,7 +114,16 @@ def table_record(path: Path, settings: TrackerSettings) -> tuple[RunMetadata, Re
     """
     frame = _read(path)
     if path.parent.name == "sweeps":
-        return _sweep_record(path, frame, settings)
+        metadata = RunMetadata(
+            identifier({"sweep": path.stem, "columns": [str(name) for name in frame]}),
+            cut(f"Sweep {path.stem}"),
+            "sweeps",
+            "sweep",
+            tuple(dict.fromkeys(("sweep", *settings.tags))),
+            settings.notes,
+            {"sweep": path.stem},
+        )
+        return metadata, Report(scores={"rows": float(len(frame))}, tables={"sweep": _rows(frame)}, files=[path])
     missing = {"table", "metric", "value", "paper"} - set(frame)
     if missing or frame.empty:
         raise ValueError("it is not a table that dmseg wrote" if missing else "it has no cells")
@@ -146,19 +155,6 @@ def table_record(path: Path, settings: TrackerSettings) -> tuple[RunMetadata, Re
         {"table": str(first["table"]), "data": data, "profile": profile, "protocol": protocol, "phantom": phantom},
     )
     return metadata, Report(scores=scores, tables=rows, files=files)
-
-
-def _sweep_record(path: Path, frame: pd.DataFrame, settings: TrackerSettings) -> tuple[RunMetadata, Report]:
-    metadata = RunMetadata(
-        identifier({"sweep": path.stem, "columns": [str(name) for name in frame]}),
-        cut(f"Sweep {path.stem}"),
-        "sweeps",
-        "sweep",
-        tuple(dict.fromkeys(("sweep", *settings.tags))),
-        settings.notes,
-        {"sweep": path.stem},
-    )
-    return metadata, Report(scores={"rows": float(len(frame))}, tables={"sweep": _rows(frame)}, files=[path])
 
 
 def record_table(metadata: RunMetadata, report: Report, tracker: Tracker) -> None:
