@@ -89,7 +89,7 @@ def check_whole(what: str, value: object, least: int, ending: str = "") -> int:
 
 
 def check_scale(scale: object, width: int, smallest: int, largest: int, what: str) -> None:
-    """Refuses an invalid scale.
+    """Checks a scale.
 
     Raises:
         UserError: if it is not above 0, or images of this native width would be narrower than `smallest` pixels or
@@ -110,7 +110,7 @@ def check_scale(scale: object, width: int, smallest: int, largest: int, what: st
 
 
 def check_view(view: object) -> float:
-    """Refuses an invalid view.
+    """Checks a view and returns it as a float.
 
     Raises:
         UserError: if it is not at least 1.
@@ -124,7 +124,7 @@ def check_view(view: object) -> float:
 
 
 def check_spread(spread: object) -> float:
-    """Refuses an invalid spread.
+    """Checks a spread and returns it as a float.
 
     Raises:
         UserError: if it is not above 0 and at most 10.

@@ -19,7 +19,7 @@ NAME = re.compile(r"[^\w\-. /]")
 LONGEST = 6000
 """Maximum length of a parameter."""
 QUICK = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "1", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-"""A server that fails costs a second, not minutes."""
+"""Makes a server that fails cost a second, not minutes."""
 
 
 def destination(results: Path) -> str:

@@ -185,7 +185,7 @@ class SafeTracker:
         self._try(lambda: self._tracker.show(report))
 
     def end(self, finished: bool) -> None:
-        """Closes the record, also of a tracker that has failed."""
+        """Closes the record, even if the tracker has failed."""
         if self.failed:
             with suppress(Exception):
                 self._tracker.end(False)

@@ -179,7 +179,7 @@ def files_digest(files: list[Path], settings: TrackerSettings) -> str:
 
 
 def is_remembered(results: Path, place: str, record_id: str, digest: str) -> bool:
-    """Whether a destination has a record with this content; records on this machine must still be there."""
+    """Whether a destination has a record with this content; records on this machine must still exist."""
     if place == "offline" and not files_of(results, record_id):
         return False
     if place == "jsonl" and not journal_path(results, record_id).is_file():

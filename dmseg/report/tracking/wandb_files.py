@@ -1,7 +1,7 @@
-"""Weights & Biases: one file a run, in wandb's own format, written on this machine alone.
+"""Weights & Biases: one file per run, in wandb's own format, written locally.
 
-A run is always recorded by wandb's offline mode, which never waits for a network; `wandb_sender` sends the file. The
-file of a run that is resumed, scored again or sent later is written anew and whole, in place of the earlier one.
+A run is always recorded by wandb's offline mode, which never waits for a network; `wandb_sender` sends the file. If a
+run is resumed, scored again or sent later, its file is rewritten from the start and replaces the earlier one.
 """
 
 import os
@@ -165,7 +165,7 @@ class WandbFile:
             self._run.log_artifact(artifact)
 
     def end(self, finished: bool) -> None:
-        """Closes the file, and waits until it is whole; other runs of wandb that are open in this process end, too.
+        """Closes the file and waits until it is complete; other wandb runs that are open in this process end, too.
 
         Raises:
             UserError: if wandb could not write it.

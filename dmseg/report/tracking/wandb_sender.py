@@ -18,7 +18,7 @@ LONGEST_WAIT = 30.0
 """Seconds that a command waits at its end for a server that answers."""
 QUESTION = {"query": "query Viewer { viewer { id } }"}
 ORPHAN_SECONDS, CLOSED_SECONDS = 10.0, 600.0
-"""Seconds after the end of the writing process before sending is given up: of a file that it left open, or closed."""
+"""Seconds after the end of the writing process until sending is given up: of a file that it left open, or closed."""
 CLOSED = "closed"
 """Marks a file that was closed."""
 
