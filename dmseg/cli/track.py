@@ -17,12 +17,12 @@ from dmseg.errors import UserError, cut
 from dmseg.report.tracking.stored import (
     record_run,
     record_table,
-    stored_card,
+    stored_metadata,
     stored_tables,
     table_files,
     table_record,
 )
-from dmseg.report.tracking.tracker import Card, Guarded
+from dmseg.report.tracking.tracker import RunMetadata, SafeTracker
 from dmseg.report.tracking.tracking_plan import (
     Tracking,
     check_packages,
@@ -62,7 +62,7 @@ class _Item:
     settings: TrackerSettings
     record_id: str
     digest: str
-    record: Callable[[Guarded], None]
+    record: Callable[[SafeTracker], None]
 
 
 @dataclass
@@ -167,14 +167,18 @@ def _runs(found: Sequence[Entry], chosen: Sequence[Entry], given: Mapping[str, s
         store, run_id = entry.store, entry.run_id
         settings = _settings(store.read_json(run_id, "config.json")["settings"].get("wandb"), given)
         job_type = "teacher" if run_id in teachers else "train"
-        card = stored_card(store, run_id, settings, job_type, tables.get(run_id, ()))
+        metadata = stored_metadata(store, run_id, settings, job_type, tables.get(run_id, ()))
         images = settings.images or bool(store.read_json(run_id, "manifest.json")["phantom"])
         digest = run_digest(store, run_id, settings)
 
         def record(
-            used: Guarded, store: RunStore = store, run_id: str = run_id, card: Card = card, images: bool = images
+            used: SafeTracker,
+            store: RunStore = store,
+            run_id: str = run_id,
+            metadata: RunMetadata = metadata,
+            images: bool = images,
         ) -> None:
-            record_run(store, run_id, card, used, images)
+            record_run(store, run_id, metadata, used, images)
 
         items.append(_Item(f"run {run_id}", store.results, settings, run_id, digest, record))
     return items
@@ -218,17 +222,17 @@ def _tables(
                 continue
             seen.add(name)
             try:
-                card, report = table_record(path, settings)
+                metadata, report = table_record(path, settings)
             except (OSError, ValueError) as error:
                 counts.failed += 1
                 notify(printable(f"{path} is left out: {str(error).splitlines()[0]}"))
                 continue
             digest = files_digest(table_files(path), settings)
 
-            def record(used: Guarded, card: Card = card, report: Any = report) -> None:  # noqa: ANN401
-                record_table(card, report, used)
+            def record(used: SafeTracker, metadata: RunMetadata = metadata, report: Any = report) -> None:  # noqa: ANN401
+                record_table(metadata, report, used)
 
-            items.append(_Item(str(path), store.results, settings, card.id, digest, record))
+            items.append(_Item(str(path), store.results, settings, metadata.id, digest, record))
     if missing := [name for name in named if name not in seen | {"all"}]:
         raise UserError(
             f"table '{cut(missing[0])}' has not been written; write it with 'dmseg table', or see tables=all"

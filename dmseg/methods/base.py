@@ -81,3 +81,16 @@ class RaterMethod(Method):
 
     def __init__(self, anonymous_raters: str = "error") -> None:
         self.anonymous_raters = anonymous_raters
+
+
+class RaterPredictor(Predictor):
+    """Base class of predictions by rater.
+
+    Args:
+        network: the trained network.
+        chosen: positions of the raters to use; None for all.
+    """
+
+    def __init__(self, network: nn.Module, chosen: Sequence[int] | None = None) -> None:
+        super().__init__(network)
+        self._chosen = slice(None) if chosen is None else list(chosen)

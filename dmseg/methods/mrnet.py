@@ -1,6 +1,6 @@
 """MRNet: training and prediction with conditions, which are weights of the raters (Ji et al., CVPR 2021)."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from dmseg.config.method_options import check_mrnet
 from dmseg.config.settings import LossSettings, ModelSettings, OptimSettings
 from dmseg.data.batches import Batch
 from dmseg.data.case import Task
-from dmseg.methods.base import RaterMethod, Streams
+from dmseg.methods.base import RaterMethod, RaterPredictor, Streams
 from dmseg.models.build import build_model
 from dmseg.models.mrnet_network import MRNet, MRNetOutput, Widths
 from dmseg.training.objective import Objective, autocast
@@ -114,17 +114,8 @@ class MRNetObjective(Objective):
         self._numbers.load_state(state["conditions"])
 
 
-class MRNetPredictor(Predictor):
-    """The final prediction under equal weights; each sample is the mask under a single rater.
-
-    Args:
-        network: the trained network.
-        chosen: positions of the raters to use; None for all.
-    """
-
-    def __init__(self, network: nn.Module, chosen: Sequence[int] | None = None) -> None:
-        super().__init__(network)
-        self._chosen = chosen
+class MRNetPredictor(RaterPredictor):
+    """The final prediction under equal weights; each sample is the mask under a single rater."""
 
     def probability(self, image: Tensor) -> Tensor:
         """Foreground probability (B, H, W)."""
@@ -138,8 +129,7 @@ class MRNetPredictor(Predictor):
     def _single(self) -> Tensor:
         """The conditions with a single rater, one row for each rater that is used."""
         n_raters: int = self.network.reconstruction.heads.out_channels  # type: ignore[union-attr,assignment]
-        conditions = torch.eye(n_raters)
-        return conditions if self._chosen is None else conditions[list(self._chosen)]
+        return torch.eye(n_raters)[self._chosen]
 
     def _final(self, image: Tensor, conditions: Iterable[Tensor]) -> list[Tensor]:
         """Logits (B, H, W) of the prediction under each condition (R,)."""

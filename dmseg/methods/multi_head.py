@@ -1,7 +1,5 @@
 """Multi-head: one head for each rater on a shared encoder and decoder (Guan et al., AAAI 2018)."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -9,7 +7,7 @@ from dmseg.config.settings import LossSettings, ModelSettings
 from dmseg.data.batches import Batch
 from dmseg.data.case import Task
 from dmseg.losses import CompoundLoss
-from dmseg.methods.base import RaterMethod, Streams
+from dmseg.methods.base import RaterMethod, RaterPredictor, Streams
 from dmseg.models.auxiliary import auxiliary_share
 from dmseg.models.build import N_CLASSES, build_model, foreground_probability
 from dmseg.training.objective import Objective, build_loss, forward_both, is_static_loss, split_cross_entropy
@@ -80,17 +78,8 @@ class HeadsObjective(Objective):
         return total, parts
 
 
-class HeadsPredictor(Predictor):
-    """Mean of the heads' softmax; each head's mask is a sample.
-
-    Args:
-        network: the trained network.
-        chosen: positions of the heads to use; None for all.
-    """
-
-    def __init__(self, network: nn.Module, chosen: Sequence[int] | None = None) -> None:
-        super().__init__(network)
-        self._chosen = chosen
+class HeadsPredictor(RaterPredictor):
+    """Mean of the heads' softmax; each head's mask is a sample."""
 
     def probability(self, image: Tensor) -> Tensor:
         """Foreground probability (B, H, W)."""
@@ -102,9 +91,7 @@ class HeadsPredictor(Predictor):
 
     def _heads(self, image: Tensor) -> Tensor:
         """Foreground probability of each head that is used, (B, R, H, W)."""
-        heads = split_heads(self.network(image))
-        if self._chosen is not None:
-            heads = heads[:, list(self._chosen)]
+        heads = split_heads(self.network(image))[:, self._chosen]
         foreground = foreground_probability(heads.flatten(0, 1))
         return foreground.reshape(*heads.shape[:2], *foreground.shape[1:])
 

@@ -84,7 +84,7 @@ class WingObjective(Objective):
         return True
 
     def losses(self, network: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, which has no parts; padding does not count for the maximum."""
+        """The loss, which has no parts; padding does not affect the maximum."""
         logits = forward(network, batch.image, precision).float()
         kept = logits.masked_fill(~batch.mask.unsqueeze(1), 0.0)
         value = self._loss(normalized_relu(kept, self._per_image), batch.target[:, 1:], batch.mask)

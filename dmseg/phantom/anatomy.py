@@ -144,17 +144,6 @@ class Prostate(Anatomy):
         gland, zone = presences
         fine = self.fine.on(grid)
         image = self.values[0] + 18 * self.coarse.on(grid) + 8 * fine
-        self._paint_surroundings(image, grid)
-        blend(image, gland, self.values[1] + 22 * fine)
-        blend(image, zone, self.values[2] + 22 * fine)
-        for nodule, value in zip(self.nodules, (330.0, 215.0, 315.0, 225.0), strict=True):
-            blend(image, 0.7 * zone * nodule.inside(grid), value)
-        blend(image, 1 - self.body.inside(grid), 12.0)
-        shaded: Array = image * np.exp(0.1 * self.coil.on(grid))
-        return shaded[None]
-
-    def _paint_surroundings(self, image: Array, grid: Grid) -> None:
-        """Paints muscle, bone, veins and rectum in place."""
         for muscle in self.muscles:
             blend(image, muscle.inside(grid), 110.0)
         for bone in self.bones:
@@ -164,6 +153,13 @@ class Prostate(Anatomy):
             blend(image, vein.inside(grid), 400.0)
         blend(image, self.rectum.inside(grid), 130.0)
         blend(image, self.lumen.inside(grid), self.lumen_value)
+        blend(image, gland, self.values[1] + 22 * fine)
+        blend(image, zone, self.values[2] + 22 * fine)
+        for nodule, value in zip(self.nodules, (330.0, 215.0, 315.0, 225.0), strict=True):
+            blend(image, 0.7 * zone * nodule.inside(grid), value)
+        blend(image, 1 - self.body.inside(grid), 12.0)
+        shaded: Array = image * np.exp(0.1 * self.coil.on(grid))
+        return shaded[None]
 
 
 class BrainGrowth(Anatomy):
@@ -254,7 +250,12 @@ class BrainTumor(Anatomy):
         place = (rng.uniform(-0.3, 0.3), side * rng.uniform(0.17, 0.25))
         self.target = self.tumour = _blob(rng, place, (0.28, 0.24), wave=0.08, move=0.0, turn=1.5)
         self.core = _blob(rng, self.tumour.centre, (0.12, 0.105), wave=0.08, move=0.06, turn=1.5)
-        self.foci = _foci(rng, self.tumour, int(rng.integers(6, 9)))
+        count = int(rng.integers(6, 9))  # foci around the tumour, some at its edge
+        angles = 2 * np.pi * (np.arange(count) + rng.uniform(-0.2, 0.2, count)) / count + rng.uniform(0, 2 * np.pi)
+        reach = self.tumour.size * rng.uniform(0.6, 0.95, count)
+        y, x = self.tumour.centre
+        places = [(y + far * np.cos(angle), x + far * np.sin(angle)) for angle, far in zip(angles, reach, strict=True)]
+        self.foci = [_blob(rng, place, (0.075, 0.07), wave=0.06, move=0.0, turn=1.5) for place in places]
         self.contrasts = rng.uniform(0.6, 1.0, len(self.foci))
         self.spots = [_blob(rng, (0.0, 0.0), (0.025, 0.02), move=0.45) for _ in range(5)]
         self.gain = rng.normal(1.0, 0.06, 4)[:, None, None]
@@ -293,17 +294,6 @@ class BrainTumor(Anatomy):
     def develop(self, clean: Array, noise: Array) -> Array:
         """Adds noise inside the brain only; the skull-stripped background remains 0."""
         return np.where(clean > 0, np.maximum(clean + self.noise * noise, 1.0), 0.0)
-
-
-def _foci(rng: np.random.Generator, tumour: Blob, count: int) -> list[Blob]:
-    """Small blobs distributed around the tumour, some at its edge."""
-    angles = 2 * np.pi * (np.arange(count) + rng.uniform(-0.2, 0.2, count)) / count + rng.uniform(0, 2 * np.pi)
-    reach = tumour.size * rng.uniform(0.6, 0.95, count)
-    places = [
-        (tumour.centre[0] + far * np.cos(angle), tumour.centre[1] + far * np.sin(angle))
-        for angle, far in zip(angles, reach, strict=True)
-    ]
-    return [_blob(rng, place, (0.075, 0.07), wave=0.06, move=0.0, turn=1.5) for place in places]
 
 
 class Kidney(Anatomy):
@@ -345,18 +335,6 @@ class Kidney(Anatomy):
         image = fat.copy()
         blend(image, self.wall.inside(grid), 55 + 8 * fine)
         blend(image, self.cavity.inside(grid), fat + 25 * np.maximum(fine, 0))
-        self._paint_organs(image, grid, fine)
-        blend(image, presences[0], self.values[0] + 14 * fine)
-        blend(image, presences[0] * self.sinus.inside(grid), 20.0)
-        blend(image, 1 - self.body.inside(grid, 0.006), AIR)
-        return image[None]
-
-    def develop(self, clean: Array, noise: Array) -> Array:
-        """Adds noise; no value is below `AIR`."""
-        return np.maximum(clean + self.noise * noise, AIR)
-
-    def _paint_organs(self, image: Array, grid: Grid, fine: Array) -> None:
-        """Paints everything inside the body except the kidney in place."""
         blend(image, self.liver.inside(grid), self.values[1] + 9 * fine)
         blend(image, self.spleen.inside(grid), self.values[2] + 9 * fine)
         for bowel in self.bowel:
@@ -368,3 +346,11 @@ class Kidney(Anatomy):
             blend(image, vessel.inside(grid), 170.0)
         blend(image, self.spine.inside(grid), 560.0)
         blend(image, Blob(self.spine.centre, (0.1, 0.11)).inside(grid), 230 + 40 * fine)
+        blend(image, presences[0], self.values[0] + 14 * fine)
+        blend(image, presences[0] * self.sinus.inside(grid), 20.0)
+        blend(image, 1 - self.body.inside(grid, 0.006), AIR)
+        return image[None]
+
+    def develop(self, clean: Array, noise: Array) -> Array:
+        """Adds noise; no value is below `AIR`."""
+        return np.maximum(clean + self.noise * noise, AIR)

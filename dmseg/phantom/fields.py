@@ -122,7 +122,14 @@ class Blob:
         point += 1e-12  # so that the centre has a direction
         rho = _magnitude(point.real, point.imag)
         direction = point / rho
-        outline, slope = _outline(direction, self.waves)
+        outline, slope = np.ones(direction.shape), np.zeros(direction.shape)  # radius, and its derivative by the angle
+        turning = direction
+        for order, amplitude in enumerate(self.waves, start=2):
+            turning = turning * direction
+            if amplitude:
+                wave = amplitude * turning
+                outline += wave.real
+                slope -= order * wave.imag
         gradient = direction * (1 - 1j * (slope / np.maximum(rho, 0.3)))
         distance: Array = (rho - outline) / _magnitude(gradient.real / self.radii[0], gradient.imag / self.radii[1])
         return distance
@@ -144,19 +151,6 @@ def _magnitude(x: Array, y: Array) -> Array:
     """sqrt(x^2 + y^2); several times faster than `np.hypot`, and the values here cannot overflow."""
     length: Array = np.sqrt(x * x + y * y)
     return length
-
-
-def _outline(direction: npt.NDArray[np.complex128], waves: tuple[complex, ...]) -> tuple[Array, Array]:
-    """Radius of the wavy outline in each direction (a unit complex number), and its derivative by the angle."""
-    radius, slope = np.ones(direction.shape), np.zeros(direction.shape)
-    turning = direction
-    for order, amplitude in enumerate(waves, start=2):
-        turning = turning * direction
-        if amplitude:
-            wave = amplitude * turning
-            radius += wave.real
-            slope -= order * wave.imag
-    return radius, slope
 
 
 def random_waves(rng: np.random.Generator, amplitude: float, orders: int = 4) -> tuple[complex, ...]:

@@ -41,7 +41,16 @@ def write_folder(root: Path, settings: dict[str, Any], fill: Callable[[Path], No
         folder.mkdir()
         fill(folder)
         (folder / MARKER).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-        _swap(folder, root, scratch / "old")
+        with suppress(FileNotFoundError):
+            os.rename(root, scratch / "old")
+        try:
+            os.rename(folder, root)
+        except OSError:
+            if read_marker(root) == read_marker(folder):  # another process has written the same phantom
+                return
+            if (scratch / "old").exists() and not root.exists():
+                os.rename(scratch / "old", root)
+            raise
 
 
 def is_made(root: Path, settings: dict[str, Any]) -> bool:
@@ -80,7 +89,7 @@ def check_whole(what: str, value: object, least: int, ending: str = "") -> int:
 
 
 def check_scale(scale: object, width: int, smallest: int, largest: int, what: str) -> None:
-    """Refuses an invalid scale.
+    """Checks a scale.
 
     Raises:
         UserError: if it is not above 0, or images of this native width would be narrower than `smallest` pixels or
@@ -101,7 +110,7 @@ def check_scale(scale: object, width: int, smallest: int, largest: int, what: st
 
 
 def check_view(view: object) -> float:
-    """Refuses an invalid view.
+    """Checks a view and returns it as a float.
 
     Raises:
         UserError: if it is not at least 1.
@@ -115,7 +124,7 @@ def check_view(view: object) -> float:
 
 
 def check_spread(spread: object) -> float:
-    """Refuses an invalid spread.
+    """Checks a spread and returns it as a float.
 
     Raises:
         UserError: if it is not above 0 and at most 10.
@@ -132,17 +141,3 @@ def write_nifti(path: Path, values: npt.NDArray[Any], affine: npt.NDArray[np.flo
     content = image.to_bytes()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress(content, compresslevel=1, mtime=0) if path.suffix == ".gz" else content)
-
-
-def _swap(folder: Path, root: Path, retired: Path) -> None:
-    """Moves the finished folder into place, unless another process has done so with the same phantom."""
-    with suppress(FileNotFoundError):
-        os.rename(root, retired)
-    try:
-        os.rename(folder, root)
-    except OSError:
-        if read_marker(root) == read_marker(folder):
-            return
-        if retired.exists() and not root.exists():
-            os.rename(retired, root)
-        raise

@@ -85,7 +85,19 @@ def ensure_qubiq(
         UnwritableError: if the disk is full or cannot be written to.
     """
     check_whole("seed", seed, 0)
-    counts = _counts(cases)
+    if cases is None:
+        cases = {cohort: about.cases for cohort, about in COHORTS.items()}
+    if not isinstance(cases, Mapping):
+        raise UserError(
+            f"data.phantom.cases is {shown(cases)}; name each data set: data.phantom.cases={{prostate:10,kidney:5}}"
+        )
+    for cohort, count in cases.items():
+        if cohort not in COHORTS:
+            raise UserError(f"the phantom has no data set {shown(cohort)}; it has {', '.join(COHORTS)}")
+        check_whole(f"number of {cohort} cases", count, 0)
+    counts = {cohort: cases[cohort] for cohort in COHORTS if cases.get(cohort)}  # in the order of tables
+    if not counts:
+        raise UserError("the phantom would have no cases; set the number of cases of at least one data set")
     for cohort in counts:
         check_scale(scale, COHORTS[cohort].width, SMALLEST_WIDTH, LARGEST_WIDTH, cohort)
     settings: dict[str, Any] = {"phantom": "qubiq", "revision": REVISION, "seed": seed, "cases": counts}
@@ -108,24 +120,6 @@ def ensure_qubiq(
     if write:
         write_folder(Path(root), settings, fill)
     return True
-
-
-def _counts(cases: Mapping[str, int] | None) -> dict[str, int]:
-    """Number of cases of each data set to write, in the order of tables."""
-    if cases is None:
-        return {cohort: about.cases for cohort, about in COHORTS.items()}
-    if not isinstance(cases, Mapping):
-        raise UserError(
-            f"data.phantom.cases is {shown(cases)}; name each data set: data.phantom.cases={{prostate:10,kidney:5}}"
-        )
-    for cohort, count in cases.items():
-        if cohort not in COHORTS:
-            raise UserError(f"the phantom has no data set {shown(cohort)}; it has {', '.join(COHORTS)}")
-        check_whole(f"number of {cohort} cases", count, 0)
-    counts = {cohort: cases[cohort] for cohort in COHORTS if cases.get(cohort)}
-    if not counts:
-        raise UserError("the phantom would have no cases; set the number of cases of at least one data set")
-    return counts
 
 
 def _write_case(folder: Path, cohort: str, number: int, case: PhantomCase, raters: int | None) -> None:

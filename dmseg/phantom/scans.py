@@ -89,7 +89,19 @@ def _ensure(
         for number in track(range(cases), "generating scans", cases, "cases"):
             write_case(folder, number, size)
         if name == "decathlon":
-            _write_dataset(folder, cases)
+            names = [_hippocampus(number) for number in range(cases)]
+            dataset = {
+                "name": "Hippocampus",
+                "description": "a phantom: generated volumes, not a measurement of anything real",
+                "tensorImageSize": "3D",
+                "modality": {"0": "MRI"},
+                "labels": {"0": "background", "1": "Anterior", "2": "Posterior"},
+                "numTraining": cases,
+                "numTest": 0,
+                "training": [{"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in names],
+                "test": [],
+            }
+            (folder / "dataset.json").write_text(json.dumps(dataset, indent=1) + "\n", encoding="utf-8")
 
     write_folder(Path(root), settings, fill)
     return True
@@ -123,25 +135,9 @@ def _write_hippocampus(seed: int, folder: Path, number: int, size: tuple[int, in
     image: npt.NDArray[Any] = np.clip(np.rint(scan.image), 0, 255).astype(np.uint8).T
     if number % 3:
         image = (scan.image.T * 10 ** rng.uniform(0, 4)).astype(np.float32)
-    write_nifti(folder / "imagesTr" / f"{_hippocampus(number)}", image, np.eye(4))
-    write_nifti(folder / "labelsTr" / f"{_hippocampus(number)}", scan.label.T, np.eye(4))
+    write_nifti(folder / "imagesTr" / _hippocampus(number), image, np.eye(4))
+    write_nifti(folder / "labelsTr" / _hippocampus(number), scan.label.T, np.eye(4))
 
 
 def _hippocampus(number: int) -> str:
     return f"hippocampus_{number + 1:03d}.nii.gz"
-
-
-def _write_dataset(folder: Path, cases: int) -> None:
-    names = [_hippocampus(number) for number in range(cases)]
-    dataset = {
-        "name": "Hippocampus",
-        "description": "a phantom: generated volumes, not a measurement of anything real",
-        "tensorImageSize": "3D",
-        "modality": {"0": "MRI"},
-        "labels": {"0": "background", "1": "Anterior", "2": "Posterior"},
-        "numTraining": cases,
-        "numTest": 0,
-        "training": [{"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in names],
-        "test": [],
-    }
-    (folder / "dataset.json").write_text(json.dumps(dataset, indent=1) + "\n", encoding="utf-8")

@@ -30,7 +30,6 @@ class Bars:
         self._console, self._delay, self._plain_seconds = console, delay, plain_seconds
         self._lock = threading.RLock()
         self._progress: Progress | None = None
-        self._shown: set[TaskID] = set()
         self._closed = False
 
     @contextmanager
@@ -51,7 +50,15 @@ class Bars:
             yield advance
         finally:
             timer.cancel()
-            self._hide(bar)
+            with self._lock:
+                bar.closed = True
+                if bar.timer is not None:
+                    bar.timer.cancel()
+                if self._progress is not None and bar.task is not None:
+                    self._progress.remove_task(bar.task)
+                if self._progress is not None and not self._progress.task_ids:
+                    self._progress.stop()
+                    self._progress = None
 
     def close(self) -> None:
         """Removes all bars, including those of blocks that an error has interrupted."""
@@ -72,23 +79,18 @@ class Bars:
                 bar.timer.start()
                 return
             if self._progress is None:
-                self._progress = _new_progress(self._console)
+                self._progress = Progress(
+                    TextColumn("{task.description}", markup=False),
+                    BarColumn(20),
+                    _AmountColumn(),
+                    TimeRemainingColumn(compact=True),
+                    console=self._console,
+                    transient=True,
+                    redirect_stdout=False,
+                    refresh_per_second=4,
+                )
                 self._progress.start()
             bar.task = self._progress.add_task(bar.title, total=bar.total, completed=bar.done, unit=bar.unit)
-            self._shown.add(bar.task)
-
-    def _hide(self, bar: "_Bar") -> None:
-        with self._lock:
-            bar.closed = True
-            if bar.timer is not None:
-                bar.timer.cancel()
-            if self._progress is None or bar.task is None:
-                return
-            self._progress.remove_task(bar.task)
-            self._shown.discard(bar.task)
-            if not self._shown:
-                self._progress.stop()
-                self._progress = None
 
 
 class _Bar:
@@ -126,16 +128,3 @@ def amount(done: int, total: int | None, unit: str) -> str:
 def is_live(console: Console) -> bool:
     """Whether lines on a console can be redrawn: not in a pipe or a file, nor on a terminal without a cursor."""
     return console.is_terminal and not console.is_dumb_terminal
-
-
-def _new_progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(20),
-        _AmountColumn(),
-        TimeRemainingColumn(compact=True),
-        console=console,
-        transient=True,
-        redirect_stdout=False,
-        refresh_per_second=4,
-    )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -160,7 +159,14 @@ def write_drawing(draw: Callable[[Figure], None], size: tuple[float, float], bas
         "svg": {"metadata": {"Date": None}},
     }
     files = tuple(base.with_name(f"{base.name}.{ending}") for ending in formats)
-    with _default_matplotlib():
+    # matplotlib's default settings, regardless of the user's backend, style or settings file
+    backend = os.environ.pop("MPLBACKEND", None)  # a notebook's backend is an error in a process that it starts
+    try:
+        import matplotlib
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    with matplotlib.rc_context({**matplotlib.rcParamsDefault, "svg.hashsalt": "dmseg"}):
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=size, layout="constrained")
@@ -172,19 +178,6 @@ def write_drawing(draw: Callable[[Figure], None], size: tuple[float, float], bas
             figure.savefig(file, format=ending, **options)
             write_whole(path, file.getvalue())
     return files
-
-
-@contextmanager
-def _default_matplotlib() -> Iterator[None]:
-    """Matplotlib with its default settings, regardless of the user's backend, style or settings file."""
-    backend = os.environ.pop("MPLBACKEND", None)  # a notebook's backend is an error in a process that it starts
-    try:
-        import matplotlib
-    finally:
-        if backend is not None:
-            os.environ["MPLBACKEND"] = backend
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, "svg.hashsalt": "dmseg"}):
-        yield
 
 
 def _from_zero_to_one() -> Tensor:

@@ -64,27 +64,12 @@ def galleries(rows: Sequence[RowFacts]) -> list[RowGallery]:
     """The pictures of each row, reduced in size until all of them together fit into `BUDGET`."""
     found: list[RowGallery] = []
     for edge in EDGES:
-        found = [RowGallery(_fixed(row, edge), _extremes(row, edge)) for row in rows]
+        found = [_gallery(row, edge) for row in rows]
         cases = [case for row in found for own in (row.fixed, *(own for _, own in row.extremes)) for case in own]
         panels = [panel for case in cases for panel in case.panels]
         if sum(len(panel.image) + sum(len(line) for _, line in panel.outlines) for panel in panels) <= BUDGET:
             break
     return found
-
-
-def _extremes(row: RowFacts, edge: int) -> list[tuple[str, list[Shown]]]:
-    """The best, median and worst case of each column that has pictures."""
-    extremes = []
-    for column in row.columns:
-        cases = []
-        for role, picture in extreme_pictures(column):
-            small = shrink(picture, edge)
-            view = _view([small])
-            title = f"{role}: Dice {_percent(picture.dice)}, {picture.case}, {_slice(picture)}"
-            cases.append(Shown(title, [*_data_panels(small, view), _prediction(small, "Prediction", view)]))
-        if cases:
-            extremes.append((column.column.title, cases))
-    return extremes
 
 
 def extreme_pictures(column: ColumnFacts) -> list[tuple[str, Picture]]:
@@ -104,8 +89,8 @@ def extreme_pictures(column: ColumnFacts) -> list[tuple[str, Picture]]:
     ]
 
 
-def _fixed(row: RowFacts, edge: int) -> list[Shown]:
-    """The fixed case that most columns have a picture of (the first of several), with the prediction of each column."""
+def _gallery(row: RowFacts, edge: int) -> RowGallery:
+    """The fixed case that most columns have a picture of, and the extremes of each column that has pictures."""
     predictions: dict[str, list[tuple[str, Picture]]] = {}
     for column in row.columns:
         for facts in column.runs:
@@ -113,15 +98,26 @@ def _fixed(row: RowFacts, edge: int) -> list[Shown]:
                 named = predictions.setdefault(picture.case, [])
                 if "fixed" in picture.roles and column.column.title not in [title for title, _ in named]:
                     named.append((column.column.title, picture))
-    if not any(predictions.values()):
-        return []
-    case, chosen = max(predictions.items(), key=lambda item: len(item[1]))  # of equal ones the first
-    small = [shrink(picture, edge) for _, picture in chosen]
-    view = _view(small)
-    panels = _data_panels(small[0], view)
-    for (title, _), picture in zip(chosen, small, strict=True):
-        panels.append(_prediction(picture, f"{title}, Dice {_percent(picture.dice)}", view))
-    return [Shown(f"{case}, {_slice(chosen[0][1])}", panels)]
+    fixed = []
+    if any(predictions.values()):
+        case, chosen = max(predictions.items(), key=lambda item: len(item[1]))  # of equal ones the first
+        pictures = [shrink(picture, edge) for _, picture in chosen]
+        view = _view(pictures)
+        panels = _data_panels(pictures[0], view)
+        for (title, _), picture in zip(chosen, pictures, strict=True):
+            panels.append(_prediction(picture, f"{title}, Dice {_percent(picture.dice)}", view))
+        fixed.append(Shown(f"{case}, {_slice(chosen[0][1])}", panels))
+    extremes = []
+    for column in row.columns:
+        cases = []
+        for role, picture in extreme_pictures(column):
+            small = shrink(picture, edge)
+            view = _view([small])
+            title = f"{role}: Dice {_percent(picture.dice)}, {picture.case}, {_slice(picture)}"
+            cases.append(Shown(title, [*_data_panels(small, view), _prediction(small, "Prediction", view)]))
+        if cases:
+            extremes.append((column.column.title, cases))
+    return RowGallery(fixed, extremes)
 
 
 def _view(pictures: Sequence[Picture]) -> tuple[float, float, float, float]:

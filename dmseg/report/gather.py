@@ -202,36 +202,26 @@ def _facts(run: PlannedRun, scored: bool, counts: _Counts) -> RunFacts:
     machine, versions = (manifest.get(name) or {} for name in ("machine", "versions"))
     parts = [machine.get("device"), machine.get("processor")]
     parts += [f"torch {versions['torch']}"] if "torch" in versions else []
+    history = pd.DataFrame()
+    with suppress(OSError, ValueError, UserError):
+        content = read_regular(inside(store.folder(run.run_id), "history.csv"), LARGEST_HISTORY)
+        history = pd.read_csv(io.BytesIO(content)).select_dtypes("number")
+    steps = read_steps(journal_path(store.results, run.run_id))  # the last scores are the final ones
+    validations = [
+        {"epoch": values["epoch"], **{name.removeprefix(VALIDATION): values[name] for name in names}}
+        for _, values in sorted(steps.items())
+        if "epoch" in values and (names := [name for name in values if name.startswith(VALIDATION)])
+    ]
     return RunFacts(
         run,
         "done",
         folder=folder,
         seconds=float(manifest["seconds"]) if "seconds" in manifest else None,
         machine=", ".join(str(item) for item in parts if item),
-        history=_history(store, run.run_id),
-        validations=_validations(store, run.run_id),
+        history=history,
+        validations=pd.DataFrame(validations),
         pictures=pictures,
     )
-
-
-def _history(store: RunStore, run_id: str) -> pd.DataFrame:
-    """The numeric columns of a run's ``history.csv``; empty if it cannot be read."""
-    try:
-        content = read_regular(inside(store.folder(run_id), "history.csv"), LARGEST_HISTORY)
-        return pd.read_csv(io.BytesIO(content)).select_dtypes("number")
-    except (OSError, ValueError, UserError):
-        return pd.DataFrame()
-
-
-def _validations(store: RunStore, run_id: str) -> pd.DataFrame:
-    """Scores by epoch from the journal of a run that was trained with a tracker; the last are the final ones."""
-    steps = read_steps(journal_path(store.results, run_id))
-    rows = [
-        {"epoch": values["epoch"], **{name.removeprefix(VALIDATION): values[name] for name in names}}
-        for _, values in sorted(steps.items())
-        if "epoch" in values and (names := [name for name in values if name.startswith(VALIDATION)])
-    ]
-    return pd.DataFrame(rows)
 
 
 def count_status(planned: PlannedTable, rows: Sequence[RowFacts]) -> Counter[str]:

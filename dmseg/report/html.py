@@ -21,7 +21,7 @@ from dmseg.files.atomic import write_whole
 from dmseg.metrics.stored_counts import Floats
 from dmseg.report.charts import Chart, curves, strip
 from dmseg.report.gallery import RowGallery, galleries
-from dmseg.report.gather import ColumnFacts, RowFacts, count_status, gather_rows
+from dmseg.report.gather import RowFacts, count_status, gather_rows
 from dmseg.tables.columns import SCORES
 from dmseg.tables.notes import MISSING, PHANTOM_NOTE, plan_notes, table_notes
 from dmseg.tables.numbers import TableData
@@ -240,33 +240,49 @@ def _row_context(row: RowFacts, gallery: RowGallery) -> dict[str, Any]:
         "title": row.title,
         "anchor": _anchor(row.row.data, row.row.model, row.row.task.name),
         "strips": strips,
-        "curves": [*_reliability_charts(row), *_training_charts(row)],
+        "curves": _curve_charts(row),
         "gallery": gallery,
         "metrics": [SCORES[name].heading for name in metrics],
         "case_columns": [column.column.title for column in columns],
         "cases": cases,
-        "methods": [_method_context(row, column) for column in row.columns],
+        "methods": [
+            {
+                "title": column.column.title,
+                "anchor": _anchor(row.row.data, row.row.model, row.row.task.name, column.column.key),
+                "experiments": " ".join(dict.fromkeys(facts.run.experiment_id for facts in column.runs)),
+                "runs": [
+                    {
+                        "id": facts.run.run_id,
+                        "fold": facts.run.settings.fold,
+                        "seed": facts.run.settings.seed,
+                        "status": facts.status,
+                        "minutes": "" if facts.seconds is None else f"{facts.seconds / 60:.1f}",
+                        "folder": facts.folder,
+                        "cases": len(facts.run.split.validation),
+                    }
+                    for facts in column.runs
+                ],
+                "settings": printable_lines(OmegaConf.to_yaml(OmegaConf.create(column.settings))),
+            }
+            for column in row.columns
+        ],
     }
 
 
-def _reliability_charts(row: RowFacts) -> list[Chart]:
-    lines, thresholds = (
+def _curve_charts(row: RowFacts) -> list[Chart]:
+    """Reliability, Dice by threshold, and by epoch each run's loss and the validations that a tracker recorded."""
+    reliable, thresholds = (
         [(column.column.title, column.index, *column.curves[name]) for column in row.columns if name in column.curves]
         for name in ("reliability", "threshold")
     )
     charts = []
-    if lines:
-        charts.append(curves("Reliability", "predicted probability", "share of foreground", lines, unit=True))
+    if reliable:
+        charts.append(curves("Reliability", "predicted probability", "share of foreground", reliable, unit=True))
     if thresholds:
         charts.append(curves("Dice by threshold (their mean is BDice)", "threshold", "Dice (%)", thresholds))
-    return charts
-
-
-def _training_charts(row: RowFacts) -> list[Chart]:
-    """The loss of each run by epoch, and the scores of its validations where a tracker recorded several."""
     losses = _run_lines(row, [[facts.history for facts in column.runs] for column in row.columns], "loss")
-    title = "Training loss, a line for each run"
-    charts = [curves(title, "epoch", "loss", losses, by_epoch=True)] if losses else []
+    if losses:
+        charts.append(curves("Training loss, a line for each run", "epoch", "loss", losses, by_epoch=True))
     validations = [
         [facts.validations if len(facts.validations) > 1 else pd.DataFrame() for facts in column.runs]
         for column in row.columns
@@ -294,27 +310,6 @@ def _run_lines(
         for table in own
         if {"epoch", name} <= set(table)
     ]
-
-
-def _method_context(row: RowFacts, column: ColumnFacts) -> dict[str, Any]:
-    return {
-        "title": column.column.title,
-        "anchor": _anchor(row.row.data, row.row.model, row.row.task.name, column.column.key),
-        "experiments": " ".join(dict.fromkeys(facts.run.experiment_id for facts in column.runs)),
-        "runs": [
-            {
-                "id": facts.run.run_id,
-                "fold": facts.run.settings.fold,
-                "seed": facts.run.settings.seed,
-                "status": facts.status,
-                "minutes": "" if facts.seconds is None else f"{facts.seconds / 60:.1f}",
-                "folder": facts.folder,
-                "cases": len(facts.run.split.validation),
-            }
-            for facts in column.runs
-        ],
-        "settings": printable_lines(OmegaConf.to_yaml(OmegaConf.create(column.settings))),
-    }
 
 
 def _choices_context(table: ExplainedTable | None) -> list[dict[str, Any]]:

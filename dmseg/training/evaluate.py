@@ -15,7 +15,7 @@ from dmseg.activity import activity
 from dmseg.config.settings import EvaluateSettings
 from dmseg.data.augment import centre_crop
 from dmseg.data.batches import network_input
-from dmseg.data.geometry import Geometry, find_geometry
+from dmseg.data.geometry import find_geometry
 from dmseg.data.labels import fuse_cases, select_cases
 from dmseg.data.parts import Intensities
 from dmseg.data.prepared import PreparedCase, PreparedTask
@@ -139,7 +139,13 @@ def evaluate(
             probability = predict(predictor, images, device, settings.batch_size)
             fused = fuse_cases(prepared, group, reference)  # of whole cases
             labels = [centre_crop(label[0], settings.crop).astype(np.float32) for label in fused]
-            masks = list(_masks(probability, prepared, group, settings, geometry))
+            masks = []
+            for case, values in zip(group, _by_case(probability, group), strict=True):
+                marked = centre_crop(prepared.annotations(case), settings.crop) != 0
+                majority = majority_vote(marked, settings.ties)
+                spacing = None if geometry.spacing is None else geometry.spacing[case.case]
+                rules = geometry.volumes, settings.tolerance, settings.empty
+                masks.append(CaseMasks(case.case, values, majority, marked, spacing, *rules))
             scores = _score(masks, np.concatenate(labels), group, settings)
             for item, label, slices in zip(masks, labels, _by_case(images, group), strict=True):
                 if count is not None:
@@ -191,28 +197,6 @@ def _score(
         }
         for case, count in zip(group, counts, strict=True)
     ]
-
-
-def _masks(
-    probability: Array,
-    prepared: PreparedTask,
-    group: Sequence[PreparedCase],
-    settings: EvaluateSettings,
-    geometry: Geometry,
-) -> Iterator[CaseMasks]:
-    """The cropped masks of each case."""
-    for case, values in zip(group, _by_case(probability, group), strict=True):
-        marked = centre_crop(prepared.annotations(case), settings.crop) != 0
-        yield CaseMasks(
-            case.case,
-            values,
-            majority_vote(marked, settings.ties),
-            marked,
-            None if geometry.spacing is None else geometry.spacing[case.case],
-            geometry.volumes,
-            settings.tolerance,
-            settings.empty,
-        )
 
 
 def _by_case(values: npt.NDArray[Any], group: Sequence[PreparedCase]) -> list[npt.NDArray[Any]]:

@@ -4,7 +4,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cache, partial
 from typing import Any, Protocol
@@ -287,12 +287,27 @@ class _Training:
         Raises:
             Exception: if the state is from another training; nothing is changed then.
         """
-        _check_rest(state.rest, per_epoch, total)
+        rest = state.rest
+        REST(rest, "rest.pt")
+        steps, into_epoch = rest["steps"], rest["steps"] % per_epoch
+        if not 0 < steps < total:
+            raise SchemaError(f"it is at step {steps}, but the training has {total} steps")
+        if [report["step"] for report in rest["reports"]] != list(range(per_epoch, steps + 1, per_epoch)):
+            raise SchemaError("its epoch reports do not match its step")
+        if rest["source"].get("position", into_epoch) != into_epoch:
+            raise SchemaError("its position in the epoch does not match its step")
+        if not isinstance(rest["losses"], Tensor) or rest["losses"].shape != (into_epoch, len(rest["names"])):
+            raise SchemaError("its losses do not match its step")
         initial, settings = copy.deepcopy(self.state()), self._settings()
-        rates = self._rates(state.rest["steps"])
+        rates = self._rates(steps)
         try:
             self._load(state)
-            _check_optimizer(self.optimizer, rates)
+            if [group["lr"] for group in self.optimizer.param_groups] != rates:
+                raise SchemaError("its learning rates do not match its step")
+            values = [(like, value) for like, known in self.optimizer.state.items() for value in known.values()]
+            tensors = [(like, value) for like, value in values if isinstance(value, Tensor)]
+            if not all(value.shape in (like.shape, ()) and value.isfinite().all() for like, value in tensors):
+                raise SchemaError("its optimiser state does not match the network or is not finite")
             self._rates_to_device()
             if self._settings() != settings or self.schedule.last_epoch != self.steps:
                 raise SchemaError("its optimiser settings differ")
@@ -328,38 +343,6 @@ class _Training:
     def _device(self) -> torch.device:
         """Device of the network."""
         return next(self.model.parameters()).device
-
-
-def _check_rest(rest: Mapping[str, Any], per_epoch: int, total: int) -> None:
-    """Checks the parts of a state, and that they belong to the same step.
-
-    Raises:
-        SchemaError: if they do not fit.
-    """
-    REST(rest, "rest.pt")
-    steps, into_epoch = rest["steps"], rest["steps"] % per_epoch
-    if not 0 < steps < total:
-        raise SchemaError(f"it is at step {steps}, but the training has {total} steps")
-    if [report["step"] for report in rest["reports"]] != list(range(per_epoch, steps + 1, per_epoch)):
-        raise SchemaError("its epoch reports do not match its step")
-    if rest["source"].get("position", into_epoch) != into_epoch:
-        raise SchemaError("its position in the epoch does not match its step")
-    if not isinstance(rest["losses"], Tensor) or rest["losses"].shape != (into_epoch, len(rest["names"])):
-        raise SchemaError("its losses do not match its step")
-
-
-def _check_optimizer(optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> None:
-    """Checks an optimiser's learning rates, and that its tensors are finite and have the shapes of the parameters.
-
-    Raises:
-        SchemaError: if they do not fit.
-    """
-    if [group["lr"] for group in optimizer.param_groups] != list(rates):
-        raise SchemaError("its learning rates do not match its step")
-    for parameter, known in optimizer.state.items():
-        for value in (value for value in known.values() if isinstance(value, Tensor)):
-            if value.shape not in (parameter.shape, torch.Size()) or not torch.isfinite(value).all():
-                raise SchemaError("its optimiser state does not match the network or is not finite")
 
 
 def _random_state(device: torch.device) -> dict[str, Tensor]:

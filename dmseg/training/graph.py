@@ -1,4 +1,4 @@
-"""Training steps as a CUDA graph: recorded once and replayed, so that the host launches one graph a step.
+"""Training steps as a CUDA graph: recorded once and replayed, so that the host launches one graph per step.
 
 The graph reads the batch's row (`BatchSource.next_row`) from a buffer, which is filled before each replay; weights,
 optimiser state, learning rates and gradients are tensors that stay where they are. What a step reads from the host
@@ -107,34 +107,31 @@ class GraphedSteps:
             except RuntimeError as error:
                 self._give_up(str(error).splitlines()[0])
                 return self._take(row)
-        if self._steps <= WARM_UP + COMPARED:
-            self._compare(self._graph, row)
-            return self._take(row)
-        self._graph.replay()
-        return self._losses.clone()
-
-    def _run(self) -> None:
-        self._losses = self._take(self._row)
-
-    def _compare(self, graph: Graph, row: Tensor) -> None:
-        """Compares a replay with a plain step from the same state, with half of the learning rates; restores all."""
+        if self._steps > WARM_UP + COMPARED:
+            self._graph.replay()
+            return self._losses.clone()
+        # compare a replay with a plain step from the same state, with half of the learning rates, and restore all
         state = [*self._state(), *(group["lr"] for group in self._optimizer.param_groups)]
         weights = [value for value in state if isinstance(value, nn.Parameter)]
         before, unchanged = _copies(state), _copies(weights)
         _halve_rates(self._optimizer)
-        graph.replay()
+        self._graph.replay()
         replayed, losses = _copies(weights), self._losses.clone()
         _restore(state, before)
         _halve_rates(self._optimizer)
         plain = self._take(row)
         change, difference = _distance(weights, unchanged), _distance(weights, replayed)
-        error = (losses - plain).abs().max() / plain.abs().max().clamp_min(1e-12)
+        loss_error = (losses - plain).abs().max() / plain.abs().max().clamp_min(1e-12)
         _restore(state, before)
-        if not (bool(difference <= TOLERANCE * change) and bool(error <= TOLERANCE)):
+        if not (bool(difference <= TOLERANCE * change) and bool(loss_error <= TOLERANCE)):
             self._give_up(
                 f"a replay differs from a plain step, in the weights by {float(difference / change):.2g} of their "
-                f"change and in the loss by {float(error):.2g}"
+                f"change and in the loss by {float(loss_error):.2g}"
             )
+        return self._take(row)
+
+    def _run(self) -> None:
+        self._losses = self._take(self._row)
 
     def _give_up(self, reason: str) -> None:
         log.warning("training continues without a CUDA graph: %s", reason)

@@ -109,13 +109,15 @@ class OutsideTerm(nn.Module):
             return (input * 0).sum()
         if self.padding == "pixels":
             return self.loss(_as_one_image(input, mask), _as_one_image(target, mask))  # type: ignore[no-any-return]
-        kept = [_rectangle(keep) for keep in mask]
-        parts = [
-            self.loss(input[index : index + 1, :, rows, columns], target[index : index + 1, :, rows, columns])
-            for index, (rows, columns) in enumerate(kept)
-            if rows.start < rows.stop
-        ]
-        return torch.stack(parts).mean()
+        boxes = []
+        for index, keep in enumerate(mask):
+            rows, columns = (keep.any(dim=axis).nonzero().flatten().tolist() for axis in (1, 0))
+            if rows:  # augmentation always leaves a rectangle
+                box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+                if not keep[box].all():
+                    raise ValueError("the kept pixels of an image are no rectangle; give the loss a parameter mask")
+                boxes.append((slice(index, index + 1), slice(None), *box))
+        return torch.stack([self.loss(input[box], target[box]) for box in boxes]).mean()
 
     def _find_padding(self) -> Padding:
         """Finds how padding can be removed, by comparing values of the loss on two very different images."""
@@ -182,14 +184,3 @@ def _equal(value: Tensor, other: Tensor | None) -> bool:
 def _as_one_image(values: Tensor, mask: Tensor) -> Tensor:
     """The kept pixels of (B, C, H, W) as (1, C, N, 1)."""
     return values.movedim(1, -1)[mask].T[None, :, :, None]
-
-
-def _rectangle(mask: Tensor) -> tuple[slice, slice]:
-    """Rows and columns of the kept pixels (H, W), which augmentation always leaves as a rectangle."""
-    rows, columns = (mask.any(dim=axis).nonzero().flatten().tolist() for axis in (1, 0))
-    if not rows:
-        return slice(0, 0), slice(0, 0)
-    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    if not mask[box].all():
-        raise ValueError("the kept pixels of an image are no rectangle; give the loss a parameter mask")
-    return box

@@ -22,7 +22,7 @@ FIXED = 2
 LARGEST_EDGE = 192
 """Larger slices are reduced to this many pixels."""
 MOST_CASES = 2000
-"""Only this many cases are considered, the first ones."""
+"""Only the first cases are considered, at most this many."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -98,10 +98,10 @@ def test_runs_that_cannot_be_recorded_are_named_and_teachers_are_marked(small_ru
         tmp_path / "results",
     )
     assert main(argv) == 0
-    cards = [json.loads(path.open().readline())["run"] for path in (results / "tracking").glob("*.jsonl")]
-    assert {card["job_type"] for card in cards} == {"teacher", "train"}
+    records = [json.loads(path.open().readline())["run"] for path in (results / "tracking").glob("*.jsonl")]
+    assert {record["job_type"] for record in records} == {"teacher", "train"}
     capfd.readouterr()
-    run_id = next(card["id"] for card in cards if card["job_type"] == "train")
+    run_id = next(record["id"] for record in records if record["job_type"] == "train")
     actual = track.record_run
 
     def record_run(store, name, *given):

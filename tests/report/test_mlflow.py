@@ -8,7 +8,7 @@ import pytest
 
 from dmseg.cli.main import main
 from dmseg.report.tracking.mlflow_tracker import MlflowTracker, destination
-from dmseg.report.tracking.tracker import Card, Report
+from dmseg.report.tracking.tracker import Report, RunMetadata
 from dmseg.runs.store import RunStore
 
 mlflow = pytest.importorskip("mlflow", reason="MLflow is not installed (pip install 'dmseg[mlflow]')")
@@ -47,12 +47,12 @@ def test_a_run_that_fails_is_continued_with_what_it_had_not_yet(tmp_path, monkey
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
     (tmp_path / "table2.csv").write_text("a,b\n")
-    card = Card("0" * 16, "a run", "a group", "table", ("a",), None, {"loss.kwargs[0]": 1, "long": "x" * 9000})
-    card = replace(card, config={**card.config, **{f"key{number}": number for number in range(150)}})
+    config = {"loss.kwargs[0]": 1, "long": "x" * 9000, **{f"key{number}": number for number in range(150)}}
+    metadata = RunMetadata("0" * 16, "a run", "a group", "table", ("a",), None, config)
     tracker = MlflowTracker(tmp_path / "results", "mine")
     client = mlflow.MlflowClient(destination(tmp_path / "results"))
     for number, status in enumerate(("FAILED", "FINISHED")):
-        tracker.begin(replace(card, config={**card.config, f"new{number}": 1, "long": number or card.config["long"]}))
+        tracker.begin(replace(metadata, config={**config, f"new{number}": 1, "long": number or config["long"]}))
         (run,) = client.search_runs([client.get_experiment_by_name("mine").experiment_id])
         assert run.info.status == "RUNNING"
         tracker.log(5, {"epoch": 1, "train/loss": 0.5})

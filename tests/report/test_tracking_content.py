@@ -1,4 +1,4 @@
-"""What trackers get of a run: its card, the layers of a case, and what counts as sent already."""
+"""What trackers get of a run: its metadata, the layers of a case, and what counts as sent already."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 from scipy.ndimage import binary_erosion, generate_binary_structure
 
 from dmseg.config.compose import compose_settings
-from dmseg.report.tracking.run_report import contour, error_map, run_card
+from dmseg.report.tracking.run_report import contour, error_map, run_metadata
 from dmseg.report.tracking.tracking_plan import is_remembered, remember
 
 RECORD = "0123456789abcdef"
@@ -15,7 +15,7 @@ RECORD = "0123456789abcdef"
 
 def card_of(*overrides: str, phantom: bool = True):
     settings = compose_settings(["data=phantom", "task=kidney-1", "fold=2", *overrides])
-    return run_card(RECORD, "fedcba9876543210", asdict(settings), phantom=phantom, tables=("2",))
+    return run_metadata(RECORD, "fedcba9876543210", asdict(settings), phantom=phantom, tables=("2",))
 
 
 def test_a_run_is_named_by_what_differs_between_experiments():

@@ -11,7 +11,7 @@ from dmseg.config.settings import TrackerSettings
 from dmseg.report.tracking import update
 from dmseg.report.tracking.journal import read_steps
 from dmseg.report.tracking.run_report import FIRST_TABLE, run_report
-from dmseg.report.tracking.tracker import Card
+from dmseg.report.tracking.tracker import RunMetadata
 from dmseg.report.tracking.tracking_plan import run_digest
 from dmseg.runs.seal import DONE
 
@@ -86,8 +86,8 @@ def test_a_sweep_agents_records_of_other_seeds_are_other_records(monkeypatch):
         def __init__(self, *_: object, **__: object) -> None:
             pass
 
-        def card(self, run):
-            return Card(run.run_id, "kidney-1 · uniform · fold 0", "group", "train", (), "", {})
+        def metadata(self, run):
+            return RunMetadata(run.run_id, "kidney-1 · uniform · fold 0", "group", "train", (), "", {})
 
         def usable(self, names):
             return names
@@ -95,7 +95,7 @@ def test_a_sweep_agents_records_of_other_seeds_are_other_records(monkeypatch):
         def make(self, name, results, settings, record_id):
             made.append((name, record_id))
             return SimpleNamespace(
-                begin=lambda card: made.append(card),
+                begin=lambda metadata: made.append(metadata),
                 log=lambda *a: None,
                 show=lambda r: None,
                 end=lambda finished: None,
@@ -115,12 +115,13 @@ def test_a_sweep_agents_records_of_other_seeds_are_other_records(monkeypatch):
             for fold, seed in enumerate(seeds)
         ]
         update.update_agent(runs, {"dice": 0.5})
-    ids, cards = [item[1] for item in made if isinstance(item, tuple)], [c for c in made if isinstance(c, Card)]
+    ids = [item[1] for item in made if isinstance(item, tuple)]
+    records = [item for item in made if isinstance(item, RunMetadata)]
     assert ids[2] == ids[3]
     assert len(set(ids)) == 3
-    assert [card.id for card in cards] == ids
-    assert cards[0].name == "kidney-1 · uniform · 2 runs"
-    assert cards[0].config == {"runs": ["00", "01"]}
+    assert [record.id for record in records] == ids
+    assert records[0].name == "kidney-1 · uniform · 2 runs"
+    assert records[0].config == {"runs": ["00", "01"]}
 
 
 def test_the_case_table_begins_with_cases_without_a_score_and_then_the_worst():

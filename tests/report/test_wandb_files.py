@@ -151,12 +151,12 @@ from pathlib import Path
 sys.path.append({str(Path(__file__).parent)!r})
 from wandb.sdk.lib.service.service_connection import ServiceConnection
 from wandb_reader import WandbRecord
-from dmseg.report.tracking.tracker import Card
+from dmseg.report.tracking.tracker import RunMetadata
 from dmseg.report.tracking.wandb_files import WandbFile
 told = ServiceConnection.inform_finish  # a message that finish() does not wait for
 ServiceConnection.inform_finish = lambda *given, **named: threading.Timer(30, told, given, named).start()
 file = WandbFile(Path({str(tmp_path)!r}), "dmseg", None)
-file.begin(Card(id="one", name="one", group="all", job_type="train", tags=(), notes=None, config={{}}))
+file.begin(RunMetadata(id="one", name="one", group="all", job_type="train", tags=(), notes=None, config={{}}))
 file.log(3, {{"epoch": 1, "train/loss": 0.5}})
 file.end(True)
 (path,) = Path({str(tmp_path)!r}).glob("wandb/offline-run-*/*.wandb")

@@ -13,7 +13,7 @@ from wandb_reader import WandbRecord
 
 from dmseg.cli.main import main
 from dmseg.report.tracking import wandb_online, wandb_sender
-from dmseg.report.tracking.tracker import Card
+from dmseg.report.tracking.tracker import RunMetadata
 from dmseg.report.tracking.wandb_files import WandbFile, files_of
 from dmseg.report.tracking.wandb_online import WandbOnline
 from dmseg.runs.store import RunStore
@@ -21,7 +21,7 @@ from dmseg.runs.store import RunStore
 pytest.importorskip("wandb")
 
 MOST_SECONDS = 2.0
-CARD = Card("0123456789abcdef", "a run", "a group", "train", ("a",), None, {"fold": 0})
+RUN = RunMetadata("0123456789abcdef", "a run", "a group", "train", ("a",), None, {"fold": 0})
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def record(results, event=lambda: None, steps=3):
     seconds = []
     for used in (file, tracker):
         start = time.monotonic()
-        used.begin(CARD)
+        used.begin(RUN)
         for step in range(1, steps + 1):
             used.log(step, {"epoch": step, "train/loss": 1 / step})
             if used is tracker and step == 1:
@@ -66,11 +66,11 @@ def test_a_run_is_sent_whole_under_its_own_id(server, tmp_path, monkeypatch):
         monkeypatch.setenv(f"WANDB_{name}", value)
     there = server()
     record(tmp_path)
-    assert wandb_sender.wait_until_sent(files_of(tmp_path, CARD.id)) is None
-    assert {upsert["name"] for upsert in there.upserts} == {CARD.id}
+    assert wandb_sender.wait_until_sent(files_of(tmp_path, RUN.id)) is None
+    assert {upsert["name"] for upsert in there.upserts} == {RUN.id}
     first = there.upserts[0]
-    assert (first["displayName"], first["groupName"], first["jobType"]) == (CARD.name, CARD.group, CARD.job_type)
-    assert [row["train/loss"] for _, row in sorted(there.history[CARD.id].items())] == [1, 1 / 2, 1 / 3]
+    assert (first["displayName"], first["groupName"], first["jobType"]) == (RUN.name, RUN.group, RUN.job_type)
+    assert [row["train/loss"] for _, row in sorted(there.history[RUN.id].items())] == [1, 1 / 2, 1 / 3]
 
 
 @pytest.mark.parametrize("hangs", [False, True])
@@ -109,7 +109,7 @@ def test_a_record_is_delivered_once_wandb_has_marked_it_and_is_not_sent_after_a_
     class NotSent:
         folder = tmp_path
 
-        def begin(self, card):
+        def begin(self, metadata):
             """Opens no file."""
 
         def end(self, finished):
@@ -127,13 +127,13 @@ def test_a_record_is_delivered_once_wandb_has_marked_it_and_is_not_sent_after_a_
         if sent:
             (tmp_path / "run.wandb.synced").touch()
         tracker = WandbOnline(NotSent())
-        tracker.begin(CARD)
+        tracker.begin(RUN)
         tracker.end(finished=True)
         assert tracker.delivered == sent
     assert sending == [tmp_path] * 2
     asked = len(there.asked)
     wandb_online.give_up("why")
-    tracker.begin(CARD)
+    tracker.begin(RUN)
     tracker.end(finished=True)
     assert not tracker.delivered
     assert (len(sending), len(there.asked)) == (2, asked)

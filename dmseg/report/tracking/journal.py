@@ -1,4 +1,4 @@
-"""Runs as JSON lines, ``<results>/tracking/<id>.jsonl``. It needs no library and is written beside every other tracker.
+"""Runs as JSON lines, ``<results>/tracking/<id>.jsonl``. It needs no library and is written with every other tracker.
 
 The first line is the run (``{"run": {...}}``). Then there is one line for each step with numbers (``{"step": 8,
 "train/loss": 0.7, ...}``), and at the end the scores, tables and curves, and ``{"finished": true}``.
@@ -15,7 +15,7 @@ from dmseg.files.atomic import write_whole
 from dmseg.files.names import check_id
 from dmseg.files.regular import read_regular
 from dmseg.files.schema import finite
-from dmseg.report.tracking.tracker import Card, Report, finite_numbers
+from dmseg.report.tracking.tracker import Report, RunMetadata, finite_numbers
 
 LARGEST = 64 * 2**20
 """Maximum size of a journal that is read, in bytes."""
@@ -45,11 +45,11 @@ class Journal:
         self.live = False
         """Whether lines are written at once."""
 
-    def begin(self, card: Card) -> None:
+    def begin(self, metadata: RunMetadata) -> None:
         """Starts a journal."""
-        self._path = journal_path(self._results, card.id)
+        self._path = journal_path(self._results, metadata.id)
         self._held, self.live = [], False
-        self._write({"run": asdict(card)})
+        self._write({"run": asdict(metadata)})
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Adds a line with the numbers of a step."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dmseg.errors import UserError
-from dmseg.report.tracking.tracker import Card, Report
+from dmseg.report.tracking.tracker import Report, RunMetadata
 
 ID = "dmseg.id"
 """Tag that holds the id of a run."""
@@ -19,7 +19,7 @@ NAME = re.compile(r"[^\w\-. /]")
 LONGEST = 6000
 """Maximum length of a parameter."""
 QUICK = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "1", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-"""A server that fails costs a second, not minutes."""
+"""Makes a server that fails cost a second, not minutes."""
 
 
 def destination(results: Path) -> str:
@@ -42,42 +42,45 @@ class MlflowTracker:
         self._last = -1
         self.delivered = True
 
-    def begin(self, card: Card) -> None:
+    def begin(self, metadata: RunMetadata) -> None:
         """Starts an MLflow run, or continues the one with the same id after its last step."""
         mlflow = import_mlflow()
         (self._results / "tracking").mkdir(parents=True, exist_ok=True)
         with _quick():
             self._client = client = mlflow.MlflowClient(destination(self._results))
-            experiment = self._experiment(client)
-            found = client.search_runs([experiment], f"tags.`{ID}` = '{card.id}'", max_results=1)
-            tags = {ID: card.id, "group": card.group, "job_type": card.job_type, "tags": ", ".join(card.tags)}
-            if card.notes:
-                tags["mlflow.note.content"] = card.notes
+            known = client.get_experiment_by_name(self._project)
+            if known is not None:
+                experiment = str(known.experiment_id)
+            else:
+                place = None
+                if not os.environ.get("MLFLOW_TRACKING_URI"):
+                    place = (self._results / "tracking" / "mlflow").absolute().as_uri()
+                experiment = str(client.create_experiment(self._project, artifact_location=place))
+            found = client.search_runs([experiment], f"tags.`{ID}` = '{metadata.id}'", max_results=1)
+            tags = {
+                ID: metadata.id,
+                "group": metadata.group,
+                "job_type": metadata.job_type,
+                "tags": ", ".join(metadata.tags),
+            }
+            if metadata.notes:
+                tags["mlflow.note.content"] = metadata.notes
             if found:
                 self._run_id = found[0].info.run_id
-                client.update_run(self._run_id, status="RUNNING", name=card.name)
+                client.update_run(self._run_id, status="RUNNING", name=metadata.name)
                 steps = client.get_metric_history(self._run_id, "epoch")
                 self._last = max((metric.step for metric in steps), default=-1)
             else:
-                self._run_id = client.create_run(experiment, run_name=card.name).info.run_id
+                self._run_id = client.create_run(experiment, run_name=metadata.name).info.run_id
                 self._last = -1
             from mlflow.entities import Param, RunTag
 
-            known = {} if not found else found[0].data.params
-            params = {NAME.sub("_", key): str(value)[:LONGEST] for key, value in card.config.items()}
-            new = [Param(key, value) for key, value in params.items() if key not in known]
+            earlier = {} if not found else found[0].data.params
+            params = {NAME.sub("_", key): str(value)[:LONGEST] for key, value in metadata.config.items()}
+            new = [Param(key, value) for key, value in params.items() if key not in earlier]
             for start in range(0, len(new), 100):
                 client.log_batch(self._run_id, params=new[start : start + 100])
             client.log_batch(self._run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-
-    def _experiment(self, client: Any) -> str:  # noqa: ANN401
-        found = client.get_experiment_by_name(self._project)
-        if found is not None:
-            return str(found.experiment_id)
-        place = None
-        if not os.environ.get("MLFLOW_TRACKING_URI"):
-            place = (self._results / "tracking" / "mlflow").absolute().as_uri()
-        return str(client.create_experiment(self._project, artifact_location=place))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Adds the numbers of a step; steps that were recorded before an interruption are left out."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from dmseg.report.tracking.journal import Journal, journal_path, read_steps
-from dmseg.report.tracking.tracker import Card, Guarded, Report, finite_numbers
+from dmseg.report.tracking.tracker import Report, RunMetadata, SafeTracker, finite_numbers
 from dmseg.runs.plan import PlannedRun
 from dmseg.training.observers import EpochReport, RunInfo
 
@@ -21,7 +21,7 @@ class TrackingObserver:
 
     Args:
         run: the run.
-        card: its card.
+        metadata: its metadata.
         trackers: the trackers, without the journal; may be none.
         report: collects what is shown at the end.
         remember: records that a tracker, given by name, has the complete run.
@@ -30,14 +30,14 @@ class TrackingObserver:
     def __init__(
         self,
         run: PlannedRun,
-        card: Card,
-        trackers: Sequence[Guarded],
+        metadata: RunMetadata,
+        trackers: Sequence[SafeTracker],
         report: Callable[[], Report],
         remember: Callable[[str], None],
     ) -> None:
-        self._run, self._card, self._report, self._remember = run, card, report, remember
+        self._run, self._metadata, self._report, self._remember = run, metadata, report, remember
         self._journal = Journal(run.results)
-        self._trackers = (Guarded("jsonl", self._journal), *trackers)
+        self._trackers = (SafeTracker("jsonl", self._journal), *trackers)
         self._info: RunInfo | None = None
         self._earlier: Mapping[int, Mapping[str, float]] = {}
         self._mark: tuple[int, float] | None = None
@@ -49,7 +49,7 @@ class TrackingObserver:
         self._info = info
         self._earlier = read_steps(journal_path(self._run.results, info.run_id))
         for tracker in self._trackers:
-            tracker.begin(self._card)
+            tracker.begin(self._metadata)
 
     def stepped(self, step: int) -> None:
         """Notes when the first step of this session was taken."""

@@ -10,7 +10,7 @@ from dmseg.metrics.curves import mean_level_dice, reliability
 from dmseg.metrics.levels import BDICE_LEVELS
 from dmseg.metrics.stored_counts import StoredCounts
 from dmseg.report.charts import COLOURS
-from dmseg.report.tracking.tracker import Bytes, Card, Curves, Layer, Overlay, Report, Rows
+from dmseg.report.tracking.tracker import Bytes, Curves, Layer, Overlay, Report, Rows, RunMetadata
 from dmseg.runs.identity import PLAIN
 from dmseg.runs.records import mean_scores
 from dmseg.runs.shareable import shareable_settings
@@ -149,7 +149,7 @@ def _level(values: npt.NDArray[np.float32]) -> Bytes:
     return sum((values >= np.float32(level)).astype(np.uint8) for level in BDICE_LEVELS)  # type: ignore[return-value]
 
 
-def run_card(
+def run_metadata(
     run_id: str,
     experiment_id: str,
     settings: Mapping[str, Any],
@@ -159,8 +159,8 @@ def run_card(
     tables: Sequence[str] = (),
     tags: Sequence[str] = (),
     notes: str | None = None,
-) -> Card:
-    """Describes a run.
+) -> RunMetadata:
+    """Metadata of a run.
 
     Args:
         run_id: its id.
@@ -180,7 +180,7 @@ def run_card(
     own = [data, settings["labels"]["name"], settings["method"]["name"], settings["profile"], settings["protocol"]]
     own += [*(["phantom"] if phantom else []), *(f"table {table}" for table in tables), *tags]
     ids = {"run_id": run_id, "experiment_id": experiment_id}
-    return Card(
+    return RunMetadata(
         run_id,
         cut(name),
         cut(group),

@@ -11,8 +11,8 @@ import pandas as pd
 from dmseg.config.settings import TrackerSettings
 from dmseg.files.regular import read_regular
 from dmseg.report.tracking.journal import journal_path, read_steps
-from dmseg.report.tracking.run_report import cut, run_card, run_report
-from dmseg.report.tracking.tracker import Card, Report, Rows, Tracker, finite_numbers
+from dmseg.report.tracking.run_report import cut, run_metadata, run_report
+from dmseg.report.tracking.tracker import Report, Rows, RunMetadata, Tracker, finite_numbers
 from dmseg.runs.digests import identifier
 from dmseg.runs.seal import read_seal
 from dmseg.runs.store import RunStore
@@ -22,14 +22,16 @@ PARTS = (".md", ".csv", ".tex", "_cases.csv")
 """Endings of the files of a table."""
 
 
-def stored_card(store: RunStore, run_id: str, settings: TrackerSettings, job_type: str, tables: Sequence[str]) -> Card:
-    """The card of a stored run.
+def stored_metadata(
+    store: RunStore, run_id: str, settings: TrackerSettings, job_type: str, tables: Sequence[str]
+) -> RunMetadata:
+    """Metadata of a stored run.
 
     Raises:
         DamagedError: if one of its files is damaged.
     """
     config, manifest = store.read_json(run_id, "config.json"), store.read_json(run_id, "manifest.json")
-    return run_card(
+    return run_metadata(
         run_id,
         manifest["experiment_id"],
         config["settings"],
@@ -42,14 +44,19 @@ def stored_card(store: RunStore, run_id: str, settings: TrackerSettings, job_typ
 
 
 def record_run(
-    store: RunStore, run_id: str, card: Card, tracker: Tracker, images: bool, evaluation_id: str | None = None
+    store: RunStore,
+    run_id: str,
+    metadata: RunMetadata,
+    tracker: Tracker,
+    images: bool,
+    evaluation_id: str | None = None,
 ) -> None:
     """Records a stored run: its epochs, what its journal adds to them, and its report.
 
     Args:
         store: the run store.
         run_id: id of the run.
-        card: its card.
+        metadata: its metadata.
         tracker: the tracker.
         images: whether cases may be shown.
         evaluation_id: the evaluation to show first; None for the one of the training.
@@ -59,7 +66,7 @@ def record_run(
     """
     steps = recorded_steps(store, run_id)
     report = run_report(store, run_id, evaluation_id, images)
-    tracker.begin(card)
+    tracker.begin(metadata)
     for step, values in steps.items():
         tracker.log(step, values)
     if steps:
@@ -98,8 +105,8 @@ def table_files(path: Path) -> list[Path]:
     return [path, *(other for other in others if other != path and other.is_file())]
 
 
-def table_record(path: Path, settings: TrackerSettings) -> tuple[Card, Report]:
-    """Card and content of a table or of the table of a sweep, from its CSV file.
+def table_record(path: Path, settings: TrackerSettings) -> tuple[RunMetadata, Report]:
+    """Metadata and content of a table or of the table of a sweep, from its CSV file.
 
     Raises:
         OSError: if it cannot be read.
@@ -107,7 +114,16 @@ def table_record(path: Path, settings: TrackerSettings) -> tuple[Card, Report]:
     """
     frame = _read(path)
     if path.parent.name == "sweeps":
-        return _sweep_record(path, frame, settings)
+        metadata = RunMetadata(
+            identifier({"sweep": path.stem, "columns": [str(name) for name in frame]}),
+            cut(f"Sweep {path.stem}"),
+            "sweeps",
+            "sweep",
+            tuple(dict.fromkeys(("sweep", *settings.tags))),
+            settings.notes,
+            {"sweep": path.stem},
+        )
+        return metadata, Report(scores={"rows": float(len(frame))}, tables={"sweep": _rows(frame)}, files=[path])
     missing = {"table", "metric", "value", "paper"} - set(frame)
     if missing or frame.empty:
         raise ValueError("it is not a table that dmseg wrote" if missing else "it has no cells")
@@ -129,7 +145,7 @@ def table_record(path: Path, settings: TrackerSettings) -> tuple[Card, Report]:
     scores = {"cells": float(len(frame)), "cells with a number": float(ours.sum())}
     if len(both):
         scores["mean absolute difference from the paper"] = float((both["value"] - both["paper"]).abs().mean())
-    card = Card(
+    metadata = RunMetadata(
         identifier({"table": str(first["table"]), "data": data, "profile": profile, "protocol": protocol}),
         cut(f"Table {first['table']} · {data}{' (phantom)' if phantom else ''} · {profile} · protocol {protocol}"),
         "tables",
@@ -138,25 +154,12 @@ def table_record(path: Path, settings: TrackerSettings) -> tuple[Card, Report]:
         settings.notes,
         {"table": str(first["table"]), "data": data, "profile": profile, "protocol": protocol, "phantom": phantom},
     )
-    return card, Report(scores=scores, tables=rows, files=files)
+    return metadata, Report(scores=scores, tables=rows, files=files)
 
 
-def _sweep_record(path: Path, frame: pd.DataFrame, settings: TrackerSettings) -> tuple[Card, Report]:
-    card = Card(
-        identifier({"sweep": path.stem, "columns": [str(name) for name in frame]}),
-        cut(f"Sweep {path.stem}"),
-        "sweeps",
-        "sweep",
-        tuple(dict.fromkeys(("sweep", *settings.tags))),
-        settings.notes,
-        {"sweep": path.stem},
-    )
-    return card, Report(scores={"rows": float(len(frame))}, tables={"sweep": _rows(frame)}, files=[path])
-
-
-def record_table(card: Card, report: Report, tracker: Tracker) -> None:
+def record_table(metadata: RunMetadata, report: Report, tracker: Tracker) -> None:
     """Records a table."""
-    tracker.begin(card)
+    tracker.begin(metadata)
     tracker.show(report)
     tracker.end(finished=True)
 

@@ -1,4 +1,4 @@
-"""The protocol of trackers, what they show for a run or a table, and a guard that keeps failures out of trainings."""
+"""The protocol of trackers, what they show for a run or a table, and a wrapper that keeps their errors from runs."""
 
 import logging
 import math
@@ -16,8 +16,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Card:
-    """What a tracker knows about a run from the start.
+class RunMetadata:
+    """What a tracker knows about a run or a table from the start.
 
     Attributes:
         id: id of the run or table.
@@ -129,7 +129,7 @@ class Tracker(Protocol):
     def delivered(self) -> bool:
         """Whether the last closed record has reached its destination completely."""
 
-    def begin(self, card: Card) -> None:
+    def begin(self, metadata: RunMetadata) -> None:
         """Starts a record; one with the same id is replaced or continued, never duplicated."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -146,8 +146,10 @@ class Tracker(Protocol):
         """
 
 
-class Guarded:
-    """Wraps a tracker; its first error is logged as a warning, and it is not used again until the next `begin`.
+class SafeTracker:
+    """Wraps a tracker so that its errors never stop a run.
+
+    The first error is logged as a warning, and the tracker is not used again until the next `begin`.
 
     Args:
         name: its name, for the warning.
@@ -169,10 +171,10 @@ class Guarded:
         """Whether the last closed record has arrived."""
         return not self.failed and self._tracker.delivered
 
-    def begin(self, card: Card) -> None:
+    def begin(self, metadata: RunMetadata) -> None:
         """Starts a record."""
         self.failed = False
-        self._try(lambda: self._tracker.begin(card))
+        self._try(lambda: self._tracker.begin(metadata))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Adds numbers of a step."""
@@ -183,7 +185,7 @@ class Guarded:
         self._try(lambda: self._tracker.show(report))
 
     def end(self, finished: bool) -> None:
-        """Closes the record, also of a tracker that has failed."""
+        """Closes the record, even if the tracker has failed."""
         if self.failed:
             with suppress(Exception):
                 self._tracker.end(False)

@@ -19,8 +19,8 @@ from dmseg.report.tracking.journal import Journal, journal_path
 from dmseg.report.tracking.mlflow_tracker import MlflowTracker
 from dmseg.report.tracking.mlflow_tracker import destination as mlflow_destination
 from dmseg.report.tracking.observer import TrackingObserver
-from dmseg.report.tracking.run_report import run_card, run_report
-from dmseg.report.tracking.tracker import Card, Guarded
+from dmseg.report.tracking.run_report import run_metadata, run_report
+from dmseg.report.tracking.tracker import RunMetadata, SafeTracker
 from dmseg.report.tracking.wandb_files import Agent, WandbFile, current_agent, files_of
 from dmseg.report.tracking.wandb_online import WandbOnline, give_up
 from dmseg.report.tracking.wandb_sender import connection_fault, server
@@ -60,7 +60,7 @@ class Tracking:
         store, settings = RunStore(run.results), run.settings.wandb
         return TrackingObserver(
             run,
-            self.card(run),
+            self.metadata(run),
             [self.make(name, run.results, settings, run.run_id) for name in names if name != "jsonl"],
             partial(run_report, store, run.run_id, run.evaluation_id, may_show(run)),
             partial(self.note, run),
@@ -84,9 +84,9 @@ class Tracking:
         """The trackers to use for a setting; ``offline`` for ``online`` if nothing can be sent."""
         return ["offline" if name == "online" and self.offline else name for name in names if name != "disabled"]
 
-    def card(self, run: PlannedRun) -> Card:
-        """The card of a run."""
-        return run_card(
+    def metadata(self, run: PlannedRun) -> RunMetadata:
+        """Metadata of a run."""
+        return run_metadata(
             run.run_id,
             run.experiment_id,
             asdict(run.settings),
@@ -97,15 +97,15 @@ class Tracking:
             notes=run.settings.wandb.notes,
         )
 
-    def make(self, name: str, results: Path, settings: TrackerSettings, record_id: str = "") -> Guarded:
+    def make(self, name: str, results: Path, settings: TrackerSettings, record_id: str = "") -> SafeTracker:
         """Creates a tracker for the record with this id."""
         agent = self.agent if record_id and record_id == self.agents_run else None
         file = WandbFile(results, settings.project, settings.entity, agent)
-        makers: dict[str, Callable[[], Guarded]] = {
-            "jsonl": lambda: Guarded(name, Journal(results)),
-            "offline": lambda: Guarded(name, file),
-            "online": lambda: Guarded(name, WandbOnline(file)),
-            "mlflow": lambda: Guarded(name, MlflowTracker(results, settings.project)),
+        makers: dict[str, Callable[[], SafeTracker]] = {
+            "jsonl": lambda: SafeTracker(name, Journal(results)),
+            "offline": lambda: SafeTracker(name, file),
+            "online": lambda: SafeTracker(name, WandbOnline(file)),
+            "mlflow": lambda: SafeTracker(name, MlflowTracker(results, settings.project)),
         }
         return makers[name]()
 
@@ -179,7 +179,7 @@ def files_digest(files: list[Path], settings: TrackerSettings) -> str:
 
 
 def is_remembered(results: Path, place: str, record_id: str, digest: str) -> bool:
-    """Whether a destination has a record with this content; records on this machine must still be there."""
+    """Whether a destination has a record with this content; records on this machine must still exist."""
     if place == "offline" and not files_of(results, record_id):
         return False
     if place == "jsonl" and not journal_path(results, record_id).is_file():

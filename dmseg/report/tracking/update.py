@@ -7,7 +7,7 @@ from pathlib import Path
 from dmseg.config.settings import Settings
 from dmseg.errors import UserError
 from dmseg.report.tracking.stored import record_run, record_table, table_files, table_record
-from dmseg.report.tracking.tracker import Card, Report
+from dmseg.report.tracking.tracker import Report, RunMetadata
 from dmseg.report.tracking.tracking_plan import (
     Tracking,
     check_packages,
@@ -35,7 +35,7 @@ def update_runs(runs: Iterable[PlannedRun], tracking: Tracking) -> None:
         for name in tracking.trackers(run):
             tracker = tracking.make(name, run.results, settings, run.run_id)
             try:
-                record_run(store, run.run_id, tracking.card(run), tracker, may_show(run), run.evaluation_id)
+                record_run(store, run.run_id, tracking.metadata(run), tracker, may_show(run), run.evaluation_id)
             except (UserError, OSError, ValueError) as error:
                 log.warning("tracker=%s could not record run %s: %s", name, run.run_id, str(error).splitlines()[0])
                 continue
@@ -69,16 +69,16 @@ def update_table(path: Path, settings: Settings) -> None:
     check_packages(names)
     tracking, results = plan_tracking([], connect="online" in names), path.parent.parent
     try:
-        card, report = table_record(path, settings.wandb)
+        metadata, report = table_record(path, settings.wandb)
     except (OSError, ValueError) as error:
         log.warning("trackers could not record %s: %s", printable(str(path)), str(error).splitlines()[0])
         return
     for name in tracking.usable(names):
         tracker = tracking.make(name, results, settings.wandb)
-        record_table(card, report, tracker)
+        record_table(metadata, report, tracker)
         if tracker.delivered:
             digest = files_digest(table_files(path), settings.wandb)
-            remember(results, destination(name, settings.wandb, results), card.id, digest)
+            remember(results, destination(name, settings.wandb, results), metadata.id, digest)
 
 
 def update_agent(runs: Sequence[PlannedRun], scores: Mapping[str, float]) -> None:
@@ -93,16 +93,16 @@ def update_agent(runs: Sequence[PlannedRun], scores: Mapping[str, float]) -> Non
     if current_agent() is None or not names or len(runs) == 1:
         return
     tracking = plan_tracking([], connect="online" in names)
-    first = tracking.card(runs[0])
+    first = tracking.metadata(runs[0])
     record_id = identifier({"experiment": runs[0].experiment_id, "seeds": sorted({run.settings.seed for run in runs})})
     config = {**first.config, "runs": [run.run_id for run in runs]}
-    name = first.name.partition(" · fold ")[0]
-    card = Card(record_id, f"{name} · {len(runs)} runs", first.group, "sweep", first.tags, first.notes, config)
+    name = f"{first.name.partition(' · fold ')[0]} · {len(runs)} runs"
+    metadata = RunMetadata(record_id, name, first.group, "sweep", first.tags, first.notes, config)
     tracking = Tracking(tracking.offline, agent=tracking.agent, agents_run=record_id)
     pooled = {f"validation/{name}": value for name, value in scores.items()}
     for name in tracking.usable(names):
         tracker = tracking.make(name, runs[0].results, settings.wandb, record_id)
-        tracker.begin(card)
+        tracker.begin(metadata)
         tracker.log(0, {"epoch": 0, **pooled})
         tracker.show(Report(scores=pooled))
         tracker.end(finished=True)

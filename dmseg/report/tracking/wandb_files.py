@@ -1,7 +1,7 @@
-"""Weights & Biases: one file a run, in wandb's own format, written on this machine alone.
+"""Weights & Biases: one file per run, in wandb's own format, written locally.
 
-A run is always recorded by wandb's offline mode, which never waits for a network; `wandb_sender` sends the file. The
-file of a run that is resumed, scored again or sent later is written anew and whole, in place of the earlier one.
+A run is always recorded by wandb's offline mode, which never waits for a network; `wandb_sender` sends the file. If a
+run is resumed, scored again or sent later, its file is rewritten from the start and replaces the earlier one.
 """
 
 import os
@@ -14,7 +14,7 @@ from typing import Any
 
 from dmseg.errors import UserError
 from dmseg.files.atomic import discard, writing
-from dmseg.report.tracking.tracker import Card, Report
+from dmseg.report.tracking.tracker import Report, RunMetadata
 from dmseg.report.tracking.wandb_sender import CLOSED
 
 KEPT_VARIABLES = re.compile(
@@ -91,7 +91,7 @@ class WandbFile:
         self.folder: Path | None = None
         """Folder of the current file, or of the last one."""
 
-    def begin(self, card: Card) -> None:
+    def begin(self, metadata: RunMetadata) -> None:
         """Opens a file; an earlier one of the same run is removed.
 
         Raises:
@@ -99,7 +99,7 @@ class WandbFile:
         """
         wandb = import_wandb()
         settings: dict[str, Any] = {"silent": True, "console": "off", "disable_git": True, "x_save_requirements": False}
-        project, entity, run_id, config = self._project, self._entity, card.id, dict(card.config)
+        project, entity, run_id, config = self._project, self._entity, metadata.id, dict(metadata.config)
         if self._agent is not None:
             run_id, settings["sweep_id"] = self._agent.run_id, self._agent.sweep_id
             project, entity = self._agent.project or project, self._agent.entity or entity
@@ -112,11 +112,11 @@ class WandbFile:
                 project=project,
                 entity=entity,
                 id=run_id,
-                name=card.name,
-                group=card.group,
-                job_type=card.job_type,
-                tags=list(card.tags),
-                notes=card.notes,
+                name=metadata.name,
+                group=metadata.group,
+                job_type=metadata.job_type,
+                tags=list(metadata.tags),
+                notes=metadata.notes,
                 config=config,
                 dir=self._results,
                 mode="offline",
@@ -165,7 +165,7 @@ class WandbFile:
             self._run.log_artifact(artifact)
 
     def end(self, finished: bool) -> None:
-        """Closes the file, and waits until it is whole; other runs of wandb that are open in this process end, too.
+        """Closes the file and waits until it is complete; other wandb runs that are open in this process end, too.
 
         Raises:
             UserError: if wandb could not write it.

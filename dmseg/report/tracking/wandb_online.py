@@ -5,7 +5,7 @@ import os
 import subprocess
 from collections.abc import Mapping
 
-from dmseg.report.tracking.tracker import Card, Report
+from dmseg.report.tracking.tracker import Report, RunMetadata
 from dmseg.report.tracking.wandb_files import WandbFile, own_environment
 from dmseg.report.tracking.wandb_sender import Sender, connection_fault, is_sent
 
@@ -31,10 +31,10 @@ class WandbOnline:
         self._sender: Sender | None = None
         self.delivered = False
 
-    def begin(self, card: Card) -> None:
+    def begin(self, metadata: RunMetadata) -> None:
         """Opens the file and starts to send it."""
         self.delivered = False
-        self._file.begin(card)
+        self._file.begin(metadata)
         if WandbOnline.gave_up or self._file.folder is None:
             return
         if fault := connection_fault():

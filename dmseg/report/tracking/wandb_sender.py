@@ -1,7 +1,7 @@
 """Sends wandb's files to a server, in a process of its own, so that no training waits for a network.
 
 `Sender` starts ``python -m dmseg.report.tracking.wandb_sender FOLDER PID``, which follows the file with ``wandb beta
-sync --live`` while it grows. wandb itself marks a file that was sent whole (``.synced``).
+sync --live`` while it grows. wandb itself marks a file that was sent completely (``.synced``).
 """
 
 import os
@@ -18,7 +18,7 @@ LONGEST_WAIT = 30.0
 """Seconds that a command waits at its end for a server that answers."""
 QUESTION = {"query": "query Viewer { viewer { id } }"}
 ORPHAN_SECONDS, CLOSED_SECONDS = 10.0, 600.0
-"""Seconds after the end of the writing process before sending is given up: of a file that it left open, or closed."""
+"""Seconds after the end of the writing process until sending is given up: of a file that it left open, or closed."""
 CLOSED = "closed"
 """Marks a file that was closed."""
 
@@ -56,9 +56,18 @@ def server() -> str:
 
 
 def _fault(patience: float) -> str | None:
+    """Asks the server who the user is, with the key from the environment or the file that ``wandb login`` writes."""
+    import netrc
+    from urllib.parse import urlsplit
+
     import requests  # wandb depends on it
 
-    key = _key()
+    key = os.environ.get("WANDB_API_KEY") or None
+    if key is None:
+        with suppress(OSError, netrc.NetrcParseError):
+            path = os.environ.get("NETRC") or str(Path("~/.netrc").expanduser())
+            found = netrc.netrc(path).authenticators(urlsplit(server()).hostname or "")
+            key = found[2] if found else None
     if key is None and not os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return "there is no login; run 'wandb login' or set WANDB_API_KEY"
     login = None if key is None else ("api", key)
@@ -72,20 +81,6 @@ def _fault(patience: float) -> str | None:
         return f"{server()} answers with an error ({answer.status_code})"
     if key is not None and not ((answer.json().get("data") or {}).get("viewer")):
         return f"{server()} does not know the login; run 'wandb login --relogin'"
-    return None
-
-
-def _key() -> str | None:
-    """The key of the login, from the environment or the file that ``wandb login`` writes."""
-    import netrc
-    from urllib.parse import urlsplit
-
-    if key := os.environ.get("WANDB_API_KEY"):
-        return key
-    with suppress(OSError, netrc.NetrcParseError):
-        path = os.environ.get("NETRC") or str(Path("~/.netrc").expanduser())
-        login = netrc.netrc(path).authenticators(urlsplit(server()).hostname or "")
-        return login[2] if login else None
     return None
 
 
@@ -135,7 +130,7 @@ class Sender:
 
 
 def is_sent(folder: Path) -> bool:
-    """Whether wandb has sent a file whole."""
+    """Whether wandb has sent a file completely."""
     return any(folder.glob("*.wandb.synced"))
 
 

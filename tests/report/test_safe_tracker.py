@@ -2,9 +2,9 @@
 
 import pytest
 
-from dmseg.report.tracking.tracker import Card, Guarded, Report
+from dmseg.report.tracking.tracker import Report, RunMetadata, SafeTracker
 
-CARD = Card("0" * 16, "a run", "a group", "train", ())
+RUN = RunMetadata("0" * 16, "a run", "a group", "train", ())
 
 
 class Fails:
@@ -20,7 +20,7 @@ class Fails:
         if name == self.at:
             raise RuntimeError(f"no {name}\nand a second line")
 
-    def begin(self, card):
+    def begin(self, metadata):
         self._note("begin")
 
     def log(self, step, values):
@@ -45,19 +45,19 @@ class Fails:
 )
 def test_a_tracker_is_asked_nothing_more_once_it_has_failed(at, asked, caplog):
     tracker = Fails(at)
-    guarded = Guarded("mine", tracker)
+    safe = SafeTracker("mine", tracker)
     for _ in range(2):
         caplog.clear()
         tracker.asked.clear()
-        guarded.begin(CARD)
-        guarded.log(1, {"epoch": 1})
-        guarded.log(2, {"epoch": 2})
-        guarded.show(Report())
-        guarded.end(finished=True)
+        safe.begin(RUN)
+        safe.log(1, {"epoch": 1})
+        safe.log(2, {"epoch": 2})
+        safe.show(Report())
+        safe.end(finished=True)
         assert tracker.asked == asked, "the next run tries it again"
-        assert guarded.delivered == (at is None)
+        assert safe.delivered == (at is None)
         said = [record.message for record in caplog.records]
         assert len(said) == (at is not None)
         assert all(f"tracker=mine has failed (no {at});" in text for text in said)
     tracker.delivered = False
-    assert not guarded.delivered
+    assert not safe.delivered
