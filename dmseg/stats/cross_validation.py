@@ -163,8 +163,12 @@ def same_splits_interval(folds: Sequence[npt.ArrayLike], confidence: float = 0.9
         )
         freedom += n_cases - 1, n_seeds - 1, (n_cases - 1) * (n_seeds - 1)
     n_values = n_folds * n_seeds * n_folds / np.sum(1 / sizes)
-    parts = squares / freedom / n_values
-    variance, degrees = _combined(parts, freedom)
+    parts = squares / freedom / n_values  # cases, networks, rest
+    variance, larger = float(parts[0] + parts[1] - parts[2]), int(np.argmax(parts[:2]))
+    if variance <= parts[larger]:
+        variance, degrees = float(parts[larger]), float(freedom[larger])
+    else:
+        degrees = float(variance**2 / np.sum(parts**2 / freedom))
     means, weights = _fold_means(tables)
     clustered = fold_interval(tables, confidence).variance
     split = max(clustered - variance, 0.0) if n_folds >= LEAST_FOLDS else 0.0
@@ -199,15 +203,6 @@ def _fold_means(folds: Sequence[npt.ArrayLike]) -> tuple[Array, Array]:
         raise ValueError("some values are not finite; leave out cases that have none")
     sizes = np.array([table.shape[1] for table in tables], np.float64)
     return np.array([table.mean() for table in tables]), sizes / sizes.sum()
-
-
-def _combined(parts: Array, freedom: Array) -> tuple[float, float]:
-    """Variance of a mean over cases and networks, and its degrees of freedom, from its parts: cases, networks, rest."""
-    variance = float(parts[0] + parts[1] - parts[2])
-    larger = int(np.argmax(parts[:2]))
-    if variance <= parts[larger]:
-        return float(parts[larger]), float(freedom[larger])
-    return variance, float(variance**2 / np.sum(parts**2 / freedom))
 
 
 def _interval(mean: float, variance: float, degrees: float, confidence: float) -> Interval:

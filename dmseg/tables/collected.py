@@ -24,8 +24,6 @@ KEYS = ("data", "model", "task", "method")
 """Columns that identify a cell in the frame of per-case scores."""
 OTHER_TIES = "dice_other_ties"
 """Dice under the other rule for ties: a metric, and a column of the cells."""
-
-
 Texts = dict[tuple[str, str, str], str | None]
 """The ``cases.csv`` of each run that was read, by results folder, run id and evaluation id."""
 
@@ -42,10 +40,22 @@ def collect_cases(plan: PlannedTable, texts: Texts | None = None) -> pd.DataFram
     """
     texts = {} if texts is None else texts
     cells = [_Cell(row, method, runs) for row in plan.rows for method, runs in row.cells.items()]
-    found = [
-        (cell, [(run, text) for run in cell.runs if (text := _scores_of(run, texts)) is not None])
-        for cell in track(cells, "reading scores", len(cells), "cells")
-    ]
+    found: list[tuple[_Cell, list[tuple[PlannedRun, str]]]] = []
+    for cell in track(cells, "reading scores", len(cells), "cells"):
+        scored = []
+        for run in cell.runs:
+            key = str(run.results), run.run_id, run.evaluation_id
+            if key not in texts:
+                texts[key] = None  # not finished, not scored with this evaluation, or damaged
+                store = RunStore(run.results)
+                try:
+                    if os.path.lexists(store.folder(run.run_id)):
+                        texts[key] = store.sound_cases(run.run_id, run.evaluation_id)
+                except DamagedError as error:
+                    log.warning("run %s is left out: %s", run.run_id, str(error).splitlines()[0])
+            if (text := texts[key]) is not None:
+                scored.append((run, text))
+        found.append((cell, scored))
     columns = [*KEYS, "cohort", "seed", "fold", "experiment_id", "run_id", "case"]
     none = pd.DataFrame(columns=columns).astype({"seed": np.int64, "fold": np.int64})
     cases = pd.concat([none, *frames], ignore_index=True) if (frames := _frames(found)) else none
@@ -70,12 +80,8 @@ class _Cell:
     runs: Sequence[PlannedRun]
 
 
-_Found = Sequence[tuple[_Cell, Sequence[tuple[PlannedRun, str]]]]
-"""Cells with those of their runs that have scores, and the text of these."""
-
-
-def _frames(found: _Found) -> list[pd.DataFrame]:
-    """Scores from the ``cases.csv`` of all cells, with columns that name cell and run.
+def _frames(found: Sequence[tuple[_Cell, Sequence[tuple[PlannedRun, str]]]]) -> list[pd.DataFrame]:
+    """Scores of all cells, from the ``cases.csv`` of their runs, with columns that name cell and run.
 
     Neighbours with the same columns are parsed together.
     """
@@ -120,9 +126,23 @@ def _cell_from_counts(
     if not names:
         return {}
     cases = {run_id: list(values) for run_id, values in scores.groupby("run_id", sort=False)["case"]}
-    counted = [(run, _counted(run, cases[run.run_id], names)) for run in runs if run.run_id in cases]
-    lacking = {run.settings.seed for run, values in counted if values is None}
-    kept = {run.run_id: values for run, values in counted if values is not None and run.settings.seed not in lacking}
+    counted: dict[str, dict[str, list[float]]] = {}  # by run; the values are in the order of its cases
+    lacking = set()
+    for run in runs:
+        if run.run_id not in cases:
+            continue
+        counts = None
+        try:
+            counts = RunStore(run.results).read_counts(run.run_id, run.evaluation_id)
+        except DamagedError as error:
+            log.warning("the counts of run %s are left out: %s", run.run_id, str(error).splitlines()[0])
+        if counts is None:
+            lacking.add(run.settings.seed)
+        else:
+            of_run = cases[run.run_id]
+            counted[run.run_id] = {name: [COUNT_METRICS[name](counts[case]) for case in of_run] for name in names}
+    complete = [run.run_id for run in runs if run.settings.seed not in lacking]
+    kept = {run_id: counted[run_id] for run_id in complete if run_id in counted}
     if not kept:
         return {}
     found = {name: np.full(len(scores), np.nan) for name in names}
@@ -130,30 +150,3 @@ def _cell_from_counts(
         for name, values in kept.get(str(run_id), {}).items():
             found[name][rows] = values
     return found
-
-
-def _counted(run: PlannedRun, cases: Sequence[str], names: Sequence[str]) -> dict[str, list[float]] | None:
-    """Metrics computed from a run's counts, in the order of its cases; None if it has none, or they are damaged."""
-    try:
-        counts = RunStore(run.results).read_counts(run.run_id, run.evaluation_id)
-    except DamagedError as error:
-        log.warning("the counts of run %s are left out: %s", run.run_id, str(error).splitlines()[0])
-        return None
-    if counts is None:
-        return None
-    return {name: [COUNT_METRICS[name](counts[case]) for case in cases] for name in names}
-
-
-def _scores_of(run: PlannedRun, texts: Texts) -> str | None:
-    """The ``cases.csv`` of a run, read once; None if the run is not finished, lacks this evaluation, or is damaged."""
-    key = str(run.results), run.run_id, run.evaluation_id
-    if key in texts:
-        return texts[key]
-    texts[key] = None
-    store = RunStore(run.results)
-    try:
-        if os.path.lexists(store.folder(run.run_id)):
-            texts[key] = store.sound_cases(run.run_id, run.evaluation_id)
-    except DamagedError as error:
-        log.warning("run %s is left out: %s", run.run_id, str(error).splitlines()[0])
-    return texts[key]

@@ -2,14 +2,14 @@
 
 import io
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
+from dmseg.config.overrides import flatten
 from dmseg.errors import UserError, shown
 from dmseg.files.regular import read_regular
 from dmseg.runs.plan import PlannedRun
@@ -20,9 +20,11 @@ from dmseg.tables.planning import PlannedTable
 EARLIER = "earlier"
 """Folder of the tables that were replaced, beside those that replaced them."""
 LARGEST_TABLE = 256 * 2**20
+"""Largest size in bytes of a CSV file that is compared."""
 CELL = ["data_set", "task", "model", "metric", "method"]
 """Columns of a table's CSV file that identify a cell."""
 FILES = (".csv", ".md", ".tex", "_cases.csv")
+"""Endings of the files of a table."""
 NOT_COMPARED = ("paths", "device", "workers", "threads", "launcher", "tracker", "wandb", "checkpoint", "fold", "graph")
 """Settings that have no effect on numbers, or differ between the runs of a cell."""
 
@@ -30,8 +32,8 @@ NOT_COMPARED = ("paths", "device", "workers", "threads", "launcher", "tracker", 
 def keep_earlier(new: TableData, folder: Path, planned: PlannedTable | None) -> str:
     """Moves the files of an earlier table to the folder ``earlier`` if the new one would lose numbers of it.
 
-    That is so if it has fewer cells with a number, lacks runs that the earlier one was computed from, or has other
-    numbers of the same runs.
+    That is so if it has fewer cells with a number, lacks runs that the earlier one was computed from, has other
+    numbers of the same runs, or if the earlier CSV file cannot be read.
 
     Args:
         new: the table that is about to be written.
@@ -41,8 +43,19 @@ def keep_earlier(new: TableData, folder: Path, planned: PlannedTable | None) -> 
     Returns:
         A message that says what was kept, and how the tables differ; empty if nothing was.
     """
-    earlier = _read(folder / f"{new.spec.stem}.csv")
-    if earlier is None or not (lost := _difference(earlier, new.cells, planned)):
+    path = folder / f"{new.spec.stem}.csv"
+    if not os.path.lexists(path):
+        return ""
+    try:
+        earlier = pd.read_csv(io.BytesIO(read_regular(path, LARGEST_TABLE)), dtype=str, keep_default_na=False)
+        if not {"metric", "value"} <= set(earlier):
+            raise ValueError("it is not a table")
+        earlier = earlier.assign(value=pd.to_numeric(earlier["value"], errors="coerce"))
+    except (OSError, ValueError):
+        lost = "its CSV file cannot be read"
+    else:
+        lost = _difference(earlier, new.cells, planned)
+    if not lost:
         return ""
     number = 1
     while any(os.path.lexists(folder / EARLIER / f"{new.spec.stem}-{number}{ending}") for ending in FILES):
@@ -55,20 +68,10 @@ def keep_earlier(new: TableData, folder: Path, planned: PlannedTable | None) -> 
                 os.replace(folder / f"{new.spec.stem}{ending}", f"{place}{ending}")
     except OSError as error:
         raise UserError(
-            f"{folder / new.spec.stem}.csv would be replaced ({lost}), and cannot be kept in {place.parent}: "
+            f"{path} would be replaced ({lost}), and cannot be kept in {place.parent}: "
             f"{error.strerror or error}; move it, or write to another folder (paths.results=FOLDER)"
         ) from None
     return f"the earlier table {new.spec.name} is kept in {place}.*: {lost}"
-
-
-def _read(path: Path) -> pd.DataFrame | None:
-    """Cells of an earlier table; None if there is none, or none that can be compared."""
-    try:
-        content = read_regular(path, LARGEST_TABLE)
-        frame = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
-        return frame.assign(value=pd.to_numeric(frame["value"], errors="coerce"))
-    except (OSError, ValueError, KeyError):
-        return None
 
 
 def _difference(earlier: pd.DataFrame, new: pd.DataFrame, planned: PlannedTable | None) -> str:
@@ -112,16 +115,14 @@ def _differing(run: PlannedRun, others: list[str]) -> list[str]:
         with suppress(UserError, OSError):
             stored = store.read_json(run_id, "config.json")["settings"]
             if stored["fold"] == run.settings.fold:
-                old, new = (dict(_leaves(node)) for node in (stored, asdict(run.settings)))
+                old, new = (
+                    {
+                        key: list(value) if isinstance(value, tuple) else value
+                        for key, value in flatten(node)
+                        if not isinstance(value, Mapping) and key.partition(".")[0] not in NOT_COMPARED
+                    }
+                    for node in (stored, asdict(run.settings))
+                )
                 keys = [key for key in old if key in new and old[key] != new[key]]
                 return [f"{key} was {shown(old[key])}, is {shown(new[key])}" for key in keys[:3]]
     return []
-
-
-def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Values of nested mappings by dotted key, without those that are not compared."""
-    for name, value in node.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        elif f"{prefix}{name}".partition(".")[0] not in NOT_COMPARED:
-            yield f"{prefix}{name}", list(value) if isinstance(value, tuple) else value

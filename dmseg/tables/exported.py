@@ -1,4 +1,4 @@
-"""The plan of a table as text, with its schema, so that a table can be rendered from an export without the data."""
+"""The plan of a table as text, and its schema, so that the table can be rendered from an export without the data."""
 
 import hashlib
 import json
@@ -38,6 +38,7 @@ from dmseg.tables.spec import PAPER_DATA, Block, Column, TableSpec, one_of
 LARGEST_PLAN = 256 * 2**20
 """Largest size of a plan in bytes."""
 _RUN_FIELDS = ("precision", "identity", "run_id", "experiment_id", "evaluation_id")
+"""Fields of a run that are written as they are."""
 BLOCK = record(
     {"data": one_of(*PAPER_DATA), "model": name, "metrics": list_of(one_of(*SCORES), unique=True, least=1),
      "pooled": flag, "cells": mapping(TEXT, list_of(TEXT))},
@@ -93,10 +94,6 @@ def plan_to_text(plan: PlannedTable) -> str:
     return json.dumps({"sha256": _checksum(node), **node}, indent=1)
 
 
-def _checksum(node: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(node, sort_keys=True).encode()).hexdigest()
-
-
 def plan_from_text(folder: Path, spec: TableSpec) -> PlannedTable:
     """Reads the plan of a table from an export; its runs refer to the export.
 
@@ -122,7 +119,25 @@ def plan_from_text(folder: Path, spec: TableSpec) -> PlannedTable:
         columns = tuple(Column(**item) for item in node["spec"].pop("columns"))
         blocks = tuple(_block(item) for item in node["spec"].pop("blocks"))
         own = TableSpec(columns=columns, blocks=blocks, **node["spec"])
-        return PlannedTable(own, tuple(_row(item, folder) for item in node["rows"]))
+        rows = []
+        for row in node["rows"]:
+            cells = {
+                method: [
+                    PlannedRun(
+                        settings=restore_settings(run["settings"], folder),
+                        task=_task(run["task"]),
+                        store=folder / "prepared",  # not part of an export
+                        split=Split(tuple(run["split"]["train"]), tuple(run["split"]["validation"])),
+                        **{name: run[name] for name in _RUN_FIELDS},
+                    )
+                    for run in runs
+                ]
+                for method, runs in row["cells"].items()
+            }
+            block, task, settings = _block(row["block"]), _task(row["task"]), restore_settings(row["settings"], folder)
+            stands_for = tuple(row["stands_for"])
+            rows.append(PlannedRow(block, row["paper_model"], row["data"], stands_for, task, settings, cells))
+        return PlannedTable(own, tuple(rows))
     except FileNotFoundError:
         stems = sorted(item.stem.removeprefix("table") for item in path.parent.glob("table*.json"))
         names = [stem.removeprefix("-") for stem in stems]
@@ -132,40 +147,6 @@ def plan_from_text(folder: Path, spec: TableSpec) -> PlannedTable:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise UserError(f"{path} is damaged ({why.splitlines()[0]}); export again") from None
-
-
-def _block(node: dict[str, Any]) -> Block:
-    cells = {column: tuple(overrides) for column, overrides in node.pop("cells").items()}
-    return Block(metrics=tuple(node.pop("metrics")), cells=cells, **node)
-
-
-def _row(node: dict[str, Any], folder: Path) -> PlannedRow:
-    cells = {
-        method: [
-            PlannedRun(
-                settings=restore_settings(item["settings"], folder),
-                task=_task(item["task"]),
-                store=folder / "prepared",  # not part of an export
-                split=Split(tuple(item["split"]["train"]), tuple(item["split"]["validation"])),
-                **{name: item[name] for name in _RUN_FIELDS},
-            )
-            for item in runs
-        ]
-        for method, runs in node["cells"].items()
-    }
-    return PlannedRow(
-        _block(node["block"]),
-        node["paper_model"],
-        node["data"],
-        tuple(node["stands_for"]),
-        _task(node["task"]),
-        restore_settings(node["settings"], folder),
-        cells,
-    )
-
-
-def _task(node: dict[str, Any]) -> Task:
-    return Task(**{**node, "raters": tuple(node["raters"])})
 
 
 def check_plan(node: Mapping[str, Any], expected: TableSpec) -> None:
@@ -193,18 +174,27 @@ def check_plan(node: Mapping[str, Any], expected: TableSpec) -> None:
         if not row["cells"] or not set(row["cells"]) <= set(columns):
             raise SchemaError(f"row {key} has other cells than the columns {', '.join(columns)}")
         for method, runs in row["cells"].items():
-            _check_cell(runs, row["task"], f"{key}, {method}")
+            seen: dict[int, set[str]] = {}  # validated cases by seed
+            for run in runs:
+                check_identity(run["identity"], run["run_id"], run["experiment_id"], run["split"])
+                check_settings(run["identity"], run["settings"])
+                if run["task"] != row["task"] or run["settings"]["task"] != row["task"]["name"]:
+                    raise SchemaError(f"{key}, {method}: run {run['run_id']} is of another task")
+                of_seed = seen.setdefault(run["settings"]["seed"], set())
+                if twice := of_seed & set(run["split"]["validation"]):
+                    raise SchemaError(f"{key}, {method}: case {min(twice)!r:.60} is validated by two runs")
+                of_seed |= set(run["split"]["validation"])
 
 
-def _check_cell(runs: list[Mapping[str, Any]], task: Mapping[str, Any], where: str) -> None:
-    """Checks that the ids of a cell's runs match their identities, and that each case is in one run of each seed."""
-    seen: dict[int, set[str]] = {}
-    for run in runs:
-        check_identity(run["identity"], run["run_id"], run["experiment_id"], run["split"])
-        check_settings(run["identity"], run["settings"])
-        if run["task"] != task or run["settings"]["task"] != task["name"]:
-            raise SchemaError(f"{where}: run {run['run_id']} is of another task")
-        of_seed = seen.setdefault(run["settings"]["seed"], set())
-        if twice := of_seed & set(run["split"]["validation"]):
-            raise SchemaError(f"{where}: case {min(twice)!r:.60} is validated by two runs")
-        of_seed |= set(run["split"]["validation"])
+def _checksum(node: dict[str, Any]) -> str:
+    """SHA-256 of a plan without its own checksum."""
+    return hashlib.sha256(json.dumps(node, sort_keys=True).encode()).hexdigest()
+
+
+def _block(node: dict[str, Any]) -> Block:
+    cells = {column: tuple(overrides) for column, overrides in node.pop("cells").items()}
+    return Block(metrics=tuple(node.pop("metrics")), cells=cells, **node)
+
+
+def _task(node: dict[str, Any]) -> Task:
+    return Task(**{**node, "raters": tuple(node["raters"])})

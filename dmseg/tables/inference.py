@@ -169,7 +169,8 @@ def comparison_numbers(tasks: Sequence[TaskScores], score: Score, inference: Inf
     result = compare(patients, np.zeros_like(patients), higher_is_better=not score.lower_is_better, **options)  # type: ignore[arg-type]
     over_tasks = float(np.mean([item.mean() for item in complete]))
     n_pairs = sum(int(item.count()) for item in complete)
-    return UNTESTED | {
+    n_seeds = tasks[0].values.shape[1]
+    numbers = UNTESTED | {
         "p_value": result.p_value,
         "least_p_value": least_p_value(patients, **options),  # type: ignore[arg-type]
         "mean_difference": score.factor * result.mean_difference,
@@ -179,20 +180,14 @@ def comparison_numbers(tasks: Sequence[TaskScores], score: Score, inference: Inf
         "n_value_pairs": n_pairs,
         "n_dropped": sum(map(len, complete)) - n_pairs,
         "test_better": result.better and result.mean_difference * over_tasks > 0,
-        "n_seeds_compared": tasks[0].values.shape[1],
-        **_intervals(tasks, score),
+        "n_seeds_compared": n_seeds,
     }
-
-
-def _intervals(tasks: Sequence[TaskScores], score: Score) -> dict[str, object]:
-    """The intervals of a difference; empty if a task has no case that every seed has a value for."""
     folds = [list(task.by_fold.values()) for task in tasks]
-    if not all(folds):
-        return {}
+    if not all(folds):  # a task has no case that every seed has a value for
+        return numbers
     found = interval(tasks)
-    n_seeds = tasks[0].values.shape[1]
     of_seeds = np.mean([np.concatenate(of_task, axis=1).mean(axis=1) for of_task in folds], axis=0)
-    values: dict[str, object] = {
+    numbers |= {
         "sign_agreement": float(np.mean(np.sign(of_seeds) == np.sign(found.mean))),
         "diff_ci_low": score.factor * found.low,
         "diff_ci_high": score.factor * found.high,
@@ -200,9 +195,9 @@ def _intervals(tasks: Sequence[TaskScores], score: Score) -> dict[str, object]:
         "largest_fold": max(map(largest_fold, folds)),
     }
     if len(tasks) > 1 or n_seeds < 2 or min(table.shape[1] for table in folds[0]) < 2:
-        return values
+        return numbers
     same, shares = same_splits_interval(folds[0])
-    return values | {
+    return numbers | {
         "diff_same_splits_low": score.factor * same.low,
         "diff_same_splits_high": score.factor * same.high,
         **{f"share_{name}": value for name, value in vars(shares).items()},

@@ -1,6 +1,6 @@
 """The notes under a table: what its numbers mean, how columns were compared, and what is missing."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,7 +11,6 @@ from dmseg.data.folds import DEFAULT_COUNT
 from dmseg.errors import some
 from dmseg.metrics.named import COUNT_METRICS
 from dmseg.runs.counts_file import COUNTS
-from dmseg.runs.plan import PlannedRun
 from dmseg.runs.seal import DamagedError
 from dmseg.runs.status import is_to_be_scored
 from dmseg.runs.store import RunStore
@@ -20,7 +19,7 @@ from dmseg.tables.collected import OTHER_TIES
 from dmseg.tables.columns import SCORES
 from dmseg.tables.inference import ALPHA, MORE_SEEDS
 from dmseg.tables.numbers import TableData
-from dmseg.tables.planning import PlannedRow, PlannedTable
+from dmseg.tables.planning import PlannedTable
 
 MISSING = "–"
 
@@ -105,14 +104,45 @@ def table_notes(table: TableData, further: Iterable[str], mark: str) -> list[str
     if table.spec.kind == "agreement":
         replaced = [DISJOINT_NOTE.format(disjoint=table.disjoint)] if table.disjoint else []
         return [*phantom, " ".join([AGREEMENT_NOTE, *replaced]), *further]
-    cells = " ".join(filter(None, [CELL_NOTE, *(SCORES[metric].note for metric in table.spec.metrics)]))
+    scores = " ".join(filter(None, [CELL_NOTE, *(SCORES[metric].note for metric in table.spec.metrics)]))
     pooled = [POOLED_NOTE] if (table.cells["n_tasks"] > 1).any() else []
-    own = [*phantom, cells, *pooled, *inference_notes(table, mark)]
-    return [*own, *further, *_other_ties(table), *_counts(table)]
+    notes = [*phantom, scores, *pooled, *inference_notes(table, mark), *further]
+    cells = shown_cells(table)
+    tied = cells[cells[OTHER_TIES].notna()]
+    if len(tied):  # the number of raters is even
+        rows = []
+        for title, row in tied.groupby("row_title", sort=False):
+            values = zip(row["method_title"], row[OTHER_TIES], strict=True)
+            rows.append(f"{title}: " + ", ".join(f"{name} {SCORES['dice'].shown(value)}" for name, value in values))
+        rule = "foreground" if table.ties == "background" else "background"
+        note = f"Where the number of raters is even, a tie counts as {table.ties}. With ties as {rule}, Dice (%) is:"
+        notes.append(f"{note} {'; '.join(rows)}.")
+    return [*notes, *_counts(cells)]
 
 
 def plan_notes(planned: PlannedTable) -> tuple[str, ...]:
-    """Notes on the settings of a comparison: folds, scoring, networks, epochs and imported runs."""
+    """Notes on the settings of a comparison: folds, seeds, scoring, networks, epochs and imported runs."""
+    folds = {}
+    for data in dict.fromkeys(row.data for row in planned.rows):
+        cells = [of_cell for row in planned.rows if row.data == data for of_cell in row.cells.values()]
+        settings = cells[0][0].settings.folds
+        chosen = sorted({run.settings.fold for of_cell in cells for run in of_cell})
+        splits = [[run.split for run in of_cell] for of_cell in cells]
+        # complete if each case that is trained on is validated by another run
+        if all({c for s in own for c in s.train} <= {c for s in own for c in s.validation} for own in splits):
+            folds[data] = f"{len(chosen)}-fold cross-validation ({_kind(settings)}), each case is validated once"
+            continue
+        sizes = sorted({len({case for split in own for case in split.validation}) for own in splits})
+        cases = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+        count = settings.count or (DEFAULT_COUNT if settings.file is None else None)
+        whole = f"{count} folds, " if count else ""
+        names = f"fold{'s' if len(chosen) > 1 else ''} {', '.join(map(str, chosen))} only ({whole}{_kind(settings)})"
+        folds[data] = f"{names}: the {cases} cases of the validation set, no others are scored"
+    alike = len(set(folds.values())) == 1
+    texts = [next(iter(folds.values()))] if alike else [f"{data}: {text}" for data, text in folds.items()]
+    notes = [f"Folds: {'; '.join(texts)}."]
+    if len(planned.seeds) > 1:
+        notes.append(f"Seeds: {some(planned.seeds, 20)}.")
     evaluate = planned.settings.evaluate
     reference = str(evaluate.reference["_target_"]).rpartition(".")[2]
     networks = dict.fromkeys(row.model for row in planned.rows)
@@ -121,158 +151,20 @@ def plan_notes(planned: PlannedTable) -> tuple[str, ...]:
         f"{data} {train.epochs}" + (f" (at least {train.min_steps} steps)" if train.min_steps else "")
         for data, train in trainings
     )
-    runs = {run.run_id: run for row in planned.rows for runs in row.cells.values() for run in runs}
-    imported = sum(RunStore(run.results).is_imported(run_id) for run_id, run in runs.items())
-    seeds = planned.seeds
-    data_sets = dict.fromkeys(row.data for row in planned.rows)
-    folds = {data: _folds_of(row for row in planned.rows if row.data == data) for data in data_sets}
-    alike = len(set(folds.values())) == 1
-    texts = [next(iter(folds.values()))] if alike else [f"{data}: {text}" for data, text in folds.items()]
-    return (
-        f"Folds: {'; '.join(texts)}.",
-        *([f"Seeds: {some(seeds, 20)}."] if len(seeds) > 1 else []),
+    notes.append(
         f"BDice reference: {reference} fusion of the raters. Both masks empty: {evaluate.empty}. "
-        f"Network: {', '.join(networks)}. Epochs: {'; '.join(lengths)}.",
-        *_to_score(runs.values()),
-        *_without_counts(planned),
-        *([f"{imported} of {len(runs)} runs were imported: they were not computed here."] if imported else []),
+        f"Network: {', '.join(networks)}. Epochs: {'; '.join(lengths)}."
     )
-
-
-def _to_score(runs: Collection[PlannedRun]) -> list[str]:
-    """A note on runs that are trained but have no evaluation with these settings."""
-    count = sum(is_to_be_scored(run) for run in runs)
-    if not count:
-        return []
-    return [
-        f"{count} of {len(runs)} runs are trained, but not scored with these settings; 'dmseg reproduce' with the same "
-        "arguments scores them without training."
-    ]
-
-
-def _without_counts(planned: PlannedTable) -> list[str]:
-    """A note on metrics that are empty because runs have no counts."""
-    named = [name for name in planned.spec.metrics if name in COUNT_METRICS]
-    lacking, without_weights = set(), 0
-    for row in planned.rows:
-        for run in (run for runs in row.cells.values() for run in runs) if named else ():
-            store = RunStore(run.results)
-            with suppress(DamagedError):
-                known = store.has_evaluation(run.run_id, run.evaluation_id)
-                if (
-                    known
-                    and run.run_id not in lacking
-                    and store.folder_with(COUNTS, run.run_id, run.evaluation_id) is None
-                ):
-                    lacking.add(run.run_id)
-                    without_weights += not store.has_weights(run.run_id)
-    if not lacking:
-        return []
-    titles = ", ".join(SCORES[name].title for name in named)
-    note = f"{titles}: {len(lacking)} runs were stored without counts, so their cells are empty."
-    if without_weights < len(lacking):
-        note += " 'dmseg reproduce' with the same arguments scores their weights again and adds the counts."
-    if without_weights:
-        note += f" {without_weights} of them were imported without weights and cannot be scored again."
-    return [note]
-
-
-def _other_ties(table: TableData) -> list[str]:
-    """Dice under the other rule for ties, where the number of raters is even."""
-    shown = shown_cells(table)
-    cells = shown[shown[OTHER_TIES].notna()]
-    if cells.empty:
-        return []
-    rows = []
-    for title, row in cells.groupby("row_title", sort=False):
-        values = zip(row["method_title"], row[OTHER_TIES], strict=True)
-        rows.append(f"{title}: " + ", ".join(f"{name} {SCORES['dice'].shown(value)}" for name, value in values))
-    rule = "foreground" if table.ties == "background" else "background"
-    note = f"Where the number of raters is even, a tie counts as {table.ties}. With ties as {rule}, Dice (%) is:"
-    return [f"{note} {'; '.join(rows)}."]
-
-
-def _folds_of(rows: Iterable[PlannedRow]) -> str:
-    """Describes the folds of a data set's runs."""
-    cells = [runs for row in rows for runs in row.cells.values()]
-    settings = cells[0][0].settings.folds
-    chosen = sorted({run.settings.fold for runs in cells for run in runs})
-    splits = [[run.split for run in runs] for runs in cells]
-    # complete if each case that is trained on is validated by another run
-    if all({c for s in of_cell for c in s.train} <= {c for s in of_cell for c in s.validation} for of_cell in splits):
-        return f"{len(chosen)}-fold cross-validation ({_kind(settings)}), each case is validated once"
-    sizes = sorted({len({case for run in runs for case in run.split.validation}) for runs in cells})
-    cases = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-    names = f"fold{'s' if len(chosen) > 1 else ''} {', '.join(map(str, chosen))} only"
-    count = settings.count or (DEFAULT_COUNT if settings.file is None else None)
-    whole = f"{count} folds, " if count else ""
-    return f"{names} ({whole}{_kind(settings)}): the {cases} cases of the validation set, no others are scored"
-
-
-def _kind(settings: FoldSettings) -> str:
-    """Describes how the cases were split."""
-    if settings.file is not None:
-        return f"split of {Path(settings.file).name}"
-    shuffled = f"shuffled, seed {settings.seed or 0}"
-    kinds = {"contiguous": "contiguous blocks of the sorted case ids", "shuffled": shuffled}
-    kept = "" if settings.groups is None else f", the groups of {Path(settings.groups).name} kept together"
-    return f"{kinds.get(settings.kind, settings.kind)}{kept}"
-
-
-def _counts(table: TableData) -> list[str]:
-    """Notes on the number of cases of each row, on rows that compare different cases, and on missing cells."""
-    shown = shown_cells(table)
-    computed = shown[shown["value"].notna()]
-    rows = [row for _, row in computed.groupby(["row_title", "metric"], sort=False)]
-    metrics: dict[tuple[str, str], list[str]] = {}
-    for row in rows:  # n: Kidney Dice, BDice 24; Kidney ECE 20 to 24
-        first = row.iloc[0]
-        pooled = f" patients ({_range(row['n_values'])} values of cases and tasks)" if first["n_tasks"] > 1 else ""
-        key = str(first["row_title"]), f"{_range(row['n'])}{pooled}"
-        metrics.setdefault(key, []).append(SCORES[str(first["metric"])].title)
-    texts = [f"{title} {', '.join(names)} {count}" for (title, count), names in metrics.items()]
-    notes = [f"n: {'; '.join(texts)}."] if rows else []
-    if uneven := [_by_column(row) for row in rows if row["n_values"].nunique() > 1 or _unpaired(row).any()]:
+    runs = {run.run_id: run for row in planned.rows for of_cell in row.cells.values() for run in of_cell}
+    if unscored := sum(is_to_be_scored(run) for run in runs.values()):
         notes.append(
-            "Columns with different n, or with cases that the column they are tested against lacks, are means over "
-            f"different cases: {'; '.join(uneven)}. Tests use only cases that have a value in both columns."
+            f"{unscored} of {len(runs)} runs are trained, but not scored with these settings; 'dmseg reproduce' with "
+            "the same arguments scores them without training."
         )
-    if missing := len(shown) - len(computed):
-        notes.append(
-            f"{missing} of {len(shown)} cells have no number yet ({MISSING}): runs are missing or not scored for it, "
-            "or no case counts."
-        )
-    return notes
-
-
-def _range(counts: "pd.Series[int]") -> str:
-    low, high = counts.min(), counts.max()
-    return f"{low}" if low == high else f"{low} to {high}"
-
-
-def _unpaired(row: pd.DataFrame) -> "pd.Series[bool]":
-    """Columns that were tested with fewer values than they have."""
-    tested = row["n_value_pairs"] + row["n_dropped"] > 0
-    return tested & (row["n_value_pairs"] < row["n_values"])
-
-
-def _by_column(row: pd.DataFrame) -> str:
-    """``Kidney Dice (Majority 24, Random 23 of which 22 in the test)``."""
-    first = row.iloc[0]
-    columns = [
-        f"{title} {values}{f' of which {pairs} in the test' if unpaired else ''}"
-        for title, values, pairs, unpaired in zip(
-            row["method_title"], row["n_values"], row["n_value_pairs"], _unpaired(row), strict=True
-        )
-    ]
-    return f"{first['row_title']} {SCORES[str(first['metric'])].title} ({', '.join(columns)})"
-
-
-def shown_cells(table: TableData) -> pd.DataFrame:
-    """The cells of the printed columns, with ``row_title``: the task, and the network where there are several."""
-    cells = table.cells[table.cells["method"].isin([column.key for column in table.spec.shown])]
-    networks = " " + cells["model_title"] if cells["model"].nunique() > 1 else ""
-    return cells.assign(row_title=cells["task_title"] + networks)
+    notes += _without_counts(planned)
+    if imported := sum(RunStore(run.results).is_imported(run_id) for run_id, run in runs.items()):
+        notes.append(f"{imported} of {len(runs)} runs were imported: they were not computed here.")
+    return tuple(notes)
 
 
 def inference_notes(table: TableData, mark: str) -> list[str]:
@@ -287,59 +179,82 @@ def inference_notes(table: TableData, mark: str) -> list[str]:
     cells = shown_cells(table)
     tested = cells[cells["n_pairs"] > 0]
     several = bool((cells["n_seeds_planned"] > 1).any())
+    notes = [SEVERAL_SEEDS if several else ONE_SEED]
+    fewer = cells[(cells["n_seeds"] < cells["n_seeds_planned"]) & (cells["n_seeds"] > 0)]  # a cell without is empty
+    if len(fewer):
+        done = [f"{_place(cell)} {cell['n_seeds']} of {cell['n_seeds_planned']} seeds" for _, cell in fewer.iterrows()]
+        notes.append(INCOMPLETE.format(cells=some(done)))
     means = " of means over seeds" if several else ""
     test = TESTS[table.inference.test].format(means=means, zero_method=table.inference.zero_method)
     correction = CORRECTED if table.inference.holm else UNCORRECTED
-    fewer = cells[(cells["n_seeds"] < cells["n_seeds_planned"]) & (cells["n_seeds"] > 0)]  # a cell without is empty
-    done = [f"{_place(cell)} {cell['n_seeds']} of {cell['n_seeds_planned']} seeds" for _, cell in fewer.iterrows()]
-    grouped = ((tested["n_tasks"] == 1) & (tested["n_pairs"] < tested["n_value_pairs"])).any()
-    large = tested[(tested["largest_fold"] > LARGEST_SHARE) & tested["diff_ci_low"].notna()]
-    largest, places = 100 * large["largest_fold"].max(), some(_places(large))
-    large_note = [LARGE_FOLDS.format(limit=100 * LARGEST_SHARE, largest=largest, cells=places)] if len(large) else []
-    return [
-        SEVERAL_SEEDS if several else ONE_SEED,
-        *([INCOMPLETE.format(cells=some(done))] if done else []),
-        f"{marked.format(mark=mark, reference=reference)} {test}, {correction}. {BLIND}",
-        *([GROUPED] if grouped else []),
-        *_powerless(tested),
-        by_interval.format(reference=reference) + INTERVAL_NOTE,
-        *_without_interval(tested),
-        *large_note,
-        *_shares(tested),
-    ]
-
-
-def _powerless(tested: pd.DataFrame) -> list[str]:
-    """Tests that cannot reach significance."""
+    notes.append(f"{marked.format(mark=mark, reference=reference)} {test}, {correction}. {BLIND}")
+    if ((tested["n_tasks"] == 1) & (tested["n_pairs"] < tested["n_value_pairs"])).any():
+        notes.append(GROUPED)
     hopeless = tested[tested["least_p_value"] >= ALPHA]
-    if hopeless.empty:
-        return []
-    tied = hopeless["least_p_value"] == 1
-    places = [
-        f"{_place(cell)} (no pair differs)" if same else f"{_place(cell)} (p is at least {cell['least_p_value']:.2g})"
-        for (_, cell), same in zip(hopeless.iterrows(), tied, strict=True)
-    ]
-    return [
-        f"{len(hopeless)} of {len(tested)} tests over cases cannot reach p < {ALPHA}, however the differences fall, "
-        f"because too few pairs differ: {some(places)}."
-    ]
-
-
-def _without_interval(tested: pd.DataFrame) -> list[str]:
-    """Differences without an interval that counts folds."""
+    if len(hopeless):
+        reasons = ["no pair differs" if p == 1 else f"p is at least {p:.2g}" for p in hopeless["least_p_value"]]
+        cannot = [f"{_place(cell)} ({why})" for (_, cell), why in zip(hopeless.iterrows(), reasons, strict=True)]
+        notes.append(
+            f"{len(hopeless)} of {len(tested)} tests over cases cannot reach p < {ALPHA}, however the differences "
+            f"fall, because too few pairs differ: {some(cannot)}."
+        )
+    notes.append(by_interval.format(reference=reference) + INTERVAL_NOTE)
     lacking = tested[tested["diff_ci_low"].isna()]
-    if lacking.empty:
+    if len(lacking):
+        which = "the table" if len(lacking) == len(tested) else some(_places(lacking))
+        note = f"This interval needs {LEAST_FOLDS} folds with cases to compare, and is missing for {which}."
+        if (lacking["n_tasks"] > 1).any() and len(lacking) < len(tested):
+            note += " A row over several tasks also needs each patient in the same fold in all tasks of a cohort."
+        if lacking["diff_same_splits_low"].notna().any():
+            note += " The CSV has the interval for the same split (diff_same_splits_low, diff_same_splits_high)."
+        notes.append(note)
+    large = tested[(tested["largest_fold"] > LARGEST_SHARE) & tested["diff_ci_low"].notna()]
+    if len(large):
+        largest, named = 100 * large["largest_fold"].max(), some(_places(large))
+        notes.append(LARGE_FOLDS.format(limit=100 * LARGEST_SHARE, largest=largest, cells=named))
+    return [*notes, *_shares(tested)]
+
+
+def shown_cells(table: TableData) -> pd.DataFrame:
+    """The cells of the printed columns, with ``row_title``: the task, and the network where there are several."""
+    cells = table.cells[table.cells["method"].isin([column.key for column in table.spec.shown])]
+    networks = " " + cells["model_title"] if cells["model"].nunique() > 1 else ""
+    return cells.assign(row_title=cells["task_title"] + networks)
+
+
+def _kind(settings: FoldSettings) -> str:
+    """Describes how the cases were split."""
+    if settings.file is not None:
+        return f"split of {Path(settings.file).name}"
+    shuffled = f"shuffled, seed {settings.seed or 0}"
+    kinds = {"contiguous": "contiguous blocks of the sorted case ids", "shuffled": shuffled}
+    kept = "" if settings.groups is None else f", the groups of {Path(settings.groups).name} kept together"
+    return f"{kinds.get(settings.kind, settings.kind)}{kept}"
+
+
+def _without_counts(planned: PlannedTable) -> list[str]:
+    """A note on metrics that are empty because runs have no counts."""
+    named = [name for name in planned.spec.metrics if name in COUNT_METRICS]
+    if not named:
         return []
-    which = "the table" if len(lacking) == len(tested) else some(_places(lacking))
-    same = (
-        " The CSV has the interval for the same split (diff_same_splits_low, diff_same_splits_high)."
-        if lacking["diff_same_splits_low"].notna().any()
-        else ""
-    )
-    pooled = (lacking["n_tasks"] > 1).any() and len(lacking) < len(tested)
-    shared = " A row over several tasks also needs each patient in the same fold in all tasks of a cohort."
-    needs = f"This interval needs {LEAST_FOLDS} folds with cases to compare, and is missing for {which}."
-    return [f"{needs}{shared if pooled else ''}{same}"]
+    lacking, without_weights = set(), 0
+    for run in (run for row in planned.rows for runs in row.cells.values() for run in runs):
+        store = RunStore(run.results)
+        with suppress(DamagedError):
+            if run.run_id in lacking or not store.has_evaluation(run.run_id, run.evaluation_id):
+                continue
+            if store.folder_with(COUNTS, run.run_id, run.evaluation_id) is None:
+                lacking.add(run.run_id)
+                without_weights += not store.has_weights(run.run_id)
+    if not lacking:
+        return []
+    titles = ", ".join(SCORES[name].title for name in named)
+    note = f"{titles}: {len(lacking)} runs were stored without counts, so their cells are empty."
+    if without_weights < len(lacking):
+        note += " 'dmseg reproduce' with the same arguments scores their weights again and adds the counts."
+    if without_weights:
+        note += f" {without_weights} of them were imported without weights and cannot be scored again."
+    return [note]
 
 
 def _shares(tested: pd.DataFrame) -> list[str]:
@@ -364,9 +279,51 @@ def _shares(tested: pd.DataFrame) -> list[str]:
 
 
 def _places(cells: pd.DataFrame) -> Sequence[str]:
+    """``Kidney Dice`` for each row and score, once."""
     return list(dict.fromkeys(f"{row['row_title']} {SCORES[str(row['metric'])].title}" for _, row in cells.iterrows()))
 
 
 def _place(cell: pd.Series) -> str:
     """``Kidney Dice Uniform``."""
     return f"{cell['row_title']} {SCORES[str(cell['metric'])].title} {cell['method_title']}"
+
+
+def _counts(cells: pd.DataFrame) -> list[str]:
+    """Notes on the number of cases of each row, on rows that compare different cases, and on missing cells."""
+    computed = cells[cells["value"].notna()]
+    metrics: dict[tuple[str, str], list[str]] = {}
+    uneven = []
+    for _, row in computed.groupby(["row_title", "metric"], sort=False):
+        first = row.iloc[0]
+        title, score = str(first["row_title"]), SCORES[str(first["metric"])].title
+        pooled = f" patients ({_range(row['n_values'])} values of cases and tasks)" if first["n_tasks"] > 1 else ""
+        metrics.setdefault((title, f"{_range(row['n'])}{pooled}"), []).append(score)
+        tested = row["n_value_pairs"] + row["n_dropped"] > 0
+        unpaired = tested & (row["n_value_pairs"] < row["n_values"])
+        if row["n_values"].nunique() > 1 or unpaired.any():  # Kidney Dice (Majority 24, Random 23 of which 22 in ...)
+            columns = [
+                f"{name} {values}{f' of which {pairs} in the test' if fewer else ''}"
+                for name, values, pairs, fewer in zip(
+                    row["method_title"], row["n_values"], row["n_value_pairs"], unpaired, strict=True
+                )
+            ]
+            uneven.append(f"{title} {score} ({', '.join(columns)})")
+    texts = [f"{title} {', '.join(names)} {count}" for (title, count), names in metrics.items()]
+    notes = [f"n: {'; '.join(texts)}."] if texts else []  # n: Kidney Dice, BDice 24; Kidney ECE 20 to 24.
+    if uneven:
+        notes.append(
+            "Columns with different n, or with cases that the column they are tested against lacks, are means over "
+            f"different cases: {'; '.join(uneven)}. Tests use only cases that have a value in both columns."
+        )
+    if missing := len(cells) - len(computed):
+        notes.append(
+            f"{missing} of {len(cells)} cells have no number yet ({MISSING}): runs are missing or not scored for it, "
+            "or no case counts."
+        )
+    return notes
+
+
+def _range(counts: "pd.Series[int]") -> str:
+    """``24`` or ``20 to 24``."""
+    low, high = counts.min(), counts.max()
+    return f"{low}" if low == high else f"{low} to {high}"

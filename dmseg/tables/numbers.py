@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 ALL = "all"
 ARCHITECTURES = {"Unet": "UNet", "DeepLabV3Plus": "DeepLabV3+"}
+_read_groups = lru_cache(maxsize=64)(read_groups)
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,11 @@ def lines(plan: PlannedTable) -> list[TableRow]:
     return found
 
 
+def network_title(model: ModelSettings) -> str:
+    """Printed name of a network, such as ``UNet resnet18``."""
+    return f"{ARCHITECTURES.get(model.architecture, model.architecture)} {model.encoder}"
+
+
 def _title(row: PlannedRow, title: str) -> str:
     """A title that names the paper's data sets which the data stand for, and marks phantoms."""
     if row.settings.data.phantom is not None:
@@ -196,7 +202,7 @@ class _Cell:
         scores: one row for each case of each run.
         places: the row of each case, indexed by (cohort, case), under each seed; -1 where there is none.
         folds: the fold that validates each case.
-        groups: the group of each case; empty if there are none.
+        groups: the group of each case; empty without ``folds.groups``, or if its file is not here.
     """
 
     scores: pd.DataFrame
@@ -247,7 +253,15 @@ class _Scores:
         places = pd.Series(np.arange(len(kept)), index.set_names("seed", level=2)).unstack("seed", fill_value=-1)
         first = places.where(places >= 0, len(kept)).min(axis=1)
         folds = np.array([item.fold for item in settings])[first]
-        return _Cell(kept, places, pd.Series(folds, places.index, name="fold"), _groups_of(runs[0]))
+        groups: dict[str, str] = {}  # by case
+        if (file := runs[0].settings.folds.groups) is not None:
+            split = runs[0].split
+            try:
+                known = _read_groups(file, tuple(sorted({*split.train, *split.validation})))
+                groups = {case: group for group, cases in known.items() for case in cases}
+            except UserError as error:
+                log.warning("tests are over cases, as their groups are unknown: %s", error)
+        return _Cell(kept, places, pd.Series(folds, places.index, name="fold"), groups)
 
     def of_line(self, line: TableRow, method: str, metric: str) -> list[TaskScores] | None:
         """Scores for each task of a printed row, under the seeds that count and have a value in all of its tasks."""
@@ -286,21 +300,6 @@ class _Scores:
         return SCORES["dice"].factor * float(np.mean(means)) if even else float("nan")
 
 
-def _groups_of(run: PlannedRun) -> Mapping[str, str]:
-    """The group of each case of a run's task; empty without ``folds.groups``, or if its file is not here."""
-    if run.settings.folds.groups is None:
-        return {}
-    try:
-        groups = _read_groups(run.settings.folds.groups, tuple(sorted({*run.split.train, *run.split.validation})))
-    except UserError as error:
-        log.warning("tests are over cases, as their groups are unknown: %s", error)
-        return {}
-    return {case: group for group, cases in groups.items() for case in cases}
-
-
-_read_groups = lru_cache(maxsize=64)(read_groups)
-
-
 def _line_cells(
     spec: TableSpec, line: TableRow, metric: str, scores: _Scores, inference: Inference
 ) -> list[dict[str, object]]:
@@ -336,11 +335,6 @@ def _line_cells(
             }
         )
     return cells
-
-
-def network_title(model: ModelSettings) -> str:
-    """Printed name of a network, such as ``UNet resnet18``."""
-    return f"{ARCHITECTURES.get(model.architecture, model.architecture)} {model.encoder}"
 
 
 def _marks(cells: pd.DataFrame, spec: TableSpec, criterion: str) -> "pd.Series[str]":

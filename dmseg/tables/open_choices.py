@@ -72,20 +72,7 @@ class ExplainedTable:
             if columns := tuple(column for column in self.columns if (row, column) in touched):
                 missing = {(row, column) for column in self.columns} & self.cells - touched
                 by_columns.setdefault(columns if missing else ALL, []).append(row)
-        by_columns = self._merged(by_columns)
-        if ALL in by_columns and len(by_columns) == 1:
-            return self._names(by_columns[ALL])
-        titles = {column.key: column.title for column in self.spec.columns}
-        parts = []
-        for columns, rows in by_columns.items():
-            names = ", ".join(titles.get(name, name) for name in columns)
-            part = "all columns" if columns == ALL else f"column{'s' * (len(columns) > 1)} {names}"
-            with_cell = [row for row in self.rows if any((row, name) in self.cells for name in columns)]
-            parts.append(part if rows == with_cell else f"{part} of {self._names(rows)}")
-        return "; ".join(parts)
-
-    def _merged(self, by_columns: Mapping[tuple[str, ...], list[str]]) -> dict[tuple[str, ...], list[str]]:
-        """Groups rows that lack a cell with the rows that have it, if they agree in all other cells."""
+        # group rows that lack a cell with the rows that have it, if they agree in all other cells
         merged: dict[tuple[str, ...], list[str]] = {}
         for columns, rows in sorted(by_columns.items(), key=lambda item: (item[0] != ALL, -len(item[0]))):
             for row in rows:
@@ -95,7 +82,17 @@ class ExplainedTable:
                     if other != ALL and columns == tuple(name for name in other if (row, name) in self.cells)
                 )
                 merged.setdefault(next(fitting, columns), []).append(row)
-        return {columns: sorted(rows, key=self.rows.index) for columns, rows in merged.items()}
+        if list(merged) == [ALL]:
+            return self._names(sorted(merged[ALL], key=self.rows.index))
+        titles = {column.key: column.title for column in self.spec.columns}
+        parts = []
+        for columns, unsorted in merged.items():
+            rows = sorted(unsorted, key=self.rows.index)
+            names = ", ".join(titles.get(name, name) for name in columns)
+            part = "all columns" if columns == ALL else f"column{'s' * (len(columns) > 1)} {names}"
+            with_cell = [row for row in self.rows if any((row, name) in self.cells for name in columns)]
+            parts.append(part if rows == with_cell else f"{part} of {self._names(rows)}")
+        return "; ".join(parts)
 
     def _names(self, rows: Sequence[str]) -> str:
         """Names of rows; if all rows of a data set or network are among them, only its name."""
@@ -120,6 +117,22 @@ def explain_tables(overrides: Sequence[str], specs: Sequence[TableSpec]) -> list
         UserError: if an override is invalid.
     """
     return [_agreement(spec, overrides) if spec.kind == "agreement" else _comparison(spec, overrides) for spec in specs]
+
+
+def _agreement(spec: TableSpec, overrides: Sequence[str]) -> ExplainedTable:
+    """Table 1, which compares the raters' masks and needs no runs."""
+    request = parse_request(overrides, ["qubiq"])
+    if (data := request.data.get("qubiq")) is None:
+        raise UserError(f"table {spec.name} needs a data set with several raters: data=qubiq, lidc or phantom")
+    plain = compose_plain(request.overrides_of(data))
+    cell = (data, "agreement")
+    found = []
+    for choice in CHOICES:
+        value = get(plain, choice.key, ABSENT) if choice.key else ABSENT
+        touches = value != ABSENT and choice.key in MASKS
+        values = () if value == ABSENT or isinstance(value, Mapping) else (written(value),)
+        found.append(Explained(choice, values, frozenset([cell] if touches else [])))
+    return ExplainedTable(spec, (data,), ("agreement",), frozenset([cell]), tuple(found))
 
 
 def _comparison(spec: TableSpec, overrides: Sequence[str]) -> ExplainedTable:
@@ -184,23 +197,23 @@ class _CellChoices:
         if value == ABSENT:
             return False
         own = written(value.get("name", value) if isinstance(value, Mapping) else value)
-        others = [choice.paper, choice.release if choice.release != choice.paper else choice.other]
-        return any(self._differs(choice, other) for other in others if written(other) != own)
-
-    def _differs(self, choice: Choice, value: Any) -> bool:  # noqa: ANN401
-        """Whether the numbers of the cell depend on something else if a choice has this value."""
-        try:
-            if choice.key.startswith("protocol."):
-                plain = _filled(self._marked, {**self._values, _mark(choice): value})
-                if plain == self._plain:
-                    return False
-            elif isinstance(get(self._plain, choice.key, ABSENT), Mapping):  # a file of a group
-                plain = self._planner.composed(self._row, self._column, extra=[f"{choice.key}={written(value)}"])
-            else:
-                plain = _with(self._plain, choice.key, value)
-            return self._content(plain) != self._before
-        except UserError:
-            return True  # the cell does not allow this value, so the choice matters
+        for other in (choice.paper, choice.release if choice.release != choice.paper else choice.other):
+            if written(other) == own:
+                continue
+            try:
+                if choice.key.startswith("protocol."):
+                    plain = _filled(self._marked, {**self._values, _mark(choice): other})
+                    if plain == self._plain:
+                        continue
+                elif isinstance(value, Mapping):  # a file of a group
+                    plain = self._planner.composed(self._row, self._column, extra=[f"{choice.key}={written(other)}"])
+                else:
+                    plain = _with(self._plain, choice.key, other)
+                if self._content(plain) != self._before:
+                    return True
+            except UserError:
+                return True  # the cell does not allow this value, so the choice matters
+        return False
 
     def _content(self, plain: Mapping[str, Any]) -> object:
         """What the numbers of the cell depend on."""
@@ -230,19 +243,3 @@ def _with(node: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:  # n
     """A copy with another value of a dotted key."""
     name, _, rest = key.partition(".")
     return {**node, name: _with(node[name], rest, value) if rest else value}
-
-
-def _agreement(spec: TableSpec, overrides: Sequence[str]) -> ExplainedTable:
-    """Table 1, which compares the raters' masks and needs no runs."""
-    request = parse_request(overrides, ["qubiq"])
-    if (data := request.data.get("qubiq")) is None:
-        raise UserError(f"table {spec.name} needs a data set with several raters: data=qubiq, lidc or phantom")
-    plain = compose_plain(request.overrides_of(data))
-    cell = (data, "agreement")
-    found = []
-    for choice in CHOICES:
-        value = get(plain, choice.key, ABSENT) if choice.key else ABSENT
-        touches = value != ABSENT and choice.key in MASKS
-        values = () if value == ABSENT or isinstance(value, Mapping) else (written(value),)
-        found.append(Explained(choice, values, frozenset([cell] if touches else [])))
-    return ExplainedTable(spec, (data,), ("agreement",), frozenset([cell]), tuple(found))

@@ -162,7 +162,24 @@ class TablePlanner:
             for item in self._options(data):
                 if item not in taken:
                     raise UserError(f"'{item}' sets a key that no cell of table {names} has")
-        return [self._table(spec) for spec in self._specs]
+        tables = []
+        for spec in self._specs:
+            blocks = [block for block in spec.blocks if block.data in self._request.data]
+            chosen = {(block.data, model): (block, model) for block in blocks for model in self._models(block)}
+            several = len({model for _, model in chosen}) > 1
+            rows: dict[tuple[str, str, str], PlannedRow] = {}
+            for block, model in chosen.values():
+                data = self._request.data[block.data]
+                if data not in self._tasks:
+                    self._tasks[data] = list(self._open_tasks(self._base(data).settings(), self._notify))
+                for prepared in self._tasks[data]:
+                    row = self._row(spec, block, model, prepared, without_own=spec.without_own_teacher and several)
+                    rows.setdefault(row.key, row)
+            if not rows:
+                needs = " and ".join(dict.fromkeys(PAPER_DATA[block.data] for block in spec.blocks))
+                raise UserError(f"the given data set has no row in table {spec.name}, which is about {needs}")
+            tables.append(PlannedTable(spec, tuple(rows.values())))
+        return tables
 
     def composed(
         self, row: PlannedRow, column: str, changes: Sequence[str] = (), extra: Sequence[str] = ()
@@ -187,23 +204,6 @@ class TablePlanner:
         """Overrides of a data set that apply only to some cells."""
         return [item.lstrip("+") for item in self._given.overrides_of(data) if self._compared.is_option(item)]
 
-    def _table(self, spec: TableSpec) -> PlannedTable:
-        blocks = [block for block in spec.blocks if block.data in self._request.data]
-        chosen = {(block.data, model): (block, model) for block in blocks for model in self._models(block)}
-        several = len({model for _, model in chosen}) > 1
-        rows: dict[tuple[str, str, str], PlannedRow] = {}
-        for block, model in chosen.values():
-            data = self._request.data[block.data]
-            if data not in self._tasks:
-                self._tasks[data] = list(self._open_tasks(self._base(data).settings(), self._notify))
-            for prepared in self._tasks[data]:
-                row = self._row(spec, block, model, prepared, without_own=spec.without_own_teacher and several)
-                rows.setdefault(row.key, row)
-        if not rows:
-            needs = " and ".join(dict.fromkeys(PAPER_DATA[block.data] for block in spec.blocks))
-            raise UserError(f"the given data set has no row in table {spec.name}, which is about {needs}")
-        return PlannedTable(spec, tuple(rows.values()))
-
     def _models(self, block: Block) -> tuple[str, ...]:
         """Networks of a block's rows: the user's, else the profile's replacement, else the paper's network."""
         data = self._request.data[block.data]
@@ -219,6 +219,7 @@ class TablePlanner:
         return self._bases[data]
 
     def _row(self, spec: TableSpec, block: Block, model: str, prepared: TaskData, without_own: bool) -> PlannedRow:
+        """Plans the row of a task; refuses overrides that make two of its columns the same experiment."""
         data = self._request.data[block.data]
         cells = {}
         for column, overrides in block.cells.items():
@@ -227,7 +228,16 @@ class TablePlanner:
             is_own = teacher is not None and teacher.settings.model.name == runs[0].settings.model.name
             if not (without_own and is_own):
                 cells[column] = runs
-        self._refuse_equal_cells(spec, block, model, prepared, cells)
+        seen: dict[str, str] = {}
+        for column, runs in cells.items():
+            other = seen.setdefault(runs[0].experiment_id, column)
+            if other != column:
+                pair = [(f"model={model}", *block.cells[name]) for name in (other, column)]
+                culprits = list(self._reasons(data, prepared, pair, runs[0].settings.fold))
+                raise UserError(
+                    f"{' '.join(culprits)} makes the columns {other} and {column} of table {spec.name} the same "
+                    "experiment, so there is nothing to compare; leave it out"
+                )
         settings = next(iter(cells.values()))[0].settings
         known = {item.model for item in spec.blocks if item.data == block.data}
         stands_for_any = len(known) > 1 and self._request.models_of(data)  # a network of the user's, unlike any of them
@@ -268,21 +278,6 @@ class TablePlanner:
             self._experiments[key] = runs
             self._words |= dict.fromkeys((run.experiment_id for run in runs), (*variant, *options))
         return self._experiments[key]
-
-    def _refuse_equal_cells(
-        self, spec: TableSpec, block: Block, model: str, prepared: TaskData, cells: Mapping[str, list[PlannedRun]]
-    ) -> None:
-        """Refuses overrides that make two columns the same experiment."""
-        seen: dict[str, str] = {}
-        for column, runs in cells.items():
-            other = seen.setdefault(runs[0].experiment_id, column)
-            if other != column:
-                pair = [(f"model={model}", *block.cells[name]) for name in (other, column)]
-                culprits = list(self._reasons(self._request.data[block.data], prepared, pair, runs[0].settings.fold))
-                raise UserError(
-                    f"{' '.join(culprits)} makes the columns {other} and {column} of table {spec.name} the same "
-                    "experiment, so there is nothing to compare; leave it out"
-                )
 
     def _reasons(self, data: str, prepared: TaskData, pair: Sequence[tuple[str, ...]], fold: int) -> Iterator[str]:
         """The overrides without which two cells would differ; all overrides if no single one is the cause."""

@@ -88,6 +88,13 @@ def write_table(table: TableData, folder: Path, notes: tuple[str, ...] = ()) -> 
     return list(files)
 
 
+def write_cases(cases: pd.DataFrame, folder: Path, spec: TableSpec) -> Path:
+    """Writes the per-case scores that a table was computed from."""
+    path = folder / f"{spec.stem}_cases.csv"
+    write_whole(path, frame_to_csv(cases))
+    return path
+
+
 def to_markdown(table: TableData, notes: tuple[str, ...] = ()) -> str:
     """The table in Markdown, with the paper's numbers in brackets after ours."""
     header, rows = _grid(table, MARKDOWN)
@@ -111,13 +118,22 @@ def to_latex(table: TableData, notes: tuple[str, ...] = ()) -> str:
     header, rows = _grid(table, LATEX)
     labels = _n_labels(table)
     head, *body = [" & ".join(row) + r" \\" for row in (header, *rows)]
+    caption = f"{latex(table.spec.title)}."
+    if table.spec.kind == "comparison":  # what the marks mean
+        reference = latex({column.key: column.title for column in table.spec.columns}[table.spec.reference])
+        if table.spec.reference_is_ours:
+            tests = r"by the test over cases ($\dagger$) or the interval of the difference ($\ddagger$)"
+            caption += f" Columns that {reference} is better than {tests}."
+        else:
+            tests = r"by the test over cases (\textcolor{red}{red}) or the interval of the difference ($*$)"
+            caption += f" Cells that are better than {reference} {tests}."
     lines = [
         latex_comment(f"{table.spec.heading}. {_context(table)}"),
         *map(latex_comment, table_notes(table, notes, mark="red")),
         LATEX_PACKAGES,
         r"\begin{table}[tbp]",
         r"\centering",
-        rf"\caption{{{_caption(table)}}}",
+        rf"\caption{{{caption}}}",
         rf"\label{{tab:dmseg-{_NO_LABEL.sub('-', table.spec.name)}}}",
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         r"\begin{tabular}{" + "l" * labels + "r" * (len(header) - labels) + "}",
@@ -133,31 +149,58 @@ def to_latex(table: TableData, notes: tuple[str, ...] = ()) -> str:
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 
-def _caption(table: TableData) -> str:
-    """The title, and what the marks mean."""
-    parts = [f"{latex(table.spec.title)}."]
-    if table.spec.kind == "comparison":
-        reference = {column.key: column.title for column in table.spec.columns}[table.spec.reference]
-        if table.spec.reference_is_ours:
-            tests = r"by the test over cases ($\dagger$) or the interval of the difference ($\ddagger$)"
-            parts.append(f"Columns that {latex(reference)} is better than {tests}.")
-        else:
-            tests = r"by the test over cases (\textcolor{red}{red}) or the interval of the difference ($*$)"
-            parts.append(f"Cells that are better than {latex(reference)} {tests}.")
-    return " ".join(parts)
+def to_csv(table: TableData) -> str:
+    """One row for each cell, with data set, profile and protocol of the table."""
+    cells = table.cells.assign(table=table.spec.name, data=table.data, phantom=table.phantom)
+    return frame_to_csv(cells.assign(profile=table.profile, protocol=table.protocol))
+
+
+def frame_to_csv(frame: pd.DataFrame) -> str:
+    """A frame as CSV: numbers in full precision, text made safe by `dmseg.text.csv_text`."""
+    texts = frame.select_dtypes(exclude=["number", "bool"])
+    safe = {str(name): texts[name].map(cache(csv_text), na_action="ignore") for name in texts}  # most are repeated
+    return str(frame.assign(**safe).to_csv(index=False))
+
+
+def _context(table: TableData) -> str:
+    kind = "PHANTOM (generated data)" if table.phantom else table.data
+    brackets = " The paper's numbers in brackets." if table.cells["paper"].notna().any() else ""
+    return f"Data: {kind}. Profile: {table.profile}. Protocol: {table.protocol}.{brackets}"
 
 
 def _grid(table: TableData, style: Style) -> tuple[list[str], list[list[str]]]:
     """Header and rows in a format; the first `_n_labels` columns contain no numbers."""
+    cells, shown = table.cells, table.spec.shown
     rows: list[list[str]] = []
     if table.spec.kind == "agreement":
-        header = ["Dataset", "n", *dict.fromkeys(SCORES[str(name)].heading for name in table.cells["metric"])]
-        for _, block in table.cells.groupby("task", sort=False):
+        header = ["Dataset", "n", *dict.fromkeys(SCORES[str(name)].heading for name in cells["metric"])]
+        for _, block in cells.groupby("task", sort=False):
             first = block.iloc[0]
-            labels = map(style.text, (str(first["task_title"]), str(first["n"])))
+            labels = [style.text(str(first["task_title"])), style.text(str(first["n"]))]
             rows.append([*labels, *(style.cell(row) for _, row in block.iterrows())])
-        return [*map(style.text, header)], rows
-    return _grid_across(table, style) if table.spec.across else _grid_down(table, style)
+    elif table.spec.across:  # a row for each network and metric, data sets side by side, as in the paper's Table 4
+        sets = cells[["data_set", "task", "task_title"]].drop_duplicates()
+        columns = [f"{title}: {column.title}" for title in sets["task_title"] for column in shown]
+        header = ["Method", "Backbone", "Metric", *columns]
+        for _, block in cells.groupby("model", sort=False):
+            network, _, backbone = str(block["model_title"].iloc[0]).partition(" ")
+            for index, (metric, chosen) in enumerate(block.groupby("metric", sort=False)):
+                labels = [network, backbone] if index == 0 else ["", ""]
+                row = [style.text(label) for label in (*labels, SCORES[str(metric)].heading)]
+                of_set = dict(iter(chosen.groupby(["data_set", "task"])))
+                for name in zip(sets["data_set"], sets["task"], strict=True):
+                    row += _values(table, of_set.get(name, chosen.iloc[:0]), style)
+                rows.append(row)
+    else:  # a row for each data set, network, task and metric
+        titles = {"task_title": "Dataset"} | ({"model_title": "Network"} if _has_networks(table) else {})
+        header = [*titles.values(), "Metric", *(column.title for column in shown)]
+        for _, block in cells.groupby(["data_set", "model", "task"], sort=False):
+            own = [str(block[name].iloc[0]) for name in titles]
+            for index, (metric, chosen) in enumerate(block.groupby("metric", sort=False)):
+                labels = own if index == 0 else [""] * len(own)
+                row = [style.text(label) for label in (*labels, SCORES[str(metric)].heading)]
+                rows.append(row + _values(table, chosen, style))
+    return [*map(style.text, header)], rows
 
 
 def _n_labels(table: TableData) -> int:
@@ -169,65 +212,7 @@ def _has_networks(table: TableData) -> bool:
     return bool(table.cells["model"].nunique() > 1)
 
 
-def _grid_down(table: TableData, style: Style) -> tuple[list[str], list[list[str]]]:
-    """One row for each data set, task and metric."""
-    titles = {"task_title": "Dataset"} | ({"model_title": "Network"} if _has_networks(table) else {})
-    header = [*titles.values(), "Metric", *(column.title for column in table.spec.shown)]
-    rows = []
-    for _, block in table.cells.groupby(["data_set", "model", "task"], sort=False):
-        labels = [style.text(str(block[name].iloc[0])) for name in titles]
-        for index, (metric, chosen) in enumerate(block.groupby("metric", sort=False)):
-            shown = labels if index == 0 else [""] * len(labels)
-            rows.append([*shown, style.text(SCORES[str(metric)].heading), *_values(table, chosen, style)])
-    return [*map(style.text, header)], rows
-
-
-def _grid_across(table: TableData, style: Style) -> tuple[list[str], list[list[str]]]:
-    """One row for each network and metric, data sets side by side, as in the paper's Table 4."""
-    sets = table.cells[["data_set", "task", "task_title"]].drop_duplicates()
-    columns = [f"{title}: {column.title}" for title in sets["task_title"] for column in table.spec.shown]
-    rows = []
-    for _, block in table.cells.groupby("model", sort=False):
-        network, _, backbone = str(block["model_title"].iloc[0]).partition(" ")
-        for index, (metric, chosen) in enumerate(block.groupby("metric", sort=False)):
-            of_set = dict(iter(chosen.groupby(["data_set", "task"])))
-            values = [
-                value
-                for name in zip(sets["data_set"], sets["task"], strict=True)
-                for value in _values(table, of_set.get(name, chosen.iloc[:0]), style)
-            ]
-            labels = [network, backbone] if index == 0 else ["", ""]
-            rows.append([*map(style.text, (*labels, SCORES[str(metric)].heading)), *values])
-    return [*map(style.text, ("Method", "Backbone", "Metric", *columns))], rows
-
-
 def _values(table: TableData, chosen: pd.DataFrame, style: Style) -> list[str]:
     """The numbers of one row, one for each method; a dash if a method has no cell."""
     by_method = {str(row["method"]): row for _, row in chosen.iterrows()}
     return [style.cell(by_method[column.key]) if column.key in by_method else NO_CELL for column in table.spec.shown]
-
-
-def _context(table: TableData) -> str:
-    kind = "PHANTOM (generated data)" if table.phantom else table.data
-    brackets = " The paper's numbers in brackets." if table.cells["paper"].notna().any() else ""
-    return f"Data: {kind}. Profile: {table.profile}. Protocol: {table.protocol}.{brackets}"
-
-
-def frame_to_csv(frame: pd.DataFrame) -> str:
-    """A frame as CSV: numbers in full precision, text made safe by `dmseg.text.csv_text`."""
-    texts = frame.select_dtypes(exclude=["number", "bool"])
-    safe = {str(name): texts[name].map(cache(csv_text), na_action="ignore") for name in texts}  # most are repeated
-    return str(frame.assign(**safe).to_csv(index=False))
-
-
-def to_csv(table: TableData) -> str:
-    """One row for each cell, with data set, profile and protocol of the table."""
-    cells = table.cells.assign(table=table.spec.name, data=table.data, phantom=table.phantom)
-    return frame_to_csv(cells.assign(profile=table.profile, protocol=table.protocol))
-
-
-def write_cases(cases: pd.DataFrame, folder: Path, spec: TableSpec) -> Path:
-    """Writes the per-case scores that a table was computed from."""
-    path = folder / f"{spec.stem}_cases.csv"
-    write_whole(path, frame_to_csv(cases))
-    return path

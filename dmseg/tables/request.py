@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import OverrideType
 from omegaconf import OmegaConf
 
 from dmseg.config.config_dir import config_file, config_options
@@ -43,6 +43,51 @@ class Request:
         return self.models.get(data, self.models.get("", ()))
 
 
+@dataclass(frozen=True)
+class Compared:
+    """The keys that the cells of some tables set, which overrides must not set.
+
+    Attributes:
+        keys: each dotted key or config group that a cell sets, with the name of the first table that does.
+    """
+
+    keys: Mapping[str, str]
+
+    @cached_property
+    def groups(self) -> set[str]:
+        """Config groups that the cells choose a file from."""
+        return {key for key in self.keys if is_group(key)}
+
+    def check(self, text: str) -> None:
+        """Refuses an override of a key that the cells set.
+
+        Args:
+            text: the override, without the name of a data set.
+
+        Raises:
+            UserError: if it chooses a group or sets a key that a cell sets, in any form of Hydra's grammar.
+        """
+        parsed = parse_override(text)
+        for name in map(dotted, filter(None, (parsed.key_or_group, parsed.package))):
+            for key, table in sorted(self.keys.items(), key=lambda item: item[0] != name):  # exact match first
+                chooses = name == key or key.startswith(f"{name}.") or name == "_global_"
+                if not chooses and name.startswith(f"{key}."):  # a key within the cell's choice
+                    renames = is_group(key) and (
+                        name.rpartition(".")[2] in ("_target_", "name") or _names_component(parsed.value())
+                    )
+                    chooses = renames or parsed.type is OverrideType.DEL or parsed.package is not None
+                if chooses:
+                    raise UserError(
+                        f"'{text}' sets {key}, which the cells of table {table} set themselves; leave it out\n"
+                        "a configuration of your own is trained by 'dmseg cv', or compared by 'dmseg cv -m'"
+                    )
+
+    def is_option(self, text: str) -> bool:
+        """Whether an override sets another key of a group that the cells choose from; only some cells may have it."""
+        key = option_key(text)
+        return any(key.startswith(f"{group}.") for group in self.groups)
+
+
 def parse_request(overrides: Sequence[str], needed: Collection[str] = tuple(PAPER_DATA)) -> Request:
     """Parses the overrides of a table command.
 
@@ -76,18 +121,8 @@ def parse_request(overrides: Sequence[str], needed: Collection[str] = tuple(PAPE
             common.append(text)
     data = _data_of(chosen) if chosen else {name: name for name in PAPER_DATA}
     data = {paper: read for paper, read in data.items() if paper in needed}
-    _check_names(list(dict.fromkeys(data.values())), (*own, *filter(None, models)), common)
-    return Request(data, models, tuple(common), {name: tuple(items) for name, items in own.items()})
-
-
-def _refuse_twice(key: str, before: Sequence[str] | None) -> None:
-    if before:
-        raise UserError(f"{key} is given twice; name several in one list: {key}=A,B")
-
-
-def _check_names(read: Sequence[str], named: Sequence[str], common: Sequence[str]) -> None:
-    """Refuses ``NAME:key=value`` of a data set that is not read, and one root for several data sets."""
-    for name in named:
+    read = list(dict.fromkeys(data.values()))
+    for name in (*own, *filter(None, models)):
         if name not in read:
             raise UserError(f"'{name}:...' concerns a data set that is not read here; these are: {', '.join(read)}")
     if len(read) > 1 and any(item.lstrip("+").startswith("data.root=") for item in common):
@@ -95,6 +130,28 @@ def _check_names(read: Sequence[str], named: Sequence[str], common: Sequence[str
             f"data.root names one folder, but several data sets are read: {', '.join(read)}\n"
             f"write {read[0]}:data.root=FOLDER for each, or put them under one folder and set paths.data to it"
         )
+    return Request(data, models, tuple(common), {name: tuple(items) for name, items in own.items()})
+
+
+def compared(specs: Sequence[TableSpec]) -> Compared:
+    """Collects the keys that the cells of some tables set; a cell that sets ``method`` also sets ``labels``."""
+    found: dict[str, str] = {}
+    for spec in specs:
+        cells = [cell for block in spec.blocks for cell in block.cells.values()]
+        keys = [option_key(item) for cell in cells for item in cell]
+        for key in (*keys, *(["labels"] if "method" in keys else [])):
+            found.setdefault(key, spec.name)
+    return Compared(found)
+
+
+def option_key(text: str) -> str:
+    """The dotted key that an override sets."""
+    return dotted(parse_override(text).key_or_group)
+
+
+def _refuse_twice(key: str, before: Sequence[str] | None) -> None:
+    if before:
+        raise UserError(f"{key} is given twice; name several in one list: {key}=A,B")
 
 
 def _data_of(names: Sequence[str]) -> dict[str, str]:
@@ -115,72 +172,6 @@ def _data_of(names: Sequence[str]) -> dict[str, str]:
     return {name: found[name] for name in PAPER_DATA if name in found}
 
 
-@dataclass(frozen=True)
-class Compared:
-    """The keys that the cells of some tables set, which overrides must not set.
-
-    Attributes:
-        keys: each dotted key or config group that a cell sets, with the name of the first table that does.
-    """
-
-    keys: Mapping[str, str]
-
-    @cached_property
-    def groups(self) -> set[str]:
-        """Config groups that the cells choose a file from."""
-        return {key for key in self.keys if is_group(key)}
-
-    def check(self, text: str) -> None:
-        """Refuses an override of a key that the cells set.
-
-        Args:
-            text: the override, without the name of a data set.
-
-        Raises:
-            UserError: if it chooses a group or sets a key that a cell sets, in any form of Hydra's grammar.
-        """
-        parsed = parse_override(text)
-        for name in map(dotted, filter(None, (parsed.key_or_group, parsed.package))):
-            for key, table in sorted(self.keys.items(), key=lambda item: item[0] != name):  # exact match first
-                if self._touches(name, key, parsed):
-                    raise UserError(
-                        f"'{text}' sets {key}, which the cells of table {table} set themselves; leave it out\n"
-                        "a configuration of your own is trained by 'dmseg cv', or compared by 'dmseg cv -m'"
-                    )
-
-    def _touches(self, name: str, key: str, override: Override) -> bool:
-        """Whether an override of `name` changes the choice that a cell makes by setting `key`."""
-        if name == key or key.startswith(f"{name}.") or name == "_global_":
-            return True
-        if not name.startswith(f"{key}."):
-            return False
-        of_choice = is_group(key) and (
-            name.rpartition(".")[2] in ("_target_", "name") or _names_component(override.value())
-        )
-        return of_choice or override.type is OverrideType.DEL or override.package is not None
-
-    def is_option(self, text: str) -> bool:
-        """Whether an override sets another key of a group that the cells choose from; only some cells may have it."""
-        key = option_key(text)
-        return any(key.startswith(f"{group}.") for group in self.groups)
-
-
 def _names_component(value: object) -> bool:
     """Whether a value is a mapping that chooses a component, at any depth."""
     return isinstance(value, dict) and ("_target_" in value or any(map(_names_component, value.values())))
-
-
-def option_key(text: str) -> str:
-    """The dotted key that an override sets."""
-    return dotted(parse_override(text).key_or_group)
-
-
-def compared(specs: Sequence[TableSpec]) -> Compared:
-    """Collects the keys that the cells of some tables set; a cell that sets ``method`` also sets ``labels``."""
-    found: dict[str, str] = {}
-    for spec in specs:
-        cells = [cell for block in spec.blocks for cell in block.cells.values()]
-        keys = [option_key(item) for cell in cells for item in cell]
-        for key in (*keys, *(["labels"] if "method" in keys else [])):
-            found.setdefault(key, spec.name)
-    return Compared(found)

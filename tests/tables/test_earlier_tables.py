@@ -8,6 +8,8 @@ from conftest import store_run
 from dmseg.cli.main import main
 from dmseg.runs.status import summarise
 from dmseg.runs.store import RunStore
+from dmseg.tables.earlier import keep_earlier
+from dmseg.tables.numbers import TableData
 from dmseg.tables.planning import TablePlanner
 from dmseg.tables.spec import read_spec
 
@@ -86,6 +88,29 @@ def test_every_table_that_is_replaced_is_kept(study, capfd):
         kept = {name.replace(f"-{number}", ""): item for name, item in contents(folder / "earlier").items()}
         assert {name: kept[name] for name in content} == content
     assert len(contents(folder / "earlier")) == 4 * len(replaced)
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [b"", b"\xff\xfe\x00", b"a,b\n1,2\n", b"value\n1\n", b'metric,value\ndice,"1'],
+    ids=["empty", "binary", "other columns", "values alone", "truncated"],
+)
+def test_an_earlier_table_that_cannot_be_read_is_kept(damaged, tmp_path):
+    cells = pd.DataFrame({"task": ["kidney"], "metric": ["dice"], "method": ["ours"], "value": [70.0]})
+    new = TableData(read_spec("2"), cells, "qubiq", False, "full", "paper")
+    before = {"table2.csv": damaged, "table2.md": b"| 71.00 |", "table2.tex": b"71.00", "table2_cases.csv": b"case\n"}
+    for number in (1, 2):
+        for name, content in before.items():
+            (tmp_path / name).write_bytes(content)
+        place = tmp_path / "earlier" / f"table2-{number}"
+        said = keep_earlier(new, tmp_path, None)
+        assert said == f"the earlier table 2 is kept in {place}.*: its CSV file cannot be read"
+        assert contents(tmp_path) == {}
+        kept = {name: (place.parent / name.replace("2", f"2-{number}", 1)).read_bytes() for name in before}
+        assert kept == before
+    cells.to_csv(tmp_path / "table2.csv", index=False)
+    assert keep_earlier(new, tmp_path, None) == "", "the table that replaces it can be read"
+    assert len(contents(tmp_path / "earlier")) == 2 * len(before)
 
 
 def test_a_table_that_only_grows_is_replaced(small_run, tmp_path, capfd):
