@@ -12,7 +12,7 @@ from dmseg.config.resources import resource
 from dmseg.config.settings import DataSettings
 from dmseg.data.case import About, Adapter
 from dmseg.data.integrity import describe_store, find_stores, verify_store
-from dmseg.errors import UserError
+from dmseg.errors import UserError, first_line
 from dmseg.text import printable
 
 SHOWN = 3
@@ -87,14 +87,14 @@ def status(data: DataSettings) -> Status:
     try:
         adapter: Adapter = bind(data.target, data.options, where="data")(data.root)
     except UserError as error:
-        return Status(data.name, data.root, about, 0, (str(error).splitlines()[0],))
+        return Status(data.name, data.root, about, 0, (first_line(error),))
     complete: set[tuple[str, str]] = set()
     missing: dict[str, None] = {}
     for task in adapter.tasks.values():
         try:
             listed = adapter.list_cases(task.name)
         except UserError as error:
-            missing[str(error).splitlines()[0]] = None
+            missing[first_line(error)] = None
             continue
         for case in listed:
             absent = [path for path in case.files if not path.is_file()]

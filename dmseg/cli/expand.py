@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 
 from dmseg.config.config_dir import config_options
 from dmseg.config.overrides import PATH_KEYS
-from dmseg.errors import UserError, cut
+from dmseg.errors import UserError, cut, first_line
 
 LIMIT = 100_000
 """Largest number of combinations of a sweep."""
@@ -141,7 +141,7 @@ def _parse(word: str) -> Override | None:
         if "," not in word and word.partition("=")[0].lstrip("+") in PATH_KEYS:  # composing puts it in quotes
             return None
         if isinstance(cause, ValueError | TypeError | HydraException | AssertionError):  # raised by a function
-            raise UserError(f"'{word}': {str(cause).splitlines()[0]}") from None
+            raise UserError(f"'{word}': {first_line(cause)}") from None
         key, _, value = word.partition("=")
         if "," in value:
             raise UserError(

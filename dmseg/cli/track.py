@@ -13,7 +13,7 @@ from dmseg.cli.runs import read_stores
 from dmseg.cli.words import is_true, take_words
 from dmseg.config.settings import TrackerSettings
 from dmseg.config.typed import typed
-from dmseg.errors import UserError, cut
+from dmseg.errors import UserError, cut, first_line
 from dmseg.report.tracking.stored import (
     record_run,
     record_table,
@@ -124,7 +124,7 @@ def _record(tracker: str, items: Sequence[_Item]) -> list[bool]:
             item.record(used)
             arrived.append(used.delivered)
         except (UserError, OSError, ValueError) as error:
-            notify(f"{item.title}: {str(error).splitlines()[0]}")
+            notify(f"{item.title}: {first_line(error)}")
             arrived.append(False)
     if tracker == "online":
         arrived = _sent(items, arrived)
@@ -221,7 +221,7 @@ def _tables(
                 card, report = table_record(path, settings)
             except (OSError, ValueError) as error:
                 counts.failed += 1
-                notify(printable(f"{path} is left out: {str(error).splitlines()[0]}"))
+                notify(printable(f"{path} is left out: {first_line(error)}"))
                 continue
             digest = files_digest(table_files(path), settings)
 

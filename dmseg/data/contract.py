@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from dmseg.data.case import Case, CaseFiles, Slice, Task
 from dmseg.data.readers import SOFT, some_values
-from dmseg.errors import AdapterError, UserError, cut, shown
+from dmseg.errors import AdapterError, UserError, cut, first_line, shown
 from dmseg.files.names import check_name
 
 Result = TypeVar("Result")
@@ -131,17 +131,13 @@ def reading(read: Callable[[], Result], files: CaseFiles, slice_index: int | Non
     except UserError:
         raise
     except OSError as error:
-        raise UserError(f"{_place(files, slice_index)} cannot be read ({cut(_first_line(str(error)), 300)})") from error
+        raise UserError(f"{_place(files, slice_index)} cannot be read ({cut(first_line(error, ''), 300)})") from error
     except Exception as error:
-        said = _first_line(traceback.format_exception_only(error)[-1])
+        said = traceback.format_exception_only(error)[-1].splitlines()[0]
         own = error.__traceback__ and error.__traceback__.tb_next  # without this function
         trace = "".join(traceback.format_exception(type(error), error, own)).rstrip()
         what = "read_case" if slice_index is None else "reading the slice"
         raise AdapterError(f"{_place(files, slice_index)}: {what} failed: {cut(said, 300)}", trace) from error
-
-
-def _first_line(text: str) -> str:
-    return next(iter(text.splitlines()), "")
 
 
 def _checked_files(files: object, task: Task) -> CaseFiles:
@@ -280,7 +276,7 @@ def _array(value: object, what: str) -> npt.NDArray[Any]:
     try:
         return np.asarray(value)
     except (ValueError, TypeError, RuntimeError, OverflowError) as error:
-        raise _Breach(f"{what} cannot be converted to an array ({cut(str(error).splitlines()[0])})") from None
+        raise _Breach(f"{what} cannot be converted to an array ({cut(first_line(error))})") from None
 
 
 def _error(breach: _Breach, files: CaseFiles, index: int | None = None) -> UserError:

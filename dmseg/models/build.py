@@ -14,7 +14,7 @@ from segmentation_models_pytorch.base.initialization import initialize_decoder, 
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
-from dmseg.errors import UserError, cut
+from dmseg.errors import UserError, cut, first_line
 from dmseg.models.auxiliary import add_auxiliary_head
 from dmseg.models.released_deeplab import use_released_decoder
 from dmseg.models.weights import HUB
@@ -159,7 +159,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             raise FileNotFoundError("it is not a regular file")
         state = load_file(path)
     except (OSError, SafetensorError, ValueError, OverflowError, MemoryError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError(f"model.weights={path} cannot be read ({reason[:200]}); {ending}") from None
     odd = next(
         (name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()), None
@@ -170,7 +170,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _build_message(architecture: str, encoder: str, weights: str | None, error: Exception) -> str:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    reason = first_line(error)
     if weights == HUB and isinstance(error, (OSError, RuntimeError)):
         return (
             f"ImageNet weights of {encoder} could not be downloaded from timm's hub\n"

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from dmseg.activity import track
+from dmseg.errors import first_line
 from dmseg.metrics.named import COUNT_METRICS
 from dmseg.runs.plan import PlannedRun
 from dmseg.runs.records import cases_frame
@@ -137,7 +138,7 @@ def _counted(run: PlannedRun, cases: Sequence[str], names: Sequence[str]) -> dic
     try:
         counts = RunStore(run.results).read_counts(run.run_id, run.evaluation_id)
     except DamagedError as error:
-        log.warning("the counts of run %s are left out: %s", run.run_id, str(error).splitlines()[0])
+        log.warning("the counts of run %s are left out: %s", run.run_id, first_line(error))
         return None
     if counts is None:
         return None
@@ -155,5 +156,5 @@ def _scores_of(run: PlannedRun, texts: Texts) -> str | None:
         if os.path.lexists(store.folder(run.run_id)):
             texts[key] = store.sound_cases(run.run_id, run.evaluation_id)
     except DamagedError as error:
-        log.warning("run %s is left out: %s", run.run_id, str(error).splitlines()[0])
+        log.warning("run %s is left out: %s", run.run_id, first_line(error))
     return texts[key]
