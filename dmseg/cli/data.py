@@ -43,7 +43,11 @@ def print_status(argv: Sequence[str]) -> int:
     """Prints the status of all data sets, those of ``--config-dir`` included, or of the one that ``data=`` names."""
     named = [word.removeprefix("data=") for word in argv if word.startswith("data=")]
     overrides = [word for word in argv if not word.startswith("data=")]
-    for name in named or (*DATA_SETS, *_own_data_sets()):
+    if not named:
+        shipped = resource("configs") / "data"
+        own = [name for name in config_options("data") if config_file("data", name).parent != shipped]
+        named = [*DATA_SETS, *own]
+    for name in named:
         found = status(compose_settings([f"data={name}", *overrides]).data)
         expected = "" if found.about.cases is None else f" of {found.about.cases}"
         print(f"{found.name}: {found.cases}{expected} cases in {found.root}")
@@ -53,11 +57,6 @@ def print_status(argv: Sequence[str]) -> int:
             print(f"  ... and {len(found.missing) - SHOWN} more")
         print(f"  licence: {found.about.licence}; source: {found.about.source}")
     return 0
-
-
-def _own_data_sets() -> list[str]:
-    """The data sets of the config dir in use."""
-    return [name for name in config_options("data") if config_file("data", name).parent != resource("configs") / "data"]
 
 
 def verify_stores(argv: Sequence[str]) -> int:
