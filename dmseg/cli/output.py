@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 OUTPUT = "standard output"
 """Takes the place of the file name in errors."""
 
+_quiet = False
+
 
 def set_up() -> None:
     r"""Makes both streams safe to write to: closed ones drop the text, and every character can be written.
@@ -33,9 +35,6 @@ def set_up() -> None:
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     sys.stderr = _fit(sys.stderr, _Messages)
-
-
-_quiet = False
 
 
 def set_quiet(quiet: bool) -> None:
