@@ -90,6 +90,12 @@ def shown(value: object) -> str:
         return f"{kind_of(value)} too large to be shown"
 
 
+def first_line(error: BaseException, empty: str | None = None) -> str:
+    """The first line of an error's message; if it has none, `empty`, or the name of its type."""
+    lines = str(error).splitlines() or [type(error).__name__ if empty is None else empty]
+    return lines[0]
+
+
 def cut(text: str, most: int = 120) -> str:
     """Formats text for a message: shortened in the middle if long, with escapes for what cannot be printed."""
     return printable(text if len(text) <= most else f"{text[: most - 20]} ... {text[-15:]}")

@@ -38,8 +38,14 @@ def prepare(argv: Sequence[str]) -> int:
     """Prepares one task, or all of a data set."""
     set_up_logging()
     settings = compose_settings(argv)
-    if settings.data.labels_only:
-        return _count_slices(settings)
+    if settings.data.labels_only:  # prints how many slices show the target, in total and in each fold
+        data = settings.data
+        total, folds = count_target_slices(data, settings.task, settings.folds, settings.workers)
+        for title, part in ((data.name, total), *((f"fold {index}", fold) for index, fold in enumerate(folds))):
+            slices, hit = sum(item.n_slices for item in part), sum(item.n_target for item in part)
+            cases = sum(item.n_target > 0 for item in part)
+            print(f"{title}: {hit} of {slices} slices hold the target, in {cases} of {len(part)} cases")
+        return 0
     for prepared in prepare_tasks(settings, notify, complete=True):
         counts = f"{len(prepared.cases)} cases, {len(prepared.images)} slices"
         title = f"{settings.data.name}/{prepared.task.name}"
@@ -48,16 +54,6 @@ def prepare(argv: Sequence[str]) -> int:
             notify(
                 f"{title}: {say_without_slices(prepared)}; they count in folds, but are neither trained on nor scored"
             )
-    return 0
-
-
-def _count_slices(settings: Settings) -> int:
-    """Prints how many slices show the target, in total and in each fold."""
-    counts, folds = count_target_slices(settings.data, settings.task, settings.folds, settings.workers)
-    for title, part in ((settings.data.name, counts), *((f"fold {index}", fold) for index, fold in enumerate(folds))):
-        slices, hit = sum(item.n_slices for item in part), sum(item.n_target for item in part)
-        cases = sum(item.n_target > 0 for item in part)
-        print(f"{title}: {hit} of {slices} slices hold the target, in {cases} of {len(part)} cases")
     return 0
 
 

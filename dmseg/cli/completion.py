@@ -190,15 +190,31 @@ def _arguments(command: Command, words: Sequence[str], current: str) -> Iterator
     scope, colon, typed = current.rpartition(":") if re.match(r"\w+:[\w.]*(=|$)", current) else ("", "", current)
     key, equals, value = typed.partition("=")
     if equals:
-        for found in _values(command, [*words, *([f"data={scope}"] if colon else [])], key.lstrip("+"), value):
-            yield Candidate(f"{scope}{colon}{key}={found.text}", found.meaning)
+        words, name = [*words, *([f"data={scope}"] if colon else [])], key.lstrip("+")
+        metavar = next((item.values for item in _keys(command) if item.name == name), "")
+        if metavar in ("FOLDER", "FILE"):
+            yield from _paths(f"{scope}{colon}{key}=", value, folders=metavar == "FOLDER")
+            return
+        several = {"-m", "--multirun"} & set(words) or metavar.endswith("...")
+        start, comma, _ = value.rpartition(",") if several else ("", "", value)
+        for text in _choices(words, name, metavar):
+            if not comma or text not in start.split(","):
+                yield Candidate(f"{scope}{colon}{key}={start}{comma}{text}")
         return
     described = {item.name: item for item in _keys(command) if re.fullmatch(r"[a-z_.]+", item.name)}
     for name, item in described.items():
         if item.values:
             yield Candidate(f"{scope}{colon}{name}=", item.meaning)
-    if any(not item.values for item in _keys(command)):
-        yield from _words(command, words)
+    for item in _keys(command):  # words that are given without key=
+        if item.name == "ID":
+            named = [word.partition("=")[2] for word in words if word.startswith("paths.results=")]
+            for folder in [Path(name).expanduser() for name in named] or sorted(Path("results").glob("*")):
+                ids = (path.name for path in (folder / "runs").glob("*") if _RUN_ID.fullmatch(path.name))
+                yield from map(Candidate, sorted(ids))
+        elif item.name == "KEY":
+            yield from (Candidate(name, meaning) for name, meaning in _all_keys(words))
+        elif item.name == "SHELL":
+            yield from map(Candidate, SCRIPTS)
     if command.composes and typed:
         for name, meaning in _all_keys(words):
             if name not in described:
@@ -209,42 +225,22 @@ def _keys(command: Command) -> Iterator[Key]:
     return (key for section in command.sections for key in section.keys)
 
 
-def _words(command: Command, words: Sequence[str]) -> Iterator[Candidate]:
-    """Words that are given without ``key=``: ids of runs, keys to print, shells."""
-    for key in _keys(command):
-        if key.name == "ID":
-            named = [word.partition("=")[2] for word in words if word.startswith("paths.results=")]
-            folders = [Path(name).expanduser() for name in named] or sorted(Path("results").glob("*"))
-            for folder in folders:
-                found = (path.name for path in (folder / "runs").glob("*"))
-                yield from (Candidate(name) for name in sorted(found) if _RUN_ID.fullmatch(name))
-        elif key.name == "KEY":
-            yield from (Candidate(name, meaning) for name, meaning in _all_keys(words))
-        elif key.name == "SHELL":
-            yield from map(Candidate, SCRIPTS)
-
-
-def _values(command: Command, words: Sequence[str], name: str, value: str) -> Iterator[Candidate]:
-    """Values of a key; after a comma those of a further item."""
-    key = next((item for item in _keys(command) if item.name == name), None)
-    metavar = key.values if key is not None else ""
-    if metavar in ("FOLDER", "FILE"):
-        yield from _paths("", value, folders=metavar == "FOLDER")
-        return
-    several = {"-m", "--multirun"} & set(words) or metavar.endswith("...")
-    start, comma, _ = value.rpartition(",") if several else ("", "", value)
-    for text in _choices(words, name, metavar):
-        if not comma or text not in start.split(","):
-            yield Candidate(f"{start}{comma}{text}")
-
-
 def _choices(words: Sequence[str], name: str, metavar: str) -> Iterable[str]:
+    """The values that a key may have; tasks are those of the chosen data set's adapter, and those that are prepared."""
     own = name.removeprefix(TEACHER)
     group = "table" if name == "tables" else own
     if name in WORDS:
         return WORDS[name]
     if name == "task":
-        return _tasks(words)
+        data = _chosen(words, "data", "qubiq").split(",")[0]
+        path, known = _group_file(words, "data", data), list[str]()
+        while path is not None:
+            named = [line.value for line in lines(path) if line.key == "_target_"]
+            known += KNOWN_TASKS.get(named[0], ()) if named else ()
+            path = None if named or (first := base(path)) is None else _group_file(words, "data", first)
+        prepared = Path(_chosen(words, "paths.prepared", "data/prepared")).expanduser() / data
+        stored = (re.fullmatch(r"(.+)-\d+-[0-9a-f]{8}", item.name) for item in prepared.glob("*"))
+        return list(dict.fromkeys([*known, *sorted(found[1] for found in stored if found)]))
     if (resource("configs") / group).is_dir():
         more = [path.stem for folder in _config_dirs(words) for path in sorted((folder / group).glob("*.yaml"))]
         return [*group_files(group), *more, *(["all"] if name == "tables" else [])]
@@ -254,19 +250,6 @@ def _choices(words: Sequence[str], name: str, metavar: str) -> Iterable[str]:
         return BOOL
     value = next((line.value for line in _config_lines(words) if line.key == name), "")
     return BOOL if value in BOOL else ()
-
-
-def _tasks(words: Sequence[str]) -> list[str]:
-    """Tasks of the chosen data set: those of its adapter, and those that are prepared."""
-    data = _chosen(words, "data", "qubiq").split(",")[0]
-    path, known = _group_file(words, "data", data), list[str]()
-    while path is not None:
-        named = [line.value for line in lines(path) if line.key == "_target_"]
-        known += KNOWN_TASKS.get(named[0], ()) if named else ()
-        path = None if named or (first := base(path)) is None else _group_file(words, "data", first)
-    prepared = Path(_chosen(words, "paths.prepared", "data/prepared")).expanduser() / data
-    stored = (re.fullmatch(r"(.+)-\d+-[0-9a-f]{8}", item.name) for item in prepared.glob("*"))
-    return list(dict.fromkeys([*known, *sorted(found[1] for found in stored if found)]))
 
 
 def _all_keys(words: Sequence[str]) -> Iterator[tuple[str, str]]:

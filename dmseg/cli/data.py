@@ -13,7 +13,7 @@ from dmseg.config.settings import DataSettings
 from dmseg.data.case import About, Adapter
 from dmseg.data.contract import cases_of, tasks_of
 from dmseg.data.integrity import describe_store, find_stores, verify_store
-from dmseg.errors import UserError
+from dmseg.errors import UserError, first_line
 from dmseg.text import printable
 
 SHOWN = 3
@@ -44,7 +44,11 @@ def print_status(argv: Sequence[str]) -> int:
     """Prints the status of all data sets, those of ``--config-dir`` included, or of the one that ``data=`` names."""
     named = [word.removeprefix("data=") for word in argv if word.startswith("data=")]
     overrides = [word for word in argv if not word.startswith("data=")]
-    for name in named or (*DATA_SETS, *_own_data_sets()):
+    if not named:
+        shipped = resource("configs") / "data"
+        own = [name for name in config_options("data") if config_file("data", name).parent != shipped]
+        named = [*DATA_SETS, *own]
+    for name in named:
         found = status(compose_settings([f"data={name}", *overrides]).data)
         expected = "" if found.about.cases is None else f" of {found.about.cases}"
         print(f"{found.name}: {found.cases}{expected} cases in {found.root}")
@@ -54,11 +58,6 @@ def print_status(argv: Sequence[str]) -> int:
             print(f"  ... and {len(found.missing) - SHOWN} more")
         print(f"  licence: {found.about.licence}; source: {found.about.source}")
     return 0
-
-
-def _own_data_sets() -> list[str]:
-    """The data sets of the config dir in use."""
-    return [name for name in config_options("data") if config_file("data", name).parent != resource("configs") / "data"]
 
 
 def verify_stores(argv: Sequence[str]) -> int:
@@ -89,14 +88,14 @@ def status(data: DataSettings) -> Status:
         adapter: Adapter = bind(data.target, data.options, where="data")(data.root)
         tasks = tasks_of(adapter)
     except UserError as error:
-        return Status(data.name, data.root, about, 0, (str(error).splitlines()[0],))
+        return Status(data.name, data.root, about, 0, (first_line(error),))
     complete: set[tuple[str, str]] = set()
     missing: dict[str, None] = {}
     for task in tasks.values():
         try:
             listed = cases_of(adapter, task.name)
         except UserError as error:
-            missing[str(error).splitlines()[0]] = None
+            missing[first_line(error)] = None
             continue
         for case in listed:
             absent = [path for path in case.files if not path.is_file()]

@@ -8,10 +8,10 @@ from dmseg.cli.tables import plan_all, split_tables
 from dmseg.cli.words import is_true, take_seeds, take_words
 from dmseg.errors import UserError, cut
 from dmseg.files.atomic import write_whole
-from dmseg.runs.plan import PlannedRun, evaluation_passes
+from dmseg.runs.plan import evaluation_passes
 from dmseg.runs.seal import DamagedError
 from dmseg.runs.store import RunStore
-from dmseg.runs.transfer import Copied, export_runs, import_runs, tidy_scores
+from dmseg.runs.transfer import export_runs, import_runs, tidy_scores
 from dmseg.tables.exported import plan_file, plan_to_text
 
 READ_ME = """\
@@ -37,51 +37,42 @@ def export_results(argv: Sequence[str]) -> int:
     folder = Path(given["to"]).expanduser()
     weights, images = is_true(given, "weights"), is_true(given, "images")
     if any(word.startswith(("table=", "tables=")) for word in rest):
-        copied = _export_tables(rest, folder, weights, images)
+        seeds, rest = take_seeds(rest)
+        plans = plan_all(*split_tables(rest), seeds=seeds)
+        passes = evaluation_passes(run for plan in plans.values() for run in plan.runs)
+        scored = [run for part in passes for run in part]
+        runs = {run.run_id: run for run in scored}
+        unfinished = set()  # a run is finished when all the evaluations that the tables need are stored
+        for run in scored:
+            store = RunStore(run.results)
+            try:
+                is_scored = store.has_evaluation(run.run_id, run.evaluation_id)
+            except DamagedError:
+                is_scored = store.is_done(run.run_id)  # export_runs reports the damage
+            if not is_scored:
+                unfinished.add(run.run_id)
+        if unfinished:
+            notify(f"{len(unfinished)} of {len(runs)} runs are not finished or not fully scored, and are left out")
+        done = [(RunStore(run.results), run_id) for run_id, run in runs.items() if run_id not in unfinished]
+        copied = export_runs(done, folder, weights, images)
+        for plan in plans.values():
+            write_whole(plan_file(folder, plan.spec), plan_to_text(plan))
     else:
-        copied = _export_store(rest, folder, weights, images)
+        chosen, rest = take_words(rest, ("paths.results",))
+        if rest or not chosen:
+            raise UserError(
+                "name what to export: tables=2 with its overrides, or paths.results=FOLDER for all runs of a folder"
+            )
+        store = RunStore(Path(chosen["paths.results"]).expanduser())
+        if not store.run_ids():
+            raise UserError(f"{store.runs} has no finished runs")
+        copied = export_runs([(store, run_id) for run_id in store.run_ids()], folder, weights, images)
     exported = RunStore(folder)
     write_whole(folder / "results.csv", frame_to_csv(tidy_scores(exported)))
     write_whole(folder / "README.md", READ_ME)
     print(f"{folder}: {len(exported.run_ids())} runs, {copied.new} of them new")
     copied.check()
     return 0
-
-
-def _export_tables(argv: Sequence[str], folder: Path, weights: bool, images: bool) -> Copied:
-    """Exports the runs of tables. A run is finished when all the evaluations that the tables need are stored."""
-    seeds, words = take_seeds(argv)
-    plans = plan_all(*split_tables(words), seeds=seeds)
-    scored = [run for part in evaluation_passes(run for plan in plans.values() for run in plan.runs) for run in part]
-    runs = {run.run_id: run for run in scored}
-    unfinished = {run.run_id for run in scored if not _is_scored(run)}
-    if unfinished:
-        notify(f"{len(unfinished)} of {len(runs)} runs are not finished or not fully scored, and are left out")
-    done = [(RunStore(run.results), run_id) for run_id, run in runs.items() if run_id not in unfinished]
-    copied = export_runs(done, folder, weights, images)
-    for plan in plans.values():
-        write_whole(plan_file(folder, plan.spec), plan_to_text(plan))
-    return copied
-
-
-def _is_scored(run: PlannedRun) -> bool:
-    store = RunStore(run.results)
-    try:
-        return store.has_evaluation(run.run_id, run.evaluation_id)
-    except DamagedError:
-        return store.is_done(run.run_id)  # export_runs reports the damage
-
-
-def _export_store(argv: Sequence[str], folder: Path, weights: bool, images: bool) -> Copied:
-    given, rest = take_words(argv, ("paths.results",))
-    if rest or not given:
-        raise UserError(
-            "name what to export: tables=2 with its overrides, or paths.results=FOLDER for all runs of a folder"
-        )
-    store = RunStore(Path(given["paths.results"]).expanduser())
-    if not store.run_ids():
-        raise UserError(f"{store.runs} has no finished runs")
-    return export_runs([(store, run_id) for run_id in store.run_ids()], folder, weights, images)
 
 
 def import_results(argv: Sequence[str]) -> int:

@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 
 from dmseg.config.config_dir import config_options
 from dmseg.config.overrides import PATH_KEYS
-from dmseg.errors import UserError, cut
+from dmseg.errors import UserError, cut, first_line
 
 LIMIT = 100_000
 """Largest number of combinations of a sweep."""
@@ -86,7 +86,15 @@ def expand(overrides: Sequence[str]) -> Grid:
         if item is None or not swept:
             choices.append((word,))
             continue
-        _check_given_once(item, parsed, overrides)
+        same = [
+            text
+            for other, text in zip(parsed, overrides, strict=True)
+            if other is not None and (other.key_or_group, other.package) == (item.key_or_group, item.package)
+        ]
+        if len(same) > 1:
+            raise UserError(
+                f"{item.key_or_group} is given twice: {' and '.join(same)}; write all its values in one list"
+            )
         key = item.get_key_element()
         choices.append(tuple(f"{key}={text}" for text in _values(word, item)))
         keys[key.lstrip("+")] = place
@@ -96,7 +104,7 @@ def expand(overrides: Sequence[str]) -> Grid:
     return grid
 
 
-def written(value: Any) -> str:  # noqa: ANN401
+def hydra_literal(value: Any) -> str:  # noqa: ANN401
     """Writes a value in Hydra's grammar; Hydra parses it to the same value.
 
     Raises:
@@ -111,12 +119,12 @@ def written(value: Any) -> str:  # noqa: ANN401
         is_bare = _BARE.fullmatch(text) and text.lower() not in _WORDS_WITH_A_TYPE
         return text if is_bare else QuotedString(text, Quote.single).with_quotes()
     if isinstance(value, list):
-        return f"[{','.join(map(written, value))}]"
+        return f"[{','.join(map(hydra_literal, value))}]"
     if isinstance(value, dict):
         items = []
         for key, item in value.items():  # keys cannot be quoted
-            text = re.sub(r"[\\()\[\]{}:=, \t]", r"\\\g<0>", key) if isinstance(key, str) else written(key)
-            items.append(f"{text}:{written(item)}")
+            text = re.sub(r"[\\()\[\]{}:=, \t]", r"\\\g<0>", key) if isinstance(key, str) else hydra_literal(key)
+            items.append(f"{text}:{hydra_literal(item)}")
         return f"{{{','.join(items)}}}"
     raise TypeError(f"{type(value).__name__} cannot be written as a value")
 
@@ -141,7 +149,7 @@ def _parse(word: str) -> Override | None:
         if "," not in word and word.partition("=")[0].lstrip("+") in PATH_KEYS:  # composing puts it in quotes
             return None
         if isinstance(cause, ValueError | TypeError | HydraException | AssertionError):  # raised by a function
-            raise UserError(f"'{word}': {str(cause).splitlines()[0]}") from None
+            raise UserError(f"'{word}': {first_line(cause)}") from None
         key, _, value = word.partition("=")
         if "," in value:
             raise UserError(
@@ -153,23 +161,20 @@ def _parse(word: str) -> Override | None:
         raise UserError(f"'{cut(word)}' cannot be parsed: it is too long or too deep") from None
 
 
-def _check_given_once(item: Override, parsed: Sequence[Override | None], words: Sequence[str]) -> None:
-    same = [
-        word
-        for other, word in zip(parsed, words, strict=True)
-        if other is not None and (other.key_or_group, other.package) == (item.key_or_group, item.package)
-    ]
-    if len(same) > 1:
-        raise UserError(f"{item.key_or_group} is given twice: {' and '.join(same)}; write all its values in one list")
-
-
 def _values(word: str, item: Override) -> list[str]:
     """The values of a sweep, written as in overrides."""
     value: Any = item.value()
     if isinstance(value, Glob):
-        return _matching(word, item.key_or_group, value)
+        options = config_options(item.key_or_group)
+        if not options:
+            raise UserError(
+                f"'{word}': glob() chooses among the files of a config group (labels, loss, ...); list the values"
+            )
+        if not (found := value.filter(options)):
+            raise UserError(f"'{word}' matches none of {', '.join(options)}")
+        return found
     try:
-        texts = [written(element) for element in value.list] if isinstance(value, ChoiceSweep) else []
+        texts = [hydra_literal(element) for element in value.list] if isinstance(value, ChoiceSweep) else []
     except TypeError:
         texts = []
     if not texts:
@@ -177,18 +182,6 @@ def _values(word: str, item: Override) -> list[str]:
             f"'{word}': a sweep cannot be part of a list, a mapping or another sweep; write all values in one list"
         )
     return texts
-
-
-def _matching(word: str, group: str, glob: Glob) -> list[str]:
-    """The files of a config group that a glob chooses."""
-    options = config_options(group)
-    if not options:
-        raise UserError(
-            f"'{word}': glob() chooses among the files of a config group (labels, loss, ...); list the values"
-        )
-    if not (found := glob.filter(options)):
-        raise UserError(f"'{word}' matches none of {', '.join(options)}")
-    return found
 
 
 def _holds_sweep(value: Any) -> bool:  # noqa: ANN401

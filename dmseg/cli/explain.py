@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dmseg.cli.commands import set_up_logging
 from dmseg.cli.tables import split_tables
 from dmseg.config.choices import PARTS, written
-from dmseg.tables.open_choices import Explained, ExplainedTable, explain_tables
+from dmseg.tables.open_choices import ExplainedTable, explain_tables
 from dmseg.text import printable
 
 WIDTH = 80
@@ -33,25 +33,21 @@ def describe(table: ExplainedTable) -> Iterator[str]:
         yield ""
         yield part.title
         for choice in part.choices:
-            yield from _choice(table, found[choice.title])
+            item = found[choice.title]
+            yield from _wrapped("  ", choice.title + (f" ({choice.key})" if choice.key else ""))
+            values = [("paper", choice.paper), ("release", choice.release)]
+            texts = [f"{name}: {value if not choice.key else written(value)}" for name, value in values]
+            if item.values:
+                texts.append(f"in force: {' or '.join(item.values)}")
+            yield from _wrapped("    ", " | ".join(texts))
+            if not choice.key:
+                yield from _wrapped("    no key   ", choice.why)
+            elif item.fixed:
+                yield from _wrapped("    touches  ", "set by the columns themselves")
+            else:
+                yield from _wrapped("    touches  ", table.describe(item.touched))
+            yield from _wrapped("    source   ", choice.source)
     yield ""
-
-
-def _choice(table: ExplainedTable, item: Explained) -> Iterator[str]:
-    choice = item.choice
-    yield from _wrapped("  ", choice.title + (f" ({choice.key})" if choice.key else ""))
-    values = [("paper", choice.paper), ("release", choice.release)]
-    texts = [f"{name}: {value if not choice.key else written(value)}" for name, value in values]
-    if item.values:
-        texts.append(f"in force: {' or '.join(item.values)}")
-    yield from _wrapped("    ", " | ".join(texts))
-    if not choice.key:
-        yield from _wrapped("    no key   ", choice.why)
-    elif item.fixed:
-        yield from _wrapped("    touches  ", "set by the columns themselves")
-    else:
-        yield from _wrapped("    touches  ", table.describe(item.touched))
-    yield from _wrapped("    source   ", choice.source)
 
 
 def _wrapped(start: str, text: str) -> list[str]:

@@ -26,7 +26,22 @@ def use_extensions(command: str, argv: Sequence[str]) -> list[str]:
         UserError: if one is given twice or cannot be used, or the command does not support it.
     """
     global _words
-    folders, plugins, rest = _split(argv)
+    folders, plugins, rest = [], [], []
+    left = list(argv)
+    while left:
+        word = left.pop(0)
+        key, equals, value = word.partition("=")
+        if key == "--config-dir":
+            value = value if equals else left.pop(0) if left else ""
+            if not value or value.startswith("-"):
+                raise UserError("--config-dir needs a folder: --config-dir DIR")
+            folders.append(value)
+        elif key.lstrip("+~").partition("@")[0] == "plugins":
+            if key != "plugins" or not value:
+                raise UserError(f"'{word}': write plugins=[FILE.py,MODULE], with at least one")
+            plugins.append(word)
+        else:
+            rest.append(word)
     _words = (*(f"--config-dir={folder}" for folder in folders), *plugins)
     if _words and command in WITHOUT_SETTINGS:
         raise UserError(f"dmseg {command} reads no configuration; leave {_words[0]} out")
@@ -48,26 +63,6 @@ def use_extensions(command: str, argv: Sequence[str]) -> list[str]:
 def words() -> tuple[str, ...]:
     """The arguments that name the extensions in use, for commands that a message proposes."""
     return _words
-
-
-def _split(argv: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
-    folders, plugins, rest = [], [], []
-    left = list(argv)
-    while left:
-        word = left.pop(0)
-        key, equals, value = word.partition("=")
-        if key == "--config-dir":
-            value = value if equals else left.pop(0) if left else ""
-            if not value or value.startswith("-"):
-                raise UserError("--config-dir needs a folder: --config-dir DIR")
-            folders.append(value)
-        elif key.lstrip("+~").partition("@")[0] == "plugins":
-            if key != "plugins" or not value:
-                raise UserError(f"'{word}': write plugins=[FILE.py,MODULE], with at least one")
-            plugins.append(word)
-        else:
-            rest.append(word)
-    return folders, plugins, rest
 
 
 def _named(word: str) -> list[str]:

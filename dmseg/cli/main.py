@@ -8,6 +8,9 @@ from contextlib import closing, suppress
 
 from dmseg.cli import output
 
+KEPT = "what is finished is kept: prepared cases, checkpoints, runs; run the same command to resume"
+"""Printed when a signal stops a command that says nothing more precise."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line.
@@ -32,8 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 status = output.print_os_error(stopped)
             else:
                 status = 130
-                with signals_held_back():
-                    _report_stop("" if isinstance(stopped, OSError) else str(stopped))
+                with signals_held_back(), suppress(OSError):
+                    number = received()
+                    kept = "" if isinstance(stopped, OSError) else str(stopped)
+                    kept = kept or KEPT
+                    output.print_error(f"stopped by {number.name if number else 'Ctrl-C'}: {kept}")
         if (number := received()) is not None:
             status = 128 + number
         if arguments is None:  # ends the process at once: the usual exit waits for threads and can be interrupted
@@ -50,54 +56,32 @@ def _main(argv: list[str]) -> int:
 
         return answer(shell, os.environ)
     from dmseg.cli.parser import parse
-    from dmseg.errors import UserError
+    from dmseg.errors import AdapterError, UserError
+    from dmseg.runs.stopping import should_stop, stopping_gently
 
     try:
         call = parse(argv)
         if call is None:
             return 0
         with output.printing():
-            return _imported(call.function)(call.argv)
+            module, _, name = call.function.partition(":")
+            with stopping_gently():  # signals take effect after the import, as libraries cannot be interrupted
+                function: Callable[[list[str]], int] = getattr(importlib.import_module(module), name)
+            if should_stop():
+                raise KeyboardInterrupt
+            return function(call.argv)
     except UserError as error:
         output.print_error(str(error))
-        if trace := _trace(error):
-            output.print_trace(trace)
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, AdapterError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is not None and cause.trace:  # an error in an adapter's code led to this one
+            output.print_trace(cause.trace)
         return 2
     except MemoryError as error:
         why = f": {error}" if str(error) else ""
         output.print_error(f"there is not enough memory{why}\nuse smaller images, fewer workers, or a larger machine")
         return 1
-
-
-def _trace(error: BaseException | None) -> str:
-    """The traceback of an adapter's code, if an error of it led to this one."""
-    from dmseg.errors import AdapterError
-
-    while error is not None and not isinstance(error, AdapterError):
-        error = error.__cause__ or error.__context__
-    return "" if error is None else error.trace
-
-
-def _imported(name: str) -> Callable[[list[str]], int]:
-    """Imports the function of a command. Signals take effect after the import, as libraries cannot be interrupted."""
-    from dmseg.runs.stopping import should_stop, stopping_gently
-
-    module, _, function = name.partition(":")
-    with stopping_gently():
-        found: Callable[[list[str]], int] = getattr(importlib.import_module(module), function)
-    if should_stop():
-        raise KeyboardInterrupt
-    return found
-
-
-def _report_stop(kept: str) -> None:
-    """Prints in one line that a signal stopped the command, and what is kept."""
-    from dmseg.runs.stopping import received
-
-    number = received()
-    kept = kept or "what is finished is kept: prepared cases, checkpoints, runs; run the same command to resume"
-    with suppress(OSError):
-        output.print_error(f"stopped by {number.name if number else 'Ctrl-C'}: {kept}")
 
 
 if __name__ == "__main__":

@@ -19,20 +19,22 @@ if TYPE_CHECKING:
 OUTPUT = "standard output"
 """Takes the place of the file name in errors."""
 
+_quiet = False
+
 
 def set_up() -> None:
     r"""Makes both streams safe to write to: closed ones drop the text, and every character can be written.
 
     Characters that the encoding lacks are written as escapes (``\u2013``). Files are always UTF-8.
     """
-    _occupy_standard_files()
+    # The null device takes the place of closed standard files; otherwise the next open file would.
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(handle, True)
+    os.close(handle)
     sys.stdout = _Closed() if sys.stdout is None else _fit(sys.stdout, _Output)
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     sys.stderr = _fit(sys.stderr, _Messages)
-
-
-_quiet = False
 
 
 def set_quiet(quiet: bool) -> None:
@@ -136,13 +138,6 @@ class _Closed(io.TextIOBase):
         """Drops the text."""
         self.written = True
         return len(text)
-
-
-def _occupy_standard_files() -> None:
-    """Opens the null device in place of closed standard files; otherwise the next open file would take their place."""
-    while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(handle, True)
-    os.close(handle)
 
 
 class _Output(io.FileIO):

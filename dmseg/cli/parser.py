@@ -82,6 +82,72 @@ def build() -> click.Group:
     return root
 
 
+def take_quiet(command: str, argv: Sequence[str]) -> list[str]:
+    """Takes ``quiet=true`` or ``quiet=false`` out of the arguments and obeys it; returns the others.
+
+    Raises:
+        UserError: if it is given twice or has another value, or the command or its action does nothing but print.
+    """
+    given, rest = take_words(argv, ("quiet",))
+    quiet = is_true(given, "quiet")
+    described, name = COMMANDS[command], command
+    action = rest[0] if rest and "=" not in rest[0] else described.default_action
+    if action in described.actions:
+        described, name = described.actions[action], f"{command} {action}"
+    if given and not described.actions and "quiet" not in described.key_names():
+        raise UserError(f"'dmseg {name}' does nothing but print; leave quiet={cut(given['quiet'])} out")
+    output.set_quiet(quiet)
+    return rest
+
+
+def checked(command: str, argv: Sequence[str]) -> list[str]:
+    """Checks the arguments of a command, and rewrites values in Python's form as Hydra's.
+
+    Args:
+        command: name of the command.
+        argv: the arguments.
+
+    Raises:
+        UserError: if an argument is an unknown option, or sets a key of Hydra's own.
+    """
+    has_sweeps, swept = bool(COMMANDS[command].sweep), set(MULTIRUN.names) & set(argv)
+    for word, following in zip(argv, [*argv[1:], ""], strict=False):
+        flag, equals, value = word.partition("=")
+        if word in MULTIRUN.names and not has_sweeps:
+            raise UserError(f"{word} is for train and cv; '{command}' has no sweeps")
+        if word.startswith("-") and word not in MULTIRUN.names:
+            if flag in _HYDRA_FLAGS:
+                raise UserError(f"'{word}' is not an option of dmseg: {_HYDRA_FLAGS[flag]}")
+            if equals:
+                raise UserError(f"'{word}': keys have no hyphens before them; write {flag.lstrip('-')}={value}")
+            raise UserError(f"there is no option '{word}'; {_instead(command, word, following)}")
+        if word.startswith("name=") and has_sweeps and not swept:
+            raise UserError(f"'{word}' names the table of a sweep, and needs -m")
+        if word.startswith("seeds=") and (command == "train" or swept):
+            instead = "sweep over seeds with -m seed=0,1,2" if command == "train" else "in a sweep write seed=0,1,2"
+            raise UserError(f"'{cut(word)}' is for tables and for cv without -m; {instead}")
+        refuse_hydra(word)
+    return [from_python(word) for word in argv]
+
+
+def from_python(word: str) -> str:
+    """Rewrites an override whose value is in Python's form, as a wandb agent writes it, in Hydra's form.
+
+    ``None`` is null; a list or mapping may hold ``None`` and quoted keys: ``optim={'lr': 0.003}``.
+    """
+    key, _, value = word.partition("=")
+    if value == "None":
+        return f"{key}=null"
+    if not value.startswith(("[", "{")) or "\\" in value:
+        return word
+    from dmseg.cli.expand import hydra_literal
+
+    try:
+        return f"{key}={hydra_literal(ast.literal_eval(value))}"
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # not Python's form
+        return word
+
+
 class _Root(click.Group):
     """``dmseg``."""
 
@@ -217,107 +283,11 @@ class _HelpCommand(click.Command):
         _write_examples(formatter, HELP_EXAMPLES)
 
 
-def _option(names: Sequence[str], meaning: str, show: Callable[[click.Context], str]) -> click.Option:
-    """An option that prints something and ends the command."""
-
-    def callback(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-        if value and not ctx.resilient_parsing:
-            print(show(ctx))
-            ctx.exit()
-
-    return click.Option(list(names), is_flag=True, is_eager=True, expose_value=False, help=meaning, callback=callback)
-
-
-def _help_option() -> click.Option:
-    return _option(HELP, "Show this help.", _help_text)
-
-
-def _help_text(ctx: click.Context) -> str:
-    formatter = click.HelpFormatter(max_width=WIDTH)
-    ctx.command.format_help(ctx, formatter)
-    return formatter.getvalue().rstrip("\n")
-
-
 def _refuse(fault: str, name: str, known: Collection[str]) -> NoReturn:
     """Refuses a name, with the known one that begins like it or is most like it."""
     begins = [item for item in known if name and item.startswith(name)]
     near = begins if len(begins) == 1 else get_close_matches(name, known, n=1)
     raise UserError(f"{fault}; did you mean '{near[0]}'?" if near else f"{fault}; choose from {', '.join(known)}")
-
-
-def _write_text(formatter: click.HelpFormatter, text: str) -> None:
-    formatter.write_paragraph()
-    formatter.write_text(text)
-
-
-def _write_list(formatter: click.HelpFormatter, title: str, rows: Sequence[tuple[str, str]]) -> None:
-    with formatter.section(title):
-        formatter.write_dl(rows)
-
-
-def _write_options(ctx: click.Context, formatter: click.HelpFormatter) -> None:
-    options = [param for param in ctx.command.params if isinstance(param, click.Option)]
-    _write_list(formatter, "Options", [record for option in options if (record := option.get_help_record(ctx))])
-
-
-def _write_examples(formatter: click.HelpFormatter, examples: Iterable[tuple[str, str]]) -> None:
-    """Writes command lines, each on one line, so that they can be copied."""
-    with formatter.section("Examples"):
-        for command, meaning in examples:
-            formatter.write(f"  {command}\n      {meaning}\n")
-
-
-def checked(command: str, argv: Sequence[str]) -> list[str]:
-    """Checks the arguments of a command, and rewrites values in Python's form as Hydra's.
-
-    Args:
-        command: name of the command.
-        argv: the arguments.
-
-    Raises:
-        UserError: if an argument is an unknown option, or sets a key of Hydra's own.
-    """
-    for word, following in zip(argv, [*argv[1:], ""], strict=False):
-        if word.startswith("-"):
-            _check_flag(command, word, following)
-        if word.startswith("name=") and command in ("train", "cv") and not set(MULTIRUN.names) & set(argv):
-            raise UserError(f"'{word}' names the table of a sweep, and needs -m")
-        if word.startswith("seeds=") and (command == "train" or set(MULTIRUN.names) & set(argv)):
-            instead = "sweep over seeds with -m seed=0,1,2" if command == "train" else "in a sweep write seed=0,1,2"
-            raise UserError(f"'{cut(word)}' is for tables and for cv without -m; {instead}")
-        refuse_hydra(word)
-    return [from_python(word) for word in argv]
-
-
-def take_quiet(command: str, argv: Sequence[str]) -> list[str]:
-    """Takes ``quiet=true`` or ``quiet=false`` out of the arguments and obeys it; returns the others.
-
-    Raises:
-        UserError: if it is given twice or has another value, or the command or its action does nothing but print.
-    """
-    given, rest = take_words(argv, ("quiet",))
-    quiet = is_true(given, "quiet")
-    described, name = COMMANDS[command], command
-    action = rest[0] if rest and "=" not in rest[0] else described.default_action
-    if action in described.actions:
-        described, name = described.actions[action], f"{command} {action}"
-    if given and not described.actions and "quiet" not in described.key_names():
-        raise UserError(f"'dmseg {name}' does nothing but print; leave quiet={cut(given['quiet'])} out")
-    output.set_quiet(quiet)
-    return rest
-
-
-def _check_flag(command: str, word: str, following: str) -> None:
-    flag, equals, value = word.partition("=")
-    if word in MULTIRUN.names:
-        if command in ("train", "cv"):
-            return
-        raise UserError(f"{word} is for train and cv; '{command}' has no sweeps")
-    if flag in _HYDRA_FLAGS:
-        raise UserError(f"'{word}' is not an option of dmseg: {_HYDRA_FLAGS[flag]}")
-    if equals:
-        raise UserError(f"'{word}': keys have no hyphens before them; write {flag.lstrip('-')}={value}")
-    raise UserError(f"there is no option '{word}'; {_instead(command, word, following)}")
 
 
 def _instead(command: str, word: str, following: str) -> str:
@@ -342,19 +312,44 @@ def _instead(command: str, word: str, following: str) -> str:
     return f"settings are written key=value{example}, see 'dmseg {command} --help'"
 
 
-def from_python(word: str) -> str:
-    """Rewrites an override whose value is in Python's form, as a wandb agent writes it, in Hydra's form.
+def _option(names: Sequence[str], meaning: str, show: Callable[[click.Context], str]) -> click.Option:
+    """An option that prints something and ends the command."""
 
-    ``None`` is null; a list or mapping may hold ``None`` and quoted keys: ``optim={'lr': 0.003}``.
-    """
-    key, _, value = word.partition("=")
-    if value == "None":
-        return f"{key}=null"
-    if not value.startswith(("[", "{")) or "\\" in value:
-        return word
-    from dmseg.cli.expand import written
+    def callback(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        if value and not ctx.resilient_parsing:
+            print(show(ctx))
+            ctx.exit()
 
-    try:
-        return f"{key}={written(ast.literal_eval(value))}"
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # not Python's form
-        return word
+    return click.Option(list(names), is_flag=True, is_eager=True, expose_value=False, help=meaning, callback=callback)
+
+
+def _help_option() -> click.Option:
+    return _option(HELP, "Show this help.", _help_text)
+
+
+def _help_text(ctx: click.Context) -> str:
+    formatter = click.HelpFormatter(max_width=WIDTH)
+    ctx.command.format_help(ctx, formatter)
+    return formatter.getvalue().rstrip("\n")
+
+
+def _write_text(formatter: click.HelpFormatter, text: str) -> None:
+    formatter.write_paragraph()
+    formatter.write_text(text)
+
+
+def _write_list(formatter: click.HelpFormatter, title: str, rows: Sequence[tuple[str, str]]) -> None:
+    with formatter.section(title):
+        formatter.write_dl(rows)
+
+
+def _write_options(ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    options = [param for param in ctx.command.params if isinstance(param, click.Option)]
+    _write_list(formatter, "Options", [record for option in options if (record := option.get_help_record(ctx))])
+
+
+def _write_examples(formatter: click.HelpFormatter, examples: Iterable[tuple[str, str]]) -> None:
+    """Writes command lines, each on one line, so that they can be copied."""
+    with formatter.section("Examples"):
+        for command, meaning in examples:
+            formatter.write(f"  {command}\n      {meaning}\n")

@@ -47,36 +47,6 @@ class _Request:
     switches: set[str]
 
 
-def _read(argv: Sequence[str]) -> _Request:
-    """Looks up the runs that the arguments choose."""
-    given, words = take_words(argv, SWITCHES)
-    switches = {key for key in given if is_true(given, key)}
-    folders = [word.partition("=")[2] for word in words if word.startswith("paths.results=")]
-    filters = [word for word in words if not word.startswith("paths.results=")]
-    stores = read_stores(folders)
-    found = entries(stores)
-    return _Request(stores, found, choose(found, filters), filters, switches)
-
-
-def read_stores(named: Sequence[str]) -> list[RunStore]:
-    """The stores in the named folders, or in all folders below ``results``.
-
-    Raises:
-        UserError: if there are none.
-    """
-    folders = [Path(name.strip("'\"")).expanduser() for name in named] or sorted(
-        path.parent for path in Path("results").glob("*/runs")
-    )
-    if not all(name.strip("'\"") for name in named):
-        raise UserError("paths.results is empty; name a results folder: paths.results=FOLDER")
-    for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"there is no results folder {folder}; set paths.results to an existing one")
-    if not folders:
-        raise UserError("there are no runs below results/; name another results folder: paths.results=FOLDER")
-    return [RunStore(folder) for folder in folders]
-
-
 def list_runs(argv: Sequence[str]) -> int:
     """Prints the runs, sorted by experiment: in groups on a terminal, else one line for each with fixed columns."""
     request = _read(argv)
@@ -87,13 +57,6 @@ def list_runs(argv: Sequence[str]) -> int:
         print("\n".join(columns(chosen)))
     print(f"{len(chosen)} runs{_unless_chosen(request)}")
     return 0
-
-
-def _unless_chosen(request: _Request) -> str:
-    """Why the filters choose no run; empty if they choose some, or there are none."""
-    if request.chosen or not request.filters:
-        return ""
-    return printable(f" ({why_none(request.found, request.filters)})")
 
 
 def show_run(argv: Sequence[str]) -> int:
@@ -162,6 +125,25 @@ def prune_runs(argv: Sequence[str]) -> int:
     return 0
 
 
+def read_stores(named: Sequence[str]) -> list[RunStore]:
+    """The stores in the named folders, or in all folders below ``results``.
+
+    Raises:
+        UserError: if there are none.
+    """
+    folders = [Path(name.strip("'\"")).expanduser() for name in named] or sorted(
+        path.parent for path in Path("results").glob("*/runs")
+    )
+    if not all(name.strip("'\"") for name in named):
+        raise UserError("paths.results is empty; name a results folder: paths.results=FOLDER")
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"there is no results folder {folder}; set paths.results to an existing one")
+    if not folders:
+        raise UserError("there are no runs below results/; name another results folder: paths.results=FOLDER")
+    return [RunStore(folder) for folder in folders]
+
+
 def columns(chosen: Sequence[Entry]) -> list[str]:
     """One line for each run, for files and other programs: columns that are always the same, nothing cut.
 
@@ -177,19 +159,16 @@ def columns(chosen: Sequence[Entry]) -> list[str]:
     return ["  ".join([*cells, row[-1]]) for cells, row in zip(padded, rows, strict=True)]
 
 
-def _numbers(entry: Entry) -> list[str]:
-    """Scores in per cent and minutes."""
-    values = [100 * entry.scores.get(name, math.nan) for name in SCORES]
-    shown = [NONE if math.isnan(value) else f"{value:.2f}" for value in values]
-    return [*shown, NONE if math.isnan(entry.seconds) else f"{entry.seconds / 60:.1f}"]
-
-
 def print_groups(chosen: Sequence[Entry], console: Console) -> None:
     """Prints runs for people: the title of an experiment, and below it a line for each of its runs."""
     for experiment, group in groupby(chosen, key=lambda entry: (entry.store.results, entry.fields.get("experiment"))):
         runs = list(group)
-        if experiment[1] is None:
-            _print_others(runs, console)
+        if experiment[1] is None:  # only the status of these runs is known
+            for entry in runs:
+                line = Text.assemble((entry.status, "red" if entry.status in ("failed", "damaged") else "cyan"))
+                line.append(f"  {entry.run_id}  {printable(entry.title)}".rstrip())
+                console.print(line)
+            console.print()
             continue
         first, loss = runs[0].fields, printable(runs[0].fields.get("loss", ""))
         title = runs[0].title.replace(f" seed {first['seed']}", "", 1).replace(f" fold {first['fold']}", "", 1)
@@ -203,10 +182,26 @@ def print_groups(chosen: Sequence[Entry], console: Console) -> None:
         console.print(table, "")
 
 
-def _print_others(runs: Sequence[Entry], console: Console) -> None:
-    """Prints runs of which only the status is known."""
-    for entry in runs:
-        line = Text.assemble((entry.status, "red" if entry.status in ("failed", "damaged") else "cyan"))
-        line.append(f"  {entry.run_id}  {printable(entry.title)}".rstrip())
-        console.print(line)
-    console.print()
+def _read(argv: Sequence[str]) -> _Request:
+    """Looks up the runs that the arguments choose."""
+    given, words = take_words(argv, SWITCHES)
+    switches = {key for key in given if is_true(given, key)}
+    folders = [word.partition("=")[2] for word in words if word.startswith("paths.results=")]
+    filters = [word for word in words if not word.startswith("paths.results=")]
+    stores = read_stores(folders)
+    found = entries(stores)
+    return _Request(stores, found, choose(found, filters), filters, switches)
+
+
+def _unless_chosen(request: _Request) -> str:
+    """Why the filters choose no run; empty if they choose some, or there are none."""
+    if request.chosen or not request.filters:
+        return ""
+    return printable(f" ({why_none(request.found, request.filters)})")
+
+
+def _numbers(entry: Entry) -> list[str]:
+    """Scores in per cent and minutes."""
+    values = [100 * entry.scores.get(name, math.nan) for name in SCORES]
+    shown = [NONE if math.isnan(value) else f"{value:.2f}" for value in values]
+    return [*shown, NONE if math.isnan(entry.seconds) else f"{entry.seconds / 60:.1f}"]

@@ -31,8 +31,10 @@ def show_config(argv: Sequence[str]) -> int:
     for name in named:
         if name not in known:
             raise UserError(f"the configuration has no key '{cut(name)}'{guess(name, known, '')}")
-    chosen = set(known) if not named else {key for key in known for name in named if _are_related(key, name)}
-    print("\n".join(_lines(origins, origins.plain, "", chosen)))
+    chosen = {  # the keys that are named, the groups that contain them, and what these groups contain
+        key for key in known for name in named if f"{key}.".startswith(f"{name}.") or f"{name}.".startswith(f"{key}.")
+    }
+    print("\n".join(_lines(origins, origins.plain, "", chosen if named else set(known))))
     return 0
 
 
@@ -72,8 +74,3 @@ def _keys(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
         yield f"{prefix}{name}"
         if isinstance(value, Mapping):
             yield from _keys(value, f"{prefix}{name}.")
-
-
-def _are_related(key: str, name: str) -> bool:
-    """Whether two dotted names are equal, or one is a group that contains the other."""
-    return f"{key}.".startswith(f"{name}.") or f"{name}.".startswith(f"{key}.")

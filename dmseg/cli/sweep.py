@@ -34,7 +34,11 @@ MANY = 1000
 IDS = {"train": "run", "cv": "experiment"}
 """What a row of the table represents, by command."""
 PERCENT = (*SCORES, "nsd", "lesion_f1")
+"""Scores that are printed in per cent."""
+STATUS = {"missing": "not done", "trained": "not scored"}
+"""What a row says of a run's status, where it is not the same word."""
 UNITS = {**dict.fromkeys(PERCENT, "%"), "hd95": "mm"}
+"""Units that the printed table names."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,8 @@ class Row:
 
     Attributes:
         experiment: the experiment.
-        status: ``done``, ``failed``, ``running``, ``not done`` or ``damaged``; for several folds with the number of
-            folds that are done.
+        status: ``done``, ``failed``, ``running``, ``not done``, ``not scored`` or ``damaged``; if folds differ, with
+            the number of folds that are done.
         same_as: number (from 1) of an earlier row with the same experiment, or None.
         cases: number of scored cases over all folds; 0 unless all runs are done.
         scores: mean of each available score, a fraction, and the number of cases that have it.
@@ -90,6 +94,77 @@ def cv(argv: Sequence[str]) -> int:
     return _sweep("cv", argv, plan_folds)
 
 
+def make_rows(experiments: Sequence[Experiment]) -> list[Row]:
+    """Looks up the status and scores of each experiment; equal experiments are looked up once."""
+    rows: list[Row] = []
+    first: dict[tuple[tuple[str, str], ...], int] = {}
+    for experiment in experiments:
+        number = first.setdefault(experiment.key, len(rows))
+        if number < len(rows):
+            known = rows[number]
+            rows.append(Row(experiment, known.status, number + 1, known.cases, known.scores))
+            continue
+        n_cases, scores = 0, {}
+        try:
+            found = [STATUS.get(status, status) for status in map(run_status, experiment.runs)]
+            status = found[0]
+            if len(set(found)) > 1:
+                worst = next(word for word in ("running", "failed", "not done", "not scored") if word in found)
+                status = f"{worst}, {found.count('done')} of {len(found)} folds done"
+            if status == "done":
+                runs = experiment.runs
+                cases = pd.concat([RunStore(run.results).read_cases(run.run_id, run.evaluation_id) for run in runs])
+                names = [name for name in (*SCORES, *OPTIONAL_SCORES) if name in cases]
+                scores = {name: (float(cases[name].mean()), int(cases[name].count())) for name in names}
+                n_cases = len(cases)
+        except UserError:  # damaged after it was computed; the next training command sets it aside
+            status = "damaged"
+        rows.append(Row(experiment, status, None, n_cases, scores))
+    return rows
+
+
+def print_rows(rows: Sequence[Row], command: str, name: str) -> None:
+    """Prints the table, scores in per cent, and the number of rows that are done."""
+    phantom = [row.experiment.settings.data.phantom is not None for row in rows]
+    print(f"sweep {name}{' (PHANTOM data)' if all(phantom) else ''}")
+    names = [score for score in (*SCORES, *OPTIONAL_SCORES) if any(score in row.scores for row in rows)]
+    keys = list(rows[0].experiment.values)
+    titles = [f"{score} {UNITS[score]}" if score in UNITS else score for score in names]
+    lines = [["row", *keys, IDS[command], "n", *titles, "status"]]
+    for number, row in enumerate(rows, 1):
+        remark = " (PHANTOM data)" if phantom[number - 1] and not all(phantom) else ""
+        same = f"same as row {row.same_as}" if row.same_as else row.status
+        values = [row.experiment.values[key] for key in keys]
+        scores = []
+        for score in names:  # a mean, with its own n where fewer cases have the score
+            mean, count = row.scores.get(score, (0.0, 0))
+            shown = f"{100 * mean:.2f}" if score in PERCENT else f"{mean:.4f}"
+            scores.append(with_count(shown, count, row.cases) if count else "-")
+        lines.append([str(number), *values, _id(row, command), str(row.cases or "-"), *scores, same + remark])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print(printable("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()))
+    own = [row for row in rows if row.same_as is None]
+    print(f"{sum(row.status == 'done' for row in own)} of {len(own)} {IDS[command]}s done")
+
+
+def to_csv(rows: Sequence[Row], command: str) -> str:
+    """The table as CSV, with all digits and scores as fractions; missing values are empty."""
+    keys = list(rows[0].experiment.values)
+    names = [*SCORES, *(score for score in OPTIONAL_SCORES if any(score in row.scores for row in rows))]
+    per_score = [column for name in names for column in (name, f"{name}_n")]
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*keys, f"{IDS[command]}_id", "evaluation_id", "status", "same_as_row", "phantom", "n", *per_score])
+    for row in rows:
+        run = row.experiment.runs[0]
+        scores = [item for name in names for item in row.scores.get(name, ("", ""))]
+        phantom = str(run.settings.data.phantom is not None).lower()
+        fixed = [_id(row, command), run.evaluation_id, row.status, row.same_as or "", phantom, row.cases or ""]
+        writer.writerow([*(row.experiment.values[key] for key in keys), *fixed, *scores])
+    return file.getvalue()
+
+
 def _sweep(command: str, argv: Sequence[str], plan: Plan) -> int:
     """Plans every combination before the first run starts, runs what is missing, and writes the table.
 
@@ -107,45 +182,29 @@ def _sweep(command: str, argv: Sequence[str], plan: Plan) -> int:
     grid = expand(overrides)
     if command == "cv" and "fold" in grid.keys:
         raise UserError("cv trains all folds of each combination; leave fold out, or use train -m")
-    name = name or _digest(command, grid)
-    _announce(grid)
+    if name is None:  # a digest, independent of the order of overrides and values and of where the sweep runs
+        choices = sorted(sorted(choice) for choice in grid.choices)
+        where = ("workers=", "launcher=", "launcher.", "threads=", "device=")
+        chosen = [choice for choice in choices if not choice[0].lstrip("+").startswith(where)]
+        name = hashlib.sha256(json.dumps([command, chosen]).encode()).hexdigest()[:8]
+    if grid.keys:
+        counts = " x ".join(f"{len(grid.choices[place])} {key}" for key, place in grid.keys.items())
+        remark = "; planning them takes minutes" if len(grid) > MANY else ""
+        notify(f"combinations: {len(grid)} ({counts}){remark}")
+    else:
+        notify("no key has several values; the sweep is a single combination")
     experiments = _plan_all(grid, plan)
-    try:
-        return _run_all(experiments)
+    try:  # runs that are scored in several ways are trained first, then scored again
+        status = 0
+        runs = [run for experiment in experiments for run in experiment.runs]
+        keeping_first = sorted(runs, key=lambda run: not run.settings.evaluate.save_predictions)
+        for number, part in enumerate(evaluation_passes(keeping_first)):
+            trained = part if number == 0 else [run for run in part if RunStore(run.results).is_done(run.run_id)]
+            if trained:
+                status = max(status, run_all(trained, experiments[0].settings))
+        return status
     finally:  # also after an interruption
         _report(command, name, experiments)
-
-
-def _report(command: str, name: str, experiments: Sequence[Experiment]) -> None:
-    """Prints and writes the table of a sweep."""
-    rows = make_rows(experiments)
-    print_rows(rows, command, name)
-    folders = list(dict.fromkeys(experiment.settings.paths.results for experiment in experiments))
-    folder = common_folder(folders)
-    if len(folders) > 1:
-        notify(f"results are in {', '.join(folders)}; the table of the sweep is written to {folder}")
-    path = folder / "sweeps" / f"{name}.csv"
-    write_whole(path, to_csv(rows, command))
-    notify(f"written: {path}")
-    update_table(path, experiments[0].settings)
-
-
-def _digest(command: str, grid: Grid) -> str:
-    """A short name for a sweep, independent of the order of overrides and values and of where it runs."""
-    choices = sorted(sorted(choice) for choice in grid.choices)
-    where = ("workers=", "launcher=", "launcher.", "threads=", "device=")
-    chosen = [choice for choice in choices if not choice[0].lstrip("+").startswith(where)]
-    return hashlib.sha256(json.dumps([command, chosen]).encode()).hexdigest()[:8]
-
-
-def _announce(grid: Grid) -> None:
-    """Prints the number of combinations, before any is planned."""
-    if not grid.keys:
-        notify("no key has several values; the sweep is a single combination")
-        return
-    counts = " x ".join(f"{len(grid.choices[place])} {key}" for key, place in grid.keys.items())
-    remark = "; planning them takes minutes" if len(grid) > MANY else ""
-    notify(f"combinations: {len(grid)} ({counts}){remark}")
 
 
 def _plan_all(grid: Grid, plan: Plan) -> list[Experiment]:
@@ -176,101 +235,20 @@ def _plan_all(grid: Grid, plan: Plan) -> list[Experiment]:
     return experiments
 
 
-def _run_all(experiments: Sequence[Experiment]) -> int:
-    """Runs what is missing; runs that are scored in several ways are trained first, then scored again."""
-    runs = [run for experiment in experiments for run in experiment.runs]
-    keeping_first = sorted(runs, key=lambda run: not run.settings.evaluate.save_predictions)
-    status = 0
-    for number, part in enumerate(evaluation_passes(keeping_first)):
-        trained = part if number == 0 else [run for run in part if RunStore(run.results).is_done(run.run_id)]
-        if trained:
-            status = max(status, run_all(trained, experiments[0].settings))
-    return status
-
-
-def make_rows(experiments: Sequence[Experiment]) -> list[Row]:
-    """Looks up the status and scores of each experiment; equal experiments are looked up once."""
-    rows: list[Row] = []
-    first: dict[tuple[tuple[str, str], ...], int] = {}
-    for experiment in experiments:
-        number = first.setdefault(experiment.key, len(rows))
-        if number < len(rows):
-            known = rows[number]
-            rows.append(Row(experiment, known.status, number + 1, known.cases, known.scores))
-        else:
-            rows.append(_row(experiment))
-    return rows
-
-
-def _row(experiment: Experiment) -> Row:
-    try:
-        status = _status(experiment.runs)
-        if status != "done":
-            return Row(experiment, status, None, 0, {})
-        cases = pd.concat([RunStore(run.results).read_cases(run.run_id, run.evaluation_id) for run in experiment.runs])
-    except UserError:  # damaged after it was computed; the next training command sets it aside
-        return Row(experiment, "damaged", None, 0, {})
-    names = [name for name in (*SCORES, *OPTIONAL_SCORES) if name in cases]
-    scores = {name: (float(cases[name].mean()), int(cases[name].count())) for name in names}
-    return Row(experiment, "done", None, len(cases), scores)
-
-
-def _status(runs: Sequence[PlannedRun]) -> str:
-    words = {"missing": "not done", "trained": "not scored"}
-    found = [words.get(status, status) for status in map(run_status, runs)]
-    if len(set(found)) == 1:
-        return found[0]
-    worst = next(status for status in ("running", "failed", "not done", "not scored") if status in found)
-    return f"{worst}, {found.count('done')} of {len(found)} folds done"
-
-
-def print_rows(rows: Sequence[Row], command: str, name: str) -> None:
-    """Prints the table, scores in per cent, and the number of rows that are done."""
-    phantom = [row.experiment.settings.data.phantom is not None for row in rows]
-    print(f"sweep {name}{' (PHANTOM data)' if all(phantom) else ''}")
-    names = [score for score in (*SCORES, *OPTIONAL_SCORES) if any(score in row.scores for row in rows)]
-    keys = list(rows[0].experiment.values)
-    titles = [f"{score} {UNITS[score]}" if score in UNITS else score for score in names]
-    lines = [["row", *keys, IDS[command], "n", *titles, "status"]]
-    for number, row in enumerate(rows, 1):
-        remark = " (PHANTOM data)" if phantom[number - 1] and not all(phantom) else ""
-        same = f"same as row {row.same_as}" if row.same_as else row.status
-        values = [row.experiment.values[key] for key in keys]
-        scores = [_score(row, score) for score in names]
-        lines.append([str(number), *values, _id(row, command), str(row.cases or "-"), *scores, same + remark])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        print(printable("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()))
-    own = [row for row in rows if row.same_as is None]
-    print(f"{sum(row.status == 'done' for row in own)} of {len(own)} {IDS[command]}s done")
-
-
-def _score(row: Row, name: str) -> str:
-    """Formats a mean, with its own n where fewer cases have the score."""
-    mean, count = row.scores.get(name, (0.0, 0))
-    if not count:
-        return "-"
-    shown = f"{100 * mean:.2f}" if name in PERCENT else f"{mean:.4f}"
-    return with_count(shown, count, row.cases)
+def _report(command: str, name: str, experiments: Sequence[Experiment]) -> None:
+    """Prints and writes the table of a sweep."""
+    rows = make_rows(experiments)
+    print_rows(rows, command, name)
+    folders = list(dict.fromkeys(experiment.settings.paths.results for experiment in experiments))
+    folder = common_folder(folders)
+    if len(folders) > 1:
+        notify(f"results are in {', '.join(folders)}; the table of the sweep is written to {folder}")
+    path = folder / "sweeps" / f"{name}.csv"
+    write_whole(path, to_csv(rows, command))
+    notify(f"written: {path}")
+    update_table(path, experiments[0].settings)
 
 
 def _id(row: Row, command: str) -> str:
     run = row.experiment.runs[0]
     return run.run_id if command == "train" else run.experiment_id
-
-
-def to_csv(rows: Sequence[Row], command: str) -> str:
-    """The table as CSV, with all digits and scores as fractions; missing values are empty."""
-    keys = list(rows[0].experiment.values)
-    names = [*SCORES, *(score for score in OPTIONAL_SCORES if any(score in row.scores for row in rows))]
-    per_score = [column for name in names for column in (name, f"{name}_n")]
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*keys, f"{IDS[command]}_id", "evaluation_id", "status", "same_as_row", "phantom", "n", *per_score])
-    for row in rows:
-        run = row.experiment.runs[0]
-        scores = [item for name in names for item in row.scores.get(name, ("", ""))]
-        phantom = str(run.settings.data.phantom is not None).lower()
-        fixed = [_id(row, command), run.evaluation_id, row.status, row.same_as or "", phantom, row.cases or ""]
-        writer.writerow([*(row.experiment.values[key] for key in keys), *fixed, *scores])
-    return file.getvalue()

@@ -37,27 +37,32 @@ TABLE_WORDS = ("table", "tables", "metrics", "seeds", *TEST_WORDS)
 
 def reproduce(argv: Sequence[str]) -> int:
     """Runs what tables need and writes them; or draws a figure."""
-    if any(word.startswith("figure=") for word in argv):
-        return _figure(argv)
+    if named := [word for word in argv if word.startswith("figure=")]:
+        from dmseg.report.figures import write_figure
+
+        set_up_logging()
+        if len(named) != 1:
+            raise UserError("name one figure: figure=1")
+        if of_tables := next((word for word in argv if word.partition("=")[0] in TABLE_WORDS), None):
+            raise UserError(f"{named[0]} draws a figure without runs, so {cut(of_tables)} has no effect; leave one out")
+        settings = compose_settings([word for word in argv if word not in named])
+        for path in write_figure(named[0].removeprefix("figure="), Path(settings.paths.results) / "figures"):
+            print(path)
+        return 0
     inference, argv = take_inference(argv)
     seeds, argv = take_seeds(argv)
     specs, overrides = split_tables(argv)
     plans = plan_all(specs, overrides, seeds=seeds)
-    status = 0
-    for part in evaluation_passes(run for plan in plans.values() for run in plan.runs):
-        if status == 0:
-            status = run_all(part, next(iter(plans.values())).settings, tables_of_runs(plans))
-    _write_all(specs, plans, overrides, inference)
-    return status
-
-
-def tables_of_runs(plans: Mapping[str, PlannedTable]) -> dict[str, tuple[str, ...]]:
-    """The names of the tables that each run is trained for, by run id."""
-    found: dict[str, tuple[str, ...]] = {}
+    tables: dict[str, tuple[str, ...]] = {}  # names of the tables that each run is trained for, by run id
     for name, planned in plans.items():
         for run_id in dict.fromkeys(run.run_id for run in planned.runs):
-            found[run_id] = (*found.get(run_id, ()), name)
-    return found
+            tables[run_id] = (*tables.get(run_id, ()), name)
+    status = 0
+    for part in evaluation_passes(run for planned in plans.values() for run in planned.runs):
+        if status == 0:
+            status = run_all(part, next(iter(plans.values())).settings, tables)
+    _write_all(specs, plans, overrides, inference)
+    return status
 
 
 def table(argv: Sequence[str]) -> int:
@@ -124,19 +129,12 @@ def plan(argv: Sequence[str]) -> int:
         everything = summarise(run for planned in plans.values() for run in planned.runs)
         shown.add_row("all, each run once", *_summary_row(everything))
     Console(width=120).print(shown)
-    _name_unprepared(plans, overrides)
+    if names := dict.fromkeys(name for planned in plans.values() for name in planned.unprepared):
+        request = parse_request(overrides, [block.data for planned in plans.values() for block in planned.spec.blocks])
+        for name in names:
+            command = shlex.join(["dmseg", "prepare", *extensions.words(), *request.overrides_of(name)])
+            print(f"{name}: not fully prepared, so finished runs cannot be counted; run: {command}")
     return 0
-
-
-def _name_unprepared(plans: Mapping[str, PlannedTable], overrides: Sequence[str]) -> None:
-    """Prints how to prepare the data sets whose runs could only be counted."""
-    names = dict.fromkeys(name for planned in plans.values() for name in planned.unprepared)
-    if not names:
-        return
-    request = parse_request(overrides, [block.data for planned in plans.values() for block in planned.spec.blocks])
-    for name in names:
-        command = shlex.join(["dmseg", "prepare", *extensions.words(), *request.overrides_of(name)])
-        print(f"{name}: not fully prepared, so finished runs cannot be counted; run: {command}")
 
 
 def split_tables(argv: Sequence[str]) -> tuple[list[TableSpec], list[str]]:
@@ -270,18 +268,3 @@ def _write(
     notify(f"written: {', '.join(str(path) for path in files)}")
     update_table(files[0].with_suffix(".csv"), settings)
     return files[0]
-
-
-def _figure(argv: Sequence[str]) -> int:
-    from dmseg.report.figures import write_figure
-
-    set_up_logging()
-    named = [word for word in argv if word.startswith("figure=")]
-    if len(named) != 1:
-        raise UserError("name one figure: figure=1")
-    if of_tables := next((word for word in argv if word.partition("=")[0] in TABLE_WORDS), None):
-        raise UserError(f"{named[0]} draws a figure without runs, so {cut(of_tables)} has no effect; leave one out")
-    settings = compose_settings([word for word in argv if word not in named])
-    for path in write_figure(named[0].removeprefix("figure="), Path(settings.paths.results) / "figures"):
-        print(path)
-    return 0

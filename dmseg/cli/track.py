@@ -13,7 +13,7 @@ from dmseg.cli.runs import read_stores
 from dmseg.cli.words import is_true, take_words
 from dmseg.config.settings import TrackerSettings
 from dmseg.config.typed import typed
-from dmseg.errors import UserError, cut
+from dmseg.errors import UserError, cut, first_line
 from dmseg.report.tracking.stored import (
     record_run,
     record_table,
@@ -77,7 +77,16 @@ class _Counts:
 def track(argv: Sequence[str]) -> int:
     """Records the chosen runs and tables with a tracker."""
     set_up_logging()
-    given, filters, folders = _split(argv)
+    given, words = take_words(argv, OWN)
+    filters, folders = [], []
+    for word in words:
+        key, _, value = word.partition("=")
+        if key == "paths.results":
+            folders.append(value)
+        elif key.startswith("wandb."):
+            raise UserError(f"'dmseg track' has no key '{cut(key)}'; it takes {', '.join(OWN)} and filters of runs")
+        else:
+            filters.append(word)
     tracker, again = given.get("tracker", ""), is_true(given, "again")
     if tracker not in TRACKERS:
         message = f"tracker is '{cut(tracker)}', but may be" if tracker else "name a tracker: tracker=NAME with one of"
@@ -124,39 +133,44 @@ def _record(tracker: str, items: Sequence[_Item]) -> list[bool]:
             item.record(used)
             arrived.append(used.delivered)
         except (UserError, OSError, ValueError) as error:
-            notify(f"{item.title}: {str(error).splitlines()[0]}")
+            notify(f"{item.title}: {first_line(error)}")
             arrived.append(False)
     if tracker == "online":
-        arrived = _sent(items, arrived)
+        folders = [
+            files_of(item.results, item.record_id)[-1:] if ok else [] for item, ok in zip(items, arrived, strict=True)
+        ]
+        with own_environment():
+            environment = dict(os.environ)
+        send([path for own in folders for path in own], environment, 30.0 + 10.0 * len(items))
+        arrived = [any(map(is_sent, own)) for own in folders]
+        if not all(arrived):
+            fault = connection_fault()
+            notify(f"wandb: {arrived.count(False)} of {len(items)} were not sent{f': {fault}' if fault else ''}")
     for item, done in zip(items, arrived, strict=True):
         if done:
             remember(item.results, _place(tracker, item), item.record_id, item.digest)
     return arrived
 
 
-def _sent(items: Sequence[_Item], written: Sequence[bool]) -> list[bool]:
-    """Sends the files of some items, and returns which of them have arrived."""
-    folders = [
-        files_of(item.results, item.record_id)[-1:] if ok else [] for item, ok in zip(items, written, strict=True)
-    ]
-    with own_environment():
-        environment = dict(os.environ)
-    send([path for own in folders for path in own], environment, 30.0 + 10.0 * len(items))
-    arrived = [any(map(is_sent, own)) for own in folders]
-    if not all(arrived):
-        fault = connection_fault()
-        notify(f"wandb: {arrived.count(False)} of {len(items)} were not sent{f': {fault}' if fault else ''}")
-    return arrived
-
-
 def _runs(found: Sequence[Entry], chosen: Sequence[Entry], given: Mapping[str, str], counts: _Counts) -> list[_Item]:
     """The finished runs among the chosen."""
+    import pandas as pd
+
     done = [entry for entry in found if entry.status == "done"]
     teachers: set[str] = set()
     for entry in done:
         node = entry.store.read_json(entry.run_id, "config.json")["identity"].get("distill") or {}
         teachers |= {node[key] for key in ("teacher", "calibrator") if key in node}
-    tables = _tables_of_runs({entry.store.results for entry in done})
+    tables: dict[str, tuple[str, ...]] = {}  # the written tables that each run contributes to, by run id
+    folders = sorted({entry.store.results for entry in done})
+    for path in (path for folder in folders for path in sorted((folder / "tables").glob("table*_cases.csv"))):
+        try:
+            ids = pd.read_csv(path, usecols=["run_id"], dtype=str)["run_id"].dropna().unique()
+        except (OSError, ValueError):
+            continue
+        name = path.name.removeprefix("table").removesuffix("_cases.csv").lstrip("-")
+        for run_id in ids:
+            tables[run_id] = (*tables.get(run_id, ()), name)
     items = []
     for entry in chosen:
         if entry.status == "damaged":
@@ -184,22 +198,6 @@ def _runs(found: Sequence[Entry], chosen: Sequence[Entry], given: Mapping[str, s
     return items
 
 
-def _tables_of_runs(folders: set[Path]) -> dict[str, tuple[str, ...]]:
-    """The names of the written tables that each run contributes to, by run id."""
-    import pandas as pd
-
-    found: dict[str, tuple[str, ...]] = {}
-    for path in (path for folder in sorted(folders) for path in sorted((folder / "tables").glob("table*_cases.csv"))):
-        try:
-            ids = pd.read_csv(path, usecols=["run_id"], dtype=str)["run_id"].dropna().unique()
-        except (OSError, ValueError):
-            continue
-        name = path.name.removeprefix("table").removesuffix("_cases.csv").lstrip("-")
-        for run_id in ids:
-            found[run_id] = (*found.get(run_id, ()), name)
-    return found
-
-
 def _tables(
     stores: Sequence[RunStore],
     found: Sequence[Entry],
@@ -225,7 +223,7 @@ def _tables(
                 metadata, report = table_record(path, settings)
             except (OSError, ValueError) as error:
                 counts.failed += 1
-                notify(printable(f"{path} is left out: {str(error).splitlines()[0]}"))
+                notify(printable(f"{path} is left out: {first_line(error)}"))
                 continue
             digest = files_digest(table_files(path), settings)
 
@@ -253,21 +251,6 @@ def _settings(stored: Any, given: Mapping[str, str]) -> TrackerSettings:  # noqa
     if "wandb.images" in given:
         changed["images"] = is_true(given, "wandb.images")
     return replace(settings, **changed)
-
-
-def _split(argv: Sequence[str]) -> tuple[dict[str, str], list[str], list[str]]:
-    """Own keys with their values, filters of runs, and results folders."""
-    given, words = take_words(argv, OWN)
-    filters, folders = [], []
-    for word in words:
-        key, _, value = word.partition("=")
-        if key == "paths.results":
-            folders.append(value)
-        elif key.startswith("wandb."):
-            raise UserError(f"'dmseg track' has no key '{cut(key)}'; it takes {', '.join(OWN)} and filters of runs")
-        else:
-            filters.append(word)
-    return given, filters, folders
 
 
 def _place(tracker: str, item: _Item) -> str:

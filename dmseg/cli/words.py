@@ -27,13 +27,10 @@ def take_seeds(argv: Sequence[str]) -> tuple[tuple[int, ...], list[str]]:
     given, rest = take_words(argv, ("seeds",))
     if not given:
         return (), rest
+    text = given["seeds"]
     for word in rest:
         if _SEED.match(word):
-            raise UserError(f"'{cut(word)}' cannot be given together with 'seeds={cut(given['seeds'])}'; leave one out")
-    return tuple(sorted(_seeds(given["seeds"]))), rest
-
-
-def _seeds(text: str) -> Sequence[int]:
+            raise UserError(f"'{cut(word)}' cannot be given together with 'seeds={cut(text)}'; leave one out")
     fault = f"seeds is '{cut(text)}', but must be"
     largest = 2**63 - 1
     inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
@@ -44,12 +41,12 @@ def _seeds(text: str) -> Sequence[int]:
     if inner == text and len(numbers) == 1:
         if not 1 <= numbers[0] <= MOST_SEEDS:
             raise UserError(f"{fault} a number of seeds from 1 to {MOST_SEEDS}; seeds=3 means the seeds 0, 1 and 2")
-        return range(numbers[0])
+        return tuple(range(numbers[0])), rest
     if len(numbers) > MOST_SEEDS or max(numbers) > largest:
         raise UserError(f"{fault} at most {MOST_SEEDS} seeds from 0 to {largest}")
     if twice := [number for number in numbers if numbers.count(number) > 1]:
         raise UserError(f"{fault} distinct seeds: {twice[0]} is listed twice")
-    return numbers
+    return tuple(sorted(numbers)), rest
 
 
 def take_inference(argv: Sequence[str]) -> tuple["Inference", list[str]]:

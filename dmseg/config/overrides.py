@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 
 from dmseg.config.reserved import refuse_hydra
 from dmseg.config.resources import resource
-from dmseg.errors import UserError, cut
+from dmseg.errors import UserError, cut, first_line
 from dmseg.files.names import fault_of_name
 
 PATH_KEYS = (
@@ -57,7 +57,7 @@ def parse_override(text: str) -> Override:
     except HydraException as error:
         if "=" not in text and not text.startswith("~"):
             raise UserError(f"'{cut(text)}' is not an override; write key=value") from None
-        said = cut((str(error).splitlines() or [""])[0])
+        said = cut(first_line(error, ""))
         raise UserError(f"'{cut(text)}' cannot be parsed ({said}); put the value in quotes: key='\"value\"'") from None
     except (ValueError, RecursionError):  # a number with thousands of digits; lists nested too deeply
         raise UserError(f"'{cut(text)}' cannot be parsed: it is too long or too deep") from None

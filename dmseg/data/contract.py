@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from dmseg.data.case import Adapter, Case, CaseFiles, Slice, Task
 from dmseg.data.readers import SOFT, some_values
-from dmseg.errors import AdapterError, UserError, cut, shown
+from dmseg.errors import AdapterError, UserError, cut, first_line, shown
 from dmseg.files.names import check_name
 
 Result = TypeVar("Result")
@@ -225,15 +225,11 @@ def _asking(ask: Callable[[], Result], adapter: Adapter, what: str) -> Result:
 def _failure(error: Exception, unreadable: str, failed: str) -> UserError:
     """The error for an exception in an adapter's code, with its traceback unless it is an `OSError`."""
     if isinstance(error, OSError):
-        return UserError(f"{unreadable} ({cut(_first_line(str(error)), 300)})")
-    said = _first_line(traceback.format_exception_only(error)[-1])
+        return UserError(f"{unreadable} ({cut(first_line(error, ''), 300)})")
+    said = traceback.format_exception_only(error)[-1].splitlines()[0]
     own = error.__traceback__ and error.__traceback__.tb_next  # without the function that caught it
     trace = "".join(traceback.format_exception(type(error), error, own)).rstrip()
     return AdapterError(f"{failed}: {cut(said, 300)}", trace)
-
-
-def _first_line(text: str) -> str:
-    return next(iter(text.splitlines()), "")
 
 
 def _is_whole(value: object) -> TypeGuard[int]:
@@ -307,7 +303,7 @@ def _array(value: object, what: str) -> npt.NDArray[Any]:
     try:
         return np.asarray(value)
     except (ValueError, TypeError, RuntimeError, OverflowError) as error:
-        raise _Breach(f"{what} cannot be converted to an array ({cut(str(error).splitlines()[0])})") from None
+        raise _Breach(f"{what} cannot be converted to an array ({cut(first_line(error))})") from None
 
 
 def _error(breach: _Breach, files: CaseFiles, index: int | None = None) -> UserError:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from isal import isal_zlib
 
-from dmseg.errors import UserError, cut, shown
+from dmseg.errors import UserError, cut, first_line, shown
 from dmseg.files.schema import parse_json
 
 TEXT_BYTES = 16 * 2**20
@@ -96,7 +96,7 @@ def readable(path: Path) -> Iterator[None]:
     except PermissionError:
         raise UserError(f"{shown(path)} cannot be read: permission denied; make it readable") from None
     except _DAMAGE as error:
-        why = _first_line(error)
+        why = cut(first_line(error))
         raise UserError(f"{shown(path)} cannot be read ({why}); the file is damaged: download it again") from None
 
 
@@ -143,7 +143,7 @@ def read_json(path: Path, distinct: bool = False) -> Any:  # noqa: ANN401
     try:
         return parse_json(read_text(path), distinct)
     except ValueError as error:
-        raise UserError(f"{shown(path)} is not valid JSON ({_first_line(error)}); download it again") from None
+        raise UserError(f"{shown(path)} is not valid JSON ({cut(first_line(error))}); download it again") from None
 
 
 def _mode(path: Path) -> int | None:
@@ -161,7 +161,3 @@ def _mode(path: Path) -> int | None:
 def _refuse_kind(path: Path, mode: int) -> None:
     kind = next((name for check, name in _KINDS if check(mode)), "a special file")
     raise UserError(f"{shown(path)} is {kind}, not a regular file; replace it by the file itself")
-
-
-def _first_line(error: BaseException) -> str:
-    return cut((str(error) or type(error).__name__).splitlines()[0])

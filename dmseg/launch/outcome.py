@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from dmseg.config.plugins import Plugin, use_plugins
-from dmseg.errors import UnwritableError, UserError, advice
+from dmseg.errors import UnwritableError, UserError, advice, first_line
 from dmseg.files.atomic import write_whole
 from dmseg.runs.lease import RunLocked
 from dmseg.runs.plan import PlannedRun
@@ -116,7 +116,7 @@ def try_run(run: PlannedRun, observers: MakeObservers) -> Outcome:
 
 
 def _failed(run: PlannedRun, error: Exception) -> Outcome:
-    message = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    message = f"{type(error).__name__}: {first_line(error, '')}"
     return Outcome(run, "failed", _with_notes(error, message), write_log(run, traceback.format_exc()))
 
 

@@ -14,7 +14,7 @@ from segmentation_models_pytorch.base.initialization import initialize_decoder, 
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
-from dmseg.errors import UserError, cut
+from dmseg.errors import UserError, cut, first_line
 from dmseg.models.auxiliary import add_auxiliary_head
 from dmseg.models.released_deeplab import use_released_decoder
 from dmseg.models.weights import HUB
@@ -134,7 +134,7 @@ def load_encoder(encoder: nn.Module, path: Path, in_channels: int) -> None:
             raise FileNotFoundError("it is not a regular file")
         state: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError, ValueError, OverflowError, MemoryError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError(f"model.weights={path} cannot be read ({reason[:200]}); {ending}") from None
     for name, value in state.items():
         if value.is_floating_point() and not value.isfinite().all():
@@ -162,7 +162,7 @@ def load_encoder(encoder: nn.Module, path: Path, in_channels: int) -> None:
 
 
 def _build_message(architecture: str, encoder: str, weights: str | None, error: Exception) -> str:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    reason = first_line(error)
     if weights == HUB and isinstance(error, (OSError, RuntimeError)):
         return (
             f"ImageNet weights of {encoder} could not be downloaded from timm's hub\n"

@@ -11,7 +11,7 @@ from torch import nn
 
 from dmseg.data.labels import fuse_cases, select_cases
 from dmseg.data.prepared import PreparedTask
-from dmseg.errors import UserError, some
+from dmseg.errors import UserError, first_line, some
 from dmseg.labels.fusion import named_raters
 from dmseg.runs.plan import PlannedRun
 from dmseg.training.evaluate import evaluate
@@ -48,7 +48,7 @@ def check_scoring(run: PlannedRun, network: nn.Module, prepared: PreparedTask, d
     except torch.OutOfMemoryError:
         raise
     except MISTAKES as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
+        said = first_line(error)
         raise UserError(
             f"the network cannot be scored with the settings of model, method and evaluate: {said}"
         ) from error

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dmseg.errors import UserError
+from dmseg.errors import UserError, first_line
 from dmseg.files.regular import is_regular
 from dmseg.runs.records import check_run
 from dmseg.runs.seal import DamagedError, additions_of, copy_files, differs, read_json, read_seal
@@ -103,7 +103,7 @@ def _fill(run: "PlannedRun", aside: Path, score: Callable[[Path], None], folder:
         if has_scores:
             check_run(folder, run.run_id)
     except (DamagedError, OSError, ValueError) as error:
-        raise _Inconsistent(str(error).splitlines()[0]) from None
+        raise _Inconsistent(first_line(error)) from None
     lost = [name for name in FURTHER if name in known - intact]
     if has_scores and (not lost or evaluation != run.evaluation_id):  # others cannot be computed by this run's settings
         return

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from dmseg.activity import track
+from dmseg.errors import first_line
 from dmseg.metrics.named import COUNT_METRICS
 from dmseg.runs.plan import PlannedRun
 from dmseg.runs.records import cases_frame
@@ -52,7 +53,7 @@ def collect_cases(plan: PlannedTable, texts: Texts | None = None) -> pd.DataFram
                     if os.path.lexists(store.folder(run.run_id)):
                         texts[key] = store.sound_cases(run.run_id, run.evaluation_id)
                 except DamagedError as error:
-                    log.warning("run %s is left out: %s", run.run_id, str(error).splitlines()[0])
+                    log.warning("run %s is left out: %s", run.run_id, first_line(error))
             if (text := texts[key]) is not None:
                 scored.append((run, text))
         found.append((cell, scored))
@@ -135,7 +136,7 @@ def _cell_from_counts(
         try:
             counts = RunStore(run.results).read_counts(run.run_id, run.evaluation_id)
         except DamagedError as error:
-            log.warning("the counts of run %s are left out: %s", run.run_id, str(error).splitlines()[0])
+            log.warning("the counts of run %s are left out: %s", run.run_id, first_line(error))
         if counts is None:
             lacking.add(run.settings.seed)
         else:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from dmseg.errors import first_line
 from dmseg.files.atomic import publish, remove, scratch_folder, sweep, writing
 from dmseg.files.regular import checksum, checksums, inside, open_regular
 from dmseg.files.schema import GROUP, TEXT, SchemaError, list_of, mapping, number, read_json, record, whole
@@ -189,7 +190,7 @@ class Checkpoints:
                 of_device = isinstance(error, RuntimeError) and "CUDA" in str(error)
                 if of_device or isinstance(error, torch.OutOfMemoryError):  # no fault of the checkpoint
                     raise
-                reason = (str(error) or type(error).__name__).splitlines()[0]
+                reason = first_line(error)
                 log.warning("checkpoint %s cannot be used (%s); it is removed", place, reason)
                 shutil.rmtree(place, ignore_errors=True)
         return None

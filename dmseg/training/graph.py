@@ -13,6 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from dmseg.errors import first_line
+
 WARM_UP = 3
 """Number of plain steps before the recording, in which libraries choose their algorithms."""
 COMPARED = 2
@@ -105,7 +107,7 @@ class GraphedSteps:
                 self._optimizer.zero_grad(set_to_none=True)
                 self._graph.record(self._run)
             except RuntimeError as error:
-                self._give_up(str(error).splitlines()[0])
+                self._give_up(first_line(error))
                 return self._take(row)
         if self._steps > WARM_UP + COMPARED:
             self._graph.replay()

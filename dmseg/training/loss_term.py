@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dmseg.config.components import bind, resolve
 from dmseg.config.settings import LossTerm
-from dmseg.errors import UserError, cut, kind_of
+from dmseg.errors import UserError, cut, first_line, kind_of
 from dmseg.labels.arguments import argument_names
 from dmseg.losses.counts import PixelSumLoss
 from dmseg.losses.region import RegionLoss
@@ -158,7 +158,7 @@ class OutsideTerm(nn.Module):
         try:
             value = self.loss(input, target.clone(), **more)
         except Exception as error:
-            reason = cut(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}", 300)
+            reason = cut(f"{type(error).__name__}: {first_line(error, '')}", 300)
             raise UserError(f"{self._name} cannot be called with logits and probabilities {shape}: {reason}") from error
         if not isinstance(value, Tensor):
             raise UserError(f"{self._name} returns {kind_of(value)}, but must return a tensor with one number")

@@ -7,7 +7,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmseg.cli.expand import LIMIT, expand, written
+from dmseg.cli.expand import LIMIT, expand, hydra_literal
 from dmseg.config.compose import compose_plain
 from dmseg.config.resources import resource
 from dmseg.errors import UserError
@@ -171,7 +171,7 @@ def test_hydra_reads_what_is_written(value):
     words_with_a_type = ("null", "true", "false", "inf", "nan")
     if isinstance(value, dict) and any(key.lower() in words_with_a_type for key in value):
         return
-    found = OverridesParser.create().parse_override(f"key={written(value)}").value()
+    found = OverridesParser.create().parse_override(f"key={hydra_literal(value)}").value()
     assert repr(found) == repr(value)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dmseg.cli.expand import expand, written
+from dmseg.cli.expand import expand, hydra_literal
 from dmseg.cli.main import main
 from dmseg.cli.parser import parse
 from dmseg.cli.registry import COMMANDS
@@ -96,7 +96,7 @@ def test_keys_have_the_names_defaults_and_files_of_the_configuration():
                 value = value["name"] if isinstance(value, dict) and "name" in value else value
             if key.default and not key.default.startswith("(") and key.default != "qubiq,lits,kits":
                 value = value["kind"] if key.name == "launcher" else value
-                assert key.default == written(value), f"{words}: {key.name}"
+                assert key.default == hydra_literal(value), f"{words}: {key.name}"
                 checked += 1
     assert checked > 60
 

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from dmseg.errors import first_line
+
 Bytes = npt.NDArray[np.uint8]
 log = logging.getLogger(__name__)
 
@@ -199,7 +201,7 @@ class SafeTracker:
             act()
         except Exception as error:
             self.failed = True
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
+            reason = first_line(error)[:300]
             log.warning(
                 "tracker=%s has failed (%s); the run continues without it, 'dmseg track tracker=%s' records it later",
                 self._name,

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from dmseg.config.settings import Settings
-from dmseg.errors import UserError
+from dmseg.errors import UserError, first_line
 from dmseg.report.tracking.stored import record_run, record_table, table_files, table_record
 from dmseg.report.tracking.tracker import Report, RunMetadata
 from dmseg.report.tracking.tracking_plan import (
@@ -37,7 +37,7 @@ def update_runs(runs: Iterable[PlannedRun], tracking: Tracking) -> None:
             try:
                 record_run(store, run.run_id, tracking.metadata(run), tracker, may_show(run), run.evaluation_id)
             except (UserError, OSError, ValueError) as error:
-                log.warning("tracker=%s could not record run %s: %s", name, run.run_id, str(error).splitlines()[0])
+                log.warning("tracker=%s could not record run %s: %s", name, run.run_id, first_line(error))
                 continue
             if tracker.delivered:
                 tracking.note(run, name)
@@ -71,7 +71,7 @@ def update_table(path: Path, settings: Settings) -> None:
     try:
         metadata, report = table_record(path, settings.wandb)
     except (OSError, ValueError) as error:
-        log.warning("trackers could not record %s: %s", printable(str(path)), str(error).splitlines()[0])
+        log.warning("trackers could not record %s: %s", printable(str(path)), first_line(error))
         return
     for name in tracking.usable(names):
         tracker = tracking.make(name, results, settings.wandb)

@@ -12,6 +12,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from dmseg.errors import first_line
+
 PATIENCE = 0.9
 """Seconds that a server may take to answer a request."""
 LONGEST_WAIT = 30.0
@@ -31,7 +33,7 @@ def connection_fault(patience: float = PATIENCE) -> str | None:
         try:
             found.append(_fault(patience))
         except Exception as error:
-            found.append((str(error).splitlines() or [type(error).__name__])[0][:200])
+            found.append(first_line(error)[:200])
 
     thread = threading.Thread(target=ask, daemon=True)  # looking up a name has no time limit
     thread.start()
