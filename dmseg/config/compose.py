@@ -153,6 +153,18 @@ def resolve_config(config: DictConfig | dict[str, Any], overrides: Sequence[str]
 
 
 @contextmanager
+def hydra_initialised() -> Iterator[None]:
+    """Initialises Hydra within the block, also inside a Hydra job, and restores its global state afterwards."""
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(resource("configs").absolute()), version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = outer
+
+
+@contextmanager
 def in_plain_words(overrides: Sequence[str]) -> Iterator[None]:
     """Turns errors of Hydra and OmegaConf into messages that name the wrong override."""
     try:
@@ -197,10 +209,7 @@ def to_settings(plain: Mapping[str, Any]) -> Settings:
             gathered = {"labels": _gather_labels(teacher), "loss": gather_loss(teacher)}
         node["distill"] = {**distill, "teacher": {**teacher, **gathered}}
     node["method"] = _gather(node, "method", drop=("labels",))
-    _list_trackers(node)
-    settings: Settings = typed(Settings, node, "")
-    _check_components(settings)
-    settings = settle_labels(settings, protocol)
+    settings = settle_labels(_typed_settings(node), protocol)
     if settings.distill is not None:
         with of_teacher():
             settled = settle_labels(settings.distill.teacher, protocol)
@@ -220,64 +229,12 @@ def restore_settings(node: Mapping[str, Any], results: Path) -> Settings:
         UserError: if a key is unknown or missing, a value has the wrong type, or a component is not allowed.
     """
     node = {**node, **_restore_parts(node)}
-    _list_trackers(node)
     if node.get("distill"):
         distill = check_group(node, "distill", "null or a mapping")
         teacher = check_group(distill, "teacher", "a mapping")
         node["distill"] = {**distill, "teacher": {**teacher, **_restore_parts(teacher)}}
-    settings: Settings = typed(Settings, node, "")
-    _check_components(settings)
+    settings = _typed_settings(node)
     return dataclasses.replace(settings, paths=dataclasses.replace(settings.paths, results=str(results)))
-
-
-def _check_components(settings: Settings) -> None:
-    """Checks that each component is allowed at its node."""
-
-    def check_part(part: Settings | TeacherSettings) -> None:
-        check_target(part.labels.target, "labels")
-        for name, term in part.loss.terms.items():
-            check_target(term.target, f"loss.terms.{name}")
-
-    check_target(settings.data.target, "data")
-    check_target(settings.method.target, "method")
-    check_part(settings)
-    check_target(settings.evaluate.reference.get("_target_"), "evaluate.reference")
-    if settings.data.phantom is not None:
-        check_target(settings.data.phantom.get("_target_"), "data.phantom")
-    if settings.distill is not None:
-        with of_teacher():
-            check_part(settings.distill.teacher)
-
-
-def _list_trackers(node: dict[str, Any]) -> None:
-    """Turns the name of a single tracker into a list; earlier versions stored only a name."""
-    if isinstance(node.get("tracker"), str):
-        node["tracker"] = [node["tracker"]]
-
-
-def _restore_parts(node: Mapping[str, Any]) -> dict[str, Any]:
-    """Labels and loss of stored settings, translated if an earlier version stored them."""
-    labels = dict(check_group(node, "labels", "a mapping"))
-    if "soft" in labels:  # the key before the interpolation
-        labels = {"interpolation": "linear" if labels.pop("soft") else "nearest", **labels}
-    loss = check_group(node, "loss", "a mapping")
-    if "terms" in loss:
-        check_terms(loss)
-    else:
-        loss = gather_loss(node)
-    return {"labels": labels, "loss": dict(loss)}
-
-
-@contextmanager
-def hydra_initialised() -> Iterator[None]:
-    """Initialises Hydra within the block, also inside a Hydra job, and restores its global state afterwards."""
-    outer = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(resource("configs").absolute()), version_base="1.3"):
-            yield
-    finally:
-        GlobalHydra.instance().hydra = outer
 
 
 def _gather(parent: Mapping[str, Any], name: str, drop: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -296,6 +253,42 @@ def _gather_labels(parent: Mapping[str, Any]) -> dict[str, Any]:
         if key in parent["labels"]:  # an old file
             raise UserError(RETIRED_LABELS.format(key))
     return {"interpolation": AUTO} | gathered
+
+
+def _restore_parts(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Labels and loss of stored settings, translated if an earlier version stored them."""
+    labels = dict(check_group(node, "labels", "a mapping"))
+    if "soft" in labels:  # the key before the interpolation
+        labels = {"interpolation": "linear" if labels.pop("soft") else "nearest", **labels}
+    loss = check_group(node, "loss", "a mapping")
+    if "terms" in loss:
+        check_terms(loss)
+    else:
+        loss = gather_loss(node)
+    return {"labels": labels, "loss": dict(loss)}
+
+
+def _typed_settings(node: dict[str, Any]) -> Settings:
+    """Converts plain settings, whose parts are gathered, and checks that each component is allowed at its node."""
+    if isinstance(node.get("tracker"), str):  # one tracker, or settings of an earlier version
+        node["tracker"] = [node["tracker"]]
+    settings: Settings = typed(Settings, node, "")
+
+    def check_part(part: Settings | TeacherSettings) -> None:
+        check_target(part.labels.target, "labels")
+        for name, term in part.loss.terms.items():
+            check_target(term.target, f"loss.terms.{name}")
+
+    check_target(settings.data.target, "data")
+    check_target(settings.method.target, "method")
+    check_part(settings)
+    check_target(settings.evaluate.reference.get("_target_"), "evaluate.reference")
+    if settings.data.phantom is not None:
+        check_target(settings.data.phantom.get("_target_"), "data.phantom")
+    if settings.distill is not None:
+        with of_teacher():
+            check_part(settings.distill.teacher)
+    return settings
 
 
 def _plain_message(error: Exception, overrides: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """Interpolations of a configuration: which are allowed, and how they are resolved.
 
-The usual ones are resolved here: OmegaConf takes long, and a plan resolves hundreds of configurations. It gets the rest.
+The usual ones are resolved here: OmegaConf takes long, and a plan resolves hundreds of configurations. It gets the
+rest.
 """
 
 import hashlib
