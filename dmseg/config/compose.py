@@ -186,8 +186,8 @@ def to_settings(plain: Mapping[str, Any]) -> Settings:
     node = copy.deepcopy(dict(plain))
     for key in PATH_KEYS:
         if isinstance(path := get(node, key), str):
-            group, _, name = key.rpartition(".")
-            get(node, group)[name] = os.path.expanduser(path)
+            parent, _, last = key.rpartition(".")
+            get(node, parent)[last] = os.path.expanduser(path)
     protocol = check_group(node, "protocol", "one of the files in configs/protocol")
     for name, choices in PROTOCOL.items():
         chosen = check_group(protocol, name, "a mapping with a choice for hard and for soft labels")
@@ -334,8 +334,8 @@ def _plain_message(error: Exception, overrides: Sequence[str]) -> str:
     container = r"Error trying to access (\S+): node `([^`]+)` is not a container[^\n]*\s+full_key: (\S+)"
     if found := re.search(container, text):
         return f"{found[3]} refers to '{found[1]}', but {found[2]} is not a group of keys"
-    said = [line for line in text.splitlines() if line.strip() and not re.search(r"hydra\.cc|HYDRA_FULL_ERROR", line)]
-    return f"{cut(' '.join(said[:2]), 300)} (in: {cut(' '.join(overrides), 200)})"
+    first = [line for line in text.splitlines() if line.strip() and not re.search(r"hydra\.cc|HYDRA_FULL_ERROR", line)]
+    return f"{cut(' '.join(first[:2]), 300)} (in: {cut(' '.join(overrides), 200)})"
 
 
 def _own_file(group: str, overrides: Sequence[str]) -> Path | None:

@@ -31,7 +31,7 @@ def typed(kind: Any, value: Any, key: str) -> Any:  # noqa: ANN401
     Raises:
         UserError: if it has another type or structure.
     """
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         if not isinstance(value, Mapping):
             raise UserError(f"{key} is {shown(value)}, but must be a mapping")
         hints, prefix = _hints(kind), f"{key}." if key else ""
