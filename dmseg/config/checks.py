@@ -117,94 +117,28 @@ def check_values(node: Mapping[str, Any]) -> None:
     if spacing is not None and not (len(spacing) in (2, 3) and all(0 < size < 1000 for size in spacing)):
         said = "[row, column] or [row, column, slice] in mm, each above 0 and below 1000"
         raise UserError(f"evaluate.spacing is {shown(spacing)}, but must be null or {said}")
-    check_together(node)
-
-
-def check_together(node: Mapping[str, Any]) -> None:
-    """Checks that the settings fit each other.
-
-    Args:
-        node: plain settings (`dataclasses.asdict`).
-
-    Raises:
-        UserError: if a number is not finite, or settings do not fit each other or the component that uses them.
-    """
-    check_finite(node)
+    for key, value in _leaves(node, ""):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{key} is {value}, but must be a finite number")
     check_options(node["method"]["target"], node["method"]["options"])
     check_weights(node)
     check_kernels(node)
     check_edges(node)
-    check_pins(node)
-    check_heads(node)
-
-
-def check_finite(node: Mapping[str, Any]) -> None:
-    """Refuses infinite numbers and NaN in any setting."""
-    for key, value in _leaves(node, ""):
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{key} is {value}, but must be a finite number")
+    check_networks(node)
 
 
 def check_weights(node: Mapping[str, Any]) -> None:
-    """Checks the weights of the loss terms, of the student and of a teacher."""
-    losses = {} if "loss" in node["method"]["unused"] else {"loss": node["loss"]}
-    if node["distill"] is not None:
-        losses["distill.teacher.loss"] = node["distill"]["teacher"]["loss"]
+    """Checks the weights of the loss terms."""
+    losses = _of_both(node, "loss")
+    if "loss" in node["method"]["unused"]:
+        del losses["loss"]
     for name, loss in losses.items():
         for term, settings in loss["terms"].items():
-            if not 0 <= settings["weight"] <= 1e6:
-                weight = settings["weight"]
+            weight = settings["weight"]
+            if not 0 <= weight <= 1e6:
                 raise UserError(f"{name}.terms.{term}.weight is {weight}, but must lie between 0 and 1e+06")
         if not any(settings["weight"] for settings in loss["terms"].values()):
             raise UserError(f"{name}.terms has no term with a weight above 0; give at least one a weight")
-
-
-def check_pins(node: Mapping[str, Any]) -> None:
-    """Checks ``model.weights_sha256`` of the student and of a teacher."""
-    models = {"model": node["model"]}
-    if node["distill"] is not None:
-        models["distill.teacher"] = node["distill"]["teacher"]["model"]
-    for name, model in models.items():
-        pinned = model["weights_sha256"]
-        if pinned is None:
-            continue
-        if not re.fullmatch(r"[0-9a-f]{64}", pinned):
-            raise UserError(
-                f"{name}.weights_sha256 is '{cut(pinned)}', but must be a SHA-256: 64 digits from 0-9 and a-f"
-            )
-        if model["weights"] is None:
-            raise UserError(f"{name}.weights_sha256 is set, but {name}.weights is null: there is nothing to check")
-
-
-def check_heads(node: Mapping[str, Any]) -> None:
-    """Checks the heads and decoders of the student's and a teacher's network."""
-    distill, unused = node["distill"], node["method"]["unused"]
-    for name, model in _models(node).items():
-        kernel = model["head_kernel"]
-        if kernel is not None and kernel % 2 == 0:
-            raise UserError(f"{name}.head_kernel is {kernel}, but must be odd")
-        if model["decoder"] == "release" and model["architecture"] != "DeepLabV3Plus":
-            raise UserError(
-                f"{name}.decoder is 'release', which is a decoder of DeepLabV3Plus, but {name}.architecture is "
-                f"{cut(model['architecture'])}; set {name}.decoder=library"
-            )
-    if not node["model"]["auxiliary"]["weight"] or "model.auxiliary" in unused:
-        return
-    ce = node["loss"]["terms"].get("ce")
-    has_ce = ce is not None and ce["weight"] > 0
-    if distill is not None:
-        has_ce = has_ce and (distill["label_ce"] or distill["teacher_ce"])
-        if has_ce and distill["teacher_ce"] and not distill["teacher"]["model"]["auxiliary"]["weight"]:
-            raise UserError(
-                f"the auxiliary head of {node['model']['name']} learns from that of the teacher, but the teacher's "
-                f"network {distill['teacher']['model']['name']} has none; set model.auxiliary.weight=0, or choose "
-                "another teacher"
-            )
-    if not has_ce:
-        raise UserError(
-            f"the auxiliary head of {node['model']['name']} learns from the cross-entropy, which is switched off; "
-            "set model.auxiliary.weight=0"
-        )
 
 
 def check_kernels(node: Mapping[str, Any]) -> None:
@@ -214,9 +148,8 @@ def check_kernels(node: Mapping[str, Any]) -> None:
         raise UserError(f"distill.kde.boundary is {kde['boundary']}, but must be odd")
     if kde and 0 < kde["bandwidth"] < LEAST_BANDWIDTH:
         raise UserError(f"distill.kde.bandwidth is {kde['bandwidth']}, but must be 0 or at least {LEAST_BANDWIDTH:g}")
-    teacher = (node["distill"] or {}).get("teacher")
-    for where, labels in (("labels", node["labels"]), ("distill.teacher.labels", teacher and teacher["labels"])):
-        smoothing, name = labels and labels["smoothing"], f"{where}.smoothing"
+    for where, labels in _of_both(node, "labels").items():
+        smoothing, name = labels["smoothing"], f"{where}.smoothing"
         if not smoothing:
             continue
         kind, kernel = smoothing["kind"], smoothing["kernel"]
@@ -241,7 +174,7 @@ def check_edges(node: Mapping[str, Any]) -> None:
             edge = crop_edge(size, share)
         except ValueError as error:
             raise UserError(f"{key}={share:g} of data.size={size}: {error}; set {key}=1 or a greater size") from None
-        for name, model in _models(node).items():
+        for name, model in _of_both(node, "model").items():
             multiple = edge_multiple(model["architecture"], model["options"])
             if edge % multiple == 0:
                 continue
@@ -255,10 +188,47 @@ def check_edges(node: Mapping[str, Any]) -> None:
             )
 
 
-def _models(node: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The networks of the student and of a teacher, by key."""
-    teacher = {} if node["distill"] is None else {"distill.teacher.model": node["distill"]["teacher"]["model"]}
-    return {"model": node["model"], **teacher}
+def check_networks(node: Mapping[str, Any]) -> None:
+    """Checks the pins of weights, the decoders and the heads."""
+    models = _of_both(node, "model")
+    for where, model in models.items():
+        name, pinned = where.removesuffix(".model"), model["weights_sha256"]
+        if pinned is not None and not re.fullmatch(r"[0-9a-f]{64}", pinned):
+            said = f"{name}.weights_sha256 is '{cut(pinned)}'"
+            raise UserError(f"{said}, but must be a SHA-256: 64 digits from 0-9 and a-f")
+        if pinned is not None and model["weights"] is None:
+            raise UserError(f"{name}.weights_sha256 is set, but {name}.weights is null: there is nothing to check")
+    for name, model in models.items():
+        kernel = model["head_kernel"]
+        if kernel is not None and kernel % 2 == 0:
+            raise UserError(f"{name}.head_kernel is {kernel}, but must be odd")
+        if model["decoder"] == "release" and model["architecture"] != "DeepLabV3Plus":
+            raise UserError(
+                f"{name}.decoder is 'release', which is a decoder of DeepLabV3Plus, but {name}.architecture is "
+                f"{cut(model['architecture'])}; set {name}.decoder=library"
+            )
+    own, distill = node["model"], node["distill"]
+    if not own["auxiliary"]["weight"] or "model.auxiliary" in node["method"]["unused"]:
+        return
+    learns = f"the auxiliary head of {own['name']} learns from"
+    ce = node["loss"]["terms"].get("ce")
+    has_ce = ce is not None and ce["weight"] > 0
+    if distill is not None:
+        has_ce = has_ce and (distill["label_ce"] or distill["teacher_ce"])
+        teacher = distill["teacher"]["model"]
+        if has_ce and distill["teacher_ce"] and not teacher["auxiliary"]["weight"]:
+            raise UserError(
+                f"{learns} that of the teacher, but the teacher's network {teacher['name']} has none; "
+                "set model.auxiliary.weight=0, or choose another teacher"
+            )
+    if not has_ce:
+        raise UserError(f"{learns} the cross-entropy, which is switched off; set model.auxiliary.weight=0")
+
+
+def _of_both(node: Mapping[str, Any], group: str) -> dict[str, Mapping[str, Any]]:
+    """A group of the student and of a teacher, by key."""
+    teacher = {} if node["distill"] is None else {f"distill.teacher.{group}": node["distill"]["teacher"][group]}
+    return {group: node[group], **teacher}
 
 
 def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN401

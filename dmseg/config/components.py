@@ -139,27 +139,22 @@ def bind(target: str, options: Mapping[str, Any], *, where: str, n_positional: i
         The component with its options, to be called with the positional arguments.
 
     Raises:
-        UserError: if the component is not allowed there, or an option is unknown or missing.
+        UserError: if the component is not allowed there, or an option is unknown or missing. If the component is a
+            class, calls raise it for errors of its constructor.
     """
     component = resolve(target, where)
     try:
         signature = inspect.signature(component)
     except (TypeError, ValueError):  # not written in Python
-        return _checked_call(component, options, target, where)
-    supplied = [name for name in kind_at(where).supplied if name in signature.parameters]
-    try:
-        signature.bind(*[None] * n_positional, **{**dict.fromkeys(supplied), **options})
-    except TypeError as error:
-        known = [name for name in signature.parameters if name not in ("self", *supplied)][n_positional:]
-        takes = f"it takes {', '.join(known)}" if known else "it takes none"
-        raise UserError(f"the options of '{where}' do not fit {target}: {cut(str(error))}; {takes}") from None
-    return _checked_call(component, options, target, where)
-
-
-def _checked_call(
-    component: Callable[..., Any], options: Mapping[str, Any], target: str, where: str
-) -> Callable[..., Any]:
-    """The component with its options; if it is a class, errors of its constructor become a `UserError`."""
+        signature = None
+    if signature is not None:
+        supplied = [name for name in kind_at(where).supplied if name in signature.parameters]
+        try:
+            signature.bind(*[None] * n_positional, **{**dict.fromkeys(supplied), **options})
+        except TypeError as error:
+            known = [name for name in signature.parameters if name not in ("self", *supplied)][n_positional:]
+            takes = f"it takes {', '.join(known)}" if known else "it takes none"
+            raise UserError(f"the options of '{where}' do not fit {target}: {cut(str(error))}; {takes}") from None
     bound = partial(component, **options)
     if not inspect.isclass(component):
         return bound

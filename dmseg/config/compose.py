@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,12 +20,13 @@ from dmseg.config.checks import check_values
 from dmseg.config.components import MODULES, check_target
 from dmseg.config.config_dir import config_dir, config_file, config_options, file_content
 from dmseg.config.interpolations import check_interpolations, name_phantom, resolved
-from dmseg.config.label_kind import AUTO, refuse_retired_keys, refuse_retired_overrides, settle_labels, translate_labels
+from dmseg.config.label_kind import AUTO, settle_labels
 from dmseg.config.overrides import (
+    PATH_KEYS,
+    RETIRED_LABELS,
     chosen_option,
     current_override,
     dotted,
-    expand_paths,
     flatten,
     get,
     is_group,
@@ -34,18 +36,19 @@ from dmseg.config.overrides import (
     refuse_reserved,
 )
 from dmseg.config.resources import resource
-from dmseg.config.settings import CHOICES, Settings
+from dmseg.config.settings import CHOICES, Settings, TeacherSettings
 from dmseg.config.teacher import of_teacher, resolve_teacher, sets_teacher
-from dmseg.config.typed import check_group, gather_loss, guess, restore_loss, typed
+from dmseg.config.typed import check_group, check_terms, gather_loss, guess, typed
 from dmseg.errors import UserError, cut, shown
 
-HYDRA_VERSION_BASE = "1.3"
 PROTOCOL = {"classes": CHOICES["distill.classes"], "interpolation": CHOICES["labels.interpolation"]}
 """Keys that a protocol sets for hard and for soft labels, with their choices."""
-DATA_DEFAULTS = {"epochs": ("train.epochs",), "scale": ("train.scale",), "crop": ("train.crop", "evaluate.crop")}
-"""Keys of a data set's file, and the keys whose defaults they are."""
-DATA_EXAMPLES = {"epochs": "60", "scale": "[0.8,1.25]", "crop": "1.0"}
-"""Values of these keys that suit many data sets, for messages."""
+DATA_DEFAULTS = {
+    "epochs": ("60", "train.epochs"),
+    "scale": ("[0.8,1.25]", "train.scale"),
+    "crop": ("1.0", "train.crop", "evaluate.crop"),
+}
+"""Keys of a data set's file, each with a value that suits many data sets and the keys whose default it is."""
 
 
 def compose_settings(overrides: Sequence[str]) -> Settings:
@@ -60,23 +63,23 @@ def compose_settings(overrides: Sequence[str]) -> Settings:
     return to_settings(compose_plain(overrides))
 
 
-def compose_plain(overrides: Sequence[str], config: str = "config") -> dict[str, Any]:
-    """Composes a configuration of ``configs/`` and resolves it to plain containers.
+def compose_plain(overrides: Sequence[str]) -> dict[str, Any]:
+    """Composes the configuration and resolves it to plain containers.
 
     Raises:
         UserError: if an override is malformed or a key unknown.
     """
-    return resolve_config(compose_config(overrides, config), overrides)
+    return resolve_config(compose_config(overrides), overrides)
 
 
-def compose_config(overrides: Sequence[str], config: str = "config") -> DictConfig:
-    """Composes a configuration of ``configs/`` without resolving its interpolations.
+def compose_config(overrides: Sequence[str]) -> DictConfig:
+    """Composes the configuration without resolving its interpolations.
 
     Raises:
         UserError: if an override is malformed or a key unknown.
     """
     with hydra_initialised(), in_plain_words(overrides):
-        return compose(config, overrides=hydra_words(overrides))
+        return compose("config", overrides=hydra_words(overrides))
 
 
 def hydra_words(overrides: Sequence[str]) -> list[str]:
@@ -85,9 +88,7 @@ def hydra_words(overrides: Sequence[str]) -> list[str]:
     Raises:
         UserError: if one is malformed, or sets a key that may not be set.
     """
-    for override in overrides:
-        refuse_reserved(override)
-    refuse_retired_overrides(overrides)
+    refuse_reserved(overrides)
     words = [*method_labels(overrides), *(quote_path(current_override(item)) for item in overrides)]
     kept: list[str] = []
     for text in words:
@@ -124,11 +125,22 @@ def resolve_config(config: DictConfig | dict[str, Any], overrides: Sequence[str]
         overrides: the overrides that it was composed with, for messages.
 
     Raises:
-        UserError: if a value refers to a key that does not exist, or an override to a teacher where there is none.
+        UserError: if a value refers to a key that does not exist, the file of a data set lacks keys to which others
+            refer, or an override sets a key of a teacher where there is none.
     """
     with in_plain_words(overrides):
         given: dict[str, Any] = OmegaConf.to_container(config) if isinstance(config, DictConfig) else config  # type: ignore[assignment]
-        _check_data(given, overrides)
+        lacking: dict[str, list[str]] = {}
+        path = config_file("data", chosen_option(overrides, "data") or "")
+        for name, (_, *users) in DATA_DEFAULTS.items():
+            default = [key for key in users if get(given, key) == f"${{data.{name}}}"]
+            absent = isinstance(given.get("data"), Mapping) and name not in given["data"]
+            if absent and default and path.is_file() and name not in file_content(path):
+                lacking[name] = default
+        if lacking:
+            lines = ", ".join(f"{name}: {DATA_DEFAULTS[name][0]}" for name in lacking)
+            words = ", ".join(f"{key}={DATA_DEFAULTS[name][0]}" for name, keys in lacking.items() for key in keys)
+            raise UserError(f"{path} sets no {', '.join(lacking)}; add {lines}, or set {words}")
         check_interpolations(given)
         plain = resolved(given)
         if plain.get("distill"):
@@ -140,26 +152,16 @@ def resolve_config(config: DictConfig | dict[str, Any], overrides: Sequence[str]
     return plain
 
 
-def _check_data(config: Mapping[str, Any], overrides: Sequence[str]) -> None:
-    """Refuses the file of a data set that lacks keys to which others refer (``train.epochs: ${data.epochs}``).
-
-    Raises:
-        UserError: if one is missing; the message names all of them.
-    """
-    data = config.get("data")
-    if not isinstance(data, Mapping):
-        return
-    lacking: list[str] = []
-    keys: list[str] = []
-    path = config_file("data", chosen_option(overrides, "data") or "")
-    for name, users in DATA_DEFAULTS.items():
-        default = [key for key in users if get(config, key) == f"${{data.{name}}}"]
-        if name not in data and default and path.is_file() and name not in file_content(path):
-            lacking.append(name)
-            keys += [f"{key}={DATA_EXAMPLES[name]}" for key in default]
-    if lacking:
-        lines = ", ".join(f"{name}: {DATA_EXAMPLES[name]}" for name in lacking)
-        raise UserError(f"{path} sets no {', '.join(lacking)}; add {lines}, or set {', '.join(keys)}")
+@contextmanager
+def hydra_initialised() -> Iterator[None]:
+    """Initialises Hydra within the block, also inside a Hydra job, and restores its global state afterwards."""
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(resource("configs").absolute()), version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 @contextmanager
@@ -182,8 +184,16 @@ def to_settings(plain: Mapping[str, Any]) -> Settings:
         UserError: if a key is unknown or missing, or a value of the wrong type or out of range.
     """
     node = copy.deepcopy(dict(plain))
-    expand_paths(node)
-    protocol = _check_protocol(node)
+    for key in PATH_KEYS:
+        if isinstance(path := get(node, key), str):
+            parent, _, last = key.rpartition(".")
+            get(node, parent)[last] = os.path.expanduser(path)
+    protocol = check_group(node, "protocol", "one of the files in configs/protocol")
+    for name, choices in PROTOCOL.items():
+        chosen = check_group(protocol, name, "a mapping with a choice for hard and for soft labels")
+        if set(chosen) != {"hard", "soft"} or not all(value in choices for value in chosen.values()):
+            said = f"but must have hard and soft, each {' or '.join(choices)}"
+            raise UserError(f"protocol.{name} is {shown(chosen)}, {said}")
     for key in ("protocol", "profile"):
         group = check_group(node, key, f"one of the files in configs/{key}")
         if "name" not in group:
@@ -199,41 +209,13 @@ def to_settings(plain: Mapping[str, Any]) -> Settings:
             gathered = {"labels": _gather_labels(teacher), "loss": gather_loss(teacher)}
         node["distill"] = {**distill, "teacher": {**teacher, **gathered}}
     node["method"] = _gather(node, "method", drop=("labels",))
-    _list_trackers(node)
-    settings: Settings = typed(Settings, node, "")
-    check_components(settings)
-    settings = settle_labels(settings, protocol)
+    settings = settle_labels(_typed_settings(node), protocol)
     if settings.distill is not None:
         with of_teacher():
             settled = settle_labels(settings.distill.teacher, protocol)
         settings = dataclasses.replace(settings, distill=dataclasses.replace(settings.distill, teacher=settled))
     check_values(dataclasses.asdict(settings))
     return settings
-
-
-def check_components(settings: Settings) -> None:
-    """Checks the names of all components.
-
-    Raises:
-        UserError: if a component is not allowed at its node.
-    """
-    named = {
-        "data": settings.data.target,
-        "method": settings.method.target,
-        "labels": settings.labels.target,
-        **{f"loss.terms.{name}": term.target for name, term in settings.loss.terms.items()},
-        "evaluate.reference": settings.evaluate.reference.get("_target_"),
-    }
-    if settings.data.phantom is not None:
-        named["data.phantom"] = settings.data.phantom.get("_target_")
-    for where, target in named.items():
-        check_target(target, where)
-    if settings.distill is not None:
-        teacher = settings.distill.teacher
-        with of_teacher():
-            check_target(teacher.labels.target, "labels")
-            for name, term in teacher.loss.terms.items():
-                check_target(term.target, f"loss.terms.{name}")
 
 
 def restore_settings(node: Mapping[str, Any], results: Path) -> Settings:
@@ -247,48 +229,12 @@ def restore_settings(node: Mapping[str, Any], results: Path) -> Settings:
         UserError: if a key is unknown or missing, a value has the wrong type, or a component is not allowed.
     """
     node = {**node, **_restore_parts(node)}
-    _list_trackers(node)
     if node.get("distill"):
         distill = check_group(node, "distill", "null or a mapping")
         teacher = check_group(distill, "teacher", "a mapping")
         node["distill"] = {**distill, "teacher": {**teacher, **_restore_parts(teacher)}}
-    settings: Settings = typed(Settings, node, "")
-    check_components(settings)
+    settings = _typed_settings(node)
     return dataclasses.replace(settings, paths=dataclasses.replace(settings.paths, results=str(results)))
-
-
-def _list_trackers(node: dict[str, Any]) -> None:
-    """Turns the name of a single tracker into a list; earlier versions stored only a name."""
-    if isinstance(node.get("tracker"), str):
-        node["tracker"] = [node["tracker"]]
-
-
-def _restore_parts(node: Mapping[str, Any]) -> dict[str, Any]:
-    """Labels and loss of stored settings, translated if an earlier version stored them."""
-    return {"labels": translate_labels(check_group(node, "labels", "a mapping")), "loss": restore_loss(node)}
-
-
-@contextmanager
-def hydra_initialised() -> Iterator[None]:
-    """Initialises Hydra within the block, also inside a Hydra job, and restores its global state afterwards."""
-    outer = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(resource("configs").absolute()), version_base=HYDRA_VERSION_BASE):
-            yield
-    finally:
-        GlobalHydra.instance().hydra = outer
-
-
-def _check_protocol(node: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Returns the protocol, after checking its choices for hard and for soft labels."""
-    protocol = check_group(node, "protocol", "one of the files in configs/protocol")
-    for name, choices in PROTOCOL.items():
-        chosen = check_group(protocol, name, "a mapping with a choice for hard and for soft labels")
-        if set(chosen) != {"hard", "soft"} or not all(value in choices for value in chosen.values()):
-            said = f"but must have hard and soft, each {' or '.join(choices)}"
-            raise UserError(f"protocol.{name} is {shown(chosen)}, {said}")
-    return protocol
 
 
 def _gather(parent: Mapping[str, Any], name: str, drop: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -303,8 +249,46 @@ def _gather(parent: Mapping[str, Any], name: str, drop: tuple[str, ...] = ()) ->
 
 def _gather_labels(parent: Mapping[str, Any]) -> dict[str, Any]:
     gathered = _gather(parent, "labels")
-    refuse_retired_keys(parent["labels"])
+    for key in ("soft", "targets"):
+        if key in parent["labels"]:  # an old file
+            raise UserError(RETIRED_LABELS.format(key))
     return {"interpolation": AUTO} | gathered
+
+
+def _restore_parts(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Labels and loss of stored settings, translated if an earlier version stored them."""
+    labels = dict(check_group(node, "labels", "a mapping"))
+    if "soft" in labels:  # the key before the interpolation
+        labels = {"interpolation": "linear" if labels.pop("soft") else "nearest", **labels}
+    loss = check_group(node, "loss", "a mapping")
+    if "terms" in loss:
+        check_terms(loss)
+    else:
+        loss = gather_loss(node)
+    return {"labels": labels, "loss": dict(loss)}
+
+
+def _typed_settings(node: dict[str, Any]) -> Settings:
+    """Converts plain settings, whose parts are gathered, and checks that each component is allowed at its node."""
+    if isinstance(node.get("tracker"), str):  # one tracker, or settings of an earlier version
+        node["tracker"] = [node["tracker"]]
+    settings: Settings = typed(Settings, node, "")
+
+    def check_part(part: Settings | TeacherSettings) -> None:
+        check_target(part.labels.target, "labels")
+        for name, term in part.loss.terms.items():
+            check_target(term.target, f"loss.terms.{name}")
+
+    check_target(settings.data.target, "data")
+    check_target(settings.method.target, "method")
+    check_part(settings)
+    check_target(settings.evaluate.reference.get("_target_"), "evaluate.reference")
+    if settings.data.phantom is not None:
+        check_target(settings.data.phantom.get("_target_"), "data.phantom")
+    if settings.distill is not None:
+        with of_teacher():
+            check_part(settings.distill.teacher)
+    return settings
 
 
 def _plain_message(error: Exception, overrides: Sequence[str]) -> str:
@@ -312,24 +296,34 @@ def _plain_message(error: Exception, overrides: Sequence[str]) -> str:
     text = str(error)
     if found := re.search(r"Could not override '([^']+)'", text):
         key = found[1]
-        known = _known_keys(overrides)
+        chosen: list[str] = []  # overrides that choose files of groups
+        for word in hydra_words(overrides):
+            item = parse_override(word)
+            chooses = is_group(dotted(item.key_or_group)) and isinstance(item.value(), str)
+            if chooses or item.key_or_group == "hydra.searchpath":
+                chosen.append(word)
+        try:
+            config = compose("config", overrides=chosen)
+        except HydraException:  # a choice is wrong, too
+            config = compose("config")
+        known = [name for name, _ in flatten(OmegaConf.to_container(config))]  # type: ignore[arg-type]
         if key in known:
             return f"the value of {key} has a key that is not in the configuration yet; write +{key}={{...}} to add it"
-        return f"unknown key '{cut(key)}'{guess(key, known, '')}{_own_argument(key, overrides)}"
+        file = _own_file(key.partition(".")[0], overrides) if "." in key else None
+        own = f"\nfor an argument of your own component, write +{cut(key)}, or add it to {file}" if file else ""
+        return f"unknown key '{cut(key)}'{guess(key, known, '')}{own}"
     if found := re.search(r"Could not find '([^']+)'", text):
         group, _, option = found[1].rpartition("/")
         options = re.findall(r"^\t(\w+)$", text, re.MULTILINE)
+        if not options:
+            return f"unknown key '{cut(option)}'"
         own = "; for a file of your own, add --config-dir FOLDER" if MODULES and config_dir() is None else ""
-        return (
-            f"{group}='{cut(option)}' does not exist; choose from {', '.join(options)}{own}"
-            if options
-            else f"unknown key '{cut(option)}'"
-        )
+        return f"{group}='{cut(option)}' does not exist; choose from {', '.join(options)}{own}"
     if "Config group override must be" in text and (said := _wrong_choice(overrides)):
         return said
     if "missing EQUAL" in text:
-        word = re.search(r"override '([^']*)'", text)
-        return f"'{cut(word[1] if word else ' '.join(overrides))}' is not an override; write key=value"
+        found = re.search(r"override '([^']*)'", text)
+        return f"'{cut(found[1] if found else ' '.join(overrides))}' is not an override; write key=value"
     if found := re.search(r"Ambiguous value for argument '([^']+)'", text):
         return f"'{found[1]}' has several values; a sweep needs -m, a list brackets: key=[a,b]"
     if found := re.search(r"Interpolation key '([^']+)' not found\s+full_key: (\S+)", text):
@@ -337,21 +331,11 @@ def _plain_message(error: Exception, overrides: Sequence[str]) -> str:
         if file := _own_file(found[1].partition(".")[0], overrides):
             return f"{file} lacks the key '{key}', to which {found[2]} refers; add it, or set {found[2]} as well"
         return f"{found[2]} refers to '{found[1]}', which does not exist"
-    if found := re.search(
-        r"Error trying to access (\S+): node `([^`]+)` is not a container[^\n]*\s+full_key: (\S+)", text
-    ):
+    container = r"Error trying to access (\S+): node `([^`]+)` is not a container[^\n]*\s+full_key: (\S+)"
+    if found := re.search(container, text):
         return f"{found[3]} refers to '{found[1]}', but {found[2]} is not a group of keys"
-    first = [
-        line for line in text.splitlines() if line.strip() and "hydra.cc" not in line and "HYDRA_FULL_ERROR" not in line
-    ]
+    first = [line for line in text.splitlines() if line.strip() and not re.search(r"hydra\.cc|HYDRA_FULL_ERROR", line)]
     return f"{cut(' '.join(first[:2]), 300)} (in: {cut(' '.join(overrides), 200)})"
-
-
-def _own_argument(key: str, overrides: Sequence[str]) -> str:
-    """How to set an argument that a user's own file does not list; empty if no such file is chosen."""
-    group, _, name = key.partition(".")
-    file = _own_file(group, overrides) if name else None
-    return "" if file is None else f"\nfor an argument of your own component, write +{cut(key)}, or add it to {file}"
 
 
 def _own_file(group: str, overrides: Sequence[str]) -> Path | None:
@@ -372,24 +356,8 @@ def _wrong_choice(overrides: Sequence[str]) -> str:
         if isinstance(item.value(), int | float | None):
             group, written = item.key_or_group, text.partition("=")[2]
             if group == "table":
-                return (
-                    f"'{cut(text)}' names a table, which is for commands on tables, such as reproduce, plan and table"
-                )
+                named = "names a table, which is for commands on tables, such as reproduce, plan and table"
+                return f"'{cut(text)}' {named}"
             choices = ", ".join([*(["null"] if group == "distill" else []), *config_options(group)])
             return f"{group}='{cut(written)}' does not exist; choose from {choices}"
     return ""
-
-
-def _known_keys(overrides: Sequence[str]) -> list[str]:
-    """The keys of the configuration with the files of groups that the overrides choose."""
-    choices = []
-    for text in hydra_words(overrides):
-        item = parse_override(text)
-        chooses = is_group(dotted(item.key_or_group)) and isinstance(item.value(), str)
-        if chooses or item.key_or_group == "hydra.searchpath":
-            choices.append(text)
-    try:
-        config = compose("config", overrides=choices)
-    except HydraException:  # a choice is wrong, too
-        config = compose("config")
-    return [key for key, _ in flatten(OmegaConf.to_container(config))]  # type: ignore[arg-type]

@@ -104,7 +104,10 @@ def _holds_yaml(path: Path) -> bool:
 
 
 def _check_file(path: Path, group: str) -> None:
-    """Refuses a file that cannot belong to a group, or that sets keys outside its group."""
+    """Refuses a file that cannot belong to a group, is no small YAML file, or sets keys outside its group.
+
+    Aliases can turn a short file into a huge one; they and deep nesting are found before values are constructed.
+    """
     if _holds_yaml(path):
         raise UserError(f"{path}: a group has no folders; move its files to {path.parent}")
     if not _is_yaml(path) or path.is_dir():
@@ -115,7 +118,24 @@ def _check_file(path: Path, group: str) -> None:
         raise UserError(f"{path} has the name of a file of dmseg, configs/{group}/{path.name}; rename it")
     if group == "table" and path.stem.isdecimal():
         raise UserError(f"{path}: numbers are names of the paper's tables; rename it")
-    node = _read(path)
+    try:
+        text = read_regular(path, LARGEST, follow=True).decode()
+        if _DIRECTIVE.search(text):
+            raise UserError(f"{path} may not have a line that begins with '# @': it sets keys of its own group only")
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError(f"aliases (*{event.anchor}) are not allowed; write the values")
+            if depth > DEEPEST:
+                raise ValueError(f"it is nested more than {DEEPEST} levels deep")
+        node = OmegaConf.to_container(OmegaConf.create(text))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as YAML: {cut(' '.join(str(error).split()), 200)}") from None
+    if not isinstance(node, dict) or not node or not all(isinstance(key, str) for key in node):
+        raise UserError(f"{path} must contain a mapping (name: ..., _target_: ...)")
     for key in ("defaults", "plugins"):
         if key in node:
             instead = "write all its keys" if key == "defaults" else "plugins are named on the command line only"
@@ -127,35 +147,3 @@ def _check_file(path: Path, group: str) -> None:
     if group == "data" and node.get("name") != path.stem:
         said = f"has name={shown(node['name'])}, but" if "name" in node else "has no key 'name':"
         raise UserError(f"{path} {said} a data set has the name of its file; write name: {path.stem}")
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    """Reads a file of limited size and depth.
-
-    Raises:
-        UserError: if it cannot be read, or is not a YAML file that contains a mapping.
-    """
-    try:
-        text = read_regular(path, LARGEST, follow=True).decode()
-        if _DIRECTIVE.search(text):
-            raise UserError(f"{path} may not have a line that begins with '# @': it sets keys of its own group only")
-        _check_structure(text)
-        node = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read as YAML: {cut(' '.join(str(error).split()), 200)}") from None
-    if not isinstance(node, dict) or not node or not all(isinstance(key, str) for key in node):
-        raise UserError(f"{path} must contain a mapping (name: ..., _target_: ...)")
-    return node  # type: ignore[return-value]
-
-
-def _check_structure(text: str) -> None:
-    """Refuses aliases, which can turn a short file into a huge one, and deep nesting; constructs no values."""
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent):
-            raise ValueError(f"aliases (*{event.anchor}) are not allowed; write the values")
-        if depth > DEEPEST:
-            raise ValueError(f"it is nested more than {DEEPEST} levels deep")

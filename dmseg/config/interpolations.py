@@ -1,4 +1,8 @@
-"""Interpolations of a configuration: which are allowed, and how they are resolved."""
+"""Interpolations of a configuration: which are allowed, and how they are resolved.
+
+The usual ones are resolved here: OmegaConf takes long, and a plan resolves hundreds of configurations. It gets the
+rest.
+"""
 
 import hashlib
 import json
@@ -17,6 +21,13 @@ ENVIRONMENT_KEYS = (*PATH_KEYS, "wandb.entity", "wandb.project")
 RESOLVERS = ("oc.create", "oc.decode", "oc.dict.keys", "oc.dict.values", "oc.env", "oc.select")
 """Resolvers that may be used."""
 
+PLACE = "{other}"
+"""Part of ``data.root`` that stands for the settings of a phantom which the folder's name does not spell out."""
+SPELT_OUT = ("_target_", "seed", "scale")
+"""Settings that the name spells out."""
+DEFAULTS = {"view": (None,), "spread": (1,), "raters": (None,), "cases": (None, 25)}
+"""Settings that are left out of the name, each with the values at which they are."""
+
 _RESOLVER = re.compile(r"\$\{\s*([\w.]+)\s*:")
 _MARK = "<from the environment>"
 _KEY = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*"
@@ -24,11 +35,6 @@ _WHOLE = re.compile(rf"\$\{{({_KEY})\}}")
 _SELECT = re.compile(rf"\$\{{oc\.select:({_KEY}),([a-z]\w*_\w*)\}}")
 """A key, and its default, which contains an underscore and therefore is text."""
 _DEEPEST = 50
-PLACE = "{other}"
-"""Part of ``data.root`` that stands for the settings which the folder's name does not spell out."""
-SPELT_OUT = ("_target_", "seed", "scale")
-DEFAULTS = {"view": (None,), "spread": (1,), "raters": (None,), "cases": (None, 25)}
-"""Settings that are left out of the name, each with the values at which they are."""
 
 
 def check_interpolations(config: dict[str, Any]) -> None:
@@ -59,6 +65,41 @@ def check_interpolations(config: dict[str, Any]) -> None:
             )
 
 
+def resolved(config: dict[str, Any]) -> dict[str, Any]:
+    """Resolves the interpolations of a configuration.
+
+    Args:
+        config: the configuration in plain containers; it is not changed.
+
+    Raises:
+        omegaconf.errors.OmegaConfBaseException: if a value is missing, or an interpolation cannot be resolved.
+    """
+    try:
+        found: dict[str, Any] = _resolve(config, config, 0)
+    except (_Unusual, KeyError):
+        found = OmegaConf.to_container(OmegaConf.create(config), resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    return found
+
+
+def name_phantom(data: Any) -> None:  # noqa: ANN401
+    """Replaces ``{other}`` in the root of a composed data set, in place.
+
+    Args:
+        data: the group ``data``; anything that is not a phantom with this default folder is not changed.
+    """
+    if not isinstance(data, dict) or not isinstance(data.get("phantom"), dict):
+        return
+    if isinstance(data.get("root"), str) and PLACE in data["root"]:
+        others = {
+            name: value
+            for name, value in data["phantom"].items()
+            if name not in SPELT_OUT and value not in DEFAULTS.get(name, ())
+        }
+        text = json.dumps(others, sort_keys=True, default=str)
+        ending = f"-{hashlib.sha256(text.encode()).hexdigest()[:8]}" if others else ""
+        data["root"] = data["root"].replace(PLACE, ending)
+
+
 def _texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:  # noqa: ANN401
     """All texts of nested containers with their dotted keys, including the keys of mappings."""
     if isinstance(node, str):
@@ -75,22 +116,6 @@ def _texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:  # noqa: ANN4
 
 class _Unusual(Exception):
     """An interpolation that OmegaConf has to resolve."""
-
-
-def resolved(config: dict[str, Any]) -> dict[str, Any]:
-    """Resolves the interpolations of a configuration.
-
-    Args:
-        config: the configuration in plain containers; it is not changed.
-
-    Raises:
-        omegaconf.errors.OmegaConfBaseException: if a value is missing, or an interpolation cannot be resolved.
-    """
-    try:
-        found: dict[str, Any] = _resolve(config, config, 0)
-    except (_Unusual, KeyError):
-        found = OmegaConf.to_container(OmegaConf.create(config), resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    return found
 
 
 def _resolve(node: Any, root: dict[str, Any], depth: int) -> Any:  # noqa: ANN401
@@ -128,22 +153,3 @@ def _look_up(key: str, root: dict[str, Any], depth: int) -> Any:  # noqa: ANN401
             raise _Unusual
         node = node[name]
     return node
-
-
-def name_phantom(data: Any) -> None:  # noqa: ANN401
-    """Replaces ``{other}`` in the root of a composed data set, in place.
-
-    Args:
-        data: the group ``data``; anything that is not a phantom with this default folder is not changed.
-    """
-    if not isinstance(data, dict) or not isinstance(data.get("phantom"), dict):
-        return
-    if isinstance(data.get("root"), str) and PLACE in data["root"]:
-        others = {
-            name: value
-            for name, value in data["phantom"].items()
-            if name not in SPELT_OUT and value not in DEFAULTS.get(name, ())
-        }
-        text = json.dumps(others, sort_keys=True, default=str)
-        ending = f"-{hashlib.sha256(text.encode()).hexdigest()[:8]}" if others else ""
-        data["root"] = data["root"].replace(PLACE, ending)

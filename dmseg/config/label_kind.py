@@ -1,7 +1,6 @@
 """The kind of a label, and the settings that depend on it: its interpolation and the classes of the region loss."""
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
@@ -17,9 +16,6 @@ AUTO = "auto"
 
 Kind = Literal["hard", "soft"]
 Part = TypeVar("Part", Settings, TeacherSettings)
-
-_RETIRED_OVERRIDE = re.compile(r"[+~]*(?:[\w.]+\.)?labels\.(soft|targets)(?:@[^=]*)?(?:=|$)")
-_RETIRED_KEYS = ("soft", "targets")
 
 
 def fused_kind(labels: LabelSettings) -> Kind:
@@ -76,38 +72,3 @@ def settle_labels(part: Part, protocol: Mapping[str, Any]) -> Part:
         for name, term in part.loss.terms.items()
     }
     return replace(part, labels=labels, loss=replace(part.loss, terms=terms))
-
-
-def refuse_retired_overrides(overrides: Iterable[str]) -> None:
-    """Refuses overrides of ``labels.soft`` and ``labels.targets``, which were keys of earlier versions.
-
-    Raises:
-        UserError: if there is such an override.
-    """
-    for override in overrides:
-        if found := _RETIRED_OVERRIDE.match(override):
-            raise UserError(_retired(found[1]))
-
-
-def refuse_retired_keys(labels: Mapping[str, Any]) -> None:
-    """Like `refuse_retired_overrides`, for composed labels, whose file may still have these keys.
-
-    Raises:
-        UserError: if there is such a key.
-    """
-    for key in _RETIRED_KEYS:
-        if key in labels:
-            raise UserError(_retired(key))
-
-
-def _retired(key: str) -> str:
-    return (
-        f"there is no key labels.{key}: a fusion that returns floats gives soft labels; to choose how labels are "
-        "resampled, set labels.interpolation to nearest, linear or rater"
-    )
-
-
-def translate_labels(labels: Mapping[str, Any]) -> dict[str, Any]:
-    """Stored label settings in the current form; earlier versions stored ``soft`` instead of the interpolation."""
-    rest = {key: value for key, value in labels.items() if key != "soft"}
-    return rest if "soft" not in labels else {"interpolation": "linear" if labels["soft"] else "nearest", **rest}

@@ -18,11 +18,10 @@ from dmseg.config.config_dir import config_file, file_content
 from dmseg.config.overrides import flatten, parse_override
 from dmseg.config.resources import resource
 from dmseg.config.settings import Settings
+from dmseg.config.teacher import TEACHER_KEY
 from dmseg.config.yaml_lines import lines
 
 COMMAND_LINE = "command line"
-_TEACHER = re.compile(r"distill\.teacher\.(model|labels|loss)")
-"""Groups of a teacher: to Hydra, each is the name of a file."""
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
@@ -65,22 +64,16 @@ def find_origins(overrides: Sequence[str]) -> Origins:
                 sources[item.package] = shown
             sources |= {f"{prefix}{key}": shown for key in _leaves(content)}
             comments |= {f"{prefix}{line.key}": line.comment for line in lines(path) if line.comment}
+    groups = {path.name for path in resource("configs").iterdir() if path.is_dir()}
     set_here = [str(parse_override(item).key_or_group) for item in overrides]
-    values = [name for name in set_here if name not in _groups() and not _TEACHER.fullmatch(name)]
+    values = [name for name in set_here if name not in groups and not TEACHER_KEY.fullmatch(f"{name}.")]
     for key in _leaves(plain):
         if any(key == name or key.startswith(f"{name}.") for name in values):
             sources[key] = COMMAND_LINE
-    sources |= dict.fromkeys((name for name in set_here if name in sources and name not in _groups()), COMMAND_LINE)
-    for name in _groups() & set(set_here):
-        if name in sources:
-            sources[name] += f", chosen on the {COMMAND_LINE}"
-    return Origins(
-        plain, {key: _with_reference(config, key, sources) for key in (*_leaves(plain), *_groups())}, comments
-    )
-
-
-def _groups() -> set[str]:
-    return {path.name for path in resource("configs").iterdir() if path.is_dir()}
+    sources |= {name: COMMAND_LINE for name in set_here if name in sources and name not in groups}
+    for name in groups & set(set_here) & set(sources):
+        sources[name] += f", chosen on the {COMMAND_LINE}"
+    return Origins(plain, {key: _with_reference(config, key, sources) for key in (*_leaves(plain), *groups)}, comments)
 
 
 def _shown(path: Path) -> str:
@@ -91,10 +84,9 @@ def _shown(path: Path) -> str:
 
 def _with_reference(config: DictConfig, key: str, sources: Mapping[str, str]) -> str:
     """The source of a value; if it refers to another key, also the reference and the source of that key."""
-    group = _TEACHER.match(key)
-    if group and key.startswith(f"{group[0]}.") and sources.get(key) != COMMAND_LINE:
+    if (group := TEACHER_KEY.match(key)) and sources.get(key) != COMMAND_LINE:
         named = OmegaConf.to_container(config.distill.teacher, resolve=True)[group[1]]  # type: ignore[index]
-        chooser = sources.get(group[0], COMMAND_LINE)
+        chooser = sources.get(f"distill.teacher.{group[1]}", COMMAND_LINE)
         chosen = f"on the {chooser}" if chooser == COMMAND_LINE else f"by {chooser}"
         return f"{_shown(config_file(group[1], str(named)))}, chosen {chosen}"
     source = sources.get(key, "")

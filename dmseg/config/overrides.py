@@ -17,6 +17,7 @@ from dmseg.config.resources import resource
 from dmseg.errors import UserError, cut, first_line
 from dmseg.files.names import fault_of_name
 
+log = logging.getLogger(__name__)
 PATH_KEYS = (
     "data.root",
     "distill.teacher.model.weights",
@@ -29,7 +30,6 @@ PATH_KEYS = (
     "paths.results",
 )
 """Keys whose value is a path, in which ``~`` is expanded."""
-log = logging.getLogger(__name__)
 LOSS_KEYS = {
     "ce_weight": "terms.ce.weight",
     "kl": "terms.ce.kl",
@@ -39,6 +39,12 @@ LOSS_KEYS = {
 """Keys of the loss before it had terms, and the current ones."""
 CROSS_ENTROPY = "dmseg.losses.SoftCrossEntropyLoss"
 """The loss whose weight was ``ce_weight``."""
+RETIRED_LABELS = (
+    "there is no key labels.{}: a fusion that returns floats gives soft labels; to choose how labels are resampled, "
+    "set labels.interpolation to nearest, linear or rater"
+)
+"""Message about ``labels.soft`` and ``labels.targets``, which were keys of earlier versions."""
+_RETIRED = re.compile(r"[+~]*(?:[\w.]+\.)?labels\.(soft|targets)(?:@[^=]*)?(?:=|$)")
 _KEY = re.compile(r"([+~]*)((?:distill\.teacher\.)?)loss\.(ce_weight|kl|region_weight|region)(?=[.=@]|$)")
 _GROUP = re.compile(r"[+]*loss\s*=\s*\{")
 
@@ -52,8 +58,6 @@ def parse_override(text: str) -> Override:
     """
     try:
         parsed = OverridesParser.create().parse_override(quote_path(current_override(text)))
-        _refuse_paths(parsed, text)
-        return parsed
     except HydraException as error:
         if "=" not in text and not text.startswith("~"):
             raise UserError(f"'{cut(text)}' is not an override; write key=value") from None
@@ -61,18 +65,13 @@ def parse_override(text: str) -> Override:
         raise UserError(f"'{cut(text)}' cannot be parsed ({said}); put the value in quotes: key='\"value\"'") from None
     except (ValueError, RecursionError):  # a number with thousands of digits; lists nested too deeply
         raise UserError(f"'{cut(text)}' cannot be parsed: it is too long or too deep") from None
-
-
-def _refuse_paths(parsed: Override, text: str) -> None:
-    """Refuses paths as names of files of a group, as Hydra would follow ``..`` and absolute paths."""
-    if parsed.type is OverrideType.DEL or not is_group(dotted(parsed.key_or_group)):
-        return
-    value = parsed.value()
-    chosen = list(value.list) if isinstance(value, ChoiceSweep) else value if isinstance(value, list) else [value]
-    for name in chosen:
-        if isinstance(name, str) and (fault := fault_of_name(name)):
-            group = dotted(parsed.key_or_group)
-            raise UserError(f"'{cut(text)}' must choose a file of configs/{group} by its name, but {fault}")
+    group = dotted(parsed.key_or_group)
+    if parsed.type is not OverrideType.DEL and is_group(group):  # Hydra would follow ".." and absolute paths
+        value = parsed.value()
+        for name in value.list if isinstance(value, ChoiceSweep) else value if isinstance(value, list) else [value]:
+            if isinstance(name, str) and (fault := fault_of_name(name)):
+                raise UserError(f"'{cut(text)}' must choose a file of configs/{group} by its name, but {fault}")
+    return parsed
 
 
 def dotted(name: str) -> str:
@@ -85,19 +84,23 @@ def is_group(key: str) -> bool:
     return os.path.isdir(resource("configs") / key.replace(".", "/"))  # also False if the key is too long for a path
 
 
-def refuse_reserved(text: str) -> None:
-    """Refuses overrides of Hydra's own configuration, of plugins, and of the settings that a method does not use.
+def refuse_reserved(overrides: Sequence[str]) -> None:
+    """Refuses overrides of Hydra's own configuration, of plugins, of ``method.unused``, and of retired keys of labels.
 
     Raises:
-        UserError: if it is such an override.
+        UserError: if there is such an override.
     """
-    refuse_hydra(text)
-    parsed = parse_override(text)
-    key, value = dotted(parsed.key_or_group), parsed.value()
-    if key.partition(".")[0] == "plugins":
-        raise UserError(f"'{cut(text)}': plugins are named on the command line only, as plugins=[FILE.py]")
-    if key == "method.unused" or (key == "method" and isinstance(value, dict) and "unused" in value):
-        raise UserError(f"'{text}': method.unused cannot be overridden; it belongs to the method's YAML file")
+    for text in overrides:
+        refuse_hydra(text)
+        parsed = parse_override(text)
+        key, value = dotted(parsed.key_or_group), parsed.value()
+        if key.partition(".")[0] == "plugins":
+            raise UserError(f"'{cut(text)}': plugins are named on the command line only, as plugins=[FILE.py]")
+        if key == "method.unused" or (key == "method" and isinstance(value, dict) and "unused" in value):
+            raise UserError(f"'{text}': method.unused cannot be overridden; it belongs to the method's YAML file")
+    for text in overrides:
+        if found := _RETIRED.match(text):
+            raise UserError(RETIRED_LABELS.format(found[1]))
 
 
 def chosen_option(overrides: Sequence[str], group: str) -> str | None:
@@ -128,15 +131,6 @@ def quoted(value: str) -> str:
     return QuotedString(value, Quote.single).with_quotes()
 
 
-def expand_paths(node: dict[str, Any]) -> None:
-    """Expands ``~`` in the paths of a composed configuration, in place."""
-    for key in PATH_KEYS:
-        group, _, name = key.rpartition(".")
-        inner = get(node, group)
-        if isinstance(inner, dict) and isinstance(inner.get(name), str):
-            inner[name] = os.path.expanduser(inner[name])
-
-
 @lru_cache(maxsize=4096)
 def current_override(text: str) -> str:
     """Returns an override with the current name of its key; text that cannot be parsed is not changed."""
@@ -157,12 +151,6 @@ def current_override(text: str) -> str:
         return f"{parsed.get_key_element()}={changed.get_value_element_as_str()}"
     except (HydraException, ValueError, RecursionError):  # reported by `parse_override`
         return text
-
-
-@lru_cache(maxsize=16)
-def _announce(key: str, teacher: str = "") -> None:
-    """Logs the current name of a key, once per process; `teacher` is the prefix of a teacher's keys."""
-    log.warning("%sloss.%s is deprecated; use %sloss.%s", teacher, key, teacher, LOSS_KEYS[key])
 
 
 def translate_loss(loss: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,3 +202,9 @@ def flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
         yield f"{prefix}{name}", value
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{name}.")
+
+
+@lru_cache(maxsize=16)
+def _announce(key: str, teacher: str = "") -> None:
+    """Logs the current name of a key, once per process; `teacher` is the prefix of a teacher's keys."""
+    log.warning("%sloss.%s is deprecated; use %sloss.%s", teacher, key, teacher, LOSS_KEYS[key])

@@ -53,8 +53,19 @@ def find_plugins(names: Sequence[str]) -> list[Plugin]:
     """
     plugins: dict[str, Plugin] = {}
     for name in names:
-        is_file = name.endswith(".py") or "/" in name
-        plugin = _from_file(name) if is_file else Plugin(name, str(Path.cwd()))
+        plugin = Plugin(name, str(Path.cwd()))
+        if name.endswith(".py") or "/" in name:
+            path = Path(name).expanduser().absolute()
+            if path.is_dir():
+                raise UserError(f"plugin {name} is a folder; name a .py file, or a package by its dotted name")
+            if not path.is_file():
+                raise UserError(
+                    f"plugin {path} does not exist; give the path of a Python file, from the current folder"
+                )
+            if path.suffix != ".py" or path.stem == "__init__":
+                raise UserError(f"plugin {name} must be a .py file; name a package by its dotted name")
+            folder = path.parent.resolve()  # one spelling; a file that is a link keeps its own name and folder
+            plugin = Plugin(path.stem, str(folder), folder / path.name)
         other = plugins.setdefault(plugin.name, plugin)
         if other != plugin:
             raise UserError(f"plugins {other} and {plugin} are both the module '{plugin.name}'; rename one of them")
@@ -110,18 +121,6 @@ def check_plugins_unchanged() -> None:
 
 def _changed(plugin: Plugin) -> UserError:
     return UserError(f"plugin {plugin} has changed since the command started; run the command again")
-
-
-def _from_file(name: str) -> Plugin:
-    path = Path(name).expanduser().absolute()
-    if path.is_dir():
-        raise UserError(f"plugin {name} is a folder; name a .py file, or a package by its dotted name")
-    if not path.is_file():
-        raise UserError(f"plugin {path} does not exist; give the path of a Python file, from the current folder")
-    if path.suffix != ".py" or path.stem == "__init__":
-        raise UserError(f"plugin {name} must be a .py file; name a package by its dotted name")
-    folder = path.parent.resolve()  # one spelling; a file that is a link keeps its own name and folder
-    return Plugin(path.stem, str(folder), folder / path.name)
 
 
 def _check_name(plugin: Plugin) -> None:

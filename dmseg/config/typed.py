@@ -12,17 +12,12 @@ from dmseg.config.overrides import PATH_KEYS, translate_stored_loss
 from dmseg.config.settings import CHOICES, TRACKERS
 from dmseg.errors import UserError, cut, shown
 
-_NAMES = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "a string",
-    dict: "a mapping",
-}
-_hints = cache(get_type_hints)
 HISTORY = ("epoch", "step", "lr", "loss")
 """Columns of a run's history besides those of the loss terms."""
 NAME = re.compile(r"[A-Za-z]\w{0,59}", re.ASCII)
+"""Names of loss terms."""
+_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a string", dict: "a mapping"}
+_hints = cache(get_type_hints)
 
 
 def typed(kind: Any, value: Any, key: str) -> Any:  # noqa: ANN401
@@ -36,8 +31,18 @@ def typed(kind: Any, value: Any, key: str) -> Any:  # noqa: ANN401
     Raises:
         UserError: if it has another type or structure.
     """
-    if dataclasses.is_dataclass(kind):
-        return _typed_node(kind, value, key)
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        if not isinstance(value, Mapping):
+            raise UserError(f"{key} is {shown(value)}, but must be a mapping")
+        hints, prefix = _hints(kind), f"{key}." if key else ""
+        for name in value:
+            if name not in hints:
+                unknown = shown(name) if not isinstance(name, str) else f"'{prefix}{cut(name)}'"
+                raise UserError(f"unknown key {unknown}{guess(str(name), list(hints), prefix)}")
+        for field in dataclasses.fields(kind):
+            if field.default is field.default_factory is dataclasses.MISSING and field.name not in value:
+                raise UserError(f"key '{prefix}{field.name}' is missing")
+        return kind(**{name: typed(hints[name], item, f"{prefix}{name}") for name, item in value.items()})
     if get_origin(kind) in (Union, types.UnionType):
         inner = next(choice for choice in get_args(kind) if choice is not type(None))
         return None if value is None else typed(inner, value, key)
@@ -112,23 +117,6 @@ def check_plain(value: Any, key: str) -> None:  # noqa: ANN401
         raise UserError(f"{key} is {shown(value)}, but must be a number, string, boolean, null, list or mapping")
 
 
-def _typed_node(kind: Any, node: Any, key: str) -> Any:  # noqa: ANN401
-    if not isinstance(node, Mapping):
-        raise UserError(f"{key} is {shown(node)}, but must be a mapping")
-    hints = _hints(kind)
-    prefix = f"{key}." if key else ""
-    for name in node:
-        if name not in hints:
-            unknown = shown(name) if not isinstance(name, str) else f"'{prefix}{cut(name)}'"
-            raise UserError(f"unknown key {unknown}{guess(str(name), list(hints), prefix)}")
-    fields = dataclasses.fields(kind)
-    lacking = [field.name for field in fields if field.default is field.default_factory is dataclasses.MISSING]
-    for name in lacking:
-        if name not in node:
-            raise UserError(f"key '{prefix}{name}' is missing")
-    return kind(**{name: typed(hints[name], value, f"{prefix}{name}") for name, value in node.items()})
-
-
 def guess(key: str, known: Sequence[str], prefix: str) -> str:
     """The end of a message about an unknown key: the most similar known key, if there is one."""
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
@@ -160,22 +148,6 @@ def gather_loss(parent: Mapping[str, Any]) -> dict[str, Any]:
         options = {key: value for key, value in term.items() if key not in ("_target_", "weight")}
         terms[name] = {"weight": term["weight"], "target": term["_target_"], "options": options}
     return {**loss, "terms": terms}
-
-
-def restore_loss(parent: Mapping[str, Any]) -> dict[str, Any]:
-    """The loss of stored settings; the form of an earlier version is translated.
-
-    Args:
-        parent: stored settings, or a teacher's.
-
-    Raises:
-        UserError: see `gather_loss`.
-    """
-    loss = check_group(parent, "loss", "a mapping")
-    if "terms" not in loss:
-        return gather_loss(parent)
-    check_terms(loss)
-    return dict(loss)
 
 
 def check_terms(loss: Mapping[str, Any]) -> Mapping[str, Any]:

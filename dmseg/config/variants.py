@@ -7,7 +7,6 @@ Hydra, so that a variant always equals what Hydra composes from both.
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,30 +16,10 @@ from omegaconf import OmegaConf
 
 from dmseg.config.compose import compose_config, method_labels, resolve_config, to_settings
 from dmseg.config.config_dir import config_dir, config_file, file_content
-from dmseg.config.label_kind import refuse_retired_overrides
 from dmseg.config.overrides import dotted, get, is_group, parse_override, refuse_reserved
 from dmseg.config.settings import Settings
 from dmseg.config.teacher import sets_teacher
 from dmseg.errors import UserError
-
-
-@dataclass(frozen=True)
-class _Change:
-    """One override of a variant.
-
-    Attributes:
-        key: dotted key, or a config group.
-        value: the value, or the content of the group's file, in plain containers that must not be changed.
-        merge: whether to merge a mapping into the earlier value, as Hydra does except for files of groups.
-    """
-
-    key: str
-    value: Any
-    merge: bool
-
-    @property
-    def group(self) -> str:
-        return self.key.partition(".")[0]
 
 
 class Base:
@@ -84,10 +63,11 @@ class Base:
         """
         new = copy.copy(self)
         new._overrides, new._made = (*self._overrides, *overrides), {}
+        new.__dict__.pop("plain", None)
         new._own_groups = self._own_groups | {_group(override) for override in overrides}
         for override in overrides:
             try:
-                new._config = _with_change(new._config, _simple_change(override, config_dir()))
+                new._config = _with_change(new._config, *_change(override, config_dir()))
             except _OnlyHydraKnows:
                 raise UserError(f"'{override}' does not match any key of this configuration") from None
         return new
@@ -109,16 +89,13 @@ class Base:
     def _variant(self, variant: tuple[str, ...]) -> dict[str, Any]:
         """The configuration of base and variant with unresolved interpolations; callers must not change it."""
         variant = (*method_labels((*variant, *self._overrides)), *variant)
-        for override in variant:
-            refuse_reserved(override)
-        refuse_retired_overrides(variant)
-        changes = [_simple_change(override, config_dir()) for override in variant]
-        if None in changes or any(change.group in self._own_groups for change in changes if change):
-            return _composed([*variant, *self._overrides])
+        refuse_reserved(variant)
         config = self._config
         try:
-            for change in changes:
-                config = _with_change(config, change)
+            for override in variant:
+                if _group(override) in self._own_groups:
+                    raise _OnlyHydraKnows
+                config = _with_change(config, *_change(override, config_dir()))
         except _OnlyHydraKnows:
             return _composed([*variant, *self._overrides])  # which may report a mistake
         return config
@@ -133,20 +110,14 @@ def _composed(overrides: Sequence[str]) -> dict[str, Any]:
     return OmegaConf.to_container(compose_config(overrides))  # type: ignore[return-value]
 
 
-def _with_change(config: dict[str, Any], change: _Change | None) -> dict[str, Any]:
-    """A configuration after a change; unchanged parts are shared with the earlier one.
-
-    Raises:
-        _OnlyHydraKnows: if it is not a simple change, or the configuration has no such key.
-    """
-    if change is None:
-        raise _OnlyHydraKnows
-    name, _, rest = change.key.partition(".")
+def _with_change(config: dict[str, Any], key: str, value: Any, merge: bool) -> dict[str, Any]:  # noqa: ANN401
+    """A configuration after a `_change`; unchanged parts are shared with the earlier one."""
+    name, _, rest = key.partition(".")
     if name not in config or (rest and not isinstance(config[name], dict)):
         raise _OnlyHydraKnows
     if rest:
-        return config | {name: _with_change(config[name], replace(change, key=rest))}
-    return config | {name: _merged(config[name], change.value) if change.merge else change.value}
+        return config | {name: _with_change(config[name], rest, value, merge)}
+    return config | {name: _merged(config[name], value) if merge else value}
 
 
 def _merged(before: Any, value: Any) -> Any:  # noqa: ANN401
@@ -165,21 +136,26 @@ def _group(override: str) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _simple_change(override: str, folder: Path | None) -> _Change | None:
-    """The change of an override, or None if only Hydra can apply it; `folder` is the config dir, a key of the cache."""
+def _change(override: str, folder: Path | None) -> tuple[str, Any, bool]:
+    """The key and the value that an override sets, and whether mappings are merged into the earlier value.
+
+    They are, as in Hydra, except for the content of a group's file. The value must not be changed. `folder` is the
+    config dir, a key of the cache.
+    """
     parsed = parse_override(override)
-    is_change = parsed.type is OverrideType.CHANGE and not sets_teacher(parsed)
-    if not is_change or parsed.is_sweep_override() or parsed.package is not None:
-        return None
+    if parsed.type is not OverrideType.CHANGE or parsed.is_sweep_override() or parsed.package is not None:
+        raise _OnlyHydraKnows
+    if sets_teacher(parsed) or "$" in override or "???" in override:  # Hydra checks interpolations and missing values
+        raise _OnlyHydraKnows
     key, value = parsed.key_or_group, parsed.value()
-    if "$" in override or "???" in override:  # interpolations, which Hydra checks, and missing values
-        return None
     if not is_group(key) or isinstance(value, dict):
-        return _Change(key, value, merge=True)
+        return key, value, True
     if value is None:
-        return _Change(key, None, merge=False)
+        return key, None, False
     path = config_file(key, str(value))
     if not path.is_file() or "# @package" in path.read_text(encoding="utf-8"):
-        return None
-    node = file_content(path)
-    return _Change(key, node, merge=False) if isinstance(node, dict) and "defaults" not in node else None
+        raise _OnlyHydraKnows
+    content = file_content(path)
+    if "defaults" in content:
+        raise _OnlyHydraKnows
+    return key, content, False
