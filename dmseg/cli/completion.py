@@ -190,16 +190,8 @@ def _arguments(command: Command, words: Sequence[str], current: str) -> Iterator
     scope, colon, typed = current.rpartition(":") if re.match(r"\w+:[\w.]*(=|$)", current) else ("", "", current)
     key, equals, value = typed.partition("=")
     if equals:
-        words, name = [*words, *([f"data={scope}"] if colon else [])], key.lstrip("+")
-        metavar = next((item.values for item in _keys(command) if item.name == name), "")
-        if metavar in ("FOLDER", "FILE"):
-            yield from _paths(f"{scope}{colon}{key}=", value, folders=metavar == "FOLDER")
-            return
-        several = {"-m", "--multirun"} & set(words) or metavar.endswith("...")
-        start, comma, _ = value.rpartition(",") if several else ("", "", value)
-        for text in _choices(words, name, metavar):
-            if not comma or text not in start.split(","):
-                yield Candidate(f"{scope}{colon}{key}={start}{comma}{text}")
+        for found in _values(command, [*words, *([f"data={scope}"] if colon else [])], key.lstrip("+"), value):
+            yield Candidate(f"{scope}{colon}{key}={found.text}", found.meaning)
         return
     described = {item.name: item for item in _keys(command) if re.fullmatch(r"[a-z_.]+", item.name)}
     for name, item in described.items():
@@ -223,6 +215,20 @@ def _arguments(command: Command, words: Sequence[str], current: str) -> Iterator
 
 def _keys(command: Command) -> Iterator[Key]:
     return (key for section in command.sections for key in section.keys)
+
+
+def _values(command: Command, words: Sequence[str], name: str, value: str) -> Iterator[Candidate]:
+    """Values of a key; after a comma those of a further item."""
+    key = next((item for item in _keys(command) if item.name == name), None)
+    metavar = key.values if key is not None else ""
+    if metavar in ("FOLDER", "FILE"):
+        yield from _paths("", value, folders=metavar == "FOLDER")
+        return
+    several = {"-m", "--multirun"} & set(words) or metavar.endswith("...")
+    start, comma, _ = value.rpartition(",") if several else ("", "", value)
+    for text in _choices(words, name, metavar):
+        if not comma or text not in start.split(","):
+            yield Candidate(f"{start}{comma}{text}")
 
 
 def _choices(words: Sequence[str], name: str, metavar: str) -> Iterable[str]:

@@ -8,7 +8,7 @@ from dmseg.cli.tables import plan_all, split_tables
 from dmseg.cli.words import is_true, take_seeds, take_words
 from dmseg.errors import UserError, cut
 from dmseg.files.atomic import write_whole
-from dmseg.runs.plan import evaluation_passes
+from dmseg.runs.plan import PlannedRun, evaluation_passes
 from dmseg.runs.seal import DamagedError
 from dmseg.runs.store import RunStore
 from dmseg.runs.transfer import export_runs, import_runs, tidy_scores
@@ -42,15 +42,7 @@ def export_results(argv: Sequence[str]) -> int:
         passes = evaluation_passes(run for plan in plans.values() for run in plan.runs)
         scored = [run for part in passes for run in part]
         runs = {run.run_id: run for run in scored}
-        unfinished = set()  # a run is finished when all the evaluations that the tables need are stored
-        for run in scored:
-            store = RunStore(run.results)
-            try:
-                is_scored = store.has_evaluation(run.run_id, run.evaluation_id)
-            except DamagedError:
-                is_scored = store.is_done(run.run_id)  # export_runs reports the damage
-            if not is_scored:
-                unfinished.add(run.run_id)
+        unfinished = {run.run_id for run in scored if not _is_scored(run)}
         if unfinished:
             notify(f"{len(unfinished)} of {len(runs)} runs are not finished or not fully scored, and are left out")
         done = [(RunStore(run.results), run_id) for run_id, run in runs.items() if run_id not in unfinished]
@@ -73,6 +65,15 @@ def export_results(argv: Sequence[str]) -> int:
     print(f"{folder}: {len(exported.run_ids())} runs, {copied.new} of them new")
     copied.check()
     return 0
+
+
+def _is_scored(run: PlannedRun) -> bool:
+    """Whether a run has the evaluation that a table needs; its damage is reported by `export_runs`."""
+    store = RunStore(run.results)
+    try:
+        return store.has_evaluation(run.run_id, run.evaluation_id)
+    except DamagedError:
+        return store.is_done(run.run_id)
 
 
 def import_results(argv: Sequence[str]) -> int:

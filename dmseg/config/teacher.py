@@ -69,21 +69,25 @@ def resolve_teacher(config: dict[str, Any], plain: Mapping[str, Any], overrides:
     own["model"]["weights_sha256"] = named["weights_sha256"]
     if own_keys := [item for item in map(parse_override, overrides) if sets_teacher(item)]:
         changed = OmegaConf.create(own)
-        for override in own_keys:  # by Hydra's rules: a new key needs +
-            name = dotted(override.key_or_group)
-            if override.type not in (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD):
-                said = "keys of a teacher can be set or added, but not removed"
-                raise UserError(f"'{cut(str(override.input_line))}': {said}")
-            if override.is_sweep_override():
-                raise UserError(f"'{cut(name)}' has several values; a sweep needs -m, a list brackets: key=[a,b]")
-            key = name.removeprefix("distill.teacher.")
-            parent, _, last = key.rpartition(".")
-            node = OmegaConf.select(changed, parent)
-            known = [str(item) for item in node] if isinstance(node, DictConfig) else []
-            if override.type is OverrideType.CHANGE and last not in known:
-                raise UserError(f"unknown key '{cut(name)}'{guess(last, known, f'distill.teacher.{parent}.')}")
-            OmegaConf.update(changed, key, override.value(), force_add=True)
+        for override in own_keys:
+            _apply(changed, override)
         own = OmegaConf.to_container(changed)  # type: ignore[assignment]
     check_interpolations(own)
     found = resolved(own)
     return {group: found[group] for group in files}
+
+
+def _apply(config: DictConfig, override: Override) -> None:
+    """Sets a key of the teacher's configuration by Hydra's rules: a new key needs ``+``."""
+    name = dotted(override.key_or_group)
+    key = name.removeprefix("distill.teacher.")
+    if override.type not in (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD):
+        raise UserError(f"'{cut(str(override.input_line))}': keys of a teacher can be set or added, but not removed")
+    if override.is_sweep_override():
+        raise UserError(f"'{cut(name)}' has several values; a sweep needs -m, a list brackets: key=[a,b]")
+    parent, _, last = key.rpartition(".")
+    node = OmegaConf.select(config, parent)
+    known = [str(item) for item in node] if isinstance(node, DictConfig) else []
+    if override.type is OverrideType.CHANGE and last not in known:
+        raise UserError(f"unknown key '{cut(name)}'{guess(last, known, f'distill.teacher.{parent}.')}")
+    OmegaConf.update(config, key, override.value(), force_add=True)

@@ -16,6 +16,8 @@ HISTORY = ("epoch", "step", "lr", "loss")
 """Columns of a run's history besides those of the loss terms."""
 NAME = re.compile(r"[A-Za-z]\w{0,59}", re.ASCII)
 """Names of loss terms."""
+NOT_GUESSED = ("distill.teacher.", "profile.")
+"""Keys that `guess` proposes only to those who name them in full."""
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a string", dict: "a mapping"}
 _hints = cache(get_type_hints)
 
@@ -118,9 +120,13 @@ def check_plain(value: Any, key: str) -> None:  # noqa: ANN401
 
 
 def guess(key: str, known: Sequence[str], prefix: str) -> str:
-    """The end of a message about an unknown key: the most similar known key, if there is one."""
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    return f"; did you mean '{prefix}{close[0]}'?" if close else ""
+    """The end of a message about an unknown key: up to three keys of its last name, or else the most similar one."""
+    name = key.rpartition(".")[2].lower()
+    same = [item for item in known if item.rpartition(".")[2].lower() == name and not item.startswith(NOT_GUESSED)]
+    alike = [item for item in same if item.lower() == key.lower()] or sorted(same, key=lambda item: item.count("."))[:3]
+    if close := alike or difflib.get_close_matches(key, known, n=1, cutoff=0.6):
+        return "; did you mean " + " or ".join(f"'{prefix}{item}'" for item in close) + "?"
+    return ""
 
 
 def gather_loss(parent: Mapping[str, Any]) -> dict[str, Any]:

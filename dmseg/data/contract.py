@@ -118,24 +118,8 @@ def checked_case(case: object, files: CaseFiles, task: Task) -> Case:
             raise _Breach(f"read_case returns {shown(case)}; expected a dmseg.data.case.Case")
         if case.case != files.case:
             raise _Breach(f"read_case returns case {shown(case.case)}; expected the requested one")
-        given: object = case.raters
-        if not isinstance(given, Sequence | np.ndarray) or isinstance(given, str | bytes):
-            raise _Breach(f"raters is {shown(given)}; expected positions in Task.raters, for example (0, 1)")
-        known = f"expected distinct positions from 0 to {len(task.raters) - 1} in the task's raters, at least one"
-        if len(given) == 0 or not all(map(_is_whole, given)):
-            raise _Breach(f"raters is {shown(given)}; {known}")
-        raters = tuple(map(int, given))
-        if min(raters) < 0 or max(raters) >= len(task.raters) or len(set(raters)) < len(raters):
-            raise _Breach(f"raters is {raters}; {known}")
-        window = _array(case.window, "window")
-        if window.dtype.kind not in "fiu" or window.ndim != 2 or window.shape[1] != 2 or len(window) == 0:
-            raise _Breach(
-                f"window is {shown(case.window)}; expected one (low, high) for each channel, an array of shape (C, 2)"
-            )
-        # both ends may be equal, as percentiles of a nearly constant image are; false for NaN, too
-        if not all(-LARGEST <= low <= high <= LARGEST for low, high in window.tolist()):
-            raise _Breach(f"window is {shown(window.tolist())}; expected finite numbers, low before high")
-        window = window.astype(np.float64)
+        raters = _checked_raters(case.raters, task)
+        window = _checked_window(case.window)
         try:
             dtype = str(np.dtype(case.dtype).name)
         except (TypeError, ValueError):
@@ -236,6 +220,28 @@ def _is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
+def _checked_raters(raters: object, task: Task) -> tuple[int, ...]:
+    if not isinstance(raters, Sequence | np.ndarray) or isinstance(raters, str | bytes):
+        raise _Breach(f"raters is {shown(raters)}; expected positions in Task.raters, for example (0, 1)")
+    known = f"expected distinct positions from 0 to {len(task.raters) - 1} in the task's raters, at least one"
+    if len(raters) == 0 or not all(map(_is_whole, raters)):
+        raise _Breach(f"raters is {shown(raters)}; {known}")
+    positions = tuple(map(int, raters))
+    if min(positions) < 0 or max(positions) >= len(task.raters) or len(set(positions)) < len(positions):
+        raise _Breach(f"raters is {positions}; {known}")
+    return positions
+
+
+def _checked_window(value: object) -> npt.NDArray[np.float64]:
+    """The window as (C, 2) float64; both ends may be equal, as percentiles of a nearly constant image are."""
+    window = _array(value, "window")
+    if window.dtype.kind not in "fiu" or window.ndim != 2 or window.shape[1] != 2 or len(window) == 0:
+        raise _Breach(f"window is {shown(value)}; expected one (low, high) for each channel, an array of shape (C, 2)")
+    if not all(-LARGEST <= low <= high <= LARGEST for low, high in window.tolist()):  # false for NaN, too
+        raise _Breach(f"window is {shown(window.tolist())}; expected finite numbers, low before high")
+    return window.astype(np.float64)
+
+
 def _checked_slices(
     case: Case, files: CaseFiles, raters: tuple[int, ...], window: npt.NDArray[np.float64]
 ) -> Iterator[Slice]:
@@ -270,19 +276,26 @@ def _checked_slice(item: object, n_raters: int, n_channels: int) -> Slice:
         )
     if len(image) != n_channels:
         raise _Breach(f"image has {len(image)} channels, but window is for {n_channels}; give one (low, high) for each")
+    return Slice(_checked_image(image), _checked_masks(masks))
+
+
+def _checked_image(image: npt.NDArray[Any]) -> npt.NDArray[np.float32 | np.integer[Any]]:
     if image.dtype.kind not in "fiu":
         raise _Breach(f"image has {image.dtype} values; expected floating-point or whole numbers")
-    if image.dtype.kind == "f" or image.dtype.itemsize > 2:  # float32 has all values of the other types
-        if image.dtype != np.float32:
-            with np.errstate(over="ignore"):  # infinite values are refused below
-                image = image.astype(np.float32)
-        values = image.ravel(order="K")
-        with np.errstate(over="ignore", invalid="ignore"):
-            squares = np.dot(values, values)  # one fast pass; infinite for very large values, too
-        if not math.isfinite(squares) and (bad := np.count_nonzero(~np.isfinite(image))):
-            raise _Breach(
-                f"image has {bad} values that are NaN, infinite or beyond float32; fix it or leave the case out"
-            )
+    if image.dtype.kind != "f" and image.dtype.itemsize <= 2:  # float32 has all of these values
+        return image
+    if image.dtype != np.float32:
+        with np.errstate(over="ignore"):  # infinite values are refused below
+            image = image.astype(np.float32)
+    values = image.ravel(order="K")
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = np.dot(values, values)  # one fast pass; infinite for very large values, too
+    if not math.isfinite(squares) and (bad := np.count_nonzero(~np.isfinite(image))):
+        raise _Breach(f"image has {bad} values that are NaN, infinite or beyond float32; fix it or leave the case out")
+    return image
+
+
+def _checked_masks(masks: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     kind = masks.dtype.kind
     if kind == "f":
         if np.isin(masks, (0, 1)).all():
@@ -294,7 +307,7 @@ def _checked_slice(item: object, n_raters: int, n_channels: int) -> Slice:
         raise _Breach(f"annotations have {masks.dtype} values; expected uint8 or bool, 0 or 1")
     if kind != "b" and (masks.max() > 1 or (kind == "i" and masks.min() < 0)):
         raise _Breach(f"annotations have the values {some_values(masks)}; expected 0 and 1, for example masks > 0")
-    return Slice(image, masks.view(np.uint8) if kind == "b" else masks.astype(np.uint8, copy=False))
+    return masks.view(np.uint8) if kind == "b" else masks.astype(np.uint8, copy=False)
 
 
 def _array(value: object, what: str) -> npt.NDArray[Any]:

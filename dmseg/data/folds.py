@@ -150,6 +150,24 @@ def load_splits(store: Path, cases: Sequence[str], settings: FoldSettings, write
     return _splits(load_folds(store, cases, settings, write))
 
 
+def batches_per_epoch(n_slices: int, batch_size: int, fold: str = "this fold") -> int:
+    """Number of complete batches.
+
+    Args:
+        n_slices: number of training slices.
+        batch_size: ``train.batch_size``.
+        fold: the fold, for the message.
+
+    Raises:
+        UserError: if there are fewer slices than one batch.
+    """
+    if n_slices < batch_size:
+        remedy = f"reduce train.batch_size={batch_size}" if n_slices > 1 else "a batch needs at least two, so add cases"
+        slices = f"{n_slices} training slice{'' if n_slices == 1 else 's'}"
+        raise UserError(f"{fold} has {slices}, fewer than one batch; {remedy}")
+    return n_slices // batch_size
+
+
 def load_folds(store: Path, cases: Sequence[str], settings: FoldSettings, write: bool = True) -> list[list[str]]:
     """Reads the folds of a prepared store; the first time they are made and written.
 

@@ -152,17 +152,7 @@ def read_store(folder: Path, thorough: bool = False) -> dict[str, Any]:
         if seal is not None and seal[MANIFEST] != {"size": len(content), "sha256": known}:
             raise ValueError("its checksum does not match")
         manifest = check_manifest(parse_json(content))
-    # headers and lengths of the arrays
-    count, edge = sum(row["n_slices"] for row in manifest["cases"]), manifest["size"]
-    for name, dtypes in ((IMAGES, DTYPES), (ANNOTATIONS, DTYPES[:1])):
-        with _naming(folder / name), open_regular(folder / name) as file:
-            shape, dtype = _read_header(file)
-            stated = (count, shape[1] if name == IMAGES else len(manifest["task"]["raters"]), edge, edge)
-            if shape != stated or dtype not in dtypes or shape[1] < 1:
-                raise ValueError(f"it holds {dtype} of shape {shape}; the manifest says {stated}")
-            expected = file.tell() + math.prod(shape) * dtype.itemsize
-            if (size := os.fstat(file.fileno()).st_size) != expected:
-                raise ValueError(f"it has {size} bytes instead of {expected}")
+    _check_shapes(folder, manifest)
     if seal is not None:
         for name in (IMAGES, ANNOTATIONS):
             with _naming(folder / name), open_regular(folder / name) as file:
@@ -270,6 +260,20 @@ def _naming(path: Path) -> Iterator[None]:
     except (OSError, ValueError) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or error
         raise DamagedStoreError(f"{path} is damaged ({str(why)[:200]})") from None
+
+
+def _check_shapes(folder: Path, manifest: dict[str, Any]) -> None:
+    """Checks the headers and lengths of the arrays against the manifest."""
+    count, edge = sum(row["n_slices"] for row in manifest["cases"]), manifest["size"]
+    for name, dtypes in ((IMAGES, DTYPES), (ANNOTATIONS, DTYPES[:1])):
+        with _naming(folder / name), open_regular(folder / name) as file:
+            shape, dtype = _read_header(file)
+            known = (count, shape[1] if name == IMAGES else len(manifest["task"]["raters"]), edge, edge)
+            if shape != known or dtype not in dtypes or shape[1] < 1:
+                raise ValueError(f"it holds {dtype} of shape {shape}; the manifest says {known}")
+            expected = file.tell() + math.prod(shape) * dtype.itemsize
+            if (size := os.fstat(file.fileno()).st_size) != expected:
+                raise ValueError(f"it has {size} bytes instead of {expected}")
 
 
 def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:

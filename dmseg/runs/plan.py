@@ -1,7 +1,7 @@
 """From settings to runs with ids. Trains nothing, and imports torch only for ``precision=auto``."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +10,10 @@ from dmseg.config.components import bind
 from dmseg.config.settings import Settings
 from dmseg.config.teacher import of_teacher
 from dmseg.data.case import Task
-from dmseg.data.folds import HELD_OUT, Split, fold_count, inner_split
+from dmseg.data.folds import HELD_OUT, Split, batches_per_epoch, fold_count, inner_split
 from dmseg.data.geometry import Geometry, find_geometry
 from dmseg.data.known_tasks import known_raters
+from dmseg.data.prepared import PreparedTask
 from dmseg.errors import UserError, check_choice
 from dmseg.labels.arguments import takes_raters
 from dmseg.labels.fusion import Votes, declared_votes, majority
@@ -146,44 +147,19 @@ def _planned(
     *,
     check: bool,
 ) -> PlannedRun:
-    """Plans one run without its teacher.
-
-    Raises:
-        UserError: if an option does not fit, or a method of dmseg is left with a single rater.
-    """
-    task, labels, method, evaluate = data.task, settings.labels, settings.method, settings.evaluate
-    settings = replace(settings, task=task.name)
+    """Plans one run without its teacher."""
+    settings = replace(settings, task=data.task.name)
     precision = _resolve_precision(settings)
     store = data.store if isinstance(data, FoundTask) else data
     train, cases = set(split.train), () if store is None else store.cases
-    trained = None
-    if store is not None and method.target not in WITHOUT_RATERS:
-        found = {rater for case in cases if case.case in train for rater in case.raters}
-        if len(found) != len(store.task.raters):
-            trained = tuple(sorted(found))
-            if "anonymous_raters" in method.options:
-                check_trained_raters(store.task, trained, settings.fold)
-    known = known_raters(settings.data.target, task.name) == task.raters
-    by_name = not known and "labels" not in method.unused
-    raters = rater_identity(
-        task.raters,
-        known=known,
-        by_name=by_name and takes_raters(bind(labels.target, labels.options, where="labels")),
-        method=method.target,
-        annotating=range(len(task.raters)) if store is None else {rater for case in cases for rater in case.raters},
-        trained=trained,
-    )
+    trained = _trained_raters(settings, store, train)
+    raters = _rater_identity(settings, data.task, store, trained)
     identity = run_identity(settings, precision, data.digest, split, teachers, held_out, raters)
-    options = dict(evaluate.reference)
-    by_name = not known and takes_raters(bind(options.pop("_target_"), options, where="evaluate.reference"))
-    geometry = Geometry()
-    if store is not None:
-        geometry = find_geometry(store, mask_metrics(evaluate.metrics), evaluate.spacing)
-    evaluation = evaluation_identity(evaluate, task.raters if by_name else None, geometry.spacing, geometry.volumes)
+    evaluation = _evaluation(settings, data.task, store)
     run = PlannedRun(
         settings,
         precision,
-        task,
+        data.task,
         data.folder,
         split,
         identity,
@@ -195,9 +171,59 @@ def _planned(
         evaluation=evaluation,
         trained_raters=trained,
     )
+    if run.prepared:
+        part = "the inner part of fold" if held_out else "fold"
+        where = f"{part} {settings.fold} of {settings.data.name}/{data.task.name}"
+        batches_per_epoch(run.train_slices, settings.train.batch_size, where)
     if check:
         _check(run)
     return run
+
+
+def _trained_raters(settings: Settings, store: PreparedTask | None, train: Collection[str]) -> tuple[int, ...] | None:
+    """`PlannedRun.trained_raters`.
+
+    Raises:
+        UserError: if a method of dmseg is left with a single rater.
+    """
+    if store is None or settings.method.target in WITHOUT_RATERS:
+        return None
+    found = {rater for case in store.cases if case.case in train for rater in case.raters}
+    if len(found) == len(store.task.raters):
+        return None
+    trained = tuple(sorted(found))
+    if "anonymous_raters" in settings.method.options:
+        check_trained_raters(store.task, trained, settings.fold)
+    return trained
+
+
+def _rater_identity(
+    settings: Settings, task: Task, store: PreparedTask | None, trained: Sequence[int] | None
+) -> dict[str, Any] | None:
+    """What the run depends on of the names and number of its task's raters."""
+    labels, unused = settings.labels, "labels" in settings.method.unused
+    known = known_raters(settings.data.target, task.name) == task.raters
+    return rater_identity(
+        task.raters,
+        known=known,
+        by_name=not known and not unused and takes_raters(bind(labels.target, labels.options, where="labels")),
+        method=settings.method.target,
+        annotating=range(len(task.raters))
+        if store is None
+        else {rater for case in store.cases for rater in case.raters},
+        trained=trained,
+    )
+
+
+def _evaluation(settings: Settings, task: Task, store: PreparedTask | None) -> dict[str, Any]:
+    """What the scores depend on besides the trained network."""
+    evaluate, options = settings.evaluate, dict(settings.evaluate.reference)
+    known = known_raters(settings.data.target, task.name) == task.raters
+    named = not known and takes_raters(bind(options.pop("_target_"), options, where="evaluate.reference"))
+    geometry = Geometry()
+    if store is not None:
+        geometry = find_geometry(store, mask_metrics(evaluate.metrics), evaluate.spacing)
+    return evaluation_identity(evaluate, task.raters if named else None, geometry.spacing, geometry.volumes)
 
 
 def _check(run: PlannedRun) -> None:

@@ -177,20 +177,11 @@ def find_tasks(settings: Settings, notify: Notify = lambda text: None) -> list[F
         if store is None and adapter is not None and not outdated:  # its raw files may have been elsewhere
             try:
                 moved = moved_store(place, task, cases_of(adapter, task.name), options)
+                store = None if moved is None else PreparedTask(moved)
             except MissingDataError:
                 store = stores_of_moved_data(data, settings.paths).get(task.name)
-            else:
-                store = None if moved is None else PreparedTask(moved)
-        if store is not None:
-            fits, has_raw_data = True, adapter is not None
-            try:
-                if adapter is not None:
-                    fits = is_current(store.folder, task, cases_of(adapter, task.name), options)
-            except MissingDataError:
-                has_raw_data = False
-            if not has_raw_data and data.phantom is None:
-                notify(_without_raw_data(data, settings.paths, store))
-            store = store if fits else None
+        if store is not None and not _is_current(data, settings.paths, adapter, task, store, notify):
+            store = None
         found.append(FoundTask(task, place if store is None else store.folder, store))
     return found
 
@@ -295,6 +286,20 @@ def _unread_tasks(data: DataSettings, wanted: str | None) -> dict[str, Task]:
         return {}
     name = (wanted or task.name).rpartition("/")[2]
     return {name: replace(task, name=name)}
+
+
+def _is_current(
+    data: DataSettings, paths: PathSettings, adapter: Adapter | None, task: Task, store: PreparedTask, notify: Notify
+) -> bool:
+    """Whether a store matches the raw data; without raw data it counts as current."""
+    try:
+        if adapter is not None:
+            return is_current(store.folder, task, cases_of(adapter, task.name), store_place(data, paths, task)[1])
+    except MissingDataError:
+        pass
+    if data.phantom is None:
+        notify(_without_raw_data(data, paths, store))
+    return True
 
 
 def _without_raw_data(data: DataSettings, paths: PathSettings, store: PreparedTask) -> str:

@@ -19,7 +19,7 @@ from dmseg.tables.collected import OTHER_TIES
 from dmseg.tables.columns import SCORES
 from dmseg.tables.inference import ALPHA, MORE_SEEDS
 from dmseg.tables.numbers import TableData
-from dmseg.tables.planning import PlannedTable
+from dmseg.tables.planning import PlannedRow, PlannedTable
 
 MISSING = "–"
 
@@ -122,22 +122,8 @@ def table_notes(table: TableData, further: Iterable[str], mark: str) -> list[str
 
 def plan_notes(planned: PlannedTable) -> tuple[str, ...]:
     """Notes on the settings of a comparison: folds, seeds, scoring, networks, epochs and imported runs."""
-    folds = {}
-    for data in dict.fromkeys(row.data for row in planned.rows):
-        cells = [of_cell for row in planned.rows if row.data == data for of_cell in row.cells.values()]
-        settings = cells[0][0].settings.folds
-        chosen = sorted({run.settings.fold for of_cell in cells for run in of_cell})
-        splits = [[run.split for run in of_cell] for of_cell in cells]
-        # complete if each case that is trained on is validated by another run
-        if all({c for s in own for c in s.train} <= {c for s in own for c in s.validation} for own in splits):
-            folds[data] = f"{len(chosen)}-fold cross-validation ({_kind(settings)}), each case is validated once"
-            continue
-        sizes = sorted({len({case for split in own for case in split.validation}) for own in splits})
-        cases = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-        count = settings.count or (DEFAULT_COUNT if settings.file is None else None)
-        whole = f"{count} folds, " if count else ""
-        names = f"fold{'s' if len(chosen) > 1 else ''} {', '.join(map(str, chosen))} only ({whole}{_kind(settings)})"
-        folds[data] = f"{names}: the {cases} cases of the validation set, no others are scored"
+    data_sets = dict.fromkeys(row.data for row in planned.rows)
+    folds = {data: _folds_of(row for row in planned.rows if row.data == data) for data in data_sets}
     alike = len(set(folds.values())) == 1
     texts = [next(iter(folds.values()))] if alike else [f"{data}: {text}" for data, text in folds.items()]
     notes = [f"Folds: {'; '.join(texts)}."]
@@ -220,6 +206,23 @@ def shown_cells(table: TableData) -> pd.DataFrame:
     cells = table.cells[table.cells["method"].isin([column.key for column in table.spec.shown])]
     networks = " " + cells["model_title"] if cells["model"].nunique() > 1 else ""
     return cells.assign(row_title=cells["task_title"] + networks)
+
+
+def _folds_of(rows: Iterable[PlannedRow]) -> str:
+    """Describes the folds of a data set's runs."""
+    cells = [runs for row in rows for runs in row.cells.values()]
+    settings = cells[0][0].settings.folds
+    chosen = sorted({run.settings.fold for runs in cells for run in runs})
+    splits = [[run.split for run in runs] for runs in cells]
+    # complete if each case that is trained on is validated by another run
+    if all({c for s in of_cell for c in s.train} <= {c for s in of_cell for c in s.validation} for of_cell in splits):
+        return f"{len(chosen)}-fold cross-validation ({_kind(settings)}), each case is validated once"
+    sizes = sorted({len({case for run in runs for case in run.split.validation}) for runs in cells})
+    cases = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    names = f"fold{'s' if len(chosen) > 1 else ''} {', '.join(map(str, chosen))} only"
+    count = settings.count or (DEFAULT_COUNT if settings.file is None else None)
+    whole = f"{count} folds, " if count else ""
+    return f"{names} ({whole}{_kind(settings)}): the {cases} cases of the validation set, no others are scored"
 
 
 def _kind(settings: FoldSettings) -> str:

@@ -42,6 +42,23 @@ def test_the_key_that_was_meant_is_one_of_the_chosen_files(words, meant, config_
         compose_settings(words)
 
 
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("lr=0.1", "'optim.lr'"),
+        ("train.lr=0.1", "'optim.lr'"),
+        ("LABELS=uniform", "'labels'"),
+        ("Optim.LR=0.1", "'optim.lr'"),
+        ("epochs=3", "'train.epochs' or 'data.epochs'"),
+        ("encoder=resnet18", "'model.encoder'"),
+    ],
+)
+def test_a_key_without_its_group_or_in_capitals_is_recognised(word, meant):
+    key = word.partition("=")[0]
+    with pytest.raises(UserError, match=rf"^unknown key '{key}'; did you mean {meant}\?$"):
+        compose_settings(["data=phantom", word])
+
+
 def test_a_wrong_choice_is_named_before_a_wrong_key():
     with pytest.raises(UserError, match="labels='smoothed' does not exist"):
         compose_settings(["labels=smoothed", "labels.smoothing.epsilom=0.3"])
