@@ -44,7 +44,7 @@ class AdapterError(UserError):
     """An adapter raised an exception that it does not handle: a mistake in its code, or a file that it did not expect.
 
     Args:
-        message: names the case, its files and the exception.
+        message: names the case and its files, or the adapter, and the exception.
         trace: the traceback of the adapter's code, which the command line prints below the message.
 
     Attributes:
@@ -91,7 +91,7 @@ def shown(value: object) -> str:
 
 
 def first_line(error: BaseException, empty: str | None = None) -> str:
-    """The first line of an error's message; if it has none, `empty`, or the name of its type."""
+    """The first line of an error's message; if that is empty, `empty`, or the name of the error's type without it."""
     lines = str(error).splitlines() or [type(error).__name__ if empty is None else empty]
     return lines[0]
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from dmseg.cli.description import Command, Key, group_files
 from dmseg.cli.registry import COMMANDS
+from dmseg.config.allowed import CHOICES, TRACKERS
 from dmseg.config.resources import resource
-from dmseg.config.settings import CHOICES, TRACKERS
 from dmseg.config.yaml_lines import Line, base, is_global, lines
 from dmseg.data.known_tasks import KNOWN_TASKS
 from dmseg.errors import UserError

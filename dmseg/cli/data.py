@@ -93,7 +93,7 @@ def status(data: DataSettings) -> Status:
     missing: dict[str, None] = {}
     for task in tasks.values():
         try:
-            listed = cases_of(adapter, task.name)
+            listed = cases_of(adapter, task)
         except UserError as error:
             missing[first_line(error)] = None
             continue

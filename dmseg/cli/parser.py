@@ -1,6 +1,7 @@
-"""Reads the command line: finds the command and its options, and prints help.
+"""Reads the command line: finds the command, checks its options and arguments, and prints help.
 
-Overrides (``key=value``, ``+key=value``, ``~key``) are passed on unchanged; Hydra's grammar reads them later.
+Overrides (``key=value``, ``+key=value``, ``~key``) are left to Hydra's grammar, except that values in Python's form are
+rewritten.
 """
 
 import ast
@@ -270,10 +271,13 @@ class _HelpCommand(click.Command):
         words = click.Argument(["words"], nargs=-1)
         summary = "Show the help of dmseg, of a command or of an action."
         params = [words, _help_option()]
-        super().__init__("help", callback=self._show, params=params, add_help_option=False, short_help=summary)
-
-    def _show(self, words: tuple[str, ...]) -> None:
-        parse([*words, "--help"])
+        super().__init__(
+            "help",
+            callback=lambda words: parse([*words, "--help"]),
+            params=params,
+            add_help_option=False,
+            short_help=summary,
+        )
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the help of the command."""

@@ -31,7 +31,7 @@ def show_config(argv: Sequence[str]) -> int:
     for name in named:
         if name not in known:
             raise UserError(f"the configuration has no key '{cut(name)}'{guess(name, known, '')}")
-    chosen = {  # the keys that are named, the groups that contain them, and what these groups contain
+    chosen = {  # the named keys, the groups around them and everything inside them
         key for key in known for name in named if f"{key}.".startswith(f"{name}.") or f"{name}.".startswith(f"{key}.")
     }
     print("\n".join(_lines(origins, origins.plain, "", chosen if named else set(known))))

@@ -1,4 +1,4 @@
-"""Sweeps, ``dmseg train -m`` and ``dmseg cv -m``: every combination of the values given for some keys."""
+"""Sweeps, ``dmseg train -m`` and ``dmseg cv -m``: all combinations of values of some keys, and a table of scores."""
 
 import csv
 import hashlib
@@ -36,9 +36,9 @@ IDS = {"train": "run", "cv": "experiment"}
 PERCENT = (*SCORES, "nsd", "lesion_f1")
 """Scores that are printed in per cent."""
 STATUS = {"missing": "not done", "trained": "not scored"}
-"""What a row says of a run's status, where it is not the same word."""
+"""Words for a run's status that differ from those of `run_status`."""
 UNITS = {**dict.fromkeys(PERCENT, "%"), "hd95": "mm"}
-"""Units that the printed table names."""
+"""Units in the headings of the printed table."""
 
 
 @dataclass(frozen=True)

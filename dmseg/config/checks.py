@@ -5,9 +5,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from dmseg.config.allowed import CHOICES, TRACKERS
 from dmseg.config.method_options import check_options
 from dmseg.config.overrides import get
-from dmseg.config.settings import CHOICES, TRACKERS
 from dmseg.errors import UserError, check_choice, cut, shown
 from dmseg.limits import LEAST_BANDWIDTH, MAX_LEVELS, crop_edge
 from dmseg.metrics.named import check_metrics
@@ -189,7 +189,7 @@ def check_edges(node: Mapping[str, Any]) -> None:
 
 
 def check_networks(node: Mapping[str, Any]) -> None:
-    """Checks the pins of weights, the decoders and the heads."""
+    """Checks the digests that pin weights, the decoders and the heads."""
     models = _of_both(node, "model")
     for where, model in models.items():
         name, pinned = where.removesuffix(".model"), model["weights_sha256"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any
 
-from dmseg.errors import UserError, cut, either, shown
+from dmseg.errors import UserError, cut, either, first_line, shown
 
 
 @dataclass(frozen=True)
@@ -166,10 +166,10 @@ def bind(target: str, options: Mapping[str, Any], *, where: str, n_positional: i
         except (UserError, OSError, MemoryError):
             raise
         except Exception as error:
-            said = str(error).splitlines()[:1] or [""]
+            said = first_line(error, "")
             if component.__module__.startswith("dmseg.") and isinstance(error, ValueError | TypeError):
-                raise UserError(f"{where}: {said[0]}") from error
-            reason = cut(f"{type(error).__name__}: {said[0]}", 300)
+                raise UserError(f"{where}: {said}") from error
+            reason = cut(f"{type(error).__name__}: {said}", 300)
             raise UserError(f"the options of '{where}' do not fit {target}: {reason}") from error
 
     return construct

@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dmseg.config.allowed import CHOICES
 from dmseg.config.checks import check_values
 from dmseg.config.components import MODULES, check_target
 from dmseg.config.config_dir import config_dir, config_file, config_options, file_content
@@ -36,7 +37,7 @@ from dmseg.config.overrides import (
     refuse_reserved,
 )
 from dmseg.config.resources import resource
-from dmseg.config.settings import CHOICES, Settings, TeacherSettings
+from dmseg.config.settings import Settings, TeacherSettings
 from dmseg.config.teacher import of_teacher, resolve_teacher, sets_teacher
 from dmseg.config.typed import check_group, check_terms, gather_loss, guess, typed
 from dmseg.errors import UserError, cut, shown
@@ -48,7 +49,7 @@ DATA_DEFAULTS = {
     "scale": ("[0.8,1.25]", "train.scale"),
     "crop": ("1.0", "train.crop", "evaluate.crop"),
 }
-"""Keys of a data set's file, each with a value that suits many data sets and the keys whose default it is."""
+"""Keys of a data set's file, each with a value that suits many data sets and the keys whose default it sets."""
 
 
 def compose_settings(overrides: Sequence[str]) -> Settings:
@@ -130,17 +131,7 @@ def resolve_config(config: DictConfig | dict[str, Any], overrides: Sequence[str]
     """
     with in_plain_words(overrides):
         given: dict[str, Any] = OmegaConf.to_container(config) if isinstance(config, DictConfig) else config  # type: ignore[assignment]
-        lacking: dict[str, list[str]] = {}
-        path = config_file("data", chosen_option(overrides, "data") or "")
-        for name, (_, *users) in DATA_DEFAULTS.items():
-            default = [key for key in users if get(given, key) == f"${{data.{name}}}"]
-            absent = isinstance(given.get("data"), Mapping) and name not in given["data"]
-            if absent and default and path.is_file() and name not in file_content(path):
-                lacking[name] = default
-        if lacking:
-            lines = ", ".join(f"{name}: {DATA_DEFAULTS[name][0]}" for name in lacking)
-            words = ", ".join(f"{key}={DATA_DEFAULTS[name][0]}" for name, keys in lacking.items() for key in keys)
-            raise UserError(f"{path} sets no {', '.join(lacking)}; add {lines}, or set {words}")
+        _check_data(given, overrides)
         check_interpolations(given)
         plain = resolved(given)
         if plain.get("distill"):
@@ -237,6 +228,27 @@ def restore_settings(node: Mapping[str, Any], results: Path) -> Settings:
     return dataclasses.replace(settings, paths=dataclasses.replace(settings.paths, results=str(results)))
 
 
+def _check_data(config: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Names all keys at once that the file of a data set lacks and others refer to.
+
+    Raises:
+        UserError: if there is one.
+    """
+    path = config_file("data", chosen_option(overrides, "data") or "")
+    data = config.get("data")
+    if not isinstance(data, Mapping) or not path.is_file():
+        return
+    lacking: dict[str, list[str]] = {}
+    for name, (_, *users) in DATA_DEFAULTS.items():
+        default = [key for key in users if get(config, key) == f"${{data.{name}}}"]
+        if name not in data and default and name not in file_content(path):
+            lacking[name] = default
+    if lacking:
+        lines = ", ".join(f"{name}: {DATA_DEFAULTS[name][0]}" for name in lacking)
+        words = ", ".join(f"{key}={DATA_DEFAULTS[name][0]}" for name, keys in lacking.items() for key in keys)
+        raise UserError(f"{path} sets no {', '.join(lacking)}; add {lines}, or set {words}")
+
+
 def _gather(parent: Mapping[str, Any], name: str, drop: tuple[str, ...] = ()) -> dict[str, Any]:
     """Splits an open node into the fields of its settings class and the options of its component."""
     node = check_group(parent, name, f"one of the files in configs/{name}")
@@ -250,7 +262,7 @@ def _gather(parent: Mapping[str, Any], name: str, drop: tuple[str, ...] = ()) ->
 def _gather_labels(parent: Mapping[str, Any]) -> dict[str, Any]:
     gathered = _gather(parent, "labels")
     for key in ("soft", "targets"):
-        if key in parent["labels"]:  # an old file
+        if key in parent["labels"]:  # the chosen file may be of an earlier version
             raise UserError(RETIRED_LABELS.format(key))
     return {"interpolation": AUTO} | gathered
 
@@ -269,7 +281,7 @@ def _restore_parts(node: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _typed_settings(node: dict[str, Any]) -> Settings:
-    """Converts plain settings, whose parts are gathered, and checks that each component is allowed at its node."""
+    """Converts plain settings with their parts gathered, and checks that each component is allowed at its node."""
     if isinstance(node.get("tracker"), str):  # one tracker, or settings of an earlier version
         node["tracker"] = [node["tracker"]]
     settings: Settings = typed(Settings, node, "")
@@ -296,17 +308,7 @@ def _plain_message(error: Exception, overrides: Sequence[str]) -> str:
     text = str(error)
     if found := re.search(r"Could not override '([^']+)'", text):
         key = found[1]
-        chosen: list[str] = []  # overrides that choose files of groups
-        for word in hydra_words(overrides):
-            item = parse_override(word)
-            chooses = is_group(dotted(item.key_or_group)) and isinstance(item.value(), str)
-            if chooses or item.key_or_group == "hydra.searchpath":
-                chosen.append(word)
-        try:
-            config = compose("config", overrides=chosen)
-        except HydraException:  # a choice is wrong, too
-            config = compose("config")
-        known = [name for name, _ in flatten(OmegaConf.to_container(config))]  # type: ignore[arg-type]
+        known = _known_keys(overrides)
         if key in known:
             return f"the value of {key} has a key that is not in the configuration yet; write +{key}={{...}} to add it"
         file = _own_file(key.partition(".")[0], overrides) if "." in key else None
@@ -331,11 +333,26 @@ def _plain_message(error: Exception, overrides: Sequence[str]) -> str:
         if file := _own_file(found[1].partition(".")[0], overrides):
             return f"{file} lacks the key '{key}', to which {found[2]} refers; add it, or set {found[2]} as well"
         return f"{found[2]} refers to '{found[1]}', which does not exist"
-    container = r"Error trying to access (\S+): node `([^`]+)` is not a container[^\n]*\s+full_key: (\S+)"
-    if found := re.search(container, text):
+    pattern = r"Error trying to access (\S+): node `([^`]+)` is not a container[^\n]*\s+full_key: (\S+)"
+    if found := re.search(pattern, text):
         return f"{found[3]} refers to '{found[1]}', but {found[2]} is not a group of keys"
     first = [line for line in text.splitlines() if line.strip() and not re.search(r"hydra\.cc|HYDRA_FULL_ERROR", line)]
     return f"{cut(' '.join(first[:2]), 300)} (in: {cut(' '.join(overrides), 200)})"
+
+
+def _known_keys(overrides: Sequence[str]) -> list[str]:
+    """The keys of the configuration with the files of groups that the overrides choose."""
+    chosen: list[str] = []
+    for word in hydra_words(overrides):
+        item = parse_override(word)
+        chooses = is_group(dotted(item.key_or_group)) and isinstance(item.value(), str)
+        if chooses or item.key_or_group == "hydra.searchpath":
+            chosen.append(word)
+    try:
+        config = compose("config", overrides=chosen)
+    except HydraException:  # a choice is wrong, too
+        config = compose("config")
+    return [name for name, _ in flatten(OmegaConf.to_container(config))]  # type: ignore[arg-type]
 
 
 def _own_file(group: str, overrides: Sequence[str]) -> Path | None:

@@ -104,7 +104,7 @@ def _holds_yaml(path: Path) -> bool:
 
 
 def _check_file(path: Path, group: str) -> None:
-    """Refuses a file that cannot belong to a group, is no small YAML file, or sets keys outside its group.
+    """Refuses a file that cannot belong to a group, is too large or not YAML, or sets keys outside its group.
 
     Aliases can turn a short file into a huge one; they and deep nesting are found before values are constructed.
     """

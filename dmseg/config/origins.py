@@ -1,4 +1,4 @@
-"""What ``dmseg config`` shows of a key: where its value comes from, and its description."""
+"""What ``dmseg config`` shows about a key: where its value comes from, and its description."""
 
 import dataclasses
 import inspect

@@ -1,4 +1,4 @@
-"""Parses overrides with Hydra's parser; paths need no quotes, and keys of earlier versions are translated."""
+"""Parses overrides with Hydra's parser and translates keys of earlier versions; reads mappings by dotted key."""
 
 import dataclasses
 import logging
@@ -44,9 +44,9 @@ RETIRED_LABELS = (
     "set labels.interpolation to nearest, linear or rater"
 )
 """Message about ``labels.soft`` and ``labels.targets``, which were keys of earlier versions."""
-_RETIRED = re.compile(r"[+~]*(?:[\w.]+\.)?labels\.(soft|targets)(?:@[^=]*)?(?:=|$)")
-_KEY = re.compile(r"([+~]*)((?:distill\.teacher\.)?)loss\.(ce_weight|kl|region_weight|region)(?=[.=@]|$)")
-_GROUP = re.compile(r"[+]*loss\s*=\s*\{")
+_RETIRED_LABELS_KEY = re.compile(r"[+~]*(?:[\w.]+\.)?labels\.(soft|targets)(?:@[^=]*)?(?:=|$)")
+_OLD_LOSS_KEY = re.compile(r"([+~]*)((?:distill\.teacher\.)?)loss\.(ce_weight|kl|region_weight|region)(?=[.=@]|$)")
+_LOSS_MAPPING = re.compile(r"[+]*loss\s*=\s*\{")
 
 
 @lru_cache(maxsize=4096)
@@ -99,7 +99,7 @@ def refuse_reserved(overrides: Sequence[str]) -> None:
         if key == "method.unused" or (key == "method" and isinstance(value, dict) and "unused" in value):
             raise UserError(f"'{text}': method.unused cannot be overridden; it belongs to the method's YAML file")
     for text in overrides:
-        if found := _RETIRED.match(text):
+        if found := _RETIRED_LABELS_KEY.match(text):
             raise UserError(RETIRED_LABELS.format(found[1]))
 
 
@@ -134,10 +134,10 @@ def quoted(value: str) -> str:
 @lru_cache(maxsize=4096)
 def current_override(text: str) -> str:
     """Returns an override with the current name of its key; text that cannot be parsed is not changed."""
-    if found := _KEY.match(text):
+    if found := _OLD_LOSS_KEY.match(text):
         _announce(found[3], found[2])
         return f"{found[1]}{found[2]}loss.{LOSS_KEYS[found[3]]}{text[found.end() :]}"
-    if not _GROUP.match(text):
+    if not _LOSS_MAPPING.match(text):
         return text
     try:
         parsed = OverridesParser.create().parse_override(text)

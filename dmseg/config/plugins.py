@@ -16,7 +16,7 @@ from types import CodeType
 
 from dmseg.config.code_version import module_digest
 from dmseg.config.components import MODULES, PACKAGES
-from dmseg.errors import UserError, cut
+from dmseg.errors import UserError, cut, first_line
 
 _IN_USE: dict[str, "Plugin"] = {}
 _FOLDERS: list[str] = []  # added to sys.path
@@ -53,7 +53,6 @@ def find_plugins(names: Sequence[str]) -> list[Plugin]:
     """
     plugins: dict[str, Plugin] = {}
     for name in names:
-        plugin = Plugin(name, str(Path.cwd()))
         if name.endswith(".py") or "/" in name:
             path = Path(name).expanduser().absolute()
             if path.is_dir():
@@ -66,6 +65,8 @@ def find_plugins(names: Sequence[str]) -> list[Plugin]:
                 raise UserError(f"plugin {name} must be a .py file; name a package by its dotted name")
             folder = path.parent.resolve()  # one spelling; a file that is a link keeps its own name and folder
             plugin = Plugin(path.stem, str(folder), folder / path.name)
+        else:
+            plugin = Plugin(name, str(Path.cwd()))
         other = plugins.setdefault(plugin.name, plugin)
         if other != plugin:
             raise UserError(f"plugins {other} and {plugin} are both the module '{plugin.name}'; rename one of them")
@@ -157,7 +158,7 @@ def _load(plugin: Plugin) -> None:
             raise UserError(f"there is no module '{plugin.name}' for plugins: it is {where}") from None
         frames = [item for item in traceback.extract_tb(error.__traceback__) if item.filename == str(plugin.file)]
         where = f" in line {frames[-1].lineno}" if frames else ""  # the message of a syntax error names the line
-        said = cut(" ".join(str(error).splitlines()[:1]), 300)
+        said = cut(first_line(error, ""), 300)
         raise UserError(f"plugin {plugin} fails{where}: {type(error).__name__}: {said}") from None
     if getattr(module, "__file__", None) is None:
         sys.modules.pop(plugin.name, None)

@@ -1,4 +1,4 @@
-"""Converts plain values to typed settings; values of another type or structure become plain messages."""
+"""Converts plain values to typed settings, and the terms of the loss from their form in YAML files."""
 
 import dataclasses
 import difflib
@@ -8,16 +8,16 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from dmseg.config.allowed import CHOICES, TRACKERS
 from dmseg.config.overrides import PATH_KEYS, translate_stored_loss
-from dmseg.config.settings import CHOICES, TRACKERS
 from dmseg.errors import UserError, cut, shown
 
 HISTORY = ("epoch", "step", "lr", "loss")
 """Columns of a run's history besides those of the loss terms."""
-NAME = re.compile(r"[A-Za-z]\w{0,59}", re.ASCII)
+TERM_NAME = re.compile(r"[A-Za-z]\w{0,59}", re.ASCII)
 """Names of loss terms."""
 NOT_GUESSED = ("distill.teacher.", "profile.")
-"""Keys that `guess` proposes only to those who name them in full."""
+"""Prefixes of keys that `guess` proposes only if the user wrote the prefix."""
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a string", dict: "a mapping"}
 _hints = cache(get_type_hints)
 
@@ -120,12 +120,24 @@ def check_plain(value: Any, key: str) -> None:  # noqa: ANN401
 
 
 def guess(key: str, known: Sequence[str], prefix: str) -> str:
-    """The end of a message about an unknown key: up to three keys of its last name, or else the most similar one."""
-    name = key.rpartition(".")[2].lower()
-    same = [item for item in known if item.rpartition(".")[2].lower() == name and not item.startswith(NOT_GUESSED)]
-    alike = [item for item in same if item.lower() == key.lower()] or sorted(same, key=lambda item: item.count("."))[:3]
-    if close := alike or difflib.get_close_matches(key, known, n=1, cutoff=0.6):
-        return "; did you mean " + " or ".join(f"'{prefix}{item}'" for item in close) + "?"
+    """The end of a message about an unknown key: the key that was probably meant, or up to three.
+
+    That is a key that is spelled almost the same, else those with the same last part (``optim.lr`` for ``lr``), else
+    the most similar one.
+    """
+    hidden = tuple(start for start in NOT_GUESSED if not key.lower().startswith(start))
+    open_keys = [item for item in known if not item.startswith(hidden)]
+    last = key.rpartition(".")[2].lower()
+    same = [item for item in open_keys if item.rpartition(".")[2].lower() == last]
+    exact = [item for item in same if item.lower() == key.lower()]
+    close = difflib.get_close_matches(key, open_keys, n=1, cutoff=0.6)
+    if close and difflib.SequenceMatcher(None, close[0], key).ratio() < 0.85:
+        parts = set(key.split("."))
+        shared = {item: len(parts & set(item.split("."))) for item in same}
+        best = [item for item in same if shared[item] == max(shared.values())]
+        close = sorted(best, key=lambda item: item.count("."))[:3] or close
+    if found := exact or close or same[:3]:
+        return "; did you mean " + " or ".join(f"'{prefix}{item}'" for item in found) + "?"
     return ""
 
 
@@ -168,7 +180,7 @@ def check_terms(loss: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(terms, Mapping):
         raise UserError(f"loss.terms is {shown(terms)}, but must be a mapping from names to terms")
     for name in terms:
-        if not isinstance(name, str) or not NAME.fullmatch(name):
+        if not isinstance(name, str) or not TERM_NAME.fullmatch(name):
             raise UserError(
                 f"loss.terms has the name {shown(name)}, but a name must be a letter, then letters, digits or _"
             )

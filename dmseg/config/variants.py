@@ -111,7 +111,11 @@ def _composed(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _with_change(config: dict[str, Any], key: str, value: Any, merge: bool) -> dict[str, Any]:  # noqa: ANN401
-    """A configuration after a `_change`; unchanged parts are shared with the earlier one."""
+    """A configuration after a `_change`; unchanged parts are shared with the earlier one.
+
+    Raises:
+        _OnlyHydraKnows: if the configuration has no such key.
+    """
     name, _, rest = key.partition(".")
     if name not in config or (rest and not isinstance(config[name], dict)):
         raise _OnlyHydraKnows
@@ -139,8 +143,11 @@ def _group(override: str) -> str:
 def _change(override: str, folder: Path | None) -> tuple[str, Any, bool]:
     """The key and the value that an override sets, and whether mappings are merged into the earlier value.
 
-    They are, as in Hydra, except for the content of a group's file. The value must not be changed. `folder` is the
-    config dir, a key of the cache.
+    Mappings are merged, as in Hydra, except for the content of a group's file. The value must not be changed. `folder`
+    is the config dir, a key of the cache.
+
+    Raises:
+        _OnlyHydraKnows: if the override does more than set a key.
     """
     parsed = parse_override(override)
     if parsed.type is not OverrideType.CHANGE or parsed.is_sweep_override() or parsed.package is not None:
@@ -156,6 +163,6 @@ def _change(override: str, folder: Path | None) -> tuple[str, Any, bool]:
     if not path.is_file() or "# @package" in path.read_text(encoding="utf-8"):
         raise _OnlyHydraKnows
     content = file_content(path)
-    if "defaults" in content:
+    if not isinstance(content, dict) or "defaults" in content:
         raise _OnlyHydraKnows
     return key, content, False

@@ -167,29 +167,36 @@ def reading(read: Callable[[], Result], files: CaseFiles, slice_index: int | Non
 
 
 def tasks_of(adapter: Adapter) -> Mapping[str, Task]:
-    """Returns `Adapter.tasks`; exceptions of the adapter then name it.
+    """Returns `Adapter.tasks` after checking it; exceptions of the adapter then name it.
 
     Raises:
-        UserError: as raised by the adapter, or if it raises an OSError.
+        UserError: if it is not a mapping of tasks; as raised by the adapter, or if it raises an OSError.
         AdapterError: if it raises any other exception.
     """
-    return _asking(partial(getattr, adapter, "tasks"), adapter, "tasks")
+    tasks: object = _asking(partial(getattr, adapter, "tasks"), adapter, "tasks")
+    if not isinstance(tasks, Mapping):
+        raise UserError(f"{_name(adapter)}: tasks is {shown(tasks)}; expected a mapping from names to Task objects")
+    for task in tasks.values():
+        check_task(task)
+    return tasks
 
 
-def cases_of(adapter: Adapter, task: str) -> list[CaseFiles]:
-    """Calls `Adapter.list_cases`; exceptions of the adapter then name it. `checked_cases` checks the result.
+def cases_of(adapter: Adapter, task: Task) -> list[CaseFiles]:
+    """Calls `Adapter.list_cases` and checks the result (`checked_cases`); exceptions of the adapter then name it.
 
     Args:
         adapter: the adapter.
-        task: name of the task.
+        task: the task.
 
     Raises:
-        UserError: as raised by the adapter, or if it raises an OSError.
+        UserError: if the result breaks the contract; as raised by the adapter, or if it raises an OSError.
         AdapterError: if it raises any other exception.
     """
-    what = f"list_cases({task!r})"
-    listed = _asking(partial(adapter.list_cases, task), adapter, what)
-    return _asking(partial(list, listed), adapter, what) if isinstance(listed, Iterator) else listed
+    what = f"list_cases({task.name!r})"
+    listed: object = _asking(partial(adapter.list_cases, task.name), adapter, what)
+    if isinstance(listed, Iterable):  # a generator runs the adapter's code only now
+        listed = _asking(partial(list, listed), adapter, what)
+    return checked_cases(listed, task)
 
 
 def _asking(ask: Callable[[], Result], adapter: Adapter, what: str) -> Result:
@@ -199,11 +206,15 @@ def _asking(ask: Callable[[], Result], adapter: Adapter, what: str) -> Result:
     except UserError:
         raise
     except Exception as error:
-        kind = type(adapter)
-        file = getattr(sys.modules.get(kind.__module__), "__file__", None)
-        place = f" ({shown(Path(file))})" if file else ""
-        failed = f"adapter {kind.__module__}.{kind.__qualname__}{place}: {what} failed"
+        failed = f"{_name(adapter)}: {what} failed"
         raise _failure(error, failed, failed) from error
+
+
+def _name(adapter: Adapter) -> str:
+    """An adapter's dotted name and its file, for messages."""
+    kind = type(adapter)
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    return f"adapter {kind.__module__}.{kind.__qualname__}" + (f" ({shown(Path(file))})" if file else "")
 
 
 def _failure(error: Exception, unreadable: str, failed: str) -> UserError:

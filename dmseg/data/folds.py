@@ -1,4 +1,7 @@
-"""Splits cases into folds. A split is made once, written as JSON, and only read from then on."""
+"""Splits cases into folds. A split is made once, written as JSON, and only read from then on.
+
+With groups, cases of the same patient, scanner or site are never in different folds.
+"""
 
 import hashlib
 import json
@@ -24,13 +27,14 @@ FOLDS = list_of(list_of(TEXT, least=1))
 DEFAULT_COUNT = 5
 """Default number of folds, as in the paper."""
 UNEVEN = 0.4
-"""A fold with more than this fraction of the cases gives a warning; the last of a few contiguous folds may have it."""
+"""A fold with more than this fraction of the cases, and twice those of the smallest, causes a warning."""
 HELD_OUT = 0.2
 """Fraction of a fold's training cases that an inner split holds out."""
 STARTS = 20
 """Random starts of `balanced_folds`, of which the most even result is returned."""
 
 Group = Sequence[str]
+"""Ids of cases that stay together."""
 
 log = logging.getLogger(__name__)
 
@@ -150,24 +154,6 @@ def load_splits(store: Path, cases: Sequence[str], settings: FoldSettings, write
     return _splits(load_folds(store, cases, settings, write))
 
 
-def batches_per_epoch(n_slices: int, batch_size: int, fold: str = "this fold") -> int:
-    """Number of complete batches.
-
-    Args:
-        n_slices: number of training slices.
-        batch_size: ``train.batch_size``.
-        fold: the fold, for the message.
-
-    Raises:
-        UserError: if there are fewer slices than one batch.
-    """
-    if n_slices < batch_size:
-        remedy = f"reduce train.batch_size={batch_size}" if n_slices > 1 else "a batch needs at least two, so add cases"
-        slices = f"{n_slices} training slice{'' if n_slices == 1 else 's'}"
-        raise UserError(f"{fold} has {slices}, fewer than one batch; {remedy}")
-    return n_slices // batch_size
-
-
 def load_folds(store: Path, cases: Sequence[str], settings: FoldSettings, write: bool = True) -> list[list[str]]:
     """Reads the folds of a prepared store; the first time they are made and written.
 
@@ -269,6 +255,24 @@ def inner_split(split: Split, seed: int, fold: int, groups: Collection[Collectio
         held = set(smallest)
     parts = (tuple(case for case in split.train if (case in held) is inside) for inside in (False, True))
     return Split(*parts)
+
+
+def batches_per_epoch(n_slices: int, batch_size: int, fold: str = "this fold") -> int:
+    """Number of complete batches.
+
+    Args:
+        n_slices: number of training slices.
+        batch_size: ``train.batch_size``.
+        fold: the fold, for the message.
+
+    Raises:
+        UserError: if there are fewer slices than one batch.
+    """
+    if n_slices < batch_size:
+        remedy = f"reduce train.batch_size={batch_size}" if n_slices > 1 else "a batch needs at least two, so add cases"
+        slices = f"{n_slices} training slice{'' if n_slices == 1 else 's'}"
+        raise UserError(f"{fold} has {slices}, fewer than one batch; {remedy}")
+    return n_slices // batch_size
 
 
 def consecutive_folds(groups: Sequence[Group], count: int) -> list[list[Group]]:

@@ -57,25 +57,26 @@ def find_geometry(prepared: PreparedTask, metrics: Sequence[str], stated: Sequen
     if not in_mm:
         return Geometry(volumes)
     known = {case.case: case.spacing if stated is None else tuple(map(float, stated)) for case in prepared.cases}
+    metric = in_mm[0]
     lacking = [case for case, spacing in known.items() if spacing is None]
     differing = [case.case for case in prepared.cases if stated is None and case.sizes_differ]
     if differing:
         raise UserError(
-            f"evaluate.metrics names {in_mm[0]}, which is in mm, but in {len(differing)} of {len(known)} cases slices "
+            f"evaluate.metrics names {metric}, which is in mm, but in {len(differing)} of {len(known)} cases slices "
             f"differ in size, and so in spacing once they are resized ({some(differing)}); pad or crop the slices of a "
-            f"case to one size in the adapter, or leave {in_mm[0]} out of evaluate.metrics"
+            f"case to one size in the adapter, or leave {metric} out of evaluate.metrics"
         )
     if lacking:
         why = f"is in mm, but the spacing of {len(lacking)} of {len(known)} cases is unknown ({some(lacking)})"
         size = prepared.manifest["size"]
         remedy = (
             f"set evaluate.spacing=[row,column], the mm between rows and between columns of {size} x {size} pixels, or "
-            f"leave {in_mm[0]} out of evaluate.metrics"
+            f"leave {metric} out of evaluate.metrics"
         )
         if not prepared.has_geometry:
             why = f"is in mm, but the store {prepared.folder} was prepared by an earlier version, without the spacing"
             remedy = f"{AGAIN}; or {remedy}"
-        raise UserError(f"evaluate.metrics names {in_mm[0]}, which {why}; {remedy}")
+        raise UserError(f"evaluate.metrics names {metric}, which {why}; {remedy}")
     found = {case: spacing for case, spacing in known.items() if spacing is not None}
     deep = volumes and all(len(spacing) == 3 for spacing in found.values())
     return Geometry(volumes, {case: spacing if deep else spacing[:2] for case, spacing in found.items()})

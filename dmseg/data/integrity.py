@@ -48,6 +48,7 @@ BLOCK = 1 << 20
 SETTLED_SECONDS = 2.0
 """Files that changed more recently than this are checked again: a second change could have the same time."""
 _STORE = re.compile(r"(?P<task>.+)-\d+-[0-9a-f]{8}")
+"""Name of a store's folder: task, size and key."""
 
 Seal = dict[str, Any]
 

@@ -62,7 +62,7 @@ def refuse_twice(first: Path | None, second: Path) -> None:
 
 
 def warn_unread(paths: Sequence[Path], expected: str) -> None:
-    """Warns of files or folders that look like data but are not read, if there are any.
+    """Warns about files or folders that look like data but are not read; does nothing if there are none.
 
     Args:
         paths: the files or folders.

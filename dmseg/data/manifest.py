@@ -115,18 +115,17 @@ def _is_geometry(value: object) -> bool:
         and row.keys() - {SIZES_DIFFER} == {"spacing", "contiguous"}
         and isinstance(row.get(SIZES_DIFFER, False), bool)
         and isinstance(row["contiguous"], bool)
-        and (
-            row["spacing"] is None
-            or (
-                isinstance(row["spacing"], list)
-                and len(row["spacing"]) in (2, 3)
-                and all(
-                    isinstance(size, int | float) and not isinstance(size, bool) and 0 < size < 1e30
-                    for size in row["spacing"]
-                )
-            )
-        )
+        and (row["spacing"] is None or _is_spacing(row["spacing"]))
         for row in value.values()
+    )
+
+
+def _is_spacing(value: object) -> bool:
+    """Whether it is a list of two or three sizes in mm."""
+    return (
+        isinstance(value, list)
+        and len(value) in (2, 3)
+        and all(isinstance(size, int | float) and not isinstance(size, bool) and 0 < size < 1e30 for size in value)
     )
 
 

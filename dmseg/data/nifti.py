@@ -241,7 +241,7 @@ def _checked(path: Path, header: Any, size: int) -> NiftiHeader:  # noqa: ANN401
         with suppress(HeaderDataError, ValueError, np.linalg.LinAlgError):
             affine = np.asarray(header.get_best_affine(), dtype=np.float64)
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
-    scaling = None  # also for a slope of 0, or NaN as nibabel writes it
+    scaling = None  # for a slope of 0 too, or NaN as nibabel writes it
     if slope != 0 and not math.isnan(slope) and (slope, intercept) != (1.0, 0.0):
         if not (math.isfinite(slope) and math.isfinite(intercept)):
             raise _cannot_be(path, f"scales its values by {slope:g} and {intercept:g} (scl_slope, scl_inter)")

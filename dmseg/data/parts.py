@@ -2,6 +2,8 @@
 
 A part is a folder with ``images`` (n, C, S, S), raw uint8 or int16, ``annotations`` (n, r, S, S), raw uint8, where r is
 the number of raters of the case, and ``case.json``, which contains checksums of the three. It is published atomically.
+
+Also puts a finished store in its place, and removes what killed processes left beside it.
 """
 
 import glob

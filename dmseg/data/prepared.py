@@ -23,7 +23,7 @@ import numpy.typing as npt
 from dmseg import __version__
 from dmseg.activity import track
 from dmseg.data.case import Adapter, CaseFiles, Task
-from dmseg.data.contract import cases_of, check_task, checked_case, checked_cases, reading
+from dmseg.data.contract import cases_of, check_task, checked_case, reading
 from dmseg.data.fingerprints import all_unchanged, fingerprints, former_paths, missing_files, paths
 from dmseg.data.integrity import (
     ANNOTATIONS,
@@ -214,7 +214,7 @@ def prepare(
         UnwritableError: if the disk is full or cannot be written to; finished cases are kept.
     """
     check_task(task)
-    files = checked_cases(cases_of(adapter, task.name), task)
+    files = cases_of(adapter, task)
 
     def is_ready() -> bool:
         return is_current(folder, task, files, options) and (not complete or GEOMETRY in read_store(folder))
@@ -362,11 +362,13 @@ def _assemble(
         for part in track(kept, "writing arrays", len(kept), "cases"):
             for image, masks in suspicions.inspect(part, part.chunks(part_folder(work, part.case))):
                 images.write(image.data)
-                everybody = masks
-                if part.raters != tuple(range(n_raters)):  # absent ones are blank
-                    everybody = np.zeros((len(masks), n_raters, size, size), dtype=np.uint8)
-                    everybody[:, list(part.raters)] = masks
-                annotations.write(everybody.data)
+                if part.raters == tuple(range(n_raters)):
+                    annotations.write(masks.data)
+                else:  # masks of absent raters are blank
+                    padded = np.zeros((len(masks), n_raters, size, size), dtype=np.uint8)
+                    padded[:, list(part.raters)] = masks
+                    annotations.write(padded.data)
+                    del padded
                 digest.add(image, masks)
             row = {"case": part.case, "first": first, "n_slices": part.n_slices, "raters": list(part.raters)}
             digest.end_case(row)

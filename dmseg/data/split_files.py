@@ -1,4 +1,4 @@
-"""Files of splits: those of a store, and the user's own (nnU-Net's ``splits_final.json``, groups of cases).
+"""Split files: those of a store, and the user's own (nnU-Net's ``splits_final.json``), also with groups of cases.
 
 A store's split file is written once and sealed by a file beside it that contains its SHA-256. A split file without a
 seal was written by an earlier version, or its writer was killed: the next reader adds the seal. So file and seal need
@@ -103,13 +103,12 @@ def read_groups(file: str, cases: Collection[str]) -> dict[str, list[str]]:
     if not lines or not {"case", "group"} <= set(lines[0]):
         titles = ",".join(lines[0]) if lines else ""
         raise UserError(f"{where}: the first line must be 'case,group', but is {shown(titles)}")
-    places = lines[0].index("case"), lines[0].index("group")
+    of_case, of_group = lines[0].index("case"), lines[0].index("group")
     rows = []
     for line in lines[1:]:
-        case, group = (line[place] for place in places) if len(line) == len(lines[0]) else ("", "")
-        if not case or not group:
+        if len(line) != len(lines[0]) or not line[of_case] or not line[of_group]:
             raise UserError(f"{where} has the row {shown(','.join(line))}; every row needs a case and a group")
-        rows.append((case, group))
+        rows.append((line[of_case], line[of_group]))
     _refuse_twice(where, (case for case, _ in rows))
     known = set(cases)
     by_case = {case: group for case, group in rows if case in known}

@@ -1,4 +1,7 @@
-"""Writes files and folders atomically, also if the process crashes, on any file system with atomic renames."""
+"""Writes files and folders atomically, even if the process crashes, on any file system with atomic renames.
+
+Also identifies processes, to find out whether the owner of a file is still running.
+"""
 
 import fcntl
 import hashlib

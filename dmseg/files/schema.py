@@ -46,7 +46,7 @@ def name(value: object, where: str) -> None:
 
 
 def matching(pattern: re.Pattern[str], expected: str) -> Check:
-    """Accepts text that a pattern matches as a whole; `expected` says for messages what it is."""
+    """Accepts text that a pattern matches as a whole; `expected` describes such text in messages."""
 
     def check(value: object, where: str) -> None:
         if not isinstance(value, str) or not pattern.fullmatch(value):

@@ -166,6 +166,7 @@ def estimate(
         joint = np.einsum("pri,pj->rij", one_hot, weight)
         before, confusion = confusion, np.divide(joint, total, out=np.zeros_like(joint), where=total > 0)
         scores = log_prior + np.einsum("pri,rij->pj", one_hot, _log(confusion))
+        # softmax of the scores
         powers = np.exp(scores - scores.max(axis=1, keepdims=True))
         posterior = powers / powers.sum(axis=1, keepdims=True)
         if iteration > 1:

@@ -3,8 +3,8 @@
 import os
 import sys
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -127,29 +127,33 @@ def _with_notes(error: Exception, message: str) -> str:
 
 def try_run_apart(run: PlannedRun, observers: MakeObservers, try_one: TryRun = try_run) -> Outcome:
     """Executes one run in a background process; its output goes to a log, which is kept if the run fails."""
-    unfinished = _unfinished_log(run)
-    before: list[int] = []  # standard output and error; they are redirected if the log can be written
-    try:
-        unfinished.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
-    except OSError:
-        pass
-    else:
-        before = [os.dup(number) for number in (1, 2)]
-        _point(file, file)
-        os.close(file)
-    try:
+    with _output_to(_unfinished_log(run)):
         outcome = try_one(run, observers)
         if outcome.kind == "misused":
             return replace(outcome, log=write_log(run, f"{outcome.error}\n"))
-    finally:
-        if before:
-            _point(*before)
-            for number in before:
-                os.close(number)
     with suppress(OSError):
-        unfinished.unlink(missing_ok=True)
+        _unfinished_log(run).unlink(missing_ok=True)
     return outcome
+
+
+@contextmanager
+def _output_to(path: Path) -> Iterator[None]:
+    """Redirects standard output and error to a file while the block runs, if the file can be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
+    except OSError:
+        yield
+        return
+    before = [os.dup(number) for number in (1, 2)]
+    _point(file, file)
+    os.close(file)
+    try:
+        yield
+    finally:
+        _point(*before)
+        for number in before:
+            os.close(number)
 
 
 def write_log(run: PlannedRun, text: str) -> Path | None:

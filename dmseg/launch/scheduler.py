@@ -159,25 +159,25 @@ class _Queue:
 
     def blocked(self) -> list[Outcome]:
         """Removes the runs that cannot be executed because a teacher is missing, and returns their outcomes."""
-        found: list[Outcome] = []
-        while True:
-            reasons = {}
-            for run in self._waiting:
-                teacher = run.teacher
-                if teacher is None or teacher.run_id in self._unknown:
-                    continue
-                ended = self._ended.get(teacher.run_id)
-                is_done = _store(teacher).is_done(teacher.run_id) if ended is None else ended.kind == "done"
-                if not is_done:
-                    why = "; run the teacher first" if ended is None else f": {ended.error}"
-                    said = f"skipped, as its teacher {teacher.title} ({teacher.run_id}) is not done{why}"
-                    reasons[run.run_id] = said
-            if not reasons:
-                return found
+        found = []
+        while reasons := {run.run_id: reason for run in self._waiting if (reason := self._obstacle(run))}:
             for run in [run for run in self._waiting if run.run_id in reasons]:
                 self._waiting.remove(run)
                 found.append(Outcome(run, "blocked", reasons[run.run_id]))
                 self.note(found[-1])
+        return found
+
+    def _obstacle(self, run: PlannedRun) -> str | None:
+        """Why a run can never start; None if it can."""
+        teacher = run.teacher
+        if teacher is None or teacher.run_id in self._unknown:
+            return None
+        ended = self._ended.get(teacher.run_id)
+        if ended is not None and ended.kind != "done":
+            return f"skipped, as its teacher {teacher.title} ({teacher.run_id}) is not done: {ended.error}"
+        if ended is None and not _store(teacher).is_done(teacher.run_id):
+            return f"skipped, as its teacher {teacher.title} ({teacher.run_id}) is not done; run the teacher first"
+        return None
 
     def take(self, room: int) -> list[PlannedRun]:
         """Removes and returns the first runs that can start now."""

@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Any
 
 from dmseg.config.settings import JobSettings
-from dmseg.errors import UnwritableError, UserError, advice
+from dmseg.errors import UnwritableError, UserError, advice, first_line
 from dmseg.files.atomic import write_whole
 from dmseg.launch.local import usable_cores, with_threads
 from dmseg.launch.outcome import MakeObservers, Outcome, TryRun, try_run_apart, write_log
@@ -82,7 +82,7 @@ class Slurm:
             message = f"{self._submitit.folder} cannot be written to: {error.strerror or error}; {advice(error)}"
             raise UnwritableError(message) from None
         except (FailedJobError, FailedSubmissionError) as error:
-            lines = [line for line in str(error).splitlines() if "sbatch: " in line] or str(error).splitlines()
+            lines = [line for line in str(error).splitlines() if "sbatch: " in line] or [first_line(error)]
             raise UserError(f"Slurm refuses the jobs (see the settings of launcher.job): {lines[-1]}") from None
         ids = [str(job.job_id) for job in submitted]
         self._jobs += [_Job(name, batch, self._folder) for name, batch in zip(ids, batches, strict=True)]

@@ -80,9 +80,10 @@ class CompoundLoss(nn.Module):
             for loss in shared.values():
                 required = required.union(loss.required)
             settings = [loss.check_values for loss in shared.values()]
-            check = True if True in settings else None if None in settings else False  # if any loss checks them
-            logits = next(iter(shared.values())).from_logits
-            sums = pixel_sums(input, target, mask, required, from_logits=logits, check_values=check)
+            check = (
+                True if True in settings else None if None in settings else False
+            )  # values are checked if any loss checks them
+            sums = pixel_sums(input, target, mask, required, from_logits=self.from_logits, check_values=check)
             values = {name: loss.from_sums(sums) for name, loss in shared.items()}
         for name, other in named.items():
             if name in shared:

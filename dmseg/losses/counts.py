@@ -167,27 +167,33 @@ def _with_label_sums(
 ) -> PixelSums:
     """Adds the sums that depend only on the label, (B, C, ...) or for two classes (B, 1, ...)."""
     pixels = label.new_full((1,), label[:1, :1].numel()) if keep is None else sum_pixels(keep.to(label.dtype))[:, 0]
-    entropy = peak = None
-    if required.entropy:
-        share = label.clamp(0, 1)  # rounding may have moved labels out of [0, 1], where the logarithm is undefined
-        surprise = torch.special.xlogy(share, share)
-        if label.shape[1] == 1:  # of two classes
-            surprise = surprise + torch.special.xlogy(1 - share, 1 - share)
-        entropy = -sum_pixels(surprise).sum(1)
+    peak = None
     if required.peak:
-        every = label
+        kept = label
         if label.shape[1] < channels:
             background = 1 - label if keep is None else torch.where(keep, 1 - label, 0)
-            every = torch.cat((background, label), 1)
-        peak = every.amax(tuple(range(2, every.ndim))) if every.numel() else every.new_zeros(every.shape[:2])
+            kept = torch.cat((background, label), 1)
+            del background
+        # the largest label of each image and class, (B, C)
+        peak = kept.amax(tuple(range(2, kept.ndim))) if kept.numel() else kept.new_zeros(kept.shape[:2])
+        del kept
     return PixelSums(
         pixels=pixels.expand(label.shape[0]),
         label=sum_pixels(label),
         difference=difference,
         cross_entropy=cross_entropy,
-        entropy=entropy,
+        entropy=_entropy(label) if required.entropy else None,
         peak=peak,
     )
+
+
+def _entropy(label: Tensor) -> Tensor:
+    """Returns the sum of -sum_c y_c log y_c over the pixels of each image, (B,); one channel means two classes."""
+    label = label.clamp(0, 1)  # rounding may have moved labels out of [0, 1], where the logarithm is undefined
+    surprise = torch.special.xlogy(label, label)
+    if label.shape[1] == 1:
+        surprise = surprise + torch.special.xlogy(1 - label, 1 - label)
+    return -sum_pixels(surprise).sum(1)
 
 
 def _add_background(sums: PixelSums) -> PixelSums:

@@ -1,4 +1,7 @@
-"""A method: its network, its objective, its optimiser and its predictions. The base class is plain training."""
+"""A method: its network, its objective, its optimiser and its predictions. The base class is plain training.
+
+Methods that distinguish raters have base classes of their own.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -84,7 +87,7 @@ class RaterMethod(Method):
 
 
 class RaterPredictor(Predictor):
-    """Base class of predictions by rater.
+    """Base class of predictors that use all raters or some of them.
 
     Args:
         network: the trained network.

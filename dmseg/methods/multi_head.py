@@ -79,7 +79,7 @@ class HeadsObjective(Objective):
 
 
 class HeadsPredictor(RaterPredictor):
-    """Mean of the heads' softmax; each head's mask is a sample."""
+    """Mean of the softmax of the heads, one for each rater; each head's mask is a sample."""
 
     def probability(self, image: Tensor) -> Tensor:
         """Foreground probability (B, H, W)."""

@@ -135,7 +135,7 @@ class _Tally:
         for start in range(0, p.size, BLOCK_PIXELS):
             block = slice(start, start + BLOCK_PIXELS)
             self._add_pixels(p[block], masks[:, block], label[block], vote[block], part[block])
-            # the pattern of the raters who marked each pixel: of a few raters, bit r of its number stands for rater r
+            # the raters who marked each pixel, as a pattern; with few raters, bit r of its number stands for rater r
             if patterns:
                 known, index = patterns, np.zeros(vote[block].size, np.uint8)
                 for mask in masks[::-1, block]:
@@ -188,6 +188,7 @@ class _Tally:
         sums = np.bincount(index, weights=exact, minlength=self.pixels.size)
         self.sums += sums.reshape(self.pixels.shape).sum(axis=1)
         # squared errors and log losses under both rules for ties; ties are few, so they are added separately
+        # `exact` is overwritten
         tied = np.flatnonzero(vote == 1)
         error = np.abs(np.subtract(exact, vote == 2, out=exact), out=exact)
         first = error[tied]

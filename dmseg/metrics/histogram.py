@@ -110,6 +110,7 @@ def count_batch(
     shape = (n_cases, 2, len(levels) + 1, len(levels) + 1, len(edges) + 1)
     rows = _Rows.of(probability, majority, reference, case_index, valid)
     sums = _sum_with_torch if probability.is_cuda else _sum_with_numpy
+    # axes: case, majority, reference level, predicted level, used bin
     pixels, confidence = (found[:-1].reshape(shape) for found in sums(rows, shape, levels, edges))
     decision = levels.index(DECISION_LEVEL) + 1
     by_class = pixels.sum(axis=2)

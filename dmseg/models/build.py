@@ -81,7 +81,15 @@ def build_model(
     except MemoryError:
         raise
     except Exception as error:  # smp and timm raise anything: AssertionError, AttributeError, IndexError
-        raise UserError(_build_message(architecture, encoder, weights, error)) from error
+        if weights == HUB and isinstance(error, (OSError, RuntimeError)):
+            raise UserError(
+                f"ImageNet weights of {encoder} could not be downloaded from timm's hub\n"
+                "set model.weights to a local safetensors file, or to null"
+            ) from error
+        raise UserError(
+            f"{architecture} on timm's {cut(encoder)} cannot be built: {first_line(error)[:200]}; check the options of "
+            "model"
+        ) from error
     if weights not in (None, HUB):
         load_encoder(model.encoder.model, Path(str(weights)), in_channels)  # type: ignore[union-attr,arg-type]
     if decoder == "release":
@@ -159,16 +167,6 @@ def load_encoder(encoder: nn.Module, path: Path, in_channels: int) -> None:
         _list(ignored),
         _list(missing),
     )
-
-
-def _build_message(architecture: str, encoder: str, weights: str | None, error: Exception) -> str:
-    reason = first_line(error)
-    if weights == HUB and isinstance(error, (OSError, RuntimeError)):
-        return (
-            f"ImageNet weights of {encoder} could not be downloaded from timm's hub\n"
-            "set model.weights to a local safetensors file, or to null"
-        )
-    return f"{architecture} on timm's {cut(encoder)} cannot be built: {reason[:200]}; check the options of model"
 
 
 def _list(names: list[str]) -> str:

@@ -23,11 +23,8 @@ from dmseg.limits import MRNET_BLOCKS
 
 RATES = (1, 6, 12, 18)
 """Dilations of the pyramid of atrous convolutions."""
-
 BLUR = 31
 """Edge of the attention's blur, in pixels."""
-State = tuple[Tensor, Tensor]
-"""Hidden and cell state, each (B, C, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -266,6 +263,10 @@ class Perception(nn.Module):
             attended.append(refined * (1.0 + attention))
         final: Tensor = self.head(torch.cat(attended, dim=1))
         return final
+
+
+State = tuple[Tensor, Tensor]
+"""Hidden and cell state of a ConvLSTM, each (B, C, H, W)."""
 
 
 class ConvLSTMCell(nn.Module):

@@ -206,7 +206,8 @@ def _facts(run: PlannedRun, scored: bool, counts: _Counts) -> RunFacts:
     with suppress(OSError, ValueError, UserError):
         content = read_regular(inside(store.folder(run.run_id), "history.csv"), LARGEST_HISTORY)
         history = pd.read_csv(io.BytesIO(content)).select_dtypes("number")
-    steps = read_steps(journal_path(store.results, run.run_id))  # the last scores are the final ones
+    # validations are in the journal of a run that was trained with a tracker; the last one is that of the final weights
+    steps = read_steps(journal_path(store.results, run.run_id))
     validations = [
         {"epoch": values["epoch"], **{name.removeprefix(VALIDATION): values[name] for name in names}}
         for _, values in sorted(steps.items())

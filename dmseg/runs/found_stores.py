@@ -1,4 +1,4 @@
-"""Finds prepared stores: those of the data set that the settings describe, also if it was moved."""
+"""Finds the prepared stores of a data set, also if its raw data are now elsewhere: moved, linked or mounted anew."""
 
 import json
 from collections.abc import Mapping

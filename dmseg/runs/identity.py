@@ -137,6 +137,7 @@ def run_identity(
         "train": asdict(settings.train),
         "revisions": REVISIONS,
     }
+    # code versions of the components that the training uses; version 1 is left out
     components = {"method": method.target, "network": NETWORK}
     if "labels" not in unused:
         components["labels"] = settings.labels.target

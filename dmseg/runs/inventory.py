@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dmseg.activity import track
-from dmseg.errors import UserError, check_choice, cut, some
+from dmseg.errors import UserError, check_choice, cut, first_line, some
 from dmseg.files.atomic import abandoned
 from dmseg.files.atomic import remove as remove_path
 from dmseg.files.names import is_id
@@ -120,7 +120,7 @@ def _stored_run(store: RunStore, run_id: str) -> Entry:
                 float(manifest["seconds"]),
             )
     except (DamagedError, OSError) as error:  # changed or removed while it was read
-        wrong = str(error).splitlines()
+        wrong = [first_line(error)]
     return Entry(store, run_id, "damaged", wrong[0].removeprefix(f"{store.folder(run_id)}"), {"status": "damaged"})
 
 

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dmseg.errors import cut
-from dmseg.files.atomic import create_file, discard, move_unless_exists, pid_scope, scratch_path
-from dmseg.files.atomic import start_time as _start_time
+from dmseg.files.atomic import create_file, discard, move_unless_exists, pid_scope, scratch_path, start_time
 from dmseg.files.regular import open_regular
 from dmseg.text import printable
 
@@ -49,7 +48,7 @@ def lease(path: Path, patience: float = PATIENCE) -> Iterator[None]:
         OSError: if the folder cannot be written to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    owner = {**pid_scope(), "pid": os.getpid(), "started": _start_time(os.getpid()), "token": uuid.uuid4().hex}
+    owner = {**pid_scope(), "pid": os.getpid(), "started": start_time(os.getpid()), "token": uuid.uuid4().hex}
     if not _acquire(path, owner, patience):
         holder = _read(path)  # may hold anything
         pid, host = (cut(printable(str(holder.get(key, "unknown")))) for key in ("pid", "host"))
@@ -111,13 +110,13 @@ def _read(path: Path) -> dict[str, Any]:
 def _is_dead(path: Path, holder: dict[str, Any], patience: float) -> bool:
     """Whether the owner is dead: known at once for a process of this machine, after the patience for others.
 
-    A lease with a time in the future, as a clock was set back, counts as dead if it is not renewed for the whole
-    patience. A living owner sets it to the current time. We do so too, for later commands; if that is not permitted,
-    our own monotonic clock measures how long the file has not changed.
+    A lease with a time in the future, because a clock was set back, counts as dead if it is not renewed for the whole
+    patience. A living owner sets it to the current time. We set it too, so that later commands see a current time;
+    if that is not permitted, our own monotonic clock measures how long the file has not changed.
     """
     pid, here = holder.get("pid"), pid_scope()
     if type(pid) is int and here["boot"] and {key: holder.get(key) for key in here} == here:
-        started = _start_time(pid)
+        started = start_time(pid)
         return started is None or started != holder.get("started")
     try:
         status = path.lstat()

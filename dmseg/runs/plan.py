@@ -121,7 +121,8 @@ def plan_run(settings: Settings, data: TaskData, check: bool = True) -> PlannedR
         check: whether to try what the settings name; False if another fold of the same settings was planned.
 
     Raises:
-        UserError: if the fold does not exist, an option does not fit, or the weights file cannot be read.
+        UserError: if the fold does not exist, has fewer training slices than one batch or an option does not fit, or if
+            the weights file cannot be read.
     """
     split = fold_split(data, settings.folds, settings.fold)
     distill = settings.distill

@@ -1,4 +1,4 @@
-"""What a run records beside its scores: software, hardware, pretrained weights, and the course of its training."""
+"""What a run records besides its scores: software, hardware, pretrained weights, and the course of its training."""
 
 import datetime
 import functools

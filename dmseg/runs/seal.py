@@ -1,4 +1,4 @@
-"""Folders sealed by a file of checksums, ``DONE``, and JSON files that are checked when they are read."""
+"""Folders sealed by a file of checksums, ``DONE``, their damage, and JSON files that are checked when they are read."""
 
 import errno
 import hashlib
@@ -81,7 +81,7 @@ def read_seal(folder: Path) -> dict[str, str]:
 
 
 def copy_files(source: Path, names: Iterable[str], folder: Path) -> None:
-    """Copies the files of a folder that are named, except for its seal.
+    """Copies the named files of a folder, but never its seal.
 
     Raises:
         OSError: if a file is missing, a link, or cannot be written.

@@ -65,7 +65,7 @@ def _change(node: Any, key: str, change: Any) -> None:  # noqa: ANN401
 
 
 def _without_paths(node: Any) -> Any:  # noqa: ANN401
-    """Plain containers without names of places, with absolute paths reduced to their last part."""
+    """Plain values without names of places, with absolute paths reduced to their last part."""
     if isinstance(node, dict):
         kept = {key: value for key, value in node.items() if not _NAMES_OF_PLACES.fullmatch(key)}
         return {key: _without_paths(value) for key, value in kept.items()}

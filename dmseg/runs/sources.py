@@ -121,7 +121,7 @@ def prepare_task(
         adapter = open_adapter(data)
         task = find_task(tasks_of(adapter), name, data.name)
         folder, options = store_place(data, paths, task)
-        folder = moved_store(folder, task, cases_of(adapter, task.name), options) or folder
+        folder = moved_store(folder, task, cases_of(adapter, task), options) or folder
         if prepare(adapter, task, folder, data.size, options, workers, complete):
             notify(f"prepared {data.name}/{task.name} in {folder}")
         return PreparedTask(folder)
@@ -176,10 +176,11 @@ def find_tasks(settings: Settings, notify: Notify = lambda text: None) -> list[F
         store = stores.get(task.name)
         if store is None and adapter is not None and not outdated:  # its raw files may have been elsewhere
             try:
-                moved = moved_store(place, task, cases_of(adapter, task.name), options)
-                store = None if moved is None else PreparedTask(moved)
+                moved = moved_store(place, task, cases_of(adapter, task), options)
             except MissingDataError:
                 store = stores_of_moved_data(data, settings.paths).get(task.name)
+            else:
+                store = None if moved is None else PreparedTask(moved)
         if store is not None and not _is_current(data, settings.paths, adapter, task, store, notify):
             store = None
         found.append(FoundTask(task, place if store is None else store.folder, store))
@@ -218,7 +219,7 @@ def count_target_slices(
     adapter = open_adapter(data)
     if not isinstance(adapter, VolumeAdapter):
         raise UserError(f"data.labels_only is for volumes, not for data set '{data.name}'; set it to false")
-    files = cases_of(adapter, find_task(tasks_of(adapter), name, data.name).name)
+    files = cases_of(adapter, find_task(tasks_of(adapter), name, data.name))
     with ThreadPoolExecutor(workers) as pool:
         counts = list(track(pool.map(adapter.count_slices, files), "counting slices", len(files), "cases"))
     by_case = {count.case: count for count in counts}
@@ -294,7 +295,7 @@ def _is_current(
     """Whether a store matches the raw data; without raw data it counts as current."""
     try:
         if adapter is not None:
-            return is_current(store.folder, task, cases_of(adapter, task.name), store_place(data, paths, task)[1])
+            return is_current(store.folder, task, cases_of(adapter, task), store_place(data, paths, task)[1])
     except MissingDataError:
         pass
     if data.phantom is None:

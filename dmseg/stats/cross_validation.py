@@ -164,10 +164,12 @@ def same_splits_interval(folds: Sequence[npt.ArrayLike], confidence: float = 0.9
         freedom += n_cases - 1, n_seeds - 1, (n_cases - 1) * (n_seeds - 1)
     n_values = n_folds * n_seeds * n_folds / np.sum(1 / sizes)
     parts = squares / freedom / n_values  # cases, networks, rest
-    variance, larger = float(parts[0] + parts[1] - parts[2]), int(np.argmax(parts[:2]))
+    variance = float(parts[0] + parts[1] - parts[2])  # but at least the larger of the first two
+    larger = int(np.argmax(parts[:2]))
     if variance <= parts[larger]:
         variance, degrees = float(parts[larger]), float(freedom[larger])
     else:
+        # Satterthwaite's degrees of freedom
         degrees = float(variance**2 / np.sum(parts**2 / freedom))
     means, weights = _fold_means(tables)
     clustered = fold_interval(tables, confidence).variance

@@ -41,22 +41,10 @@ def collect_cases(plan: PlannedTable, texts: Texts | None = None) -> pd.DataFram
     """
     texts = {} if texts is None else texts
     cells = [_Cell(row, method, runs) for row in plan.rows for method, runs in row.cells.items()]
-    found: list[tuple[_Cell, list[tuple[PlannedRun, str]]]] = []
-    for cell in track(cells, "reading scores", len(cells), "cells"):
-        scored = []
-        for run in cell.runs:
-            key = str(run.results), run.run_id, run.evaluation_id
-            if key not in texts:
-                texts[key] = None  # not finished, not scored with this evaluation, or damaged
-                store = RunStore(run.results)
-                try:
-                    if os.path.lexists(store.folder(run.run_id)):
-                        texts[key] = store.sound_cases(run.run_id, run.evaluation_id)
-                except DamagedError as error:
-                    log.warning("run %s is left out: %s", run.run_id, first_line(error))
-            if (text := texts[key]) is not None:
-                scored.append((run, text))
-        found.append((cell, scored))
+    found = [
+        (cell, [(run, text) for run in cell.runs if (text := _scores_of(run, texts)) is not None])
+        for cell in track(cells, "reading scores", len(cells), "cells")
+    ]
     columns = [*KEYS, "cohort", "seed", "fold", "experiment_id", "run_id", "case"]
     none = pd.DataFrame(columns=columns).astype({"seed": np.int64, "fold": np.int64})
     cases = pd.concat([none, *frames], ignore_index=True) if (frames := _frames(found)) else none
@@ -70,6 +58,21 @@ def collect_cases(plan: PlannedTable, texts: Texts | None = None) -> pd.DataFram
         start = stop
     cases = cases.assign(**counted)
     return cases.assign(**{name: np.nan for name in plan.spec.metrics if name not in cases})
+
+
+def _scores_of(run: PlannedRun, texts: Texts) -> str | None:
+    """The ``cases.csv`` of a run, read once; None if the run is not finished, lacks this evaluation, or is damaged."""
+    key = str(run.results), run.run_id, run.evaluation_id
+    if key in texts:
+        return texts[key]
+    texts[key] = None
+    store = RunStore(run.results)
+    try:
+        if os.path.lexists(store.folder(run.run_id)):
+            texts[key] = store.sound_cases(run.run_id, run.evaluation_id)
+    except DamagedError as error:
+        log.warning("run %s is left out: %s", run.run_id, first_line(error))
+    return texts[key]
 
 
 @dataclass(frozen=True)

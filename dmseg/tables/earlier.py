@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from dmseg.config.overrides import flatten
-from dmseg.errors import UserError, shown
+from dmseg.errors import UserError, first_line, shown
 from dmseg.files.regular import read_regular
 from dmseg.runs.plan import PlannedRun
 from dmseg.runs.store import RunStore
@@ -20,7 +20,7 @@ from dmseg.tables.planning import PlannedTable
 EARLIER = "earlier"
 """Folder of the tables that were replaced, beside those that replaced them."""
 LARGEST_TABLE = 256 * 2**20
-"""Largest size in bytes of a CSV file that is compared."""
+"""Largest CSV file that is read, in bytes."""
 CELL = ["data_set", "task", "model", "metric", "method"]
 """Columns of a table's CSV file that identify a cell."""
 FILES = (".csv", ".md", ".tex", "_cases.csv")
@@ -32,8 +32,8 @@ NOT_COMPARED = ("paths", "device", "workers", "threads", "launcher", "tracker", 
 def keep_earlier(new: TableData, folder: Path, planned: PlannedTable | None) -> str:
     """Moves the files of an earlier table to the folder ``earlier`` if the new one would lose numbers of it.
 
-    That is so if it has fewer cells with a number, lacks runs that the earlier one was computed from, has other
-    numbers of the same runs, or if the earlier CSV file cannot be read.
+    It would if it has fewer cells with a number, lacks runs that the earlier one was computed from, or has different
+    numbers of the same runs. An earlier table whose CSV file cannot be read is kept as well.
 
     Args:
         new: the table that is about to be written.
@@ -41,7 +41,7 @@ def keep_earlier(new: TableData, folder: Path, planned: PlannedTable | None) -> 
         planned: its runs; None for a table without runs.
 
     Returns:
-        A message that says what was kept, and how the tables differ; empty if nothing was.
+        A message that says what was kept and why; empty if nothing was.
     """
     path = folder / f"{new.spec.stem}.csv"
     if not os.path.lexists(path):
@@ -50,9 +50,12 @@ def keep_earlier(new: TableData, folder: Path, planned: PlannedTable | None) -> 
         earlier = pd.read_csv(io.BytesIO(read_regular(path, LARGEST_TABLE)), dtype=str, keep_default_na=False)
         if not {"metric", "value"} <= set(earlier):
             raise ValueError("it is not a table")
-        earlier = earlier.assign(value=pd.to_numeric(earlier["value"], errors="coerce"))
-    except (OSError, ValueError):
-        lost = "its CSV file cannot be read"
+        numbers = pd.to_numeric(earlier["value"], errors="coerce")
+        if (damaged := earlier["value"][numbers.isna() & (earlier["value"] != "")]).any():
+            raise ValueError(f"value {shown(damaged.iloc[0])} is not a number")
+        earlier = earlier.assign(value=numbers)
+    except (OSError, ValueError) as error:
+        lost = f"its CSV file cannot be read ({first_line(error)})"
     else:
         lost = _difference(earlier, new.cells, planned)
     if not lost:
@@ -88,7 +91,9 @@ def _difference(earlier: pd.DataFrame, new: pd.DataFrame, planned: PlannedTable 
     columns = [*known, "value"]
     both = earlier[columns].merge(new[columns].astype(dict.fromkeys(known, str)), on=known, suffixes=("_old", "_new"))
     changed = (both["value_old"] - both["value_new"]).abs() > 1e-9 * both["value_old"].abs()
-    return f"{int(changed.sum())} cells have other numbers under the new settings" if changed.any() else ""
+    n = int(changed.sum())
+    words = "1 cell has another number" if n == 1 else f"{n} cells have other numbers"
+    return f"{words} under the new settings" if n else ""
 
 
 def _other_settings(earlier: pd.DataFrame, planned: PlannedTable | None) -> str:
@@ -104,7 +109,7 @@ def _other_settings(earlier: pd.DataFrame, planned: PlannedTable | None) -> str:
         lost += 1
         runs = cells.get((row["data_set"], row["model"], row["task"], row["method"]), ())
         if differing := next(filter(None, (_differing(run, missing) for run in runs)), []):
-            return f"its settings are others: {', '.join(differing)}"
+            return f"its settings differ: {', '.join(differing)}"
     return f"{lost} of its cells are of runs that the new one does not use" if lost else ""
 
 

@@ -37,8 +37,6 @@ from dmseg.tables.spec import PAPER_DATA, Block, Column, TableSpec, one_of
 
 LARGEST_PLAN = 256 * 2**20
 """Largest size of a plan in bytes."""
-_RUN_FIELDS = ("precision", "identity", "run_id", "experiment_id", "evaluation_id")
-"""Fields of a run that are written as they are."""
 BLOCK = record(
     {"data": one_of(*PAPER_DATA), "model": name, "metrics": list_of(one_of(*SCORES), unique=True, least=1),
      "pooled": flag, "cells": mapping(TEXT, list_of(TEXT))},
@@ -67,6 +65,9 @@ ROW = record(
     others=None,
 )  # fmt: skip
 PLAN = record({"spec": SPEC, "rows": list_of(ROW, least=1)}, others=None)
+"""The plan of a table, in plain containers."""
+_RUN_FIELDS = ("precision", "identity", "run_id", "experiment_id", "evaluation_id")
+"""Fields of a run that are written as they are."""
 
 
 def plan_file(folder: Path, spec: TableSpec) -> Path:
@@ -80,7 +81,7 @@ def plan_to_text(plan: PlannedTable) -> str:
     for row in plan.rows:
         cells = {
             method: [
-                {name: getattr(run, name) for name in _RUN_FIELDS}
+                {field: getattr(run, field) for field in _RUN_FIELDS}
                 | {"settings": shareable_settings(asdict(run.settings)), "task": asdict(run.task)}
                 | {"split": asdict(run.split)}
                 for run in runs
@@ -128,7 +129,7 @@ def plan_from_text(folder: Path, spec: TableSpec) -> PlannedTable:
                         task=_task(run["task"]),
                         store=folder / "prepared",  # not part of an export
                         split=Split(tuple(run["split"]["train"]), tuple(run["split"]["validation"])),
-                        **{name: run[name] for name in _RUN_FIELDS},
+                        **{field: run[field] for field in _RUN_FIELDS},
                     )
                     for run in runs
                 ]

@@ -176,6 +176,7 @@ def inference_notes(table: TableData, mark: str) -> list[str]:
     notes.append(f"{marked.format(mark=mark, reference=reference)} {test}, {correction}. {BLIND}")
     if ((tested["n_tasks"] == 1) & (tested["n_pairs"] < tested["n_value_pairs"])).any():
         notes.append(GROUPED)
+    # tests that cannot reach significance
     hopeless = tested[tested["least_p_value"] >= ALPHA]
     if len(hopeless):
         reasons = ["no pair differs" if p == 1 else f"p is at least {p:.2g}" for p in hopeless["least_p_value"]]
@@ -302,6 +303,7 @@ def _counts(cells: pd.DataFrame) -> list[str]:
         pooled = f" patients ({_range(row['n_values'])} values of cases and tasks)" if first["n_tasks"] > 1 else ""
         metrics.setdefault((title, f"{_range(row['n'])}{pooled}"), []).append(score)
         tested = row["n_value_pairs"] + row["n_dropped"] > 0
+        # columns that are tested with fewer values than they have
         unpaired = tested & (row["n_value_pairs"] < row["n_values"])
         if row["n_values"].nunique() > 1 or unpaired.any():  # Kidney Dice (Majority 24, Random 23 of which 22 in ...)
             columns = [

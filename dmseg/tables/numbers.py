@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 ALL = "all"
 ARCHITECTURES = {"Unet": "UNet", "DeepLabV3Plus": "DeepLabV3+"}
 _read_groups = lru_cache(maxsize=64)(read_groups)
+"""Reads each file of groups once for the same cases."""
 
 
 @dataclass(frozen=True)

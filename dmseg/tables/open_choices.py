@@ -197,23 +197,23 @@ class _CellChoices:
         if value == ABSENT:
             return False
         own = written(value.get("name", value) if isinstance(value, Mapping) else value)
-        for other in (choice.paper, choice.release if choice.release != choice.paper else choice.other):
-            if written(other) == own:
-                continue
-            try:
-                if choice.key.startswith("protocol."):
-                    plain = _filled(self._marked, {**self._values, _mark(choice): other})
-                    if plain == self._plain:
-                        continue
-                elif isinstance(value, Mapping):  # a file of a group
-                    plain = self._planner.composed(self._row, self._column, extra=[f"{choice.key}={written(other)}"])
-                else:
-                    plain = _with(self._plain, choice.key, other)
-                if self._content(plain) != self._before:
-                    return True
-            except UserError:
-                return True  # the cell does not allow this value, so the choice matters
-        return False
+        others = [choice.paper, choice.release if choice.release != choice.paper else choice.other]
+        return any(self._differs(choice, other) for other in others if written(other) != own)
+
+    def _differs(self, choice: Choice, value: Any) -> bool:  # noqa: ANN401
+        """Whether the numbers of the cell depend on something else if a choice has this value."""
+        try:
+            if choice.key.startswith("protocol."):
+                plain = _filled(self._marked, {**self._values, _mark(choice): value})
+                if plain == self._plain:
+                    return False
+            elif isinstance(get(self._plain, choice.key, ABSENT), Mapping):  # a file of a group
+                plain = self._planner.composed(self._row, self._column, extra=[f"{choice.key}={written(value)}"])
+            else:
+                plain = _with(self._plain, choice.key, value)
+            return self._content(plain) != self._before
+        except UserError:
+            return True  # the cell does not allow this value, so the choice matters
 
     def _content(self, plain: Mapping[str, Any]) -> object:
         """What the numbers of the cell depend on."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from hydra.core.override_parser.types import OverrideType
+from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import OmegaConf
 
 from dmseg.config.config_dir import config_file, config_options
@@ -70,17 +70,22 @@ class Compared:
         parsed = parse_override(text)
         for name in map(dotted, filter(None, (parsed.key_or_group, parsed.package))):
             for key, table in sorted(self.keys.items(), key=lambda item: item[0] != name):  # exact match first
-                chooses = name == key or key.startswith(f"{name}.") or name == "_global_"
-                if not chooses and name.startswith(f"{key}."):  # a key within the cell's choice
-                    renames = is_group(key) and (
-                        name.rpartition(".")[2] in ("_target_", "name") or _names_component(parsed.value())
-                    )
-                    chooses = renames or parsed.type is OverrideType.DEL or parsed.package is not None
-                if chooses:
+                if self._touches(name, key, parsed):
                     raise UserError(
                         f"'{text}' sets {key}, which the cells of table {table} set themselves; leave it out\n"
                         "a configuration of your own is trained by 'dmseg cv', or compared by 'dmseg cv -m'"
                     )
+
+    def _touches(self, name: str, key: str, override: Override) -> bool:
+        """Whether an override of `name` changes the choice that a cell makes by setting `key`."""
+        if name == key or key.startswith(f"{name}.") or name == "_global_":
+            return True
+        if not name.startswith(f"{key}."):
+            return False
+        of_choice = is_group(key) and (
+            name.rpartition(".")[2] in ("_target_", "name") or _names_component(override.value())
+        )
+        return of_choice or override.type is OverrideType.DEL or override.package is not None
 
     def is_option(self, text: str) -> bool:
         """Whether an override sets another key of a group that the cells choose from; only some cells may have it."""

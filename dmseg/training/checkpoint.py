@@ -170,20 +170,7 @@ class Checkpoints:
             if place.name.endswith(FINISHED) != finished:
                 continue
             try:
-                sums = read_json(inside(place, SUMS), mapping(TEXT, TEXT), LARGEST_SUMS)
-                if set(sums) != set(FILES):
-                    raise SchemaError(f"{SUMS} names other files than {' and '.join(FILES)}")
-                changed = (name for name in FILES if checksum(inside(place, name), follow=False) != sums[name])
-                if (name := next(changed, None)) is not None:
-                    raise SchemaError(f"checksum of {name} differs")
-                with open_regular(place / "rest.pt") as file:
-                    rest = torch.load(file, map_location="cpu", weights_only=True)
-                GROUP(rest, "rest.pt")
-                weights = load_file(place / "weights.safetensors")
-                infinite = (name for name, value in weights.items() if not torch.isfinite(value).all())
-                if (name := next(infinite, None)) is not None:
-                    raise SchemaError(f"{name} holds numbers that are not finite")
-                used = use(State(weights, rest))
+                used = use(_read(place))
                 self.is_finished = finished
                 return used
             except UNUSABLE as error:
@@ -221,3 +208,21 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     if known != {name: (value.shape, value.dtype) for name, value in weights.items()}:
         raise SchemaError("its weights belong to another network")
     network.load_state_dict(weights)
+
+
+def _read(place: Path) -> State:
+    """Reads a checkpoint; raises one of `UNUSABLE` if it is damaged."""
+    sums = read_json(inside(place, SUMS), mapping(TEXT, TEXT), LARGEST_SUMS)
+    if set(sums) != set(FILES):
+        raise SchemaError(f"{SUMS} names other files than {' and '.join(FILES)}")
+    for name in FILES:
+        if checksum(inside(place, name), follow=False) != sums[name]:
+            raise SchemaError(f"checksum of {name} differs")
+    with open_regular(place / "rest.pt") as file:
+        rest = torch.load(file, map_location="cpu", weights_only=True)
+    GROUP(rest, "rest.pt")
+    weights = load_file(place / "weights.safetensors")
+    for name, value in weights.items():
+        if not torch.isfinite(value).all():
+            raise SchemaError(f"{name} holds numbers that are not finite")
+    return State(weights, rest)

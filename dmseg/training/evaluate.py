@@ -144,8 +144,18 @@ def evaluate(
                 marked = centre_crop(prepared.annotations(case), settings.crop) != 0
                 majority = majority_vote(marked, settings.ties)
                 spacing = None if geometry.spacing is None else geometry.spacing[case.case]
-                rules = geometry.volumes, settings.tolerance, settings.empty
-                masks.append(CaseMasks(case.case, values, majority, marked, spacing, *rules))
+                masks.append(
+                    CaseMasks(
+                        case.case,
+                        values,
+                        majority,
+                        marked,
+                        spacing,
+                        geometry.volumes,
+                        settings.tolerance,
+                        settings.empty,
+                    )
+                )
             scores = _score(masks, np.concatenate(labels), group, settings)
             for item, label, slices in zip(masks, labels, _by_case(images, group), strict=True):
                 if count is not None:

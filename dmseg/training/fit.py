@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from dmseg.config.settings import CHOICES
+from dmseg.config.allowed import CHOICES
 from dmseg.data.batches import Batch, BatchSource
 from dmseg.errors import UserError, check_choice
 from dmseg.files.schema import GROUP, TEXT, SchemaError, anything, list_of, record, whole

@@ -112,9 +112,9 @@ class OutsideTerm(nn.Module):
         boxes = []
         for index, keep in enumerate(mask):
             rows, columns = (keep.any(dim=axis).nonzero().flatten().tolist() for axis in (1, 0))
-            if rows:  # augmentation always leaves a rectangle
+            if rows:  # an image without kept pixels does not count
                 box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-                if not keep[box].all():
+                if not keep[box].all():  # augmentation leaves a rectangle
                     raise ValueError("the kept pixels of an image are no rectangle; give the loss a parameter mask")
                 boxes.append((slice(index, index + 1), slice(None), *box))
         return torch.stack([self.loss(input[box], target[box]) for box in boxes]).mean()

@@ -1,4 +1,4 @@
-"""How float32 is computed on CUDA: as IEEE float32, or with TensorFloat-32 for ``precision=tf32``.
+"""How float32 is computed on CUDA: as IEEE float32, or with TensorFloat-32 for ``precision=tf32``; what suits a CPU.
 
 By default, PyTorch's convolutions on Ampere and later GPUs round their inputs to TF32, which has a 10-bit mantissa.
 """
@@ -93,10 +93,11 @@ def cpu_flags() -> frozenset[str]:
 
 
 def cpu_info() -> dict[str, str]:
-    """Entries of the first processor in ``/proc/cpuinfo`` by name; empty where there is no such file."""
+    """The first value of each name in ``/proc/cpuinfo``; empty where there is no such file."""
     cpuinfo, found = Path("/proc/cpuinfo"), dict[str, str]()
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():
-            name, _, value = line.partition(":")
-            found.setdefault(name.strip(), value.strip())
+            name, colon, value = line.partition(":")
+            if colon:
+                found.setdefault(name.strip(), value.strip())
     return found

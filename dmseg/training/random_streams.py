@@ -1,4 +1,4 @@
-"""Named streams of random numbers, which depend only on seed, fold and name, and draws for many steps at once."""
+"""Named streams of random numbers that depend only on seed, fold and name, and numbers drawn for many steps at once."""
 
 import hashlib
 from collections.abc import Callable

@@ -12,9 +12,9 @@ import pytest
 from dmseg.cli.completion import SCRIPTS, WORDS, candidates, split_line
 from dmseg.cli.main import main
 from dmseg.cli.registry import COMMANDS
+from dmseg.config.allowed import CHOICES
 from dmseg.config.compose import compose_plain, compose_settings
 from dmseg.config.config_dir import config_options
-from dmseg.config.settings import CHOICES
 from dmseg.data.known_tasks import KNOWN_TASKS
 from dmseg.errors import UserError
 from dmseg.runs.sources import name_tasks

@@ -1,4 +1,4 @@
-"""The typed and checked form of a configuration, and the allowed values of keys with fixed choices.
+"""The typed and checked form of a configuration.
 
 Uses the standard library only.
 """
@@ -16,26 +16,6 @@ from dmseg.config.settings.study import MethodSettings as MethodSettings
 from dmseg.config.settings.study import ModelSettings as ModelSettings
 from dmseg.config.settings.study import SmoothingSettings as SmoothingSettings
 from dmseg.config.settings.study import TeacherSettings as TeacherSettings
-
-CHOICES = {
-    "precision": ("fp32", "tf32", "bf16", "auto"),
-    "graph": ("auto", "never"),
-    "evaluate.empty": ("skip", "one", "zero"),
-    "evaluate.ties": ("background", "foreground"),
-    "launcher.kind": ("auto", "inline", "local", "slurm"),
-    "folds.kind": ("contiguous", "shuffled"),
-    "labels.interpolation": ("nearest", "linear", "rater"),
-    "labels.smoothing.kind": ("boundary", "uniform", "svls"),
-    "distill.calibrate": ("inner", "train"),
-    "model.decoder": ("library", "release"),
-    "model.initialization": ("library", "kaiming"),
-    "distill.teacher.model.decoder": ("library", "release"),
-    "distill.teacher.model.initialization": ("library", "kaiming"),
-    "distill.classes": ("all", "present", "foreground"),
-    "distill.kde.keys": ("batch", "image"),
-}
-TRACKERS = ("disabled", "offline", "online", "jsonl", "mlflow")
-"""Values of ``tracker``, which may also be a list of several."""
 
 
 @dataclass(frozen=True)

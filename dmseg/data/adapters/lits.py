@@ -33,7 +33,8 @@ class LitsAdapter(VolumeAdapter):
         files = list(files_below(self.root))
         images, labels = _numbered(files, "volume"), _numbered(files, "segmentation")
         read = {*images.values(), *labels.values()}
-        others = [  # misspelt ones, for example; the volumes of the test set are expected
+        # volumes that are not read, such as misspelt ones; those of the test set are expected
+        others = [
             path
             for path in files
             if path not in read

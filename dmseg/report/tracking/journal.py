@@ -1,4 +1,4 @@
-"""Runs as JSON lines, ``<results>/tracking/<id>.jsonl``. It needs no library and is written with every other tracker.
+"""Runs as JSON lines, ``<results>/tracking/<id>.jsonl``. It needs no library and is written alongside other trackers.
 
 The first line is the run (``{"run": {...}}``). Then there is one line for each step with numbers (``{"step": 8,
 "train/loss": 0.7, ...}``), and at the end the scores, tables and curves, and ``{"finished": true}``.

@@ -1,4 +1,4 @@
-"""What trackers show for a finished run: name, group, tags and configuration; scores, curves and a few cases."""
+"""What trackers show for a run: name, group, tags and configuration; at its end scores, curves and a few cases."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from dmseg.errors import first_line
 
-Bytes = npt.NDArray[np.uint8]
 log = logging.getLogger(__name__)
+Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

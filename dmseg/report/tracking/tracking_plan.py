@@ -196,6 +196,7 @@ def remember(results: Path, place: str, record_id: str, digest: str) -> None:
 
 
 def _path(results: Path, place: str, record_id: str) -> Path:
+    """The file that holds the digest of what a destination has, so that a run which was scored again is sent again."""
     return results / "tracking" / "sent" / place / record_id
 
 

@@ -20,7 +20,7 @@ LONGEST_WAIT = 30.0
 """Seconds that a command waits at its end for a server that answers."""
 QUESTION = {"query": "query Viewer { viewer { id } }"}
 ORPHAN_SECONDS, CLOSED_SECONDS = 10.0, 600.0
-"""Seconds after the end of the writing process until sending is given up: of a file that it left open, or closed."""
+"""Seconds after the end of the writing process until sending is given up: if it left the file open, and if not."""
 CLOSED = "closed"
 """Marks a file that was closed."""
 
@@ -58,7 +58,10 @@ def server() -> str:
 
 
 def _fault(patience: float) -> str | None:
-    """Asks the server who the user is, with the key from the environment or the file that ``wandb login`` writes."""
+    """Why the server or the login cannot be used, None if both can.
+
+    Asks who the user is, with the key from the environment or the file that ``wandb login`` writes.
+    """
     import netrc
     from urllib.parse import urlsplit
 
