@@ -51,12 +51,24 @@ def test_the_key_that_was_meant_is_one_of_the_chosen_files(words, meant, config_
         ("Optim.LR=0.1", "'optim.lr'"),
         ("epochs=3", "'train.epochs' or 'data.epochs'"),
         ("encoder=resnet18", "'model.encoder'"),
+        ("model.weight=null", "'model.weights'"),
+        ("loss.ce.weight=1", "'loss.terms.ce.weight'"),
+        ("profile.Models=1", "'profile.models'"),
     ],
 )
 def test_a_key_without_its_group_or_in_capitals_is_recognised(word, meant):
     key = word.partition("=")[0]
     with pytest.raises(UserError, match=rf"^unknown key '{key}'; did you mean {meant}\?$"):
         compose_settings(["data=phantom", word])
+
+
+def test_keys_of_a_teacher_are_guessed_only_within_the_teacher():
+    for key, meant in (
+        ("distill.teacher.model.weight", "distill.teacher.model.weights"),
+        ("DECODER", "model.decoder"),
+    ):
+        with pytest.raises(UserError, match=rf"^unknown key '{key}'; did you mean '{meant}'\?$"):
+            compose_settings(["data=phantom", "distill=kd", f"{key}=1"])
 
 
 def test_a_wrong_choice_is_named_before_a_wrong_key():

@@ -98,5 +98,8 @@ def test_odd_values_end_as_with_hydra(variant):
 def test_a_variant_leaves_the_base_as_it_was():
     base = Base(["data=qubiq"])
     base.settings(["labels=uniform", "optim.lr=1", "distill=kd", "loss.region={smooth: 2}"])
-    base.changed(["seed=3", "optim.lr=1"])
+    plain = base.plain
+    changed = base.changed(["seed=3", "optim.lr=1"])
+    assert changed.plain["seed"] == 3, "not the value that the base has kept"
+    assert base.plain is plain
     assert base.composed() == Base(["data=qubiq"]).composed()

@@ -128,6 +128,39 @@ def test_the_status_names_the_adapter_and_shows_the_other_data_sets(own, tmp_pat
     assert "qubiq" in out
 
 
+WRONG = {
+    "tasks": (
+        "    tasks = {",
+        "    tasks = None and {",
+        "tasks is None; expected a mapping from names to Task objects",
+    ),
+    "a task": ('("thing", "Thing"', '("thing", 7', "task thing: title 7 and cohort 'things' must be text"),
+    "no list": ("        return [Case", "        return None and [Case", "list_cases returns None; expected a list of"),
+    "names": ("        return [Case", "        return ['a'] or [Case", "list_cases returns 'a'; expected CaseFiles"),
+    "nothing": ("        return [Case", "        return [] and [Case", "list_cases returns no cases; check data.root"),
+}
+"""What is wrong with the adapter's answers, the change that makes it so, and the message."""
+
+
+@pytest.mark.parametrize("what", WRONG)
+@pytest.mark.parametrize("command", ["data status", "prepare", "train", "plan"])
+def test_answers_that_are_no_tasks_or_cases_are_named(own, tmp_path, capsys, command, what):
+    old, new, message = WRONG[what]
+    assert old in ADAPTER
+    (tmp_path / "own_adapter.py").write_text(ADAPTER.replace(old, new))
+    words = own[:2] if command == "data status" else [*own, *(["table=2"] if command == "plan" else [])]
+    status = main([*command.split(), *words])
+    out, err = capsys.readouterr()
+    if command == "data status":
+        assert (status, err) == (0, "")
+        assert message in " ".join(out.split())
+        assert "qubiq" in out, "the other data sets are shown"
+    else:
+        assert status == 2
+        assert message in err
+        assert "Traceback" not in err
+
+
 def lists(monkeypatch, fail):
     """Makes listing the cases of `Faulty` fail."""
     monkeypatch.setattr(Faulty, "list_cases", lambda self, task: fail())
