@@ -13,7 +13,6 @@ from torch import Tensor
 
 from dmseg.config.settings import LabelSettings, TrainSettings
 from dmseg.data.augment import Views, draw_views, fuse_resampled, resample, sampling_grid
-from dmseg.data.folds import batches_per_epoch
 from dmseg.data.training_slices import TrainingData
 from dmseg.labels.smoothing import smooth, svls
 
@@ -101,6 +100,19 @@ class Slices:
 def network_input(images: Tensor, stored: torch.dtype) -> Tensor:
     """Maps prepared intensities, 0 to the largest value of their stored type, to float32 in [-1, 1]."""
     return images.float() / (torch.iinfo(stored).max / 2) - 1.0
+
+
+def batches_per_epoch(n_slices: int, batch_size: int) -> int:
+    """Number of complete batches.
+
+    Raises:
+        UserError: if there are fewer slices than one batch.
+    """
+    if n_slices < batch_size:
+        remedy = f"reduce train.batch_size={batch_size}" if n_slices > 1 else "a batch needs at least two, so add cases"
+        slices = f"{n_slices} training slice{'' if n_slices == 1 else 's'}"
+        raise UserError(f"this fold has {slices}, fewer than one batch; {remedy}")
+    return n_slices // batch_size
 
 
 def gather(data: TrainingData, chosen: Tensor, candidate: Tensor, by_rater: bool) -> Slices:

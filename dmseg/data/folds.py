@@ -257,24 +257,6 @@ def inner_split(split: Split, seed: int, fold: int, groups: Collection[Collectio
     return Split(*parts)
 
 
-def batches_per_epoch(n_slices: int, batch_size: int, fold: str = "this fold") -> int:
-    """Number of complete batches.
-
-    Args:
-        n_slices: number of training slices.
-        batch_size: ``train.batch_size``.
-        fold: the fold, for the message.
-
-    Raises:
-        UserError: if there are fewer slices than one batch.
-    """
-    if n_slices < batch_size:
-        remedy = f"reduce train.batch_size={batch_size}" if n_slices > 1 else "a batch needs at least two, so add cases"
-        slices = f"{n_slices} training slice{'' if n_slices == 1 else 's'}"
-        raise UserError(f"{fold} has {slices}, fewer than one batch; {remedy}")
-    return n_slices // batch_size
-
-
 def consecutive_folds(groups: Sequence[Group], count: int) -> list[list[Group]]:
     """Splits a sequence of groups into `count` runs of sizes as equal as possible (least sum of squares).
 

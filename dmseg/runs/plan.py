@@ -10,7 +10,7 @@ from dmseg.config.components import bind
 from dmseg.config.settings import Settings
 from dmseg.config.teacher import of_teacher
 from dmseg.data.case import Task
-from dmseg.data.folds import HELD_OUT, Split, batches_per_epoch, fold_count, inner_split
+from dmseg.data.folds import HELD_OUT, Split, fold_count, inner_split
 from dmseg.data.geometry import Geometry, find_geometry
 from dmseg.data.known_tasks import known_raters
 from dmseg.data.prepared import PreparedTask
@@ -121,8 +121,7 @@ def plan_run(settings: Settings, data: TaskData, check: bool = True) -> PlannedR
         check: whether to try what the settings name; False if another fold of the same settings was planned.
 
     Raises:
-        UserError: if the fold does not exist, has fewer training slices than one batch or an option does not fit, or if
-            the weights file cannot be read.
+        UserError: if the fold does not exist, an option does not fit, or the weights file cannot be read.
     """
     split = fold_split(data, settings.folds, settings.fold)
     distill = settings.distill
@@ -172,10 +171,6 @@ def _planned(
         evaluation=evaluation,
         trained_raters=trained,
     )
-    if run.prepared:
-        part = "the inner part of fold" if held_out else "fold"
-        where = f"{part} {settings.fold} of {settings.data.name}/{data.task.name}"
-        batches_per_epoch(run.train_slices, settings.train.batch_size, where)
     if check:
         _check(run)
     return run

@@ -8,8 +8,7 @@ from dmseg.config.settings import LabelSettings, SmoothingSettings, TrainSetting
 from dmseg.data.adapters.lidc import LidcAdapter
 from dmseg.data.adapters.qubiq import QubiqAdapter
 from dmseg.data.augment import Views, centre_crop, draw_views, resample, sampling_grid
-from dmseg.data.batches import BatchSource, network_input
-from dmseg.data.folds import batches_per_epoch
+from dmseg.data.batches import BatchSource, batches_per_epoch, network_input
 from dmseg.data.prepared import PreparedTask, prepare
 from dmseg.data.training_slices import TrainingData, load_training
 from dmseg.errors import UserError

@@ -20,10 +20,11 @@ import torch
 import yaml
 from doc_pages import PAGES, REPO, blocks, name, prose
 
+from dmseg.cli.description import MULTIRUN
 from dmseg.cli.expand import expand
 from dmseg.cli.extensions import use_extensions
 from dmseg.cli.main import main
-from dmseg.cli.parser import MULTIRUN, checked
+from dmseg.cli.parser import checked
 from dmseg.cli.registry import COMMANDS
 from dmseg.cli.tables import split_tables
 from dmseg.cli.words import take_inference, take_seeds
@@ -112,8 +113,8 @@ def check(argv):
     command, words = argv[0], argv[1:]
     assert command in COMMANDS
     words = checked(command, use_extensions(command, words))
-    if set(MULTIRUN) & set(words):
-        overrides = [word for word in words if word not in MULTIRUN and not word.startswith("name=")]
+    if set(MULTIRUN.names) & set(words):
+        overrides = [word for word in words if word not in MULTIRUN.names and not word.startswith("name=")]
         combinations = expand(overrides).combinations()
         for combination in (combinations[0], combinations[-1]):
             compose_settings(combination.overrides)

@@ -220,16 +220,3 @@ def test_words_for_the_cases_of_a_task_that_is_not_prepared(small_run):
         find_tasks(dataclasses.replace(settings, data=dataclasses.replace(settings.data, labels_only=True)))
     with pytest.raises(UserError, match="there is no task 'other'"):
         find_tasks(dataclasses.replace(settings, task="other"))
-
-
-def test_a_fold_smaller_than_a_batch_is_named_when_it_is_planned(small_run):
-    def planned(*words):
-        settings = compose_settings([*small_run, "fold=1", *words])
-        return plan_run(settings, prepared(settings))
-
-    slices = planned().train_slices
-    assert planned(f"train.batch_size={slices}").prepared
-    with pytest.raises(UserError) as caught:
-        planned(f"train.batch_size={slices + 1}")
-    said = f"fold 1 of lidc/nodule has {slices} training slices, fewer than one batch; "
-    assert str(caught.value) == f"{said}reduce train.batch_size={slices + 1}"
