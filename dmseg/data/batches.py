@@ -14,6 +14,7 @@ from torch import Tensor
 from dmseg.config.settings import LabelSettings, TrainSettings
 from dmseg.data.augment import Views, draw_views, fuse_resampled, resample, sampling_grid
 from dmseg.data.training_slices import TrainingData
+from dmseg.errors import UserError
 from dmseg.labels.smoothing import smooth, svls
 
 TOGETHER = 2**17
