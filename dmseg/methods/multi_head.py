@@ -6,11 +6,10 @@ from torch import Tensor, nn
 from dmseg.config.settings import LossSettings, ModelSettings
 from dmseg.data.batches import Batch
 from dmseg.data.case import Task
-from dmseg.losses import CompoundLoss
 from dmseg.methods.base import RaterMethod, RaterPredictor, Streams
 from dmseg.models.auxiliary import auxiliary_share
 from dmseg.models.build import N_CLASSES, build_model, foreground_probability
-from dmseg.training.objective import Objective, build_loss, forward_both, is_static_loss, split_cross_entropy
+from dmseg.training.objective import LabelObjective, Objective, build_loss, forward_both, split_cross_entropy
 from dmseg.training.predictor import Predictor
 
 
@@ -36,7 +35,7 @@ class MultiHead(RaterMethod):
         return HeadsPredictor(network, self.trained_raters)
 
 
-class HeadsObjective(Objective):
+class HeadsObjective(LabelObjective):
     """Mean loss of the heads, each against the annotations of its own rater.
 
     A head is not trained on cases that its rater did not annotate; heads without any case in the batch do not count.
@@ -45,14 +44,6 @@ class HeadsObjective(Objective):
     Args:
         loss: compound loss of logits, target and mask.
     """
-
-    def __init__(self, loss: CompoundLoss) -> None:
-        self._loss = loss
-
-    @property
-    def is_static(self) -> bool:
-        """True unless a term is from outside dmseg."""
-        return is_static_loss(self._loss)
 
     def losses(self, network: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean loss and its terms."""
