@@ -68,7 +68,7 @@ class Base:
         for override in overrides:
             try:
                 new._config = _with_change(new._config, *_change(override, config_dir()))
-            except _OnlyHydraKnows:
+            except _NotMergeable:
                 raise UserError(f"'{override}' does not match any key of this configuration") from None
         return new
 
@@ -94,15 +94,15 @@ class Base:
         try:
             for override in variant:
                 if _group(override) in self._own_groups:
-                    raise _OnlyHydraKnows
+                    raise _NotMergeable
                 config = _with_change(config, *_change(override, config_dir()))
-        except _OnlyHydraKnows:
+        except _NotMergeable:
             return _composed([*variant, *self._overrides])  # which may report a mistake
         return config
 
 
-class _OnlyHydraKnows(Exception):
-    """A change that only Hydra can apply."""
+class _NotMergeable(Exception):
+    """An override that only Hydra can apply."""
 
 
 def _composed(overrides: Sequence[str]) -> dict[str, Any]:
@@ -114,11 +114,11 @@ def _with_change(config: dict[str, Any], key: str, value: Any, merge: bool) -> d
     """A configuration after a `_change`; unchanged parts are shared with the earlier one.
 
     Raises:
-        _OnlyHydraKnows: if the configuration has no such key.
+        _NotMergeable: if the configuration has no such key.
     """
     name, _, rest = key.partition(".")
     if name not in config or (rest and not isinstance(config[name], dict)):
-        raise _OnlyHydraKnows
+        raise _NotMergeable
     if rest:
         return config | {name: _with_change(config[name], rest, value, merge)}
     return config | {name: _merged(config[name], value) if merge else value}
@@ -128,10 +128,10 @@ def _merged(before: Any, value: Any) -> Any:  # noqa: ANN401
     """Merges a value into an earlier one as OmegaConf does: mappings key by key, anything else is replaced."""
     if not isinstance(value, dict):
         if isinstance(value, list) and isinstance(before, dict):
-            raise _OnlyHydraKnows
+            raise _NotMergeable
         return value
     if not isinstance(before, dict) or not value.keys() <= before.keys():
-        raise _OnlyHydraKnows
+        raise _NotMergeable
     return before | {name: _merged(before[name], item) for name, item in value.items()}
 
 
@@ -147,13 +147,13 @@ def _change(override: str, folder: Path | None) -> tuple[str, Any, bool]:
     is the config dir, a key of the cache.
 
     Raises:
-        _OnlyHydraKnows: if the override does more than set a key.
+        _NotMergeable: if the override does more than set a key.
     """
     parsed = parse_override(override)
     if parsed.type is not OverrideType.CHANGE or parsed.is_sweep_override() or parsed.package is not None:
-        raise _OnlyHydraKnows
+        raise _NotMergeable
     if sets_teacher(parsed) or "$" in override or "???" in override:  # Hydra checks interpolations and missing values
-        raise _OnlyHydraKnows
+        raise _NotMergeable
     key, value = parsed.key_or_group, parsed.value()
     if not is_group(key) or isinstance(value, dict):
         return key, value, True
@@ -161,8 +161,8 @@ def _change(override: str, folder: Path | None) -> tuple[str, Any, bool]:
         return key, None, False
     path = config_file(key, str(value))
     if not path.is_file() or "# @package" in path.read_text(encoding="utf-8"):
-        raise _OnlyHydraKnows
+        raise _NotMergeable
     content = file_content(path)
     if not isinstance(content, dict) or "defaults" in content:
-        raise _OnlyHydraKnows
+        raise _NotMergeable
     return key, content, False

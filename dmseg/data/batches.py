@@ -18,7 +18,7 @@ from dmseg.errors import UserError
 from dmseg.labels.smoothing import smooth, svls
 
 TOGETHER = 2**17
-"""Several small batches are made at once: as many as have about this many pixels in total."""
+"""Several small batches are made at once: as many as have about this many intensities (C, H, W) in total."""
 READ_AHEAD = 3
 """Number of batches that are read ahead."""
 

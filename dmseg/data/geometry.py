@@ -17,7 +17,7 @@ class Geometry:
 
     Attributes:
         volumes: whether the slices of each case form one volume.
-        spacing: distance of rows and of columns, and of slices if they are scored as volumes, in mm, by case; empty if
+        spacing: distance of rows and of columns, and of slices if they are scored as volumes, in mm, by case; None if
             no metric needs it.
     """
 

@@ -11,8 +11,8 @@ from dmseg.data.batches import Batch
 from dmseg.data.case import Task
 from dmseg.losses.adaptive_wing import AdaptiveWingLoss
 from dmseg.methods.base import Method, Streams
-from dmseg.models.activation import normalized_relu
 from dmseg.models.build import build_model
+from dmseg.models.softseg_activation import normalized_relu
 from dmseg.training.objective import Objective, forward
 from dmseg.training.optim import build_adam
 from dmseg.training.predictor import Predictor

@@ -17,6 +17,7 @@ from dmseg.data.prepared import PreparedTask
 from dmseg.data.training_slices import load_training, place
 from dmseg.methods.base import Streams
 from dmseg.metrics.stored_counts import StoredCounts
+from dmseg.runs.distillation import distill_objective
 from dmseg.runs.plan import PlannedRun
 from dmseg.runs.preflight import check_schedule, check_scoring, warn_of_absent_raters
 from dmseg.runs.progress_file import reporting
@@ -34,7 +35,6 @@ from dmseg.runs.seal import write_json
 from dmseg.runs.status import is_complete
 from dmseg.runs.stopping import should_stop
 from dmseg.runs.store import RunStore
-from dmseg.runs.training_data import distill_objective
 from dmseg.runs.written import load_weights as read_weights
 from dmseg.runs.written import save_weights, write_scores
 from dmseg.training.checkpoint import Checkpoints, Interrupted, State, load_weights

@@ -70,12 +70,12 @@ class TaskScores:
     groups: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
-    def by_case(self) -> "pd.Series[float]":
+    def means(self) -> "pd.Series[float]":
         """Mean of each case over the seeds that have a value."""
         return self.values.mean(axis=1)
 
     @cached_property
-    def complete(self) -> "pd.Series[float]":
+    def complete_means(self) -> "pd.Series[float]":
         """Mean of each case over seeds; NaN unless every seed has a value."""
         return self.values.mean(axis=1, skipna=False)
 
@@ -121,8 +121,8 @@ def cell_numbers(tasks: Sequence[TaskScores] | None, score: Score) -> dict[str, 
     found = interval(tasks)
     return {
         "value": float(means.mean()),
-        "n": int(by_patient([task.by_case for task in tasks]).count()),
-        "n_values": sum(int(task.by_case.count()) for task in tasks),
+        "n": int(by_patient([task.means for task in tasks]).count()),
+        "n_values": sum(int(task.means.count()) for task in tasks),
         "n_seeds": len(means),
         "sd_seeds": float(means.std(ddof=1)),
         "ci_low": score.factor * found.low,
@@ -162,7 +162,7 @@ def comparison_numbers(tasks: Sequence[TaskScores], score: Score, inference: Inf
         score: the score, which determines the better side.
         inference: the test.
     """
-    complete = [task.complete for task in tasks]
+    complete = [task.complete_means for task in tasks]
     groups = [by_group(values, task.groups) for values, task in zip(complete, tasks, strict=True)]
     patients = by_patient(groups).to_numpy()
     options = {"test": inference.test, "zero_method": inference.zero_method}

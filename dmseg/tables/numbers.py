@@ -226,7 +226,7 @@ class _Scores:
         self._counted: dict[tuple[str, ...], _Cell | None] = {}
         self._known: dict[tuple[str, ...], TaskScores] = {}
 
-    def of_case(self, row: PlannedRow, method: str, metric: str) -> TaskScores | None:
+    def of_cell(self, row: PlannedRow, method: str, metric: str) -> TaskScores | None:
         """Scores of one cell under each seed whose folds are all done; None if there is no such seed."""
         key = (*row.key, method)
         if key not in self._counted:
@@ -266,7 +266,7 @@ class _Scores:
 
     def of_line(self, line: TableRow, method: str, metric: str) -> list[TaskScores] | None:
         """Scores for each task of a printed row, under the seeds that count and have a value in all of its tasks."""
-        found = [scores for row in line.rows if (scores := self.of_case(row, method, metric)) is not None]
+        found = [scores for row in line.rows if (scores := self.of_cell(row, method, metric)) is not None]
         if len(found) < len(line.rows):
             return None
         common = [

@@ -11,7 +11,7 @@ from dmseg.config.compose import compose_settings
 from dmseg.data.batches import Batch
 from dmseg.errors import UserError
 from dmseg.losses import AdaptiveWingLoss
-from dmseg.models.activation import normalized_relu
+from dmseg.models.softseg_activation import normalized_relu
 from dmseg.runs.execute import execute
 from dmseg.runs.plan import plan_run
 from dmseg.runs.sources import prepare_task

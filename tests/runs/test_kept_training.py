@@ -14,7 +14,7 @@ from dmseg.config.compose import compose_settings
 from dmseg.errors import UserError
 from dmseg.launch import try_run
 from dmseg.launch.local import context
-from dmseg.runs import training_data as distill
+from dmseg.runs import distillation as distill
 from dmseg.runs.execute import execute
 from dmseg.runs.plan import distinct, plan_run
 from dmseg.runs.preflight import check_schedule

@@ -17,11 +17,11 @@ from dmseg.data.folds import Split, inner_split
 from dmseg.data.prepared import PreparedTask
 from dmseg.errors import UserError
 from dmseg.launch import try_run
+from dmseg.runs.distillation import trained_network
 from dmseg.runs.execute import execute
 from dmseg.runs.plan import distinct, plan_folds, plan_run
 from dmseg.runs.sources import prepare_task
 from dmseg.runs.store import RunStore
-from dmseg.runs.training_data import trained_network
 from dmseg.training.checkpoint import Interrupted
 
 KD = ["distill=kd", "distill.teacher.model=unet_tiny", "model=unet_slim", "model.weights=null"]

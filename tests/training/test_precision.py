@@ -100,7 +100,7 @@ def seen(monkeypatch):
 
     build_model = build.build_model
     monkeypatch.setattr("dmseg.methods.base.build_model", watched)
-    monkeypatch.setattr("dmseg.runs.training_data.build_model", watched)
+    monkeypatch.setattr("dmseg.runs.distillation.build_model", watched)
     monkeypatch.setattr("dmseg.runs.execute.check_precision", lambda precision, device: None)
     return found
 
