@@ -114,7 +114,7 @@ def test_a_lease_has_one_owner_and_a_dead_one_loses_it(tmp_path):
 
 OWNER = (
     "from dmseg.runs import lease as l; import sys; "
-    "l._acquire(Path(sys.argv[1]), {**l.pid_scope(), 'pid': os.getpid(), 'started': l._start_time(os.getpid()), "
+    "l._acquire(Path(sys.argv[1]), {**l.pid_scope(), 'pid': os.getpid(), 'started': l.start_time(os.getpid()), "
     "'token': 'x'}, 300.0)"
 )
 

@@ -146,7 +146,7 @@ def test_the_owner_is_named_in_one_printable_line(tmp_path):
 
 def test_without_proc_leases_go_by_age(tmp_path, monkeypatch):
     monkeypatch.setattr(leases, "pid_scope", lambda: {"host": "h", "boot": "", "namespace": ""})
-    monkeypatch.setattr(leases, "_start_time", lambda pid: None)
+    monkeypatch.setattr(leases, "start_time", lambda pid: None)
     path = tmp_path / "lease.json"
     with lease(path):
         assert is_held(path)
