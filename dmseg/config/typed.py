@@ -129,16 +129,14 @@ def guess(key: str, known: Sequence[str], prefix: str) -> str:
     open_keys = [item for item in known if not item.startswith(hidden)]
     last = key.rpartition(".")[2].lower()
     same = [item for item in open_keys if item.rpartition(".")[2].lower() == last]
-    exact = [item for item in same if item.lower() == key.lower()]
-    close = difflib.get_close_matches(key, open_keys, n=1, cutoff=0.6)
-    if close and difflib.SequenceMatcher(None, close[0], key).ratio() < 0.85:
-        parts = set(key.split("."))
-        shared = {item: len(parts & set(item.split("."))) for item in same}
+    found = [item for item in same if item.lower() == key.lower()]
+    found = found or difflib.get_close_matches(key, open_keys, n=1, cutoff=0.85)
+    if same and not found:  # those that share most parts with the key
+        shared = {item: len(set(key.split(".")) & set(item.split("."))) for item in same}
         best = [item for item in same if shared[item] == max(shared.values())]
-        close = sorted(best, key=lambda item: item.count("."))[:3] or close
-    if found := exact or close or same[:3]:
-        return "; did you mean " + " or ".join(f"'{prefix}{item}'" for item in found) + "?"
-    return ""
+        found = sorted(best, key=lambda item: item.count("."))[:3]
+    found = found or difflib.get_close_matches(key, open_keys, n=1, cutoff=0.6)
+    return "; did you mean " + " or ".join(f"'{prefix}{item}'" for item in found) + "?" if found else ""
 
 
 def gather_loss(parent: Mapping[str, Any]) -> dict[str, Any]:
