@@ -37,8 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 status = 130
                 with signals_held_back(), suppress(OSError):
                     number = received()
-                    kept = "" if isinstance(stopped, OSError) else str(stopped)
-                    kept = kept or KEPT
+                    kept = KEPT if isinstance(stopped, OSError) else str(stopped) or KEPT
                     output.print_error(f"stopped by {number.name if number else 'Ctrl-C'}: {kept}")
         if (number := received()) is not None:
             status = 128 + number

@@ -27,6 +27,7 @@ from dmseg.runs.found_stores import (
     moved_store,
     refuse_damaged,
     source_folder,
+    store_options,
     store_place,
     stores_of,
     stores_of_moved_data,
@@ -153,9 +154,9 @@ def find_tasks(settings: Settings, notify: Notify = lambda text: None) -> list[F
     _refuse_labels_only(data)
     outdated = False  # whether there is a phantom with other settings than these, which will be generated again
     if data.phantom is not None:
-        options = {**data.phantom, "write": False}
-        differs = bind(options.pop("_target_"), options, where="data.phantom")(Path(data.root))
-        outdated = bool(differs) and Path(data.root).exists()
+        phantom = {**data.phantom, "write": False}
+        would_write = bind(phantom.pop("_target_"), phantom, where="data.phantom")(Path(data.root))
+        outdated = bool(would_write) and Path(data.root).exists()
     stores, damaged = ({}, {}) if outdated else stores_of(data, settings.paths)
     wanted = settings.task and settings.task.rpartition("/")[2]
     for name, error in damaged.items():
@@ -295,7 +296,7 @@ def _is_current(
     """Whether a store matches the raw data; without raw data it counts as current."""
     try:
         if adapter is not None:
-            return is_current(store.folder, task, cases_of(adapter, task), store_place(data, paths, task)[1])
+            return is_current(store.folder, task, cases_of(adapter, task), store_options(data))
     except MissingDataError:
         pass
     if data.phantom is None:

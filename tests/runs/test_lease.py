@@ -113,6 +113,19 @@ def test_so_it_is_where_its_time_cannot_be_set(tmp_path, monkeypatch, error):
     assert not is_held(path, 60)
 
 
+def test_where_no_file_can_be_written_our_clock_tells_the_age(tmp_path, monkeypatch):
+    """Then the file server's clock, which sets file times, cannot be read."""
+    path = tmp_path / "lease.json"
+    of_another_machine(path, time.time() - 50)
+
+    def refused(*arguments, **options):
+        raise PermissionError(13, "no")
+
+    monkeypatch.setattr(leases.Path, "touch", refused)
+    assert is_held(path, 60)
+    assert not is_held(path, 40)
+
+
 def test_an_owner_that_renews_keeps_a_lease_from_the_future(tmp_path):
     """By the file server's clock, which is set back at first."""
     path = tmp_path / "lease.json"
