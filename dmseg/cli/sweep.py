@@ -220,7 +220,7 @@ def _plan_all(grid: Grid, plan: Plan) -> list[Experiment]:
             settings = compose_settings(combination.overrides)
             source = repr((settings.data, settings.paths, settings.task))
             if source not in prepared:
-                prepared[source] = prepare_task(settings.data, settings.paths, settings.task, notify, settings.workers)
+                prepared[source] = prepare_task(settings, notify)
             experiments.append(Experiment(combination.values, tuple(plan(settings, prepared[source]))))
         except UserError as error:
             values = " ".join(f"{key}={value}" for key, value in combination.values.items())

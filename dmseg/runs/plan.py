@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,6 @@ from dmseg.errors import UserError, check_choice
 from dmseg.labels.arguments import takes_raters
 from dmseg.labels.fusion import Votes, declared_votes, majority
 from dmseg.labels.trial import try_fusion
-from dmseg.methods.identified_raters import check_raters, check_trained_raters
 from dmseg.metrics.named import mask_metrics
 from dmseg.runs.digests import experiment_identity, identifier
 from dmseg.runs.identity import PLAIN, WITHOUT_RATERS, evaluation_identity, rater_identity, run_identity
@@ -26,6 +26,7 @@ from dmseg.runs.sources import FoundTask, TaskData, case_groups, fold_split
 
 if TYPE_CHECKING:
     from dmseg.methods.base import Method
+    from dmseg.training.random_streams import Streams
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,13 @@ class PlannedRun:
         if self.trained_raters is not None:
             method.trained_raters = self.trained_raters
         return method
+
+    @property
+    def streams(self) -> "Streams":
+        """Its streams of random numbers, by name; imports torch."""
+        from dmseg.training.random_streams import stream
+
+        return partial(stream, self.settings.seed, self.settings.fold)
 
     @property
     def results(self) -> Path:
@@ -188,8 +196,11 @@ def _trained_raters(settings: Settings, store: PreparedTask | None, train: Colle
     if len(found) == len(store.task.raters):
         return None
     trained = tuple(sorted(found))
-    if "anonymous_raters" in settings.method.options:
-        check_trained_raters(store.task, trained, settings.fold)
+    if "anonymous_raters" in settings.method.options and len(trained) < 2:
+        raise UserError(
+            f"only rater {store.task.raters[trained[0]]} annotated training cases of fold {settings.fold} of task "
+            f"'{store.task.name}'; this method learns how several raters differ; choose other folds, or another method"
+        )
     return trained
 
 
@@ -231,7 +242,15 @@ def _check(run: PlannedRun) -> None:
     _check_anonymity(run.reference, "evaluate.reference", task)
     method = settings.method  # building it checks the other options, but imports torch
     if "anonymous_raters" in method.options:
-        check_raters(task, str(method.options["anonymous_raters"]))
+        check_choice("method.anonymous_raters", str(method.options["anonymous_raters"]), ("error", "position"))
+        if len(task.raters) < 2:
+            raise UserError(f"task '{task.name}' has only one rater; this method learns how several differ")
+        if task.anonymous_raters and method.options["anonymous_raters"] == "error":
+            raise UserError(
+                f"the raters of task '{task.name}' are anonymous: rater 1 of one case need not be rater 1 of the next, "
+                "so single raters cannot be learned\n"
+                "set method.anonymous_raters=position to treat each position as one person"
+            )
     if settings.distill is not None and method.target != PLAIN:
         raise UserError(f"method={method.name} cannot be distilled; set distill=null, or method=plain")
 
@@ -291,6 +310,6 @@ def _resolve_precision(settings: Settings) -> str:
         )
     if settings.precision != "auto":
         return settings.precision
-    from dmseg.training.fit import resolve_precision
+    from dmseg.training.precision import resolve_precision
 
     return resolve_precision(settings.precision, settings.device)

@@ -266,14 +266,14 @@ class RunStore:
         Raises:
             UserError: if the run was imported without them, or the file is missing or damaged.
         """
-        from dmseg.runs.written import load_weights
+        from dmseg.runs.written import read_weights
 
         if not self.has_weights(run_id):
             raise UserError(
                 f"run {run_id} was imported without its weights, so it can neither be scored again nor be a teacher\n"
                 f"export it with weights=true, or remove it (dmseg runs prune {run_id} confirm=true) and train it here"
             )
-        return self._read_sound(self.folder(run_id), WEIGHTS, load_weights)
+        return self._read_sound(self.folder(run_id), WEIGHTS, read_weights)
 
     def has_weights(self, run_id: str) -> bool:
         """Whether a finished run has weights; one that was imported may have none."""

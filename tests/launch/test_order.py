@@ -17,7 +17,7 @@ from dmseg.runs.store import RunStore
 @pytest.fixture
 def runs(small_run):
     settings = compose_settings(small_run)
-    return plan_folds(settings, prepare_task(settings.data, settings.paths, settings.task))
+    return plan_folds(settings, prepare_task(settings))
 
 
 class Mortal:

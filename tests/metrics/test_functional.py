@@ -123,7 +123,7 @@ def test_energy_distance():
 def test_values_are_those_of_a_stored_run(small_run):
     words = [*small_run, "evaluate.save_predictions=true", "evaluate.ged=true", "evaluate.bins=7"]
     settings = compose_settings([*words, "train.epochs=30", "optim.decoder_lr_factor=10"])
-    prepared = prepare_task(settings.data, settings.paths, settings.task)
+    prepared = prepare_task(settings)
     run = plan_run(settings, prepared)
     execute(run, lambda run: [])
     store = RunStore(Path(settings.paths.results))

@@ -30,7 +30,7 @@ SCORE = "dmseg.training.evaluate._score"
 
 def planned(overrides):
     settings = compose_settings([*overrides, "device=cpu", "model.weights=null"])
-    return plan_run(settings, prepare_task(settings.data, settings.paths, settings.task))
+    return plan_run(settings, prepare_task(settings))
 
 
 def nothing(run):

@@ -156,7 +156,7 @@ def test_the_ids_of_known_data_sets_do_not_name_raters(small_run):
     for words in ([], ["method=multi_head", position], [*SMALL, position], ["labels=rater", "labels.rater=mask-0"]):
         more = ["labels.anonymous_raters=position"] if "labels=rater" in words else []
         settings = compose_settings([*small_run, *words, *more])
-        run = plan_run(settings, prepare_task(settings.data, settings.paths, None))
+        run = plan_run(settings, prepare_task(settings))
         assert "raters" not in run.identity
         assert "raters" not in run.evaluation
         assert run.trained_raters is None

@@ -152,8 +152,8 @@ def test_rendered_tables_say_what_they_are(plan, tmp_path):
 
 
 def test_table_1_by_hand(tmp_path, qubiq_tree):
-    settings = compose_settings([f"data.root='{qubiq_tree}'", "data.size=40", f"paths.prepared='{tmp_path}'"])
-    store = prepare_task(settings.data, settings.paths, "prostate-1")
+    words = [f"data.root='{qubiq_tree}'", "data.size=40", f"paths.prepared='{tmp_path}'", "task=prostate-1"]
+    store = prepare_task(compose_settings(words))
     cells = agreement_cells([PreparedTask(store.folder)], disjoint=0.0).set_index("metric")
     scores = []
     for case in store.cases:
