@@ -24,7 +24,7 @@ from dmseg.runs.records import OPTIONAL_SCORES, SCORES
 from dmseg.runs.sources import prepare_task
 from dmseg.runs.status import run_status
 from dmseg.runs.store import RunStore
-from dmseg.tables.content import common_folder
+from dmseg.tables.planning import folder_of_all
 from dmseg.text import printable, with_count
 
 Plan = Callable[[Settings, PreparedTask], Sequence[PlannedRun]]
@@ -240,7 +240,7 @@ def _report(command: str, name: str, experiments: Sequence[Experiment]) -> None:
     rows = make_rows(experiments)
     print_rows(rows, command, name)
     folders = list(dict.fromkeys(experiment.settings.paths.results for experiment in experiments))
-    folder = common_folder(folders)
+    folder = folder_of_all(folders)
     if len(folders) > 1:
         notify(f"results are in {', '.join(folders)}; the table of the sweep is written to {folder}")
     path = folder / "sweeps" / f"{name}.csv"

@@ -13,7 +13,7 @@ from dmseg.errors import UserError
 from dmseg.runs.plan import plan_run
 from dmseg.runs.sources import FoundTask, Notify, name_tasks
 from dmseg.tables.planning import PlannedRow, TablePlanner
-from dmseg.tables.request import option_key, parse_request
+from dmseg.tables.request import option_key, request_raters
 from dmseg.tables.spec import TableSpec
 
 ALL = ("*",)
@@ -121,10 +121,8 @@ def explain_tables(overrides: Sequence[str], specs: Sequence[TableSpec]) -> list
 
 def _agreement(spec: TableSpec, overrides: Sequence[str]) -> ExplainedTable:
     """Table 1, which compares the raters' masks and needs no runs."""
-    request = parse_request(overrides, ["qubiq"])
-    if (data := request.data.get("qubiq")) is None:
-        raise UserError(f"table {spec.name} needs a data set with several raters: data=qubiq, lidc or phantom")
-    plain = compose_plain(request.overrides_of(data))
+    data, words = request_raters(spec, overrides)
+    plain = compose_plain(words)
     cell = (data, "agreement")
     found = []
     for choice in CHOICES:

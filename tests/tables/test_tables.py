@@ -13,10 +13,11 @@ from dmseg.data.prepared import PreparedTask
 from dmseg.errors import UserError
 from dmseg.runs.sources import prepare_task
 from dmseg.runs.store import RunStore
+from dmseg.tables.agreement import agreement_cells
 from dmseg.tables.collected import collect_cases
-from dmseg.tables.content import common_folder
-from dmseg.tables.numbers import TableData, agreement_cells, comparison_cells
+from dmseg.tables.numbers import TableData, comparison_cells
 from dmseg.tables.paper import paper_table
+from dmseg.tables.planning import folder_of_all
 from dmseg.tables.render import to_csv, to_latex, to_markdown, write_table
 from dmseg.tables.spec import read_spec
 
@@ -185,5 +186,5 @@ def test_an_unknown_table():
 def test_the_folder_of_a_table_contains_all_results_folders(folders, expected, tmp_path, monkeypatch):
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    found = common_folder([folder.format(here=tmp_path / "work") for folder in folders])
+    found = folder_of_all([folder.format(here=tmp_path / "work") for folder in folders])
     assert str(found) == expected.format(here=tmp_path / "work")
