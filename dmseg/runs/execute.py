@@ -13,8 +13,11 @@ import torch
 from torch import nn
 
 from dmseg.data.batches import BatchSource
+from dmseg.data.parts import Intensities
 from dmseg.data.prepared import PreparedTask
 from dmseg.data.training_slices import load_training, place
+from dmseg.metrics.counting import count_stored
+from dmseg.metrics.named import CaseMasks
 from dmseg.metrics.stored_counts import StoredCounts
 from dmseg.runs.distillation import distill_objective, on_device, stored_network, untrained_network
 from dmseg.runs.plan import PlannedRun
@@ -36,7 +39,7 @@ from dmseg.runs.stopping import should_stop
 from dmseg.runs.store import RunStore
 from dmseg.runs.written import read_weights, save_weights, write_scores
 from dmseg.training.checkpoint import Checkpoints, Interrupted, State, load_weights
-from dmseg.training.evaluate import Array, evaluate, save_predictions
+from dmseg.training.evaluate import Array, evaluate, save_prediction
 from dmseg.training.fit import fit
 from dmseg.training.graph import CudaGraph
 from dmseg.training.observers import Observer, Observers, RunInfo
@@ -231,20 +234,30 @@ def initial_model(run: PlannedRun, n_channels: int) -> nn.Module:
 def _score(
     run: PlannedRun, model: nn.Module, prepared: PreparedTask, device: torch.device, predictions: Path | None
 ) -> _Scored:
+    settings = run.settings.evaluate
     counts: dict[str, StoredCounts] = {}
-    save = None if predictions is None else save_predictions(predictions)
+    gallery = Gallery() if settings.pack else None
 
-    def keep(case: str, probability: Array) -> None:
+    def take(masks: CaseMasks, label: Array, slices: Intensities) -> None:
+        """Stores what can no longer be computed once the probabilities are gone."""
         if should_stop():
             raise Interrupted(f"stopped during scoring; {RESUME}")
-        if save is not None:
-            save(case, probability)
+        if predictions is not None:
+            save_prediction(predictions, masks.case, masks.probability)
+        counts[masks.case] = count_stored(
+            masks.probability,
+            masks.annotations,
+            label,
+            settings.bins,
+            settings.boundary,
+            ties=settings.ties,
+            empty=settings.empty,
+        )
+        if gallery is not None:
+            gallery.add(masks.case, slices, masks.annotations, label, masks.probability)
 
     predictor = run.method.predictor(model, run.streams)
-    settings, ids = run.settings.evaluate, run.split.validation
-    gallery = Gallery() if settings.pack else None
-    show = None if gallery is None else gallery.add
-    cases = evaluate(predictor, prepared, ids, run.reference, settings, device, keep, counts.__setitem__, show)
+    cases = evaluate(predictor, prepared, run.split.validation, run.reference, settings, device, take)
     dice = dict(zip(cases["case"], cases["dice"], strict=True))
     return _Scored(cases, counts, [] if gallery is None else gallery.chosen(dice))
 
@@ -259,7 +272,7 @@ def _validate(run: PlannedRun, model: nn.Module, prepared: PreparedTask, device:
     The training mode of every module and torch's random state are restored afterwards.
     """
 
-    def keep(case: str, probability: Array) -> None:
+    def stop(*case: object) -> None:
         if should_stop():
             raise _Stopped
 
@@ -269,7 +282,7 @@ def _validate(run: PlannedRun, model: nn.Module, prepared: PreparedTask, device:
     try:
         with torch.random.fork_rng(devices):
             predictor = run.method.predictor(model, run.streams)
-            cases = evaluate(predictor, prepared, run.split.validation, run.reference, settings, device, keep)
+            cases = evaluate(predictor, prepared, run.split.validation, run.reference, settings, device, stop)
     except _Stopped:
         return {}
     finally:
