@@ -31,7 +31,7 @@ from dmseg.runs.provenance import (
     describe_versions,
     pretrained_facts,
 )
-from dmseg.runs.records import SCORES, mean_scores
+from dmseg.runs.records import BASIC_SCORES, mean_scores
 from dmseg.runs.salvage import find_intact, salvage
 from dmseg.runs.seal import write_json
 from dmseg.runs.status import is_complete
@@ -288,7 +288,7 @@ def _validate(run: PlannedRun, model: nn.Module, prepared: PreparedTask, device:
     finally:
         for module, training in modes.items():
             module.training = training
-    return {name: float(cases[name].mean()) for name in SCORES}
+    return {name: float(cases[name].mean()) for name in BASIC_SCORES}
 
 
 def _score_again(run: PlannedRun, store: RunStore, device: torch.device) -> None:

@@ -39,7 +39,7 @@ from dmseg.runs.digests import digest, experiment_identity, identifier
 if TYPE_CHECKING:
     import pandas as pd
 
-SCORES = ("dice", "bdice", "ece")
+BASIC_SCORES = ("dice", "bdice", "ece")
 """The scores that every evaluation has, columns of ``cases.csv``."""
 OPTIONAL_SCORES = ("ged", "nsd", "hd95", "lesion_f1")
 """Scores that an evaluation has only on request."""
@@ -239,7 +239,7 @@ def parse_cases(content: str, validation: Sequence[str] | None = None) -> list[d
         if not _COLUMN.fullmatch(column):
             raise SchemaError(f"cases.csv: column[{index}] is {shown(column)}, which is not the name of a score")
     list_of(anything, unique=True)(header, "cases.csv: column")
-    if lacking := {"case", *SCORES} - set(header):
+    if lacking := {"case", *BASIC_SCORES} - set(header):
         raise SchemaError(f"cases.csv has no column {', '.join(sorted(lacking))}")
     rows = []
     for line_number, line in enumerate(lines, start=2):
@@ -275,4 +275,4 @@ def cases_frame(content: str) -> "pd.DataFrame":
 
 def mean_scores(cases: "pd.DataFrame") -> dict[str, float]:
     """Mean of each score over the cases that have a value; NaN if none has."""
-    return {name: float(cases[name].mean()) for name in (*SCORES, *OPTIONAL_SCORES) if name in cases}
+    return {name: float(cases[name].mean()) for name in (*BASIC_SCORES, *OPTIONAL_SCORES) if name in cases}

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import backends
 
-from dmseg.config.allowed import CHOICES
+from dmseg.config.allowed import ALLOWED
 from dmseg.errors import UserError, check_choice
 
 log = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ def resolve_precision(name: str, device: str) -> str:
     Raises:
         UserError: if the precision is unknown.
     """
-    check_choice("precision", name, CHOICES["precision"])
+    check_choice("precision", name, ALLOWED["precision"])
     if name != "auto":
         return name
     if resolve_device(device).type == "cuda":
