@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dmseg.cli.description import Command
-from dmseg.cli.registry import CLOSING, COMMANDS, COMPLETION, EXAMPLES, OTHER_KEYS, EXIT_STATUSES, SUMMARY
+from dmseg.cli.registry import CLOSING, COMMANDS, COMPLETION, EXAMPLES, EXIT_STATUSES, OTHER_KEYS, SUMMARY
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "command-line.md"
 

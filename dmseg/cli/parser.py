@@ -21,9 +21,9 @@ from dmseg.cli.registry import (
     COMMANDS,
     COMPLETION,
     EXAMPLES,
+    EXIT_STATUSES,
     HELP_EXAMPLES,
     OTHER_KEYS,
-    EXIT_STATUSES,
     SUMMARY,
 )
 from dmseg.cli.words import is_true, take_words

@@ -20,7 +20,7 @@ from dmseg.errors import UserError, cut
 from dmseg.files.atomic import write_whole
 from dmseg.report.tracking.update import update_table
 from dmseg.runs.plan import PlannedRun, evaluation_passes, plan_folds, plan_run
-from dmseg.runs.records import OPTIONAL_SCORES, BASIC_SCORES
+from dmseg.runs.records import BASIC_SCORES, OPTIONAL_SCORES
 from dmseg.runs.sources import prepare_task
 from dmseg.runs.status import run_status
 from dmseg.runs.store import RunStore

@@ -118,7 +118,7 @@ def _train_and_score(
     """Writes all files of a run to its folder."""
     start = time.monotonic()
     begin_usage(device)
-    prepared = PreparedTask(run.store)
+    prepared = PreparedTask(run.prepared_folder)
     write_json(folder / "config.json", _config(run))
     kept = _restore_finished(run, prepared, device, observers, checkpoints)
     if kept is not None:
@@ -293,7 +293,7 @@ def _validate(run: PlannedRun, model: nn.Module, prepared: PreparedTask, device:
 
 def _score_again(run: PlannedRun, store: RunStore, device: torch.device) -> None:
     """Evaluates stored weights again: for other evaluation settings, or to add predictions, counts or pictures."""
-    prepared = PreparedTask(run.store)
+    prepared = PreparedTask(run.prepared_folder)
     model = stored_network(run, prepared, store.load_weights(run.run_id), device)
     scored: list[_Scored] = []
     if run.settings.evaluate.save_predictions and not store.has_predictions(run.run_id):
@@ -322,7 +322,7 @@ def _score_set_aside(run: PlannedRun, store: RunStore, device: torch.device) -> 
         return False
 
     def score(folder: Path) -> None:
-        prepared = PreparedTask(run.store)
+        prepared = PreparedTask(run.prepared_folder)
         model = stored_network(run, prepared, read_weights(aside), device)
         _write_evaluation(run, _score(run, model, prepared, device, None), folder)
 

@@ -37,7 +37,7 @@ class PlannedRun:
         settings: its settings, with the task filled in.
         precision: ``fp32``, ``tf32`` or ``bf16``; never ``auto``.
         task: the task.
-        store: folder of the prepared store.
+        prepared_folder: folder of the prepared store.
         split: the fold's cases.
         identity: the settings whose digest is the run id.
         run_id: id of the run.
@@ -47,7 +47,7 @@ class PlannedRun:
             runs from an export.
         teacher: the run that must finish before this one, or None. For a distilled run it is the teacher, or the run
             that calibrates the teacher; the latter's own `teacher` is then the teacher.
-        prepared: whether its data are prepared. If not, its cases are unknown and its ids are placeholders.
+        is_prepared: whether its data are prepared. If not, its cases are unknown and its ids are placeholders.
         train_slices: number of slices of the training cases; 0 if it is unknown.
         trained_raters: positions of the raters who annotated a training case, if some did not and the method
             distinguishes raters; else None.
@@ -56,14 +56,14 @@ class PlannedRun:
     settings: Settings
     precision: str
     task: Task
-    store: Path
+    prepared_folder: Path
     split: Split
     identity: dict[str, Any]
     run_id: str
     experiment_id: str
     evaluation_id: str
     teacher: "PlannedRun | None" = None
-    prepared: bool = True
+    is_prepared: bool = True
     train_slices: int = 0
     evaluation: dict[str, Any] = field(default_factory=dict)
     trained_raters: tuple[int, ...] | None = None
@@ -174,7 +174,7 @@ def _planned(
         run_id=identifier(identity),
         experiment_id=identifier(experiment_identity(identity)),
         evaluation_id=identifier(evaluation),
-        prepared=store is not None,
+        is_prepared=store is not None,
         train_slices=sum(case.n_slices for case in cases if case.case in train),
         evaluation=evaluation,
         trained_raters=trained,

@@ -32,7 +32,7 @@ def run_status(run: PlannedRun) -> Status:
 
     It is unknown as long as the data are not prepared, as the run's id is unknown then.
     """
-    if not run.prepared:
+    if not run.is_prepared:
         return "unknown"
     store = RunStore(run.results)
     with suppress(DamagedError):  # it will be set aside and computed again

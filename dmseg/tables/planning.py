@@ -94,7 +94,7 @@ class PlannedTable:
     @property
     def unprepared(self) -> list[str]:
         """Data sets with tasks that are not prepared; there are none after `prepare_tasks`."""
-        rows = [row for row in self.rows for runs in row.cells.values() if not all(run.prepared for run in runs)]
+        rows = [row for row in self.rows for runs in row.cells.values() if not all(run.is_prepared for run in runs)]
         return list(dict.fromkeys(row.data for row in rows))
 
     @property

@@ -34,7 +34,7 @@ def tree(folder):
 def test_a_split_survives_preparing_again(small_run, lidc_tree):
     settings = compose_settings([*small_run, "folds.kind=shuffled"])
     runs = plan_folds(settings, prepared(settings))
-    path = runs[0].store / "folds-shuffled-5-seed0.json"
+    path = runs[0].prepared_folder / "folds-shuffled-5-seed0.json"
     folds = json.loads(path.read_text())
     path.write_text(json.dumps([*folds[1:], folds[0]]))  # a split that would not be made again
     seal_of(path).unlink()

@@ -221,7 +221,7 @@ def test_the_manifest_keeps_the_temperature_that_was_fitted(small_kd):
     """The likelihood of the training labels is greatest there; `distill.temperature` is no part of it."""
     more = ["distill.temperature=2", "distill.calibrate=train", "train.epochs=20", "optim.decoder_lr_factor=10"]
     run = run_all(planned([*small_kd, *more]))
-    prepared = PreparedTask(run.store)
+    prepared = PreparedTask(run.prepared_folder)
     cases = [case for case in prepared.cases if case.case in run.split.train]
     images = np.concatenate([prepared.images[case.span] for case in cases])
     votes = np.concatenate([prepared.annotations(case).mean(axis=0) for case in cases])
