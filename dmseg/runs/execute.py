@@ -103,7 +103,7 @@ def execute(run: PlannedRun, observers: Callable[[PlannedRun], list[Observer]] =
             store.log(run.run_id).unlink(missing_ok=True)
         except BaseException as caught:
             error = caught
-            if checkpoints.is_finished and not isinstance(caught, Interrupted):
+            if checkpoints.training_is_finished and not isinstance(caught, Interrupted):
                 caught.add_note(KEPT)
             raise
         finally:
@@ -199,7 +199,7 @@ def _restore_finished(
     run: PlannedRun, prepared: PreparedTask, device: torch.device, observers: Observers, checkpoints: Checkpoints
 ) -> tuple[nn.Module, Course] | None:
     """Restores a network that was trained but not scored, if any; needs neither training data nor a teacher."""
-    if not checkpoints.has_finished:
+    if not checkpoints.has_finished_checkpoint:
         return None
     model = untrained_network(run, prepared)
 
