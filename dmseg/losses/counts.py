@@ -287,8 +287,7 @@ class PixelSumLoss(nn.Module, ABC):
     def __init__(self, required: RequiredSums, *, from_logits: bool, check_values: bool | None) -> None:
         super().__init__()
         _check.check_flag("from_logits", from_logits)
-        if check_values is not None:
-            _check.check_flag("check_values", check_values)
+        _check.check_optional_flag("check_values", check_values)
         self.required = required
         self.from_logits = from_logits
         self.check_values = check_values
