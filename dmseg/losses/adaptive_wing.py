@@ -72,7 +72,8 @@ class AdaptiveWingLoss(nn.Module):
             input = torch.sigmoid(input) if channels == 1 else torch.softmax(input, 1)
         first = min(1, channels - 1)
         prob, label = input[:, first:], label[:, first:]
-        difference = (prob - label).abs()
+        # above 0, where the second derivative of the power would be infinite, and times 0 NaN
+        difference = (prob - label).abs().clamp_min(torch.finfo(prob.dtype).tiny)
         power = self.alpha - label
         ratio = self.theta / self.epsilon
         slope = self.omega * power * ratio ** (power - 1) / (self.epsilon * (1 + ratio**power))

@@ -236,7 +236,11 @@ def confusion(sums: PixelSums, overlap: Overlap) -> Confusion:
     Args:
         sums: sums that include those of `sums_for`.
         overlap: one of `OVERLAPS`.
+
+    Raises:
+        ValueError: if the overlap is unknown, or a sum that it needs was not computed.
     """
+    _check.check_choice("overlap", overlap, OVERLAPS)
     signed, absolute, squared, product = sums.difference
     if overlap == "squared":
         half = require(squared) / 2
