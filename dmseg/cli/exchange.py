@@ -6,7 +6,7 @@ from pathlib import Path
 from dmseg.cli.commands import notify, set_up_logging
 from dmseg.cli.tables import plan_all, split_tables
 from dmseg.cli.words import is_true, take_seeds, take_words
-from dmseg.errors import UserError, cut
+from dmseg.errors import UserError, cut, some
 from dmseg.files.atomic import write_whole
 from dmseg.runs.plan import PlannedRun, evaluation_passes
 from dmseg.runs.seal import DamagedError
@@ -45,6 +45,9 @@ def export_results(argv: Sequence[str]) -> int:
         unfinished = {run.run_id for run in scored if not _is_scored(run)}
         if unfinished:
             notify(f"{len(unfinished)} of {len(runs)} runs are not finished or not fully scored, and are left out")
+        if runs and len(unfinished) == len(runs):
+            folders = sorted({str(run.results) for run in scored})
+            raise UserError(f"no run is finished in {some(folders)}, so nothing is exported")
         done = [(RunStore(run.results), run_id) for run_id, run in runs.items() if run_id not in unfinished]
         copied = export_runs(done, folder, weights, images)
         for plan in plans.values():

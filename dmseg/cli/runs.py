@@ -112,9 +112,9 @@ def prune_runs(argv: Sequence[str]) -> int:
     """Lists what no run needs, and the runs that filters choose; removes them with ``confirm=true``."""
     request = _read(argv)
     confirmed = "confirm" in request.switches
-    found = [item for store in request.stores for item in leftovers(store)]
-    if request.filters:
-        found += whole_runs(request.chosen)
+    found = whole_runs(request.chosen) if request.filters else []
+    if request.chosen or not request.filters:  # a filter without a match may be misspelt: nothing is removed
+        found = [item for store in request.stores for item in leftovers(store)] + found
     for item in found:
         print(printable(f"{item.size / 2**20:9.1f} MiB  {item.why}  {item.path}"))
         if confirmed:

@@ -328,6 +328,14 @@ def _plain_message(error: Exception, overrides: Sequence[str]) -> str:
         return f"'{cut(found[1] if found else ' '.join(overrides))}' is not an override; write key=value"
     if found := re.search(r"Ambiguous value for argument '([^']+)'", text):
         return f"'{found[1]}' has several values; a sweep needs -m, a list brackets: key=[a,b]"
+    if found := re.search(
+        r"(?:Error merging override|Cannot merge DictConfig with ListConfig\s+full_key:) ([^\s=]+)", text
+    ):
+        return f"{found[1]} must be a mapping, such as {{name:value}}"
+    if found := re.search(r"(?:Multiple values for |already at ')([\w./@]+\w)", text):
+        return f"{found[1]} has a value already; change it with {found[1]}=VALUE, without +"
+    if found := re.search(r"Recursive interpolation detected\s+full_key: (\S+)", text):
+        return f"{found[1]} refers to itself; write its value"
     if found := re.search(r"Interpolation key '([^']+)' not found\s+full_key: (\S+)", text):
         key = found[1].partition(".")[2]
         if file := _own_file(found[1].partition(".")[0], overrides):

@@ -66,11 +66,16 @@ def parse_override(text: str) -> Override:
     except (ValueError, RecursionError):  # a number with thousands of digits; lists nested too deeply
         raise UserError(f"'{cut(text)}' cannot be parsed: it is too long or too deep") from None
     group = dotted(parsed.key_or_group)
+    if not group:
+        raise UserError(f"'{cut(text)}' has no key; write key=value, without spaces around =")
     if parsed.type is not OverrideType.DEL and is_group(group):  # Hydra would follow ".." and absolute paths
         value = parsed.value()
         for name in value.list if isinstance(value, ChoiceSweep) else value if isinstance(value, list) else [value]:
             if isinstance(name, str) and (fault := fault_of_name(name)):
                 raise UserError(f"'{cut(text)}' must choose a file of configs/{group} by its name, but {fault}")
+            if isinstance(name, str) and name.endswith(".yaml"):  # Hydra would take it, but not its labels or defaults
+                said = f"'{cut(text)}' must choose a file of configs/{group} without .yaml"
+                raise UserError(f"{said}: {group}={cut(name.removesuffix('.yaml'))}")
     return parsed
 
 
@@ -85,7 +90,7 @@ def is_group(key: str) -> bool:
 
 
 def refuse_reserved(overrides: Sequence[str]) -> None:
-    """Refuses overrides of Hydra's own configuration, of plugins, of ``method.unused``, and of retired keys of labels.
+    """Refuses overrides of Hydra's configuration, of plugins, ``method.unused`` and retired keys, and lists of files.
 
     Raises:
         UserError: if there is such an override.
@@ -98,6 +103,9 @@ def refuse_reserved(overrides: Sequence[str]) -> None:
             raise UserError(f"'{cut(text)}': plugins are named on the command line only, as plugins=[FILE.py]")
         if key == "method.unused" or (key == "method" and isinstance(value, dict) and "unused" in value):
             raise UserError(f"'{text}': method.unused cannot be overridden; it belongs to the method's YAML file")
+        if isinstance(value, list) and is_group(key):  # Hydra would mix the files
+            said = f"'{cut(text)}' must choose one file of configs/{key}, not a list"
+            raise UserError(f"{said}; train and cv take several with -m {key}={','.join(map(str, value)) or 'A,B'}")
     for text in overrides:
         if found := _RETIRED_LABELS_KEY.match(text):
             raise UserError(RETIRED_LABELS.format(found[1]))

@@ -75,7 +75,7 @@ def _ensure(
     write: bool,
 ) -> bool:
     check_whole("seed", seed, 0)
-    check_whole("number of cases", cases, 1)
+    check_whole("number of cases (data.phantom.cases)", cases, 1)
     if scale is not None:
         check_scale(scale, WIDTH, SMALLEST_WIDTH, LARGEST_WIDTH, name)
     settings = {"phantom": name, "revision": REVISION, "seed": seed, "cases": cases, "scale": scale}

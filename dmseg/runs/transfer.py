@@ -82,9 +82,14 @@ def export_runs(runs: Iterable[tuple[RunStore, str]], folder: Path, weights: boo
         images: whether to copy pictures of cases too.
 
     Raises:
+        UserError: if the folder is the results folder of a run, whose settings name paths, or among its runs.
         UnwritableError: if the folder cannot be written to.
     """
-    return _copy_all(list(runs), RunStore(folder), Contents(weights, images, shareable=True))
+    chosen, target = list(runs), folder.resolve()
+    for results in {store.results.resolve() for store, _ in chosen}:
+        if target == results or target.is_relative_to(results / "runs"):
+            raise UserError(f"{folder} is part of the results folder {results}; export to a folder of its own")
+    return _copy_all(chosen, RunStore(folder), Contents(weights, images, shareable=True))
 
 
 def import_runs(folder: Path, store: RunStore) -> Copied:

@@ -85,6 +85,24 @@ def test_damage_is_found_before_it_is_imported(exported, tmp_path, capfd):
     assert "checksum differs" in capfd.readouterr().err
 
 
+def test_an_export_has_a_folder_of_its_own(studied, tmp_path, capfd):
+    results, words = studied
+    (tmp_path / "link").symlink_to(results)
+    before = sorted(results.rglob("*"))
+    for place in (results, tmp_path / "link", results / "runs", results / "runs" / "shared"):
+        assert main(["export-results", f"paths.results={results}", f"to={place}"]) == 2
+        assert main(["export-results", "tables=2", *words, f"to={place}"]) == 2
+        assert f"dmseg: {place} is part of the results folder {results}" in capfd.readouterr().err
+    assert sorted(results.rglob("*")) == before
+
+
+def test_no_export_without_a_finished_run(studied, tmp_path, capfd):
+    words = [*studied[1], f"paths.results={tmp_path / 'elsewhere'}"]
+    assert main(["export-results", "tables=2", *words, f"to={tmp_path / 'export'}"]) == 2
+    assert f"no run is finished in {tmp_path / 'elsewhere'}" in capfd.readouterr().err
+    assert not (tmp_path / "export").exists()
+
+
 def test_a_damaged_plan_is_not_used(exported, capfd):
     path = exported / "plans" / "table2.json"
     path.write_text(path.read_text().replace("Weighted", "Weightef", 1))

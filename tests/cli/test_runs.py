@@ -300,6 +300,8 @@ def test_prune_shows_first_and_removes_on_request(store, capfd):
     working = store.runs / f".{'b' * 16}.12345678"
     write_whole(working / "cases.csv", "half")
     with lease(store.lease_file("b" * 16)):
+        assert runs(store, "prune", "seed=99", "confirm=true") == 0
+        assert "0 items, 0.0 MiB, removed (no run has seed=99;" in capfd.readouterr().out
         assert runs(store, "prune") == 0
         assert "3 items" in capfd.readouterr().out
         assert store.log(first).is_file()

@@ -94,6 +94,13 @@ def test_overrides_win_over_the_profile():
         ("labels=a,b", "'labels=a,b' has several values; a sweep needs -m"),
         ("nonsense", "'nonsense' is not an override; write key=value"),
         ("~train.epochs", r"key 'train\.epochs' is missing"),
+        ("labels=[majority,uniform]", r"one file of configs/labels, not a list; .* -m labels=majority,uniform$"),
+        ("method=ours.yaml", "configs/method without .yaml: method=ours$"),
+        ("loss.terms=[]", r"^loss\.terms must be a mapping, such as \{name:value\}$"),
+        ("+labels=uniform", "^labels has a value already; change it with labels=VALUE"),
+        ("+train.flip=1", r"^train\.flip has a value already; change it with train\.flip=VALUE"),
+        ("seed=${seed}", "^seed refers to itself"),
+        ("=3", "^'=3' has no key"),
         ("train.scale=[2,1]", r"train\.scale is \[2\.0, 1\.0\]"),
     ],
 )

@@ -362,6 +362,11 @@ def test_wrong_settings_of_phantoms(tmp_path, wrong):
         ensure_lits(tmp_path / "x", **wrong)
 
 
+def test_a_wrong_number_of_volumes_names_its_key(tmp_path):
+    with pytest.raises(UserError, match=r"\(data\.phantom\.cases\) is \{'kidney': 5\}"):
+        ensure_lits(tmp_path / "x", cases={"kidney": 5})
+
+
 def test_lits_phantom_has_cases_without_tumour_and_kits_a_wide_one(tmp_path):
     ensure_lits(tmp_path / "lits", cases=15, scale=0.13)
     counts = [
