@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from dmseg.cli.commands import notify, run_all, set_up_logging
+from dmseg.cli.commands import run_all
+from dmseg.cli.messages import notify, set_up_logging
 from dmseg.cli.words import take_seeds, take_words
 from dmseg.errors import UserError
 from dmseg.tables.collected import collect_cases

@@ -1,16 +1,14 @@
 """The commands that prepare data and train: prepare, train, cv."""
 
-import logging
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 
 import pandas as pd
-from rich.console import Console
 
 from dmseg.cli import output
+from dmseg.cli.messages import complain, err, notify, set_up_logging
 from dmseg.cli.words import take_seeds
 from dmseg.config.compose import compose_settings
 from dmseg.config.overrides import parse_override
@@ -29,9 +27,7 @@ from dmseg.runs.sources import count_target_slices, prepare_task, prepare_tasks,
 from dmseg.runs.status import is_complete, is_to_be_scored
 from dmseg.runs.stopping import received
 from dmseg.runs.store import RunStore
-from dmseg.text import printable, printable_lines, score_text, with_count
-
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+from dmseg.text import printable, score_text, with_count
 
 
 def prepare(argv: Sequence[str]) -> int:
@@ -195,37 +191,3 @@ def _print_scores(runs: Sequence[PlannedRun]) -> dict[str, float]:
         shown = "  ".join(score_text(str(name), frame[name].mean(), frame[name].std(ddof=1)) for name in frame)
         print(f"mean ± SD over {len(means)} seeds: {shown}")
     return {str(name): float(frame[name].mean()) for name in frame}
-
-
-def set_up_logging() -> None:
-    """Sends log messages to standard error; of verbose libraries only errors."""
-    handler = _Messages()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    handler.addFilter(lambda record: record.name.partition(".")[0] != "huggingface_hub")  # prints its own messages
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-    logging.getLogger().setLevel(logging.ERROR if output.is_quiet() else logging.INFO)
-    for library in ("timm", "matplotlib", "PIL", "urllib3", "httpx", "huggingface_hub", "hydra"):
-        logging.getLogger(library).setLevel(logging.ERROR)
-
-
-class _Messages(logging.Handler):
-    """Prints the messages of logs as `complain` does: lines are never wrapped, control characters are escaped."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Prints one message."""
-        try:
-            complain(self.format(record))
-        except Exception:
-            self.handleError(record)
-
-
-def notify(text: str) -> None:
-    """Prints a message on standard error, unless the command is quiet."""
-    if not output.is_quiet():
-        complain(text)
-
-
-def complain(text: str) -> None:
-    """Prints an error on standard error."""
-    err.print(printable_lines(text), markup=False)
-    sys.stderr.flush()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from dmseg.cli.commands import notify, set_up_logging
+from dmseg.cli.messages import notify, set_up_logging
 from dmseg.cli.tables import plan_all, split_tables
 from dmseg.cli.words import is_true, take_seeds, take_words
 from dmseg.errors import UserError, cut, some

@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from dmseg.cli.commands import set_up_logging
+from dmseg.cli.messages import set_up_logging
 from dmseg.cli.tables import split_tables
 from dmseg.config.choices import TOPICS, written
 from dmseg.tables.open_choices import ExplainedTable, explain_tables

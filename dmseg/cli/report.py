@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dmseg.cli.commands import notify, set_up_logging
+from dmseg.cli.messages import notify, set_up_logging
 from dmseg.cli.tables import exported_plans, plan_all, split_tables
 from dmseg.cli.words import take_inference, take_seeds
 from dmseg.errors import UserError
@@ -62,7 +62,7 @@ def _reports(argv: Sequence[str]) -> "list[tuple[Report, Path]]":
     found = []
     for spec in specs:
         if spec.kind == "agreement":
-            from dmseg.tables.agreement import agreement_by_case, agreement_content
+            from dmseg.tables.rater_agreement import agreement_by_case, agreement_content
 
             content, stores, settings = agreement_content(spec, overrides, notify)
             disjoint = settings.agreement.disjoint

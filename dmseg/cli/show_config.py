@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from dmseg.cli.commands import set_up_logging
+from dmseg.cli.messages import set_up_logging
 from dmseg.config.compose import to_settings
 from dmseg.config.origins import Origins, find_origins
 from dmseg.config.overrides import flatten

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from dmseg.cli.commands import notify, run_all, set_up_logging
+from dmseg.cli.commands import run_all
 from dmseg.cli.expand import Grid, expand
+from dmseg.cli.messages import notify, set_up_logging
 from dmseg.cli.words import take_words
 from dmseg.config.compose import compose_settings
 from dmseg.config.settings import Settings

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dmseg.cli import extensions
-from dmseg.cli.commands import notify, run_all, set_up_logging
+from dmseg.cli.commands import run_all
+from dmseg.cli.messages import notify, set_up_logging
 from dmseg.cli.words import TEST_WORDS, take_inference, take_seeds, take_words
 from dmseg.config.compose import compose_settings
 from dmseg.config.settings import Settings
@@ -36,10 +37,10 @@ TABLE_WORDS = ("table", "tables", "metrics", "seeds", *TEST_WORDS)
 
 def reproduce(argv: Sequence[str]) -> int:
     """Runs what tables need and writes them; or draws a figure."""
+    set_up_logging()
     if named := [word for word in argv if word.startswith("figure=")]:
         from dmseg.report.figures import write_figure
 
-        set_up_logging()
         if len(named) != 1:
             raise UserError("name one figure: figure=1")
         if of_tables := next((word for word in argv if word.partition("=")[0] in TABLE_WORDS), None):
@@ -117,6 +118,7 @@ def exported_plans(
 
 def plan(argv: Sequence[str]) -> int:
     """Prints how many runs tables need and how many are done."""
+    set_up_logging()
     seeds, argv = take_seeds(argv)
     specs, overrides = split_tables(argv)
     plans = plan_all(specs, overrides, find_tasks, seeds)
@@ -171,7 +173,6 @@ def plan_all(
     seeds: Sequence[int] = (),
 ) -> dict[str, PlannedTable]:
     """Plans the tables that need runs; returns them by name."""
-    set_up_logging()
     comparisons = [spec for spec in specs if spec.kind == "comparison"]
     planner = TablePlanner(overrides, comparisons, notify, open_tasks, seeds)
     return {planned.spec.name: planned for planned in planner.plan()}
@@ -198,7 +199,7 @@ def _write_all(
     files = []
     for spec in specs:
         if spec.kind == "agreement":
-            from dmseg.tables.agreement import agreement_content
+            from dmseg.tables.rater_agreement import agreement_content
 
             content, _, settings = agreement_content(spec, overrides, notify)
             files.append(_write(content, Path(settings.paths.results) / "tables", settings))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dmseg.activity import activity
-from dmseg.cli.commands import notify, set_up_logging
+from dmseg.cli.messages import notify, set_up_logging
 from dmseg.cli.runs import read_stores
 from dmseg.cli.words import is_true, take_words
 from dmseg.config.settings import TrackerSettings

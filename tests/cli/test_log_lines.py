@@ -8,7 +8,7 @@ from conftest import save_nifti
 
 PROGRAM = """
 import logging
-from dmseg.cli.commands import set_up_logging
+from dmseg.cli.messages import set_up_logging
 set_up_logging()
 logging.getLogger("dmseg.data").warning("%s is \\x1b[31mred", "/a long/path" * 30)
 logging.warning("of the root [bold]logger[/bold]")
