@@ -20,8 +20,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 HEAD = """# Performance
 
 Written by `make bench`, never by hand. Every row is the ratio to a peer that was measured by turns in the same process,
-so it holds for one machine at one moment; the goal is the largest acceptable ratio. `make bench-NAME` runs one bench and
-prints its rows. Rows that were not run on this machine are missing.
+so it holds for one machine at one moment; the goal is the largest acceptable ratio. `make bench-NAME` runs one bench
+and prints its rows. Rows that were not run on this machine are missing.
 
 """
 

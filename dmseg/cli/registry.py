@@ -136,7 +136,7 @@ COMMANDS = {
     "report": Command(
         "Write the HTML report of a table.",
         "Writes one HTML file that shows a table with its cases, curves, pictures, runs and open choices. It contains "
-        "everything it shows, opens from the disk, and names what is missing. It trains nothing.",
+        "everything it shows, opens from disk, and names what is missing. It trains nothing.",
         "dmseg.cli.report:report",
         (
             TABLES_SECTION,

@@ -85,7 +85,7 @@ def compare(
     first, second = np.asarray(ours, dtype=np.float64), np.asarray(reference, dtype=np.float64)
     if first.ndim != 1 or first.shape != second.shape:
         raise ValueError(
-            f"paired values have shapes {first.shape} and {second.shape}, but must be vectors of one length"
+            f"paired values have shapes {first.shape} and {second.shape}, but must be vectors of equal length"
         )
     difference = first - second
     difference = difference[~np.isnan(difference)]

@@ -49,9 +49,9 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
     except RuntimeError:
-        raise UserError(f"device '{name}' is unknown; it may be auto, cpu, cuda or cuda:N") from None
+        raise UserError(f"device '{name}' is unknown; use auto, cpu, cuda or cuda:N") from None
     if device.type not in ("cpu", "cuda"):
-        raise UserError(f"device '{name}' cannot be used; it may be auto, cpu, cuda or cuda:N")
+        raise UserError(f"device '{name}' cannot be used; use auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device '{name}' is not available: torch finds no CUDA device; set device=cpu")
     if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
@@ -84,7 +84,7 @@ def _log_choice(chosen: str, reason: str) -> None:
 
 
 class Checkpointer(Protocol):
-    """Saves the state of a training, so that another process can resume it."""
+    """Saves the state of a training run, so that another process can resume it."""
 
     def restore(self, use: Callable[[State], Used]) -> Used | None:
         """Calls `use` with the last saved state that it accepts and returns its result; None if there is none."""
@@ -277,7 +277,7 @@ class _Training:
         )
 
     def load(self, state: State, per_epoch: int, total: int) -> bool:
-        """Restores a state of a training with equal settings; returns True.
+        """Restores the state of a training run with equal settings; returns True.
 
         Args:
             state: the state.

@@ -83,7 +83,7 @@ def choose_on_cpu(flags: Set[str]) -> tuple[str, str]:
     if "amx_bf16" in flags:
         return "bf16", "the CPU has AMX"
     if "avx512_bf16" in flags:
-        return "fp32", "the CPU has avx512_bf16 but no AMX, with which bf16 is not faster for ResNets"
+        return "fp32", "the CPU has avx512_bf16 but no AMX, and without AMX bf16 is not faster for ResNets"
     return "fp32", "the CPU has neither AMX nor avx512_bf16, without which bf16 is slower"
 
 
