@@ -72,7 +72,7 @@ def prepare(folder: str, kind: str, size: int) -> Work:
 
     def work() -> None:
         paths = replace(settings.paths, prepared=f"{folder}/prepared-{next(number)}")
-        prepare_task(settings.data, paths, settings.task)
+        prepare_task(replace(settings, paths=paths))
 
     return work
 
@@ -82,7 +82,7 @@ def train(folder: str, kind: str, size: int, score_only: bool = False) -> Work:
     from dmseg.runs.execute import execute
 
     settings = settings_of(folder, kind, size)
-    prepared, number = prepare_task(settings.data, settings.paths, settings.task), count()
+    prepared, number = prepare_task(settings), count()
     if score_only:
         execute(plan_run(settings, prepared))
         bins = count(5)
@@ -239,7 +239,7 @@ def large_store_rows(runs: int) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         own = words(folder, "data=phantom", "task=kidney-1", "profile=demo", "data.phantom.scale=0.25")
         settings = compose_settings(own)
-        prepared = prepare_task(settings.data, settings.paths, settings.task)
+        prepared = prepare_task(settings)
         found = []
         for seeds in (range(1), range(1, -(-runs // 5))):
             planned: list[PlannedRun] = [

@@ -66,7 +66,7 @@ def unobserved(run: PlannedRun) -> list[Observer]:
 
 def plan(settings: Settings, count: int) -> list[PlannedRun]:
     """Plans that many runs, five folds of each seed."""
-    prepared = prepare_task(settings.data, settings.paths, settings.task)
+    prepared = prepare_task(settings)
     seeds = range(-(-count // fold_count(settings.folds)))
     return [run for seed in seeds for run in plan_folds(replace(settings, seed=seed), prepared)][:count]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dmseg.cli.description import Command
-from dmseg.cli.registry import CLOSING, COMMANDS, COMPLETION, EXAMPLES, OTHER_KEYS, STATUS, SUMMARY
+from dmseg.cli.registry import CLOSING, COMMANDS, COMPLETION, EXAMPLES, EXIT_STATUSES, OTHER_KEYS, SUMMARY
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "command-line.md"
 
@@ -29,7 +29,7 @@ def command_line() -> str:
         "`dmseg --version` the version.",
         "",
         *table(("command", "what it does"), summaries),
-        *table(("exit status", "meaning"), STATUS),
+        *table(("exit status", "meaning"), EXIT_STATUSES),
         CLOSING,
         "",
         "Completion in bash (for zsh and fish see [`completion`](#dmseg-completion)):",

@@ -40,7 +40,8 @@ def as_tensor(name: str, values: Tensor | npt.NDArray[Any]) -> Tensor:
     if isinstance(values, Tensor):
         return values
     if isinstance(values, np.ndarray):
-        return torch.as_tensor(np.require(values, requirements=["C", "W"]))  # copied if it cannot be written to
+        native = values.dtype.newbyteorder("=")  # that of the machine: PyTorch has no other
+        return torch.as_tensor(np.require(values, native, ["C", "W"]))  # copied if it cannot be written to
     raise TypeError(f"{name} is {kind_of(values)}; give a tensor or a numpy array")
 
 
@@ -54,10 +55,10 @@ def checked(prob: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
     prob, label = checked_prob(prob), as_tensor("label", label)
     if label.shape != prob.shape[:1] or not len(label):
         raise ValueError(f"label has shape {tuple(label.shape)} for prob {tuple(prob.shape)}; give (N,), N at least 1")
-    return prob, checked_label(label, prob.shape[1])
+    return prob, checked_label("label", label, prob.shape[1])
 
 
-def checked_label(label: Tensor, n_classes: int) -> Tensor:
+def checked_label(name: str, label: Tensor, n_classes: int) -> Tensor:
     """Returns integer labels (N,), N at least 1, as int64.
 
     Raises:
@@ -65,10 +66,14 @@ def checked_label(label: Tensor, n_classes: int) -> Tensor:
         ValueError: if one is out of range.
     """
     if label.is_floating_point() or label.is_complex():
-        raise TypeError(f"label is {label.dtype}; give integer classes")
-    if label.min() < 0 or label.max() >= n_classes:
-        raise ValueError(f"label has classes {int(label.min())} to {int(label.max())}; give 0 to {n_classes - 1}")
-    return label.long()
+        raise TypeError(f"{name} is {label.dtype}; give integer classes")
+    label = label.long()
+    low, high = int(label.min()), int(label.max())
+    if low < 0 or high >= n_classes:
+        raise ValueError(
+            f"{name} has classes {low} to {high}; give 0 to {n_classes - 1}, and leave out pixels without a class"
+        )
+    return label
 
 
 def checked_prob(prob: Tensor) -> Tensor:

@@ -129,7 +129,9 @@ def choose_bandwidth(
         raise ValueError("candidates is empty; give at least one bandwidth")
     prob, label = checked(prob, label)
     if len(prob) < 2:
-        raise ValueError("leave-one-out needs at least 2 pixels")
+        raise ValueError(
+            "choosing a bandwidth needs at least 2 pixels, but there is 1; give more, or set the bandwidth"
+        )
     chosen = torch.linspace(0, len(prob) - 1, min(int(limit), len(prob)), device=prob.device).round().long()
     keys = Keys(prob[chosen], functional.one_hot(label[chosen], prob.shape[1]).double())
     own = torch.arange(len(keys.prob), device=keys.prob.device)

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dmseg.calibration._check import check_bandwidth
 from dmseg.calibration.kernel import Keys, kernel_estimate
 from dmseg.calibration.table import BetaTable
+from dmseg.errors import kind_of, shown
 from dmseg.labels.smoothing import boundary
 
 
@@ -24,6 +26,10 @@ class PixelKernel:
         balanced: whether to draw equally many keys from each class that is present, or uniformly from all pixels.
         leave_one_out: whether a key is estimated from the other keys only.
         boundary: odd edge length of the neighbourhood that defines boundary pixels.
+
+    Raises:
+        TypeError: if the bandwidth is not a number.
+        ValueError: if the bandwidth is not above 0, `n_key` is below 1, or `keys` is unknown.
     """
 
     bandwidth: float = 1e-3
@@ -32,6 +38,14 @@ class PixelKernel:
     balanced: bool = True
     leave_one_out: bool = False
     boundary: int = 3
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        check_bandwidth(self.bandwidth)
+        if self.keys not in ("batch", "image"):
+            raise ValueError(f"keys is {shown(self.keys)}, but must be batch or image")
+        if self.n_key < 1:
+            raise ValueError(f"n_key is {self.n_key}, but must be at least 1")
 
 
 def draw_keys(
@@ -74,14 +88,18 @@ def recalibrate(
     """Replaces misclassified pixels and those near a boundary by the kernel estimate of E[y | f].
 
     Args:
-        prob: (B, C, H, W) predictions, distributions, float32.
-        target: (B, C, H, W) labels, distributions.
-        mask: (B, H, W) bool, the pixels that count; others are neither keys nor changed.
+        prob: (B, C, H, W) or (B, C, D, H, W) predictions, distributions, C at least 2; values are not checked.
+        target: labels of the same shape, distributions.
+        mask: (B, *spatial) bool, the pixels that count; others are neither keys nor changed.
         settings: kernel and keys.
         generator: CPU stream of the keys; one number is drawn for each set of keys.
 
     Returns:
-        (B, C, H, W) distributions.
+        Distributions of the same shape.
+
+    Raises:
+        TypeError: if an argument is not a tensor, or a dtype does not fit.
+        ValueError: if a shape does not fit.
     """
     return recalibrate_heads([prob], target, mask, settings, generator)[0]
 
@@ -98,7 +116,15 @@ def recalibrate_heads(
         mask: the pixels that count.
         settings: kernel and keys.
         generator: CPU stream of the keys.
+
+    Raises:
+        TypeError: as for `recalibrate`.
+        ValueError: as for `recalibrate`.
     """
+    for prob in probs:
+        _check_maps(prob, target, mask)
+    if not target.numel():
+        return [prob.clone() for prob in probs]
     if settings.keys == "batch":
         return _recalibrate(probs, target, mask, settings, generator)
     found = [
@@ -111,11 +137,11 @@ def recalibrate_heads(
 def _recalibrate(
     probs: Sequence[Tensor], target: Tensor, mask: Tensor, settings: PixelKernel, generator: torch.Generator
 ) -> list[Tensor]:
-    """Like `recalibrate_heads`, with one set of keys."""
+    """Like `recalibrate_heads`, with one set of keys and without checks."""
     n_classes = target.shape[1]
     hard = target.argmax(1)
     index, counted = draw_keys(hard.flatten(), mask.flatten(), n_classes, settings.n_key, settings.balanced, generator)
-    classes = torch.arange(n_classes, device=hard.device)[:, None, None]
+    classes = torch.arange(n_classes, device=hard.device).reshape(-1, *(1,) * (hard.ndim - 1))
     one_hot = (hard.unsqueeze(1) == classes).to(probs[0].dtype)  # functional.one_hot reads the largest class
     chosen = mask & ((probs[0].argmax(1) != hard) | boundary(one_hot, mask, settings.boundary))
     replaced = []
@@ -136,3 +162,26 @@ def _recalibrate(
         found = found.reshape(*chosen.shape, n_classes).movedim(-1, 1)
         replaced.append(torch.where(chosen.unsqueeze(1), found, prob))
     return replaced
+
+
+def _check_maps(prob: Tensor, target: Tensor, mask: Tensor) -> None:
+    """Checks types and shapes, which does not synchronise the device."""
+    for name, value in (("prob", prob), ("target", target), ("mask", mask)):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} is {kind_of(value)}; give a tensor")
+    if not prob.is_floating_point():
+        raise TypeError(f"prob is {prob.dtype}; give floating-point probabilities")
+    if mask.dtype != torch.bool:
+        raise TypeError(f"mask is {mask.dtype}; give bool, True for the pixels that count")
+    if prob.ndim not in (4, 5) or prob.shape[1] < 2:
+        raise ValueError(
+            f"prob has shape {tuple(prob.shape)}; give (B, C, H, W) or (B, C, D, H, W) with at least two classes: for "
+            "one channel p, torch.cat([1 - p, p], 1)"
+        )
+    if target.shape != prob.shape:
+        raise ValueError(
+            f"target has shape {tuple(target.shape)}; give a distribution for each pixel, of the shape of prob, "
+            f"{tuple(prob.shape)}"
+        )
+    if mask.shape != (pixels := (len(prob), *prob.shape[2:])):
+        raise ValueError(f"mask has shape {tuple(mask.shape)}; give (B, *spatial) = {pixels}")

@@ -83,9 +83,10 @@ class BetaTable:
 
     def __init__(self, keys: Keys, bandwidth: float) -> None:
         edges = _edges(n_intervals(bandwidth), str(keys.prob.device))
-        first = _allocate_nodes(_log_odds(edges, keys, bandwidth))
-        self.nodes = _place_nodes(first, edges)
-        odds = _log_odds(self.nodes, keys, bandwidth).float()
+        with torch.autocast(keys.prob.device.type, enabled=False):  # the sums over keys need float32
+            first = _allocate_nodes(_log_odds(edges, keys, bandwidth))
+            self.nodes = _place_nodes(first, edges)
+            odds = _log_odds(self.nodes, keys, bandwidth).float()
         interval = torch.arange(len(first) - 1, device=first.device)
         # Two piecewise linear functions, as (intercepts, slopes): from the position in intervals to the position in
         # nodes, and from the latter to the log-odds.

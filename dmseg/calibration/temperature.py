@@ -17,7 +17,8 @@ def fit_temperature(logits: Tensor, target: Tensor) -> float:
     """Returns the temperature that minimises the negative log-likelihood of the targets.
 
     The log-likelihood is concave in 1 / T, so bisection finds its maximum. If the logits separate the classes, the
-    smallest temperature in `RANGE` is returned; if they are no better than chance, the largest.
+    smallest temperature in `RANGE` is returned; if they are no better than chance, the largest; if each row has equal
+    logits, which tell nothing, 1.
 
     Args:
         logits: (N, C), N at least 1, C at least 2.
@@ -39,7 +40,9 @@ def fit_temperature(logits: Tensor, target: Tensor) -> float:
     if target.ndim == 2:
         check_distributions("target", target.double(), tolerance_of(target.dtype))
     n_classes = logits.shape[1]
-    label = functional.one_hot(checked_label(target, n_classes), n_classes) if target.ndim == 1 else target
+    label = functional.one_hot(checked_label("target", target, n_classes), n_classes) if target.ndim == 1 else target
+    if bool((logits == logits[:, :1]).all()):
+        return 1.0
     logits, label = logits.detach().double(), label.double()
     observed = (label * logits).sum() / len(logits)
     low, high = (torch.tensor(edge, dtype=torch.float64).log() for edge in RANGE)

@@ -61,7 +61,7 @@ def train(argv: Sequence[str]) -> int:
     """Trains one run."""
     set_up_logging()
     settings = compose_settings(argv)
-    run = plan_run(settings, prepare_task(settings.data, settings.paths, settings.task, notify, settings.workers))
+    run = plan_run(settings, prepare_task(settings, notify))
     status = run_all(distinct([run]), settings)
     if status == 0:
         _print_scores([run])
@@ -75,7 +75,7 @@ def cv(argv: Sequence[str]) -> int:
     if fold := next((word for word in argv if parse_override(word).key_or_group == "fold"), None):
         raise UserError(f"cv trains all folds; leave {fold} out, or use 'dmseg train {fold}'")
     settings = compose_settings(argv)
-    data = prepare_task(settings.data, settings.paths, settings.task, notify, settings.workers)
+    data = prepare_task(settings, notify)
     runs = [run for seed in seeds or (settings.seed,) for run in plan_folds(replace(settings, seed=seed), data)]
     status = run_all(distinct(runs), settings)
     if status == 0:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from dmseg.cli.description import Command, Key, group_files
 from dmseg.cli.registry import COMMANDS
-from dmseg.config.allowed import CHOICES, TRACKERS
+from dmseg.config.allowed import ALLOWED, TRACKERS
 from dmseg.config.resources import resource
 from dmseg.config.yaml_lines import Line, base, is_global, lines
 from dmseg.data.known_tasks import KNOWN_TASKS
@@ -82,7 +82,7 @@ WORDS = {
     "distill": ("null", "kd"),
     "tracker": TRACKERS,
 }
-"""Values of keys that are neither in a group nor in `dmseg.config.settings.CHOICES`."""
+"""Values of keys that are neither in a group nor in `dmseg.config.allowed.ALLOWED`."""
 _RUN_ID = re.compile(r"[0-9a-f]{16}")
 
 
@@ -250,8 +250,8 @@ def _choices(words: Sequence[str], name: str, metavar: str) -> Iterable[str]:
     if (resource("configs") / group).is_dir():
         more = [path.stem for folder in _config_dirs(words) for path in sorted((folder / group).glob("*.yaml"))]
         return [*group_files(group), *more, *(["all"] if name == "tables" else [])]
-    if own in CHOICES:
-        return CHOICES[own]
+    if own in ALLOWED:
+        return ALLOWED[own]
     if metavar in ("BOOL", "true"):
         return BOOL
     value = next((line.value for line in _config_lines(words) if line.key == name), "")

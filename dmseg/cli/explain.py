@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from dmseg.cli.commands import set_up_logging
 from dmseg.cli.tables import split_tables
-from dmseg.config.choices import PARTS, written
+from dmseg.config.choices import TOPICS, written
 from dmseg.tables.open_choices import ExplainedTable, explain_tables
 from dmseg.text import printable
 
@@ -29,10 +29,10 @@ def describe(table: ExplainedTable) -> Iterator[str]:
     yield from _wrapped("  rows     ", ", ".join(table.rows))
     yield from _wrapped("  columns  ", ", ".join(titles.get(key, key) for key in table.columns))
     found = {item.choice.title: item for item in table.choices}
-    for part in PARTS:
+    for topic in TOPICS:
         yield ""
-        yield part.title
-        for choice in part.choices:
+        yield topic.title
+        for choice in topic.choices:
             item = found[choice.title]
             yield from _wrapped("  ", choice.title + (f" ({choice.key})" if choice.key else ""))
             values = [("paper", choice.paper), ("release", choice.release)]

@@ -16,7 +16,16 @@ from dmseg import __version__
 from dmseg.cli import output
 from dmseg.cli.description import MULTIRUN, Command
 from dmseg.cli.extensions import use_extensions
-from dmseg.cli.registry import CLOSING, COMMANDS, COMPLETION, EXAMPLES, HELP_EXAMPLES, OTHER_KEYS, STATUS, SUMMARY
+from dmseg.cli.registry import (
+    CLOSING,
+    COMMANDS,
+    COMPLETION,
+    EXAMPLES,
+    EXIT_STATUSES,
+    HELP_EXAMPLES,
+    OTHER_KEYS,
+    SUMMARY,
+)
 from dmseg.cli.words import is_true, take_words
 from dmseg.config.reserved import refuse_hydra
 from dmseg.errors import UserError, cut
@@ -179,7 +188,7 @@ class _Root(click.Group):
         _write_text(formatter, SUMMARY)
         _write_list(formatter, "Commands", [(name, str(command.short_help)) for name, command in self.commands.items()])
         _write_options(ctx, formatter)
-        _write_list(formatter, "Exit status", STATUS)
+        _write_list(formatter, "Exit status", EXIT_STATUSES)
         _write_examples(formatter, EXAMPLES)
         _write_text(formatter, CLOSING)
         _write_text(formatter, f"Completion in bash: {COMPLETION}; for zsh and fish see 'dmseg completion --help'")

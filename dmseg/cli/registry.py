@@ -323,7 +323,7 @@ COMMANDS = {
 SUMMARY = "Train and compare segmentation networks on soft labels, and reproduce the tables of Dice Semimetric Losses."
 """What the help of ``dmseg`` begins with."""
 
-STATUS = (
+EXIT_STATUSES = (
     ("0", "done"),
     ("1", "a run failed, or something is damaged"),
     ("2", "the command, the configuration or the data are wrong"),

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dmseg.cli.commands import set_up_logging
-from dmseg.cli.tables import agreement_content, exported_plans, plan_all, split_tables
+from dmseg.cli.commands import notify, set_up_logging
+from dmseg.cli.tables import exported_plans, plan_all, split_tables
 from dmseg.cli.words import take_inference, take_seeds
 from dmseg.errors import UserError
 from dmseg.tables.open_choices import explain_tables
@@ -62,24 +62,22 @@ def _reports(argv: Sequence[str]) -> "list[tuple[Report, Path]]":
     found = []
     for spec in specs:
         if spec.kind == "agreement":
-            content, stores, settings = agreement_content(spec, overrides)
-            from dmseg.tables.numbers import agreement_by_case
+            from dmseg.tables.agreement import agreement_by_case, agreement_content
 
+            content, stores, settings = agreement_content(spec, overrides, notify)
             disjoint = settings.agreement.disjoint
             cases = {item.task.title: 100 * agreement_by_case(item, disjoint) for item in stores}
             choices = explain_tables(overrides, [spec])[0]
             found.append((Report(content, None, content.cells.iloc[:0], choices, cases), Path(settings.paths.results)))
         else:
-            from dmseg.tables.content import results_folder
-
-            found.append((_comparison(plans[spec.name], inference, overrides), results_folder(plans[spec.name])))
+            found.append((_comparison(plans[spec.name], inference, overrides), plans[spec.name].results))
     return found
 
 
 def _comparison(planned: PlannedTable, inference: "Inference", overrides: Sequence[str] | None) -> "Report":
     from dmseg.report.html import Report
     from dmseg.tables.collected import collect_cases
-    from dmseg.tables.content import comparison_content
+    from dmseg.tables.numbers import comparison_content
 
     cases = collect_cases(planned)
     choices = None if overrides is None else explain_tables(overrides, [planned.spec])[0]

@@ -18,7 +18,7 @@ from dmseg.cli.words import is_true, take_words
 from dmseg.errors import UserError
 from dmseg.files.schema import finite
 from dmseg.runs.inventory import Entry, choose, damage, entries, foreign, leftovers, lineage, whole_runs, why_none
-from dmseg.runs.records import SCORES
+from dmseg.runs.records import BASIC_SCORES
 from dmseg.runs.store import RunStore
 from dmseg.text import printable
 
@@ -149,7 +149,7 @@ def columns(chosen: Sequence[Entry]) -> list[str]:
 
     The title comes last, as only it contains spaces.
     """
-    names = ("id", "status", "experiment", *(f"{name}_%" for name in SCORES), "minutes", "run")
+    names = ("id", "status", "experiment", *(f"{name}_%" for name in BASIC_SCORES), "minutes", "run")
     rows = [names]
     for entry in chosen:
         experiment, title = entry.fields.get("experiment", NONE), printable(entry.title) or NONE
@@ -174,7 +174,7 @@ def print_groups(chosen: Sequence[Entry], console: Console) -> None:
         title = runs[0].title.replace(f" seed {first['seed']}", "", 1).replace(f" fold {first['fold']}", "", 1)
         console.print(Text.assemble((printable(title), "bold"), (f"  {loss}  {experiment[1]}", "dim")))
         whole_id = Column("id", no_wrap=True, min_width=len(runs[0].run_id))  # can be copied on narrow terminals, too
-        numbers = (*(f"{name} %" for name in SCORES), "minutes")
+        numbers = (*(f"{name} %" for name in BASIC_SCORES), "minutes")
         table = Table("fold", "seed", whole_id, *numbers, box=None, pad_edge=False)
         for entry in runs:
             fields = [entry.fields["fold"], entry.fields["seed"], entry.run_id]
@@ -202,6 +202,6 @@ def _unless_chosen(request: _Request) -> str:
 
 def _numbers(entry: Entry) -> list[str]:
     """Scores in per cent and minutes."""
-    values = [100 * entry.scores.get(name, math.nan) for name in SCORES]
+    values = [100 * entry.scores.get(name, math.nan) for name in BASIC_SCORES]
     shown = [NONE if math.isnan(value) else f"{value:.2f}" for value in values]
     return [*shown, NONE if math.isnan(entry.seconds) else f"{entry.seconds / 60:.1f}"]

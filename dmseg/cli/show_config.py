@@ -9,6 +9,7 @@ import yaml
 from dmseg.cli.commands import set_up_logging
 from dmseg.config.compose import to_settings
 from dmseg.config.origins import Origins, find_origins
+from dmseg.config.overrides import flatten
 from dmseg.config.typed import guess
 from dmseg.errors import UserError, cut
 from dmseg.text import printable
@@ -27,7 +28,7 @@ def show_config(argv: Sequence[str]) -> int:
     named = [word for word in argv if "=" not in word and not word.startswith("~")]
     origins = find_origins([word for word in argv if word not in named])
     to_settings(origins.plain)
-    known = list(_keys(origins.plain))
+    known = [key for key, _ in flatten(origins.plain)]
     for name in named:
         if name not in known:
             raise UserError(f"the configuration has no key '{cut(name)}'{guess(name, known, '')}")
@@ -67,10 +68,3 @@ def _text(value: Any) -> str:  # noqa: ANN401
     """A value in one line of YAML."""
     text: str = yaml.safe_dump(value, default_flow_style=True, width=10**9, allow_unicode=True)
     return text.removesuffix("\n").removesuffix("\n...")
-
-
-def _keys(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for name, value in node.items():
-        yield f"{prefix}{name}"
-        if isinstance(value, Mapping):
-            yield from _keys(value, f"{prefix}{name}.")

@@ -20,11 +20,11 @@ from dmseg.errors import UserError, cut
 from dmseg.files.atomic import write_whole
 from dmseg.report.tracking.update import update_table
 from dmseg.runs.plan import PlannedRun, evaluation_passes, plan_folds, plan_run
-from dmseg.runs.records import OPTIONAL_SCORES, SCORES
+from dmseg.runs.records import BASIC_SCORES, OPTIONAL_SCORES
 from dmseg.runs.sources import prepare_task
 from dmseg.runs.status import run_status
 from dmseg.runs.store import RunStore
-from dmseg.tables.content import common_folder
+from dmseg.tables.planning import folder_of_all
 from dmseg.text import printable, with_count
 
 Plan = Callable[[Settings, PreparedTask], Sequence[PlannedRun]]
@@ -33,9 +33,9 @@ MANY = 1000
 """Above this number of combinations, a message warns that planning takes time."""
 IDS = {"train": "run", "cv": "experiment"}
 """What a row of the table represents, by command."""
-PERCENT = (*SCORES, "nsd", "lesion_f1")
+PERCENT = (*BASIC_SCORES, "nsd", "lesion_f1")
 """Scores that are printed in per cent."""
-STATUS = {"missing": "not done", "trained": "not scored"}
+STATUS_WORDS = {"missing": "not done", "trained": "not scored"}
 """Words for a run's status that differ from those of `run_status`."""
 UNITS = {**dict.fromkeys(PERCENT, "%"), "hd95": "mm"}
 """Units in the headings of the printed table."""
@@ -106,7 +106,7 @@ def make_rows(experiments: Sequence[Experiment]) -> list[Row]:
             continue
         n_cases, scores = 0, {}
         try:
-            found = [STATUS.get(status, status) for status in map(run_status, experiment.runs)]
+            found = [STATUS_WORDS.get(status, status) for status in map(run_status, experiment.runs)]
             status = found[0]
             if len(set(found)) > 1:
                 worst = next(word for word in ("running", "failed", "not done", "not scored") if word in found)
@@ -114,7 +114,7 @@ def make_rows(experiments: Sequence[Experiment]) -> list[Row]:
             if status == "done":
                 runs = experiment.runs
                 cases = pd.concat([RunStore(run.results).read_cases(run.run_id, run.evaluation_id) for run in runs])
-                names = [name for name in (*SCORES, *OPTIONAL_SCORES) if name in cases]
+                names = [name for name in (*BASIC_SCORES, *OPTIONAL_SCORES) if name in cases]
                 scores = {name: (float(cases[name].mean()), int(cases[name].count())) for name in names}
                 n_cases = len(cases)
         except UserError:  # damaged after it was computed; the next training command sets it aside
@@ -127,7 +127,7 @@ def print_rows(rows: Sequence[Row], command: str, name: str) -> None:
     """Prints the table, scores in per cent, and the number of rows that are done."""
     phantom = [row.experiment.settings.data.phantom is not None for row in rows]
     print(f"sweep {name}{' (PHANTOM data)' if all(phantom) else ''}")
-    names = [score for score in (*SCORES, *OPTIONAL_SCORES) if any(score in row.scores for row in rows)]
+    names = [score for score in (*BASIC_SCORES, *OPTIONAL_SCORES) if any(score in row.scores for row in rows)]
     keys = list(rows[0].experiment.values)
     titles = [f"{score} {UNITS[score]}" if score in UNITS else score for score in names]
     lines = [["row", *keys, IDS[command], "n", *titles, "status"]]
@@ -151,7 +151,7 @@ def print_rows(rows: Sequence[Row], command: str, name: str) -> None:
 def to_csv(rows: Sequence[Row], command: str) -> str:
     """The table as CSV, with all digits and scores as fractions; missing values are empty."""
     keys = list(rows[0].experiment.values)
-    names = [*SCORES, *(score for score in OPTIONAL_SCORES if any(score in row.scores for row in rows))]
+    names = [*BASIC_SCORES, *(score for score in OPTIONAL_SCORES if any(score in row.scores for row in rows))]
     per_score = [column for name in names for column in (name, f"{name}_n")]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -220,7 +220,7 @@ def _plan_all(grid: Grid, plan: Plan) -> list[Experiment]:
             settings = compose_settings(combination.overrides)
             source = repr((settings.data, settings.paths, settings.task))
             if source not in prepared:
-                prepared[source] = prepare_task(settings.data, settings.paths, settings.task, notify, settings.workers)
+                prepared[source] = prepare_task(settings, notify)
             experiments.append(Experiment(combination.values, tuple(plan(settings, prepared[source]))))
         except UserError as error:
             values = " ".join(f"{key}={value}" for key, value in combination.values.items())
@@ -240,7 +240,7 @@ def _report(command: str, name: str, experiments: Sequence[Experiment]) -> None:
     rows = make_rows(experiments)
     print_rows(rows, command, name)
     folders = list(dict.fromkeys(experiment.settings.paths.results for experiment in experiments))
-    folder = common_folder(folders)
+    folder = folder_of_all(folders)
     if len(folders) > 1:
         notify(f"results are in {', '.join(folders)}; the table of the sweep is written to {folder}")
     path = folder / "sweeps" / f"{name}.csv"

@@ -26,7 +26,6 @@ from dmseg.text import split_list
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dmseg.data.prepared import PreparedTask
     from dmseg.tables.collected import Texts
     from dmseg.tables.inference import Inference
     from dmseg.tables.numbers import TableData
@@ -199,7 +198,9 @@ def _write_all(
     files = []
     for spec in specs:
         if spec.kind == "agreement":
-            content, _, settings = agreement_content(spec, overrides)
+            from dmseg.tables.agreement import agreement_content
+
+            content, _, settings = agreement_content(spec, overrides, notify)
             files.append(_write(content, Path(settings.paths.results) / "tables", settings))
         else:
             files.append(_write_comparison(plans[spec.name], inference, texts))
@@ -219,29 +220,11 @@ def _write_comparison(
         results: the folder to write to instead.
     """
     from dmseg.tables.collected import collect_cases
-    from dmseg.tables.content import comparison_content, results_folder
+    from dmseg.tables.numbers import comparison_content
 
     cases = collect_cases(planned, texts)
-    folder = (results or results_folder(planned)) / "tables"
+    folder = (results or planned.results) / "tables"
     return _write(comparison_content(planned, cases, inference), folder, planned.settings, planned, cases)
-
-
-def agreement_content(spec: TableSpec, overrides: Sequence[str]) -> "tuple[TableData, list[PreparedTask], Settings]":
-    """A table of the raters' agreement, its prepared tasks, and its settings."""
-    from dmseg.tables.numbers import TableData, agreement_cells
-
-    request = parse_request(overrides, ["qubiq"])
-    if (data := request.data.get("qubiq")) is None:
-        raise UserError(f"table {spec.name} needs a data set with several raters: data=qubiq, lidc or phantom")
-    settings = compose_settings(request.overrides_of(data))
-    stores = list(prepare_tasks(settings, notify))
-    disjoint = settings.agreement.disjoint
-    cells = agreement_cells(stores, disjoint)
-    phantom = settings.data.phantom is not None
-    content = TableData(
-        spec, cells, settings.data.name, phantom, settings.profile, settings.protocol, disjoint=disjoint
-    )
-    return content, stores, settings
 
 
 def _write(

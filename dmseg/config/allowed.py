@@ -1,6 +1,6 @@
 """The values of keys that have a fixed set of choices. Imports nothing, as completion reads them at every TAB."""
 
-CHOICES = {
+ALLOWED = {
     "precision": ("fp32", "tf32", "bf16", "auto"),
     "graph": ("auto", "never"),
     "evaluate.empty": ("skip", "one", "zero"),

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dmseg.config.allowed import CHOICES, TRACKERS
+from dmseg.config.allowed import ALLOWED, TRACKERS
 from dmseg.config.method_options import check_options
 from dmseg.config.overrides import get
 from dmseg.errors import UserError, check_choice, cut, shown
@@ -82,7 +82,7 @@ def check_values(node: Mapping[str, Any]) -> None:
     Raises:
         UserError: if a value is out of range or not one of its choices, or settings do not fit each other.
     """
-    for key, choices in CHOICES.items():
+    for key, choices in ALLOWED.items():
         value = get(node, key)
         if value is not None:
             check_choice(key, value, choices)

@@ -38,7 +38,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Part:
+class Topic:
     """Choices about one subject.
 
     Attributes:
@@ -77,8 +77,8 @@ def _fixed(title: str, paper: str, release: str, source: str, why: str) -> Choic
 LITS, KD, LS = "data=lits", "distill=kd", "labels=smoothing"
 DEEPLAB, RESNET18 = "model=deeplabv3plus_resnet18", "model=unet_resnet18"
 
-PARTS = (
-    Part("Training", (
+TOPICS = (
+    Topic("Training", (
         _protocol("learning rate of decoder and heads, as a multiple of the encoder's", "decoder_lr_factor", 1.0, 10.0,
                   "paper 3.2: a single learning rate of 0.01 | main.py", "optim.decoder_lr_factor"),
         _protocol("linear warm-up, as a fraction of the steps", "warmup", 0.0, 0.01,
@@ -100,7 +100,7 @@ PARTS = (
         _fixed("label terms of distillation in padding", "left out", "the mask of the padding is not passed on",
                "models/segmentor.py, forward_loss_kd at af6c1f6", "assumed to be a mistake of the released code"),
     )),
-    Part("Loss", (
+    Topic("Loss", (
         _protocol("Kullback-Leibler divergence instead of cross-entropy", "kl", False, True,
                   "paper 3.2: cross-entropy | losses; the gradient is the same", "loss.terms.ce.kl"),
         _protocol("classes in the region loss, hard labels", "classes.hard", "all", "present",
@@ -117,7 +117,7 @@ PARTS = (
         _fixed("DML,2, SDL, random rater, methods of Table 3", "reported", "not in the released code",
                "paper, Tables 2, 3 and 6", "both protocols use the formulas of the papers that define them"),
     )),
-    Part("Labels", (
+    Topic("Labels", (
         _protocol("resampling of hard labels in augmentation", "interpolation.hard", "nearest", "nearest",
                   "not given in the paper | datas/datasets/transform.py", "labels.interpolation", other="rater"),
         _protocol("resampling of soft labels in augmentation", "interpolation.soft", "linear", "linear",
@@ -137,7 +137,7 @@ PARTS = (
         _fixed("how often a random rater is drawn", "for each case and epoch", "not in the released code",
                "not given in the paper", "a fixed rater for each case would be a smaller set of single-rater labels"),
     )),
-    Part("Distillation", (
+    Topic("Distillation", (
         _alike("weight of the terms against the label", "distill.label_weight", 0.5, 0.7,
                "not given in the paper | configs/labels/kd.yaml", KD),
         _alike("weight of the terms against the teacher", "distill.teacher_weight", 0.5, 0.3,
@@ -157,7 +157,7 @@ PARTS = (
         _fixed("arithmetic of the kernel estimate", "exact, by logarithms", "exp, which underflows far from all keys",
                "kde.py", "the released sums give 0 for both classes, or NaN, where no key is near"),
     )),
-    Part("Networks", (
+    Topic("Networks", (
         _protocol("ResNet encoders: timm's plain or deep-stem (d) variants", "resnet", "", "d",
                   "paper 3.2: ResNet18 and ResNet50 | models/backbones", "", RESNET18),
         _alike("initial weights of the encoder", "model.weights", "imagenet", None,
@@ -187,7 +187,7 @@ PARTS = (
         _fixed("methods of Table 3: their options", "see docs/explanation/methods.md", "not in the released code",
                "not given in the paper", "each option of configs/method is a key"),
     )),
-    Part("Data", (
+    Topic("Data", (
         _protocol("intensities of QUBIQ", "qubiq_intensity", "robust", "max",
                   "not given in the paper; robust: percentiles, negative HU are kept | prepare_qubiq.py: 255 x / max",
                   "data.intensity"),
@@ -206,7 +206,7 @@ PARTS = (
         _fixed("aspect ratio of slices that are not square", "ignored", "ignored", "datas/prepare",
                "as released: KiTS case 160 (512 x 796) and the prostate images are squeezed"),
     )),
-    Part("Evaluation", (
+    Topic("Evaluation", (
         _alike("reference of BDice", "evaluate.reference._target_", "dmseg.labels.fusion.uniform",
                "dmseg.labels.fusion.weighted",
                "not given in the paper; QUBIQ's rule | test.py: the label that was trained on"),
@@ -222,7 +222,7 @@ PARTS = (
 )  # fmt: skip
 """The list, by subject."""
 
-CHOICES = tuple(choice for part in PARTS for choice in part.choices)
+OPEN_CHOICES = tuple(choice for topic in TOPICS for choice in topic.choices)
 """All choices."""
 
 

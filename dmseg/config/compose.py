@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dmseg.config.allowed import CHOICES
+from dmseg.config.allowed import ALLOWED
 from dmseg.config.checks import check_values
 from dmseg.config.components import MODULES, check_target
 from dmseg.config.config_dir import config_dir, config_file, config_options, file_content
@@ -42,7 +42,7 @@ from dmseg.config.teacher import of_teacher, resolve_teacher, sets_teacher
 from dmseg.config.typed import check_group, check_terms, gather_loss, guess, typed
 from dmseg.errors import UserError, cut, shown
 
-PROTOCOL = {"classes": CHOICES["distill.classes"], "interpolation": CHOICES["labels.interpolation"]}
+PROTOCOL = {"classes": ALLOWED["distill.classes"], "interpolation": ALLOWED["labels.interpolation"]}
 """Keys that a protocol sets for hard and for soft labels, with their choices."""
 DATA_DEFAULTS = {
     "epochs": ("60", "train.epochs"),

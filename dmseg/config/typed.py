@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from dmseg.config.allowed import CHOICES, TRACKERS
+from dmseg.config.allowed import ALLOWED, TRACKERS
 from dmseg.config.overrides import PATH_KEYS, translate_stored_loss
 from dmseg.errors import UserError, cut, shown
 
@@ -65,8 +65,8 @@ def typed(kind: Any, value: Any, key: str) -> Any:  # noqa: ANN401
         except OverflowError:
             raise UserError(f"{key} is {shown(value)}, but must be a finite number") from None
     if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
-        if key in CHOICES:
-            raise UserError(f"{key} is {shown(value)}, but must be one of {', '.join(CHOICES[key])}")
+        if key in ALLOWED:
+            raise UserError(f"{key} is {shown(value)}, but must be one of {', '.join(ALLOWED[key])}")
         raise UserError(f"{key} is {shown(value)}, but must be {_NAMES.get(expected, expected.__name__)}")
     check_plain(value, key)
     return value

@@ -195,11 +195,6 @@ class BatchSource:
         """Number of epochs; more than configured if those give fewer steps than ``train.min_steps``."""
         return max(self._train.epochs, math.ceil(self._train.min_steps / self.steps_per_epoch))
 
-    def epoch(self) -> Iterator[Batch]:
-        """Yields the batches of one epoch, or the remaining ones if it was interrupted."""
-        for _ in range(self.steps_per_epoch - self._position):
-            yield self.next()
-
     def next(self) -> Batch:
         """Returns the next batch; the incomplete last batch of an epoch is dropped."""
         row = self.next_row()

@@ -37,7 +37,7 @@ from dmseg.data.integrity import (
 )
 from dmseg.data.manifest import GEOMETRY, SIZES_DIFFER, as_task
 from dmseg.data.parts import Intensities, Part, part_folder, read_part, remove_leftovers, swap, write_part
-from dmseg.data.slices import stored_slices
+from dmseg.data.resize import stored_slices
 from dmseg.data.suspicions import Suspicions
 from dmseg.errors import AdapterError, DamagedStoreError, UserError, some
 from dmseg.files.atomic import discard, exclusive, scratch_folder, sweep, writing

@@ -88,11 +88,12 @@ def load_training(
     prepared: PreparedTask,
     ids: Sequence[str],
     fusion: Fusion,
-    device: torch.device,
     raters: bool = False,
     votes: Callable[..., Votes] | None = None,
 ) -> TrainingData:
     """Loads the training cases of a fold and fuses their annotations; no other case is read.
+
+    All tensors are in host memory (`place`).
 
     Cases for which the fusion has no label, such as those that a chosen rater did not annotate, are left out.
 
@@ -100,7 +101,6 @@ def load_training(
         prepared: the store.
         ids: training cases.
         fusion: fusion strategy with its options bound.
-        device: device of the tensors.
         raters: whether to load the annotations of individual raters as well.
         votes: the fusion's `Votes`, to interpolate labels rater by rater; None to interpolate fused labels.
 
@@ -137,5 +137,5 @@ def load_training(
     return TrainingData(
         case_index=torch.repeat_interleave(torch.arange(len(cases)), torch.tensor(counts)),
         n_candidates=torch.tensor([len(label) for label in fused]),
-        **{name: torch.from_numpy(values).to(device) for name, values in arrays.items()},
+        **{name: torch.from_numpy(values) for name, values in arrays.items()},
     )

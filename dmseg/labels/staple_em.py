@@ -154,7 +154,7 @@ def estimate(
         except (TypeError, ValueError):
             shares = np.zeros(0)
         fits = shares.shape == (n_classes,) and bool((shares >= 0).all())
-        if not fits or not np.isclose(shares.sum(), 1.0, rtol=0, atol=1e-9):
+        if not fits or not np.isclose(shares.sum(), 1.0, rtol=0, atol=1e-6):  # float32, too
             raise ValueError(f"prior must be {n_classes} probabilities that sum to 1, but is {shown(prior)}")
     log_prior = np.where(one_hot.any(axis=(0, 1)), _log(shares), -np.inf)
     confusion, change, iteration = np.zeros((0, n_classes, n_classes)), np.inf, 0

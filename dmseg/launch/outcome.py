@@ -19,7 +19,7 @@ from dmseg.training.observers import Observer
 
 MakeObservers = Callable[[PlannedRun], list[Observer]]
 Kind = Literal["done", "misused", "failed", "blocked", "held", "stopped", "unwritable"]
-STATUS: dict[Kind, int] = {
+EXIT_STATUS: dict[Kind, int] = {
     "done": 0,
     "failed": 1,
     "blocked": 1,
@@ -56,7 +56,7 @@ class Outcome:
     @property
     def status(self) -> int:
         """Exit status: 0 done, 1 failed, 2 user error, 130 stopped."""
-        return STATUS[self.kind]
+        return EXIT_STATUS[self.kind]
 
     @property
     def tail(self) -> str:

@@ -101,6 +101,16 @@ def check_flag(name: str, value: object) -> None:
         raise TypeError(f"{name} is {value!r}; give True or False")
 
 
+def check_optional_flag(name: str, value: object) -> None:
+    """Checks a setting of a loss that must be true, false or None.
+
+    Raises:
+        TypeError: if `value` is neither a bool nor None.
+    """
+    if value is not None:
+        check_flag(name, value)
+
+
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Checks a setting of a loss that must be one of several strings.
 

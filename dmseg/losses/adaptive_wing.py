@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from dmseg.losses._check import check_at_least, check_choice, check_flag
+from dmseg.losses._check import check_at_least, check_choice, check_flag, check_optional_flag
 from dmseg.losses.counts import label_channels, mean_pixels, prepare
 
 
@@ -46,6 +46,7 @@ class AdaptiveWingLoss(nn.Module):
         self.omega = check_at_least("omega", omega, 0, strictly=True)
         self.epsilon = check_at_least("epsilon", epsilon, 0, strictly=True)
         check_flag("from_logits", from_logits)
+        check_optional_flag("check_values", check_values)
         self.reduction = reduction
         self.from_logits = from_logits
         self.check_values = check_values
@@ -66,11 +67,13 @@ class AdaptiveWingLoss(nn.Module):
         input, target, keep = prepare(input, target, mask, from_logits=self.from_logits, check_values=self.check_values)
         channels = input.shape[1]
         label = label_channels(target, channels, input.dtype, keep)
+        input = input if keep is None else torch.where(keep, input, 0)  # 0 times NaN would be a gradient of NaN
         if self.from_logits:
             input = torch.sigmoid(input) if channels == 1 else torch.softmax(input, 1)
         first = min(1, channels - 1)
         prob, label = input[:, first:], label[:, first:]
-        difference = (prob - label).abs()
+        # above 0, where the second derivative of the power would be infinite, and times 0 NaN
+        difference = (prob - label).abs().clamp_min(torch.finfo(prob.dtype).tiny)
         power = self.alpha - label
         ratio = self.theta / self.epsilon
         slope = self.omega * power * ratio ** (power - 1) / (self.epsilon * (1 + ratio**power))

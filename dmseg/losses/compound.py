@@ -1,7 +1,7 @@
 """Weighted sums of losses."""
 
-import inspect
 from collections.abc import Mapping, Sequence
+from inspect import Parameter, signature
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ class CompoundLoss(nn.Module):
     ``CompoundLoss({"ce": (0.25, SoftCrossEntropyLoss()), "dml1": (0.75, DiceSemimetricLoss())})`` (Section 3.2).
 
     Any other ``nn.Module(input, target)`` that returns a scalar can be a term; it is given the mask if its ``forward``
-    takes one. A term of weight 0 is computed, for `forward_parts`, but not added.
+    has a parameter ``mask``. A term of weight 0 is computed, for `forward_parts`, but not added.
 
     Args:
         terms: name -> (weight, loss); weights are numbers of at least 0, not all of them 0.
@@ -93,7 +93,7 @@ class CompoundLoss(nn.Module):
                     f"term {name!r} ({type(other).__name__}) takes no mask; give it a parameter mask, or crop what is "
                     "masked"
                 )
-            values[name] = torch.as_tensor(other(input, target) if mask is None else other(input, target, mask))
+            values[name] = torch.as_tensor(other(input, target) if mask is None else other(input, target, mask=mask))
             if values[name].ndim:
                 raise ValueError(
                     f"term {name!r} ({type(other).__name__}) returns shape {tuple(values[name].shape)}; give a loss "
@@ -110,7 +110,7 @@ class CompoundLoss(nn.Module):
 
 
 def _takes_mask(loss: nn.Module) -> bool:
-    """Whether a loss can be called with a third argument."""
-    parameters = inspect.signature(loss.forward).parameters.values()
-    positional = [item for item in parameters if item.kind in (item.POSITIONAL_ONLY, item.POSITIONAL_OR_KEYWORD)]
-    return len(positional) > 2 or any(item.kind is item.VAR_POSITIONAL for item in parameters)
+    """Whether a loss, or what it wraps, can be called with an argument ``mask``; other third arguments are no mask."""
+    parameters = signature(loss.forward).parameters
+    wraps = {Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD} <= {item.kind for item in parameters.values()}
+    return "mask" in parameters or wraps

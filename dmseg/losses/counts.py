@@ -236,7 +236,11 @@ def confusion(sums: PixelSums, overlap: Overlap) -> Confusion:
     Args:
         sums: sums that include those of `sums_for`.
         overlap: one of `OVERLAPS`.
+
+    Raises:
+        ValueError: if the overlap is unknown, or a sum that it needs was not computed.
     """
+    _check.check_choice("overlap", overlap, OVERLAPS)
     signed, absolute, squared, product = sums.difference
     if overlap == "squared":
         half = require(squared) / 2
@@ -287,8 +291,7 @@ class PixelSumLoss(nn.Module, ABC):
     def __init__(self, required: RequiredSums, *, from_logits: bool, check_values: bool | None) -> None:
         super().__init__()
         _check.check_flag("from_logits", from_logits)
-        if check_values is not None:
-            _check.check_flag("check_values", check_values)
+        _check.check_optional_flag("check_values", check_values)
         self.required = required
         self.from_logits = from_logits
         self.check_values = check_values

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from dmseg.losses._check import check_at_least, check_flag
+from dmseg.losses._check import check_at_least, check_flag, check_optional_flag
 from dmseg.losses._fused import RequiredSums
 from dmseg.losses.counts import PixelSumLoss, PixelSums, label_channels, mean_pixels, prepare, require
 
@@ -49,13 +49,14 @@ class FocalCrossEntropyLoss(nn.Module):
         check_values: whether to check values; None checks them on the CPU only.
 
     Raises:
-        TypeError: if gamma is not a number.
+        TypeError: if gamma is not a number, or check_values neither a bool nor None.
         ValueError: if gamma is negative or not finite.
     """
 
     def __init__(self, gamma: float, *, check_values: bool | None = None) -> None:
         super().__init__()
         self.gamma = check_at_least("gamma", gamma, 0)
+        check_optional_flag("check_values", check_values)
         self.check_values = check_values
 
     def forward(self, input: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -72,6 +73,7 @@ class FocalCrossEntropyLoss(nn.Module):
         """
         logits, target, keep = prepare(input, target, mask, from_logits=True, check_values=self.check_values)
         label = label_channels(target, logits.shape[1], logits.dtype, keep)
+        logits = logits if keep is None else torch.where(keep, logits, 0)  # 0 times NaN would be a gradient of NaN
         if logits.shape[1] == 1:
             logits, label = torch.cat((torch.zeros_like(logits), logits), 1), torch.cat((1 - label, label), 1)
         limits = torch.finfo(logits.dtype)

@@ -30,6 +30,7 @@ from typing import Any, Literal, TypedDict, Unpack
 import torch
 from torch import Tensor
 
+from dmseg.errors import kind_of
 from dmseg.losses._check import ClassWeights, as_class_weights, check_at_least, check_choice, check_flag
 from dmseg.losses._fused import RequiredSums
 from dmseg.losses.counts import OVERLAPS, Confusion, Overlap, PixelSumLoss, PixelSums, confusion, pixel_sums, sums_for
@@ -179,9 +180,11 @@ def region_loss(
         check_values: whether to check values too, which synchronises the device; None checks them on the CPU only.
 
     Raises:
-        TypeError: if a dtype does not fit.
+        TypeError: if a dtype does not fit, or `setting` is not a `RegionSetting`.
         ValueError: if a shape or a value does not fit, or the number of class weights is not that of channels.
     """
+    if not isinstance(setting, RegionSetting):
+        raise TypeError(f"setting is {kind_of(setting)}; give a RegionSetting, RegionSetting(overlap='minimum')")
     sums = pixel_sums(input, target, mask, setting.required, from_logits=from_logits, check_values=check_values)
     return loss_from_sums(sums, setting)
 

@@ -3,9 +3,8 @@
 Methods that distinguish raters have base classes of their own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import torch
 from torch import nn, optim
 
 from dmseg.config.settings import LossSettings, ModelSettings, OptimSettings
@@ -14,9 +13,7 @@ from dmseg.models.build import build_model
 from dmseg.training.objective import LabelObjective, Objective, build_loss
 from dmseg.training.optim import build_optimizer, build_schedule
 from dmseg.training.predictor import Predictor
-
-Streams = Callable[[str], torch.Generator]
-"""Returns a run's stream of random numbers by name."""
+from dmseg.training.random_streams import Streams
 
 
 class Method:
@@ -77,7 +74,8 @@ class RaterMethod(Method):
     """A method that distinguishes the raters of a task.
 
     Args:
-        anonymous_raters: see `identified_raters.check_raters`, which planning calls.
+        anonymous_raters: what to do if the k-th rater may be a different person in each case: ``error``, or
+            ``position`` to treat the k-th rater of all cases as one person. Planning checks it.
     """
 
     uses_raters = True

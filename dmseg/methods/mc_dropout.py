@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from dmseg.config.method_options import check_dropout
 from dmseg.config.settings import ModelSettings
 from dmseg.data.case import Task
-from dmseg.methods.base import Method, Streams
+from dmseg.methods.base import Method
 from dmseg.models.build import build_model, foreground_probability
 from dmseg.models.dropout import ChannelDropout, insert_dropout
 from dmseg.training.predictor import Predictor
+from dmseg.training.random_streams import Streams
 
 
 class MCDropout(Method):

@@ -11,13 +11,13 @@ from dmseg.config.method_options import check_mrnet
 from dmseg.config.settings import LossSettings, ModelSettings, OptimSettings
 from dmseg.data.batches import Batch
 from dmseg.data.case import Task
-from dmseg.methods.base import RaterMethod, RaterPredictor, Streams
+from dmseg.methods.base import RaterMethod, RaterPredictor
 from dmseg.models.build import build_model
 from dmseg.models.mrnet_network import MRNet, MRNetOutput, Widths
 from dmseg.training.objective import Objective, autocast
 from dmseg.training.optim import build_adam
 from dmseg.training.predictor import Predictor
-from dmseg.training.random_streams import DrawnAhead
+from dmseg.training.random_streams import DrawnAhead, Streams
 
 CONDITIONS = {"mean": 3 / 6, "mixed": 2 / 6, "single": 1 / 6}
 """Conditions of a step and the weights of their losses: equal weights, random weights, one random rater."""

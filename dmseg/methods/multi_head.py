@@ -6,11 +6,12 @@ from torch import Tensor, nn
 from dmseg.config.settings import LossSettings, ModelSettings
 from dmseg.data.batches import Batch
 from dmseg.data.case import Task
-from dmseg.methods.base import RaterMethod, RaterPredictor, Streams
+from dmseg.methods.base import RaterMethod, RaterPredictor
 from dmseg.models.auxiliary import auxiliary_share
 from dmseg.models.build import N_CLASSES, build_model, foreground_probability
 from dmseg.training.objective import LabelObjective, Objective, build_loss, forward_both, split_cross_entropy
 from dmseg.training.predictor import Predictor
+from dmseg.training.random_streams import Streams
 
 
 class MultiHead(RaterMethod):

@@ -10,12 +10,13 @@ from dmseg.config.settings import LossSettings, ModelSettings, OptimSettings
 from dmseg.data.batches import Batch
 from dmseg.data.case import Task
 from dmseg.losses.adaptive_wing import AdaptiveWingLoss
-from dmseg.methods.base import Method, Streams
+from dmseg.methods.base import Method
 from dmseg.models.build import build_model
 from dmseg.models.softseg_activation import normalized_relu
 from dmseg.training.objective import Objective, forward
 from dmseg.training.optim import build_adam
 from dmseg.training.predictor import Predictor
+from dmseg.training.random_streams import Streams
 
 
 class SoftSeg(Method):

@@ -19,6 +19,9 @@ Values: TypeAlias = "npt.ArrayLike | Tensor | Sequence[Tensor]"
 Mask = npt.NDArray[np.bool_]
 Probabilities = npt.NDArray[np.float32]
 
+_ROUNDING = 0.01
+"""Values that are farther outside [0, 1] are no probabilities; bfloat16 rounds by half of this."""
+
 _SAID = "give a numpy array, a tensor, or a list of them"
 
 
@@ -85,6 +88,11 @@ def as_mask(name: str, values: object) -> Mask:
     mask = np.asarray(array == 1)
     other = array[~(mask | (array == 0))]
     if other.size:
+        if np.isnan(other).any():
+            raise UserError(
+                f"{name} has NaN, but a mask must have only 0 and 1; set these pixels to 0, or leave out raters who "
+                "did not annotate the case"
+            )
         soft = array.dtype.kind == "f" and not bool((other == np.round(other)).all())
         advice = (
             f"threshold the probability first: {name} >= 0.5" if soft else f"if they are foreground, give {name} != 0"
@@ -140,10 +148,13 @@ def check_unit_interval(name: str, values: Probabilities) -> None:
     if math.isnan(low) or math.isnan(high):
         raise UserError(f"{name} has values that are not a number (NaN), but must be in [0, 1]")
     if not 0.0 <= low <= high <= 1.0:
-        raise UserError(
-            f"{name} ranges from {low:.9g} to {high:.9g}, but must be in [0, 1]; apply the sigmoid or softmax to "
-            "logits, or divide intensities by their maximum"
+        rounded = low > -_ROUNDING and high < 1 + _ROUNDING
+        advice = (
+            f"if this is rounding, give {name}.clip(0, 1)"
+            if rounded
+            else "apply the sigmoid or softmax to logits, or divide intensities by their maximum"
         )
+        raise UserError(f"{name} ranges from {low:.9g} to {high:.9g}, but must be in [0, 1]; {advice}")
 
 
 def surely_in_unit_interval(values: Probabilities) -> bool:

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Mask = npt.NDArray[np.generic]
+from dmseg.metrics._input import Values, as_array
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -36,7 +37,7 @@ def majority_vote(marked: npt.NDArray[np.bool_], ties: str) -> npt.NDArray[np.bo
     return np.asarray(votes > len(marked) if ties == "background" else votes >= len(marked))
 
 
-def rater_dice(annotations: Mask, majority: Mask, *, both_empty: float = 1.0, disjoint: float = 0.0) -> Floats:
+def rater_dice(annotations: Values, majority: Values, *, both_empty: float = 1.0, disjoint: float = 0.0) -> Floats:
     """Dice score of each rater's annotation with the majority vote (paper, Table 1 and section 3.4).
 
     Args:
@@ -50,14 +51,21 @@ def rater_dice(annotations: Mask, majority: Mask, *, both_empty: float = 1.0, di
         (R,) float64 in [0, 1].
 
     Raises:
-        ValueError: if the shapes do not match.
+        TypeError: if an argument is not an array, a tensor or a list of them.
+        ValueError: if the shapes do not match, or a value is NaN.
     """
-    annotations, majority = np.asarray(annotations), np.asarray(majority)
-    if annotations.ndim == 0 or annotations.shape[1:] != majority.shape:
-        raise ValueError(f"annotations {annotations.shape} do not match a majority vote of shape {majority.shape}")
-    target = majority != 0
-    scores = np.empty(len(annotations))
-    for index, rater in enumerate(annotations):
+    raters, vote = as_array("annotations", annotations), as_array("majority", majority)
+    if raters.ndim == 0 or raters.shape[1:] != vote.shape:
+        raise ValueError(
+            f"annotations {raters.shape} do not match a majority vote of shape {vote.shape}; give masks (R, *spatial) "
+            "and one mask (*spatial)"
+        )
+    for name, values in (("annotations", raters), ("majority", vote)):
+        if values.dtype.kind == "f" and np.isnan(values).any():
+            raise ValueError(f"{name} has NaN; give 0 and 1, and leave out raters who did not annotate the case")
+    target = vote != 0
+    scores = np.empty(len(raters))
+    for index, rater in enumerate(raters):
         marked = rater != 0
         size = np.count_nonzero(marked) + np.count_nonzero(target)
         common = np.count_nonzero(marked & target)

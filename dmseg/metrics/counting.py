@@ -251,19 +251,6 @@ def equal_mass_edges(probability: Probabilities, n_bins: int) -> Probabilities:
     return np.asarray(np.sort(probability, axis=None)[ranks])  # faster than a partition by several ranks
 
 
-def boundary_band(mask: Masks, width: int) -> Masks:
-    """Pixels of a slice whose square neighbourhood of 2 width + 1 pixels has both classes.
-
-    Args:
-        mask: (H, W) bool.
-        width: number of pixels on each side of a contour.
-
-    Returns:
-        (H, W) bool.
-    """
-    return np.asarray((_dilated(_classes(mask, mask), width) & _BOTH[0]) == _BOTH[0])
-
-
 def _classes(*labels: Masks) -> npt.NDArray[np.uint8]:
     """One bit for the background and one for the foreground of each of two masks."""
     first, second = (label.view(np.uint8) for label in labels)

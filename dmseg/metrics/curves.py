@@ -31,10 +31,18 @@ def reliability(cases: Iterable[StoredCounts]) -> Reliability | None:
     bins (Niculescu-Mizil and Caruana, ICML 2005).
 
     Args:
-        cases: counts of each case.
+        cases: counts of each case, a list.
+
+    Raises:
+        TypeError: if it is the counts of a single case.
+        ValueError: if cases have different numbers of bins.
     """
+    if isinstance(cases, StoredCounts):
+        raise TypeError("cases is the counts of one case; give a list, [counts]")
     totals: Floats | None = None
     for counts in cases:
+        if totals is not None and totals.shape[1] != counts.bins:
+            raise ValueError(f"cases have {totals.shape[1]} and {counts.bins} bins; give counts with the same n_bins")
         index = bin_of(cell_values(counts), counts.bins)
         cells = counts.cells.sum(axis=0), counts.sums.sum(axis=0), counts.foreground(counts.cells)
         binned = np.stack([np.bincount(index, item, minlength=counts.bins).astype(np.float64) for item in cells])

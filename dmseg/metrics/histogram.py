@@ -223,9 +223,9 @@ def levels_reached(
     """
     steps = _steps(tuple(float(level) for level in levels))
     if steps is not None:
-        scaled = values * np.float32(steps)
-        np.minimum(scaled, np.float32(steps - 1), out=scaled)
-        return scaled.astype(np.uint8)
+        found = (values * np.float32(steps)).astype(np.uint8)
+        found -= (found == steps).view(np.uint8)  # values of 1; seven times as fast as a minimum
+        return found
     found = np.zeros(values.shape, dtype=np.uint8)
     reached = np.empty(values.shape, dtype=np.bool_)
     for level in levels:
@@ -242,7 +242,7 @@ def _steps(levels: tuple[float, ...]) -> int | None:
     rounding is monotone, it suffices to look at the levels and at the largest numbers below them.
     """
     steps = len(levels) + 1
-    if not 6 <= steps <= 256:
+    if not 6 <= steps <= 255:
         return None  # a few comparisons are faster
     at = np.array(levels, np.float32)
     below = np.nextafter(at, np.float32(0))

@@ -112,13 +112,6 @@ def probability_cuts(n_bins: int, levels: npt.ArrayLike) -> npt.NDArray[np.float
     return np.unique(np.concatenate([edges, mirrored, np.asarray(levels, np.float32), [np.float32(DECISION_LEVEL)]]))
 
 
-def top_label_ece(counts: StoredCounts) -> float:
-    """ECE of the top label over all pixels, the same as ``ece`` in ``cases.csv`` (Guo et al., ICML 2017, eq. 5)."""
-    return binned_ece(
-        *_top_label(counts, counts.cells.sum(axis=0), counts.foreground(counts.cells), counts.sums.sum(axis=0))
-    )
-
-
 def mce(counts: StoredCounts) -> float:
     """Maximum calibration error of the top label: the largest |mean confidence - accuracy| of a bin that has pixels.
 

@@ -16,7 +16,7 @@ from jinja2 import DictLoader, Environment, StrictUndefined
 from omegaconf import OmegaConf
 
 from dmseg import __version__
-from dmseg.config.choices import PARTS, written
+from dmseg.config.choices import TOPICS, written
 from dmseg.files.atomic import write_whole
 from dmseg.metrics.stored_counts import Floats
 from dmseg.report.charts import Chart, curves, strip
@@ -317,9 +317,9 @@ def _choices_context(table: ExplainedTable | None) -> list[dict[str, Any]]:
         return []
     found = {item.choice.title: item for item in table.choices}
     parts = []
-    for part in PARTS:
+    for topic in TOPICS:
         choices = []
-        for choice in part.choices:
+        for choice in topic.choices:
             item = found[choice.title]
             values = [value if not choice.key else written(value) for value in (choice.paper, choice.release)]
             touched = "set by the columns" if item.fixed else table.describe(item.touched)
@@ -334,5 +334,5 @@ def _choices_context(table: ExplainedTable | None) -> list[dict[str, Any]]:
                     "source": choice.source,
                 }
             )
-        parts.append({"title": part.title, "choices": choices})
+        parts.append({"title": topic.title, "choices": choices})
     return parts

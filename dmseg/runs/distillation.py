@@ -1,27 +1,26 @@
-"""Distillation: the objective of a student, with its teacher's network and calibration from the store."""
+"""Networks with stored weights, and the objective of a student, with its teacher from the store."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dmseg.config.settings import DistillSettings
 from dmseg.data.prepared import PreparedTask
 from dmseg.data.training_slices import load_training
 from dmseg.errors import UserError
-from dmseg.models.build import build_model
 from dmseg.runs.plan import PlannedRun
 from dmseg.runs.store import RunStore
 from dmseg.training.distill import DistillObjective, Teacher, pixel_kernel, teacher_temperature
+from dmseg.training.random_streams import Streams
 
 log = logging.getLogger(__name__)
 
-Stream = Callable[[str], torch.Generator]
-
 
 def distill_objective(
-    run: PlannedRun, distill: DistillSettings, prepared: PreparedTask, device: torch.device, stream: Stream
+    run: PlannedRun, distill: DistillSettings, prepared: PreparedTask, device: torch.device, streams: Streams
 ) -> DistillObjective:
     """The objective of a distilled run; reads only the teacher's weights and training cases.
 
@@ -30,7 +29,7 @@ def distill_objective(
         distill: its distillation settings.
         prepared: the store.
         device: where training runs.
-        stream: gives the stream of random numbers with a given name.
+        streams: random streams for the objective.
 
     Raises:
         UserError: if the teacher is not finished, no loss term is left, or an option does not fit.
@@ -41,13 +40,13 @@ def distill_objective(
     fitted = None
     if distill.calibrate is not None:
         cases = calibrator.split.validation if distill.calibrate == "inner" else teacher.split.train
-        data = load_training(prepared, cases, run.fusion, device)
+        data = load_training(prepared, cases, run.fusion).to(device)
         network = trained_network(calibrator, prepared, device)
         fitted = teacher_temperature(network, data, run.settings.evaluate.batch_size)
         log.info("temperature of the teacher, fitted on %d cases: %.3f", len(cases), fitted)
     network = trained_network(teacher, prepared, device)
     kernel = pixel_kernel(distill.kde)
-    taught_by = Teacher(network, distill.temperature, kernel, stream("KDE keys"), fitted)
+    taught_by = Teacher(network, distill.temperature, kernel, streams("KDE keys"), fitted)
     return DistillObjective(distill, run.settings.loss, taught_by)
 
 
@@ -60,6 +59,23 @@ def trained_network(run: PlannedRun, prepared: PreparedTask, device: torch.devic
     store = RunStore(run.results)
     if not store.is_done(run.run_id):
         raise UserError(f"the teacher {run.title} ({run.run_id}) is not done; train it first")
-    model = build_model(**run.settings.model.arguments | {"weights": None}, in_channels=prepared.n_channels)
-    model.load_state_dict(store.load_weights(run.run_id))
+    return stored_network(run, prepared, store.load_weights(run.run_id), device)
+
+
+def stored_network(
+    run: PlannedRun, prepared: PreparedTask, weights: Mapping[str, Tensor], device: torch.device
+) -> nn.Module:
+    """The network of a run with stored weights."""
+    model = untrained_network(run, prepared)
+    model.load_state_dict(weights)
+    return on_device(model, device)
+
+
+def untrained_network(run: PlannedRun, prepared: PreparedTask) -> nn.Module:
+    """The network of a run without pretrained weights, to load stored weights into."""
+    return run.method.network(replace(run.settings.model, weights=None), prepared.n_channels, run.task)
+
+
+def on_device(model: nn.Module, device: torch.device) -> nn.Module:
+    """Moves a network to a device, in the memory format that it is trained in."""
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

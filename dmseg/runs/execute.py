@@ -13,11 +13,13 @@ import torch
 from torch import nn
 
 from dmseg.data.batches import BatchSource
+from dmseg.data.parts import Intensities
 from dmseg.data.prepared import PreparedTask
 from dmseg.data.training_slices import load_training, place
-from dmseg.methods.base import Streams
+from dmseg.metrics.counting import count_stored
+from dmseg.metrics.named import CaseMasks
 from dmseg.metrics.stored_counts import StoredCounts
-from dmseg.runs.distillation import distill_objective
+from dmseg.runs.distillation import distill_objective, on_device, stored_network, untrained_network
 from dmseg.runs.plan import PlannedRun
 from dmseg.runs.preflight import check_schedule, check_scoring, warn_of_absent_raters
 from dmseg.runs.progress_file import reporting
@@ -29,40 +31,24 @@ from dmseg.runs.provenance import (
     describe_versions,
     pretrained_facts,
 )
-from dmseg.runs.records import SCORES, mean_scores
+from dmseg.runs.records import BASIC_SCORES, mean_scores
 from dmseg.runs.salvage import find_intact, salvage
 from dmseg.runs.seal import write_json
 from dmseg.runs.status import is_complete
 from dmseg.runs.stopping import should_stop
 from dmseg.runs.store import RunStore
-from dmseg.runs.written import load_weights as read_weights
-from dmseg.runs.written import save_weights, write_scores
+from dmseg.runs.written import read_weights, save_weights, write_scores
 from dmseg.training.checkpoint import Checkpoints, Interrupted, State, load_weights
-from dmseg.training.evaluate import Array, evaluate, save_predictions
-from dmseg.training.fit import fit, resolve_device
+from dmseg.training.evaluate import Array, evaluate, save_prediction
+from dmseg.training.fit import fit
 from dmseg.training.graph import CudaGraph
-from dmseg.training.observers import EpochReport, Observer, Observers, RunInfo
+from dmseg.training.observers import Observer, Observers, RunInfo
 from dmseg.training.pictures import Gallery, Picture
-from dmseg.training.precision import check_precision, describe_precision
-from dmseg.training.random_streams import stream, stream_seed
+from dmseg.training.precision import check_precision, describe_precision, resolve_device
+from dmseg.training.random_streams import stream_seed
 
 KEPT = "the trained weights are kept; run the same command to score it"
 RESUME = "the trained weights are kept; run the same command to resume"
-
-
-class _Reports:
-    """Collects the epoch reports, also those of earlier sessions."""
-
-    def __init__(self) -> None:
-        self.found: list[EpochReport] = []
-
-    def epoch_ended(self, report: EpochReport) -> None:
-        self.found.append(report)
-
-    def started(self, info: RunInfo) -> None: ...
-    def stepped(self, step: int) -> None: ...
-    def evaluated(self, summary: dict[str, float]) -> None: ...
-    def ended(self, error: BaseException | None) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -117,7 +103,7 @@ def execute(run: PlannedRun, observers: Callable[[PlannedRun], list[Observer]] =
             store.log(run.run_id).unlink(missing_ok=True)
         except BaseException as caught:
             error = caught
-            if checkpoints.is_finished and not isinstance(caught, Interrupted):
+            if checkpoints.training_is_finished and not isinstance(caught, Interrupted):
                 caught.add_note(KEPT)
             raise
         finally:
@@ -132,7 +118,7 @@ def _train_and_score(
     """Writes all files of a run to its folder."""
     start = time.monotonic()
     begin_usage(device)
-    prepared = PreparedTask(run.store)
+    prepared = PreparedTask(run.prepared_folder)
     write_json(folder / "config.json", _config(run))
     kept = _restore_finished(run, prepared, device, observers, checkpoints)
     if kept is not None:
@@ -173,12 +159,12 @@ def _train(
     run: PlannedRun, prepared: PreparedTask, device: torch.device, observers: Observers, checkpoints: Checkpoints
 ) -> tuple[nn.Module, Course]:
     """Trains the network from the last checkpoint on and keeps it, so that no later error can lose it."""
-    settings, method, streams = run.settings, run.method, _streams(run)
+    settings, method, streams = run.settings, run.method, run.streams
     warn_of_absent_raters(run)
     model = initial_model(run, prepared.n_channels).to(device)
     pretrained = pretrained_facts(run)
     check_scoring(run, model, prepared, device)
-    in_memory = load_training(prepared, run.split.train, run.fusion, torch.device("cpu"), method.uses_raters, run.votes)
+    in_memory = load_training(prepared, run.split.train, run.fusion, method.uses_raters, run.votes)
     order, rater, augmentation = map(streams, ("order", "rater", "augmentation"))
     data = place(in_memory, device)
     source = BatchSource(data, settings.labels, settings.train, order, rater, augmentation, device)
@@ -194,14 +180,12 @@ def _train(
     n_steps = source.steps_per_epoch * source.epochs
     schedule = method.schedule(optimizer, settings.optim, n_steps)
     check_schedule(schedule, n_steps)
-    reports = _Reports()
-    watching = Observers([reports, observers])
     graph = CudaGraph if device.type == "cuda" and settings.graph == "auto" else None
-    sessions = fit(model, source, objective, optimizer, schedule, run.precision, watching, checkpoints, graph)
+    reports, sessions = fit(model, source, objective, optimizer, schedule, run.precision, observers, checkpoints, graph)
     course = Course(
         source.epochs,
         source.steps_per_epoch,
-        reports.found,
+        reports,
         sessions,
         objective.facts() | pretrained,
         {"versions": describe_versions(), "machine": describe_machine(device)},
@@ -215,9 +199,9 @@ def _restore_finished(
     run: PlannedRun, prepared: PreparedTask, device: torch.device, observers: Observers, checkpoints: Checkpoints
 ) -> tuple[nn.Module, Course] | None:
     """Restores a network that was trained but not scored, if any; needs neither training data nor a teacher."""
-    if not checkpoints.has_finished:
+    if not checkpoints.has_finished_checkpoint:
         return None
-    model = _untrained(run, prepared)
+    model = untrained_network(run, prepared)
 
     def load(state: State) -> Course:
         course = Course.of(state.rest)
@@ -230,7 +214,7 @@ def _restore_finished(
     observers.started(_info(run, course.epochs, course.steps_per_epoch))
     for report in course.reports:
         observers.epoch_ended(report)
-    return _on_device(model, device), course
+    return on_device(model, device), course
 
 
 def _info(run: PlannedRun, epochs: int, steps_per_epoch: int) -> RunInfo:
@@ -241,42 +225,39 @@ def _config(run: PlannedRun) -> dict[str, Any]:
     return {"identity": run.identity, "settings": asdict(run.settings)}
 
 
-def _untrained(run: PlannedRun, prepared: PreparedTask) -> nn.Module:
-    """The network of a run without pretrained weights, to load stored weights into."""
-    return run.method.network(replace(run.settings.model, weights=None), prepared.n_channels, run.task)
-
-
-def _on_device(model: nn.Module, device: torch.device) -> nn.Module:
-    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
-
-
 def initial_model(run: PlannedRun, n_channels: int) -> nn.Module:
     """The untrained network of a run, which is the same for all label strategies."""
     torch.manual_seed(stream_seed(run.settings.seed, run.settings.fold, "initialisation"))
     return run.method.network(run.settings.model, n_channels, run.task)
 
 
-def _streams(run: PlannedRun) -> Streams:
-    return partial(stream, run.settings.seed, run.settings.fold)
-
-
 def _score(
     run: PlannedRun, model: nn.Module, prepared: PreparedTask, device: torch.device, predictions: Path | None
 ) -> _Scored:
+    settings = run.settings.evaluate
     counts: dict[str, StoredCounts] = {}
-    save = None if predictions is None else save_predictions(predictions)
+    gallery = Gallery() if settings.pack else None
 
-    def keep(case: str, probability: Array) -> None:
+    def take(masks: CaseMasks, label: Array, slices: Intensities) -> None:
+        """Stores what can no longer be computed once the probabilities are gone."""
         if should_stop():
             raise Interrupted(f"stopped during scoring; {RESUME}")
-        if save is not None:
-            save(case, probability)
+        if predictions is not None:
+            save_prediction(predictions, masks.case, masks.probability)
+        counts[masks.case] = count_stored(
+            masks.probability,
+            masks.annotations,
+            label,
+            settings.bins,
+            settings.boundary,
+            ties=settings.ties,
+            empty=settings.empty,
+        )
+        if gallery is not None:
+            gallery.add(masks.case, slices, masks.annotations, label, masks.probability)
 
-    predictor = run.method.predictor(model, _streams(run))
-    settings, ids = run.settings.evaluate, run.split.validation
-    gallery = Gallery() if settings.pack else None
-    show = None if gallery is None else gallery.add
-    cases = evaluate(predictor, prepared, ids, run.reference, settings, device, keep, counts.__setitem__, show)
+    predictor = run.method.predictor(model, run.streams)
+    cases = evaluate(predictor, prepared, run.split.validation, run.reference, settings, device, take)
     dice = dict(zip(cases["case"], cases["dice"], strict=True))
     return _Scored(cases, counts, [] if gallery is None else gallery.chosen(dice))
 
@@ -291,7 +272,7 @@ def _validate(run: PlannedRun, model: nn.Module, prepared: PreparedTask, device:
     The training mode of every module and torch's random state are restored afterwards.
     """
 
-    def keep(case: str, probability: Array) -> None:
+    def stop(*case: object) -> None:
         if should_stop():
             raise _Stopped
 
@@ -300,22 +281,20 @@ def _validate(run: PlannedRun, model: nn.Module, prepared: PreparedTask, device:
     devices = [device] if device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices):
-            predictor = run.method.predictor(model, _streams(run))
-            cases = evaluate(predictor, prepared, run.split.validation, run.reference, settings, device, keep)
+            predictor = run.method.predictor(model, run.streams)
+            cases = evaluate(predictor, prepared, run.split.validation, run.reference, settings, device, stop)
     except _Stopped:
         return {}
     finally:
         for module, training in modes.items():
             module.training = training
-    return {name: float(cases[name].mean()) for name in SCORES}
+    return {name: float(cases[name].mean()) for name in BASIC_SCORES}
 
 
 def _score_again(run: PlannedRun, store: RunStore, device: torch.device) -> None:
     """Evaluates stored weights again: for other evaluation settings, or to add predictions, counts or pictures."""
-    prepared = PreparedTask(run.store)
-    model = _untrained(run, prepared)
-    model.load_state_dict(store.load_weights(run.run_id))
-    model = _on_device(model, device)
+    prepared = PreparedTask(run.prepared_folder)
+    model = stored_network(run, prepared, store.load_weights(run.run_id), device)
     scored: list[_Scored] = []
     if run.settings.evaluate.save_predictions and not store.has_predictions(run.run_id):
         store.add(
@@ -343,10 +322,9 @@ def _score_set_aside(run: PlannedRun, store: RunStore, device: torch.device) -> 
         return False
 
     def score(folder: Path) -> None:
-        prepared = PreparedTask(run.store)
-        model = _untrained(run, prepared)
-        model.load_state_dict(read_weights(aside))
-        _write_evaluation(run, _score(run, _on_device(model, device), prepared, device, None), folder)
+        prepared = PreparedTask(run.prepared_folder)
+        model = stored_network(run, prepared, read_weights(aside), device)
+        _write_evaluation(run, _score(run, model, prepared, device, None), folder)
 
     return salvage(store, run, aside, score)
 

@@ -67,15 +67,10 @@ def stores_of(data: DataSettings, paths: PathSettings) -> Stores:
     return found, damaged
 
 
-def stores_of_real_data(data: DataSettings, paths: PathSettings) -> Stores:
-    """Like `stores_of`, but empty for a phantom, which can be generated again."""
-    return ({}, {}) if data.phantom is not None else stores_of(data, paths)
-
-
 def refuse_damaged(damaged: Mapping[str, DamagedStoreError], task: str | None, data: DataSettings) -> None:
     """Refuses a damaged store of the given task (of any task if None) when its raw data are missing."""
     for name, error in damaged.items():
-        if task is None or task.rpartition("/")[2] == name:
+        if task in (None, name):
             raise UserError(
                 f"{error.fault}\nthe raw data to prepare it again are not in {data.root}: put them there, or restore "
                 "the file from a copy of the store"

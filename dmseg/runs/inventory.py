@@ -17,7 +17,7 @@ from dmseg.files.names import is_id
 from dmseg.files.regular import is_regular, regular_files
 from dmseg.runs.lease import is_held
 from dmseg.runs.progress_file import progress_path, read_progress, stale
-from dmseg.runs.records import SCORES, parse_cases, read_cases_file
+from dmseg.runs.records import BASIC_SCORES, parse_cases, read_cases_file
 from dmseg.runs.salvage import lost_weights
 from dmseg.runs.seal import DONE, DamagedError, read_seal
 from dmseg.runs.store import RunStore
@@ -140,7 +140,7 @@ def stored_means(folder: Path) -> dict[str, float]:
         rows = parse_cases(read_cases_file(folder))
     except ValueError as error:
         raise DamagedError(f"{folder} is damaged: {error}") from None
-    values = {name: [float(row[name]) for row in rows if row.get(name)] for name in SCORES}
+    values = {name: [float(row[name]) for row in rows if row.get(name)] for name in BASIC_SCORES}
     return {name: sum(found) / len(found) if found else math.nan for name, found in values.items()}
 
 

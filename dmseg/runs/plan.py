@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,6 @@ from dmseg.errors import UserError, check_choice
 from dmseg.labels.arguments import takes_raters
 from dmseg.labels.fusion import Votes, declared_votes, majority
 from dmseg.labels.trial import try_fusion
-from dmseg.methods.identified_raters import check_raters, check_trained_raters
 from dmseg.metrics.named import mask_metrics
 from dmseg.runs.digests import experiment_identity, identifier
 from dmseg.runs.identity import PLAIN, WITHOUT_RATERS, evaluation_identity, rater_identity, run_identity
@@ -26,6 +26,7 @@ from dmseg.runs.sources import FoundTask, TaskData, case_groups, fold_split
 
 if TYPE_CHECKING:
     from dmseg.methods.base import Method
+    from dmseg.training.random_streams import Streams
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class PlannedRun:
         settings: its settings, with the task filled in.
         precision: ``fp32``, ``tf32`` or ``bf16``; never ``auto``.
         task: the task.
-        store: folder of the prepared store.
+        prepared_folder: folder of the prepared store.
         split: the fold's cases.
         identity: the settings whose digest is the run id.
         run_id: id of the run.
@@ -46,7 +47,7 @@ class PlannedRun:
             runs from an export.
         teacher: the run that must finish before this one, or None. For a distilled run it is the teacher, or the run
             that calibrates the teacher; the latter's own `teacher` is then the teacher.
-        prepared: whether its data are prepared. If not, its cases are unknown and its ids are placeholders.
+        is_prepared: whether its data are prepared. If not, its cases are unknown and its ids are placeholders.
         train_slices: number of slices of the training cases; 0 if it is unknown.
         trained_raters: positions of the raters who annotated a training case, if some did not and the method
             distinguishes raters; else None.
@@ -55,14 +56,14 @@ class PlannedRun:
     settings: Settings
     precision: str
     task: Task
-    store: Path
+    prepared_folder: Path
     split: Split
     identity: dict[str, Any]
     run_id: str
     experiment_id: str
     evaluation_id: str
     teacher: "PlannedRun | None" = None
-    prepared: bool = True
+    is_prepared: bool = True
     train_slices: int = 0
     evaluation: dict[str, Any] = field(default_factory=dict)
     trained_raters: tuple[int, ...] | None = None
@@ -94,6 +95,13 @@ class PlannedRun:
         if self.trained_raters is not None:
             method.trained_raters = self.trained_raters
         return method
+
+    @property
+    def streams(self) -> "Streams":
+        """Its streams of random numbers, by name; imports torch."""
+        from dmseg.training.random_streams import stream
+
+        return partial(stream, self.settings.seed, self.settings.fold)
 
     @property
     def results(self) -> Path:
@@ -166,7 +174,7 @@ def _planned(
         run_id=identifier(identity),
         experiment_id=identifier(experiment_identity(identity)),
         evaluation_id=identifier(evaluation),
-        prepared=store is not None,
+        is_prepared=store is not None,
         train_slices=sum(case.n_slices for case in cases if case.case in train),
         evaluation=evaluation,
         trained_raters=trained,
@@ -188,8 +196,11 @@ def _trained_raters(settings: Settings, store: PreparedTask | None, train: Colle
     if len(found) == len(store.task.raters):
         return None
     trained = tuple(sorted(found))
-    if "anonymous_raters" in settings.method.options:
-        check_trained_raters(store.task, trained, settings.fold)
+    if "anonymous_raters" in settings.method.options and len(trained) < 2:
+        raise UserError(
+            f"only rater {store.task.raters[trained[0]]} annotated training cases of fold {settings.fold} of task "
+            f"'{store.task.name}'; this method learns how several raters differ; choose other folds, or another method"
+        )
     return trained
 
 
@@ -231,7 +242,15 @@ def _check(run: PlannedRun) -> None:
     _check_anonymity(run.reference, "evaluate.reference", task)
     method = settings.method  # building it checks the other options, but imports torch
     if "anonymous_raters" in method.options:
-        check_raters(task, str(method.options["anonymous_raters"]))
+        check_choice("method.anonymous_raters", str(method.options["anonymous_raters"]), ("error", "position"))
+        if len(task.raters) < 2:
+            raise UserError(f"task '{task.name}' has only one rater; this method learns how several differ")
+        if task.anonymous_raters and method.options["anonymous_raters"] == "error":
+            raise UserError(
+                f"the raters of task '{task.name}' are anonymous: rater 1 of one case need not be rater 1 of the next, "
+                "so single raters cannot be learned\n"
+                "set method.anonymous_raters=position to treat each position as one person"
+            )
     if settings.distill is not None and method.target != PLAIN:
         raise UserError(f"method={method.name} cannot be distilled; set distill=null, or method=plain")
 
@@ -291,6 +310,6 @@ def _resolve_precision(settings: Settings) -> str:
         )
     if settings.precision != "auto":
         return settings.precision
-    from dmseg.training.fit import resolve_precision
+    from dmseg.training.precision import resolve_precision
 
     return resolve_precision(settings.precision, settings.device)

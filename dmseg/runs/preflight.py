@@ -4,7 +4,6 @@ import copy
 import logging
 import math
 from dataclasses import replace
-from functools import partial
 
 import torch
 from torch import nn
@@ -15,7 +14,6 @@ from dmseg.errors import UserError, first_line, some
 from dmseg.labels.fusion import named_raters
 from dmseg.runs.plan import PlannedRun
 from dmseg.training.evaluate import evaluate
-from dmseg.training.random_streams import stream
 
 MISTAKES = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, RuntimeError)
 """Errors that code raises when an option is invalid."""
@@ -43,7 +41,7 @@ def check_scoring(run: PlannedRun, network: nn.Module, prepared: PreparedTask, d
     ids = [case.case for case in one.cases]
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            predictor = run.method.predictor(copy.deepcopy(network), partial(stream, settings.seed, settings.fold))
+            predictor = run.method.predictor(copy.deepcopy(network), run.streams)
             evaluate(predictor, one, ids, run.reference, settings.evaluate, device)
     except torch.OutOfMemoryError:
         raise

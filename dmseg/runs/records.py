@@ -39,7 +39,7 @@ from dmseg.runs.digests import digest, experiment_identity, identifier
 if TYPE_CHECKING:
     import pandas as pd
 
-SCORES = ("dice", "bdice", "ece")
+BASIC_SCORES = ("dice", "bdice", "ece")
 """The scores that every evaluation has, columns of ``cases.csv``."""
 OPTIONAL_SCORES = ("ged", "nsd", "hd95", "lesion_f1")
 """Scores that an evaluation has only on request."""
@@ -117,7 +117,13 @@ class SmallFiles:
         return self._read[folder, file]
 
 
-def check_run(folder: Path, run_id: str, evaluations: Sequence[Path] = (), read: SmallFiles | None = None) -> None:
+def check_run(
+    folder: Path,
+    run_id: str,
+    evaluations: Sequence[Path] = (),
+    read: SmallFiles | None = None,
+    arrays: bool = True,
+) -> None:
     """Checks the small files of a finished run, and that they agree with each other and with the run's id.
 
     Args:
@@ -125,6 +131,7 @@ def check_run(folder: Path, run_id: str, evaluations: Sequence[Path] = (), read:
         run_id: id of the run.
         evaluations: folders of its later evaluations.
         read: reads the files; those that it has read are not read again.
+        arrays: whether to check counts and pictures too; whoever reads these checks them as well.
 
     Raises:
         OSError: if a file is missing, a link, or too large.
@@ -140,6 +147,8 @@ def check_run(folder: Path, run_id: str, evaluations: Sequence[Path] = (), read:
         evaluation = checked_json(read(place, "evaluation.json"), "evaluation.json")
         check_evaluation(evaluation, None if place == folder else place.name)
         rows = parse_cases(read(place, "cases.csv").decode("utf-8"), manifest["split"]["validation"])
+        if not arrays:
+            continue
         if os.path.lexists(place / "counts.npz"):  # runs of earlier versions have none
             from dmseg.runs.counts_file import check_counts  # imports numpy
 
@@ -230,7 +239,7 @@ def parse_cases(content: str, validation: Sequence[str] | None = None) -> list[d
         if not _COLUMN.fullmatch(column):
             raise SchemaError(f"cases.csv: column[{index}] is {shown(column)}, which is not the name of a score")
     list_of(anything, unique=True)(header, "cases.csv: column")
-    if lacking := {"case", *SCORES} - set(header):
+    if lacking := {"case", *BASIC_SCORES} - set(header):
         raise SchemaError(f"cases.csv has no column {', '.join(sorted(lacking))}")
     rows = []
     for line_number, line in enumerate(lines, start=2):
@@ -266,4 +275,4 @@ def cases_frame(content: str) -> "pd.DataFrame":
 
 def mean_scores(cases: "pd.DataFrame") -> dict[str, float]:
     """Mean of each score over the cases that have a value; NaN if none has."""
-    return {name: float(cases[name].mean()) for name in (*SCORES, *OPTIONAL_SCORES) if name in cases}
+    return {name: float(cases[name].mean()) for name in (*BASIC_SCORES, *OPTIONAL_SCORES) if name in cases}

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 NEEDED = ("config.json", "manifest.json", WEIGHTS)
 """Files without which a run is trained again."""
-SCORES = ("cases.csv", "evaluation.json")
+SCORE_FILES = ("cases.csv", "evaluation.json")
 FURTHER = ("counts.npz", "pack.npz")
 
 log = logging.getLogger(__name__)
@@ -95,9 +95,9 @@ def _fill(run: "PlannedRun", aside: Path, score: Callable[[Path], None], folder:
     copy_files(aside, [*whole, *(sorted(predictions) if predictions <= intact else ())], folder)
     if "history.csv" in known - intact:
         log.warning("%s: the losses of its epochs (history.csv) are lost", run.run_id)
-    has_scores = set(SCORES) <= intact
+    has_scores = set(SCORE_FILES) <= intact
     if has_scores:
-        copy_files(aside, [*SCORES, *(name for name in FURTHER if name in intact)], folder)
+        copy_files(aside, [*SCORE_FILES, *(name for name in FURTHER if name in intact)], folder)
     try:
         evaluation = str(read_json(aside, "evaluation.json")["id"]) if has_scores else ""
         if has_scores:
@@ -109,7 +109,7 @@ def _fill(run: "PlannedRun", aside: Path, score: Callable[[Path], None], folder:
         return
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         score(Path(scratch))
-        written = [*(() if has_scores else SCORES), *(lost if has_scores else FURTHER)]
+        written = [*(() if has_scores else SCORE_FILES), *(lost if has_scores else FURTHER)]
         copy_files(Path(scratch), [name for name in written if is_regular(Path(scratch) / name)], folder)
     try:
         check_run(folder, run.run_id)

@@ -31,7 +31,6 @@ from dmseg.runs.found_stores import (
     store_place,
     stores_of,
     stores_of_moved_data,
-    stores_of_real_data,
     with_other_stores,
 )
 
@@ -78,64 +77,83 @@ def open_adapter(data: DataSettings) -> Adapter:
 def prepare_tasks(
     settings: Settings, notify: Notify = lambda text: None, complete: bool = False
 ) -> Iterator[PreparedTask]:
-    """Prepares the task named in the settings, or else all tasks of the data set one by one, with `prepare_task`."""
-    data, paths = settings.data, settings.paths
-    try:
-        tasks = tasks_of(open_adapter(data))
-    except MissingDataError as error:
-        stores, damaged = stores_of_real_data(data, paths)
-        refuse_damaged(damaged, settings.task, data)
-        stores = stores or stores_of_moved_data(data, paths)
-        tasks = {name: store.task for name, store in stores.items()}
-        if not tasks:
-            raise with_other_stores(error, data, paths) from None
+    """Prepares the task named in the settings, or else all tasks of the data set one by one, like `prepare_task`."""
+    adapter, tasks, stores = _open(settings)
     for task in _chosen(tasks, settings):
-        yield prepare_task(data, paths, task.name, notify, settings.workers, complete)
+        yield _prepare(adapter, task, stores, settings, notify, complete)
 
 
-def prepare_task(
-    data: DataSettings,
-    paths: PathSettings,
-    name: str | None,
-    notify: Notify = lambda text: None,
-    workers: int = 1,
-    complete: bool = False,
-) -> PreparedTask:
+def prepare_task(settings: Settings, notify: Notify = lambda text: None, complete: bool = False) -> PreparedTask:
     """Prepares one task unless its store is current, and opens the store.
 
     If the raw data are missing, a store that was prepared from them is used as it is, and `notify` is called.
 
     Args:
-        data: the data set.
-        paths: where stores are written.
-        name: the task; None if the data set has only one.
+        settings: settings with the data set and the task, which may be None if the data set has only one.
         notify: called with a message for the user.
-        workers: number of cases to read at a time.
         complete: whether to add what stores of earlier versions lack; see `dmseg.data.prepared.prepare`.
 
     Raises:
         UserError: if the task is unknown, the raw data are missing or damaged, ``data.labels_only`` is set, or the
             store is damaged and the raw data needed to prepare it again are missing.
     """
-    _refuse_labels_only(data)
+    adapter, tasks, stores = _open(settings)
+    task = find_task(tasks, settings.task, settings.data.name)
+    return _prepare(adapter, task, stores, settings, notify, complete)
+
+
+def _open(settings: Settings) -> tuple[Adapter | None, Mapping[str, Task], Mapping[str, PreparedTask]]:
+    """The adapter of the data set and its tasks; if the raw data are missing, None and the tasks of their stores."""
+    _refuse_labels_only(settings.data)
     try:
-        adapter = open_adapter(data)
-        task = find_task(tasks_of(adapter), name, data.name)
-        folder, options = store_place(data, paths, task)
-        folder = moved_store(folder, task, cases_of(adapter, task), options) or folder
-        if prepare(adapter, task, folder, data.size, options, workers, complete):
-            notify(f"prepared {data.name}/{task.name} in {folder}")
-        return PreparedTask(folder)
+        adapter = open_adapter(settings.data)
+        return adapter, tasks_of(adapter), {}
     except MissingDataError as error:
-        stores, damaged = stores_of_real_data(data, paths)
-        refuse_damaged(damaged, name, data)
-        stores = stores or stores_of_moved_data(data, paths)
-        store = stores.get(name.rpartition("/")[2]) if name else next(iter(stores.values()), None)
-        if store is None:
-            raise with_other_stores(error, data, paths) from None
-        seal_store(store.folder)
-        notify(_without_raw_data(data, paths, store))
-        return store
+        stores = _stores_without_data(settings, settings.task, error)
+        return None, {name: store.task for name, store in stores.items()}, stores
+
+
+def _prepare(
+    adapter: Adapter | None,
+    task: Task,
+    stores: Mapping[str, PreparedTask],
+    settings: Settings,
+    notify: Notify,
+    complete: bool,
+) -> PreparedTask:
+    data, paths = settings.data, settings.paths
+    if adapter is not None:
+        try:
+            folder, options = store_place(data, paths, task)
+            if not folder.exists():  # its raw files may have been elsewhere
+                folder = moved_store(folder, task, cases_of(adapter, task), options) or folder
+            if prepare(adapter, task, folder, data.size, options, settings.workers, complete):
+                notify(f"prepared {data.name}/{task.name} in {folder}")
+            return PreparedTask(folder)
+        except MissingDataError as error:
+            stores = _stores_without_data(settings, task.name, error)
+    store = stores[task.name]
+    seal_store(store.folder)
+    notify(_without_raw_data(data, paths, store))
+    return store
+
+
+def _stores_without_data(settings: Settings, wanted: str | None, error: MissingDataError) -> Mapping[str, PreparedTask]:
+    """The stores to use as they are because the raw data are missing.
+
+    Raises:
+        MissingDataError: if there is none (of the wanted task, if one is named).
+        UserError: if a store is damaged.
+    """
+    data, paths = settings.data, settings.paths
+    name = wanted and wanted.rpartition("/")[2]
+    # a phantom can be generated again
+    stores, damaged = ({}, {}) if data.phantom is not None else stores_of(data, paths)
+    refuse_damaged(damaged, name, data)
+    stores = stores or stores_of_moved_data(data, paths)
+    if not stores or name not in (None, *stores):
+        raise with_other_stores(error, data, paths) from None
+    return stores
 
 
 def find_tasks(settings: Settings, notify: Notify = lambda text: None) -> list[FoundTask]:

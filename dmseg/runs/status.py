@@ -18,9 +18,13 @@ Status = Literal["done", "trained", "running", "failed", "missing", "unknown"]
 
 def is_complete(run: PlannedRun) -> bool:
     """Whether a run is trained and has the evaluation, predictions, counts and pictures that its settings require."""
-    evaluate = run.settings.evaluate
-    counts, pack = needs_counts(evaluate.metrics), evaluate.pack and evaluate.add_packs
-    return RunStore(run.results).is_complete(run.run_id, run.evaluation_id, evaluate.save_predictions, counts, pack)
+    store, evaluate = RunStore(run.results), run.settings.evaluate
+    if not store.has_evaluation(run.run_id, run.evaluation_id):
+        return False
+    if evaluate.save_predictions and not store.has_predictions(run.run_id):
+        return False
+    required = {"counts.npz": needs_counts(evaluate.metrics), "pack.npz": evaluate.pack and evaluate.add_packs}
+    return not any(store.lacks(name, run.run_id, run.evaluation_id) for name in required if required[name])
 
 
 def run_status(run: PlannedRun) -> Status:
@@ -28,7 +32,7 @@ def run_status(run: PlannedRun) -> Status:
 
     It is unknown as long as the data are not prepared, as the run's id is unknown then.
     """
-    if not run.prepared:
+    if not run.is_prepared:
         return "unknown"
     store = RunStore(run.results)
     with suppress(DamagedError):  # it will be set aside and computed again

@@ -266,14 +266,14 @@ class RunStore:
         Raises:
             UserError: if the run was imported without them, or the file is missing or damaged.
         """
-        from dmseg.runs.written import load_weights
+        from dmseg.runs.written import read_weights
 
         if not self.has_weights(run_id):
             raise UserError(
                 f"run {run_id} was imported without its weights, so it can neither be scored again nor be a teacher\n"
                 f"export it with weights=true, or remove it (dmseg runs prune {run_id} confirm=true) and train it here"
             )
-        return self._read_sound(self.folder(run_id), WEIGHTS, load_weights)
+        return self._read_sound(self.folder(run_id), WEIGHTS, read_weights)
 
     def has_weights(self, run_id: str) -> bool:
         """Whether a finished run has weights; one that was imported may have none."""
@@ -308,15 +308,6 @@ class RunStore:
     def lacks(self, name: str, run_id: str, evaluation_id: str) -> bool:
         """Whether a finished run has no such file for an evaluation, but weights to compute it with."""
         return self.folder_with(name, run_id, evaluation_id) is None and self.has_weights(run_id)
-
-    def is_complete(
-        self, run_id: str, evaluation_id: str, predictions: bool, counts: bool = False, pack: bool = False
-    ) -> bool:
-        """Whether a run is trained, has this evaluation, and its predictions, counts and pictures if requested."""
-        if not self.has_evaluation(run_id, evaluation_id) or (predictions and not self.has_predictions(run_id)):
-            return False
-        asked = [name for name, wanted in (("counts.npz", counts), ("pack.npz", pack)) if wanted]
-        return not any(self.lacks(name, run_id, evaluation_id) for name in asked)
 
     def read_counts(self, run_id: str, evaluation_id: str) -> "dict[str, StoredCounts] | None":
         """Reads the counts of an evaluation by case; None if they are not stored.
@@ -354,13 +345,14 @@ class RunStore:
     def sound_cases(self, run_id: str, evaluation_id: str) -> str | None:
         """The text of the ``cases.csv`` of an evaluation, after all small files of the run were checked (`damage`).
 
-        Each file is read once. None if the run has no such evaluation.
+        Each file is read once. What counts and pictures hold is checked by those who read them. None if the run has no
+        such evaluation.
 
         Raises:
             DamagedError: if a small file is missing or damaged.
         """
         read = SmallFiles()
-        if faults := faults_of(self.folder(run_id), run_id, False, read):
+        if faults := faults_of(self.folder(run_id), run_id, False, read, arrays=False):
             raise DamagedError(faults[0])
         folder = self.folder(run_id)
         if checked_json(read(folder, "evaluation.json"), "evaluation.json")["id"] != evaluation_id:

@@ -42,7 +42,7 @@ def save_weights(path: Path, model: "torch.nn.Module") -> None:
     path.write_bytes(save({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}))
 
 
-def load_weights(folder: Path) -> "dict[str, torch.Tensor]":
+def read_weights(folder: Path) -> "dict[str, torch.Tensor]":
     """Reads a run's final weights.
 
     Raises:

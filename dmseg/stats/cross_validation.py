@@ -7,12 +7,16 @@ networks and the split. The derivation and the simulations behind both are in ``
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit  # quantiles of the t distribution; importing scipy.stats is slow
+
+from dmseg.errors import kind_of, shown
+from dmseg.stats._check import as_numbers
 
 Array = npt.NDArray[np.float64]
 
@@ -58,7 +62,7 @@ class Shares:
     rest: float
 
 
-def fold_interval(folds: Sequence[npt.ArrayLike], confidence: float = 0.95) -> Interval:
+def fold_interval(folds: Iterable[npt.ArrayLike], confidence: float = 0.95) -> Interval:
     """Interval of the mean over cases, with folds as clusters.
 
     With d_f the mean of fold f and w_f its share of the cases, the mean is d = sum w_f d_f, its variance
@@ -74,9 +78,12 @@ def fold_interval(folds: Sequence[npt.ArrayLike], confidence: float = 0.95) -> I
         The interval; its ends are NaN with fewer than `LEAST_FOLDS` folds.
 
     Raises:
-        ValueError: if there are no values, or some are not finite.
+        TypeError: if `folds` is not a list, or a fold no array of numbers.
+        ValueError: if there are no values, some are not finite, a fold has another shape, or `confidence` is out of
+            range.
     """
-    means, weights = _fold_means(folds)
+    _check_confidence(confidence)
+    means, weights = _fold_means(_tables(folds))
     mean = float(weights @ means)
     n_folds = len(means)
     if n_folds < LEAST_FOLDS:
@@ -85,7 +92,7 @@ def fold_interval(folds: Sequence[npt.ArrayLike], confidence: float = 0.95) -> I
     return _interval(mean, variance, n_folds - 1, confidence)
 
 
-def task_interval(cohorts: Sequence[Sequence[Sequence[npt.ArrayLike]]], confidence: float = 0.95) -> Interval:
+def task_interval(cohorts: Iterable[Iterable[Iterable[npt.ArrayLike]]], confidence: float = 0.95) -> Interval:
     """Interval of the plain mean over tasks, of which those of one cohort share patients and folds.
 
     With u_f = sum over the cohort's tasks of w_tf (d_tf - d_t) / T, a cohort's variance is
@@ -101,21 +108,26 @@ def task_interval(cohorts: Sequence[Sequence[Sequence[npt.ArrayLike]]], confiden
         The interval; its ends are NaN if a cohort has fewer than `LEAST_FOLDS` folds.
 
     Raises:
-        ValueError: if there are no values, some are not finite, or tasks of a cohort have different numbers of folds.
+        TypeError: as for `fold_interval`.
+        ValueError: as for `fold_interval`, or if tasks of a cohort have different numbers of folds.
     """
-    n_tasks = sum(map(len, cohorts))
+    _check_confidence(confidence)
+    tables = [[_tables(folds) for folds in _items("cohort", tasks)] for tasks in _items("cohorts", cohorts)]
+    n_tasks = sum(map(len, tables))
+    if not all(tables) or not n_tasks:
+        raise ValueError("there are no values; give at least one cohort, and each cohort at least one task")
     means, variances, degrees = [], [], []
-    for tasks in cohorts:
+    for tasks in tables:
         if len({len(folds) for folds in tasks}) > 1:
             raise ValueError("tasks of one cohort have different numbers of folds; give empty folds where one has none")
         scores = np.zeros(len(tasks[0]))
         for folds in tasks:
-            filled = np.array([np.size(fold) > 0 for fold in folds])
+            filled = np.array([fold.size > 0 for fold in folds])
             fold_means, weights = _fold_means(folds)
             mean = float(weights @ fold_means)
             scores[filled] += weights * (fold_means - mean) / n_tasks
             means.append(mean)
-        n_folds = int(np.sum([any(np.size(folds[index]) > 0 for folds in tasks) for index in range(len(scores))]))
+        n_folds = int(np.sum([any(folds[index].size > 0 for folds in tasks) for index in range(len(scores))]))
         if n_folds < LEAST_FOLDS:
             return Interval(float(np.mean(means)), math.nan, math.nan, math.nan, n_folds - 1)
         variances.append(n_folds / (n_folds - 1) * float(scores @ scores))
@@ -125,7 +137,7 @@ def task_interval(cohorts: Sequence[Sequence[Sequence[npt.ArrayLike]]], confiden
     return _interval(float(np.mean(means)), total, total**2 / spread if spread else sum(degrees), confidence)
 
 
-def same_splits_interval(folds: Sequence[npt.ArrayLike], confidence: float = 0.95) -> tuple[Interval, Shares]:
+def same_splits_interval(folds: Iterable[npt.ArrayLike], confidence: float = 0.95) -> tuple[Interval, Shares]:
     """Interval of the mean over cases for the same splits, and where its variance comes from.
 
     Within folds, cases and networks are crossed: mean squares of both and of the rest, pooled over folds, each divided
@@ -141,11 +153,13 @@ def same_splits_interval(folds: Sequence[npt.ArrayLike], confidence: float = 0.9
         where there are fewer than `LEAST_FOLDS` folds.
 
     Raises:
-        ValueError: if a fold has fewer than two seeds or cases, or some values are not finite.
+        TypeError: as for `fold_interval`.
+        ValueError: as for `fold_interval`, or if a fold has fewer than two seeds or cases.
     """
-    tables = [np.asarray(fold, np.float64) for fold in folds if np.size(fold) > 0]
-    seeds = {len(table) for table in tables if table.ndim == 2}
-    if not tables or any(table.ndim != 2 for table in tables) or len(seeds) > 1 or min(seeds) < 2:
+    _check_confidence(confidence)
+    tables = [table for table in _tables(folds) if table.size]
+    seeds = set(map(len, tables))
+    if len(seeds) != 1 or min(seeds) < 2:
         raise ValueError("every fold needs the values of its cases under the same two or more seeds, (S, n_f)")
     if min(table.shape[1] for table in tables) < 2:
         raise ValueError("every fold needs at least two cases")
@@ -184,31 +198,61 @@ def narrowed(shares: Shares, n_seeds: int, more: int) -> float:
 
     Args:
         shares: of the variance, under `n_seeds`.
-        n_seeds: seeds behind it.
-        more: further seeds.
+        n_seeds: seeds behind it, at least 1.
+        more: further seeds, at least 0.
+
+    Raises:
+        ValueError: if a number of seeds is out of range.
     """
+    if n_seeds < 1 or more < 0:
+        raise ValueError(f"n_seeds is {n_seeds} and more {more}; give at least 1 seed, and 0 or more further ones")
     trained = shares.networks + shares.rest
     return 1 - math.sqrt(1 - trained + trained * n_seeds / (n_seeds + more))
 
 
-def largest_fold(folds: Sequence[npt.ArrayLike]) -> float:
+def largest_fold(folds: Iterable[npt.ArrayLike]) -> float:
     """Share of the cases that the largest fold has; above `LARGEST_SHARE` the interval is too narrow."""
-    return float(_fold_means(folds)[1].max())
+    return float(_fold_means(_tables(folds))[1].max())
 
 
-def _fold_means(folds: Sequence[npt.ArrayLike]) -> tuple[Array, Array]:
+def _items(name: str, values: object) -> list[Any]:
+    """The items of a list, but not the keys of a mapping."""
+    if isinstance(values, Mapping | str) or not isinstance(values, Iterable):
+        advice = "a list of its values" if isinstance(values, Mapping) else "a list"
+        raise TypeError(f"{name} is {kind_of(values)}; give {advice}")
+    return list(values)
+
+
+def _tables(folds: object) -> list[Array]:
+    """The values of each fold, (S, n_f)."""
+    tables = []
+    for index, fold in enumerate(_items("folds", folds)):
+        table = as_numbers(f"folds[{index}]", fold)
+        if table.ndim not in (1, 2):
+            raise ValueError(
+                f"folds[{index}] has shape {table.shape}; give the values of its cases, (n_f,), or those of each seed, "
+                "(S, n_f)"
+            )
+        if not np.isfinite(table).all():
+            raise ValueError(f"folds[{index}] has values that are not finite; leave out cases that have none")
+        tables.append(np.atleast_2d(table))
+    return tables
+
+
+def _fold_means(tables: Sequence[Array]) -> tuple[Array, Array]:
     """Mean of each fold that has cases, and its share of the cases."""
-    tables = [np.atleast_2d(np.asarray(fold, np.float64)) for fold in folds if np.size(fold) > 0]
-    if not tables:
+    filled = [table for table in tables if table.size]
+    if not filled:
         raise ValueError("there are no values")
-    if not all(np.isfinite(table).all() for table in tables):
-        raise ValueError("some values are not finite; leave out cases that have none")
-    sizes = np.array([table.shape[1] for table in tables], np.float64)
-    return np.array([table.mean() for table in tables]), sizes / sizes.sum()
+    sizes = np.array([table.shape[1] for table in filled], np.float64)
+    return np.array([table.mean() for table in filled]), sizes / sizes.sum()
+
+
+def _check_confidence(confidence: object) -> None:
+    if not isinstance(confidence, float | np.floating) or not 0 < confidence < 1:
+        raise ValueError(f"confidence is {shown(confidence)}; give a number between 0 and 1")
 
 
 def _interval(mean: float, variance: float, degrees: float, confidence: float) -> Interval:
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence}; give a number between 0 and 1")
     half = float(stdtrit(degrees, (1 + confidence) / 2)) * math.sqrt(variance)
     return Interval(mean, mean - half, mean + half, variance, degrees)

@@ -9,19 +9,21 @@ Wilcoxon signed-rank test (default), and the two tests in public code of the sam
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from dmseg.errors import check_choice
+from dmseg.errors import check_choice, shown
+from dmseg.stats._check import as_numbers
 
 Floats = npt.NDArray[np.float64]
 TestName = Literal["wilcoxon", "permutation", "bootstrap"]
 ZeroMethod = Literal["wilcox", "pratt", "zsplit"]
 
 NAN = float("nan")
+_INFINITE = "some values are infinite; give NaN where a case has none, or a largest value in their place"
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,13 @@ class PairedResult:
     better: bool
 
     def significant(self, alpha: float = 0.05) -> bool:
-        """Whether ours is better with p below alpha; False for a significantly worse result."""
+        """Whether ours is better with p below alpha; False for a significantly worse result.
+
+        Raises:
+            ValueError: if alpha does not lie between 0 and 1.
+        """
+        if not 0 < alpha < 1:
+            raise ValueError(f"alpha is {shown(alpha)}; give a number between 0 and 1, such as 0.05")
         return self.better and self.p_value < alpha
 
 
@@ -65,7 +73,7 @@ def compare(
     """Compares two methods on the same cases with a two-sided test.
 
     Args:
-        ours: (N,) one value per case, NaN if missing.
+        ours: (N,) one value per case, NaN if missing: a list, an array, a tensor or a pandas Series.
         reference: (N,) values of the other method for the same cases in the same order.
         test: "wilcoxon" (signed ranks), "permutation" (`sign_flip_p_value`) or "bootstrap" (`bootstrap_p_value`).
         zero_method: how the Wilcoxon test treats pairs that do not differ (`scipy.stats.wilcoxon`).
@@ -78,17 +86,28 @@ def compare(
 
     Raises:
         UserError: if `test` or `zero_method` is unknown.
-        ValueError: if the values are not two vectors of the same length.
+        TypeError: if values are not numbers, or `higher_is_better` is not a bool.
+        ValueError: if the values are not two vectors of the same length, some are infinite, two Series have different
+            indexes, or `n_resamples` is below 1.
     """
     check_choice("test", test, get_args(TestName))
     check_choice("zero_method", zero_method, get_args(ZeroMethod))
-    first, second = np.asarray(ours, dtype=np.float64), np.asarray(reference, dtype=np.float64)
+    if not isinstance(higher_is_better, bool | np.bool_):
+        raise TypeError(f"higher_is_better is {shown(higher_is_better)}; give True or False")
+    first, second = as_numbers("ours", ours), as_numbers("reference", reference)
     if first.ndim != 1 or first.shape != second.shape:
         raise ValueError(
             f"paired values have shapes {first.shape} and {second.shape}, but must be vectors of equal length"
         )
-    difference = first - second
-    difference = difference[~np.isnan(difference)]
+    indexes: list[Any] = [getattr(values, "index", None) for values in (ours, reference)]  # of pandas Series
+    if all(hasattr(index, "equals") for index in indexes) and not indexes[0].equals(indexes[1]):
+        raise ValueError(
+            "ours and reference have different indexes, but values are paired in their order; give "
+            "reference.reindex(ours.index), or arrays (.to_numpy()) if the order is right"
+        )
+    if np.isinf(first).any() or np.isinf(second).any():
+        raise ValueError(_INFINITE)
+    difference = _present(first - second)
     n_dropped = first.size - difference.size
     if difference.size == 0:
         return PairedResult(0, n_dropped, NAN, NAN, NAN, NAN, False)
@@ -123,22 +142,29 @@ def least_p_value(
 
     Raises:
         UserError: if `test` or `zero_method` is unknown.
+        TypeError: if the differences are not numbers.
+        ValueError: if they are not a vector, or some are infinite.
     """
-    sizes = np.abs(np.asarray(difference, dtype=np.float64))
+    sizes = np.abs(as_numbers("difference", difference))
     return compare(sizes, np.zeros_like(sizes), test=test, zero_method=zero_method).p_value
 
 
-def rank_biserial(difference: Floats) -> float:
+def rank_biserial(difference: npt.ArrayLike) -> float:
     """Matched-pairs rank-biserial correlation (Kerby, Comprehensive Psychology 2014).
 
     Fraction of the rank sum of |difference| with positive sign minus that with negative sign, without zeros.
 
     Args:
-        difference: (N,) differences.
+        difference: (N,) differences, NaN if missing.
 
     Returns:
         Correlation in [-1, 1]; 0 if all differences are 0.
+
+    Raises:
+        TypeError: if the differences are not numbers.
+        ValueError: if they are not a vector, or some are infinite.
     """
+    difference = _present(difference)
     present = difference[difference != 0]
     if present.size == 0:
         return 0.0
@@ -146,20 +172,26 @@ def rank_biserial(difference: Floats) -> float:
     return float(np.sum(np.sign(present) * ranks) / ranks.sum())
 
 
-def sign_flip_p_value(difference: Floats, n_resamples: int = 10_000, seed: int = 0) -> float:
+def sign_flip_p_value(difference: npt.ArrayLike, n_resamples: int = 10_000, seed: int = 0) -> float:
     """Two-sided paired permutation test of the mean: each case swaps the methods with probability 1/2.
 
     Exact if there are no more possible swaps than resamples. Otherwise the observed assignment counts as one of the
     resamples, so that p is never 0 (Phipson and Smyth, 2010).
 
     Args:
-        difference: (N,) differences, N > 0.
-        n_resamples: number of random swaps.
+        difference: (N,) differences, NaN if missing.
+        n_resamples: number of random swaps, at least 1.
         seed: seed of the swaps.
 
     Returns:
-        Fraction of swaps whose |mean difference| is at least the observed one.
+        Fraction of swaps whose |mean difference| is at least the observed one; 1 without pairs.
+
+    Raises:
+        TypeError: if the differences are not numbers.
+        ValueError: if they are not a vector, some are infinite, or `n_resamples` is below 1.
     """
+    difference = _present(difference)
+    _check_resamples(n_resamples)
     present = difference[difference != 0]
     rounding = 1e-12 * float(np.abs(present).sum())  # equal sums may differ by this much
     observed = abs(float(present.sum())) - rounding
@@ -171,7 +203,7 @@ def sign_flip_p_value(difference: Floats, n_resamples: int = 10_000, seed: int =
     return float((1 + np.count_nonzero(np.abs(sums) >= observed)) / (1 + n_resamples))
 
 
-def bootstrap_p_value(difference: Floats, n_resamples: int = 10_000, seed: int = 0) -> float:
+def bootstrap_p_value(difference: npt.ArrayLike, n_resamples: int = 10_000, seed: int = 0) -> float:
     """Two-sided bootstrap test of the mean: twice the smaller fraction of resampled means on one side of 0.
 
     It is below alpha if the percentile interval of level 1 - alpha (Efron and Tibshirani, 1993, chapter 13) excludes 0;
@@ -179,10 +211,16 @@ def bootstrap_p_value(difference: Floats, n_resamples: int = 10_000, seed: int =
     too little. With fewer than two pairs that differ, it returns 1.
 
     Args:
-        difference: (N,) differences, N > 0.
-        n_resamples: number of resamples of cases with replacement.
+        difference: (N,) differences, NaN if missing.
+        n_resamples: number of resamples of cases with replacement, at least 1.
         seed: seed of the resamples.
+
+    Raises:
+        TypeError: if the differences are not numbers.
+        ValueError: if they are not a vector, some are infinite, or `n_resamples` is below 1.
     """
+    difference = _present(difference)
+    _check_resamples(n_resamples)
     if np.count_nonzero(difference) < 2:
         return 1.0
     rng = np.random.default_rng(seed)
@@ -200,14 +238,35 @@ def holm(p_values: npt.ArrayLike) -> Floats:
 
     Returns:
         (M,) adjusted p-values in [0, 1], in the same order.
+
+    Raises:
+        TypeError: if the p-values are not numbers.
+        ValueError: if they are not a vector, or lie outside [0, 1].
     """
-    array = np.asarray(p_values, dtype=np.float64)
+    array = as_numbers("p_values", p_values)
+    if array.ndim != 1 or ((array < 0) | (array > 1)).any():
+        raise ValueError(f"p_values is {shown(p_values)}; give a vector of numbers in [0, 1], NaN for no test")
     adjusted = np.full(array.shape, np.nan)
     tested = np.flatnonzero(~np.isnan(array))
     order = tested[np.argsort(array[tested], kind="stable")]
     factors = np.arange(order.size, 0, -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(array[order] * factors), 1.0)
     return adjusted
+
+
+def _present(difference: npt.ArrayLike) -> Floats:
+    """Differences (N,) without those that are missing."""
+    values = as_numbers("difference", difference)
+    if values.ndim != 1:
+        raise ValueError(f"difference has shape {values.shape}; give one number a case, (N,)")
+    if np.isinf(values).any():
+        raise ValueError(_INFINITE)
+    return values[~np.isnan(values)]
+
+
+def _check_resamples(n_resamples: object) -> None:
+    if isinstance(n_resamples, bool) or not isinstance(n_resamples, int | np.integer) or n_resamples < 1:
+        raise ValueError(f"n_resamples is {shown(n_resamples)}; give a whole number of at least 1")
 
 
 def _resample(draw: Callable[[int], Floats], n_resamples: int) -> Floats:

@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,8 @@ KEYS = ("data", "model", "task", "method")
 """Columns that identify a cell in the frame of per-case scores."""
 OTHER_TIES = "dice_other_ties"
 """Dice under the other rule for ties: a metric, and a column of the cells."""
+_Cell = tuple[PlannedRow, str]
+"""A row of a table and the method of one of its cells."""
 Texts = dict[tuple[str, str, str], str | None]
 """The ``cases.csv`` of each run that was read, by results folder, run id and evaluation id."""
 
@@ -40,9 +41,9 @@ def collect_cases(plan: PlannedTable, texts: Texts | None = None) -> pd.DataFram
             several tables share is thus read and checked once.
     """
     texts = {} if texts is None else texts
-    cells = [_Cell(row, method, runs) for row in plan.rows for method, runs in row.cells.items()]
+    cells = [(row, method) for row in plan.rows for method in row.cells]
     found = [
-        (cell, [(run, text) for run in cell.runs if (text := _scores_of(run, texts)) is not None])
+        (cell, [(run, text) for run in cell[0].cells[cell[1]] if (text := _scores_of(run, texts)) is not None])
         for cell in track(cells, "reading scores", len(cells), "cells")
     ]
     columns = [*KEYS, "cohort", "seed", "fold", "experiment_id", "run_id", "case"]
@@ -50,9 +51,9 @@ def collect_cases(plan: PlannedTable, texts: Texts | None = None) -> pd.DataFram
     cases = pd.concat([none, *frames], ignore_index=True) if (frames := _frames(found)) else none
     counted: dict[str, npt.NDArray[np.float64]] = {}  # NaN in cells without counts
     start = 0
-    for cell, texts_of_cell in found:  # in the order of their scores
+    for (row, _), texts_of_cell in found:  # in the order of their scores
         stop = start + sum(text.rstrip("\n").count("\n") for _, text in texts_of_cell)
-        own = _cell_from_counts(cases.iloc[start:stop], [run for run, _ in texts_of_cell], cell.row.block.metrics)
+        own = _cell_from_counts(cases.iloc[start:stop], [run for run, _ in texts_of_cell], row.block.metrics)
         for name, values in own.items():
             counted.setdefault(name, np.full(len(cases), np.nan))[start:stop] = values
         start = stop
@@ -73,15 +74,6 @@ def _scores_of(run: PlannedRun, texts: Texts) -> str | None:
     except DamagedError as error:
         log.warning("run %s is left out: %s", run.run_id, first_line(error))
     return texts[key]
-
-
-@dataclass(frozen=True)
-class _Cell:
-    """A cell of a table, with all of its runs."""
-
-    row: PlannedRow
-    method: str
-    runs: Sequence[PlannedRun]
 
 
 def _frames(found: Sequence[tuple[_Cell, Sequence[tuple[PlannedRun, str]]]]) -> list[pd.DataFrame]:
@@ -109,9 +101,9 @@ def _frames(found: Sequence[tuple[_Cell, Sequence[tuple[PlannedRun, str]]]]) -> 
             "fold": [run.settings.fold for _, run, _ in part],
             "experiment_id": [run.experiment_id for _, run, _ in part],
             "run_id": [run.run_id for _, run, _ in part],
-            "cohort": [cell.row.task.cohort for cell, _, _ in part],
-            "method": [cell.method for cell, _, _ in part],
-            **{name: [cell.row.key[index] for cell, _, _ in part] for index, name in enumerate(KEYS[:3])},
+            "cohort": [row.task.cohort for (row, _), _, _ in part],
+            "method": [method for (_, method), _, _ in part],
+            **{name: [row.key[index] for (row, _), _, _ in part] for index, name in enumerate(KEYS[:3])},
         }
         frames.append(frame.assign(**{name: np.repeat(values, counts) for name, values in columns.items()}))
     return frames

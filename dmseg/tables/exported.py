@@ -127,7 +127,7 @@ def plan_from_text(folder: Path, spec: TableSpec) -> PlannedTable:
                     PlannedRun(
                         settings=restore_settings(run["settings"], folder),
                         task=_task(run["task"]),
-                        store=folder / "prepared",  # not part of an export
+                        prepared_folder=folder / "prepared",  # not part of an export
                         split=Split(tuple(run["split"]["train"]), tuple(run["split"]["validation"])),
                         **{field: run[field] for field in _RUN_FIELDS},
                     )

@@ -1,4 +1,4 @@
-"""Numbers of a table: from annotations (Table 1), or from the per-case scores in the run store."""
+"""Numbers of a table that compares methods, from the per-case scores in the run store."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -9,11 +9,8 @@ import numpy as np
 import pandas as pd
 
 from dmseg.config.settings import ModelSettings
-from dmseg.data.prepared import PreparedTask
 from dmseg.data.split_files import read_groups
 from dmseg.errors import UserError
-from dmseg.labels.fusion import majority
-from dmseg.metrics.agreement import rater_dice
 from dmseg.runs.plan import PlannedRun
 from dmseg.stats.paired import holm
 from dmseg.tables.collected import KEYS, OTHER_TIES
@@ -67,39 +64,25 @@ class TableData:
     disjoint: float = 0.0
 
 
-def agreement_by_case(prepared: PreparedTask, disjoint: float) -> "pd.Series[float]":
-    """For each case of a task, the mean over its raters of the Dice between rater and majority vote, in [0, 1].
+def comparison_content(planned: PlannedTable, cases: pd.DataFrame, inference: Inference) -> TableData:
+    """A planned table, ready to be rendered.
 
     Args:
-        prepared: a prepared task.
-        disjoint: Dice of a rater without any overlap: 0, or 1 as in the released preparation script. Two empty masks
-            have a Dice of 1.
+        planned: its runs.
+        cases: their scores (`dmseg.tables.collected.collect_cases`).
+        inference: how cells are tested.
     """
-    found = {}
-    for case in prepared.cases:
-        masks = prepared.annotations(case)
-        found[case.case] = float(rater_dice(masks, majority(masks), disjoint=disjoint).mean())
-    return pd.Series(found, dtype=float)
-
-
-def agreement_cells(stores: Sequence[PreparedTask], disjoint: float) -> pd.DataFrame:
-    """Cells of Table 1: for each task the number of raters and the mean Dice between a rater and the majority.
-
-    The mean is over the raters of a case, then over cases (`agreement_by_case`).
-
-    Args:
-        stores: prepared tasks.
-        disjoint: Dice of a rater without any overlap.
-    """
-    rows = []
-    for prepared in stores:
-        common = {"task": prepared.task.name, "task_title": prepared.task.title, "n": len(prepared.cases)}
-        raters = float(max(len(case.raters) for case in prepared.cases))
-        rows.append({**common, "metric": "raters", "value": raters, "unit": SCORES["raters"].unit})
-        dice = SCORES["dice"].factor * float(np.mean(agreement_by_case(prepared, disjoint).to_numpy()))
-        rows.append({**common, "metric": "dice", "value": dice, "unit": SCORES["dice"].unit})
-    cells = pd.DataFrame(rows).assign(method="", method_title="", paper_model="")
-    return _with_paper(cells.assign(paper_task=cells["task"]), 1)
+    settings = planned.settings
+    return TableData(
+        planned.spec,
+        comparison_cells(planned, cases, inference),
+        ", ".join(dict.fromkeys(row.data for row in planned.rows)),
+        planned.phantom,
+        settings.profile,
+        settings.protocol,
+        inference,
+        settings.evaluate.ties,
+    )
 
 
 def comparison_cells(plan: PlannedTable, cases: pd.DataFrame, inference: Inference = DEFAULT) -> pd.DataFrame:
@@ -132,7 +115,7 @@ def comparison_cells(plan: PlannedTable, cases: pd.DataFrame, inference: Inferen
     criterion = p_holm if inference.holm else cells["p_value"]
     cells = cells.assign(p_holm=p_holm, significant=cells.pop("test_better").astype(bool) & (criterion < ALPHA))
     marks = {"mark": _marks(cells, plan.spec, "significant"), "diff_mark": _marks(cells, plan.spec, "diff_better")}
-    return _with_paper(cells.assign(**marks), plan.spec.paper)
+    return with_paper(cells.assign(**marks), plan.spec.paper)
 
 
 @dataclass(frozen=True)
@@ -349,7 +332,7 @@ def _marks(cells: pd.DataFrame, spec: TableSpec, criterion: str) -> "pd.Series[s
     return (holds & others).map({True: "worse", False: ""}).mask(~others & beats_all, "better")
 
 
-def _with_paper(cells: pd.DataFrame, number: int | None) -> pd.DataFrame:
+def with_paper(cells: pd.DataFrame, number: int | None) -> pd.DataFrame:
     """Adds the paper's number to each cell that has one."""
     paper = [] if number is None else paper_table(number).itertuples()
     known = {(row.task, row.backbone, row.method, row.metric): float(str(row.value)) for row in paper}

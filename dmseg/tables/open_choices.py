@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dmseg.config.choices import CHOICES, Choice, written
+from dmseg.config.choices import OPEN_CHOICES, Choice, written
 from dmseg.config.compose import compose_plain, to_settings
 from dmseg.config.overrides import get
 from dmseg.config.settings import Settings
@@ -13,7 +13,7 @@ from dmseg.errors import UserError
 from dmseg.runs.plan import plan_run
 from dmseg.runs.sources import FoundTask, Notify, name_tasks
 from dmseg.tables.planning import PlannedRow, TablePlanner
-from dmseg.tables.request import option_key, parse_request
+from dmseg.tables.request import option_key, request_raters
 from dmseg.tables.spec import TableSpec
 
 ALL = ("*",)
@@ -54,7 +54,7 @@ class ExplainedTable:
         rows: names of its rows.
         columns: keys of its columns that have a cell.
         cells: all cells.
-        choices: the choices, in the order of `CHOICES`.
+        choices: the choices, in the order of `OPEN_CHOICES`.
     """
 
     spec: TableSpec
@@ -121,13 +121,11 @@ def explain_tables(overrides: Sequence[str], specs: Sequence[TableSpec]) -> list
 
 def _agreement(spec: TableSpec, overrides: Sequence[str]) -> ExplainedTable:
     """Table 1, which compares the raters' masks and needs no runs."""
-    request = parse_request(overrides, ["qubiq"])
-    if (data := request.data.get("qubiq")) is None:
-        raise UserError(f"table {spec.name} needs a data set with several raters: data=qubiq, lidc or phantom")
-    plain = compose_plain(request.overrides_of(data))
+    data, words = request_raters(spec, overrides)
+    plain = compose_plain(words)
     cell = (data, "agreement")
     found = []
-    for choice in CHOICES:
+    for choice in OPEN_CHOICES:
         value = get(plain, choice.key, ABSENT) if choice.key else ABSENT
         touches = value != ABSENT and choice.key in MASKS
         values = () if value == ABSENT or isinstance(value, Mapping) else (written(value),)
@@ -153,7 +151,7 @@ def _comparison(spec: TableSpec, overrides: Sequence[str]) -> ExplainedTable:
     }
     keys = {item.partition("=")[0] for block in spec.blocks for cell in block.cells.values() for item in cell}
     found = []
-    for choice in CHOICES:
+    for choice in OPEN_CHOICES:
         values = dict.fromkeys(text for cell in cells.values() if (text := cell.in_force(choice)) is not None)
         touched = frozenset(name for name, cell in cells.items() if cell.is_touched(choice))
         found.append(Explained(choice, tuple(values), touched, choice.key in keys or choice.acts in keys))
@@ -173,11 +171,11 @@ class _CellChoices:
         self, planner: TablePlanner, row: PlannedRow, column: str, task: FoundTask, given: Collection[str]
     ) -> None:
         self._planner, self._row, self._column, self._task, self._given = planner, row, column, task, given
-        marks = [f"{choice.key}={_mark(choice)}" for choice in CHOICES if choice.key.startswith("protocol.")]
+        marks = [f"{choice.key}={_mark(choice)}" for choice in OPEN_CHOICES if choice.key.startswith("protocol.")]
         self._marked = planner.composed(row, column, marks)
         real = planner.composed(row, column)
         self._values = {
-            _mark(choice): value for choice in CHOICES if (value := get(real, choice.key, ABSENT)) != ABSENT
+            _mark(choice): value for choice in OPEN_CHOICES if (value := get(real, choice.key, ABSENT)) != ABSENT
         }
         self._plain = _filled(self._marked, self._values)
         self._before = self._content(self._plain)

@@ -1,7 +1,9 @@
 """From a table to its runs: data sets, networks and methods of the rows, and the experiments of each cell."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from dmseg.config.settings import Settings
@@ -92,13 +94,18 @@ class PlannedTable:
     @property
     def unprepared(self) -> list[str]:
         """Data sets with tasks that are not prepared; there are none after `prepare_tasks`."""
-        rows = [row for row in self.rows for runs in row.cells.values() if not all(run.prepared for run in runs)]
+        rows = [row for row in self.rows for runs in row.cells.values() if not all(run.is_prepared for run in runs)]
         return list(dict.fromkeys(row.data for row in rows))
 
     @property
     def phantom(self) -> bool:
         """Whether the data are generated."""
         return self.settings.data.phantom is not None
+
+    @property
+    def results(self) -> Path:
+        """The results folder of its runs, or the folder that contains all of theirs."""
+        return folder_of_all([row.settings.paths.results for row in self.rows])
 
 
 class TablePlanner:
@@ -311,3 +318,17 @@ def _accepted(base: Base, variant: tuple[str, ...], options: Sequence[str]) -> l
 
 def _without_options(items: Sequence[str], fixed: Compared) -> tuple[str, ...]:
     return tuple(item for item in items if not fixed.is_option(item))
+
+
+def folder_of_all(folders: Sequence[str]) -> Path:
+    """The folder that contains all of the given folders, or the first of them if only the root contains all.
+
+    Args:
+        folders: absolute or relative paths; the result is relative if all of them are.
+    """
+    if len(set(folders)) == 1:
+        return Path(folders[0])
+    common = os.path.commonpath([os.path.abspath(folder) for folder in folders])
+    if common == os.path.sep:
+        return Path(folders[0])
+    return Path(common if any(map(os.path.isabs, folders)) else os.path.relpath(common))

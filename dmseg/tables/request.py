@@ -180,3 +180,15 @@ def _data_of(names: Sequence[str]) -> dict[str, str]:
 def _names_component(value: object) -> bool:
     """Whether a value is a mapping that chooses a component, at any depth."""
     return isinstance(value, dict) and ("_target_" in value or any(map(_names_component, value.values())))
+
+
+def request_raters(spec: TableSpec, overrides: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """The data set of a table of the raters' agreement, and the overrides to compose it with.
+
+    Raises:
+        UserError: if the request names a data set without several raters.
+    """
+    request = parse_request(overrides, ["qubiq"])
+    if (data := request.data.get("qubiq")) is None:
+        raise UserError(f"table {spec.name} needs a data set with several raters: data=qubiq, lidc or phantom")
+    return data, request.overrides_of(data)

@@ -108,7 +108,7 @@ class Checkpoints:
         self._minutes, self._steps = minutes, steps
         self._should_stop = should_stop
         self._last = time.monotonic()
-        self.is_finished = False
+        self.training_is_finished = False
         """Whether the training is finished and its weights are saved."""
 
     def after_step(self, steps: int, state: Callable[[], State]) -> None:
@@ -152,7 +152,7 @@ class Checkpoints:
             course: further facts about it, in plain containers.
         """
         self.save(steps, State(weights, course), FINISHED)
-        self.is_finished = True
+        self.training_is_finished = True
 
     def restore(self, use: Callable[[State], Used], finished: bool = False) -> Used | None:
         """Loads the newest usable checkpoint; unusable ones are logged and removed.
@@ -171,7 +171,7 @@ class Checkpoints:
                 continue
             try:
                 used = use(_read(place))
-                self.is_finished = finished
+                self.training_is_finished = finished
                 return used
             except UNUSABLE as error:
                 of_device = isinstance(error, RuntimeError) and "CUDA" in str(error)
@@ -183,7 +183,7 @@ class Checkpoints:
         return None
 
     @property
-    def has_finished(self) -> bool:
+    def has_finished_checkpoint(self) -> bool:
         """Whether there is a checkpoint of a finished training, which may be damaged."""
         return any(place.name.endswith(FINISHED) for place in self._whole())
 

@@ -1,7 +1,6 @@
 """Evaluation: foreground probabilities of the validation cases and the scores of each case."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,13 +21,11 @@ from dmseg.data.prepared import PreparedCase, PreparedTask
 from dmseg.files.names import check_name
 from dmseg.labels.fusion import Fusion
 from dmseg.metrics.agreement import majority_vote
-from dmseg.metrics.counting import count_stored
 from dmseg.metrics.energy_distance import shared_pixels, squared_ged
 from dmseg.metrics.histogram import count_batch
 from dmseg.metrics.levels import BDICE_LEVELS
 from dmseg.metrics.named import MASK_METRICS, CaseMasks, mask_metrics
 from dmseg.metrics.scores import EmptyRule, case_scores
-from dmseg.metrics.stored_counts import StoredCounts
 from dmseg.training.precision import float32_math
 from dmseg.training.predictor import Predictor
 
@@ -106,9 +103,7 @@ def evaluate(
     reference: Fusion,
     settings: EvaluateSettings,
     device: torch.device,
-    keep: Callable[[str, Array], None] | None = None,
-    count: Callable[[str, StoredCounts], None] | None = None,
-    show: Callable[[str, Intensities, npt.NDArray[np.bool_], Array, Array], None] | None = None,
+    take: Callable[[CaseMasks, Array, Intensities], None] = lambda masks, label, slices: None,
 ) -> pd.DataFrame:
     """Scores the validation cases of a fold.
 
@@ -119,10 +114,7 @@ def evaluate(
         reference: fusion whose result is the reference for BDice.
         settings: rules for empty masks and ties, bins, crop, batch size, and the scores to add.
         device: device of the network.
-        keep: called with each case's id and probabilities, (H, W) for one slice and (slices, H, W) for more.
-        count: called with each case's id and the counts to store; None counts only what the scores need.
-        show: called with each case's id, slices (S, C, H, W), annotations (R, S, H, W), reference label and
-            probabilities (S, H, W) (`dmseg.training.pictures.Gallery.add`).
+        take: called with the masks of each case, its reference label (S, H, W), and its slices (S, C, H, W).
 
     Returns:
         One row for each case: ``case, dice, bdice, ece, ...`` as fractions; with `settings.ged` also ``ged`` in [0, 2].
@@ -130,9 +122,6 @@ def evaluate(
     rows = []
     names = mask_metrics(settings.metrics)
     geometry = find_geometry(prepared, names, settings.spacing)
-    counted = partial(
-        count_stored, n_bins=settings.bins, boundary=settings.boundary, ties=settings.ties, empty=settings.empty
-    )
     with activity("scoring", len(ids), "cases") as advance:
         for group in _groups(select_cases(prepared, ids), settings.batch_size):
             images = np.concatenate([centre_crop(prepared.images[case.span], settings.crop) for case in group])
@@ -158,12 +147,7 @@ def evaluate(
                 )
             scores = _score(masks, np.concatenate(labels), group, settings)
             for item, label, slices in zip(masks, labels, _by_case(images, group), strict=True):
-                if count is not None:
-                    count(item.case, counted(item.probability, item.annotations, label))
-                if show is not None:
-                    show(item.case, slices, item.annotations, label, item.probability)
-                if keep is not None:
-                    keep(item.case, item.probability[0] if len(slices) == 1 else item.probability)
+                take(item, label, slices)
             if settings.ged:
                 distances = energy_distances(predictor, images, prepared, group, settings, device)
                 scores = [row | {"ged": value} for row, value in zip(scores, distances, strict=True)]
@@ -174,15 +158,11 @@ def evaluate(
     return pd.DataFrame(rows)
 
 
-def save_predictions(folder: Path) -> Callable[[str, Array], None]:
-    """Returns a function that writes each case's probabilities to ``<folder>/<case>.npy``."""
+def save_prediction(folder: Path, case: str, probability: Array) -> None:
+    """Writes a case's probabilities (S, H, W) to ``<folder>/<case>.npy``, as (H, W) if there is only one slice."""
+    check_name(case, "the id of a case")
     folder.mkdir(parents=True, exist_ok=True)
-
-    def keep(case: str, probability: Array) -> None:
-        check_name(case, "the id of a case")
-        np.save(folder / f"{case}.npy", probability)
-
-    return keep
+    np.save(folder / f"{case}.npy", probability[0] if len(probability) == 1 else probability)
 
 
 def _score(

@@ -6,21 +6,20 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from functools import cache, partial
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dmseg.config.allowed import CHOICES
 from dmseg.data.batches import Batch, BatchSource
-from dmseg.errors import UserError, check_choice
+from dmseg.errors import UserError
 from dmseg.files.schema import GROUP, TEXT, SchemaError, anything, list_of, record, whole
-from dmseg.training.checkpoint import REPORTS, SESSIONS, Session, State, Used, load_weights
+from dmseg.training.checkpoint import REPORTS, SESSIONS, Checkpoints, Session, State, load_weights
 from dmseg.training.graph import Graph, GraphedSteps
 from dmseg.training.objective import Objective
 from dmseg.training.observers import EpochReport, Observers
-from dmseg.training.precision import choose_on_cpu, cpu_flags, float32_math
+from dmseg.training.precision import float32_math
 
 REST = record(
     {
@@ -40,59 +39,6 @@ IMPLEMENTATION = ("foreach", "fused", "capturable")
 log = logging.getLogger(__name__)
 
 
-def resolve_device(name: str) -> torch.device:
-    """The device with a name; ``auto`` is the first CUDA device if there is one, else the CPU.
-
-    Raises:
-        UserError: if the device is unknown or not available.
-    """
-    try:
-        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-    except RuntimeError:
-        raise UserError(f"device '{name}' is unknown; use auto, cpu, cuda or cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"device '{name}' cannot be used; use auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device '{name}' is not available: torch finds no CUDA device; set device=cpu")
-    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
-        raise UserError(f"device '{name}' is not available: the CUDA devices are cuda:0 to cuda:{count - 1}")
-    return device
-
-
-def resolve_precision(name: str, device: str) -> str:
-    """The precision with a name; ``auto`` is chosen from the hardware of this machine, and the log says why.
-
-    Raises:
-        UserError: if the precision is unknown.
-    """
-    check_choice("precision", name, CHOICES["precision"])
-    if name != "auto":
-        return name
-    if resolve_device(device).type == "cuda":
-        major, minor = torch.cuda.get_device_capability()
-        chosen, reason = ("bf16" if major >= 8 else "fp32"), f"the GPU has compute capability {major}.{minor}"
-    else:
-        chosen, reason = choose_on_cpu(cpu_flags())
-    _log_choice(chosen, reason)
-    return chosen
-
-
-@cache
-def _log_choice(chosen: str, reason: str) -> None:
-    """Logs a choice once per process, however many runs are planned."""
-    log.info("precision=auto is %s here: %s", chosen, reason)
-
-
-class Checkpointer(Protocol):
-    """Saves the state of a training run, so that another process can resume it."""
-
-    def restore(self, use: Callable[[State], Used]) -> Used | None:
-        """Calls `use` with the last saved state that it accepts and returns its result; None if there is none."""
-
-    def after_step(self, steps: int, state: Callable[[], State]) -> None:
-        """Called after each step; saves the state if it is due, and may raise to stop the training."""
-
-
 def fit(
     model: nn.Module,
     source: BatchSource,
@@ -101,9 +47,9 @@ def fit(
     schedule: torch.optim.lr_scheduler.LambdaLR,
     precision: str,
     observers: Observers,
-    checkpointer: Checkpointer | None = None,
+    checkpoints: Checkpoints | None = None,
     graph: Callable[[], Graph] | None = None,
-) -> list[Session]:
+) -> tuple[list[EpochReport], list[Session]]:
     """Trains a network in place.
 
     The device is synchronised only at the end of an epoch, when its mean losses are read, and when the state is saved.
@@ -118,11 +64,11 @@ def fit(
         schedule: its learning rates, stepped once per iteration.
         precision: ``fp32``, ``tf32`` or ``bf16``.
         observers: notified after every step and epoch.
-        checkpointer: saves the state regularly and restores an earlier one.
+        checkpoints: save the state regularly and restore an earlier one.
         graph: makes a graph, which replaces the plain steps if `can_be_graphed`; None for plain steps.
 
     Returns:
-        The sessions of the training; more than one if it was interrupted.
+        The reports of all epochs and the sessions of the training; more than one if it was interrupted.
 
     Raises:
         UserError: if there are fewer slices than one batch, or the loss is not finite.
@@ -132,7 +78,7 @@ def fit(
     model.train()
     model.to(memory_format=torch.channels_last)
     training = _Training(model, source, objective, optimizer, schedule)
-    if checkpointer is not None and checkpointer.restore(partial(training.load, per_epoch=per_epoch, total=total)):
+    if checkpoints is not None and checkpoints.restore(partial(training.load, per_epoch=per_epoch, total=total)):
         for earlier in training.reports:
             observers.epoch_ended(earlier)
     graphed = None
@@ -148,12 +94,12 @@ def fit(
         else:
             training.advance(graphed.step(source.next_row()))
         report = training.end_epoch(steps // per_epoch) if steps % per_epoch == 0 else None
-        if checkpointer is not None and steps < total:
-            checkpointer.after_step(steps, training.state)
+        if checkpoints is not None and steps < total:
+            checkpoints.after_step(steps, training.state)
         observers.stepped(steps)
         if report is not None:
             observers.epoch_ended(report)
-    return training.sessions
+    return training.reports, training.sessions
 
 
 def can_be_graphed(

@@ -86,11 +86,6 @@ class GraphedSteps:
         self._row = self._losses = torch.empty(0)
         self._steps = 0
 
-    @property
-    def is_graphed(self) -> bool:
-        """Whether steps are replayed, or will be after the first ones."""
-        return self._graph is not None
-
     def step(self, row: Tensor) -> Tensor:
         """Takes a step on a row and returns its losses."""
         if self._graph is None:

@@ -1,18 +1,23 @@
-"""How float32 is computed on CUDA: as IEEE float32, or with TensorFloat-32 for ``precision=tf32``; what suits a CPU.
+"""The device and precision of a run, and how float32 is computed on CUDA: as IEEE float32, or with TensorFloat-32.
 
 By default, PyTorch's convolutions on Ampere and later GPUs round their inputs to TF32, which has a 10-bit mantissa.
 """
 
+import logging
 import platform
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import backends
 
-from dmseg.errors import UserError
+from dmseg.config.allowed import ALLOWED
+from dmseg.errors import UserError, check_choice
+
+log = logging.getLogger(__name__)
 
 _cudnn: Any = backends.cudnn
 _matmuls: tuple[Any, Any] = backends.cuda.matmul, backends.mkldnn.matmul  # type: ignore[attr-defined]
@@ -72,6 +77,49 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise UserError(
             f"precision=tf32 needs a CUDA device of compute capability 8, not '{device}'; set precision=fp32"
         )
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device with a name; ``auto`` is the first CUDA device if there is one, else the CPU.
+
+    Raises:
+        UserError: if the device is unknown or not available.
+    """
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    except RuntimeError:
+        raise UserError(f"device '{name}' is unknown; use auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"device '{name}' cannot be used; use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device '{name}' is not available: torch finds no CUDA device; set device=cpu")
+    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
+        raise UserError(f"device '{name}' is not available: the CUDA devices are cuda:0 to cuda:{count - 1}")
+    return device
+
+
+def resolve_precision(name: str, device: str) -> str:
+    """The precision with a name; ``auto`` is chosen from the hardware of this machine, and the log says why.
+
+    Raises:
+        UserError: if the precision is unknown.
+    """
+    check_choice("precision", name, ALLOWED["precision"])
+    if name != "auto":
+        return name
+    if resolve_device(device).type == "cuda":
+        major, minor = torch.cuda.get_device_capability()
+        chosen, reason = ("bf16" if major >= 8 else "fp32"), f"the GPU has compute capability {major}.{minor}"
+    else:
+        chosen, reason = choose_on_cpu(cpu_flags())
+    _log_choice(chosen, reason)
+    return chosen
+
+
+@cache
+def _log_choice(chosen: str, reason: str) -> None:
+    """Logs a choice once per process, however many runs are planned."""
+    log.info("precision=auto is %s here: %s", chosen, reason)
 
 
 def choose_on_cpu(flags: Set[str]) -> tuple[str, str]:

@@ -11,6 +11,8 @@ from dmseg.data.batches import send
 AHEAD = 256
 """Number of steps drawn at once."""
 Draw = Callable[[tuple[int, ...], torch.Generator], Tensor]
+Streams = Callable[[str], torch.Generator]
+"""Returns a run's stream of random numbers by name."""
 
 
 def stream_seed(seed: int, fold: int, name: str) -> int:

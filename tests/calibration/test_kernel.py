@@ -352,6 +352,20 @@ def test_candidates_of_numpy_and_a_limit_of_two():
     assert choose_bandwidth(prob, label, [0.1], limit=np.int64(2)) == 0.1
 
 
+def test_a_bandwidth_is_not_chosen_from_one_pixel():
+    prob, label = predictions(1, 2)
+    with pytest.raises(ValueError, match="at least 2 pixels, but there is 1; give more, or set the bandwidth"):
+        KernelCalibrator(None).fit(prob, label)
+
+
+def test_autocast_changes_nothing():
+    calibrator = KernelCalibrator(1e-3).fit(*predictions(300, 2))
+    prob, _ = predictions(5000, 2, seed=1)
+    expected = calibrator.transform(prob)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(calibrator.transform(prob), expected, rtol=0, atol=0)
+
+
 def test_repr_shows_settings_and_what_was_fitted():
     assert repr(KernelCalibrator()) == "KernelCalibrator(bandwidth=0.001, exact=False)"
     calibrator = KernelCalibrator(None, exact=True).fit(*predictions(50, 3))

@@ -37,11 +37,24 @@ def test_arrays_are_taken():
     )
 
 
+@pytest.mark.parametrize("dtype", ["u1", "i2", "u2", "u4", "u8", ">i2", ">u2"])
+def test_labels_of_any_integer_type_and_byte_order(dtype):
+    label = LABEL.numpy().astype(dtype)
+    assert fit_temperature(LOGITS.numpy().astype(">f4"), label) == fit_temperature(LOGITS, LABEL)
+    kernel = KernelCalibrator(1e-2).fit(PROB.numpy().astype(">f4"), label)
+    expected = KernelCalibrator(1e-2).fit(PROB, LABEL).transform(PROB)
+    torch.testing.assert_close(kernel.transform(PROB.numpy()), expected, rtol=0, atol=0)
+    for fit in (fit_temperature, KernelCalibrator().fit):
+        with pytest.raises(ValueError, match=r"(label|target) has classes 0 to 3; give 0 to 2, and leave out pixels"):
+            fit(PROB.numpy(), np.where(label == 2, np.array(3, dtype), label))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: TemperatureScaling().fit([[1.0, 2.0]], LABEL[:1]), "logits is a list; give a tensor or a numpy array"),
         (lambda: TemperatureScaling().fit(LOGITS, LABEL.tolist()), "target is a list"),
+        (lambda: TemperatureScaling().fit(LOGITS, LABEL.float()), "target is torch.float32; give integer classes"),
         (lambda: KernelCalibrator().fit(None, LABEL), "prob is None; give a tensor"),
         (lambda: KernelCalibrator().fit(PROB, LABEL.tolist()), "label is a list"),
         (lambda: count_batch([0.5], MAPS > 0, MAPS, ZERO, 1), "metrics take tensors or numpy arrays, not a list"),

@@ -116,3 +116,48 @@ def test_a_batch_without_a_pixel_stays():
     prob, one_hot, mask = batch()
     out = recalibrate(prob, one_hot, torch.zeros_like(mask), PixelKernel(), stream())
     assert torch.equal(out, prob)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_volumes_of_one_slice_are_images(n_classes):
+    prob, one_hot, mask = batch(n_classes)
+    flat = recalibrate(prob, one_hot, mask, PixelKernel(1e-2, 200), stream())
+    for axis in (2, 3):
+        volumes = (prob.unsqueeze(axis), one_hot.unsqueeze(axis), mask.unsqueeze(axis - 1))
+        found = recalibrate(*volumes, PixelKernel(1e-2, 200), stream())
+        torch.testing.assert_close(found, flat.unsqueeze(axis), rtol=0, atol=0)
+
+
+def test_volumes_with_as_many_slices_as_classes():
+    prob, one_hot, mask = (torch.stack([item, item.flip(0)], item.ndim - 2) for item in batch())
+    hard = one_hot.argmax(1)
+    out = recalibrate(prob, one_hot, mask, PixelKernel(1e-2, 200), stream())
+    chosen = mask & ((prob.argmax(1) != hard) | boundary(one_hot, mask, 3))
+    changed = (out != prob).any(1)
+    assert not bool((changed & ~chosen).any())
+    assert float(changed[chosen].float().mean()) > 0.95
+
+
+@pytest.mark.parametrize("keys", ["batch", "image"])
+def test_no_images(keys):
+    prob, one_hot, mask = (item[:0] for item in batch())
+    assert recalibrate(prob, one_hot, mask, PixelKernel(keys=keys), stream()).shape == prob.shape
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda p, y, m, s: recalibrate(p, y, None, *s), TypeError, "mask is None; give a tensor"),
+        (lambda p, y, m, s: recalibrate(p, y, m.byte(), *s), TypeError, "mask is torch.uint8; give bool"),
+        (lambda p, y, m, s: recalibrate(p, y, m[:, None], *s), ValueError, r"mask has shape \(3, 1, 24, 24\); give"),
+        (lambda p, y, m, s: recalibrate(p, y.argmax(1), m, *s), ValueError, r"target has shape \(3, 24, 24\); give a"),
+        (lambda p, y, m, s: recalibrate(p[:, 1:], y[:, 1:], m, *s), ValueError, r"one channel p, torch\.cat"),
+        (lambda p, y, m, s: recalibrate(p.long(), y, m, *s), TypeError, "prob is torch.int64"),
+        (lambda p, y, m, s: PixelKernel(keys="images"), ValueError, "keys is 'images', but must be batch or image"),
+        (lambda p, y, m, s: PixelKernel(bandwidth=0), ValueError, "bandwidth is 0"),
+        (lambda p, y, m, s: PixelKernel(n_key=0), ValueError, "n_key is 0"),
+    ],
+)
+def test_what_does_not_fit_is_refused(call, error, words):
+    with pytest.raises(error, match=words):
+        call(*batch(), (PixelKernel(), stream()))

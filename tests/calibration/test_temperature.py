@@ -40,6 +40,7 @@ def test_ends_of_the_range():
     logits = torch.tensor([[4.0, -4.0], [-4.0, 4.0]])
     assert fit_temperature(logits, torch.tensor([0, 1])) == pytest.approx(0.01)
     assert fit_temperature(logits, torch.tensor([1, 0])) == pytest.approx(100)
+    assert fit_temperature(torch.tensor([[0.0, 0.0], [3.0, 3.0]]), torch.tensor([1, 0])) == 1
 
 
 def test_fit_and_transform():

@@ -136,7 +136,7 @@ def twelve_runs(small_run):
     runs = []
     for label in ("majority", "random", "uniform", "weighted"):
         settings = compose_settings([*mine, f"labels={label}"])
-        runs += plan_folds(settings, prepare_task(settings.data, settings.paths, settings.task), (0, 1, 2))
+        runs += plan_folds(settings, prepare_task(settings), (0, 1, 2))
     return runs
 
 

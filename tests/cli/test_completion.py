@@ -12,7 +12,7 @@ import pytest
 from dmseg.cli.completion import SCRIPTS, WORDS, candidates, split_line
 from dmseg.cli.main import main
 from dmseg.cli.registry import COMMANDS
-from dmseg.config.allowed import CHOICES
+from dmseg.config.allowed import ALLOWED
 from dmseg.config.compose import compose_plain, compose_settings
 from dmseg.config.config_dir import config_options
 from dmseg.data.known_tasks import KNOWN_TASKS
@@ -120,9 +120,9 @@ def test_every_key_and_value_that_is_offered_exists():
     assert offered - own <= known
     for group in ("labels", "loss", "model", "method", "data", "protocol", "profile", "launcher"):
         assert [text.partition("=")[2] for text in texts(f"dmseg train {group}=")] == config_options(group)
-    for name in CHOICES:
-        assert [text.partition("=")[2] for text in texts(f"dmseg train {name}=")] == list(CHOICES[name])
-    assert set(WORDS).isdisjoint(CHOICES)
+    for name in ALLOWED:
+        assert [text.partition("=")[2] for text in texts(f"dmseg train {name}=")] == list(ALLOWED[name])
+    assert set(WORDS).isdisjoint(ALLOWED)
 
 
 def test_answers_import_nothing_slow():

@@ -18,7 +18,7 @@ def test_a_mean_over_fewer_cases_says_over_how_many(words, seeds, small_run, cap
     words = [*words, *small_run, "folds.count=2"]
     for seed in seeds:
         settings = compose_settings([*words[-len(small_run) - 1 :], f"seed={seed}"])
-        data = prepare_task(settings.data, settings.paths, settings.task)
+        data = prepare_task(settings)
         for run in plan_folds(settings, data):
             rows = [
                 {"case": case, "dice": 0.5, "bdice": 0.25, "ece": 0.125, "n_slices": 1, "n_raters": 4}
@@ -43,7 +43,7 @@ def test_a_mean_over_fewer_cases_says_over_how_many(words, seeds, small_run, cap
 
 def test_a_score_that_no_case_has_is_null_in_json(small_run, capfd):
     settings = compose_settings(small_run)
-    run = plan_run(settings, prepare_task(settings.data, settings.paths, settings.task))
+    run = plan_run(settings, prepare_task(settings))
     row = {"dice": float("nan"), "bdice": float("nan"), "ece": 0.125, "n_slices": 1, "n_raters": 4}
     store_run(run, [{"case": case, **row} for case in run.split.validation])
     results = next(word for word in small_run if word.startswith("paths.results"))

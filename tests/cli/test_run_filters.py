@@ -16,7 +16,7 @@ from dmseg.runs.store import RunStore
 def store(small_run):
     for labels in ("majority", "uniform"):
         settings = compose_settings([*small_run, f"labels={labels}"])
-        run = plan_run(settings, prepare_task(settings.data, settings.paths, settings.task))
+        run = plan_run(settings, prepare_task(settings))
         rows = [{"case": case, "dice": 0.5, "bdice": 0.5, "ece": 0.1} for case in run.split.validation]
         store_run(run, rows)
     return RunStore(run.results)

@@ -203,7 +203,7 @@ def test_a_damaged_run_that_somebody_works_on_is_left_to_them(trained, store, ca
 def set_damaged_aside(words):
     """What cv and reproduce do first."""
     settings = compose_settings(words)
-    _set_damaged_aside([plan_run(settings, prepare_task(settings.data, settings.paths, settings.task))])
+    _set_damaged_aside([plan_run(settings, prepare_task(settings))])
 
 
 def test_damaged_weights_are_mended_as_the_message_says(trained, store, capfd):

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dmseg.config.choices import CHOICES, PARTS, written
+from dmseg.config.choices import OPEN_CHOICES, TOPICS, written
 from dmseg.config.compose import compose_plain
 from dmseg.config.resources import resource
 from dmseg.config.variants import Base
 
 REPO = Path(__file__).parents[2]
-PROTOCOL = [choice for choice in CHOICES if choice.key.startswith("protocol.")]
-OTHERS = [choice for choice in CHOICES if choice.key and choice not in PROTOCOL]
+PROTOCOL = [choice for choice in OPEN_CHOICES if choice.key.startswith("protocol.")]
+OTHERS = [choice for choice in OPEN_CHOICES if choice.key and choice not in PROTOCOL]
 
 
 def leaves(node, prefix="protocol."):
@@ -57,10 +57,14 @@ def test_what_a_protocol_chooses_acts_where_the_list_says(name):
 
 
 def test_the_list_is_whole_and_says_why():
-    assert len({choice.title for choice in CHOICES}) == len(CHOICES) == sum(len(part.choices) for part in PARTS)
-    keys = [choice.key for choice in CHOICES if choice.key]
+    assert (
+        len({choice.title for choice in OPEN_CHOICES})
+        == len(OPEN_CHOICES)
+        == sum(len(topic.choices) for topic in TOPICS)
+    )
+    keys = [choice.key for choice in OPEN_CHOICES if choice.key]
     assert len(keys) == len(set(keys))
-    for choice in CHOICES:
+    for choice in OPEN_CHOICES:
         assert choice.source
         assert bool(choice.why) == (not choice.key)
         assert (
@@ -78,7 +82,7 @@ def test_the_list_is_whole_and_says_why():
 )  # fmt: skip
 def test_what_cannot_be_determined_is_listed(word):
     """The open choices that the reading of paper and code ended with."""
-    assert any(word in f"{choice.title} {choice.key}" for choice in CHOICES)
+    assert any(word in f"{choice.title} {choice.key}" for choice in OPEN_CHOICES)
 
 
 def test_values_are_written_as_they_are_typed():
@@ -92,5 +96,5 @@ def test_the_page_has_the_list():
     script = runpy.run_path(str(REPO / "scripts" / "generate_choices.py"))
     text = script["PAGE"].read_text()
     assert text == script["page"](text), "run: python scripts/generate_choices.py"
-    for choice in CHOICES:
+    for choice in OPEN_CHOICES:
         assert f"| {choice.title} |" in text

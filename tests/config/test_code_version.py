@@ -217,7 +217,7 @@ def test_an_edited_adapter_prepares_again_in_the_same_place(outside, tmp_path, l
     said: list[str] = []
 
     def prepared():
-        return prepare_task(settings.data, settings.paths, None, said.append)
+        return prepare_task(settings, said.append)
 
     first = prepared()
     assert json.loads((first.folder / "manifest.json").read_text())["options"]["code"].startswith("sha256:")

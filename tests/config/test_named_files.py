@@ -15,7 +15,7 @@ from dmseg.files.schema import SchemaError, number, parse_json, record
 from dmseg.runs.identity import run_identity
 from dmseg.runs.lease import is_held
 from dmseg.runs.store import RunStore
-from dmseg.training.evaluate import save_predictions
+from dmseg.training.evaluate import save_prediction
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_names_of_files(name, tmp_path):
     with pytest.raises(UserError):
         check_name(name, "it")
     with pytest.raises(UserError):
-        save_predictions(tmp_path / "predictions")(name, None)
+        save_prediction(tmp_path / "predictions", name, None)
 
 
 def test_only_regular_files_are_read_copied_and_summed_and_nothing_waits(tmp_path):

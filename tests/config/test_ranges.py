@@ -9,7 +9,7 @@ import pytest
 import torch
 from one_case import count_one
 
-from dmseg.config.checks import CHOICES, RANGES
+from dmseg.config.checks import ALLOWED, RANGES
 from dmseg.config.components import bind
 from dmseg.config.compose import compose_settings
 from dmseg.config.settings import ModelSettings
@@ -121,7 +121,7 @@ def test_what_works_is_taken(overrides):
 
 
 def test_choices_and_ranges_are_those_of_the_code():
-    assert CHOICES["evaluate.empty"] == get_args(EmptyRule)
+    assert ALLOWED["evaluate.empty"] == get_args(EmptyRule)
     low, high = RANGES["evaluate.bins"]
     pixels = torch.full((4, 4), 0.7)
     for bins in (int(low), int(high)):

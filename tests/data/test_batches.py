@@ -82,21 +82,25 @@ def lidc_store(tmp_path, lidc_tree):
 
 def source(store, fusion, interpolation="nearest", smoothing=None, scale=(0.5, 2.0), seed=0):
     votes = declared_votes(fusion) if interpolation == "rater" else None
-    data = load_training(store, [case.case for case in store.cases], fusion, CPU, votes=votes)
+    data = load_training(store, [case.case for case in store.cases], fusion, votes=votes)
     labels = LabelSettings("x", "y", {}, interpolation, smoothing)
     streams = [stream(seed, 0, name) for name in ("order", "rater", "augmentation")]
     return BatchSource(data, labels, TrainSettings(1, 0, 4, list(scale), 0.5), *streams)
 
 
+def epoch(batches):
+    return [batches.next() for _ in range(batches.steps_per_epoch)]
+
+
 def test_soft_labels_stay_soft_and_hard_ones_hard(lidc_store):
-    (first, *_) = source(lidc_store, uniform, "linear").epoch()
+    (first, *_) = epoch(source(lidc_store, uniform, "linear"))
     assert ((first.target > 0.01) & (first.target < 0.99)).any()
-    assert set(torch.unique(torch.cat([b.target for b in source(lidc_store, majority).epoch()])).tolist()) == {0, 1}
-    assert set(torch.unique(torch.cat([b.target for b in source(lidc_store, each_rater).epoch()])).tolist()) == {0, 1}
+    assert set(torch.unique(torch.cat([b.target for b in epoch(source(lidc_store, majority))])).tolist()) == {0, 1}
+    assert set(torch.unique(torch.cat([b.target for b in epoch(source(lidc_store, each_rater))])).tolist()) == {0, 1}
 
 
 def test_targets_sum_to_one_and_padding_is_masked_background(lidc_store):
-    for batch in source(lidc_store, uniform, "linear", scale=(0.5, 0.6)).epoch():
+    for batch in epoch(source(lidc_store, uniform, "linear", scale=(0.5, 0.6))):
         assert torch.allclose(batch.target.sum(dim=1), torch.ones(4, 32, 32))
         assert 0.2 < batch.mask.float().mean() < 0.4
         padding = ~batch.mask
@@ -107,17 +111,17 @@ def test_targets_sum_to_one_and_padding_is_masked_background(lidc_store):
 
 
 def test_smoothing_happens_on_the_augmented_crop(lidc_store):
-    smoothed = source(lidc_store, majority, smoothing=SmoothingSettings("boundary", 0.5, 3)).epoch()
-    hard = source(lidc_store, majority).epoch()
+    smoothed = epoch(source(lidc_store, majority, smoothing=SmoothingSettings("boundary", 0.5, 3)))
+    hard = epoch(source(lidc_store, majority))
     for one, other in zip(smoothed, hard, strict=True):
         assert set(torch.unique(one.target).tolist()) == {0, 0.25, 0.75, 1}
         assert torch.equal(one.target[:, 1] >= 0.5, other.target[:, 1] >= 0.5)
 
 
 def test_order_and_augmentation_are_the_same_for_all_strategies(lidc_store):
-    for one, other in zip(source(lidc_store, majority).epoch(), source(lidc_store, each_rater).epoch(), strict=True):
+    for one, other in zip(epoch(source(lidc_store, majority)), epoch(source(lidc_store, each_rater)), strict=True):
         assert torch.equal(one.image, other.image)
-    assert not torch.equal(next(source(lidc_store, majority, seed=1).epoch()).image, one.image)
+    assert not torch.equal(source(lidc_store, majority, seed=1).next().image, one.image)
 
 
 def test_a_rater_is_drawn_anew_for_each_case_and_epoch(tmp_path, qubiq_tree):
@@ -127,7 +131,7 @@ def test_a_rater_is_drawn_anew_for_each_case_and_epoch(tmp_path, qubiq_tree):
     drawn = source(store, each_rater, scale=(1.0, 1.0))
     seen: dict[int, set[int]] = {}
     for _ in range(60):
-        for batch in drawn.epoch():
+        for batch in epoch(drawn):
             for image, target in zip(batch.image, batch.target, strict=True):
                 flat = image[0], target[1]
                 for index, case in enumerate(store.cases):

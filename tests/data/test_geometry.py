@@ -12,7 +12,7 @@ from dmseg.data.case import Case, CaseFiles, Slice, Task
 from dmseg.data.contract import checked_case
 from dmseg.data.parts import read_part, write_part
 from dmseg.data.prepared import PreparedTask, prepare
-from dmseg.data.slices import stored_slices
+from dmseg.data.resize import stored_slices
 from dmseg.data.volumes import open_volume
 from dmseg.errors import DamagedStoreError, UserError
 

@@ -48,7 +48,7 @@ class Store:
 
 def source(fusion, interpolation, scale=(0.6, 1.7), flip=0.5, store=None):
     votes = declared_votes(fusion) if interpolation == "rater" else None
-    data = load_training(store or Store(), ["a", "b", "c"], fusion, CPU, votes=votes)
+    data = load_training(store or Store(), ["a", "b", "c"], fusion, votes=votes)
     streams = [stream(0, 0, name) for name in ("order", "rater", "augmentation")]
     return BatchSource(
         data, LabelSettings("x", "y", {}, interpolation), TrainSettings(1, 0, 6, [*scale], flip), *streams
@@ -213,13 +213,13 @@ RETURNS = {
 def test_what_is_not_a_label_is_refused_with_its_case(fault):
     fusion, message = RETURNS[fault]
     with pytest.raises(UserError, match=message) as caught:
-        load_training(Store(), ["a", "b", "c"], fusion, CPU)
+        load_training(Store(), ["a", "b", "c"], fusion)
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_kind_that_differs_from_the_planned_one_is_refused():
     with pytest.raises(UserError, match="case a: the fusion returns a soft label"):
-        load_training(Store(), ["a"], lambda a: uniform(a) if a.shape[-1] > 8 else majority(a), CPU)
+        load_training(Store(), ["a"], lambda a: uniform(a) if a.shape[-1] > 8 else majority(a))
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_votes_that_are_not_the_fusions_are_refused(votes):
         return uniform(annotations)
 
     with pytest.raises(UserError, match="case a: the votes that the fusion declares do not reproduce its label"):
-        load_training(Store(), ["a"], mine, CPU, votes=declared_votes(mine))
+        load_training(Store(), ["a"], mine, votes=declared_votes(mine))
 
 
 def test_a_fusion_of_ones_own_may_declare_its_votes(monkeypatch):

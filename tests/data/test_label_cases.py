@@ -51,7 +51,7 @@ class Store:
 def test_cases_without_the_rater_are_left_out_and_named(caplog):
     store = Store()
     with caplog.at_level(logging.WARNING):
-        data = load_training(store, ["a", "b", "c"], partial(one_rater, rater="B"), CPU)
+        data = load_training(store, ["a", "b", "c"], partial(one_rater, rater="B"))
     assert caplog.messages == ["1 of 3 training cases are left out: rater B did not annotate it (b)"]
     kept = [0, 1, 3, 4, 5]
     assert np.array_equal(data.labels[:, 0], store.annotation_arrays[kept, 1])
@@ -62,14 +62,14 @@ def test_cases_without_the_rater_are_left_out_and_named(caplog):
 def test_weights_count_the_raters_of_each_case():
     store = Store()
     masks = store.annotation_arrays.astype(float)
-    data = load_training(store, ["a", "b"], partial(rater_weights, weights={"A": 3, "B": 1}), CPU)
+    data = load_training(store, ["a", "b"], partial(rater_weights, weights={"A": 3, "B": 1}))
     expected = np.concatenate([(3 * masks[:2, 0] + masks[:2, 1]) / 4, masks[2:3, 0]])
     assert np.allclose(data.labels[:, 0], expected)
 
 
 def test_a_rater_who_annotated_no_training_case_is_an_error():
     with pytest.raises(UserError, match="none of 1 training cases has a label; case b: rater B did not annotate it"):
-        load_training(Store(), ["b"], partial(one_rater, rater="B"), CPU)
+        load_training(Store(), ["b"], partial(one_rater, rater="B"))
 
 
 def test_a_reference_for_scoring_must_exist_for_every_case():
@@ -95,7 +95,7 @@ def test_a_missing_reference_is_found_before_the_first_step():
 
 def batches(fusion, interpolation, smoothing=None, crop=1.0, ids=("a", "b", "c"), monkeypatch=None, views=None):
     votes = declared_votes(fusion) if interpolation == "rater" else None
-    data = load_training(Store(), ids, fusion, CPU, votes=votes)
+    data = load_training(Store(), ids, fusion, votes=votes)
     streams = [stream(0, 0, name) for name in ("order", "rater", "augmentation")]
     labels = LabelSettings("x", "y", {}, interpolation, smoothing)
     source = BatchSource(data, labels, TrainSettings(1, 0, len(data), [0.6, 1.7], 0.5, crop), *streams)
@@ -148,9 +148,9 @@ def test_padding_repeats_the_border_and_stays_background(monkeypatch):
 
 
 def test_staple_is_soft_training_data_and_names_cases_that_did_not_converge(caplog):
-    assert load_training(Store(), ["a"], staple, CPU).labels.dtype == torch.float32
-    assert load_training(Store(), ["a"], partial(staple, threshold=0.5), CPU).labels.dtype == torch.uint8
+    assert load_training(Store(), ["a"], staple).labels.dtype == torch.float32
+    assert load_training(Store(), ["a"], partial(staple, threshold=0.5)).labels.dtype == torch.uint8
     with caplog.at_level(logging.INFO):
-        load_training(Store(), ["a", "c"], partial(staple, tolerance=1e-16, max_iterations=2), CPU)
+        load_training(Store(), ["a", "c"], partial(staple, tolerance=1e-16, max_iterations=2))
     assert "1 of 2 cases: STAPLE has not converged in 2 iterations" in caplog.text
     assert caplog.messages[0].endswith("(a)")

@@ -14,7 +14,7 @@ from torch.nn import functional
 from dmseg.data.adapters.lidc import LidcAdapter
 from dmseg.data.adapters.qubiq import QubiqAdapter
 from dmseg.data.prepared import PreparedTask, prepare
-from dmseg.data.slices import quantise, resize_image, resize_mask
+from dmseg.data.resize import quantise, resize_image, resize_mask
 from dmseg.errors import UserError
 from dmseg.files.regular import checksum
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import nibabel
 import numpy as np
@@ -9,13 +10,14 @@ import pytest
 import torch
 from conftest import save_nifti
 
-from dmseg.config.settings import DataSettings, FoldSettings, PathSettings
+from dmseg.config.compose import compose_settings
+from dmseg.config.settings import DataSettings, FoldSettings
 from dmseg.data.adapters.decathlon import DecathlonAdapter
 from dmseg.data.adapters.kits import KitsAdapter
 from dmseg.data.adapters.lits import LitsAdapter
 from dmseg.data.batches import network_input
 from dmseg.data.prepared import PreparedTask, prepare
-from dmseg.data.slices import quantise, resize_image
+from dmseg.data.resize import quantise, resize_image
 from dmseg.data.volumes import open_volume
 from dmseg.errors import UserError
 from dmseg.phantom import ensure_decathlon, ensure_kits, ensure_lits
@@ -461,12 +463,12 @@ def test_an_interrupted_int16_prepare_goes_on(tmp_path):
 
 def test_stores_of_before_there_was_a_dtype_are_found(tmp_path):
     root = write_kits(tmp_path / "kits", range(3), np.random.default_rng(0))
-    paths = PathSettings("", str(tmp_path / "prepared"), "")
+    settings = compose_settings(["data=kits", "task=tumour", f"paths.prepared='{tmp_path}/prepared'"])
 
     def prepared(**options):
         target = "dmseg.data.adapters.kits.KitsAdapter"
         data = DataSettings("kits", target, str(root), 16, {"slices_per_case": None, **options})
-        return prepare_task(data, paths, None)
+        return prepare_task(replace(settings, data=data))
 
     before, now, fine = prepared(), prepared(dtype="uint8"), prepared(dtype="int16")
     assert before.folder == now.folder != fine.folder

@@ -166,6 +166,14 @@ def test_options_out_of_range_are_refused(options, message):
         staple(outlines(2), **options)
 
 
+def test_a_prior_may_be_in_float32():
+    votes = np.random.default_rng(0).integers(0, 4, (3, 9, 9))
+    prior = np.array([0.1, 0.2, 0.3, 0.4], np.float32)
+    assert abs(prior.astype(np.float64).sum() - 1) > 1e-9
+    expected = staple_posterior(votes, 4, [0.1, 0.2, 0.3, 0.4]).posterior
+    np.testing.assert_allclose(staple_posterior(votes, 4, prior).posterior, expected, atol=1e-5)
+
+
 def test_wrong_votes_are_refused():
     for votes, n_classes in ((np.full((2, 3), 2), 2), (np.full((2, 3), -1), 2), (np.ones((2, 3)), 2)):
         with pytest.raises(ValueError, match="votes must be whole numbers from 0 to 1"):

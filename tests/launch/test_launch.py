@@ -27,7 +27,7 @@ def nothing(run):
 
 def folds(overrides, *numbers):
     settings = compose_settings(overrides)
-    return plan_folds(settings, prepare_task(settings.data, settings.paths, settings.task), numbers or None)
+    return plan_folds(settings, prepare_task(settings), numbers or None)
 
 
 def store_of(run):

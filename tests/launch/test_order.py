@@ -17,7 +17,7 @@ from dmseg.runs.store import RunStore
 @pytest.fixture
 def runs(small_run):
     settings = compose_settings(small_run)
-    return plan_folds(settings, prepare_task(settings.data, settings.paths, settings.task))
+    return plan_folds(settings, prepare_task(settings))
 
 
 class Mortal:
@@ -85,7 +85,7 @@ def test_a_checkpoint_that_no_attempt_gets_past_does_not_help(runs):
 
 
 def test_a_run_knows_the_slices_that_it_trains_on(runs):
-    rows = json.loads((runs[0].store / "manifest.json").read_text())["cases"]
+    rows = json.loads((runs[0].prepared_folder / "manifest.json").read_text())["cases"]
     cases = {row["case"]: row["n_slices"] for row in rows}
     assert [run.train_slices for run in runs] == [sum(cases[case] for case in run.split.train) for run in runs]
 

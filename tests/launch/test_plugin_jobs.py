@@ -44,7 +44,7 @@ def planned(tmp_path, small_run, monkeypatch):
         runs = []
         for fold in (0, 1):
             settings = compose_settings([*rest, f"fold={fold}"])
-            runs.append(plan_run(settings, prepare_task(settings.data, settings.paths, settings.task)))
+            runs.append(plan_run(settings, prepare_task(settings)))
         monkeypatch.chdir(tmp_path)  # where a plugin that is named by a relative path is not
         return runs
 

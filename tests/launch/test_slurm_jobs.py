@@ -72,7 +72,7 @@ def on_cluster(monkeypatch, small_run):
         monkeypatch.setattr(slurm, "LOOK", 0.0)
         monkeypatch.setattr("dmseg.launch.scheduler.POLL", 0.02)
         settings = compose_settings([*small_run, "launcher=slurm", *words])
-        runs = plan_folds(settings, prepare_task(settings.data, settings.paths, settings.task), folds)
+        runs = plan_folds(settings, prepare_task(settings), folds)
         outcomes = {item.run.settings.fold: item for item in launch(runs, settings.launcher, nothing, try_one)}
         return cluster, outcomes
 
@@ -139,7 +139,7 @@ def test_a_warning_reaches_submitit_once_the_run_has_stopped(
 
     settings = compose_settings(small_run)
     folds = (0, 1) if ends == "stopped" else (0,)
-    runs = plan_folds(settings, prepare_task(settings.data, settings.paths, settings.task), folds)
+    runs = plan_folds(settings, prepare_task(settings), folds)
     when = "2026-01-01T00:00:00" if preempted else "None"
     monkeypatch.setattr(slurm, "_show", lambda job: f"JobState=RUNNING PreemptTime={when}")
     monkeypatch.setenv("SLURM_JOB_ID", "7")

@@ -11,6 +11,7 @@ from dmseg.losses import (
     SoftCrossEntropyLoss,
     confusion,
     pixel_sums,
+    region_loss,
 )
 from dmseg.losses._fused import RequiredSums
 
@@ -111,6 +112,10 @@ def test_sums_that_were_not_computed_are_named():
     with pytest.raises(ValueError, match="was not computed"):
         confusion(sums, "minimum")
     assert confusion(sums, "classical").tp.shape == (2, 3)
+    with pytest.raises(ValueError, match="overlap is 'minimun'; it must be one of 'minimum', 'product'"):
+        confusion(sums, "minimun")
+    with pytest.raises(TypeError, match="setting is a str; give a RegionSetting"):
+        region_loss(LOGITS, HARD, setting="minimum")
 
 
 def test_an_empty_batch_has_loss_zero():

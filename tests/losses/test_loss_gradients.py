@@ -160,3 +160,18 @@ def test_function_transforms_give_the_same_gradient():
     loss = PIXELWISE["ce+dml1+jml2-l2"]()
     (expected,) = torch.autograd.grad(loss(logits, label, mask), logits)
     torch.testing.assert_close(torch.func.grad(lambda z: loss(z, label, mask))(logits.detach()), expected)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_a_pixel_that_is_exactly_right_has_finite_second_derivatives(channels):
+    """They are those of a pixel that is nearly right."""
+    losses = (AdaptiveWingLoss(), DiceSemimetricLoss(), SoftCrossEntropyLoss(), FocalCrossEntropyLoss(2))
+    for loss in losses:
+        found = []
+        for size in (15.0, 60.0):  # float32 has 1 for the sigmoid of 60
+            logits = torch.zeros(1, channels, 4)
+            logits[0, -1] = torch.tensor([-1.0, 1.0, 2.0, size])
+            hard = torch.full((1, 4), max(channels - 1, 1))
+            gradient = torch.func.grad(loss)
+            found.append(torch.func.grad(lambda item, hard=hard, of=gradient: of(item, hard).square().sum())(logits))
+        torch.testing.assert_close(*found, rtol=1e-3, atol=1e-5)

@@ -158,6 +158,8 @@ def test_settings_can_be_scheduled():
         (lambda value: SoftDiceLoss(squared=value), "squared"),
         (lambda value: SoftCrossEntropyLoss(kl=value), "kl"),
         (lambda value: AdaptiveWingLoss(from_logits=value), "from_logits"),
+        (lambda value: AdaptiveWingLoss(check_values=value), "check_values"),
+        (lambda value: FocalCrossEntropyLoss(2, check_values=value), "check_values"),
     ],
 )
 def test_words_are_not_true(make, name):
@@ -171,6 +173,20 @@ class Masked(nn.Module):
 
     def forward(self, input, target, mask=None):
         return (input.softmax(1) - target).abs().mean(1)[slice(None) if mask is None else mask].mean()
+
+
+class KeywordMasked(Masked):
+    """A loss whose mask is a keyword behind other arguments."""
+
+    def forward(self, input, target, scale=2.0, *, mask=None):
+        return scale * super().forward(input, target, mask)
+
+
+class Scaled(Masked):
+    """A loss whose third argument is no mask."""
+
+    def forward(self, input, target, scale=1.0):
+        return scale * super().forward(input, target)
 
 
 def test_terms_of_other_libraries():
@@ -187,6 +203,12 @@ def test_terms_of_other_libraries():
         loss(logits, label, mask)
     masked = CompoundLoss({"own": (1, Masked()), "dml": (1, ours)})(logits, label, mask)
     torch.testing.assert_close(masked, Masked()(logits, label, mask) + ours(logits, label, mask))
+    masked = CompoundLoss({"own": (1, KeywordMasked()), "compiled": (1, torch.compile(Masked(), backend="eager"))})
+    torch.testing.assert_close(masked(logits, label, mask), 3 * Masked()(logits, label, mask))
+    scaled = CompoundLoss({"scaled": (1, Scaled())})
+    torch.testing.assert_close(scaled(logits, label), Masked()(logits, label))
+    with pytest.raises(TypeError, match=r"term 'scaled' \(Scaled\) takes no mask"):
+        scaled(logits, label, mask)
     with pytest.raises(ValueError, match=r"term 'map' \(MSELoss\) returns shape \(2, 3, 8, 8\); give a loss that"):
         CompoundLoss({"map": (1, nn.MSELoss(reduction="none"))})(logits, label)
 
@@ -198,6 +220,32 @@ def test_a_term_of_weight_0_adds_nothing_even_if_it_is_infinite():
     value, parts = loss.forward_parts(logits, label)
     assert parts["ce"].isinf()
     torch.testing.assert_close(value, DiceSemimetricLoss()(logits, label))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize(
+    "loss", [DiceSemimetricLoss(), SoftCrossEntropyLoss(kl=True), FocalCrossEntropyLoss(2), AdaptiveWingLoss()]
+)
+def test_what_is_masked_out_reaches_neither_loss_nor_gradient(loss, channels, value):
+    logits, label = batch(channels)
+    keep = torch.arange(8).expand(2, 8, 8) < 5
+    cropped = torch.func.grad_and_value(loss)(logits[..., :5], label[..., :5])
+    spoiled, unknown = (
+        torch.where(keep.unsqueeze(1), item, other) for item, other in ((logits, value), (label, 255.0))
+    )
+    found = torch.func.grad_and_value(loss)(spoiled, unknown, keep)
+    torch.testing.assert_close(found, (F.pad(cropped[0], (0, 3)), cropped[1]))
+
+
+@pytest.mark.parametrize("from_logits", [True, False])
+@pytest.mark.parametrize("loss", [AdaptiveWingLoss, DiceSemimetricLoss])
+def test_masked_probabilities_have_no_gradient(loss, from_logits):
+    prob, label = (item.softmax(1) for item in batch(3))
+    keep = torch.arange(8).expand(2, 8, 8) < 5
+    spoiled = torch.where(keep.unsqueeze(1), prob, math.nan)
+    gradient = torch.func.grad(loss(from_logits=from_logits))(spoiled, label, keep)
+    assert (gradient.abs().amax(1) > 0).equal(keep)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])

@@ -27,7 +27,7 @@ OPTIONS = {"multi_head": [POSITION], "mrnet": [POSITION, *SMALL, "method.adam.lr
 
 def planned(overrides):
     settings = compose_settings(overrides)
-    return plan_run(settings, prepare_task(settings.data, settings.paths, settings.task))
+    return plan_run(settings, prepare_task(settings))
 
 
 def made(run):

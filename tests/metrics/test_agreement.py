@@ -53,3 +53,23 @@ def test_shapes_that_do_not_fit_are_refused():
     raters = make_raters(2)
     with pytest.raises(ValueError, match=r"\(3, 8\)"):
         rater_dice(raters, raters[0, ..., 0])
+
+
+def test_lists_and_tensors_of_any_float_type_are_taken():
+    raters = make_raters(3)
+    expected = rater_dice(raters, raters[0])
+    for kind in (torch.bfloat16, torch.float16, torch.float64, torch.uint8):
+        given = torch.tensor(raters).to(kind)
+        given = given.requires_grad_() if kind.is_floating_point else given
+        np.testing.assert_array_equal(rater_dice(given, given[0]), expected)
+        np.testing.assert_array_equal(rater_dice(list(given), given[0]), expected)
+
+
+def test_what_is_no_mask_is_named():
+    raters = make_raters(4)
+    with pytest.raises(ValueError, match=r"annotations has NaN; .* leave out raters who did not annotate the case"):
+        rater_dice(np.where(raters, 1.0, np.nan), raters[0])
+    with pytest.raises(TypeError, match="annotations is a list with None in it"):
+        rater_dice([raters[0], None], raters[0])
+    with pytest.raises(ValueError, match="annotations is a list whose items differ in shape"):
+        rater_dice([raters[0], raters[1, :1]], raters[0])

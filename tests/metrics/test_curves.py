@@ -1,5 +1,7 @@
 """Curves from counts against the arrays they were counted from."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -55,3 +57,11 @@ def test_reliability_bins_the_pixels_of_all_cases():
     low = reliability([case(2, empty=True)[-1]])
     assert np.isnan(low.frequency[5:]).all()
     assert low.frequency[0] == 0
+
+
+def test_what_is_no_list_of_cases_with_the_same_bins_is_refused():
+    _, _, _, counts = case(1)
+    with pytest.raises(TypeError, match=r"cases is the counts of one case; give a list, \[counts\]"):
+        reliability(counts)
+    with pytest.raises(ValueError, match="cases have 10 and 5 bins; give counts with the same n_bins"):
+        reliability([counts, replace(counts, bins=5)])

@@ -53,7 +53,7 @@ def test_counts_are_those_of_the_definitions(levels, n_bins):
     assert found[3].joint.sum() == 0
 
 
-@pytest.mark.parametrize("steps", [2, 5, 10, 11, 15, 20, 100, 256])
+@pytest.mark.parametrize("steps", [2, 5, 10, 11, 15, 20, 100, 255, 256])
 def test_levels_are_compared_in_float32_however_they_are_spaced(steps):
     levels = np.arange(1, steps, dtype=np.float64) / steps
     for shift in (0, 1e-7, 1e-3, -1e-7, -1e-3):

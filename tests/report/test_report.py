@@ -23,8 +23,8 @@ from dmseg.runs.pack_file import write_pack
 from dmseg.runs.seal import seal
 from dmseg.runs.store import RunStore
 from dmseg.tables.collected import collect_cases
-from dmseg.tables.content import comparison_content
 from dmseg.tables.inference import DEFAULT
+from dmseg.tables.numbers import comparison_content
 from dmseg.tables.open_choices import explain_tables
 from dmseg.tables.planning import TablePlanner
 from dmseg.tables.spec import read_spec

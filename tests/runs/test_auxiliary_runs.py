@@ -15,7 +15,7 @@ from dmseg.training.checkpoint import Interrupted
 
 def planned(overrides):
     settings = compose_settings(overrides)
-    return plan_run(settings, prepare_task(settings.data, settings.paths, settings.task))
+    return plan_run(settings, prepare_task(settings))
 
 
 def folder(run):

@@ -18,12 +18,12 @@ from dmseg.runs.execute import execute
 from dmseg.runs.plan import plan_folds, plan_run
 from dmseg.runs.sources import prepare_task
 from dmseg.runs.store import RunStore
-from dmseg.training import fit
+from dmseg.training import precision
 
 
 def planned(overrides):
     settings = compose_settings(overrides)
-    return plan_run(settings, prepare_task(settings.data, settings.paths, settings.task))
+    return plan_run(settings, prepare_task(settings))
 
 
 def nothing(run):
@@ -63,7 +63,7 @@ def test_a_run_leaves_what_the_readme_says(small_run):
 def test_scores_are_those_of_the_saved_predictions(small_run):
     run = planned([*small_run, "evaluate.save_predictions=true", "train.epochs=30", "optim.decoder_lr_factor=10"])
     execute(run, nothing)
-    store = prepare_task(run.settings.data, run.settings.paths, None)
+    store = prepare_task(run.settings)
     cases = pd.read_csv(folder(run) / "cases.csv").set_index("case")
     assert cases["dice"].max() > 0.1, "the check would be empty on empty predictions"
     for item in store.cases:
@@ -182,7 +182,7 @@ def test_a_failed_run_leaves_nothing_that_looks_finished(small_run, monkeypatch)
 
 def test_one_failing_run_does_not_stop_the_others(small_run):
     settings = compose_settings(small_run)
-    store = prepare_task(settings.data, settings.paths, None)
+    store = prepare_task(settings)
     runs = plan_folds(settings, store)
     settings = dataclasses.replace(settings, model=dataclasses.replace(settings.model, architecture="Nope"))
     bad = plan_run(settings, store)
@@ -198,7 +198,7 @@ def test_workers_give_the_same_numbers_as_one_process(small_run, tmp_path):
     runs = {}
     for name, workers in (("inline", 1), ("pool", 2)):
         settings = compose_settings([*small_run, f"paths.results='{tmp_path / name}'"])
-        planned_runs = plan_folds(settings, prepare_task(settings.data, settings.paths, None), folds=(0, 1))
+        planned_runs = plan_folds(settings, prepare_task(settings), folds=(0, 1))
         assert all(
             outcome.error is None for outcome in launch(planned_runs, LauncherSettings("auto", workers), nothing)
         )
@@ -216,11 +216,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(small_run):
 
 
 def test_auto_precision_is_resolved_before_the_id(small_run, monkeypatch):
-    monkeypatch.setattr(fit, "cpu_flags", lambda: frozenset({"amx_bf16"}))
+    monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset({"amx_bf16"}))
     run = planned([*small_run, "precision=auto", "device=cpu"])
     assert run.precision == "bf16"
     assert run.run_id == planned([*small_run, "precision=bf16"]).run_id
-    monkeypatch.setattr(fit, "cpu_flags", frozenset)
+    monkeypatch.setattr(precision, "cpu_flags", frozenset)
     assert planned([*small_run, "precision=auto", "device=cpu"]).run_id == planned(small_run).run_id
 
 

@@ -24,7 +24,7 @@ def nothing(run):
 
 def planned(overrides, *folds):
     settings = compose_settings([*overrides, "device=cpu"])
-    return plan_folds(settings, prepare_task(settings.data, settings.paths, settings.task), folds)
+    return plan_folds(settings, prepare_task(settings), folds)
 
 
 def carried_out(runs, launcher):

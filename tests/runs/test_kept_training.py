@@ -30,7 +30,7 @@ SCORE = "dmseg.training.evaluate._score"
 
 def planned(overrides):
     settings = compose_settings([*overrides, "device=cpu", "model.weights=null"])
-    return plan_run(settings, prepare_task(settings.data, settings.paths, settings.task))
+    return plan_run(settings, prepare_task(settings))
 
 
 def nothing(run):
@@ -279,9 +279,9 @@ def test_a_teacher_does_not_shift_the_dropout_of_its_student(small_run, monkeypa
     run = planned([*other, *deeplab, "distill=kd", "distill.teacher.model=unet_tiny", "distill.kde=null"])
     execute(run.teacher)
     losses = []
-    build = distill.build_model
+    build = distill.stored_network
     for draws in (0, 7):
-        monkeypatch.setattr(distill, "build_model", lambda n=draws, **arguments: (build(**arguments), torch.rand(n))[0])
+        monkeypatch.setattr(distill, "stored_network", lambda *given, n=draws: (build(*given), torch.rand(n))[0])
         execute(run)
         losses.append(pd.read_csv(folder(run) / "history.csv")["loss"].tolist())
         shutil.rmtree(folder(run))

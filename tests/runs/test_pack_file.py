@@ -152,7 +152,7 @@ def test_false_pictures_are_refused(written, name):
 
 def planned(words):
     settings = compose_settings(words)
-    return plan_run(settings, prepare_task(settings.data, settings.paths, settings.task))
+    return plan_run(settings, prepare_task(settings))
 
 
 def reseal(folder):

@@ -42,7 +42,7 @@ def hub(tmp_path, monkeypatch):
 
 def run_of(small_run, *more):
     settings = compose_settings([*small_run, "train.epochs=1", *more])
-    return plan_run(settings, prepare_task(settings.data, settings.paths, settings.task))
+    return plan_run(settings, prepare_task(settings))
 
 
 def manifest(run):

@@ -156,7 +156,7 @@ def test_the_ids_of_known_data_sets_do_not_name_raters(small_run):
     for words in ([], ["method=multi_head", position], [*SMALL, position], ["labels=rater", "labels.rater=mask-0"]):
         more = ["labels.anonymous_raters=position"] if "labels=rater" in words else []
         settings = compose_settings([*small_run, *words, *more])
-        run = plan_run(settings, prepare_task(settings.data, settings.paths, None))
+        run = plan_run(settings, prepare_task(settings))
         assert "raters" not in run.identity
         assert "raters" not in run.evaluation
         assert run.trained_raters is None
@@ -263,7 +263,7 @@ def test_spacing_and_position_are_in_the_evaluations_id_where_they_matter(words,
 def test_the_spacing_counts_for_all_folds_alike(plan_of):
     runs = [plan_of(SURFACES, fold=fold, spacing=(1.0, 2.0)) for fold in (0, 1)]
     assert runs[0].evaluation_id == runs[1].evaluation_id
-    settings, store = runs[0].settings, PreparedTask(runs[0].store)
+    settings, store = runs[0].settings, PreparedTask(runs[0].prepared_folder)
     assert {run.evaluation_id for run in plan_folds(settings, store)} == {runs[0].evaluation_id}
 
 

@@ -93,7 +93,7 @@ def test_another_evaluation_than_the_first_is_asked_for(study):
     (folder / "evaluation.json").unlink()
     assert main(["train", *words, "evaluate.bins=7"]) == 0
     settings = compose_settings([*words, "evaluate.bins=7"])
-    run = plan_run(settings, prepare_task(settings.data, settings.paths, settings.task))
+    run = plan_run(settings, prepare_task(settings))
     assert store.has_evaluation(folder.name, run.evaluation_id)
     assert store.damage(folder.name, every_file=True) == []
 

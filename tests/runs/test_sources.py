@@ -34,7 +34,7 @@ def tree(folder):
 def test_a_split_survives_preparing_again(small_run, lidc_tree):
     settings = compose_settings([*small_run, "folds.kind=shuffled"])
     runs = plan_folds(settings, prepared(settings))
-    path = runs[0].store / "folds-shuffled-5-seed0.json"
+    path = runs[0].prepared_folder / "folds-shuffled-5-seed0.json"
     folds = json.loads(path.read_text())
     path.write_text(json.dumps([*folds[1:], folds[0]]))  # a split that would not be made again
     seal_of(path).unlink()
@@ -186,13 +186,26 @@ def test_a_store_serves_without_the_raw_data(tmp_path, data, task, how):
     (seen,) = find_tasks(settings, said.append)
     assert [run.run_id for run in plan_folds(settings, seen)] == [run.run_id for run in runs]
     assert said == said[:1] * 2
-    one = prepare_task(settings.data, settings.paths, task)
+    one = prepare_task(dataclasses.replace(settings, task=task))
     assert one.digest == store.digest
     other = compose_settings([*words, "data.size=17"])
     with pytest.raises(UserError, match=r"does not exist|no QUBIQ|no slices|no LiTS|no KiTS|it does not contain one"):
         prepared(other)
     with pytest.raises(UserError):
-        prepare_task(settings.data, settings.paths, "another")
+        prepare_task(dataclasses.replace(settings, task="another"))
+
+
+def test_of_several_stores_without_raw_data_one_must_be_named(tmp_path, qubiq_tree):
+    words = ["data=qubiq", f"data.root='{qubiq_tree}'", f"paths.prepared='{tmp_path / 'p'}'", "data.size=16"]
+    settings = compose_settings(words)
+    chosen = [dataclasses.replace(settings, task=f"prostate-{number}") for number in (1, 2)]
+    kept = [prepare_task(one).folder for one in chosen]
+    shutil.rmtree(qubiq_tree)
+    with pytest.raises(UserError, match=r"prostate-1.*prostate-2"):
+        prepare_task(settings)
+    assert [prepare_task(one).folder for one in chosen] == kept
+    with pytest.raises(UserError, match=r"does not exist|no QUBIQ"):
+        prepare_task(dataclasses.replace(settings, task="kidney-1"))
 
 
 def test_partly_missing_raw_data_are_an_error_still(small_run, lidc_tree):

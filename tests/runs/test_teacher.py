@@ -30,7 +30,7 @@ FILES = ("weights.safetensors", "history.csv")
 
 def planned(overrides):
     settings = compose_settings(overrides)
-    return plan_run(settings, prepare_task(settings.data, settings.paths, settings.task))
+    return plan_run(settings, prepare_task(settings))
 
 
 def folder(run):
@@ -119,7 +119,7 @@ OF_EFFECT = (
 
 
 def test_what_changes_the_id(small_kd):
-    store = prepare_task(compose_settings(small_kd).data, compose_settings(small_kd).paths, None)
+    store = prepare_task(compose_settings(small_kd))
     ids = {
         plan_run(compose_settings([*small_kd, *more]), store).run_id for more in ([], *([item] for item in OF_EFFECT))
     }
@@ -129,7 +129,7 @@ def test_what_changes_the_id(small_kd):
 def test_the_folds_of_a_student_are_one_experiment(small_kd):
     for more in ([], ["distill.calibrate=inner"]):
         settings = compose_settings([*small_kd, *more])
-        runs = plan_folds(settings, prepare_task(settings.data, settings.paths, None))
+        runs = plan_folds(settings, prepare_task(settings))
         assert len({run.experiment_id for run in runs}) == 1
         assert len({run.run_id for run in runs}) == 5
         teachers = {item.experiment_id for run in runs for item in distinct([run])[:-1]}
@@ -221,7 +221,7 @@ def test_the_manifest_keeps_the_temperature_that_was_fitted(small_kd):
     """The likelihood of the training labels is greatest there; `distill.temperature` is no part of it."""
     more = ["distill.temperature=2", "distill.calibrate=train", "train.epochs=20", "optim.decoder_lr_factor=10"]
     run = run_all(planned([*small_kd, *more]))
-    prepared = PreparedTask(run.store)
+    prepared = PreparedTask(run.prepared_folder)
     cases = [case for case in prepared.cases if case.case in run.split.train]
     images = np.concatenate([prepared.images[case.span] for case in cases])
     votes = np.concatenate([prepared.annotations(case).mean(axis=0) for case in cases])

@@ -21,7 +21,7 @@ FILES = ("weights.safetensors", "cases.csv", "history.csv")
 
 def planned(overrides):
     settings = compose_settings([*overrides, "device=cpu", "model.weights=null", "checkpoint.steps=1"])
-    return plan_run(settings, prepare_task(settings.data, settings.paths, settings.task))
+    return plan_run(settings, prepare_task(settings))
 
 
 def content(run):

@@ -4,10 +4,13 @@ import itertools
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from scipy import stats
 
 from dmseg.stats.cross_validation import (
+    Shares,
     fold_interval,
     largest_fold,
     narrowed,
@@ -87,11 +90,33 @@ def test_fewer_than_three_folds_have_no_interval():
         (lambda: same_splits_interval([np.ones((2, 1))]), "two cases"),
         (lambda: same_splits_interval([np.ones((2, 3)), np.ones((3, 3))]), "the same two or more seeds"),
         (lambda: task_interval([[[[1.0]] * 3, [[1.0]] * 4]]), "different numbers of folds"),
+        (lambda: task_interval([]), "there are no values; give at least one cohort"),
+        (lambda: task_interval([[]]), "there are no values; give at least one cohort"),
+        (lambda: fold_interval([[1.0], [2.0]], 95), "confidence is 95"),
+        (lambda: fold_interval([1.0, 2.0, 3.0]), r"folds\[0\] has shape \(\); give the values of its cases"),
+        (lambda: fold_interval([[1.0], np.ones((1, 2, 3))]), r"folds\[1\] has shape \(1, 2, 3\)"),
+        (lambda: narrowed(Shares(1, 0, 0, 0), 0, 3), "n_seeds is 0 and more 3"),
     ],
 )
 def test_what_cannot_be_is_refused(call, said):
     with pytest.raises(ValueError, match=said):
         call()
+
+
+def test_folds_are_lists_of_arrays_tensors_or_series():
+    folds = folds_of(np.random.default_rng(3), seeds=2)
+    expected = fold_interval(folds)
+    for kind in (torch.tensor, pd.DataFrame, np.ndarray.tolist):
+        found = fold_interval(map(kind, folds))
+        assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-12)
+    cases = pd.DataFrame({"fold": [1, 1, 2, 3, 3], "dice": [0.1, 0.2, 0.4, 0.3, 0.5]}).groupby("fold")["dice"]
+    by_fold = dict(iter(cases))
+    assert fold_interval(list(by_fold.values())) == fold_interval([[0.1, 0.2], [0.4], [0.3, 0.5]])
+    for call in (fold_interval, same_splits_interval, task_interval):
+        with pytest.raises(TypeError, match="is a dict; give a list of its values"):
+            call(by_fold)  # the keys are numbers, too
+    with pytest.raises(TypeError, match=r"folds\[0\] is a tuple that cannot be converted"):
+        fold_interval(cases)
 
 
 def test_the_share_of_the_largest_fold():

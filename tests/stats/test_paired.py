@@ -4,7 +4,9 @@ import warnings
 from itertools import product
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -15,6 +17,7 @@ from dmseg.stats.paired import (
     bootstrap_p_value,
     compare,
     holm,
+    least_p_value,
     rank_biserial,
     sign_flip_p_value,
 )
@@ -193,3 +196,49 @@ def test_unknown_choices_are_refused(name):
 def test_values_that_are_no_pairs_are_refused(ours, reference):
     with pytest.raises(ValueError, match="vectors"):
         compare(ours, reference)
+
+
+def test_lists_tensors_and_series_are_taken_and_missing_values_left_out():
+    ours, reference = make_pairs(n=12)
+    ours[3] = np.nan
+    expected = compare(ours, reference)
+    listed = [None if np.isnan(value) else value for value in ours]
+    for one, two in ((listed, list(reference)), (torch.tensor(ours), torch.tensor(reference))):
+        assert compare(one, two) == expected
+    cases = [f"case-{number}" for number in range(12)]
+    series, other = pd.Series(ours, cases), pd.Series(reference, cases)
+    assert compare(series, other) == compare(series, reference) == compare(ours, other) == expected
+    with pytest.raises(ValueError, match=r"different indexes, .* reference\.reindex\(ours\.index\)"):
+        compare(series, other[::-1])
+    assert compare(series, other[::-1].reindex(series.index)) == expected
+    difference = ours - reference
+    for test in (rank_biserial, sign_flip_p_value, bootstrap_p_value, least_p_value):
+        expected = test(np.delete(difference, 3))
+        assert test(difference) == test(list(difference)) == test(pd.Series(difference, cases)) == expected
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: compare([1.0, np.inf], [0.5, 0.5], test="permutation"), ValueError, "infinite; give NaN where a case"),
+        (lambda: compare([np.inf, 1.0], [np.inf, 0.5]), ValueError, "infinite"),
+        (lambda: sign_flip_p_value([1.0, -np.inf]), ValueError, "infinite"),
+        (lambda: bootstrap_p_value([[1.0, 2.0]]), ValueError, r"difference has shape \(1, 2\)"),
+        (lambda: compare({"a": 1}, {"a": 2}), TypeError, "ours is a dict that cannot be converted"),
+        (lambda: compare([1.0], ["x"]), TypeError, "reference is a list .* 'x'"),
+        (lambda: compare([1.0], [2.0], higher_is_better="false"), TypeError, "higher_is_better is 'false'; give True"),
+        (
+            lambda: compare([1, 2], [3, 5], test="bootstrap", n_resamples=0),
+            ValueError,
+            "n_resamples is 0; give a whole",
+        ),
+        (lambda: sign_flip_p_value([1.0], 1e3), ValueError, r"n_resamples is 1000\.0"),
+        (lambda: compare([1.0], [2.0]).significant(5), ValueError, "alpha is 5; give a number between 0 and 1"),
+        (lambda: holm(0.01), ValueError, r"p_values is 0\.01; give a vector"),
+        (lambda: holm([[0.01, 0.2]]), ValueError, "give a vector"),
+        (lambda: holm([5, 0.01]), ValueError, r"in \[0, 1\]"),
+    ],
+)
+def test_what_would_give_a_wrong_p_value_is_refused(call, error, words):
+    with pytest.raises(error, match=words):
+        call()

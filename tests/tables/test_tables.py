@@ -13,10 +13,11 @@ from dmseg.data.prepared import PreparedTask
 from dmseg.errors import UserError
 from dmseg.runs.sources import prepare_task
 from dmseg.runs.store import RunStore
+from dmseg.tables.agreement import agreement_cells
 from dmseg.tables.collected import collect_cases
-from dmseg.tables.content import common_folder
-from dmseg.tables.numbers import TableData, agreement_cells, comparison_cells
+from dmseg.tables.numbers import TableData, comparison_cells
 from dmseg.tables.paper import paper_table
+from dmseg.tables.planning import folder_of_all
 from dmseg.tables.render import to_csv, to_latex, to_markdown, write_table
 from dmseg.tables.spec import read_spec
 
@@ -152,8 +153,8 @@ def test_rendered_tables_say_what_they_are(plan, tmp_path):
 
 
 def test_table_1_by_hand(tmp_path, qubiq_tree):
-    settings = compose_settings([f"data.root='{qubiq_tree}'", "data.size=40", f"paths.prepared='{tmp_path}'"])
-    store = prepare_task(settings.data, settings.paths, "prostate-1")
+    words = [f"data.root='{qubiq_tree}'", "data.size=40", f"paths.prepared='{tmp_path}'", "task=prostate-1"]
+    store = prepare_task(compose_settings(words))
     cells = agreement_cells([PreparedTask(store.folder)], disjoint=0.0).set_index("metric")
     scores = []
     for case in store.cases:
@@ -185,5 +186,5 @@ def test_an_unknown_table():
 def test_the_folder_of_a_table_contains_all_results_folders(folders, expected, tmp_path, monkeypatch):
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    found = common_folder([folder.format(here=tmp_path / "work") for folder in folders])
+    found = folder_of_all([folder.format(here=tmp_path / "work") for folder in folders])
     assert str(found) == expected.format(here=tmp_path / "work")

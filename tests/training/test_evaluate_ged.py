@@ -24,7 +24,7 @@ class Brightness(torch.nn.Module):
 
 def stored(tmp_path, *overrides):
     settings = compose_settings([*overrides, "data.size=40", f"paths.prepared='{tmp_path / 'prepared'}'"])
-    return prepare_task(settings.data, settings.paths, settings.task)
+    return prepare_task(settings)
 
 
 def scored(prepared, ged=True, batch_size=4, crop=1.0):

@@ -15,10 +15,8 @@ from dmseg.runs.execute import execute
 from dmseg.runs.plan import plan_run
 from dmseg.runs.sources import prepare_task
 from dmseg.runs.store import RunStore
-from dmseg.training import fit
 from dmseg.training import precision as precision_module
-from dmseg.training.fit import resolve_precision
-from dmseg.training.precision import check_precision, float32_math, float32_modes
+from dmseg.training.precision import check_precision, float32_math, float32_modes, resolve_precision
 
 IEEE = {"convolution": "ieee", "rnn": "ieee", "matmul": "ieee"}
 TF32 = {"convolution": "tf32", "rnn": "tf32", "matmul": "ieee"}
@@ -100,14 +98,13 @@ def seen(monkeypatch):
 
     build_model = build.build_model
     monkeypatch.setattr("dmseg.methods.base.build_model", watched)
-    monkeypatch.setattr("dmseg.runs.distillation.build_model", watched)
     monkeypatch.setattr("dmseg.runs.execute.check_precision", lambda precision, device: None)
     return found
 
 
 def carried_out(overrides):
     settings = compose_settings(overrides)
-    run = plan_run(settings, prepare_task(settings.data, settings.paths, settings.task))
+    run = plan_run(settings, prepare_task(settings))
     lineage = [run]
     while lineage[-1].teacher is not None:
         lineage.append(lineage[-1].teacher)
@@ -132,7 +129,7 @@ def test_training_scoring_and_teachers(small_run, seen, precision, training):
 
 def test_a_training_alone_names_its_precision(small_run):
     settings = compose_settings(small_run)
-    store = prepare_task(settings.data, settings.paths, settings.task)
+    store = prepare_task(settings)
     names = ("fp32", "tf32", "bf16")
     runs = {name: plan_run(compose_settings([*small_run, f"precision={name}"]), store) for name in names}
     assert len({run.run_id for run in runs.values()}) == 3
@@ -154,7 +151,7 @@ def test_a_training_alone_names_its_precision(small_run):
 def test_what_cannot_be_planned(small_run, overrides, message):
     settings = compose_settings([*small_run, *overrides])
     with pytest.raises(UserError, match=message):
-        plan_run(settings, prepare_task(settings.data, settings.paths, settings.task))
+        plan_run(settings, prepare_task(settings))
 
 
 def test_older_gpus_have_no_tf32(monkeypatch):
@@ -191,9 +188,9 @@ def test_convolutions_round_with_tf32_only():
     ],
 )
 def test_auto_follows_the_cpu_and_says_why(flags, chosen, reason, monkeypatch, caplog):
-    monkeypatch.setattr("dmseg.training.fit.cpu_flags", lambda: flags)
-    fit._log_choice.cache_clear()
-    with caplog.at_level("INFO", "dmseg.training.fit"):
+    monkeypatch.setattr("dmseg.training.precision.cpu_flags", lambda: flags)
+    precision_module._log_choice.cache_clear()
+    with caplog.at_level("INFO", "dmseg.training.precision"):
         for _ in range(3):  # as many runs are planned
             assert resolve_precision("auto", "cpu") == chosen
     (said,) = caplog.messages
