@@ -19,9 +19,9 @@ ALL = (
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 HEAD = """# Performance
 
-Written by `make bench`, never by hand. Every row is a ratio to a peer that took turns with it in one process, so it is
-of one machine and moment; a goal is the largest ratio that is wanted. `make bench-NAME` runs one bench and prints its
-rows. Rows that were not run on this machine are missing.
+Written by `make bench`, never by hand. Every row is the ratio to a peer that was measured by turns in the same process,
+so it holds for one machine at one moment; the goal is the largest acceptable ratio. `make bench-NAME` runs one bench
+and prints its rows. Rows that were not run on this machine are missing.
 
 """
 

@@ -1,4 +1,4 @@
-"""The floors: nothing imports upwards, and planning needs no torch."""
+"""The layers: nothing imports upwards, and planning needs no torch."""
 
 import ast
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import dmseg
 
 ROOT = Path(dmseg.__file__).parent
-ROOMS = (
+LAYERS = (
     ("errors", "revision", "text", "limits", "activity"),
     ("files",),
     ("losses", "labels", "calibration", "metrics", "stats", "models"),
@@ -23,8 +23,8 @@ ROOMS = (
 )
 """From the ground up."""
 SHARED = (0, 2)
-"""Floors whose rooms may import each other; elsewhere a room imports from the floors below it only."""
-FLOORS = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
+"""Layers within which imports are allowed; elsewhere a subpackage imports only from the layers below it."""
+LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names}
 FILES = sorted(path for path in ROOT.rglob("*.py") if path.name != "__main__.py" and path != ROOT / "__init__.py")
 
 
@@ -42,11 +42,11 @@ def imported(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_imports_upwards(path):
-    room = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    own = path.relative_to(ROOT).parts[0].removesuffix(".py")
     for module in imported(path):
         other = module.split(".")[1]
-        beside = other == room or FLOORS[other] == FLOORS[room] in SHARED
-        assert beside or FLOORS[other] < FLOORS[room], f"{path.name} imports {module}"
+        beside = other == own or LAYER_OF[other] == LAYER_OF[own] in SHARED
+        assert beside or LAYER_OF[other] < LAYER_OF[own], f"{path.name} imports {module}"
 
 
 def test_there_are_no_circles():

@@ -104,7 +104,7 @@ def check_distributions(name: str, rows: Tensor, tolerance: float) -> Tensor:
         raise ValueError(f"{name} has values that are negative or not a number; give probabilities")
     if not bool(((total - 1).abs() <= tolerance).all()):
         raise ValueError(
-            f"{name} has rows that sum to {float(total.min()):g} or {float(total.max()):g}; give rows of sum 1"
+            f"{name} has rows that sum to {float(total.min()):g} or {float(total.max()):g}; give rows that sum to 1"
         )
     return total
 

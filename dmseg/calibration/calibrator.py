@@ -84,7 +84,9 @@ class KernelCalibrator:
             raise ValueError(f"prob has {prob.shape[1]} classes, those of fit {self.keys.prob.shape[1]}")
         if leave_one_out:
             if len(prob) != len(self.keys.prob):
-                raise ValueError(f"leave_one_out takes the {len(self.keys.prob)} predictions of fit, not {len(prob)}")
+                raise ValueError(
+                    f"leave_one_out takes the {len(self.keys.prob)} predictions given to fit, not {len(prob)}"
+                )
             return kernel_estimate(prob, self.keys, self.fitted_bandwidth, torch.arange(len(prob), device=prob.device))
         if self.exact or prob.shape[1] != 2 or len(prob) <= n_estimated(self.fitted_bandwidth):
             return kernel_estimate(prob, self.keys, self.fitted_bandwidth)

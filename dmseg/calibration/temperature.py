@@ -102,12 +102,12 @@ def _checked_logits(logits: Tensor) -> Tensor:
     logits = as_tensor("logits", logits)
     if logits.ndim != 2:
         raise ValueError(
-            f"logits have shape {tuple(logits.shape)}; give rows (N, C), of maps (B, C, H, W) "
+            f"logits have shape {tuple(logits.shape)}; give rows (N, C); for maps (B, C, H, W) "
             "logits.movedim(1, -1).reshape(-1, C)"
         )
     if logits.shape[1] < 2:
         raise ValueError(
-            f"logits have shape {tuple(logits.shape)}; give at least two classes, of sigmoid logits z (N,) "
+            f"logits have shape {tuple(logits.shape)}; give at least two classes; for sigmoid logits z (N,) "
             "torch.stack([torch.zeros_like(z), z], 1)"
         )
     return logits

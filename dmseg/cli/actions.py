@@ -6,7 +6,7 @@ from dmseg.cli.keys import DATA_SECTION, PLUGINS, PREPARED, QUIET
 RUN_FILTERS = Section(
     "Which runs",
     (
-        Key("ID", "", "a run by its id, or by the beginning of it; several are allowed"),
+        Key("ID", "", "a run by its id, or by the first characters of it; several are allowed"),
         Key("status", "NAME,...", "done, running, failed or damaged"),
         Key("data", "NAME,...", "runs on these data sets"),
         Key("task", "NAME,...", "runs on these tasks"),
@@ -35,8 +35,8 @@ RUNS_ACTIONS = {
     ),
     "show": Command(
         "Show one run: settings, scores, versions, teachers.",
-        "Prints everything that is recorded of one run as JSON. Of a run that is not done, it prints the status and "
-        "the path of the log.",
+        "Prints everything that is recorded about one run as JSON; for a run that is not done, the status and the path "
+        "of the log.",
         "dmseg.cli.runs:show_run",
         (RUN_FILTERS,),
         (

@@ -43,9 +43,9 @@ def describe(table: ExplainedTable) -> Iterator[str]:
             if not choice.key:
                 yield from _wrapped("    no key   ", choice.why)
             elif item.fixed:
-                yield from _wrapped("    touches  ", "set by the columns themselves")
+                yield from _wrapped("    affects  ", "set by the columns themselves")
             else:
-                yield from _wrapped("    touches  ", table.describe(item.touched))
+                yield from _wrapped("    affects  ", table.describe(item.touched))
             yield from _wrapped("    source   ", choice.source)
     yield ""
 

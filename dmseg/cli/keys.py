@@ -13,7 +13,7 @@ PREPARED = Key("paths.prepared", "FOLDER", "where prepared stores are written an
 RESULTS = Key(
     "paths.results", "FOLDER", "where runs, tables and figures are written", "(results/ and the name of the data set)"
 )
-WORKERS = Key("workers", "N", "runs trained side by side, and cases prepared at the same time", "1")
+WORKERS = Key("workers", "N", "runs trained, and cases prepared, at the same time", "1")
 PLUGINS = Key(
     "plugins", "[FILE.py,MODULE]", "Python code with components of your own; it is executed, so it must be trusted"
 )
@@ -30,7 +30,7 @@ DATA_SECTION = Section(
         DATA,
         Key("task", "NAME", "a task of the data set, such as prostate-1; not needed where there is only one"),
         Key("data.root", "FOLDER", "folder of the raw data", "(a folder below paths.data)"),
-        Key("data.size", "PIXELS", "edge of the square that every slice is resized to", "(set by the data set)"),
+        Key("data.size", "PIXELS", "edge length of the square that every slice is resized to", "(set by the data set)"),
         RAW_DATA,
         PREPARED,
     ),
@@ -55,7 +55,7 @@ MODEL_SECTION = Section(
         Key("loss", "NAME", "the loss", "ce_dml1", group=True),
         Key("method", "NAME", "the method for several raters", "plain", group=True),
         Key("distill", "NAME", "knowledge distillation: null, or one of", "null", group=True),
-        Key("protocol", "NAME", "choices that the paper leaves open", "paper", group=True),
+        Key("protocol", "NAME", "values of the choices that the paper leaves open", "paper", group=True),
         Key("profile", "NAME", "scale of the study: full, or minutes on a laptop", "paper", group=True),
     ),
 )
@@ -68,9 +68,14 @@ TRAINING_SECTION = Section(
         Key("train.epochs", "N", "passes over the training cases", "(set by the data set)"),
         Key("train.batch_size", "N", "slices in a batch", "8"),
         Key("optim.lr", "RATE", "initial learning rate", "0.01"),
-        Key("precision", "NAME", "of the training: fp32, tf32, bf16 or auto", "fp32"),
+        Key("precision", "NAME", "training precision: fp32, tf32, bf16 or auto", "fp32"),
         Key("evaluate.empty", "RULE", "score where both masks are empty: skip, one or zero", "skip"),
-        Key("evaluate.ties", "RULE", "a tied pixel of the majority vote: background or foreground", "background"),
+        Key(
+            "evaluate.ties",
+            "RULE",
+            "class of a tied pixel in the majority vote: background or foreground",
+            "background",
+        ),
         Key("evaluate.metrics", "[NAME,...]", "further metrics (docs/explanation/metrics.md)", "[]"),
         Key("evaluate.ged", "BOOL", "also compute the generalised energy distance to the raters", "false"),
         Key("evaluate.save_predictions", "BOOL", "keep the probabilities of the validation cases", "false"),
@@ -128,7 +133,7 @@ TESTS_SECTION = Section(
     "Tests",
     (
         Key("test", "NAME", "test over cases: wilcoxon or permutation", "wilcoxon"),
-        Key("zero_method", "NAME", "cases without a difference in the Wilcoxon test: wilcox, pratt, zsplit", "wilcox"),
+        Key("zero_method", "NAME", "how the Wilcoxon test treats zero differences: wilcox, pratt or zsplit", "wilcox"),
         Key("holm", "BOOL", "mark cells by the p-values after Holm's correction over the table", "false"),
     ),
 )

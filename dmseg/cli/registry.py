@@ -45,7 +45,10 @@ COMMANDS = {
                     Key("task", "NAME", "one task of the data set", "(all)"),
                     *pick(DATA_SECTION, "data.root", "data.size"),
                     Key(
-                        "data.slices_per_case", "N", "volumes only: at most N slices of a case, evenly spread", "(all)"
+                        "data.slices_per_case",
+                        "N",
+                        "volumes only: at most N evenly spaced slices of each case",
+                        "(all)",
                     ),
                     Key(
                         "data.labels_only",
@@ -133,7 +136,7 @@ COMMANDS = {
     "report": Command(
         "Write the HTML report of a table.",
         "Writes one HTML file that shows a table with its cases, curves, pictures, runs and open choices. It contains "
-        "everything it shows, opens from the disk, and names what is missing. It trains nothing.",
+        "everything it shows, opens from disk, and names what is missing. It trains nothing.",
         "dmseg.cli.report:report",
         (
             TABLES_SECTION,
@@ -179,7 +182,7 @@ COMMANDS = {
     "explain": Command(
         "Show the open choices behind a table.",
         "Prints every choice that the paper leaves open or that its released code makes differently: its value under "
-        "both protocols, the value in force with the given overrides, its source, and the cells of the table that "
+        "both protocols, the value with the given overrides, its source, and the cells of the table that "
         "depend on it. It reads no data and writes nothing.",
         "dmseg.cli.explain:explain",
         (TABLES_SECTION, TABLE_DATA_SECTION, TABLE_STUDY_SECTION, Section("Files", (PLUGINS,))),
@@ -201,7 +204,7 @@ COMMANDS = {
             Section("Files", (PLUGINS,)),
         ),
         (
-            ("dmseg config data=lidc labels=uniform", "everything that a training would use"),
+            ("dmseg config data=lidc labels=uniform", "everything that a run would use"),
             ("dmseg config optim protocol=release", "the optimiser of the released code"),
         ),
     ),
@@ -231,9 +234,10 @@ COMMANDS = {
     ),
     "track": Command(
         "Record stored runs and tables with a tracker.",
-        "Records finished runs and written tables with wandb, with MLflow or in JSON lines, as a training with this "
-        "tracker would. What a tracker already has is left out, unless it has changed since. With a filter, only the "
-        "runs that match it are recorded, and the tables that tables= names. It reads neither data nor configuration.",
+        "Records finished runs and written tables with wandb, with MLflow or in JSON lines, as training "
+        "with this tracker would. What a tracker already has is left out, unless it has changed since. With a filter, "
+        "only the runs that match it are recorded, and the tables that tables= names. It reads neither data nor "
+        "configuration.",
         "dmseg.cli.track:track",
         (
             Section(
@@ -268,8 +272,8 @@ COMMANDS = {
     ),
     "export-results": Command(
         "Export scores and configurations of runs.",
-        "Copies the finished runs of some tables, or of a whole results folder, to a folder that can be shared. Paths "
-        "and names of accounts and machines are left out.",
+        "Copies the finished runs of the given tables, or of a whole results folder, to a folder that can be shared. "
+        "Paths, user names and host names are left out.",
         "dmseg.cli.exchange:export_results",
         (
             Section(
@@ -308,7 +312,7 @@ COMMANDS = {
             ("dmseg import-results from=export paths.results=results/lidc", "into results/lidc"),
             (
                 "dmseg import-results from=/media/export paths.results=results/shared",
-                "into a folder for several studies",
+                "into a folder shared by several studies",
             ),
         ),
         composes=False,
@@ -329,7 +333,7 @@ EXIT_STATUSES = (
 
 EXAMPLES = (
     ("dmseg reproduce table=2 data=phantom profile=demo", "Table 2 on generated data, in minutes"),
-    ("dmseg train data=lidc data.root=lidc labels=uniform fold=0", "one training on soft labels"),
+    ("dmseg train data=lidc data.root=lidc labels=uniform fold=0", "one run on soft labels"),
     ("dmseg help runs verify", "the help of an action"),
 )
 """Examples in the help of ``dmseg``."""
@@ -342,8 +346,8 @@ HELP_EXAMPLES = (
 
 CLOSING = (
     "Keys are Hydra overrides (key=value, +key=value, ~key); 'dmseg COMMAND --help' lists those of a command. Ctrl-C, "
-    "SIGTERM and SIGHUP stop a command: finished runs and the state of a training are kept, and the same command "
-    "resumes. A second signal stops at once."
+    "SIGTERM and SIGHUP stop a command: finished runs and the state of unfinished ones are kept, and the same "
+    "command resumes. A second signal stops at once."
 )
 """What the help of ``dmseg`` says about keys and signals."""
 

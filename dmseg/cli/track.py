@@ -89,7 +89,11 @@ def track(argv: Sequence[str]) -> int:
             filters.append(word)
     tracker, again = given.get("tracker", ""), is_true(given, "again")
     if tracker not in TRACKERS:
-        message = f"tracker is '{cut(tracker)}', but may be" if tracker else "name a tracker: tracker=NAME with one of"
+        message = (
+            f"tracker is '{cut(tracker)}', but must be one of"
+            if tracker
+            else "name a tracker: tracker=NAME with one of"
+        )
         raise UserError(f"{message} {', '.join(TRACKERS)}")
     check_packages([tracker])
     stores = read_stores(folders)

@@ -93,13 +93,13 @@ def check_values(node: Mapping[str, Any]) -> None:
     if not node["optim"]["lr"]:
         raise UserError("optim.lr is 0, which trains nothing; give a learning rate above 0")
     if not DEVICE.fullmatch(node["device"]):
-        raise UserError(f"device is {shown(node['device'])}, but may be auto, cpu, cuda or cuda:N")
+        raise UserError(f"device is {shown(node['device'])}, but must be auto, cpu, cuda or cuda:N")
     trackers = node["tracker"]
     if not trackers:
         raise UserError("tracker is empty; tracker=disabled turns tracking off")
     for name in trackers:
         if name not in TRACKERS:
-            raise UserError(f"tracker is {shown(name)}, but may be {', '.join(TRACKERS)}, or a list of them")
+            raise UserError(f"tracker is {shown(name)}, but must be one of {', '.join(TRACKERS)}, or a list of them")
     if "disabled" in trackers and len(trackers) > 1:
         raise UserError(f"tracker is {shown(trackers)}, but 'disabled' cannot be combined with other trackers")
     if {"offline", "online"} <= set(trackers):

@@ -66,7 +66,7 @@ def typed(kind: Any, value: Any, key: str) -> Any:  # noqa: ANN401
             raise UserError(f"{key} is {shown(value)}, but must be a finite number") from None
     if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
         if key in ALLOWED:
-            raise UserError(f"{key} is {shown(value)}, but may be {', '.join(ALLOWED[key])}")
+            raise UserError(f"{key} is {shown(value)}, but must be one of {', '.join(ALLOWED[key])}")
         raise UserError(f"{key} is {shown(value)}, but must be {_NAMES.get(expected, expected.__name__)}")
     check_plain(value, key)
     return value

@@ -121,7 +121,7 @@ def _header(path: Path, start: bytes) -> PngHeader:
     if not start:
         raise UserError(f"{shown(path)} is empty; download it again")
     if start[:8] != SIGNATURE:
-        raise UserError(f"{shown(path)} is not a PNG file, whatever its name is; download it again, or convert it")
+        raise UserError(f"{shown(path)} is not a PNG file, whatever its name; download it again, or convert it")
     if len(start) < HEADER_BYTES or start[8:16] != b"\0\0\0\rIHDR":
         raise EOFError("it ends within its header")
     if zlib.crc32(start[12:29]) != int.from_bytes(start[29:33], "big"):
@@ -161,7 +161,7 @@ def _checked_content(path: Path, file: BinaryIO, header: PngHeader, max_bytes: i
             b"tRNS": size == {0: 2, 2: 6}.get(header.colour) or (header.colour == 3 and 1 <= size <= 256),
         }
         if not fits.get(kind, True):
-            raise ValueError(f"its part {kind!r} has a wrong length")
+            raise ValueError(f"its chunk {kind!r} has a wrong length")
         if kind not in _NEEDED and kind[0] & 0x20 == 0:
             raise ValueError(f"it has an unknown critical chunk, {kind!r}")
         if kind in _NEEDED:
@@ -179,9 +179,9 @@ def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
         length, kind = int.from_bytes(start[:4], "big"), start[4:]
         rest = file.read(length + 4) if len(start) == 8 and length < 2**31 else b""
         if len(rest) < length + 4:
-            raise EOFError("it ends before its last part")
+            raise EOFError("it ends before its last chunk")
         if zlib.crc32(rest[:-4], zlib.crc32(kind)) != int.from_bytes(rest[-4:], "big"):
-            raise ValueError(f"the checksum of its part {kind!r} is wrong")
+            raise ValueError(f"the checksum of its chunk {kind!r} is wrong")
         yield kind, start + rest
     while data := file.read(CHUNK):
         if data.count(0) < len(data):

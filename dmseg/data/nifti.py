@@ -39,9 +39,9 @@ _HEADERS = (
 )
 """Size, class, position of the magic and its values. A NIfTI-2 file copied as text has other line ends in it."""
 _OTHER_FORMATS = (
-    (0, b"version https://git-lfs", "a pointer of Git LFS, not the data; get the file itself"),
-    (0, b"/annex/objects/", "a pointer of git-annex, not the data; get the file itself"),
-    (0, b"../.git/annex/", "a pointer of git-annex, not the data; get the file itself"),
+    (0, b"version https://git-lfs", "a Git LFS pointer, not the data; get the file itself"),
+    (0, b"/annex/objects/", "a git-annex pointer, not the data; get the file itself"),
+    (0, b"../.git/annex/", "a git-annex pointer, not the data; get the file itself"),
     (344, b"ni1", "one half of a pair (.hdr, .img); convert it to .nii.gz"),
     (4, b"ni2", "one half of a pair (.hdr, .img); convert it to .nii.gz"),
     (0, b"NRRD", "an NRRD file; convert it to .nii.gz"),
@@ -63,7 +63,7 @@ _OTHER_FORMATS = (
 _MILLIMETRES = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 """Length of a spatial unit in mm by its code in a header: unknown, m, mm, micrometres."""
 
-_UNKNOWN = "not a NIfTI file (.nii or .nii.gz), whatever its name is; download it again, or convert it"
+_UNKNOWN = "not a NIfTI file (.nii or .nii.gz), whatever its name; download it again, or convert it"
 
 
 @dataclass(frozen=True)

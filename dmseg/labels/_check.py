@@ -61,7 +61,7 @@ def as_masks(annotations: npt.ArrayLike, *, warn: bool = True) -> Masks:
         )
     low, high = strange.min(), strange.max()
     if low > 0 and high < 1:
-        advice = "cut soft masks first (annotations >= 0.5), or average them with np.mean(annotations, axis=0)"
+        advice = "threshold soft masks first (annotations >= 0.5), or average them with np.mean(annotations, axis=0)"
     elif low < high:
         advice = "compare with the value of the foreground or with a threshold (annotations >= ...)"
     else:
@@ -133,7 +133,7 @@ def check_names(raters: Sequence[str] | None, n_raters: int) -> list[str] | None
     names = [str(name) for name in raters]
     if len(names) != n_raters:
         raise ValueError(
-            f"raters names {len(names)} ({some(names)}), but there are annotations of {n_raters}; "
+            f"raters has {len(names)} names ({some(names)}), but there are annotations of {n_raters}; "
             "give one name for each, in their order"
         )
     return names
@@ -167,7 +167,7 @@ def check_weights(weights: object) -> dict[str, float]:
         The weights, with the names as texts.
 
     Raises:
-        UserError: if they are no mapping, or a weight is not above 0.
+        UserError: if they are not a mapping, or a weight is not above 0.
     """
     if weights is None:
         return {}

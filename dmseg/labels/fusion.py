@@ -34,7 +34,7 @@ Decorated = TypeVar("Decorated", bound=Callable[..., npt.NDArray[Any]])
 Result = TypeVar("Result")
 
 TIES = ("background", "foreground")
-"""Rules for ties in a majority vote: what a pixel is that exactly half of the raters marked."""
+"""Rules for ties in a majority vote: the class of a pixel that exactly half of the raters marked."""
 
 
 class FusionWarning(UserWarning):
@@ -163,8 +163,8 @@ def votes_needed(n_raters: int, ties: str = "background") -> int:
 
     Args:
         n_raters: number of raters R who annotated the case.
-        ties: what a pixel is that exactly half of the raters marked: ``background`` (R // 2 + 1 votes are needed, as in
-            JDTLosses) or ``foreground`` ((R + 1) // 2). For an odd R the two are the same.
+        ties: class of a pixel that exactly half of the raters marked: ``background`` (R // 2 + 1 votes are needed, as
+            in JDTLosses) or ``foreground`` ((R + 1) // 2). For an odd R the two are the same.
 
     Raises:
         UserError: if `ties` is neither.
@@ -181,7 +181,7 @@ def majority(annotations: npt.ArrayLike, ties: str = "background") -> npt.NDArra
 
     Args:
         annotations: (R, *spatial), 0 or 1.
-        ties: ``background`` or ``foreground``, what a pixel is that exactly half of the raters marked.
+        ties: ``background`` or ``foreground``, the class of a pixel that exactly half of the raters marked.
 
     Returns:
         Hard label (*spatial), 0 or 1.
@@ -361,7 +361,7 @@ def staple(
             foreground pixels in the case.
         threshold: None for a soft label; for a hard one, the smallest probability of a foreground pixel, above 0.
         tolerance: largest change of a sensitivity or specificity in an iteration that counts as converged.
-        max_iterations: largest number of iterations.
+        max_iterations: maximum number of iterations.
 
     Returns:
         Soft label (*spatial) float32 in [0, 1], or hard label (*spatial) uint8, 0 or 1.

@@ -163,7 +163,7 @@ def _checked_one_hot(one_hot: object, mask: object) -> tuple[Tensor, Tensor | No
         if mask.device != label.device:
             raise ValueError(f"mask is on {mask.device} and the label on {label.device}; move them to one device")
         if mask.dtype != torch.bool and _reads_values(mask) and bool(((mask != 0) & (mask != 1)).any()):
-            raise ValueError("mask holds values other than 0 and 1; it keeps a pixel or leaves it out, give a bool")
+            raise ValueError("mask holds values other than 0 and 1; give a bool mask, True for the pixels to use")
         used = mask if mask.dtype == torch.bool else mask != 0
     _check_range(label, "one_hot", used)
     if label.shape[1] > 1 and label.numel() and _reads_values(label):

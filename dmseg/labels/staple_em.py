@@ -58,7 +58,7 @@ def vote_patterns(votes: npt.ArrayLike, n_classes: int = 2) -> tuple[Integers, I
         The distinct patterns (P, R), the number of pixels of each (P,) int64, and each pixel's pattern (*spatial).
 
     Raises:
-        ValueError: if there is no rater or no pixel, or a vote is no class.
+        ValueError: if there is no rater or no pixel, or a vote is not a class.
     """
     if not is_whole(n_classes) or n_classes < 1:
         raise ValueError(f"n_classes is {shown(n_classes)}, but must be a whole number of at least 1")
@@ -105,7 +105,7 @@ def staple_posterior(
         prior: C probabilities of the classes at any pixel, which sum to 1; None takes the share of each class in all
             votes. A class that has probability 0, or that nobody chose anywhere, is never the true one.
         tolerance: largest change of an entry of a confusion matrix in an iteration that counts as converged.
-        max_iterations: largest number of iterations, at least 1.
+        max_iterations: maximum number of iterations, at least 1.
 
     Raises:
         ValueError: if an argument is out of its range.

@@ -82,13 +82,13 @@ def as_class_weights(weights: ClassWeights | None) -> tuple[float, ...] | None:
     except TypeError as error:
         raise TypeError(f"{_class_weights_message(weights)} ({error})") from None
     if not any(numbers):
-        raise ValueError(f"class_weights is {list(numbers)}; give one number a channel, not all of them 0")
+        raise ValueError(f"class_weights is {list(numbers)}; give one number per channel, not all of them 0")
     return numbers
 
 
 def _class_weights_message(weights: object) -> str:
     shown = repr(weights) if isinstance(weights, str | int | float | set) else kind_of(weights)
-    return f"class_weights is {shown}; give one number a channel, for example [0.5, 2]"
+    return f"class_weights is {shown}; give one number per channel, for example [0.5, 2]"
 
 
 def check_flag(name: str, value: object) -> None:
@@ -115,7 +115,7 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Checks a setting of a loss that must be one of several strings.
 
     Raises:
-        ValueError: if `value` is none of `choices`.
+        ValueError: if `value` is not one of `choices`.
     """
     if value not in choices:
         raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, choices))}")
@@ -215,7 +215,7 @@ def check_values(input: Tensor, target: Tensor, mask: Tensor | None = None, *, f
         return
     if mask is not None:
         if bool(((mask != 0) & (mask != 1)).any()):
-            raise ValueError("mask holds values other than 0 and 1; it keeps a pixel or leaves it out, give a bool")
+            raise ValueError("mask holds values other than 0 and 1; give a bool mask, True for the pixels to use")
         mask = mask != 0
     if not from_logits:
         _check_range("input", input, 1, _channel_mask(mask), "give probabilities, or logits with from_logits=True")

@@ -79,7 +79,7 @@ def pixel_sums(
         label = label_channels(target, channels, input.dtype, keep)
         return plain_sums(input if keep is None else torch.where(keep, input, 0), label, required, keep)
     if target.requires_grad:
-        raise ValueError("target requires a gradient, which losses of logits do not give it: pass target.detach()")
+        raise ValueError("target requires a gradient, which losses on logits do not provide; pass target.detach()")
     foreground = channels == 2 and input[:1, :1].numel() <= FOREGROUND_PIXELS
     label = label_channels(target, channels, input.dtype, keep, foreground=foreground)
     *difference, cross_entropy, _, _ = LogitSums.apply(input, label, keep, required)

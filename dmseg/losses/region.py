@@ -118,7 +118,7 @@ def loss_from_sums(sums: PixelSums, setting: RegionSetting) -> Tensor:
     if weights is not None:
         if len(weights) != losses.shape[1]:
             raise ValueError(
-                f"class_weights has {len(weights)} entries for {losses.shape[1]} channels; give one a channel"
+                f"class_weights has {len(weights)} entries for {losses.shape[1]} channels; give one per channel"
             )
         # each class by a Python number, so that none is copied to the device
         losses = torch.stack([weight * loss for weight, loss in zip(weights, losses.unbind(1), strict=True)], 1)

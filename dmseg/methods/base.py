@@ -58,9 +58,9 @@ class Method:
         return build_optimizer(network, settings)
 
     def schedule(self, optimizer: optim.Optimizer, settings: OptimSettings, total: int) -> optim.lr_scheduler.LambdaLR:
-        """The learning rates of a training with `total` steps.
+        """The learning rates of a training run with `total` steps.
 
-        A resumed training computes the rates of its step, so the schedule is a `LambdaLR`: a factor on the optimiser's
+        A resumed run computes the rates of its step, so the schedule is a `LambdaLR`: a factor on the optimiser's
         learning rate for each step from 0 to `total`. The last one is computed but not used.
         """
         return build_schedule(optimizer, settings, total)

@@ -1,7 +1,7 @@
 """Metrics of binary segmentation with one or several raters.
 
 `dice`, `bdice`, `ece` and `case_metrics` score the probabilities of one case, `nsd`, `hd95` and `lesion_f1` compare two
-masks, and `ged` compares two sets of masks. Fractions are fractions: only tables and reports show percentages.
+masks, and `ged` compares two sets of masks. Scores are fractions; only tables and reports show percentages.
 
 Importing the package imports nothing else, as planning needs the names of the metrics but no torch.
 """

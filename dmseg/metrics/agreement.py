@@ -28,7 +28,7 @@ def majority_vote(marked: npt.NDArray[np.bool_], ties: str) -> npt.NDArray[np.bo
 
     Args:
         marked: (R, *spatial) bool.
-        ties: what a tie of an even number of raters is: ``background`` or ``foreground``.
+        ties: what a tie of an even number of raters counts as: ``background`` or ``foreground``.
 
     Returns:
         (*spatial) bool.

@@ -47,7 +47,7 @@ def count_stored(
         n_bins: number B of confidence bins.
         boundary: pixels on each side of a contour that belong to the boundary band, at least 1.
         levels: the L thresholds of BDice in (0, 1], ascending.
-        ties: what a tie is in the majority vote: ``background`` or ``foreground``; both are counted.
+        ties: what a tie counts as in the majority vote: ``background`` or ``foreground``; both are counted.
         empty: Dice of two empty masks: ``skip``, ``one`` or ``zero``.
 
     Raises:

@@ -34,7 +34,7 @@ def dice(probability: Values, masks: Values, *, ties: Ties = "background", empty
             slices (S, H, W), or selected pixels (n,). A mask is accepted, too.
         masks: the raters' masks, with one axis more, raters first: (R, H, W), (R, S, H, W) or (R, n). A single mask may
             have the shape of the probability. Bool, or only 0 and 1.
-        ties: what a pixel is in the majority vote if half of the raters marked it: ``background`` or ``foreground``.
+        ties: class in the majority vote of a pixel that half of the raters marked: ``background`` or ``foreground``.
         empty: score of two empty masks: ``skip`` (NaN), ``one`` or ``zero``.
 
     Returns:
@@ -193,7 +193,7 @@ def _case(probability: Values, masks: Values) -> tuple[Probabilities, Mask]:
         found = as_mask("masks", masks)
     except UserError as fault:
         if ((image == 0) | (image == 1)).all() and as_array("masks", masks).max() <= 1:
-            raise UserError(f"{fault}. The probability has only 0 and 1: are both in the wrong order?") from None
+            raise UserError(f"{fault}. The probability has only 0 and 1: are the two arguments swapped?") from None
         raise
     return image, _raters(image, found, "masks")
 

@@ -43,7 +43,7 @@ class StoredCounts:
         slices: int64 (S, 3, 2), pixels of each slice by vote and prediction (p >= 0.5).
         cuts: float32 (C - 1,), the cuts, ascending.
         bins: number of confidence bins B.
-        ties: what a tie is in the majority vote, ``background`` or ``foreground``.
+        ties: what a tie counts as in the majority vote, ``background`` or ``foreground``.
         empty: Dice of two empty masks: ``skip`` (NaN), ``one`` or ``zero``.
     """
 

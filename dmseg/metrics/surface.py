@@ -67,7 +67,7 @@ def nsd(predicted: Values, reference: Values, spacing: Sequence[float], toleranc
 
 
 def hd95(predicted: Values, reference: Values, spacing: Sequence[float], empty: str = "skip") -> float:
-    """95th percentile of the Hausdorff distance: the larger one of the two directions' percentiles.
+    """95th percentile of the Hausdorff distance: the larger of the percentiles of the two directions.
 
     Distances run from the centres of one mask's contour pixels to the nearest ones of the other's. Contour pixels are
     pixels of a mask with an edge (in volumes: face) in common with its complement or with the image's border.
@@ -128,7 +128,7 @@ def _score(
     check_choice("empty", empty, EMPTY_RULES)
     found, truth = mask_pair(predicted, reference)
     if not found.size:
-        raise UserError(f"the masks have the shape {found.shape}, without a pixel")
+        raise UserError(f"the masks have the shape {found.shape}, which has no pixels")
     if _is_number(spacing):
         raise UserError(
             f"spacing is {shown(spacing)}, but must be two numbers, (row, column), to score each slice, or three, "

@@ -9,7 +9,7 @@ from dmseg.errors import UserError
 
 
 class AuxiliaryHead(nn.Sequential):
-    """Logits from the last but one feature map of an encoder (JDTLosses, ``models/segmentor.py``).
+    """Logits from the second-to-last feature map of an encoder (JDTLosses, ``models/segmentor.py``).
 
     A 3x3 convolution with batch normalisation and ReLU, dropout of channels, and a 1x1 convolution. For an encoder of
     stride 32 the feature map has stride 16, for DeepLabV3+ with an output stride of 8 it has stride 8. The first

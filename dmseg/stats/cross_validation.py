@@ -51,9 +51,9 @@ class Shares:
 
     Attributes:
         cases: by the choice of cases.
-        networks: by training again.
+        networks: by retraining.
         split: by the split into folds: what the folds as clusters show beyond the other three.
-        rest: by what differs from case to case and training to training.
+        rest: by what differs from case to case and run to run.
     """
 
     cases: float

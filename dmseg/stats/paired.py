@@ -97,7 +97,7 @@ def compare(
     first, second = as_numbers("ours", ours), as_numbers("reference", reference)
     if first.ndim != 1 or first.shape != second.shape:
         raise ValueError(
-            f"paired values have shapes {first.shape} and {second.shape}, but must be vectors of one length"
+            f"paired values have shapes {first.shape} and {second.shape}, but must be vectors of equal length"
         )
     indexes: list[Any] = [getattr(values, "index", None) for values in (ours, reference)]  # of pandas Series
     if all(hasattr(index, "equals") for index in indexes) and not indexes[0].equals(indexes[1]):

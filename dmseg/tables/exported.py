@@ -164,11 +164,11 @@ def check_plan(node: Mapping[str, Any], expected: TableSpec) -> None:
     PLAN(node, "the plan")
     spec = node["spec"]
     if spec["name"] != expected.name or spec["kind"] != expected.kind:
-        raise SchemaError(f"it is of table {spec['name']!r:.60}, not of table {expected.name}")
+        raise SchemaError(f"it is table {spec['name']!r:.60}, not table {expected.name}")
     columns = [column["key"] for column in spec["columns"]]
     list_of(name, unique=True)(columns, "the columns")
     if spec["reference"] not in columns:
-        raise SchemaError(f"the reference {spec['reference']!r:.60} is no column")
+        raise SchemaError(f"the reference {spec['reference']!r:.60} is not a column")
     keys = [f"{row['data']}, {row['settings']['model']['name']}, {row['task']['name']}" for row in node["rows"]]
     list_of(TEXT, unique=True)(keys, "the rows")
     for row, key in zip(node["rows"], keys, strict=True):

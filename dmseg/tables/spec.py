@@ -21,7 +21,7 @@ def one_of(*choices: str) -> Check:
 
     def check(value: object, where: str) -> None:
         if value not in choices:
-            raise SchemaError(f"{where} is {value!r:.60}, but may be {', '.join(choices)}")
+            raise SchemaError(f"{where} is {value!r:.60}, but must be one of {', '.join(choices)}")
 
     return check
 

@@ -1,4 +1,4 @@
-"""Checkpoints: the state of a training on disk, so that an interrupted one resumes and gives the same numbers."""
+"""Checkpoints: the state of a training run on disk, so that an interrupted run resumes and gives the same numbers."""
 
 import io
 import json
@@ -58,7 +58,7 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class State:
-    """State of a training between two steps.
+    """State of a training run between two steps.
 
     Attributes:
         weights: the network's parameters and buffers.
@@ -71,7 +71,7 @@ class State:
 
 @dataclass(frozen=True)
 class Session:
-    """A part of a training without interruption.
+    """A part of a training run without interruption.
 
     Attributes:
         steps: number of steps taken before it.

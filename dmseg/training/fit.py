@@ -223,7 +223,7 @@ class _Training:
         )
 
     def load(self, state: State, per_epoch: int, total: int) -> bool:
-        """Restores a state of a training with equal settings; returns True.
+        """Restores the state of a training run with equal settings; returns True.
 
         Args:
             state: the state.

@@ -51,7 +51,9 @@ def build_term(term: LossTerm, where: str) -> nn.Module:
     if not getattr(loss, "from_logits", True):
         raise UserError(f"{where}.from_logits is false, but networks give logits; set it to true")
     if any(parameter.requires_grad for parameter in loss.parameters()):
-        raise UserError(f"{where}: {term.target} has parameters, which would not be trained; use a loss without any")
+        raise UserError(
+            f"{where}: {term.target} has parameters, which would not be trained; use a loss without parameters"
+        )
     return loss if is_own or isinstance(loss, PixelSumLoss) else OutsideTerm(loss, f"{where}: {term.target}")
 
 
@@ -115,7 +117,7 @@ class OutsideTerm(nn.Module):
             if rows:  # an image without kept pixels does not count
                 box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
                 if not keep[box].all():  # augmentation leaves a rectangle
-                    raise ValueError("the kept pixels of an image are no rectangle; give the loss a parameter mask")
+                    raise ValueError("the kept pixels of an image are not a rectangle; give the loss a parameter mask")
                 boxes.append((slice(index, index + 1), slice(None), *box))
         return torch.stack([self.loss(input[box], target[box]) for box in boxes]).mean()
 

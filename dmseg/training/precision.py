@@ -88,9 +88,9 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
     except RuntimeError:
-        raise UserError(f"device '{name}' is unknown; it may be auto, cpu, cuda or cuda:N") from None
+        raise UserError(f"device '{name}' is unknown; use auto, cpu, cuda or cuda:N") from None
     if device.type not in ("cpu", "cuda"):
-        raise UserError(f"device '{name}' cannot be used; it may be auto, cpu, cuda or cuda:N")
+        raise UserError(f"device '{name}' cannot be used; use auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device '{name}' is not available: torch finds no CUDA device; set device=cpu")
     if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
@@ -131,7 +131,7 @@ def choose_on_cpu(flags: Set[str]) -> tuple[str, str]:
     if "amx_bf16" in flags:
         return "bf16", "the CPU has AMX"
     if "avx512_bf16" in flags:
-        return "fp32", "the CPU has avx512_bf16 but no AMX, with which bf16 is not faster for ResNets"
+        return "fp32", "the CPU has avx512_bf16 but no AMX, and without AMX bf16 is not faster for ResNets"
     return "fp32", "the CPU has neither AMX nor avx512_bf16, without which bf16 is slower"
 
 

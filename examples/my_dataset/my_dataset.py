@@ -1,4 +1,4 @@
-"""A data set of one's own: NumPy arrays, one image and one mask for each rater of a case.
+"""A custom data set: NumPy arrays, one image and one mask for each rater of a case.
 
 Layout: ``<root>/<case>/image.npy`` (H, W) and ``<root>/<case>/rater-1.npy`` to ``rater-3.npy`` (H, W), 0 or 1. Run as a
 program, this file writes such a data set: ``python my_dataset.py FOLDER``.
@@ -50,7 +50,7 @@ class NpyAdapter(Adapter):
         """Reads one case: here one slice, with one channel.
 
         Types are not converted: dmseg takes all that can be stored safely, and refuses soft masks, which a conversion
-        to integers would cut down to their largest values.
+        to integers would truncate to 0 and 1.
         """
         image, *masks = (_read(path) for path in files.files)
         window = np.array([[0.0, self.brightest]])
@@ -68,7 +68,7 @@ def _read(path: Path) -> np.ndarray:
 
 
 def write(folder: Path, cases: int = 12, size: int = 48) -> None:
-    """Writes bright discs on a noisy background; each rater draws the disc with another radius."""
+    """Writes bright discs on a noisy background; each rater draws the disc with a different radius."""
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:size, :size]
     for number in range(1, cases + 1):

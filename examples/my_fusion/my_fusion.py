@@ -1,4 +1,4 @@
-"""Two fusion functions of one's own: soft labels from several raters' annotations of one case."""
+"""Two custom fusion functions: soft labels from several raters' annotations of one case."""
 
 import numpy as np
 
@@ -29,11 +29,11 @@ def trimmed(annotations: np.ndarray, trim: int = 1) -> np.ndarray:
 
 
 def sharpened(annotations: np.ndarray, power: float = 2.0) -> np.ndarray:
-    """Averages the raters and moves the mean towards 0 or 1. This is no weighted mean, so it has no votes.
+    """Averages the raters and moves the mean towards 0 or 1. This is not a weighted mean, so it declares no votes.
 
     Args:
         annotations: (R, *spatial), 0 or 1.
-        power: 1 leaves the mean as it is; more makes it harder.
+        power: 1 leaves the mean as it is; larger values make it harder.
 
     Returns:
         Soft label (*spatial) in [0, 1].

@@ -1,4 +1,4 @@
-"""A method of one's own: plain training with the Adam optimizer in place of SGD."""
+"""A custom method: plain training with the Adam optimizer in place of SGD."""
 
 from torch import nn, optim
 

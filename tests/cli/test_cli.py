@@ -49,7 +49,7 @@ def wordy(words):
         (["train", "data=phantom", "data.phantom.scale=1e9"], "set it to at most 3.2"),
         (["train", "data=phantom_lits", "data.phantom.scale=1e9"], "set it to at most 4"),
         (["train", "paths.results="], "paths.results is empty; name a folder"),
-        (["train", "precision=16"], "precision is 16, but may be fp32, tf32, bf16, auto"),
+        (["train", "precision=16"], "precision is 16, but must be one of fp32, tf32, bf16, auto"),
         (["train", "tracker=[]"], "tracker is empty; tracker=disabled turns tracking off"),
         (["train", "fold=7"], "fold 7"),
         (["train", "fold=x"], "'x'"),

@@ -73,7 +73,7 @@ def test_tables_are_recorded_with_the_papers_columns_and_files(stored, capfd):
     capfd.readouterr()
     for words, said in (
         (["tracker=jsonl", "tables=9"], "table '9' has not been written"),
-        (["tracker=nothing"], "tracker is 'nothing', but may be online"),
+        (["tracker=nothing"], "tracker is 'nothing', but must be one of online"),
         ([], "name a tracker"),
         (["tracker=jsonl", "tracker=mlflow"], "tracker is given twice"),
         (["tracker=jsonl", "again=maybe"], "again is 'maybe'"),

@@ -88,7 +88,7 @@ def test_overrides_win_over_the_profile():
         ("fold=first", "fold is 'first', but must be a whole number"),
         ("optim.lr=${nope}", r"optim\.lr refers to 'nope'"),
         ("train=3", "train is 3, but must be a mapping"),
-        ("tracker=yes", "tracker is 'yes', but may be disabled, offline, online, jsonl, mlflow"),
+        ("tracker=yes", "tracker is 'yes', but must be one of disabled, offline, online, jsonl, mlflow"),
         ("precision=fp8", "precision is 'fp8', but must be fp32, tf32, bf16 or auto"),
         ("evaluate.empty=half", r"evaluate\.empty is 'half', but must be skip, one or zero"),
         ("labels=a,b", "'labels=a,b' has several values; a sweep needs -m"),

@@ -272,10 +272,10 @@ def test_a_cell_of_a_table_can_do_no_more_either(override, said):
     ("old", "new", "said"),
     [
         ("title: Mine\nkind", "kind", "has no key 'title'"),
-        ("kind: comparison", "kind: magic", "kind is 'magic', but may be agreement, comparison"),
+        ("kind: comparison", "kind: magic", "kind is 'magic', but must be one of agreement, comparison"),
         ("reference: dml", "reference: none", "names the column 'none', but has dml, mine"),
-        ("metrics: [dice]", "metrics: [speed]", f"but may be {', '.join(SCORES)}"),
-        ("data: [qubiq]", "data: [mine]", "but may be qubiq, lits, kits"),
+        ("metrics: [dice]", "metrics: [speed]", f"but must be one of {', '.join(SCORES)}"),
+        ("data: [qubiq]", "data: [mine]", "but must be one of qubiq, lits, kits"),
         ("metrics: [dice]", "metrics: [dice], cells: {other: [x=1]}", "names the column 'other'"),
         ("kind: comparison", "kind: comparison\nshell: rm", "has the unknown key 'shell'"),
         ("overrides: [loss=mine]", "overrides: loss=mine", "but must be a list"),

@@ -156,7 +156,7 @@ def test_a_file_from_before_is_refused_too(tmp_path, monkeypatch):
     ("overrides", "message"),
     [
         (["labels.interpolation=cubic"], "labels.interpolation is 'cubic', but must be nearest, linear or rater"),
-        (["labels.interpolation=null"], "labels.interpolation is None, but may be nearest, linear, rater"),
+        (["labels.interpolation=null"], "labels.interpolation is None, but must be one of nearest, linear, rater"),
         (
             ["labels=random", "labels.interpolation=rater"],
             "declares no weights of raters; set nearest or linear",

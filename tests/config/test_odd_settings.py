@@ -122,7 +122,7 @@ def test_odd_words(word):
 
 @pytest.mark.parametrize("word", ["device=meta", "device=mps", "device=xpu", "device=cuda:-1", "device=cuda:x"])
 def test_a_device_that_cannot_train_is_refused_before_anything(word):
-    assert "but may be auto, cpu, cuda or cuda:N" in said(compose_settings, [word])
+    assert "but must be auto, cpu, cuda or cuda:N" in said(compose_settings, [word])
 
 
 @pytest.mark.parametrize("node", [{}, {"labels": 5}, {"labels": {}}, {"labels": {}, "distill": {"teacher": []}}])

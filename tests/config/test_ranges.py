@@ -179,7 +179,7 @@ def test_the_region_loss_is_tried_with_two_classes():
     assert build_loss(weights).losses[1].setting.class_weights == (1.0, 2.0)
     for override, message in (
         ("+loss.terms.region.class_weights=[1,2,3]", "loss.terms.region: class_weights has 3 entries for 2 channels"),
-        ("+loss.terms.region.class_weights=2", "loss.terms.region: class_weights is 2; give one number a channel"),
+        ("+loss.terms.region.class_weights=2", "loss.terms.region: class_weights is 2; give one number per channel"),
         ("+loss.terms.region.from_logits=false", "loss.terms.region.from_logits is false"),
         ("loss.terms.region.smooth=much", "loss.terms.region: smooth is 'much'; give a number"),
     ):

@@ -82,8 +82,11 @@ def test_the_same_masks_in_any_form_have_the_same_label(name, convert):
         (MASKS.astype(np.int8) * -1, r"hold -1, but must be 0 or 1; compare with"),
         (MASKS + 1, "hold 2, but"),
         (np.arange(60).reshape(3, 4, 5), "hold 2 to 59, .* or with a threshold"),
-        (MASKS * 0.9, r"hold 0\.9, but must be 0 or 1; cut soft masks first \(annotations >= 0\.5\), or average them"),
-        (np.where(MASKS, 1e-9, 0), "hold 1e-09, .* cut soft masks"),
+        (
+            MASKS * 0.9,
+            r"hold 0\.9, but must be 0 or 1; threshold soft masks first \(annotations >= 0\.5\), or average them",
+        ),
+        (np.where(MASKS, 1e-9, 0), "hold 1e-09, .* threshold soft masks"),
         (np.where(MASKS, np.nan, 0.0), "hold NaN, but must be 0 or 1 everywhere; set these pixels to 0, or leave out"),
         (np.where(MASKS, np.inf, 0.0), "hold inf, but must be 0 or 1"),
         (MASKS[:0], r"have the shape \(0, 4, 5\), but must be masks of at least one rater, \(raters, \*spatial\)"),
@@ -169,7 +172,7 @@ def test_names_must_be_those_of_the_masks():
     for call in (lambda names: one_rater(MASKS, names, "anna"), lambda names: rater_weights(MASKS, names, weights)):
         for names in (["anna", "ben"], ["anna", "ben", "cleo", "dora"], []):
             with pytest.raises(
-                ValueError, match=f"raters names {len(names)} .*, but there are annotations of 3; give one"
+                ValueError, match=f"raters has {len(names)} names .*, but there are annotations of 3; give one"
             ):
                 call(names)
         for wrong in ("ann", 3, {"anna": 1, "ben": 2, "cleo": 3}):

@@ -60,7 +60,7 @@ def test_class_weights_in_any_form_count_by_class(weights):
 @pytest.mark.parametrize(
     ("weights", "error", "message"),
     [
-        ([], ValueError, r"class_weights is \[\]; give one number a channel"),
+        ([], ValueError, r"class_weights is \[\]; give one number per channel"),
         ({}, ValueError, r"class_weights is \[\]"),
         ([0, 0.0], ValueError, r"class_weights is \[0.0, 0.0\]; .* not all of them 0"),
         ([1, float("nan")], ValueError, "a class weight is nan; it must be at least 0"),
@@ -70,15 +70,15 @@ def test_class_weights_in_any_form_count_by_class(weights):
         ({1: 1, 2: 1}, ValueError, r"the keys \[1, 2\]; name every class by its index"),
         ({"background": 1, "foreground": 2}, TypeError, r"the keys \['background', 'foreground'\]; give class indices"),
         ({0.0: 1, 1.0: 2}, TypeError, "give class indices"),
-        (2.0, TypeError, "class_weights is 2.0; give one number a channel"),
-        (torch.tensor(2.0), TypeError, "class_weights is a torch.Tensor; give one number a channel"),
-        (np.float32(2), TypeError, "class_weights is a numpy.float32; give one number a channel"),
-        ("12", TypeError, "class_weights is '12'; give one number a channel"),
+        (2.0, TypeError, "class_weights is 2.0; give one number per channel"),
+        (torch.tensor(2.0), TypeError, "class_weights is a torch.Tensor; give one number per channel"),
+        (np.float32(2), TypeError, "class_weights is a numpy.float32; give one number per channel"),
+        ("12", TypeError, "class_weights is '12'; give one number per channel"),
         (["1", "2"], TypeError, "a class weight is '1'; give a number"),
-        ({1, 2}, TypeError, "class_weights is {1, 2}; give one number a channel"),
-        (torch.ones(2, 2), TypeError, "class_weights is a torch.Tensor; give one number a channel"),
+        ({1, 2}, TypeError, "class_weights is {1, 2}; give one number per channel"),
+        (torch.ones(2, 2), TypeError, "class_weights is a torch.Tensor; give one number per channel"),
         ([1, None], TypeError, "a class weight is None; give a number"),
-        (object(), TypeError, "class_weights is an object; give one number a channel"),
+        (object(), TypeError, "class_weights is an object; give one number per channel"),
     ],
 )
 def test_class_weights_that_cannot_be_used(weights, error, message):

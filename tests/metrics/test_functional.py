@@ -157,7 +157,7 @@ def test_values_are_those_of_a_stored_run(small_run):
         (lambda: dice(P, 255 * MASKS), UserError, "masks has the value 255, .* give masks != 0"),
         (lambda: dice(P, P), UserError, "but a mask must have only 0 and 1; threshold the probability first"),
         (lambda: dice(P, np.where(MASKS, np.nan, 0)), UserError, "masks has NaN, .* leave out raters who did not"),
-        (lambda: ece(MASKS[0], P), UserError, "in the wrong order?"),
+        (lambda: ece(MASKS[0], P), UserError, "arguments swapped?"),
         (lambda: ece(MASKS[0], 255 * MASKS), UserError, "give masks != 0$"),
         (lambda: dice(P[:, None], MASKS[0][:, None]), ValueError, "one case, .* without axes for batch"),
         (lambda: dice(P, np.moveaxis(MASKS, 0, -1)), ValueError, r"masks of R raters as \(R, 3, 12, 10\)"),

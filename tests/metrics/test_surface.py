@@ -169,7 +169,7 @@ def test_empty_masks():
         ({"predicted": np.ones((4, 4), bool), "reference": np.ones((4, 4), bool)}, r"\(S, H, W\); give mask\[None\]"),
         ({"predicted": np.full((1, 4, 4), 0.7)}, "predicted has the value 0.7, .* threshold the probability first"),
         ({"reference": np.full((1, 4, 4), 255)}, "reference has the value 255, .* give reference != 0"),
-        ({"predicted": np.ones((0, 4, 4), bool), "reference": np.ones((0, 4, 4), bool)}, "without a pixel"),
+        ({"predicted": np.ones((0, 4, 4), bool), "reference": np.ones((0, 4, 4), bool)}, "which has no pixels"),
         ({"spacing": 1.0}, r"spacing is 1.0, but must be two numbers, \(row, column\)"),
         ({"spacing": "11"}, "spacing is '11'; expected two or three numbers"),
         ({"spacing": None}, "spacing is None; expected"),

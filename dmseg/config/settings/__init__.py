@@ -136,7 +136,7 @@ class AgreementSettings:
 
 @dataclass(frozen=True)
 class CheckpointSettings:
-    """How often the state of a training is saved, from which an interrupted one resumes.
+    """How often the state of a run is saved during training, so that an interrupted run can resume.
 
     Attributes:
         minutes: minutes between two checkpoints; None for no limit.

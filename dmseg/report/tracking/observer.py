@@ -1,4 +1,4 @@
-"""Follows a training for the trackers: losses, speed and validations during it, the whole report at its end."""
+"""Follows training for the trackers: losses, speed and validations meanwhile, and the whole report at its end."""
 
 import logging
 import math
@@ -13,7 +13,7 @@ from dmseg.training.observers import EpochReport, RunInfo
 log = logging.getLogger(__name__)
 
 VALIDATIONS = 10
-"""Number of validations during a training, unless `evaluate.every` says otherwise."""
+"""Number of validations during training, unless `evaluate.every` says otherwise."""
 
 
 class TrackingObserver:
