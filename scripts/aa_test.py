@@ -78,7 +78,7 @@ def against_itself(plan: PlannedTable, split: tuple[Sequence[int], Sequence[int]
 
     rows = []
     for row in plan.rows:
-        runs = next(iter(row.cells.values()))
+        runs = next(iter(row.runs.values()))
         rows.append(replace(row, cells={half: runs_of(runs, seeds) for half, seeds in zip(HALVES, split, strict=True)}))
     return PlannedTable(spec, tuple(rows))
 
@@ -153,7 +153,7 @@ def main(argv: Sequence[str]) -> int:
     if options.get("train") == "true" and (status := run_all(plan.runs, plan.settings)):
         return status
     cases = collect_cases(plan)
-    needed = {run.run_id for row in plan.rows for runs in row.cells.values() for run in runs}
+    needed = {run.run_id for row in plan.rows for runs in row.runs.values() for run in runs}
     if missing := needed - set(cases["run_id"]):
         raise UserError(f"{len(missing)} of {len(needed)} runs are missing; add train=true to train them")
     words = [f"{key}={value}" for key, value in tests.items()]

@@ -127,7 +127,7 @@ def gather_rows(planned: PlannedTable, cases: pd.DataFrame) -> Iterator[RowFacts
     scores = dict(iter(cases.groupby(list(KEYS)))) if len(cases) else {}
     for row in track(planned.rows, "reading curves and pictures", len(planned.rows), "rows"):
         found, agreement = [], pd.Series(dtype=float)
-        for key, runs in row.cells.items():
+        for key, runs in row.runs.items():
             own = scores.get((*row.key, key), cases.iloc[:0])
             scored = set(own["run_id"])
             counts = _Counts()

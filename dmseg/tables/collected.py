@@ -41,9 +41,9 @@ def collect_cases(plan: PlannedTable, texts: Texts | None = None) -> pd.DataFram
             several tables share is thus read and checked once.
     """
     texts = {} if texts is None else texts
-    cells = [(row, method) for row in plan.rows for method in row.cells]
+    cells = [(row, method) for row in plan.rows for method in row.runs]
     found = [
-        (cell, [(run, text) for run in cell[0].cells[cell[1]] if (text := _scores_of(run, texts)) is not None])
+        (cell, [(run, text) for run in cell[0].runs[cell[1]] if (text := _scores_of(run, texts)) is not None])
         for cell in track(cells, "reading scores", len(cells), "cells")
     ]
     columns = [*KEYS, "cohort", "seed", "fold", "experiment_id", "run_id", "case"]

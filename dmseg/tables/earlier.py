@@ -100,8 +100,8 @@ def _other_settings(earlier: pd.DataFrame, planned: PlannedTable | None) -> str:
     """Names settings in which the runs of the earlier table differ from those of the same cells of the new one."""
     if planned is None or not {"runs", "method", "task", "data_set", "model"} <= set(earlier):
         return ""
-    ids = {run.run_id for row in planned.rows for runs in row.cells.values() for run in runs}
-    cells = {(*row.key, method): runs for row in planned.rows for method, runs in row.cells.items()}
+    ids = {run.run_id for row in planned.rows for runs in row.runs.values() for run in runs}
+    cells = {(*row.key, method): runs for row in planned.rows for method, runs in row.runs.items()}
     lost = 0
     for _, row in earlier[earlier["value"].notna()].iterrows():
         if not (missing := [run_id for run_id in str(row["runs"]).split() if run_id not in ids]):

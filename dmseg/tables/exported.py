@@ -86,7 +86,7 @@ def plan_to_text(plan: PlannedTable) -> str:
                 | {"split": asdict(run.split)}
                 for run in runs
             ]
-            for method, runs in row.cells.items()
+            for method, runs in row.runs.items()
         }
         own = {name: getattr(row, name) for name in ("paper_model", "data", "stands_for")}
         settings = shareable_settings(asdict(row.settings))

@@ -141,7 +141,7 @@ def plan_notes(planned: PlannedTable) -> tuple[str, ...]:
         f"BDice reference: {reference} fusion of the raters. Both masks empty: {evaluate.empty}. "
         f"Network: {', '.join(networks)}. Epochs: {'; '.join(lengths)}."
     )
-    runs = {run.run_id: run for row in planned.rows for of_cell in row.cells.values() for run in of_cell}
+    runs = {run.run_id: run for row in planned.rows for of_cell in row.runs.values() for run in of_cell}
     if unscored := sum(is_to_be_scored(run) for run in runs.values()):
         notes.append(
             f"{unscored} of {len(runs)} runs are trained, but not scored with these settings; 'dmseg reproduce' with "
@@ -211,7 +211,7 @@ def shown_cells(table: TableData) -> pd.DataFrame:
 
 def _folds_of(rows: Iterable[PlannedRow]) -> str:
     """Describes the folds of a data set's runs."""
-    cells = [runs for row in rows for runs in row.cells.values()]
+    cells = [runs for row in rows for runs in row.runs.values()]
     settings = cells[0][0].settings.folds
     chosen = sorted({run.settings.fold for runs in cells for run in runs})
     splits = [[run.split for run in runs] for runs in cells]
@@ -242,7 +242,7 @@ def _without_counts(planned: PlannedTable) -> list[str]:
     if not named:
         return []
     lacking, without_weights = set(), 0
-    for run in (run for row in planned.rows for runs in row.cells.values() for run in runs):
+    for run in (run for row in planned.rows for runs in row.runs.values() for run in runs):
         store = RunStore(run.results)
         with suppress(DamagedError):
             if run.run_id in lacking or not store.has_evaluation(run.run_id, run.evaluation_id):

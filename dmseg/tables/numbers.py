@@ -102,9 +102,9 @@ def comparison_cells(plan: PlannedTable, cases: pd.DataFrame, inference: Inferen
     scores = _Scores(plan, cases)
     rows = [
         row
-        for line in lines(plan)
-        for metric in line.metrics
-        for row in _line_cells(plan.spec, line, metric, scores, inference)
+        for table_row in table_rows(plan)
+        for metric in table_row.metrics
+        for row in _row_cells(plan.spec, table_row, metric, scores, inference)
     ]
     cells = pd.DataFrame(rows)
     names = {"model_title": cells["model"], "task_title": cells["data_set"] + "/" + cells["task"]}
@@ -145,7 +145,7 @@ class TableRow:
         return "" if not first.is_papers else first.block.data if first.block.pooled else self.task
 
 
-def lines(plan: PlannedTable) -> list[TableRow]:
+def table_rows(plan: PlannedTable) -> list[TableRow]:
     """The printed rows: one for each task and one for all, or only one for all tasks of a data set."""
     blocks: dict[tuple[str, str], list[PlannedRow]] = {}
     for row in plan.rows:
@@ -213,7 +213,7 @@ class _Scores:
         """Scores of one cell under each seed whose folds are all done; None if there is no such seed."""
         key = (*row.key, method)
         if key not in self._counted:
-            self._counted[key] = self._complete_seeds(key, row.cells[method])
+            self._counted[key] = self._complete_seeds(key, row.runs[method])
         chosen = self._counted[key]
         if chosen is None:
             return None
@@ -247,10 +247,10 @@ class _Scores:
                 log.warning("tests are over cases, as their groups are unknown: %s", error)
         return _Cell(kept, places, pd.Series(folds, places.index, name="fold"), groups)
 
-    def of_line(self, line: TableRow, method: str, metric: str) -> list[TaskScores] | None:
+    def of_row(self, table_row: TableRow, method: str, metric: str) -> list[TaskScores] | None:
         """Scores for each task of a printed row, under the seeds that count and have a value in all of its tasks."""
-        found = [scores for row in line.rows if (scores := self.of_cell(row, method, metric)) is not None]
-        if len(found) < len(line.rows):
+        found = [scores for row in table_row.rows if (scores := self.of_cell(row, method, metric)) is not None]
+        if len(found) < len(table_row.rows):
             return None
         common = [
             seed
@@ -264,16 +264,16 @@ class _Scores:
             for scores in found
         ]
 
-    def mean_other_ties(self, line: TableRow, method: str, tasks: Sequence[TaskScores] | None) -> float:
+    def mean_other_ties(self, table_row: TableRow, method: str, tasks: Sequence[TaskScores] | None) -> float:
         """Mean Dice of a printed row under the other rule for ties; NaN without an even number of raters, or counts.
 
         Args:
-            line: the row.
+            table_row: the row.
             method: key of the column.
-            tasks: the column's Dice for each task (`of_line`), under the seeds that count.
+            tasks: the column's Dice for each task (`of_row`), under the seeds that count.
         """
         means, even = [], False
-        for row, own in zip(line.rows, tasks or (), strict=False):
+        for row, own in zip(table_row.rows, tasks or (), strict=False):
             chosen = self._counted[(*row.key, method)]
             if chosen is None or not {"n_raters", OTHER_TIES} <= set(chosen.scores):
                 return float("nan")
@@ -284,22 +284,22 @@ class _Scores:
         return SCORES["dice"].factor * float(np.mean(means)) if even else float("nan")
 
 
-def _line_cells(
-    spec: TableSpec, line: TableRow, metric: str, scores: _Scores, inference: Inference
+def _row_cells(
+    spec: TableSpec, table_row: TableRow, metric: str, scores: _Scores, inference: Inference
 ) -> list[dict[str, object]]:
     """The cells of one printed row for one metric, each tested against the reference."""
-    methods = [column for column in spec.columns if column.key in line.rows[0].cells]
-    by_method = {column.key: scores.of_line(line, column.key, metric) for column in methods}
-    first, score = line.rows[0], SCORES[metric]
+    methods = [column for column in spec.columns if column.key in table_row.rows[0].runs]
+    by_method = {column.key: scores.of_row(table_row, column.key, metric) for column in methods}
+    first, score = table_row.rows[0], SCORES[metric]
     common = {
-        "data_set": first.data, "task": line.task, "task_title": line.title, "paper_task": line.paper_task,
-        "model": first.model, "model_title": network_title(first.settings.model),
-        "paper_model": first.paper_model, "metric": metric, "unit": score.unit, "n_tasks": len(line.rows),
+        "data_set": first.data, "task": table_row.task, "task_title": table_row.title,
+        "paper_task": table_row.paper_task, "model": first.model, "model_title": network_title(first.settings.model),
+        "paper_model": first.paper_model, "metric": metric, "unit": score.unit, "n_tasks": len(table_row.rows),
     }  # fmt: skip
     cells = []
     for column in methods:
-        own, runs = by_method[column.key], first.cells[column.key]
-        named = runs if len(line.rows) == 1 else ()  # a row over several tasks names no runs
+        own, runs = by_method[column.key], first.runs[column.key]
+        named = runs if len(table_row.rows) == 1 else ()  # a row over several tasks names no runs
         reference, comparison = by_method.get(spec.reference), UNTESTED
         if own is not None and reference is not None and column.key != spec.reference:
             better, worse = (reference, own) if spec.reference_is_ours else (own, reference)
@@ -315,7 +315,7 @@ def _line_cells(
                 "experiment_id": " ".join(dict.fromkeys(run.experiment_id for run in named)),
                 "runs": " ".join(run.run_id for run in named),
                 **comparison,
-                OTHER_TIES: scores.mean_other_ties(line, column.key, own) if metric == "dice" else np.nan,
+                OTHER_TIES: scores.mean_other_ties(table_row, column.key, own) if metric == "dice" else np.nan,
             }
         )
     return cells

@@ -147,7 +147,7 @@ def _comparison(spec: TableSpec, overrides: Sequence[str]) -> ExplainedTable:
     cells = {
         (f"{row.data} {row.model}", column): _CellChoices(planner, row, column, tasks[row.settings.data.name], given)
         for row in table.rows
-        for column in row.cells
+        for column in row.runs
     }
     keys = {item.partition("=")[0] for block in spec.blocks for cell in block.cells.values() for item in cell}
     found = []

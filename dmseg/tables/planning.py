@@ -30,7 +30,7 @@ class PlannedRow:
         stands_for: titles of the paper's data sets that this data set takes the place of.
         task: the task.
         settings: settings of its first cell.
-        cells: runs of all folds under all seeds for each column that has a cell in this row, seed by seed.
+        runs: runs of all folds under all seeds for each column that has a cell in this row, seed by seed.
     """
 
     block: Block
@@ -39,7 +39,7 @@ class PlannedRow:
     stands_for: tuple[str, ...]
     task: Task
     settings: Settings
-    cells: Mapping[str, Sequence[PlannedRun]]
+    runs: Mapping[str, Sequence[PlannedRun]]
 
     @property
     def model(self) -> str:
@@ -83,18 +83,18 @@ class PlannedTable:
     @property
     def seeds(self) -> list[int]:
         """The seeds of its runs, in order."""
-        return sorted({run.settings.seed for row in self.rows for runs in row.cells.values() for run in runs})
+        return sorted({run.settings.seed for row in self.rows for runs in row.runs.values() for run in runs})
 
     @property
     def runs(self) -> list[PlannedRun]:
         """All runs, each once, teachers first; all runs of the first seed before those of the next."""
-        runs = [run for row in self.rows for runs in row.cells.values() for run in runs]
+        runs = [run for row in self.rows for runs in row.runs.values() for run in runs]
         return distinct(sorted(runs, key=lambda run: run.settings.seed))
 
     @property
     def unprepared(self) -> list[str]:
         """Data sets with tasks that are not prepared; there are none after `prepare_tasks`."""
-        rows = [row for row in self.rows for runs in row.cells.values() if not all(run.is_prepared for run in runs)]
+        rows = [row for row in self.rows for runs in row.runs.values() if not all(run.is_prepared for run in runs)]
         return list(dict.fromkeys(row.data for row in rows))
 
     @property
@@ -205,7 +205,7 @@ class TablePlanner:
         key = row.data, tuple(changes)
         if key not in self._changed:
             self._changed[key] = self._base(row.data).changed(changes)
-        return self._changed[key].composed((*self._words[row.cells[column][0].experiment_id], *extra))
+        return self._changed[key].composed((*self._words[row.runs[column][0].experiment_id], *extra))
 
     def _options(self, data: str) -> list[str]:
         """Overrides of a data set that apply only to some cells."""

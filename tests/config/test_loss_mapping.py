@@ -218,7 +218,7 @@ def test_a_loss_of_ones_own_is_in_the_id_by_its_source(tmp_path, monkeypatch):
 def test_cells_of_a_table_take_a_weight_of_a_term(small_run):
     def cells(*more):
         row = TablePlanner([*small_run, "fold=0", *more], [read_spec("6")]).plan()[0].rows[0]
-        return {column: runs[0] for column, runs in row.cells.items()}
+        return {column: runs[0] for column, runs in row.runs.items()}
 
     plain, new, old = cells(), cells("loss.terms.ce.weight=0.5"), cells("loss.ce_weight=0.5")
     assert {column: run.settings.loss.terms["ce"].weight for column, run in new.items()} == dict.fromkeys(new, 0.5)

@@ -100,7 +100,7 @@ def reported(plan):
 def complete(words, tmp_path_factory):
     """The plan of a table all of whose runs are stored."""
     plan = planned(words, tmp_path_factory.mktemp("complete"))
-    for seed, runs in enumerate(plan.rows[0].cells.values()):
+    for seed, runs in enumerate(plan.rows[0].runs.values()):
         for run in runs:
             fill(run, seed)
     return plan
@@ -141,7 +141,7 @@ def test_a_report_has_everything(complete, words):
 
 def test_validations_that_a_tracker_recorded_are_drawn_in_per_cent(words, tmp_path):
     plan = planned(words, tmp_path)
-    first, second, third = next(iter(plan.rows[0].cells.values()))[:3]
+    first, second, third = next(iter(plan.rows[0].runs.values()))[:3]
     for run in (first, second, third):
         fill(run, 0)
     for run, scores in ((first, (0.25, 0.5, 0.75)), (second, (0.5,))):
@@ -190,7 +190,7 @@ def test_a_table_without_runs_is_reported(words, tmp_path):
 
 def test_partial_damaged_and_old_runs_are_named(words, tmp_path):
     plan = planned(words, tmp_path)
-    runs = list(plan.rows[0].cells.values())
+    runs = list(plan.rows[0].runs.values())
     for run in runs[0]:
         fill(run, 0)
     for run in runs[1]:
@@ -273,9 +273,9 @@ def test_the_page_works_with_the_keyboard(opened):
     browser, url = opened
     browser.open(url)
     first = "document.querySelector('#all-cells table')"
-    column = f"[...{first}.tBodies[0].rows].map((row) => Number(row.cells[3].dataset.key))"
-    assert browser.run(f"[...{first}.tHead.rows[0].cells].every((cell) => cell.firstChild.tagName === 'BUTTON')")
-    browser.run(f"{first}.tHead.rows[0].cells[3].firstChild.focus()")
+    column = f"[...{first}.tBodies[0].rows].map((row) => Number(row.runs[3].dataset.key))"
+    assert browser.run(f"[...{first}.tHead.rows[0].runs].every((cell) => cell.firstChild.tagName === 'BUTTON')")
+    browser.run(f"{first}.tHead.rows[0].runs[3].firstChild.focus()")
     for way in (1, -1):
         browser.call("Input.dispatchKeyEvent", type="keyDown", key="Enter", text="\r", code="Enter")
         browser.call("Input.dispatchKeyEvent", type="keyUp", key="Enter", code="Enter")

@@ -33,7 +33,7 @@ def planned(tmp_path):
 def fill(plan, n_raters=4, without=()):
     """Stores made-up predictions of all runs; returns the counts by column and case."""
     found = {}
-    for (method, runs), seed in zip(plan.rows[0].cells.items(), range(99), strict=False):
+    for (method, runs), seed in zip(plan.rows[0].runs.items(), range(99), strict=False):
         rng = np.random.default_rng(seed)
         for run in runs:
             rows, counts = [], {}
@@ -104,7 +104,7 @@ def test_an_odd_number_of_raters_has_no_ties(planned):
 def test_a_cell_with_one_run_without_counts_is_empty_and_says_why(planned):
     _, plan = planned
     method = plan.spec.reference
-    gone = plan.rows[0].cells[method][0].run_id
+    gone = plan.rows[0].runs[method][0].run_id
     fill(plan, without=[gone])
     cells = cells_of(plan)
     assert np.isnan(cells.loc[(method, "brier"), "value"])

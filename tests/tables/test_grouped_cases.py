@@ -50,7 +50,7 @@ def made_up(plan):
         {**dict(zip(("data", "model", "task"), row.key, strict=True)), "method": method, "cohort": row.task.cohort,
          "seed": run.settings.seed, "fold": run.settings.fold, "run_id": run.run_id, "case": case,
          "dice": 0.5 + 0.1 * rng.random() + 0.2 * (method == "uniform"), "bdice": 0.5, "ece": 0.1}
-        for method, runs in row.cells.items() for run in runs for case in run.split.validation
+        for method, runs in row.runs.items() for run in runs for case in run.split.validation
     )  # fmt: skip
 
 

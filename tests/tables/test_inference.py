@@ -49,7 +49,7 @@ def made_up(plan, noise=0.03, shift=0.0, random=0):
     rng = np.random.default_rng(random)
     rows = []
     for row in plan.rows:
-        for method, runs in row.cells.items():
+        for method, runs in row.runs.items():
             for run in runs:
                 network = rng.normal(0, noise) + shift * (method == "uniform")
                 for case in run.split.validation:
@@ -195,7 +195,7 @@ def test_a_seed_counts_when_all_its_folds_are_there(three):
         run.run_id
         for row in three.rows
         if row.task.name == "kidney-1"
-        for run in row.cells["uniform"]
+        for run in row.runs["uniform"]
         if (run.settings.seed, run.settings.fold) == (1, 3)
     )
     kept = cases[cases["run_id"] != gone]
@@ -286,7 +286,7 @@ def test_one_seed_is_enough_for_the_interval(three):
         three,
         rows=tuple(
             dataclasses.replace(
-                row, cells={key: [run for run in runs if run.settings.seed == 1] for key, runs in row.cells.items()}
+                row, cells={key: [run for run in runs if run.settings.seed == 1] for key, runs in row.runs.items()}
             )
             for row in three.rows
         ),

@@ -19,7 +19,7 @@ def table(plan):
         {"data": row.data, "model": row.model, "task": row.task.name, "method": method, "cohort": row.task.cohort,
          "seed": run.settings.seed, "fold": run.settings.fold, "run_id": run.run_id, "case": case,
          **{name: rng.uniform(0.5, 0.9) for name in ("dice", "bdice", "ece")}}
-        for row in plan.rows for method, runs in row.cells.items() for run in runs for case in run.split.validation
+        for row in plan.rows for method, runs in row.runs.items() for run in runs for case in run.split.validation
     ]  # fmt: skip
     cells = comparison_cells(plan, pd.DataFrame(rows), DEFAULT)
     return TableData(plan.spec, cells, "qubiq", True, "paper", "paper")

@@ -53,8 +53,8 @@ def test_names_in_files_and_headings():
 def test_every_column_asks_for_the_distance_and_has_the_runs_of_table_2(plan, small_run):
     assert {run.settings.evaluate.ged for run in plan.runs} == {True}
     assert all("evaluate.ged=true" in overrides for block in SPEC.blocks for overrides in block.cells.values())
-    weighted = TablePlanner([*small_run, "folds.count=2"], [read_spec("2")]).plan()[0].rows[0].cells["weighted"]
-    ours = plan.rows[0].cells["ours"]
+    weighted = TablePlanner([*small_run, "folds.count=2"], [read_spec("2")]).plan()[0].rows[0].runs["weighted"]
+    ours = plan.rows[0].runs["ours"]
     assert [run.run_id for run in ours] == [run.run_id for run in weighted]
     assert {run.evaluation_id for run in ours}.isdisjoint(run.evaluation_id for run in weighted)
 
@@ -66,7 +66,7 @@ def test_from_runs_to_files_and_through_an_export(plan, tmp_path):
     cells = comparison_cells(plan, cases).set_index(["method", "metric"])
     for method in KEPT:
         own = pd.concat(
-            RunStore(run.results).read_cases(run.run_id, run.evaluation_id) for run in plan.rows[0].cells[method]
+            RunStore(run.results).read_cases(run.run_id, run.evaluation_id) for run in plan.rows[0].runs[method]
         )
         assert cells.loc[(method, "ged"), "value"] == pytest.approx(own["ged"].mean())
     table = TableData(plan.spec, cells.reset_index(), "lidc", False, "paper", "paper")
@@ -97,7 +97,7 @@ def test_a_smaller_distance_is_better(plan):
          "run_id": run.run_id, "experiment_id": run.experiment_id, "case": case,
          "dice": 0.5, "bdice": 0.5, "ece": 0.1, "ged": 0.4 + 0.001 * index - (0.1 if method == "ours" else 0.0)}
         for method in KEPT
-        for run in plan.rows[0].cells[method]
+        for run in plan.rows[0].runs[method]
         for index, case in enumerate(run.split.validation)
     ]  # fmt: skip
     cells = comparison_cells(plan, pd.DataFrame(rows)).set_index(["method", "metric"])

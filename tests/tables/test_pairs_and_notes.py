@@ -30,7 +30,7 @@ def cases_of(plan, score):
         {**dict(zip(("data", "model", "task"), row.key, strict=True)), "method": method, "cohort": row.task.cohort,
          "run_id": run.run_id, "case": case, "dice": dice, "bdice": 0.5, "ece": 0.1}
         for row in plan.rows
-        for method, runs in row.cells.items()
+        for method, runs in row.runs.items()
         for run in runs
         for case in run.split.validation
         if (dice := score(row.task.name, method, int(case.removeprefix("case")))) is not None
@@ -134,7 +134,7 @@ def test_a_cell_that_reads_worse_is_not_marked(plan):
 def test_missing_runs_are_not_a_different_n(plan):
     one = with_tasks(plan, "kidney-1")
     cases = cases_of(one, lambda task, method, number: 0.7 + 0.001 * number)
-    gone = one.rows[0].cells["uniform"][2].run_id
+    gone = one.rows[0].runs["uniform"][2].run_id
     cells = comparison_cells(one, cases[cases["run_id"] != gone])
     text = to_markdown(TableData(SPEC, cells, "qubiq", False, "paper", "paper"))
     assert "n: Kidney Dice, BDice, ECE 12." in text

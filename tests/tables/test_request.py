@@ -106,12 +106,12 @@ def test_the_command_line_exits_with_2_and_names_the_key(capsys):
 )
 def test_what_table_2_does_not_compare_stays_free(small_run, text):
     row = TablePlanner([*small_run, "fold=0", text], [read_spec(2)]).plan()[0].rows[0]
-    assert len({runs[0].experiment_id for runs in row.cells.values()}) == 5
+    assert len({runs[0].experiment_id for runs in row.runs.values()}) == 5
 
 
 def cells_of(small_run, name, *more):
     row = TablePlanner([*small_run, "fold=0", *more], [read_spec(name)]).plan()[0].rows[0]
-    return {column: runs[0].settings for column, runs in row.cells.items()}
+    return {column: runs[0].settings for column, runs in row.runs.items()}
 
 
 def test_options_of_a_compared_group_reach_the_cells_that_have_them(small_run):
@@ -126,17 +126,17 @@ def test_options_of_a_compared_group_reach_the_cells_that_have_them(small_run):
 def test_the_rule_for_ties_reaches_the_cells_with_a_majority(small_run):
     plain = TablePlanner([*small_run, "fold=0"], [read_spec(2)]).plan()[0].rows[0]
     found = TablePlanner([*small_run, "fold=0", "labels.ties=foreground"], [read_spec(2)]).plan()[0].rows[0]
-    changed = {column for column, runs in found.cells.items() if runs[0].run_id != plain.cells[column][0].run_id}
+    changed = {column for column, runs in found.runs.items() if runs[0].run_id != plain.runs[column][0].run_id}
     assert changed == {"majority", "weighted", "smoothing"}
     same = TablePlanner([*small_run, "fold=0", "labels.ties=background"], [read_spec(2)]).plan()[0].rows[0]
-    assert [runs[0].run_id for runs in same.cells.values()] == [runs[0].run_id for runs in plain.cells.values()]
+    assert [runs[0].run_id for runs in same.runs.values()] == [runs[0].run_id for runs in plain.runs.values()]
 
 
 def test_options_of_labels_that_depend_on_the_task_reach_them_too(shared_qubiq, tmp_path):
     given = ["data=qubiq", *shared_qubiq, "model=unet_tiny", f"paths.results='{tmp_path}'", "fold=0"]
     rows = TablePlanner([*given, "labels.ties=foreground"], [read_spec(3)]).plan()[0].rows
     for row in rows:
-        labels = {column: runs[0].settings.labels for column, runs in row.cells.items()}
+        labels = {column: runs[0].settings.labels for column, runs in row.runs.items()}
         assert labels["mc_dropout"].options["ties"] == "foreground"
         of_ours = {"disjoint_weight": 0.0, "ties": "foreground"} if row.task.name != "brain-tumor-2" else {}
         assert labels["ours"].options == of_ours

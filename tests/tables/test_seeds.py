@@ -85,8 +85,8 @@ def test_runs_are_those_of_single_seeds(small_run):
     planned = TablePlanner(small_run, [read_spec("2")], seeds=(0, 3)).plan()[0]
     alone = {seed: TablePlanner([*small_run, f"seed={seed}"], [read_spec("2")]).plan()[0] for seed in (0, 3)}
     assert [run.run_id for run in planned.runs] == [run.run_id for seed in (0, 3) for run in alone[seed].runs]
-    for column, runs in planned.rows[0].cells.items():
-        one, two = (alone[seed].rows[0].cells[column] for seed in (0, 3))
+    for column, runs in planned.rows[0].runs.items():
+        one, two = (alone[seed].rows[0].runs[column] for seed in (0, 3))
         assert [run.run_id for run in runs] == [run.run_id for run in (*one, *two)]
         assert len({run.experiment_id for run in runs}) == 2
     assert planned.seeds == [0, 3]
@@ -147,7 +147,7 @@ def test_the_files_of_a_table_are_enough_to_check_it(study, tmp_path, capfd):
 
 def test_a_damaged_run_costs_its_seed(study, tmp_path, capfd, caplog):
     words, plan = study
-    gone = plan.rows[0].cells["uniform"][7]
+    gone = plan.rows[0].runs["uniform"][7]
     assert gone.settings.seed == 1
     (RunStore(gone.results).folder(gone.run_id) / "cases.csv").write_text("case,dice\n")
     assert main(["table", "table=2", *words, "seeds=2"]) == 0
@@ -161,7 +161,7 @@ def test_a_damaged_run_costs_its_seed(study, tmp_path, capfd, caplog):
     assert main(["table", "table=2", *words]) == 0
     alone = cells_of(tmp_path / "results")
     assert alone.loc[("uniform", "dice"), "value"] == pytest.approx(cells.loc[("uniform", "dice"), "value"])
-    for run in plan.rows[0].cells["uniform"][:1]:
+    for run in plan.rows[0].runs["uniform"][:1]:
         shutil.rmtree(RunStore(run.results).folder(run.run_id))
     assert main(["table", "table=2", *words, "seeds=2"]) == 0
     capfd.readouterr()
@@ -205,7 +205,7 @@ def test_a_column_against_itself(study, tmp_path, capfd):
     assert "Dice, single tasks: of 1 comparisons without a difference" in out
     row = pd.read_csv(file).set_index("metric").loc["dice"]
     found = {}
-    for run in plan.rows[0].cells["uniform"]:
+    for run in plan.rows[0].runs["uniform"]:
         cases = RunStore(run.results).read_cases(run.run_id, run.evaluation_id).set_index("case")["dice"]
         found.setdefault(run.settings.seed, {}).update(100 * cases)
     differences = [found[0][case] - found[1][case] for case in found[0]]

@@ -16,7 +16,7 @@ from dmseg.runs.lease import lease
 from dmseg.runs.plan import distinct, evaluation_passes
 from dmseg.runs.status import run_status, summarise
 from dmseg.runs.store import RunStore
-from dmseg.tables.numbers import lines
+from dmseg.tables.numbers import table_rows
 from dmseg.tables.planning import TablePlanner
 from dmseg.tables.request import parse_request
 from dmseg.tables.spec import Block, Column, TableSpec, read_spec, table_numbers
@@ -78,7 +78,7 @@ def test_several_networks_and_a_pooled_row(small_run):
     overrides = [item for item in small_run if not item.startswith("model=")]
     planned = TablePlanner([*overrides, "model=unet_tiny,unet_mobilenetv2", "model.weights=null"], [spec]).plan()[0]
     assert [row.model for row in planned.rows] == ["unet_tiny", "unet_mobilenetv2"]
-    assert [line.title for line in lines(planned)] == [f"{planned.rows[0].task.title} (for QUBIQ)"] * 2
+    assert [line.title for line in table_rows(planned)] == [f"{planned.rows[0].task.title} (for QUBIQ)"] * 2
     assert len(planned.runs) == 10
     one = TablePlanner([*small_run, "fold=3"], [spec]).plan()[0]
     assert [run.settings.fold for run in one.runs] == [3]
@@ -105,7 +105,7 @@ def test_the_papers_study_has_as_many_runs_as_the_paper(tmp_path):
     assert all(position[run.teacher.run_id] < position[run.run_id] for run in students)
     # Table 8's 0 is Table 7's DML and Table 6's DML1; Table 8's 1e-3 is Table 7's KDE and Table 4's KD of UNet-ResNet18
     ids = {(number, row.block.data, row.model, column): [run.run_id for run in runs] for number, plan in plans.items()
-           for row in plan.rows for column, runs in row.cells.items()}  # fmt: skip
+           for row in plan.rows for column, runs in row.runs.items()}  # fmt: skip
     for data in ("lits", "kits"):
         key = (data, "unet_resnet18")
         assert ids[8, *key, "0"] == ids[7, *key, "dml"] == ids[6, *key, "dml1"]
@@ -122,14 +122,14 @@ def paths(tmp_path):
 def test_options_of_methods_reach_the_cells_that_have_them(small_run):
     more = ["method.anonymous_raters=position", "method.passes=3", "method.adam.lr=0.5"]
     row = TablePlanner([*small_run, "fold=0", *more], [read_spec(3)]).plan()[0].rows[0]
-    options = {column: runs[0].settings.method.options for column, runs in row.cells.items()}
+    options = {column: runs[0].settings.method.options for column, runs in row.runs.items()}
     assert {column for column, items in options.items() if items.get("anonymous_raters")} == {"multi_head", "mrnet"}
     assert options["multi_head"]["anonymous_raters"] == options["mrnet"]["anonymous_raters"] == "position"
     assert options["mc_dropout"]["passes"] == 3
     assert options["mrnet"]["adam"]["lr"] == options["softseg"]["adam"]["lr"] == 0.5
-    assert row.cells["ours"][0].settings.labels.name == "weighted"
+    assert row.runs["ours"][0].settings.labels.name == "weighted"
     own = TablePlanner([*small_run, "fold=0", "method=mc_dropout", "method.passes=3"], [read_spec(2)]).plan()[0].rows[0]
-    assert {runs[0].settings.method.options["passes"] for runs in own.cells.values()} == {3}
+    assert {runs[0].settings.method.options["passes"] for runs in own.runs.values()} == {3}
     with pytest.raises(UserError, match=r"unknown key 'method.passes'"):
         TablePlanner([*small_run, "method.passes=3"], [read_spec(2)]).plan()
     with pytest.raises(UserError, match=r"'method.passses=3' sets a key that no cell of table 3 has"):
@@ -140,7 +140,7 @@ def test_options_of_the_kernel_estimate_reach_the_cells_that_have_one(tmp_path):
     more = ["distill.kde.balanced=false", "distill.temperature=2", "fold=0"]
     small = ["data=phantom_lits", "data.size=16", "profile.phantom_scale=0.2", *paths(tmp_path)]
     row = TablePlanner([*small, *more], [read_spec(7)]).plan()[0].rows[0]
-    settings = {column: runs[0].settings.distill for column, runs in row.cells.items()}
+    settings = {column: runs[0].settings.distill for column, runs in row.runs.items()}
     assert settings["hard"] is settings["ce"].kde is settings["dml"].kde is None
     assert not settings["kde"].kde.balanced
     assert {settings[column].temperature for column in ("ce", "dml", "kde")} == {2}

@@ -26,14 +26,14 @@ METHODS = [column.key for column in SPEC.columns]
 
 
 def runs_of(plan, task, method):
-    return next(row for row in plan.rows if row.task.name == task).cells[method]
+    return next(row for row in plan.rows if row.task.name == task).runs[method]
 
 
 def fill(plan, scores):
     """Stores made-up scores as if the runs had been trained."""
     store = RunStore(plan_results(plan))
     for row in plan.rows:
-        for method, run in ((method, run) for method, runs in row.cells.items() for run in runs):
+        for method, run in ((method, run) for method, runs in row.runs.items() for run in runs):
             rows = [{"case": case, **scores(row.task.name, method, case)} for case in run.split.validation]
             store_run(run, rows)
     return store
@@ -59,7 +59,7 @@ def made_up(task, method, case):
 
 
 def test_the_plan_has_all_runs_once(plan):
-    assert sum(len(row.cells) for row in plan.rows) == 15
+    assert sum(len(row.runs) for row in plan.rows) == 15
     assert len(plan.runs) == 75
     assert len({run.experiment_id for run in plan.runs}) == 15
     assert {run.settings.fold for run in runs_of(plan, "prostate-1", "random")} == set(range(5))
