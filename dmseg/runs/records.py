@@ -117,13 +117,7 @@ class SmallFiles:
         return self._read[folder, file]
 
 
-def check_run(
-    folder: Path,
-    run_id: str,
-    evaluations: Sequence[Path] = (),
-    read: SmallFiles | None = None,
-    arrays: bool = True,
-) -> None:
+def check_run(folder: Path, run_id: str, evaluations: Sequence[Path] = (), read: SmallFiles | None = None) -> None:
     """Checks the small files of a finished run, and that they agree with each other and with the run's id.
 
     Args:
@@ -131,7 +125,6 @@ def check_run(
         run_id: id of the run.
         evaluations: folders of its later evaluations.
         read: reads the files; those that it has read are not read again.
-        arrays: whether to check counts and pictures too; whoever reads these checks them as well.
 
     Raises:
         OSError: if a file is missing, a link, or too large.
@@ -147,8 +140,6 @@ def check_run(
         evaluation = checked_json(read(place, "evaluation.json"), "evaluation.json")
         check_evaluation(evaluation, None if place == folder else place.name)
         rows = parse_cases(read(place, "cases.csv").decode("utf-8"), manifest["split"]["validation"])
-        if not arrays:
-            continue
         if os.path.lexists(place / "counts.npz"):  # runs of earlier versions have none
             from dmseg.runs.counts_file import check_counts  # imports numpy
 

@@ -127,11 +127,8 @@ def additions_of(folder: Path, known: Mapping[str, str]) -> list[Path]:
     return later if with_run or not predictions.is_dir() else [*later, predictions]
 
 
-def faults_of(folder: Path, run_id: str, every_file: bool, read: SmallFiles, arrays: bool = True) -> list[str]:
-    """`RunStore.damage` of a run's folder; `read` keeps the small files that were compared with their checksums.
-
-    Without `arrays`, counts and pictures are compared with their checksums, but what they hold is not checked.
-    """
+def faults_of(folder: Path, run_id: str, every_file: bool, read: SmallFiles) -> list[str]:
+    """`RunStore.damage` of a run's folder; `read` keeps the small files that were compared with their checksums."""
     try:
         own = read_seal(folder)
         additions = additions_of(folder, own)
@@ -149,7 +146,7 @@ def faults_of(folder: Path, run_id: str, every_file: bool, read: SmallFiles, arr
     if found:
         return found
     try:
-        check_run(folder, run_id, [place for place in additions if is_id(place.name)], read, arrays)
+        check_run(folder, run_id, [place for place in additions if is_id(place.name)], read)
     except (OSError, ValueError) as error:
         return [f"{folder} is damaged: {in_words(error)}"]
     return []

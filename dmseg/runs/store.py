@@ -345,14 +345,13 @@ class RunStore:
     def sound_cases(self, run_id: str, evaluation_id: str) -> str | None:
         """The text of the ``cases.csv`` of an evaluation, after all small files of the run were checked (`damage`).
 
-        Each file is read once. What counts and pictures hold is checked by those who read them. None if the run has no
-        such evaluation.
+        Each file is read once. None if the run has no such evaluation.
 
         Raises:
             DamagedError: if a small file is missing or damaged.
         """
         read = SmallFiles()
-        if faults := faults_of(self.folder(run_id), run_id, False, read, arrays=False):
+        if faults := faults_of(self.folder(run_id), run_id, False, read):
             raise DamagedError(faults[0])
         folder = self.folder(run_id)
         if checked_json(read(folder, "evaluation.json"), "evaluation.json")["id"] != evaluation_id:
