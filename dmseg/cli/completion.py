@@ -200,7 +200,7 @@ def _arguments(command: Command, words: Sequence[str], current: str) -> Iterator
     for item in _keys(command):  # words that are given without key=
         if item.name == "ID":
             named = [word.partition("=")[2] for word in words if word.startswith("paths.results=")]
-            for folder in [Path(name).expanduser() for name in named] or sorted(Path("results").glob("*")):
+            for folder in [Path(os.path.expanduser(name)) for name in named] or sorted(Path("results").glob("*")):
                 ids = (path.name for path in (folder / "runs").glob("*") if _RUN_ID.fullmatch(path.name))
                 yield from map(Candidate, sorted(ids))
         elif item.name == "KEY":
@@ -244,7 +244,7 @@ def _choices(words: Sequence[str], name: str, metavar: str) -> Iterable[str]:
             named = [line.value for line in lines(path) if line.key == "_target_"]
             known += KNOWN_TASKS.get(named[0], ()) if named else ()
             path = None if named or (first := base(path)) is None else _group_file(words, "data", first)
-        prepared = Path(_chosen(words, "paths.prepared", "data/prepared")).expanduser() / data
+        prepared = Path(os.path.expanduser(_chosen(words, "paths.prepared", "data/prepared"))) / data
         stored = (re.fullmatch(r"(.+)-\d+-[0-9a-f]{8}", item.name) for item in prepared.glob("*"))
         return list(dict.fromkeys([*known, *sorted(found[1] for found in stored if found)]))
     if (resource("configs") / group).is_dir():
@@ -292,13 +292,13 @@ def _config_dirs(words: Sequence[str]) -> list[Path]:
     """The folder that ``--config-dir`` names."""
     named = [word.partition("=")[2] for word in words if word.startswith("--config-dir=")]
     named += [after for word, after in pairwise(words) if word == "--config-dir"]
-    return [Path(name).expanduser() for name in named if name]
+    return [Path(os.path.expanduser(name)) for name in named if name]
 
 
 def _paths(prefix: str, typed: str, folders: bool) -> Iterator[Candidate]:
     """Files and folders that begin as typed; a folder ends with a slash."""
     parent, slash, start = typed.rpartition("/")
-    place = Path(f"{parent}{slash}" or ".").expanduser()
+    place = Path(os.path.expanduser(f"{parent}{slash}" or "."))
     with suppress(OSError):
         for entry in sorted(os.scandir(place), key=lambda entry: entry.name):
             if entry.name.startswith(".") and not start.startswith("."):

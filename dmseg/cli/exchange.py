@@ -8,6 +8,7 @@ from dmseg.cli.tables import plan_all, split_tables
 from dmseg.cli.words import is_true, take_seeds, take_words
 from dmseg.errors import UserError, cut, some
 from dmseg.files.atomic import write_whole
+from dmseg.files.names import expand_home
 from dmseg.runs.plan import PlannedRun, evaluation_passes
 from dmseg.runs.seal import DamagedError
 from dmseg.runs.store import RunStore
@@ -34,7 +35,7 @@ def export_results(argv: Sequence[str]) -> int:
     given, rest = take_words(argv, ("to", "weights", "images"))
     if not given.get("to"):
         raise UserError("name the folder to export to: to=FOLDER")
-    folder = Path(given["to"]).expanduser()
+    folder = Path(expand_home(given["to"], "to"))
     weights, images = is_true(given, "weights"), is_true(given, "images")
     if any(word.startswith(("table=", "tables=")) for word in rest):
         seeds, rest = take_seeds(rest)
@@ -58,7 +59,7 @@ def export_results(argv: Sequence[str]) -> int:
             raise UserError(
                 "name what to export: tables=2 with its overrides, or paths.results=FOLDER for all runs of a folder"
             )
-        store = RunStore(Path(chosen["paths.results"]).expanduser())
+        store = RunStore(Path(expand_home(chosen["paths.results"], "paths.results")))
         if not store.run_ids():
             raise UserError(f"{store.runs} has no finished runs")
         copied = export_runs([(store, run_id) for run_id in store.run_ids()], folder, weights, images)
@@ -89,7 +90,7 @@ def import_results(argv: Sequence[str]) -> int:
     for name, what in (("from", "the folder of the export"), ("paths.results", "the results folder to import into")):
         if not given.get(name):
             raise UserError(f"{name}=FOLDER is missing, {what}")
-    source, results = (Path(given[name]).expanduser() for name in ("from", "paths.results"))
+    source, results = (Path(expand_home(given[name], name)) for name in ("from", "paths.results"))
     copied = import_runs(source, RunStore(results))
     others = f"{len(copied.refused)} were refused" if copied.refused else "the rest were already there"
     print(f"{results}: {copied.new} of {copied.total} runs are new, {others}")

@@ -16,6 +16,7 @@ from dmseg.activity import track
 from dmseg.cli import output
 from dmseg.cli.words import is_true, take_words
 from dmseg.errors import UserError
+from dmseg.files.names import expand_home
 from dmseg.files.schema import finite
 from dmseg.runs.inventory import Entry, choose, damage, entries, foreign, leftovers, lineage, whole_runs, why_none
 from dmseg.runs.records import BASIC_SCORES
@@ -131,7 +132,7 @@ def read_stores(named: Sequence[str]) -> list[RunStore]:
     Raises:
         UserError: if there are none.
     """
-    folders = [Path(name.strip("'\"")).expanduser() for name in named] or sorted(
+    folders = [Path(expand_home(name.strip("'\""), "paths.results")) for name in named] or sorted(
         path.parent for path in Path("results").glob("*/runs")
     )
     if not all(name.strip("'\"") for name in named):

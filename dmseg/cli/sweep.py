@@ -178,6 +178,8 @@ def _sweep(command: str, argv: Sequence[str], plan: Plan) -> int:
     set_up_logging()
     given, overrides = take_words(argv, ("name",))
     name = given.get("name")
+    if name == "null":
+        name = None
     if name is not None and not re.fullmatch(r"\w[\w.-]{0,99}", name, re.ASCII):
         raise UserError(f"name is '{cut(name)}', but must consist of at most 100 letters, digits, '-', '_' or '.'")
     grid = expand(overrides)

@@ -15,6 +15,7 @@ from dmseg.cli.words import TEST_WORDS, take_inference, take_seeds, take_words
 from dmseg.config.compose import compose_settings
 from dmseg.config.settings import Settings
 from dmseg.errors import UserError, cut
+from dmseg.files.names import expand_home
 from dmseg.runs.plan import evaluation_passes
 from dmseg.runs.sources import find_tasks, prepare_tasks
 from dmseg.runs.status import Status, Summary, summarise
@@ -109,10 +110,11 @@ def exported_plans(
         raise UserError(f"an export has its own settings and seeds; leave {named} out")
     if not exported[0]:
         raise UserError("from= names no folder; write from=FOLDER, the folder of an export")
-    folder = Path(exported[0]).expanduser()
+    folder = Path(expand_home(exported[0], "from"))
     plans = [plan_from_text(folder, spec) for spec in specs]
     metrics = shown_metrics(argv)
-    place = Path(given["paths.results"]).expanduser() if given.get("paths.results") else folder
+    results = given.get("paths.results")
+    place = Path(expand_home(results, "paths.results")) if results else folder
     return place, [planned.with_metrics(metrics) for planned in plans] if metrics else plans
 
 

@@ -36,7 +36,7 @@ KINDS: Mapping[str, Kind] = {
     "evaluate.reference": _FUSION,
     "method": Kind("a method", ("dmseg.methods",), "dmseg.methods.base.Method"),
     "loss.terms": Kind(
-        "a loss", ("dmseg.losses", "torch.nn", "timm", "segmentation_models_pytorch"), "torch.nn.modules.module.Module"
+        "a loss", ("dmseg.losses", "torch.nn", "timm", "segmentation_models_pytorch"), "torch.nn.Module"
     ),
 }
 """What ``_target_`` may name, by configuration node; the kind of ``loss.terms`` applies to each term."""
@@ -106,7 +106,8 @@ def resolve(target: str, where: str) -> Callable[..., Any]:
     else:
         fits = fits and inspect.isfunction(found)
     if not fits:
-        raise UserError(f"{where}._target_={target} is not {kind.what}")
+        needed = f"; write a class that is a subclass of {kind.base}" if kind.base else ""
+        raise UserError(f"{where}._target_={target} is not {kind.what}{needed}")
     return found
 
 

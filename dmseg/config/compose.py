@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -41,6 +40,7 @@ from dmseg.config.settings import Settings, TeacherSettings
 from dmseg.config.teacher import of_teacher, resolve_teacher, sets_teacher
 from dmseg.config.typed import check_group, check_terms, gather_loss, guess, typed
 from dmseg.errors import UserError, cut, shown
+from dmseg.files.names import expand_home
 
 PROTOCOL = {"classes": ALLOWED["distill.classes"], "interpolation": ALLOWED["labels.interpolation"]}
 """Keys that a protocol sets for hard and for soft labels, with their choices."""
@@ -175,10 +175,10 @@ def to_settings(plain: Mapping[str, Any]) -> Settings:
         UserError: if a key is unknown or missing, or a value of the wrong type or out of range.
     """
     node = copy.deepcopy(dict(plain))
-    for key in PATH_KEYS:
+    for key in reversed(PATH_KEYS):  # paths.data before data.root, which refers to it
         if isinstance(path := get(node, key), str):
             parent, _, last = key.rpartition(".")
-            get(node, parent)[last] = os.path.expanduser(path)
+            get(node, parent)[last] = expand_home(path, key)
     protocol = check_group(node, "protocol", "one of the files in configs/protocol")
     for name, choices in PROTOCOL.items():
         chosen = check_group(protocol, name, "a mapping with a choice for hard and for soft labels")

@@ -10,9 +10,10 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dmseg.config.overrides import LOSS_KEYS
 from dmseg.config.resources import resource
 from dmseg.errors import UserError, cut, shown
-from dmseg.files.names import fault_of_name
+from dmseg.files.names import expand_home, fault_of_name
 from dmseg.files.regular import is_junk, read_regular
 from dmseg.files.schema import DEEPEST, GROUP, TEXT, Check, mapping, name, nullable, record
 
@@ -44,7 +45,7 @@ def use_config_dir(folder: Path | None) -> None:
     _dir = None
     if folder is None:
         return
-    folder = folder.expanduser().absolute()
+    folder = Path(expand_home(str(folder), "--config-dir")).absolute()
     anywhere = f"{folder}/{{{','.join(GROUPS)}}}"
     if not folder.is_dir():
         raise UserError(f"--config-dir={folder} is not a folder; name one that holds {', '.join(GROUPS)}")
@@ -144,6 +145,8 @@ def _check_file(path: Path, group: str) -> None:
         _CHECKS.get(group, GROUP)(node, str(path))
     except ValueError as error:
         raise UserError(str(error)) from None
+    if group == "loss" and not node.keys() & {"terms", *LOSS_KEYS}:
+        raise UserError(f"{path} has no key 'terms'; write terms: {{NAME: {{weight: 1.0, _target_: MODULE.CLASS}}}}")
     if group == "data" and node.get("name") != path.stem:
         said = f"has name={shown(node['name'])}, but" if "name" in node else "has no key 'name':"
         raise UserError(f"{path} {said} a data set has the name of its file; write name: {path.stem}")

@@ -17,6 +17,7 @@ from types import CodeType
 from dmseg.config.code_version import module_digest
 from dmseg.config.components import MODULES, PACKAGES
 from dmseg.errors import UserError, cut, first_line
+from dmseg.files.names import expand_home
 
 _IN_USE: dict[str, "Plugin"] = {}
 _FOLDERS: list[str] = []  # added to sys.path
@@ -54,7 +55,7 @@ def find_plugins(names: Sequence[str]) -> list[Plugin]:
     plugins: dict[str, Plugin] = {}
     for name in names:
         if name.endswith(".py") or "/" in name:
-            path = Path(name).expanduser().absolute()
+            path = Path(expand_home(name, "plugins")).absolute()
             if path.is_dir():
                 raise UserError(f"plugin {name} is a folder; name a .py file, or a package by its dotted name")
             if not path.is_file():

@@ -18,6 +18,9 @@ GEOMETRY = "geometry"
 SIZES_DIFFER = "sizes_differ"
 """Key of a case whose slices differ in size, so that resizing gave them different spacing; otherwise left out."""
 
+SKIPPED = "skipped"
+"""Key of the ids of the cases that were left out because of a fault."""
+
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -152,8 +155,9 @@ _SCHEMA: dict[str, tuple[Callable[[Any], bool], str]] = {
     "source_files": (_are_source_files, "pairs of a case and its files"),
     "sources": (_are_sources, "size, mtime_ns and sha256 of each file"),
     "listed": (_are_texts, "a list of cases"),
+    SKIPPED: (_are_texts, "a list of cases"),
     "version": (lambda value: isinstance(value, str), "text"),
     GEOMETRY: (_is_geometry, "spacing (two or three numbers above 0, in mm, or null) and contiguous of each case"),
 }
-_LATER = ("listed", "version", GEOMETRY)
+_LATER = ("listed", SKIPPED, "version", GEOMETRY)
 """Keys that stores written by earlier versions lack."""

@@ -35,7 +35,7 @@ from dmseg.data.integrity import (
     seal_store,
     write_seal,
 )
-from dmseg.data.manifest import GEOMETRY, SIZES_DIFFER, as_task
+from dmseg.data.manifest import GEOMETRY, SIZES_DIFFER, SKIPPED, as_task
 from dmseg.data.parts import Intensities, Part, part_folder, read_part, remove_leftovers, swap, write_part
 from dmseg.data.resize import stored_slices
 from dmseg.data.suspicions import Suspicions
@@ -245,6 +245,7 @@ def prepare(
                 "revision": REVISION,
                 "version": __version__,
                 "listed": [case.case for case in files],
+                SKIPPED: [case.case for case in files if case.case not in known],
                 "source_files": [[case.case, paths(case)] for case in files],
                 "sources": sources,
             }

@@ -3,11 +3,12 @@
 Names come from data sets, configurations, prepared stores and exports; each is checked before it is used in a path.
 """
 
+import os
 import re
 import unicodedata
 from typing import TypeGuard
 
-from dmseg.errors import UserError, shown
+from dmseg.errors import UserError, cut, shown
 
 LONGEST_NAME = 200
 """Maximum length of a name in UTF-8 bytes: file systems allow 255, and files named after it get a suffix."""
@@ -50,6 +51,26 @@ def check_name(name: object, what: str) -> None:
     fault = fault_of_name(name)
     if fault:
         raise UserError(f"{what} is {shown(name)}, which cannot name a file: {fault}; rename it")
+
+
+def expand_home(path: str, what: str) -> str:
+    """Replaces ``~`` or ``~USER`` at the start of a path by the home folder.
+
+    Args:
+        path: the path.
+        what: the key or argument that names it; starts the message.
+
+    Raises:
+        UserError: if there is no such user, or the home folder is unknown.
+    """
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        home = cut(path.partition("/")[0])
+        raise UserError(
+            f"{what} is {shown(path)}, but the home folder {home} is unknown; write the whole path, or ./{home} for a "
+            "folder of this name"
+        )
+    return expanded
 
 
 def fault_of_name(name: object) -> str | None:

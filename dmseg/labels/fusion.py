@@ -95,10 +95,11 @@ def fuse(function: Callable[..., Result], annotations: Annotations, raters: Sequ
 
     Args:
         function: the fusion, or the function of its votes, with its options bound.
-        annotations: (R, *spatial), 0 or 1.
+        annotations: (R, *spatial), 0 or 1; a function that changes them changes a copy.
         raters: R names; None where they are unknown.
     """
-    return function(annotations, **{RATERS: raters}) if takes_raters(function) else function(annotations)
+    own = annotations.copy()
+    return function(own, **{RATERS: raters}) if takes_raters(function) else function(own)
 
 
 def naming_raters(option: str) -> Callable[[Decorated], Decorated]:

@@ -16,6 +16,7 @@ from dmseg.data.case import Adapter, Task, find_task
 from dmseg.data.contract import cases_of, tasks_of
 from dmseg.data.folds import Split, find_split, fold_count, load_splits, make_splits
 from dmseg.data.integrity import seal_store
+from dmseg.data.manifest import SKIPPED
 from dmseg.data.prepared import (
     PreparedTask,
     is_current,
@@ -60,6 +61,21 @@ class FoundTask:
 
 TaskData = PreparedTask | FoundTask
 """The data that runs are planned for."""
+
+
+def check_phantom(data: DataSettings) -> bool:
+    """Checks the settings of a phantom and the folder for it; writes nothing.
+
+    Returns:
+        Whether it would be written.
+
+    Raises:
+        UserError: if a setting is out of range, or the folder contains something other than a phantom.
+    """
+    if data.phantom is None:
+        return False
+    options = {**data.phantom, "write": False}
+    return bool(bind(options.pop("_target_"), options, where="data.phantom")(Path(data.root)))
 
 
 def open_adapter(data: DataSettings) -> Adapter:
@@ -170,11 +186,7 @@ def find_tasks(settings: Settings, notify: Notify = lambda text: None) -> list[F
     """
     data = settings.data
     _refuse_labels_only(data)
-    outdated = False  # whether there is a phantom with other settings than these, which will be generated again
-    if data.phantom is not None:
-        phantom = {**data.phantom, "write": False}
-        would_write = bind(phantom.pop("_target_"), phantom, where="data.phantom")(Path(data.root))
-        outdated = bool(would_write) and Path(data.root).exists()
+    outdated = check_phantom(data) and Path(data.root).exists()  # a phantom of other settings will be generated again
     stores, damaged = ({}, {}) if outdated else stores_of(data, settings.paths)
     wanted = settings.task and settings.task.rpartition("/")[2]
     for name, error in damaged.items():
@@ -246,10 +258,18 @@ def count_target_slices(
 
 
 def say_without_slices(store: PreparedTask) -> str:
-    """Says which cases have no slices, for a message."""
-    absent = store.without_slices
-    verb = "has" if len(absent) == 1 else "have"
-    return f"{len(absent)} of {len(store.listed)} cases {verb} no slices to keep ({some(absent)})"
+    """Says which cases have no slices and why, for a message."""
+    faulty = store.manifest.get(SKIPPED, [])
+    empty = [case for case in store.without_slices if case not in faulty]
+    said = [
+        f"{len(cases)} of {len(store.listed)} cases {one if len(cases) == 1 else several} {reason} ({some(cases)})"
+        for cases, one, several, reason in (
+            (empty, "has", "have", "no slices to keep"),
+            (faulty, "was", "were", "skipped because of a fault"),
+        )
+        if cases
+    ]
+    return " and ".join(said)
 
 
 def fold_split(data: TaskData, folds: FoldSettings, fold: int) -> Split:

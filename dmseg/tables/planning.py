@@ -12,9 +12,9 @@ from dmseg.data.case import Task
 from dmseg.errors import UserError
 from dmseg.metrics.named import requested
 from dmseg.runs.plan import PlannedRun, distinct, plan_folds, plan_run
-from dmseg.runs.sources import Notify, TaskData, prepare_tasks
+from dmseg.runs.sources import Notify, TaskData, check_phantom, prepare_tasks
 from dmseg.tables.request import Compared, compared, option_key, parse_request
-from dmseg.tables.spec import PAPER_DATA, Block, TableSpec
+from dmseg.tables.spec import PAPER_DATA, Block, TableSpec, naming_column
 
 OpenTasks = Callable[[Settings, Notify], Iterable[TaskData]]
 
@@ -155,15 +155,22 @@ class TablePlanner:
         Raises:
             UserError: if an override does not fit, sets a key that no cell has, or data are missing or damaged.
         """
+        for data in self._request.data.values():  # before anything is prepared
+            check_phantom(self._base(data).settings().data)
         cells = {
-            (self._request.data[block.data], (f"model={model}", *cell))
+            (self._request.data[block.data], (f"model={model}", *cell)): (spec.name, column)
             for spec in self._specs
             for block in spec.blocks
             if block.data in self._request.data
             for model in self._models(block)
-            for cell in block.cells.values()
+            for column, cell in block.cells.items()
         }
-        taken = {item for data, cell in cells for item in _accepted(self._base(data), cell, self._options(data))}
+        taken: set[str] = set()
+        for (data, cell), (name, column) in cells.items():
+            with naming_column(name, column):
+                options = _accepted(self._base(data), cell, self._options(data))
+                self._base(data).settings((*cell, *options))
+            taken.update(options)
         names = ", ".join(spec.name for spec in self._specs)
         for data in self._request.data.values():
             for item in self._options(data):

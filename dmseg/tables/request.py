@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from dmseg.config.config_dir import config_file, config_options
 from dmseg.config.overrides import dotted, is_group, parse_override
 from dmseg.errors import UserError
-from dmseg.tables.spec import PAPER_DATA, TableSpec
+from dmseg.tables.spec import PAPER_DATA, TableSpec, naming_column
 from dmseg.text import split_list
 
 _OF_ONE = re.compile(r"^(\w+):(.+)$", re.DOTALL)
@@ -142,8 +142,10 @@ def compared(specs: Sequence[TableSpec]) -> Compared:
     """Collects the keys that the cells of some tables set; a cell that sets ``method`` also sets ``labels``."""
     found: dict[str, str] = {}
     for spec in specs:
-        cells = [cell for block in spec.blocks for cell in block.cells.values()]
-        keys = [option_key(item) for cell in cells for item in cell]
+        keys: list[str] = []
+        for column, cell in (pair for block in spec.blocks for pair in block.cells.items()):
+            with naming_column(spec.name, column):
+                keys += map(option_key, cell)
         for key in (*keys, *(["labels"] if "method" in keys else [])):
             found.setdefault(key, spec.name)
     return Compared(found)

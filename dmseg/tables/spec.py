@@ -1,6 +1,7 @@
 """Specifications of tables, read from ``configs/table``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
@@ -149,6 +150,15 @@ def table_names() -> list[str]:
 def table_numbers() -> list[int]:
     """Numbers of the paper's tables that are specified."""
     return [int(name) for name in table_names() if name.isdecimal()]
+
+
+@contextmanager
+def naming_column(table: str, column: str) -> Iterator[None]:
+    """Adds the column and the file of the table to messages about the overrides of a cell."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{error}\nin the column {column} of {config_file('table', table)}") from None
 
 
 def read_spec(name: str | int) -> TableSpec:

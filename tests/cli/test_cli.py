@@ -161,3 +161,24 @@ def test_as_many_cases_are_prepared_at_a_time_as_there_are_workers(words, small_
 def test_cv_does_not_ignore_a_fold(small_run, capsys, word):
     assert main(["cv", *small_run, word]) == 2
     assert f"cv trains all folds; leave {word} out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["runs", "list", "paths.results=HOME"],
+        ["runs", "prune", "paths.results=HOME"],
+        ["export-results", "paths.results=results", "to=HOME"],
+        ["export-results", "paths.results=HOME", "to=export"],
+        ["import-results", "from=HOME", "paths.results=results"],
+        ["table", "table=2", "from=HOME"],
+        ["report", "table=2", "from=HOME"],
+        ["train", "plugins=['HOME/a.py']"],
+        ["track", "paths.results=HOME", "tracker=jsonl"],
+    ],
+)
+def test_a_home_that_is_unknown_is_refused_in_one_line(words, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    assert main([word.replace("HOME", "~nobody-of-this-name") for word in words]) == 2
+    assert re.fullmatch(r"dmseg: .* is '~nobody-of-this-name.*', but the home folder .*\n", capfd.readouterr().err)
+    assert list(tmp_path.iterdir()) == []

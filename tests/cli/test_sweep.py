@@ -158,6 +158,7 @@ def test_without_a_name_the_table_is_named_by_what_is_swept(small_run, results, 
         ["labels=majority,uniform", "fold=0,1"],
         ["fold=1,0", "labels=uniform,majority", "workers=2"],
         ["labels=majority,weighted", "fold=0,1"],
+        ["labels=majority,weighted", "fold=0,1", "name=null"],
     ):
         assert main(["train", "-m", *small_run, *words]) == 0
     assert main(["cv", "-m", *small_run, "labels=majority,uniform"]) == 0

@@ -73,7 +73,9 @@ def test_what_is_no_name_is_refused(target):
     ],
 )
 def test_names_of_the_right_room_may_still_be_of_the_wrong_kind(target, where):
-    with pytest.raises(UserError, match=rf"{where}._target_={target} is not {KINDS[where].what}"):
+    base = KINDS[where].base
+    advice = f"; write a class that is a subclass of {base}" if base else ""
+    with pytest.raises(UserError, match=rf"{where}._target_={target} is not {KINDS[where].what}{advice}$"):
         resolve(target, where)
 
 

@@ -189,6 +189,7 @@ def test_a_data_set_fills_the_rows_of_the_papers(put):
         ({"loss__mine": "1: a\n"}, "must contain a mapping"),
         ({"loss__mine": ""}, "must contain a mapping"),
         ({"loss__mine": "x: '" + "y" * 2**18 + "'\n"}, "it has more than 0.25 MiB"),
+        ({"loss__mine": "name: mine\n_target_: a.B\n"}, "loss/mine.yaml has no key 'terms'; write terms: {"),
         ({"data__mine": "_target_: a.B\n"}, "mine.yaml has no key 'name': a data set has the name of its file"),
         ({"data__mine": "name: lidc\n"}, "mine.yaml has name='lidc', but a data set has the name of its file"),
         ({"data__mine": "tables: [qubiq]\n"}, "tables is"),
@@ -219,6 +220,7 @@ def test_a_pipe_is_not_waited_for(put):
         (["--config-dir", "-m"], "--config-dir needs a folder"),
         (["--config-dir="], "--config-dir needs a folder"),
         (["--config-dir=nowhere"], "nowhere is not a folder"),
+        (["--config-dir=~nobody-of-this-name"], "--config-dir is '~nobody-of-this-name', but the home folder"),
         (["--config-dir", "a", "--config-dir", "b"], "--config-dir is given twice"),
         (["-cd", "a"], "write --config-dir DIR"),
     ],
@@ -287,3 +289,33 @@ def test_a_table_must_be_one(put, old, new, said):
     with pytest.raises(UserError, match=r"table/mine\.yaml") as caught:
         read_spec("mine")
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("lables=uniform", "unknown key 'lables'; did you mean 'labels'?"),
+        ("labels=unifrm", "labels='unifrm' does not exist; choose from majority"),
+        ("labels", "'labels' is not an override; write key=value"),
+        ("optim.lr=abc", "optim.lr is 'abc', but must be a number"),
+        ("hydra.verbose=1", "'hydra.verbose=1': dmseg uses Hydra to read settings only"),
+    ],
+)
+@pytest.mark.parametrize("of_block", [False, True])
+def test_a_mistake_in_a_column_names_the_column_and_the_file_before_data_are_prepared(put, override, said, of_block):
+    text = TABLE.replace("[loss=mine]", "[loss=ce_sdl]" if of_block else f"[{override}]")
+    if of_block:
+        text = text.replace("metrics: [dice]", f"metrics: [dice], cells: {{mine: [{override}]}}")
+    folder = put(table__my_table=text)
+    use_config_dir(folder)
+    with pytest.raises(UserError) as caught:
+        TablePlanner(["data=qubiq"], [read_spec("my_table")], open_tasks=lambda *_: pytest.fail("prepares")).plan()
+    first, second = str(caught.value).splitlines()
+    assert first.startswith(said)
+    assert second == f"in the column mine of {folder}/table/my_table.yaml"
+
+
+def test_a_mistake_of_the_command_line_is_not_blamed_on_a_column(put):
+    use_config_dir(put(table__my_table=TABLE.replace("[loss=mine]", "[loss=ce_sdl]")))
+    with pytest.raises(UserError, match=r"^optim\.lr is 'abc', but must be a number$"):
+        TablePlanner(["data=qubiq", "optim.lr=abc"], [read_spec("my_table")]).plan()

@@ -1,5 +1,7 @@
 """Overrides as a shell hands them over: paths with any characters, and ``~``."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,7 +49,16 @@ def test_home_is_expanded_behind_an_interpolation_and_in_a_teacher(monkeypatch, 
     assert compose_settings(["paths={data: '~/d'}"]).paths.data == str(tmp_path / "d")
     taught = compose_settings(["distill=kd", "distill.teacher.weights=~/w", "model.weights=null"])
     assert taught.distill.teacher.model.weights == str(tmp_path / "w")
-    assert compose_settings(["data.root=~nobody-of-this-name/x"]).data.root == "~nobody-of-this-name/x"
+
+
+@pytest.mark.parametrize("key", PATH_KEYS)
+def test_an_unknown_home_is_refused_in_every_path(key):
+    with pytest.raises(UserError, match=r"is '~nobody-of-this-name/x', but the home folder .* is unknown") as caught:
+        compose_settings(["distill=kd", f"{key}=~nobody-of-this-name/x"])
+    group, _, name = key.partition(".")
+    assert re.match(rf"{group}\..*{name.rpartition('.')[2]} is", str(caught.value))
+    assert str(caught.value).endswith("or ./~nobody-of-this-name for a folder of this name")
+    assert compose_settings([f"{key}=./~nobody-of-this-name/x", "distill=kd"])
 
 
 @pytest.mark.parametrize("text", ["model.weights=null", "model.weights=imagenet"])

@@ -13,6 +13,7 @@ from dmseg.cli.main import main
 from dmseg.data.case import About, Adapter, Case, CaseFiles, Slice, Task
 from dmseg.data.prepared import PreparedTask, prepare
 from dmseg.errors import AdapterError, MissingDataError, UserError
+from dmseg.runs.sources import say_without_slices
 
 ADAPTER = """
 from dmseg.data.case import About, Adapter, Case, CaseFiles, Slice, Task
@@ -264,6 +265,7 @@ def test_only_expected_faults_are_skipped(tmp_path, caplog):
         store = stored(faulty(tmp_path, lambda: gzip.decompress(b"no"), False, skip=True), tmp_path)
     assert [case.case for case in store.cases] == ["case0", "case2"]
     assert store.without_slices == ["case1"]
+    assert say_without_slices(store) == "1 of 3 cases was skipped because of a fault (case1)"
     assert sum("case1" in line for line in caplog.messages) == 1
 
 

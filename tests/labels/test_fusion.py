@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from dmseg.errors import UserError
-from dmseg.labels.fusion import FusionWarning, each_rater, majority, uniform, weighted
+from dmseg.labels.fusion import FusionWarning, each_rater, fuse, majority, uniform, weighted
 
 annotations = st.integers(1, 7).flatmap(lambda raters: hnp.arrays(np.uint8, (raters, 3, 4), elements=st.integers(0, 1)))
 
@@ -102,3 +102,13 @@ def test_every_label_lies_between_the_raters(votes):
 def test_order_of_raters_does_not_matter(votes):
     for strategy in (majority, uniform, weighted):
         assert strategy(votes[::-1]) == pytest.approx(strategy(votes), abs=1e-6)
+
+
+def test_a_fusion_that_changes_its_argument_changes_a_copy():
+    def careless(annotations, raters):
+        annotations[1:] |= annotations[0]
+        return annotations.mean(0)
+
+    votes = np.array([[1, 0], [0, 0]], dtype=np.uint8)
+    assert fuse(careless, votes, ["a", "b"]).tolist() == [1, 0]
+    assert votes.tolist() == [[1, 0], [0, 0]]

@@ -247,3 +247,10 @@ def test_what_is_not_prepared_is_counted_beside_what_is(tmp_path, capsys):
 
 def tree(folder):
     return {path: path.is_file() and (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*")}
+
+
+def test_a_wrong_phantom_is_named_before_anything_is_prepared(tmp_path, capfd):
+    words = ["data=phantom", "profile=demo", "phantom_kits:data.phantom.cases=0", f"paths.data={tmp_path}"]
+    assert main(["reproduce", "tables=2,4", *words, f"paths.prepared={tmp_path}", f"paths.results={tmp_path}"]) == 2
+    assert "number of cases (data.phantom.cases) is 0" in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -47,7 +47,7 @@ def server() -> str:
         return named.rstrip("/")
     import configparser
 
-    folder = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser()
+    folder = Path(os.path.expanduser(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb"))
     for path in (Path("wandb/settings"), folder / "settings"):
         settings = configparser.ConfigParser(interpolation=None)
         with suppress(OSError, configparser.Error, UnicodeError):
@@ -70,7 +70,7 @@ def _fault(patience: float) -> str | None:
     key = os.environ.get("WANDB_API_KEY") or None
     if key is None:
         with suppress(OSError, netrc.NetrcParseError):
-            path = os.environ.get("NETRC") or str(Path("~/.netrc").expanduser())
+            path = os.environ.get("NETRC") or os.path.expanduser("~/.netrc")
             found = netrc.netrc(path).authenticators(urlsplit(server()).hostname or "")
             key = found[2] if found else None
     if key is None and not os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
