@@ -8,6 +8,7 @@ from typing import Any
 from dmseg.config.allowed import ALLOWED, TRACKERS
 from dmseg.config.method_options import check_options
 from dmseg.config.overrides import get
+from dmseg.config.settings.study import DISTILLED_TERMS
 from dmseg.errors import UserError, check_choice, cut, shown
 from dmseg.limits import LEAST_BANDWIDTH, MAX_LEVELS, crop_edge
 from dmseg.metrics.named import check_metrics
@@ -139,6 +140,17 @@ def check_weights(node: Mapping[str, Any]) -> None:
                 raise UserError(f"{name}.terms.{term}.weight is {weight}, but must lie between 0 and 1e+06")
         if not any(settings["weight"] for settings in loss["terms"].values()):
             raise UserError(f"{name}.terms has no term with a weight above 0; give at least one a weight")
+    distill, terms = node["distill"], losses.get("loss", {}).get("terms", {})
+    if (
+        distill
+        and terms
+        and not terms.keys() & set(DISTILLED_TERMS)
+        and (distill["teacher_ce"] or distill["teacher_region"])
+    ):
+        raise UserError(
+            f"loss.terms has {', '.join(terms)}, but distill compares with the teacher by the terms "
+            f"{' and '.join(DISTILLED_TERMS)} only; name a term so, or leave distill out"
+        )
 
 
 def check_kernels(node: Mapping[str, Any]) -> None:

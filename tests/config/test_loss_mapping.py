@@ -88,6 +88,18 @@ def test_a_wrong_term_is_named_in_one_line(override, message):
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_a_loss_that_cannot_be_compared_with_a_teacher_is_refused():
+    words = ["distill=kd", "~loss.terms.ce", "~loss.terms.region"]
+    words += ["+loss.terms.mine={_target_: dmseg.losses.DiceSemimetricLoss, weight: 1}"]
+    with pytest.raises(
+        UserError, match=r"^loss\.terms has mine, but distill .* by the terms ce and region only; name a"
+    ):
+        compose_settings(words)
+    assert compose_settings([*words, "distill.teacher_ce=false", "distill.teacher_region=false"]).loss.others
+    assert compose_settings([words[0], words[1], words[3]]).loss.others, "region is left"
+    assert compose_settings(words[1:]).loss.others
+
+
 def test_a_loss_without_any_weight_is_refused_also_of_a_teacher():
     plain = compose_plain(["distill=kd"])
     for term in plain["distill"]["teacher"]["loss"]["terms"].values():
