@@ -79,7 +79,7 @@ def against_itself(plan: PlannedTable, split: tuple[Sequence[int], Sequence[int]
     rows = []
     for row in plan.rows:
         runs = next(iter(row.runs.values()))
-        rows.append(replace(row, cells={half: runs_of(runs, seeds) for half, seeds in zip(HALVES, split, strict=True)}))
+        rows.append(replace(row, runs={half: runs_of(runs, seeds) for half, seeds in zip(HALVES, split, strict=True)}))
     return PlannedTable(spec, tuple(rows))
 
 
