@@ -1,7 +1,7 @@
-# Everything runs in an environment of its own, made when it is missing.
+# Everything runs in a virtual environment of its own, which is created if missing.
 #   make demo                 Table 2 on generated data, minutes on a laptop
 #   make test                 the test suite
-#   make reproduce-table2 DATA=qubiq DATA_ROOT=/where/qubiq/lies
+#   make reproduce-table2 DATA=qubiq DATA_ROOT=/path/to/qubiq
 # Variables: PYTHON, INSTALLER=uv|pip, TORCH_BACKEND=cpu|cu128|... (uv only), DATA, DATA_ROOT, PROFILE, ARGS="any overrides"
 
 PYTHON ?= python3
@@ -25,9 +25,9 @@ OVERRIDES = $(if $(DATA),data=$(DATA)) profile=$(PROFILE) $(if $(DATA_ROOT),'dat
 help: ## show this
 	@grep -E '^[a-z0-9%-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
 
-setup: $(READY) ## make the environment
+setup: $(READY) ## create the environment
 
-# Every package is checked against the hash in requirements.txt, but where TORCH_BACKEND takes another build of torch.
+# Every package is checked against the hash in requirements.txt, unless TORCH_BACKEND selects another build of torch.
 $(READY): pyproject.toml requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] < (3, 14) else "dmseg needs Python 3.11, 3.12 or 3.13; set PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
@@ -43,7 +43,7 @@ else
 endif
 	touch $(READY)
 
-lock: $(READY) ## write requirements.txt anew: versions and hashes of all packages
+lock: $(READY) ## rewrite requirements.txt: versions and hashes of all packages
 	$(BIN)/uv pip compile pyproject.toml --extra dev --extra docs --extra slurm --universal --python-version 3.11 --generate-hashes \
 	    --no-header --no-annotate --no-emit-index-url --output-file requirements.txt
 
@@ -61,16 +61,16 @@ test: $(READY) ## the test suite
 chaos: $(READY) ## runs killed at any moment, at least 20 times
 	CHAOS_KILLS=20 OMP_NUM_THREADS=1 $(BIN)/pytest -q -s -n 0 tests/chaos
 
-fuzz: $(READY) ## malformed inputs of every kind, FUZZ_INPUTS of each, and a table of how they went
+fuzz: $(READY) ## malformed inputs of every kind, FUZZ_INPUTS of each, and a table of the outcomes
 	FUZZ_INPUTS=$(or $(FUZZ_INPUTS),2000) OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 tests/fuzz
 
-bench: $(READY) ## what is measured on a CPU, and the table in docs/performance.md
+bench: $(READY) ## the benchmarks that run on a CPU; writes docs/performance.md
 	OMP_NUM_THREADS=2 $(BIN)/python bench/table.py
 
-bench-%: $(READY) ## one bench, such as bench-metrics
+bench-%: $(READY) ## one benchmark, such as bench-metrics
 	OMP_NUM_THREADS=2 $(BIN)/python bench/$*.py
 
-test-slurm: $(READY) ## a table on a Slurm of one node, which is installed and started for it (needs root)
+test-slurm: $(READY) ## a table on a one-node Slurm cluster, which is installed and started first (needs root)
 	DMSEG_TEST_SLURM=1 OMP_NUM_THREADS=1 $(BIN)/pytest -q -s -n 0 tests/slurm
 
 lint: $(READY) ## ruff and mypy
@@ -89,14 +89,14 @@ docs: $(READY) ## the documentation as a website, in build/docs
 build: $(READY) ## the wheel
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
-report: $(READY) ## the HTML report of a table from the runs that are there: TABLE=2
+report: $(READY) ## the HTML report of a table from finished runs: TABLE=2
 	$(BIN)/dmseg report table=$(or $(TABLE),2) $(OVERRIDES)
 
-# Each table of the paper: see configs/table. DATA empty: the paper's own data sets, below data/.
+# Each table of the paper: see configs/table. Without DATA, the paper's own data sets below data/ are used.
 reproduce-table%: $(READY) ## table N of the paper: reproduce-table2
 	$(BIN)/dmseg reproduce table=$* $(OVERRIDES)
 
-reproduce-methods: $(READY) ## beyond the paper: the methods of table 3 by Dice, BDice, ECE and distance to the raters
+reproduce-methods: $(READY) ## beyond the paper: the methods of Table 3 by Dice, BDice, ECE and distance to the raters
 	$(BIN)/dmseg reproduce table=methods $(OVERRIDES)
 
 reproduce-tables: $(READY) ## all tables
@@ -106,5 +106,5 @@ reproduce-figure1: $(READY) ## Figure 1, and why soft labels need other losses
 	$(BIN)/dmseg reproduce figure=1 paths.results=results $(ARGS)
 	$(BIN)/dmseg reproduce figure=soft-labels paths.results=results $(ARGS)
 
-clean: ## remove caches, keep results
+clean: ## remove caches and builds, keep results
 	rm -rf .pytest_cache .mypy_cache .ruff_cache dist build

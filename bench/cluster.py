@@ -1,10 +1,10 @@
-"""All tables of the paper on 1, 8 and 64 GPUs, with the real plan and scheduler, and a made-up executor and clock.
+"""All tables of the paper on 1, 8 and 64 GPUs, with the real plan and scheduler, and a simulated executor and clock.
 
 Run ``python bench/cluster.py``. No time of a run is measured: its steps are those of the paper's settings, `SLICES` are
 estimates for the paper's data, and a step takes `SECONDS` (an assumption) times `STEP` (ratios measured on a CPU in
 bfloat16). The scheduler orders runs by ratios of its own, measured in float32, and does not know how long a run takes.
-5 % of the attempts die somewhere on their way, and GPUs are pre-empted. A run then resumes from its last checkpoint,
-and what it did since is repeated. The command is given again until nothing is left. The wall time of all commands may
+5 % of the attempts die at some point, and GPUs are pre-empted. A run then resumes from its last checkpoint,
+and what it did since is repeated. The command is repeated until nothing is left. The wall time of all commands may
 be at most 1.1 times the larger of two bounds that no order of runs can beat: the longest chain of teacher and student,
 and all work (with what is repeated) over the GPUs.
 """
@@ -35,20 +35,20 @@ SLICES = {"qubiq": 28, "lits": 5700, "kits": 4600}
 STEP = {"unet_resnet18": 0.45, "unet_efficientnet_b0": 1.25, "unet_mobilenetv2": 0.62, "deeplabv3plus_resnet18": 0.48}
 """Time of a step of a network relative to UNet-ResNet50's: CPU with AMX, bfloat16, channels last, 8 x 256 x 256."""
 FORWARD = 1 / 3
-"""Share of a step that the forward pass takes, which a distilled run does with its teacher, too."""
+"""Share of a step that the forward pass takes; a distilled run also runs that of its teacher."""
 SECONDS = 0.16
-"""Of a step of 8 slices of 512 x 512 with UNet-ResNet50: assumed; it only matters beside the next three."""
+"""Of a step on 8 slices of 512 x 512 with UNet-ResNet50: assumed; it only matters relative to the next three."""
 SET_UP = 25.0
 """Seconds from the start of a run to its first step, and from its last step to the end."""
 CHECKPOINT = 600.0
 """Seconds between checkpoints, the default of ``checkpoint.minutes``."""
 PRE_EMPTIONS = 1 / (24 * 3600)
-"""Of each GPU, in a second."""
+"""Rate at which a GPU is pre-empted, per second."""
 FAILURES = 0.05
 
 
 def seconds(run: PlannedRun) -> float:
-    """Time that a run takes if nothing happens."""
+    """Time that a run takes without failures."""
     settings = run.settings
     cost = STEP.get(settings.model.name, 1.0)
     if run.teacher is not None:
@@ -58,7 +58,7 @@ def seconds(run: PlannedRun) -> float:
 
 
 class Clock:
-    """Stands for the module ``time`` in the scheduler."""
+    """Takes the place of the module ``time`` in the scheduler."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -122,7 +122,7 @@ class Result:
     Attributes:
         wall: seconds until the last of them was done.
         work: seconds that GPUs were held.
-        repeated: of them, what had to be done again.
+        repeated: the part of them that had to be done again.
         bound: seconds that no order of runs can beat.
         calls: number of commands.
         begun: time and run of each attempt, in their order.
@@ -153,15 +153,15 @@ def simulate(
     set_up: float = SET_UP,
     checkpoint: float = CHECKPOINT,
 ) -> Result:
-    """Carries out runs until all are done; their results folder is emptied before.
+    """Executes runs until all are done; their results folder is emptied first.
 
     Args:
         runs: the runs, each once.
         gpus: number of GPUs.
         seed: of failures and pre-emptions.
-        duration: seconds of a run if nothing happens.
+        duration: seconds of a run without failures.
         failures: probability that an attempt dies, at a uniformly distributed time.
-        pre_emptions: of a GPU, in a second.
+        pre_emptions: rate at which a GPU is pre-empted, per second.
         set_up: seconds from the start of an attempt to its first step.
         checkpoint: seconds between checkpoints.
     """

@@ -1,8 +1,8 @@
-"""What checking costs when data are prepared: the time of the checks as a share of the time without them.
+"""The cost of the checks when data are prepared: their time as a share of the time without them.
 
 Run ``python bench/contract.py [lidc folder] [slices]``. Two data sets are prepared: small images of many cases (the
 LIDC folder, or 300 generated patients of 128 x 128 pixels and four readers), and one 512 x 512 CT volume of which every
-slice counts. CPU time; the round with the median ratio counts. The checks may take 3 % at most.
+slice counts. Times are CPU times, from the round with the median ratio. The checks may take at most 3 %.
 """
 
 import sys
@@ -54,7 +54,7 @@ class Watch:
         self.spent = 0.0
 
     def steps(self, items: Iterable[Any], sign: int = 1) -> Iterator[Any]:
-        """Passes items on and adds the time that each takes to come, or subtracts it."""
+        """Passes items on, and adds or subtracts the time that each takes to arrive."""
         iterator = iter(items)
         while True:
             start = time.thread_time()

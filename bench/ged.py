@@ -1,7 +1,7 @@
 """Time of the generalised energy distance from counts, as a ratio to a plain double loop over pairs of masks.
 
-Run ``python bench/ged.py``. Rows are interleaved in one process with one thread, minima of repeats. The bar is a ratio
-of at most 0.3.
+Run ``python bench/ged.py``. Rows are interleaved in one process with one thread; times are minima over repeats. The
+goal is a ratio of at most 0.3.
 """
 
 from functools import partial

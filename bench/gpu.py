@@ -1,9 +1,9 @@
 """The training loop and scoring on one GPU: fast path against a plain loop, graphs, several runs at once, prediction.
 
-Run ``python bench/gpu.py``; it takes less than 9 minutes. Without a GPU it says so and ends. ``--tiny`` takes the same
-path on the CPU with a tiny network, to see that the script runs. Goal: the fast path (bf16, graph) takes at most a
-quarter of the time of the eager fp32 loop for UNet-ResNet50 at 256 x 256. Random data; seconds for a fixed number of
-steps after a warm-up, each row in a process of its own.
+Run ``python bench/gpu.py``; it takes less than 9 minutes. Without a GPU it prints a message and exits. ``--tiny`` takes
+the same path on the CPU with a tiny network, to check that the script runs. Goal: the fast path (bf16, graph) takes at
+most a quarter of the time of the eager fp32 loop for UNet-ResNet50 at 256 x 256. Random data; seconds for a fixed
+number of steps after a warm-up, each row in a process of its own.
 """
 
 import argparse
@@ -30,7 +30,7 @@ WARM_UP = 10
 
 
 class Clock(Observers):
-    """Notes the time at the end of the warm-up and of the training."""
+    """Notes the time at the end of the warm-up and of training."""
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--row", nargs=3, metavar=("PRECISION", "GRAPH", "EPOCHS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not (torch.cuda.is_available() or options.tiny):
-        print("there is no GPU here; --tiny shows on the CPU that the script runs")
+        print("there is no GPU here; use --tiny to try the script on the CPU")
         return
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if options.row:
@@ -113,14 +113,14 @@ def main() -> None:
         found[precision, graphed] = result
         ratio = result["step"] / found["fp32", "plain"]["step"]  # type: ignore[operator]
         goal = f" (goal {GOAL})" if (precision, graphed) == ("bf16", "graph") else ""
-        print(f"{precision} {graphed}: {1e3 * result['step']:8.2f} ms a step, {ratio:.2f}{goal}")  # type: ignore[operator]
+        print(f"{precision} {graphed}: {1e3 * result['step']:8.2f} ms per step, {ratio:.2f}{goal}")  # type: ignore[operator]
     for precision in ("fp32", "bf16"):
         both = (found[precision, name]["losses"][-1] for name in ("plain", "graph"))  # type: ignore[index]
         print(f"{precision}: loss of the last epoch, plain and graph: {' '.join(f'{value:.6f}' for value in both)}")
     for count in (1, 2) if options.tiny else (1, 2, 4, 8):
         results = rows(["bf16", "graph", epochs, *tiny], count)
         rate = sum(1 / result["step"] for result in results)  # type: ignore[operator, misc]
-        print(f"{count} runs at once: {rate:8.1f} steps a second in all")
+        print(f"{count} runs at once: {rate:8.1f} steps per second in total")
     print(f"prediction and level sets of 16 slices: {1e3 * score(device, options.tiny):.2f} ms")
 
 

@@ -1,9 +1,9 @@
 """How time and memory grow: with cases, pixels, raters and runs, at 1, 4 and 16 times the size.
 
-Run ``python bench/growth.py [--runs N] [--page]``. Each size is measured in a process of its own: processor seconds of
-the work alone, after a first call that does not count, and the most memory of the process, of which some hundred MiB
-are libraries. A row is the time at 16 times the size over 16 times the time at 1: 1.1 or less is not worse than linear.
-``--runs`` also times commands in a store of that many runs. ``--page`` writes the table and the picture of
+Run ``python bench/growth.py [--runs N] [--page]``. Each size is measured in a process of its own: CPU seconds of the
+work alone, after a first call that does not count, and the peak memory of the process, of which some hundred MiB are
+libraries. A row is the time at 16 times the size over 16 times the time at 1: 1.1 or less is not worse than linear.
+``--runs`` also times commands in a store of N runs. ``--page`` writes the table and the figure of
 docs/explanation/growth.md.
 """
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 SIZES = (1, 4, 16)
 GOAL = 1.1
 QUADRATIC = 16 * GOAL
-"""Goal for work that is quadratic by its nature: pairs of raters."""
+"""Goal for work that is inherently quadratic: pairs of raters."""
 ROUNDS = 3
 ALL_DATA = "data=phantom,phantom_lits,phantom_kits"
 DOCS = Path(__file__).parents[1] / "docs"
@@ -54,7 +54,7 @@ def words(folder: str, *more: str, results: str = "") -> list[str]:
 
 
 def settings_of(folder: str, kind: str, size: int) -> Any:  # noqa: ANN401
-    """Settings of a run with that many times 60 cases, or 64 x 64 pixels, in the raw images as in the prepared ones."""
+    """Settings of a run with a multiple of 60 cases, or of 64 x 64 pixels, in both raw and prepared images."""
     shape = {"cases": (60 * size, 32), "pixels": (20, 64 * round(size**0.5))}
     cases, edge = shape[kind]
     counts = f"data.phantom.cases={{kidney:{cases}}}"
@@ -67,7 +67,7 @@ def settings_of(folder: str, kind: str, size: int) -> Any:  # noqa: ANN401
 def prepare(folder: str, kind: str, size: int) -> Work:
     """Raw files to a prepared store."""
     settings = settings_of(folder, kind, size)
-    open_adapter(settings.data)  # makes the phantom
+    open_adapter(settings.data)  # generates the phantom
     number = count()
 
     def work() -> None:
@@ -98,7 +98,7 @@ def evaluate(folder: str, kind: str, size: int) -> Work:
 
 
 def raters(folder: str, name: str, size: int) -> Work:
-    """Fusion, counts or the energy distance of a case of 16 x 128 x 128 with 2 raters, or so many times more."""
+    """Fusion, counts or the energy distance of a case of 16 x 128 x 128 with 2 raters, or `size` times as many."""
     from dmseg.labels.fusion import staple, uniform
     from dmseg.metrics.counting import count_stored
     from dmseg.metrics.energy_distance import generalised_energy_distance
@@ -116,7 +116,7 @@ def raters(folder: str, name: str, size: int) -> Work:
 
 
 def table(folder: str, step: str, size: int) -> Work:
-    """Planning, reading or computing table 7 with so many seeds, 50 runs each."""
+    """Planning, reading or computing Table 7 with `size` seeds, 50 runs each."""
     from dmseg.runs.inventory import entries
     from dmseg.runs.store import RunStore
     from dmseg.tables.collected import collect_cases
@@ -162,7 +162,7 @@ WORKS: dict[str, tuple[Callable[[str, str, int], Work], str, float]] = {
 
 
 def measure_here(name: str, size: int) -> None:
-    """Prints the least processor seconds of some work, and the most memory of this process in MiB."""
+    """Prints the minimum CPU seconds of some work, and the peak memory of this process in MiB."""
     make, what, _ = WORKS[name]
     with tempfile.TemporaryDirectory() as folder:
         work, found = make(folder, what, size), []
@@ -174,13 +174,13 @@ def measure_here(name: str, size: int) -> None:
 
 
 def peak_memory() -> float:
-    """The most memory that this process has held, in MiB; `getrusage` would count that of the process before it."""
+    """Peak memory of this process in MiB; `getrusage` would include that of its parent."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
 
 
 def child(*arguments: str) -> str:
-    """Output of this file in a new process."""
+    """Output of this script in a new process."""
     command = [sys.executable, __file__, *arguments]
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True).stdout
 
@@ -191,7 +191,7 @@ def measure(names: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
 
 
 def seconds(*command: str) -> float:
-    """The least processor seconds of a new process, after a first that compiles modules as an installation does."""
+    """Minimum CPU seconds of a new process, after a first one that compiles modules as an installation does."""
     environment, nowhere = os.environ | {"PYTHONDONTWRITEBYTECODE": ""}, subprocess.DEVNULL
 
     def one() -> float:
@@ -214,7 +214,7 @@ def until_first_step(arguments: Sequence[str]) -> None:
 
 
 def command_rows(runs: int, shared: str) -> Iterator[Row]:
-    """Rows of commands: the first step of a training, tables of a full store, and the start in a large store."""
+    """Rows of commands: the first training step, tables of a full store, and the start in a large store."""
     bare = seconds("-c", "import torch, segmentation_models_pytorch")
     with tempfile.TemporaryDirectory() as folder:
         own = words(folder, "data=phantom", "task=kidney-1", "profile=demo", "data.phantom.scale=0.25")
@@ -233,7 +233,7 @@ def command_rows(runs: int, shared: str) -> Iterator[Row]:
 
 
 def large_store_rows(runs: int) -> Iterator[Row]:
-    """Rows of commands in a store of that many runs, as ratios to a store of 5."""
+    """Rows of commands in a store of this many runs, as ratios to a store of 5."""
     from dmseg.runs.plan import plan_folds
 
     with tempfile.TemporaryDirectory() as folder:
@@ -250,7 +250,7 @@ def large_store_rows(runs: int) -> Iterator[Row]:
             found.append((seconds("-m", "dmseg", "train", *own), list_runs))
     (train_few, list_few), (train_many, list_many) = found
     yield Row(f"growth: `dmseg train` of a stored run among {runs}", train_many / train_few, GOAL, "among 5")
-    yield Row(f"growth: `dmseg runs list`, ms a run of {runs}", 1000 * (list_many - list_few) / runs, 5, "no peer")
+    yield Row(f"growth: `dmseg runs list`, ms per run of {runs}", 1000 * (list_many - list_few) / runs, 5, "no peer")
 
 
 def draw(found: dict[str, list[tuple[float, float]]], path: Path) -> None:
@@ -298,7 +298,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as shared:
         os.environ[SHARED] = shared
-        plan_all(*split_tables(["tables=all", ALL_DATA, *PAPER, *words(shared)]))  # makes the data
+        plan_all(*split_tables(["tables=all", ALL_DATA, *PAPER, *words(shared)]))  # generates the data
         _report(arguments, shared)
 
 

@@ -1,9 +1,9 @@
 """Time, memory and error of the kernel estimate E[y | f] of a whole image, as ratios to the plain formula.
 
 Run ``python bench/kde.py``. The plain formula computes the kernel of every pixel with every key in float32, in blocks
-of 16384 pixels. Rows take turns in one process; times are medians, memory is what the allocator hands out at most
-beyond the inputs. The bar for 512 x 512 pixels, two classes and 1000 keys: the table takes at most 1/100 of the plain
-time and 64 MiB, and is at most 3e-4 away from the formula in float64.
+of 16384 pixels. Rows take turns in one process; times are medians, memory is the allocator's peak beyond the inputs.
+The goal for 512 x 512 pixels, two classes and 1000 keys: the table takes at most 1/100 of the plain time and 64 MiB,
+and differs by at most 3e-4 from the formula in float64.
 """
 
 import argparse

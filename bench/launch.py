@@ -1,11 +1,11 @@
-"""What the launcher costs: runs that train nothing are planned, launched in worker processes and recorded.
+"""The cost of the launcher: runs that train nothing are planned, launched in worker processes and recorded.
 
-A run here does all that a real one does except for data, network, training and scoring: lease, log, scratch folder,
-files, checksums, provenance, rename. Workers are started before the clock is. Run it with
+A run here does everything that a real one does except for data, network, training and scoring: lease, log, scratch
+folder, files, checksums, provenance, rename. Workers are started before the time is measured. Run it with
 
     python bench/launch.py --workers 2
 
-The goal is at most 30 ms a run.
+The goal is at most 30 ms per run.
 """
 
 import argparse
@@ -31,7 +31,7 @@ GOAL_MS = 30.0
 
 
 def record_nothing(run: PlannedRun, observers: MakeObservers) -> Outcome:
-    """Carries out a run whose training takes no time."""
+    """Executes a run whose training takes no time."""
     import torch
 
     from dmseg.runs import execute as module
@@ -65,14 +65,14 @@ def unobserved(run: PlannedRun) -> list[Observer]:
 
 
 def plan(settings: Settings, count: int) -> list[PlannedRun]:
-    """Plans that many runs, five folds of each seed."""
+    """Plans this many runs, five folds for each seed."""
     prepared = prepare_task(settings)
     seeds = range(-(-count // fold_count(settings.folds)))
     return [run for seed in seeds for run in plan_folds(replace(settings, seed=seed), prepared)][:count]
 
 
 def measure(runs: Sequence[PlannedRun], workers: int) -> tuple[float, float]:
-    """Seconds until the workers have each done a first run, and from then to the end."""
+    """Seconds until each worker has done a first run, and from then to the end."""
     start = first = time.perf_counter()
     for number, outcome in enumerate(launch(runs, LauncherSettings("local", workers), unobserved, record_nothing), 1):
         assert outcome.kind == "done", outcome.error
@@ -89,7 +89,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths = [f"paths.{name}='{folder}/{name}'" for name in ("data", "prepared", "results")]
         settings = compose_settings(["data=phantom", "task=kidney-1", "profile=demo", "device=cpu", *paths])
-        plan(settings, 1)  # makes the phantom
+        plan(settings, 1)  # generates the phantom
         start = time.perf_counter()
         runs = plan(settings, arguments.runs + 2 * arguments.workers)
         planned = 1000 * (time.perf_counter() - start) / len(runs)
@@ -97,7 +97,7 @@ def main() -> None:
         launched = 1000 * seconds / arguments.runs
     total = planned + launched
     what = f"{arguments.runs} runs, {arguments.workers} workers, {start_up:.1f} s until they have begun"
-    report(Row(f"launch: planned, launched and recorded ({what})", total, GOAL_MS, "1 ms a run"))
+    report(Row(f"launch: planned, launched and recorded ({what})", total, GOAL_MS, "1 ms per run"))
 
 
 if __name__ == "__main__":

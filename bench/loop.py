@@ -1,9 +1,10 @@
 """What the training loop adds to a bare step (forward, loss, backward, optimiser), on the CPU.
 
 Run ``python bench/loop.py``. A bare step and an epoch of the loop's own work (batches, losses, schedule) take turns in
-one process of one thread. Times are processor times of the thread, medians; those of own work are per step of an epoch,
-as batches are made several at once. Epochs of the small network have 3 steps, as in the demo. Goal: 3 % of a bare step.
-Further rows: the bare step with fused SGD and, on CPUs with instructions for it, with bfloat16 autocast.
+one process with one thread. Times are medians of the thread's CPU time; the loop's own work is measured for a whole
+epoch and divided by its steps, as several batches are made at once. Epochs of the small network have 3 steps, as in the
+demo. Goal: 3 % of a bare step. Further rows: the bare step with fused SGD and, on CPUs with instructions for it, with
+bfloat16 autocast.
 """
 
 import statistics
@@ -30,7 +31,7 @@ BF16_FLAGS = {"amx_bf16", "avx512_bf16"}
 
 
 def make_training(model: str, size: int, slices: int, fused: bool = False) -> _Training:
-    """A plain training on random data, with uniform soft labels."""
+    """Plain training on random data, with uniform soft labels."""
     settings = compose_settings([f"model={model}", f"data.size={size}", "model.weights=null", "labels=uniform"])
     generator = torch.Generator().manual_seed(0)
     images = (torch.rand(slices, 1, size, size, generator=generator) * 255).to(torch.uint8)
@@ -59,7 +60,7 @@ def bare_step(training: _Training, objective: Objective, batch: Batch, precision
 
 
 def seconds(function: Callable[[], object]) -> float:
-    """Processor time of a call, of this thread."""
+    """CPU time that a call takes in this thread."""
     start = time.thread_time()
     function()
     return time.thread_time() - start

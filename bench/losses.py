@@ -1,13 +1,13 @@
 """Time and memory of region loss + cross-entropy, forward and backward, soft labels, float32 on the CPU.
 
 Every row computes 0.25 cross-entropy + 0.75 Dice loss over the batch for the same logits and labels. The rows of one
-size take turns in one process. Times are the least of all repeats, since whatever else a machine does only adds to
-them; ratios are to the plain form. Peak memory is what the allocator hands out at most beyond the inputs, in
-units of the gradient, in eager mode.
+size take turns in one process. Times are minima over all repeats, since other load on the machine only adds to them;
+ratios are to the plain form. Peak memory is the allocator's peak beyond the inputs, in units of the gradient, in eager
+mode.
 
-By default the C library hands large arrays back after each use, and on some machines mapping their pages anew takes
-longer than the arithmetic; that is how users meet these losses, so it is how they are timed. With --keep-memory it
-keeps what it was given once, so that arithmetic alone is compared. Run it with
+By default the C library hands large arrays back after each use, and on some machines mapping their pages again takes
+longer than the arithmetic; users run these losses that way, so they are timed that way. With --keep-memory the library
+keeps the memory, so that arithmetic alone is compared. Run it with
 
     python bench/losses.py --threads 2
 """

@@ -1,4 +1,4 @@
-"""Stores of made-up runs: everything that a real run stores but for its training, in the same form."""
+"""Stores of made-up runs: everything that a real run stores, in the same form, but without training."""
 
 import dataclasses
 import hashlib

@@ -1,8 +1,8 @@
-"""What the methods of Table 3 cost beside plain training: a step's time and memory, and a prediction's time.
+"""The cost of the methods of Table 3 relative to plain training: time and memory of a step, and time of a prediction.
 
 Run ``python bench/methods.py``; ``--model``, ``--size``, ``--batch``, ``--raters``, ``--precision`` and ``--device``
-say for what. Rows take turns in one process; times are the least of the repeats. A step is forward, backward and
-optimiser; its memory is what it holds at most beyond network, optimiser and batch. Bars: none; the ratios are stated.
+set what is measured. Rows take turns in one process; times are minima over repeats. A step is forward, backward and
+optimiser; its memory is the peak beyond network, optimiser and batch. The ratios have no goals.
 """
 
 import argparse

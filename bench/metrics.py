@@ -1,7 +1,7 @@
 """Time of Dice, BDice and ECE from counts, as a ratio to a plain numpy loop over the images.
 
-Run ``python bench/metrics.py``. Rows are interleaved in one process, medians of repeats. The bar is a ratio of at most
-0.12 for 8 images of 256 x 256 with two threads.
+Run ``python bench/metrics.py``. Rows are interleaved in one process; times are medians over repeats. The goal is a
+ratio of at most 0.12 for 8 images of 256 x 256 with two threads.
 """
 
 from functools import partial

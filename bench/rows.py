@@ -1,6 +1,6 @@
-"""What all benches share: rows in one form, and timing by turns, and memory.
+"""What all benchmarks share: the form of rows, timing in turns, and peak memory.
 
-Every row is a ratio to a peer that was measured in the same run. ``bench/table.py`` collects the rows that benches
+Every row is a ratio to a peer that was measured in the same run. ``bench/table.py`` collects the rows that benchmarks
 print.
 """
 
@@ -23,9 +23,9 @@ class Row:
 
     Attributes:
         name: what was measured, ``bench: row``.
-        measured: ratio to the peer, or a number in the unit that the name says.
-        goal: the largest number that is wanted, or None.
-        peer: what the ratio is to.
+        measured: ratio to the peer, or a number in the unit that the name states.
+        goal: the largest acceptable number, or None.
+        peer: what the ratio is relative to.
     """
 
     name: str
@@ -44,7 +44,7 @@ def report(row: Row) -> None:
 def turns(
     functions: Mapping[str, Callable[[], object]], repeats: int, after: Callable[[], object] | None = None
 ) -> dict[str, list[float]]:
-    """Seconds of each call of each function; the functions take turns, so that a busy spell meets all of them.
+    """Seconds of each call of each function; the functions take turns, so that other load affects all of them.
 
     Args:
         functions: by name.
@@ -64,7 +64,7 @@ def turns(
 
 
 def least(times: Mapping[str, list[float]]) -> dict[str, float]:
-    """The least time of each: whatever else a machine does only adds to times."""
+    """The minimum time of each, as other load on the machine only adds to times."""
     return {name: min(values) for name, values in times.items()}
 
 
@@ -74,7 +74,7 @@ def medians(times: Mapping[str, list[float]]) -> dict[str, float]:
 
 
 def peak_bytes(function: Callable[[], object], device: str = "cpu") -> int:
-    """The most bytes of tensors that a call holds beyond what was there before."""
+    """Peak memory of the tensors of a call in bytes, beyond what was allocated before."""
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

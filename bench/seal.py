@@ -1,8 +1,8 @@
-"""What comparing a prepared store with its seal costs, against reading its arrays.
+"""The cost of comparing a prepared store with its seal, relative to reading its arrays.
 
 Run ``python bench/seal.py STORE ...`` or ``python bench/seal.py GIBIBYTES``, which writes a store of random content to
-a temporary folder. Files are in the page cache; seconds a GiB of the round with the median difference. The seal may
-take 0.3 s a GiB on top of reading.
+a temporary folder. Files are in the page cache; times are seconds per GiB in the round with the median difference. The
+seal may take 0.3 s per GiB in addition to reading.
 """
 
 import json
@@ -65,7 +65,7 @@ def read(folder: Path) -> None:
 
 
 def compare(folder: Path) -> None:
-    """Reports seconds a GiB: of reading, of the seal on top of it, and of `dmseg data verify`."""
+    """Reports seconds per GiB: of reading, of the seal in addition, and of `dmseg data verify`."""
     size = sum((folder / name).stat().st_size for name in (IMAGES, ANNOTATIONS)) / 2**30
     seal.SETTLED_SECONDS = float("inf")  # nothing is remembered
     rounds = sorted(
@@ -78,7 +78,7 @@ def compare(folder: Path) -> None:
     read_store(folder)
     again = seconds(lambda: read_store(folder))
     what = f"{folder.name}, {size:.2f} GiB"
-    report(Row(f"seal: on top of reading, {what}", (sealed - plain) / size, GOAL, "1 s a GiB"))
+    report(Row(f"seal: in addition to reading, {what}", (sealed - plain) / size, GOAL, "1 s per GiB"))
     report(Row(f"seal: reading with the seal, {what}", sealed / plain, None, "reading"))
     report(Row(f"seal: again in one process, {what}", again / plain, None, "reading"))
     report(Row(f"seal: `dmseg data verify`, {what}", thorough / plain, None, "reading"))

@@ -1,4 +1,4 @@
-"""Runs benches and writes their rows to a table: ``python bench/table.py [NAME ...]``; without names all of `ALL`."""
+"""Runs benchmarks and writes their rows to a table: ``python bench/table.py [NAME ...]``, by default all of `ALL`."""
 
 import json
 import os
@@ -19,15 +19,15 @@ ALL = (
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 HEAD = """# Performance
 
-Written by `make bench`, never by hand. Every row is the ratio to a peer that was measured by turns in the same process,
-so it holds for one machine at one moment; the goal is the largest acceptable ratio. `make bench-NAME` runs one bench
-and prints its rows. Rows that were not run on this machine are missing.
+Written by `make bench`, never by hand. Every row is the ratio to a peer that was measured alternately in the same
+process, so it holds for one machine at one moment; the goal is the largest acceptable ratio. `make bench-NAME` runs one
+benchmark and prints its rows. Rows that were not run on this machine are missing.
 
 """
 
 
 def run(name: str) -> list[dict[str, object]]:
-    """Rows of one bench, which takes its turn in a process of its own."""
+    """Rows of one benchmark, which runs in a process of its own."""
     start, script = time.perf_counter(), Path(__file__).with_name(f"{name}.py")
     done = subprocess.run([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, check=True)
     print(done.stdout, f"({name}: {time.perf_counter() - start:.0f} s)", flush=True)

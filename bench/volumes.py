@@ -1,9 +1,9 @@
 """Time and memory of reading and preparing a CT volume, as ratios to ``nibabel``'s ``get_fdata`` of the same file.
 
 Run ``python bench/volumes.py [slices]``. A 512 x 512 x 200 int16 volume and its label are generated as ``.nii.gz``, in
-LiTS's order of axes and in KiTS's. Each row is measured in a process of its own, one after another, in rounds, so that
-a busy spell of the machine meets all rows; the least counts. Reading gives all slices as float32, and may take at most
-0.15 of the time of `get_fdata`, which gives float64.
+LiTS's order of axes and in KiTS's. Each row is measured in a process of its own, in rounds, so that other load on the
+machine affects all rows; the minimum counts. Reading gives all slices as float32, and may take at most 0.15 of the time
+of `get_fdata`, which gives float64.
 """
 
 import multiprocessing
@@ -35,7 +35,7 @@ WINDOW = (-200.0, 300.0)
 
 
 def generate(folder: Path, n_slices: int, axis: int) -> tuple[Path, Path]:
-    """Writes a volume with noise everywhere, as CT has it, and a label with tumour in a tenth of the slices."""
+    """Writes a volume with noise everywhere, as in CT, and a label with tumour in a tenth of the slices."""
     rng = np.random.default_rng(0)
     row = np.arange(SIZE)
     body = (row[:, None] - 256) ** 2 / 230**2 + (row[None, :] - 256) ** 2 / 180**2 < 1
@@ -54,7 +54,7 @@ def generate(folder: Path, n_slices: int, axis: int) -> tuple[Path, Path]:
 
 
 def get_fdata(path: Path) -> None:
-    """The plain way."""
+    """Reads with nibabel, as a float64 array."""
     nibabel.load(path).get_fdata()
 
 

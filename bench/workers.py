@@ -1,4 +1,4 @@
-"""Training steps an hour with several workers: small and large networks, cores divided among processes.
+"""Training steps per hour with several workers: small and large networks, cores divided among processes.
 
 Run ``python bench/workers.py``. Each combination of workers and threads that fits the cores trains for a fixed number
 of steps in every worker at once; the peer is one worker with all cores. A ratio is the time of a step over all workers,
@@ -16,12 +16,12 @@ from rows import Row, report
 from dmseg.launch.local import usable_cores
 
 SIZES = {"unet_tiny": (48, 24, 30), "unet_resnet18": (256, 64, 2)}
-"""Edge of the slices, number of slices, and steps that are timed."""
+"""Edge length of the slices, number of slices, and steps that are timed."""
 ROUNDS = 2
 
 
 def work(model: str, threads: int, barrier: Barrier) -> None:
-    """Trains in a process; waits for the others before and after the steps that are timed."""
+    """Trains in a process; waits for the others before and after the timed steps."""
     torch.set_num_threads(threads)
     size, slices, steps = SIZES[model]
     training = make_training(model, size, slices)
@@ -33,7 +33,7 @@ def work(model: str, threads: int, barrier: Barrier) -> None:
 
 
 def seconds(model: str, workers: int, threads: int) -> float:
-    """Seconds a step, over all workers."""
+    """Seconds per step, over all workers."""
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(workers + 1)
     processes = [context.Process(target=work, args=(model, threads, barrier)) for _ in range(workers)]

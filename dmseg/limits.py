@@ -13,11 +13,11 @@ MRNET_BLOCKS = (2, 2, 3, 3, 3)
 """Number of convolutions in each encoder block of MRNet's second network (VGG16)."""
 
 CROP_MULTIPLE = 16
-"""Edges of crops that are smaller than the slice are multiples of this."""
+"""Edge lengths of crops that are smaller than the slice are multiples of this."""
 
 
 def crop_edge(extent: int, share: float) -> int:
-    """Edge in pixels of a crop that covers a fraction of a slice's edge: 384 of 512 for 0.75.
+    """Edge length in pixels of a crop, given as a fraction of the slice's: 384 of 512 for 0.75.
 
     Raises:
         ValueError: if the slice is smaller than the smallest crop.

@@ -34,7 +34,7 @@ _LATEX_MATHS = {
     "σ": r"\sigma", "τ": r"\tau",
 }  # fmt: skip
 _LATEX_LETTERS = frozenset(map(chr, range(0xC0, 0x17F))) - frozenset("ĦħĸĿŀŉŦŧ") | frozenset("«»‘’“”„¡¿§£")
-"""Characters beyond ASCII that pdfLaTeX can typeset with encodings T1 and utf8 and no further package."""
+"""Non-ASCII characters that pdfLaTeX can typeset with encodings T1 and utf8 and no further package."""
 _LATEX_LIGATURES = re.compile(r"([-'`,])(?=\1)|([?!])(?=`)")
 
 

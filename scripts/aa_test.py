@@ -16,7 +16,7 @@ Options, in addition to all overrides of ``dmseg reproduce``:
     train=true       train missing runs, with the launcher of the overrides; otherwise missing runs are an error
     to=FILE          also write the comparisons as CSV
 
-Exit status: 0 if the check could be made, whatever it found.
+Exit status: 0 if the check could be carried out, whatever it found.
 """
 
 import sys
@@ -79,12 +79,12 @@ def against_itself(plan: PlannedTable, split: tuple[Sequence[int], Sequence[int]
     rows = []
     for row in plan.rows:
         runs = next(iter(row.runs.values()))
-        rows.append(replace(row, cells={half: runs_of(runs, seeds) for half, seeds in zip(HALVES, split, strict=True)}))
+        rows.append(replace(row, runs={half: runs_of(runs, seeds) for half, seeds in zip(HALVES, split, strict=True)}))
     return PlannedTable(spec, tuple(rows))
 
 
 def compare_halves(plan: PlannedTable, cases: pd.DataFrame, words: Sequence[str] = ()) -> pd.DataFrame:
-    """One row for each task, score and split: the difference, its interval, the p-value, and what claims a difference.
+    """One row for each task, score and split: the difference, its interval, the p-value, and which criteria claim it.
 
     Args:
         plan: a table of one column (`one_column`) under an even number of seeds.

@@ -3,7 +3,7 @@
 Run from the repository root:
 
     python scripts/calibrate_phantom.py                  # the parameters
-    python scripts/calibrate_phantom.py --table 0 1 2    # the phantom's present Table 1 for these seeds
+    python scripts/calibrate_phantom.py --table 0 1 2    # the phantom's current Table 1 for these seeds
 
 The first prints, for each task, the value of ``spread`` (of ``miss`` for Brain Tumor T2) for which the Dice score
 between rater and majority, averaged over seeds other than the default one, is the paper's. The values are copied
@@ -61,7 +61,7 @@ class Draw:
 
 
 def draw_case(seed: int, cohort: str, number: int, task: int, scale: float, size: int) -> Draw:
-    """Draws the raters of one case on the pixels that are left when masks are resized to size x size."""
+    """Draws the raters of one case on the pixels of masks resized to size x size."""
     case = PhantomCase(seed, cohort, number, scale)
     structure, model = case.structures[task - 1], case.cohort.models[task - 1]
     picks = tuple(np.floor((np.arange(size) + 0.5) * extent / size).astype(int) for extent in case.shape)
@@ -109,7 +109,7 @@ def search(draws: list[Draw], model: RaterModel, name: str, low: float, high: fl
 
 
 def calibrate() -> None:
-    """Prints the searched parameter of each task."""
+    """Prints the parameter that was searched for, for each task."""
     for (cohort, task), target in TABLE_1.items():
         model = COHORTS[cohort].models[task - 1]
         name, low, high = SEARCHED.get((cohort, task), DEFAULT_SEARCH)
@@ -133,7 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", type=int, nargs="+", metavar="SEED", help="print Table 1 for these seeds")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on the native image sizes (default 1)")
-    parser.add_argument("--size", type=int, default=256, help="edge that masks are resized to (default 256)")
+    parser.add_argument("--size", type=int, default=256, help="edge length that masks are resized to (default 256)")
     given = parser.parse_args()
     if given.table is None:
         calibrate()

@@ -49,7 +49,7 @@ def lesson(cells: pd.DataFrame) -> str:
         counts.append(f"{title} of {len(marks)} tasks {', '.join(parts)}")
     return (
         f"Uniform against majority labels, beyond the noise of training: {'; '.join(counts)}.\n"
-        "Soft labels pay where raters differ by about a pixel or more and the network finds the structure "
+        "Soft labels pay off where raters differ by about a pixel or more and the network finds the structure "
         "(docs/explanation/demo.md)."
     )
 

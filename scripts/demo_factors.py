@@ -1,12 +1,13 @@
-"""What decides whether soft labels pay on the phantom: the demo's settings, with one factor changed at a time.
+"""What decides whether soft labels pay off on the phantom: the demo's settings, with one factor changed at a time.
 
 For each value of each factor, two tasks are trained with majority, uniform and smoothed labels under several seeds,
-and the differences to majority labels are computed as in Table 2, with their 95 % intervals. The table is written to
+and the differences from majority labels are computed as in Table 2, with their 95 % intervals. The table is written to
 docs/explanation/demo.md. Runs are kept in a store as usual: an interrupted study resumes.
 
     python scripts/demo_factors.py seeds=2 paths.results=results/demo-factors
 
-Further words are overrides of `dmseg reproduce`. ``factors=steps,view`` restricts the study, and then prints only.
+Further words are overrides of `dmseg reproduce`. ``factors=steps,view`` restricts the study; the table is then only
+printed.
 """
 
 import sys
@@ -64,7 +65,7 @@ def measure(overrides: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
     ).plan()[0]
     plan = PlannedTable(plan.spec, tuple(row for row in plan.rows if row.task.name in TASKS))
     if run_all(plan.runs, plan.settings):
-        raise UserError("a run failed; run the same command again to resume")
+        raise UserError("a run failed; run the same command to resume")
     cells = comparison_cells(plan, collect_cases(plan))
     return cells[cells["task"] == "all"].set_index(["method", "metric"])
 
@@ -83,7 +84,7 @@ def line(title: str, cells: pd.DataFrame) -> str:
 
 
 def study(names: Sequence[str], overrides: Sequence[str], seeds: Sequence[int]) -> Iterator[str]:
-    """The lines of the table, as they are measured."""
+    """The lines of the table, one by one as they are measured."""
     heads = [f"{title}: {part}" for title in METRICS.values() for part in ("majority", "uniform", "LS")]
     yield f"| changed | {' | '.join(heads)} |"
     yield f"| --- |{' ---: |' * len(heads)}"

@@ -1,6 +1,6 @@
 """Downloads KiTS19: segmentations from its GitHub repository, images from its Hugging Face repository.
 
-Run ``python scripts/download_kits.py data/kits``. ``--labels-only`` downloads the segmentations alone, which is all
+Run ``python scripts/download_kits.py data/kits``. ``--labels-only`` downloads only the segmentations, which are all
 that ``dmseg prepare data=kits data.labels_only=true`` needs. Run it again to continue an interrupted download:
 incomplete images are resumed, and existing files are kept. The data are under CC BY-NC-SA 4.0.
 """
@@ -90,7 +90,7 @@ def _published_checksums(url: str) -> dict[str, str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("folder", type=Path, help="folder for case_00000 and so on: data/kits")
-    parser.add_argument("--labels-only", action="store_true", help="download the segmentations alone")
+    parser.add_argument("--labels-only", action="store_true", help="download only the segmentations")
     parser.add_argument("--first", type=int, default=0, help="first case")
     parser.add_argument("--last", type=int, default=TRAINING_CASES - 1, help="last case")
     parser.add_argument("--labels-url", default=LABELS, help="folder of case_00000/segmentation.nii.gz")

@@ -34,7 +34,7 @@ def lines() -> Iterator[str]:
 
 
 def values(choice: Choice) -> Iterator[str]:
-    """Key and values."""
+    """The key, and the values of both protocols."""
     if not choice.key:
         yield from ("none", choice.paper, choice.release)
         return

@@ -1,9 +1,9 @@
 """Searches for the tightest rho of the relaxed triangle inequality of the Dice semimetric losses.
 
 Theorem 1 proves f(a, c) <= rho (f(a, b) + f(b, c)) with rho = (1 + sqrt 5) / 2, and an example in the paper's appendix
-shows that no rho under 3/2 will do; between the two the question is open. This climbs the ratio
-f(a, c) / (f(a, b) + f(b, c)) by its gradient from many random triples of vectors in [0, 1]^p at once, for both variants
-and several p, and prints the largest found. Run it with
+shows that no rho under 3/2 will do; between the two the question is open. This script maximises the ratio f(a, c) /
+(f(a, b) + f(b, c)) by gradient ascent from many random triples of vectors in [0, 1]^p at once, for both variants and
+several p, and prints the largest found. Run it with
 
     python scripts/search_rho.py --starts 2000 --steps 1500
 """
@@ -54,7 +54,7 @@ def ratios(triples: Tensor, overlap: Overlap) -> Tensor:
 
 
 def search(variant: int, size: int, starts: int, steps: int, seed: int) -> Found:
-    """Climbs from random triples of vectors.
+    """Gradient ascent from random triples of vectors.
 
     Args:
         variant: 1 or 2, of the Dice semimetric loss.

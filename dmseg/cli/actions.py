@@ -6,7 +6,7 @@ from dmseg.cli.keys import DATA_SECTION, PLUGINS, PREPARED, QUIET
 RUN_FILTERS = Section(
     "Which runs",
     (
-        Key("ID", "", "a run by its id, or by the first characters of it; several are allowed"),
+        Key("ID", "", "a run by its id or the beginning of it; several are allowed"),
         Key("status", "NAME,...", "done, running, failed or damaged"),
         Key("data", "NAME,...", "runs on these data sets"),
         Key("task", "NAME,...", "runs on these tasks"),

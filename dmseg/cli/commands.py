@@ -40,7 +40,7 @@ def prepare(argv: Sequence[str]) -> int:
         for title, part in ((data.name, total), *((f"fold {index}", fold) for index, fold in enumerate(folds))):
             slices, hit = sum(item.n_slices for item in part), sum(item.n_target for item in part)
             cases = sum(item.n_target > 0 for item in part)
-            print(f"{title}: {hit} of {slices} slices hold the target, in {cases} of {len(part)} cases")
+            print(f"{title}: {hit} of {slices} slices contain the target, in {cases} of {len(part)} cases")
         return 0
     for prepared in prepare_tasks(settings, notify, complete=True):
         counts = f"{len(prepared.cases)} cases, {len(prepared.images)} slices"
@@ -130,7 +130,7 @@ def run_all(runs: Sequence[PlannedRun], settings: Settings, tables: Mapping[str,
     finish_sending([run for run in runs if run.run_id in done | {tracking.agents_run}], tracking)
     left = len(missing) - sum(outcome.kind == "done" for outcome in outcomes)
     if left and several:
-        complain(f"{left} of {len(missing)} runs are not done; finished runs are kept, run the same command to resume")
+        complain(f"{left} of {len(missing)} runs are not done (finished runs are kept); run the same command to resume")
     return max((outcome.status for outcome in outcomes), default=0)
 
 

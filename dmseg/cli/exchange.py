@@ -22,7 +22,7 @@ READ_ME = """\
 - `runs/<run id>/`: `config.json`, `manifest.json`, `history.csv`, `cases.csv` and checksums (`DONE`) of each run
 - `plans/tableN.json`: which runs each cell of a table is computed from
 
-To write a table without data and training: `dmseg table table=N from=THIS_FOLDER`. To import the runs into a
+To write a table without data or training: `dmseg table table=N from=THIS_FOLDER`. To import the runs into a
 results folder: `dmseg import-results from=THIS_FOLDER paths.results=FOLDER`.
 """
 
@@ -89,7 +89,7 @@ def import_results(argv: Sequence[str]) -> int:
         )
     for name, what in (("from", "the folder of the export"), ("paths.results", "the results folder to import into")):
         if not given.get(name):
-            raise UserError(f"{name}=FOLDER is missing, {what}")
+            raise UserError(f"{name}=FOLDER is missing: name {what}")
     source, results = (Path(expand_home(given[name], name)) for name in ("from", "paths.results"))
     copied = import_runs(source, RunStore(results))
     others = f"{len(copied.refused)} were refused" if copied.refused else "the rest were already there"

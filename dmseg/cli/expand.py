@@ -158,7 +158,7 @@ def _parse(word: str) -> Override | None:
             ) from None
         return None
     except (ValueError, RecursionError):
-        raise UserError(f"'{cut(word)}' cannot be parsed: it is too long or too deep") from None
+        raise UserError(f"'{cut(word)}' cannot be parsed: it is too long or too deeply nested") from None
 
 
 def _values(word: str, item: Override) -> list[str]:

@@ -10,7 +10,7 @@ from dmseg.tables.open_choices import ExplainedTable, explain_tables
 from dmseg.text import printable
 
 WIDTH = 80
-"""Most columns of a line."""
+"""Maximum width of a line in columns."""
 
 
 def explain(argv: Sequence[str]) -> int:

@@ -47,7 +47,7 @@ def use_extensions(command: str, argv: Sequence[str]) -> list[str]:
         raise UserError(f"dmseg {command} reads no configuration; leave {_words[0]} out")
     for given, name in ((folders, "--config-dir"), (plugins, "plugins")):
         if len(given) > 1:
-            how = "name one folder" if given is folders else "name all in one list, plugins=[a.py,b.py]"
+            how = "name one folder" if given is folders else "name all in one list: plugins=[a.py,b.py]"
             raise UserError(f"{name} is given twice; {how}")
     if not _words and "dmseg.config.config_dir" not in sys.modules:
         return rest  # nothing to undo
@@ -77,7 +77,7 @@ def _named(word: str) -> list[str]:
     parsed = parse_override(word)
     found = parsed.value()
     if parsed.is_sweep_override():
-        raise UserError(f"'{word}': plugins cannot be swept; name all in one list, plugins=[a.py,b.py]")
+        raise UserError(f"'{word}': plugins cannot be swept; name all in one list: plugins=[a.py,b.py]")
     items = found if isinstance(found, list) else [found]
     names = [str(item.text if isinstance(item, QuotedString) else item) for item in items]
     if not names or not all(names):

@@ -109,7 +109,7 @@ def print_os_error(error: OSError) -> int:
     if error.filename == OUTPUT:
         print_error(f"{fault}; files that were written are kept")
         return 1
-    print_error(f"{fault}; what is finished is kept, {advice(error)}")
+    print_error(f"{fault}; what is finished is kept; {advice(error)}")
     return 2
 
 

@@ -32,7 +32,7 @@ from dmseg.errors import UserError, cut
 
 HELP = ("-h", "--help")
 WIDTH = 100
-"""Most columns of a help text."""
+"""Maximum width of a help text in columns."""
 _CONFIG = "dmseg reads its own configuration; choose a file of a group (profile=demo) or set a key (train.epochs=2)"
 _SHOW = "'dmseg config' with the same keys prints the configuration; 'dmseg runs show ID' that of a stored run"
 _HYDRA_FLAGS = {
@@ -129,7 +129,7 @@ def checked(command: str, argv: Sequence[str]) -> list[str]:
             if flag in _HYDRA_FLAGS:
                 raise UserError(f"'{word}' is not an option of dmseg: {_HYDRA_FLAGS[flag]}")
             if equals:
-                raise UserError(f"'{word}': keys have no hyphens before them; write {flag.lstrip('-')}={value}")
+                raise UserError(f"'{word}': keys are written without leading hyphens; write {flag.lstrip('-')}={value}")
             raise UserError(f"there is no option '{word}'; {_instead(command, word, following)}")
         if word.startswith("name=") and has_sweeps and not swept:
             raise UserError(f"'{word}' names the table of a sweep, and needs -m")
@@ -319,10 +319,10 @@ def _instead(command: str, word: str, following: str) -> str:
     if key and following and not following.startswith("-") and "=" not in following:
         known = [name for name in described.key_names() if name.rpartition(".")[2] == key.replace("-", "_")]
         key = known[0] if len(known) == 1 else key
-        return f"settings are written key=value: write {cut(key)}={cut(following)}, see 'dmseg {command} --help'"
+        return f"settings are written key=value: write {cut(key)}={cut(following)}; see 'dmseg {command} --help'"
     near = get_close_matches(word.lstrip("-"), described.key_names(), n=1)
     example = f": {near[0]}=VALUE" if near else ""
-    return f"settings are written key=value{example}, see 'dmseg {command} --help'"
+    return f"settings are written key=value{example}; see 'dmseg {command} --help'"
 
 
 def _option(names: Sequence[str], meaning: str, show: Callable[[click.Context], str]) -> click.Option:

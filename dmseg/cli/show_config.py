@@ -15,7 +15,7 @@ from dmseg.errors import UserError, cut
 from dmseg.text import printable
 
 WIDTH = 100
-"""Most columns of a comment."""
+"""Maximum width of a comment in columns."""
 
 
 def show_config(argv: Sequence[str]) -> int:

@@ -40,7 +40,7 @@ from dmseg.text import printable, split_list
 
 TRACKERS = ("online", "offline", "jsonl", "mlflow")
 BATCH = 20
-"""Files that are sent at once."""
+"""Maximum number of files that are sent together."""
 OWN = ("tracker", "again", "tables", "wandb.project", "wandb.entity", "wandb.tags", "wandb.notes", "wandb.images")
 
 

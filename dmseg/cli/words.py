@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from dmseg.tables.inference import Inference
 
 MOST_SEEDS = 100
-"""Most seeds of one command."""
+"""Maximum number of seeds in one command."""
 TEST_WORDS = ("test", "zero_method", "holm")
 _SEED = re.compile(r"(\w+:)?[+~]*seeds?(=|$)")
 

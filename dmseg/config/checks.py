@@ -185,7 +185,9 @@ def check_edges(node: Mapping[str, Any]) -> None:
         try:
             edge = crop_edge(size, share)
         except ValueError as error:
-            raise UserError(f"{key}={share:g} of data.size={size}: {error}; set {key}=1 or a greater size") from None
+            raise UserError(
+                f"{key}={share:g} of data.size={size}: {error}; set {key}=1 or a larger data.size"
+            ) from None
         for name, model in _of_both(node, "model").items():
             multiple = edge_multiple(model["architecture"], model["options"])
             if edge % multiple == 0:

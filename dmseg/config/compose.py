@@ -162,7 +162,7 @@ def in_plain_words(overrides: Sequence[str]) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         if error.filename is None:  # os.getcwd
-            raise UserError("the current folder does not exist any more; change to another one") from None
+            raise UserError("the current folder no longer exists; change to another one") from None
         raise UserError(_plain_message(error, overrides)) from None
     except (HydraException, OmegaConfBaseException, OSError, ValueError, TypeError) as error:
         raise UserError(_plain_message(error, overrides)) from None
@@ -327,13 +327,13 @@ def _plain_message(error: Exception, overrides: Sequence[str]) -> str:
         found = re.search(r"override '([^']*)'", text)
         return f"'{cut(found[1] if found else ' '.join(overrides))}' is not an override; write key=value"
     if found := re.search(r"Ambiguous value for argument '([^']+)'", text):
-        return f"'{found[1]}' has several values; a sweep needs -m, a list brackets: key=[a,b]"
+        return f"'{found[1]}' has several values; use -m for a sweep, or brackets for a list: key=[a,b]"
     if found := re.search(
         r"(?:Error merging override|Cannot merge DictConfig with ListConfig\s+full_key:) ([^\s=]+)", text
     ):
         return f"{found[1]} must be a mapping, such as {{name:value}}"
     if found := re.search(r"(?:Multiple values for |already at ')([\w./@]+\w)", text):
-        return f"{found[1]} has a value already; change it with {found[1]}=VALUE, without +"
+        return f"{found[1]} already has a value; change it with {found[1]}=VALUE, without +"
     if found := re.search(r"Recursive interpolation detected\s+full_key: (\S+)", text):
         return f"{found[1]} refers to itself; write its value"
     if found := re.search(r"Interpolation key '([^']+)' not found\s+full_key: (\S+)", text):

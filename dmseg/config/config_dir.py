@@ -55,14 +55,14 @@ def use_config_dir(folder: Path | None) -> None:
             raise UserError(f"{lost} belongs to no group; move it to {anywhere}")
         for path in filter(_holds_yaml, entries):
             if path.name not in GROUPS:
-                raise UserError(f"{path} is not a config group; files may be in {anywhere}")
+                raise UserError(f"{path} is not a config group; move its files to {anywhere}")
         files = [(file, path.name) for path in entries if path.name in GROUPS for file in sorted(path.iterdir())]
         for file, group in files:
             _check_file(file, group)
     except OSError as error:
         raise UserError(f"--config-dir={folder} cannot be read: {error.filename}: {error.strerror}") from None
     if not any(_is_yaml(file) for file, _ in files):
-        raise UserError(f"--config-dir={folder} contains no YAML files; they may be in {anywhere}")
+        raise UserError(f"--config-dir={folder} contains no YAML files; put them in {anywhere}")
     _dir = folder
 
 

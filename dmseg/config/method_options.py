@@ -49,7 +49,7 @@ def check_dropout(sites: Sequence[str], rate: float, passes: int) -> None:
         raise UserError(f"method.sites is {shown(sites)}, but must be a list of some of {known}")
     for site in sites:
         if site not in DROPOUT_SITES or sites.count(site) > 1:
-            raise UserError(f"method.sites has {shown(site)}, but may have {known}, each once")
+            raise UserError(f"method.sites has {shown(site)}, but may only contain {known}, each at most once")
     if not 0 <= _number("method.rate", rate) < 1:
         raise UserError(f"method.rate is {rate}, but must lie in [0, 1)")
     _whole("method.passes", passes)
@@ -99,7 +99,7 @@ def check_adam(options: Mapping[str, float]) -> None:
         _number("method.adam.lr", options["lr"]) <= 0
         or _number("method.adam.weight_decay", options["weight_decay"]) < 0
     ):
-        raise UserError(f"method.adam is {dict(options)}; lr must be above 0 and weight_decay not below it")
+        raise UserError(f"method.adam is {dict(options)}; lr must be above 0 and weight_decay at least 0")
 
 
 def _number(key: str, value: object) -> float:

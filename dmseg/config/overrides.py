@@ -64,7 +64,7 @@ def parse_override(text: str) -> Override:
         said = cut(first_line(error, ""))
         raise UserError(f"'{cut(text)}' cannot be parsed ({said}); put the value in quotes: key='\"value\"'") from None
     except (ValueError, RecursionError):  # a number with thousands of digits; lists nested too deeply
-        raise UserError(f"'{cut(text)}' cannot be parsed: it is too long or too deep") from None
+        raise UserError(f"'{cut(text)}' cannot be parsed: it is too long or too deeply nested") from None
     group = dotted(parsed.key_or_group)
     if not group:
         raise UserError(f"'{cut(text)}' has no key; write key=value, without spaces around =")

@@ -60,7 +60,7 @@ def find_plugins(names: Sequence[str]) -> list[Plugin]:
                 raise UserError(f"plugin {name} is a folder; name a .py file, or a package by its dotted name")
             if not path.is_file():
                 raise UserError(
-                    f"plugin {path} does not exist; give the path of a Python file, from the current folder"
+                    f"plugin {path} does not exist; give the path of a Python file, relative to the current folder"
                 )
             if path.suffix != ".py" or path.stem == "__init__":
                 raise UserError(f"plugin {name} must be a .py file; name a package by its dotted name")

@@ -84,7 +84,7 @@ def _apply(config: DictConfig, override: Override) -> None:
     if override.type not in (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD):
         raise UserError(f"'{cut(str(override.input_line))}': keys of a teacher can be set or added, but not removed")
     if override.is_sweep_override():
-        raise UserError(f"'{cut(name)}' has several values; a sweep needs -m, a list brackets: key=[a,b]")
+        raise UserError(f"'{cut(name)}' has several values; use -m for a sweep, or brackets for a list: key=[a,b]")
     parent, _, last = key.rpartition(".")
     node = OmegaConf.select(config, parent)
     known = [str(item) for item in node] if isinstance(node, DictConfig) else []

@@ -101,7 +101,7 @@ def check_plain(value: Any, key: str) -> None:  # noqa: ANN401
     """
     if isinstance(value, str):
         if "\0" in value:
-            raise UserError(f"{key} is {shown(value)}, but may not contain the character NUL")
+            raise UserError(f"{key} is {shown(value)}, but must not contain a NUL character")
         if key not in PATH_KEYS and not value.isascii() and any("\ud800" <= item <= "\udfff" for item in value):
             raise UserError(f"{key} is {shown(value)}, but must be valid UTF-8")
     elif isinstance(value, Mapping):
@@ -160,7 +160,7 @@ def gather_loss(parent: Mapping[str, Any]) -> dict[str, Any]:
         if "_target_" not in term:
             raise UserError(f"{where} has no _target_; set it to the dotted name of a loss")
         if "weight" not in term:
-            raise UserError(f"{where} has no weight; set it to a number, 0 switches the term off")
+            raise UserError(f"{where} has no weight; set it to a number (0 switches the term off)")
         options = {key: value for key, value in term.items() if key not in ("_target_", "weight")}
         terms[name] = {"weight": term["weight"], "target": term["_target_"], "options": options}
     return {**loss, "terms": terms}

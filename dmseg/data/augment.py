@@ -62,7 +62,7 @@ def sampling_grid(
         views: the transformations.
         shape: (H, W) of the slices.
         device: device of the result.
-        share: edge of the crops as a fraction of the slices' edge (`crop_edge`).
+        share: edge length of the crops as a fraction of the slices' (`crop_edge`).
 
     Returns:
         Grid (B, h, w, 2) for `torch.nn.functional.grid_sample` (x, y in [-1, 1] between the outer pixel edges), and the

@@ -145,7 +145,7 @@ class BatchSource:
     Order, candidates and views are drawn for a whole epoch and sent to the device in one copy. From then on a batch is
     made on the device alone, without copies in either direction. Several batches of small slices are made at once
     (`TOGETHER`), because launching operations takes longer than their arithmetic. Training data that stay in host
-    memory (`place`) are read by a thread, `READ_AHEAD` batches ahead of the training.
+    memory (`place`) are read by a thread, `READ_AHEAD` batches ahead of training.
 
     It can stop between any two batches and later resume from its `state` with exactly the same batches.
 

@@ -116,7 +116,7 @@ def unchanged(
 def all_unchanged(cases: list[CaseFiles], sources: dict[str, Any], memory: Path, former: dict[str, str]) -> bool:
     """Whether all files of some cases still match their fingerprints.
 
-    Copied data may have other times than the files that were prepared, moved data other paths. Their content is
+    Copied data may have different times from the files that were prepared, moved data different paths. Their content is
     compared once, and the times are kept in a separate file; without it they are only compared again.
 
     Args:

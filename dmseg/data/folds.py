@@ -138,7 +138,7 @@ def make_splits(cases: Sequence[str], settings: FoldSettings) -> list[Split]:
 
 
 def load_splits(store: Path, cases: Sequence[str], settings: FoldSettings, write: bool = True) -> list[Split]:
-    """The split of each fold of a prepared store; ``folds.file`` is read anew each time.
+    """The split of each fold of a prepared store; ``folds.file`` is read again each time.
 
     Args:
         store: the prepared store's folder.
@@ -258,7 +258,7 @@ def inner_split(split: Split, seed: int, fold: int, groups: Collection[Collectio
 
 
 def consecutive_folds(groups: Sequence[Group], count: int) -> list[list[Group]]:
-    """Splits a sequence of groups into `count` runs of sizes as equal as possible (least sum of squares).
+    """Splits a sequence of groups into `count` consecutive parts, as equal in size as possible (least sum of squares).
 
     Args:
         groups: at least `count` groups in order, none of them empty.
@@ -268,7 +268,7 @@ def consecutive_folds(groups: Sequence[Group], count: int) -> list[list[Group]]:
     best = np.where(ends == 0, 0.0, np.inf)
     starts = []
     for _ in range(count):
-        # least sum of squares of the first j groups with one more run, and the start of that run
+        # least sum of squares of the first j groups with one more part, and the start of that part
         least, start = np.full(len(ends), np.inf), np.zeros(len(ends), dtype=np.int64)
         for j in range(1, len(ends)):
             costs = best[:j] + (ends[j] - ends[:j]) ** 2

@@ -10,7 +10,7 @@ from dmseg.errors import UserError, shown
 from dmseg.files.names import fault_of_name
 
 MAX_EDGE = 1 << 16
-"""Largest edge of a slice, in pixels."""
+"""Largest edge length of a slice, in pixels."""
 
 GEOMETRY = "geometry"
 """Key of the spacing of each case and of whether its slices form one volume; not part of the digest."""

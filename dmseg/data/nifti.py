@@ -237,7 +237,7 @@ def _checked(path: Path, header: Any, size: int) -> NiftiHeader:  # noqa: ANN401
         raise _cannot_be(path, f"places its first voxel at byte {offset:g} (vox_offset), not after the header")
     extents = tuple(int(extent) for extent in header.get_data_shape())
     affine = np.full((4, 4), np.nan)
-    if header["qform_code"] > 0 or header["sform_code"] > 0:  # else it says nothing of left and right
+    if header["qform_code"] > 0 or header["sform_code"] > 0:  # otherwise it says nothing about left and right
         with suppress(HeaderDataError, ValueError, np.linalg.LinAlgError):
             affine = np.asarray(header.get_best_affine(), dtype=np.float64)
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])

@@ -49,7 +49,7 @@ class Part:
         raters: positions, on the rater axis, of the raters who annotated it.
         n_slices: number of its slices, possibly 0.
         n_channels: number of image channels.
-        size: edge of a slice in pixels.
+        size: edge length of a slice in pixels.
         key: everything else that the part depends on.
         sources: fingerprint of each source file, by absolute path.
         dtype: of the images.

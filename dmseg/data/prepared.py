@@ -166,7 +166,7 @@ def is_current(folder: Path, task: Task, files: list[CaseFiles], options: dict[s
     """Whether the store is intact and was prepared for this task, from these sources and with these options.
 
     A source whose size and time have not changed counts as the same; otherwise, and where the data are now in another
-    folder, its checksum decides. Another title is no reason to prepare a task again.
+    folder, its checksum decides. A different title alone does not make a store outdated.
     """
     try:
         manifest = read_store(folder)
@@ -198,7 +198,7 @@ def prepare(
         adapter: reads the raw files.
         task: the task.
         folder: the store's folder (`store_folder`).
-        size: edge that slices are resized to: images bilinearly, annotations to the nearest pixel.
+        size: edge length that slices are resized to: images bilinearly, annotations to the nearest pixel.
         options: everything else that the arrays depend on; kept in the manifest.
         workers: number of cases read in parallel.
         complete: whether to prepare again what an earlier version wrote without the spacing of its slices; this
@@ -254,7 +254,7 @@ def prepare(
                 parse_json(manifest)
             except ValueError as error:
                 raise UserError(
-                    f"task {task.name} has too many source files for a store ({error}); merge files"
+                    f"task {task.name} has too many source files for a store ({error}); merge some of them"
                 ) from None
             (scratch / MANIFEST).write_bytes(manifest)
             write_seal(scratch, arrays, manifest)
@@ -352,7 +352,7 @@ def _assemble(
     odd = next((part for part in kept if _kind(part) != _kind(kept[0])), None)
     if odd is not None:
         raise UserError(
-            f"case {odd.case} has {_kind(odd)}, but case {kept[0].case} has {_kind(kept[0])}; make them alike"
+            f"case {odd.case} has {_kind(odd)}, but case {kept[0].case} has {_kind(kept[0])}; make them the same"
         )
     suspicions, n_raters = Suspicions(task, len(kept)), len(task.raters)
     total, digest, first, rows = sum(part.n_slices for part in kept), ContentDigest(), 0, []

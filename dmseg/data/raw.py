@@ -160,4 +160,4 @@ def _mode(path: Path) -> int | None:
 
 def _refuse_kind(path: Path, mode: int) -> None:
     kind = next((name for check, name in _KINDS if check(mode)), "a special file")
-    raise UserError(f"{shown(path)} is {kind}, not a regular file; replace it by the file itself")
+    raise UserError(f"{shown(path)} is {kind}, not a regular file; replace it with the file itself")

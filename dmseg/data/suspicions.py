@@ -34,7 +34,7 @@ TURNS: dict[str, Callable[[Marks], Marks]] = {
     "as they are": lambda masks: masks,
     "flipped upside down": lambda masks: masks[:, ::-1],
     "flipped left to right": lambda masks: masks[:, :, ::-1],
-    "turned by 180 degrees": lambda masks: masks[:, ::-1, ::-1],
+    "rotated by 180 degrees": lambda masks: masks[:, ::-1, ::-1],
     "transposed": lambda masks: masks.swapaxes(1, 2),
 }
 """Possible mistakes in the masks of a rater, (n, S, S)."""

@@ -60,7 +60,7 @@ def parse_arrays(content: bytes, file: str, dtypes: Mapping[str, tuple[str, ...]
             names = [entry.filename.removesuffix(".npy") for entry in entries]
             if sorted(names) != sorted(dtypes):
                 odd = sorted(set(names) ^ set(dtypes)) or names
-                raise SchemaError(f"{file} does not have the arrays that it must have: {odd[0]!r:.60}")
+                raise SchemaError(f"{file} does not have exactly the expected arrays: {odd[0]!r:.60}")
             if sum(entry.file_size for entry in entries) > largest:
                 raise SchemaError(f"{file} has more than {largest / 2**20:g} MiB of arrays")
             return {
@@ -76,15 +76,15 @@ def parse_arrays(content: bytes, file: str, dtypes: Mapping[str, tuple[str, ...]
 def _read_array(file: str, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, dtypes: tuple[str, ...]) -> Array:
     """Reads an ``.npy`` entry, whose declared size and header must match its content."""
     if entry.compress_type not in (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED):
-        raise SchemaError(f"{file}: {entry.filename!r:.60} is compressed by another method than deflate")
+        raise SchemaError(f"{file}: {entry.filename!r:.60} is compressed by a method other than deflate")
     with archive.open(entry) as opened:
         content = opened.read(entry.file_size + 1)
     if len(content) != entry.file_size:
-        raise SchemaError(f"{file}: {entry.filename!r:.60} has another size than it declares")
+        raise SchemaError(f"{file}: {entry.filename!r:.60} does not have the size that it declares")
     name = entry.filename.removesuffix(".npy")
     version = np.lib.format.read_magic(io.BytesIO(content))
     if version != (1, 0):
-        raise SchemaError(f"{file}: {name} is of format {version}")
+        raise SchemaError(f"{file}: {name} has format {version}")
     start = 10 + int.from_bytes(content[8:10], "little")
     shape, fortran, dtype = _parsed_header(content[:start])
     whole = all(type(extent) is int and extent >= 0 for extent in shape)

@@ -199,7 +199,7 @@ def parse_json(content: bytes | str, distinct: bool = False) -> Any:  # noqa: AN
     def refuse_repeated(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
         if len(set(keys)) < len(keys):
-            raise SchemaError(f"one key twice in {cut(str(keys))}")
+            raise SchemaError(f"a key is repeated in {cut(str(keys))}")
         return dict(pairs)
 
     text = content.decode() if isinstance(content, bytes) else content

@@ -29,7 +29,7 @@ def boundary(one_hot: Tensor, mask: Tensor | None = None, kernel: int = 3) -> Te
     Args:
         one_hot: (B, C, H, W) or (B, C, D, H, W), 0 or 1; a single channel is the foreground.
         mask: (B, *spatial), True or 1 for pixels to use; None uses all.
-        kernel: odd edge of the neighbourhood; 1 contains no other pixel.
+        kernel: odd edge length of the neighbourhood; 1 contains no other pixel.
 
     Returns:
         (B, *spatial) bool.
@@ -50,7 +50,7 @@ def smooth(one_hot: Tensor, mask: Tensor | None, epsilon: float, kernel: int | N
         one_hot: (B, C, H, W) or (B, C, D, H, W), 0 or 1. A single channel is the foreground of two classes.
         mask: (B, *spatial), True or 1 for pixels to use; None uses all. It matters for boundaries only (`boundary`).
         epsilon: 0 to 1, probability that is distributed equally over all classes.
-        kernel: odd edge of the neighbourhood that defines a boundary; None smooths everywhere.
+        kernel: odd edge length of the neighbourhood that defines a boundary; None smooths everywhere.
 
     Returns:
         Soft label of the same shape, which sums to 1 over the classes.
@@ -84,7 +84,7 @@ def svls(label: Tensor, sigma: float = 1.0, kernel: int = 3) -> Tensor:
     Args:
         label: (B, C, H, W) or (B, C, D, H, W), one-hot or soft; channels are smoothed one by one.
         sigma: standard deviation of the Gaussian in pixels, above 0.
-        kernel: odd edge of the neighbourhood, at least 3.
+        kernel: odd edge length of the neighbourhood, at least 3.
 
     Returns:
         Soft label of the same shape, whose sum over the classes is that of `label`.

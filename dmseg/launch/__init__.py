@@ -1,4 +1,4 @@
-"""Runs many planned runs in this process, in worker processes, or as Slurm jobs.
+"""Executes planned runs in this process, in worker processes, or as Slurm jobs.
 
 A failed run does not stop the others. A launcher only determines where runs are executed (`scheduler.Executor`).
 """

@@ -121,7 +121,7 @@ def _failed(run: PlannedRun, error: Exception) -> Outcome:
 
 
 def _with_notes(error: Exception, message: str) -> str:
-    """The message of an error with the notes added to it, such as that the training is kept."""
+    """The message of an error with the notes added to it, such as that the trained weights are kept."""
     return "\n".join([message, *getattr(error, "__notes__", [])])
 
 

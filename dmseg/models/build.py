@@ -52,7 +52,7 @@ def build_model(
         options: further arguments of the architecture; None values are left out.
         encoder_options: further arguments of the encoder.
         decoder: ``library`` (segmentation-models-pytorch's) or, for DeepLabV3Plus, ``release`` (the authors').
-        head_kernel: odd edge of the last convolution's kernel; None for the architecture's own.
+        head_kernel: odd edge length of the last convolution's kernel; None for the architecture's own.
         head_dropout: probability of dropping a channel before the last convolution, in [0, 1).
         initialization: ``library``, or ``kaiming``: uniform Kaiming in the decoder, uniform Xavier in the heads, biases
             of 0. The library does the same for Unet, but leaves DeepLabV3Plus to PyTorch's defaults.

@@ -37,7 +37,7 @@ class Cohort:
         anatomy: anatomy shown in its images.
         cases: number of its cases in the paper, section 3.1.
         width: width of an image in pixels, as distributed.
-        spacing: edge of a pixel in mm.
+        spacing: edge length of a pixel in mm.
         models: model of the raters for each of the tasks T1, T2, ...
     """
 
@@ -101,7 +101,7 @@ class PhantomCase:
 
     @property
     def spacing(self) -> float:
-        """Edge of a pixel in mm."""
+        """Edge length of a pixel in mm."""
         return 2 * self._half[1] * self._unit / self.shape[1]
 
     @property

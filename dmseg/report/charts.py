@@ -215,7 +215,7 @@ def curves(
     names = ", ".join(dict.fromkeys(name for name, *_ in lines)) or "no column"
     return Chart(
         title,
-        f"{title}: {y_title} over {x_title}, for {names}.",
+        f"{title}: {y_title} against {x_title}, for {names}.",
         x_title,
         y_title,
         [Tick(x(tick), f"{tick:g}") for tick in x_ticks],
@@ -231,7 +231,7 @@ def jitter(n: int) -> Floats:
 
 
 def path(places: Sequence[tuple[float, float]]) -> str:
-    """An SVG path through some places; empty for fewer than two."""
+    """An SVG path through some points; empty for fewer than two."""
     if len(places) < 2:
         return ""
     return "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in places)

@@ -45,7 +45,7 @@ class RunFacts:
         seconds: how long it took; None if unknown.
         machine: device, processor and version of torch; empty if unknown.
         history: losses by epoch; empty if there are none.
-        validations: mean scores by epoch that a tracker recorded during the training, as fractions; empty if there
+        validations: mean scores by epoch that a tracker recorded during training, as fractions; empty if there
             are none.
         pictures: pictures of its cases; None if they are not stored.
     """

@@ -144,7 +144,7 @@ class LiveView:
         counts = {"running": len(running), "queued": len(queued), **self._counts}
         summary = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
         if should_stop():
-            summary += ": stopping, states are being saved; Ctrl-C again stops at once"
+            summary += ": saving states before stopping; press Ctrl-C again to stop at once"
         elif not math.isnan(left := self.seconds_left()):
             summary += f", about {duration(left)} left"
         yield _cut(Text(summary, "bold"), width)
@@ -183,7 +183,7 @@ def row(width: int, word: str, name: str, shown: Sequence[str], longest: int) ->
         width: columns of the line.
         word: the state.
         name: name of the run.
-        shown: the details; the first is never left out, the last but one goes first.
+        shown: the details; the first is never left out, the second-to-last is left out first.
         longest: length of the longest name; all lines leave as much room.
     """
     kept = list(shown)

@@ -16,7 +16,7 @@ from dmseg.training.observers import EpochReport, Observer, RunInfo
 PLAIN_LINES = 10
 """Number of lines that a run prints without a terminal."""
 BAR_WIDTH = 10
-"""Columns that the bar keeps before losses are left out."""
+"""Minimum width of the bar in columns; losses are left out to keep it."""
 
 
 def silent(run: PlannedRun, tracking: Tracking) -> list[Observer]:

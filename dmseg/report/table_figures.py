@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MARKERS = "osD^vPX*"
 PANEL = 2.3
-"""Edge of a panel in inches."""
+"""Edge length of a panel in inches."""
 MOST_COLUMNS = 4
 
 

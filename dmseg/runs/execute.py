@@ -61,7 +61,7 @@ class _Scored:
 
 
 def execute(run: PlannedRun, observers: Callable[[PlannedRun], list[Observer]] = lambda run: []) -> bool:
-    """Runs the missing steps of a run; a finished training is never repeated.
+    """Carries out the missing steps of a run; finished training is never repeated.
 
     Args:
         run: the planned run.

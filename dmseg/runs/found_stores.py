@@ -1,4 +1,4 @@
-"""Finds the prepared stores of a data set, also if its raw data are now elsewhere: moved, linked or mounted anew."""
+"""Finds the prepared stores of a data set, even if its raw data have been moved, linked or mounted elsewhere."""
 
 import json
 from collections.abc import Mapping

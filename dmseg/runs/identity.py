@@ -137,7 +137,7 @@ def run_identity(
         "train": asdict(settings.train),
         "revisions": REVISIONS,
     }
-    # code versions of the components that the training uses; version 1 is left out
+    # code versions of the components that training uses; version 1 is left out
     components = {"method": method.target, "network": NETWORK}
     if "labels" not in unused:
         components["labels"] = settings.labels.target
@@ -295,8 +295,7 @@ def _model(settings: ModelSettings) -> dict[str, Any]:
             digest = _digest_of_version(path, status.st_size, status.st_mtime_ns)
         except OSError as error:
             raise UserError(
-                f"model.weights={path} cannot be read ({error.strerror}); it may be null, imagenet or the path of a "
-                "file"
+                f"model.weights={path} cannot be read ({error.strerror}); use null, imagenet or the path of a file"
             ) from None
         if pinned not in (None, digest):
             raise UserError(f"{settings.weights} has the SHA-256 {digest}, but model.weights_sha256 is {pinned}")

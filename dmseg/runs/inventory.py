@@ -188,7 +188,7 @@ def _wanted(name: str, value: str) -> list[str]:
 
 
 def why_none(found: Sequence[Entry], filters: Sequence[str]) -> str:
-    """Why filters choose no run: the first whose values no run has, with the values that there are.
+    """Why filters choose no run: the first filter that no run matches, with the values that runs have.
 
     Args:
         found: all runs.

@@ -19,7 +19,7 @@ from dmseg.training.pictures import ROLES, Picture, shrink
 
 PACK = "pack.npz"
 LARGEST_PACK = 200_000
-"""Largest size in bytes of the file; pictures are reduced until it is kept."""
+"""Largest size in bytes of the file; pictures are reduced until they fit."""
 LARGEST_ARRAYS = 32 * 2**20
 EDGES = (160, 128, 96, 64, 48, 32, 16)
 """Edges that pictures are reduced to, one after another."""
@@ -105,7 +105,7 @@ def check_pack(content: bytes, cases: Collection[str]) -> None:
         SchemaError: if it is too large, or does not hold pictures of such cases.
     """
     if len(content) > LARGEST_PACK:
-        raise SchemaError(f"{PACK} has {len(content)} bytes, but may have {LARGEST_PACK} at most")
+        raise SchemaError(f"{PACK} has {len(content)} bytes, but must have at most {LARGEST_PACK}")
     if odd := [case for case in _check(_read(content)) if case not in cases]:
         raise SchemaError(f"{PACK}: case {odd[0]!r:.60} is not in cases.csv")
 

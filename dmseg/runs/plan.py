@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One training with everything it needs.
+    """One run with everything it needs.
 
     Attributes:
         settings: its settings, with the task filled in.
@@ -244,11 +244,11 @@ def _check(run: PlannedRun) -> None:
     if "anonymous_raters" in method.options:
         check_choice("method.anonymous_raters", str(method.options["anonymous_raters"]), ("error", "position"))
         if len(task.raters) < 2:
-            raise UserError(f"task '{task.name}' has only one rater; this method learns how several differ")
+            raise UserError(f"task '{task.name}' has only one rater; this method learns how several raters differ")
         if task.anonymous_raters and method.options["anonymous_raters"] == "error":
             raise UserError(
                 f"the raters of task '{task.name}' are anonymous: rater 1 of one case need not be rater 1 of the next, "
-                "so single raters cannot be learned\n"
+                "so individual raters cannot be learned\n"
                 "set method.anonymous_raters=position to treat each position as one person"
             )
     if settings.distill is not None and method.target != PLAIN:

@@ -71,7 +71,7 @@ def check_schedule(schedule: object, total: int) -> None:
         total: number of steps.
 
     Raises:
-        UserError: if one is not a finite number of at least 0, or the schedule is not a LambdaLR. A resumed training
+        UserError: if one is not a finite number of at least 0, or the schedule is not a LambdaLR. A resumed run
             computes the learning rates of its step, which other schedulers cannot.
     """
     if not isinstance(schedule, torch.optim.lr_scheduler.LambdaLR):

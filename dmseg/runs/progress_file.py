@@ -67,7 +67,7 @@ class RunState:
 
     @property
     def seconds_left(self) -> float:
-        """Estimated seconds until the training ends, NaN while unknown."""
+        """Estimated seconds until training ends, NaN while unknown."""
         return (self.steps - self.step) / self.speed if self.speed > 0 else math.nan
 
 
@@ -126,7 +126,7 @@ class ProgressWriter:
         self._written = -math.inf
 
     def started(self, info: RunInfo) -> None:
-        """Notes the length of the training."""
+        """Notes the number of epochs and steps."""
         self._steps_per_epoch = info.steps_per_epoch
         self._change(True, stage="training", epochs=info.epochs, steps=info.epochs * info.steps_per_epoch)
 

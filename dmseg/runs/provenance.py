@@ -149,7 +149,7 @@ def pretrained_facts(run: PlannedRun) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Course:
-    """Facts about a finished training, kept with its weights until these are scored.
+    """Facts about finished training, kept with its weights until these are scored.
 
     Attributes:
         epochs: number of epochs.

@@ -118,14 +118,14 @@ def _fill(run: "PlannedRun", aside: Path, score: Callable[[Path], None], folder:
 
 
 def lost_weights(store: RunStore, run_id: str) -> bool:
-    """Whether a finished run was stored with weights that are not there any more; their content is not compared."""
+    """Whether a finished run was stored with weights that are now missing; their content is not compared."""
     with suppress(DamagedError):
         return store.is_done(run_id) and store.has_weights(run_id) and not is_regular(store.folder(run_id) / WEIGHTS)
     return False
 
 
 def refuse_lost_weights(runs: "Sequence[PlannedRun]", missing: "Sequence[PlannedRun]") -> "list[PlannedRun]":
-    """Checks, before anything is trained, that the weights are there which runs need to be scored or taught.
+    """Checks, before anything is trained, that the weights needed for scoring runs or as teachers exist.
 
     Args:
         runs: all runs of a command, including teachers.
@@ -146,8 +146,8 @@ def refuse_lost_weights(runs: "Sequence[PlannedRun]", missing: "Sequence[Planned
         more = f", and {len(wanted) - 1} others are missing too" if len(wanted) > 1 else ""
         aside = " ".join(["dmseg runs verify aside=true", *(run.run_id for run in wanted[:20])])
         raise UserError(
-            f"{place / WEIGHTS} is missing{more}, but needed to score {first.title} or to teach with it\n"
-            f"restore it, or run '{aside} {shlex.quote(f'paths.results={first.results}')}', then the same command to "
-            "train again"
+            f"{place / WEIGHTS} is missing{more}, but needed to score {first.title} or to use it as a teacher\n"
+            f"restore it, or run '{aside} {shlex.quote(f'paths.results={first.results}')}', then repeat the "
+            "original command to train again"
         )
     return lost

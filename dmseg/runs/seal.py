@@ -26,7 +26,7 @@ def repair_advice(folder: Path) -> str:
     runs = next((parent for parent in folder.parents if parent.name == "runs"), None)
     where = "" if runs is None else f" {shlex.quote(f'paths.results={runs.parent}')}"
     command = f"'dmseg runs verify aside=true{where}'"
-    return f"run {command} to set damaged runs aside, then the same command to compute them again"
+    return f"run {command} to set damaged runs aside, then repeat the original command to compute them again"
 
 
 class DamagedError(UserError):

@@ -40,7 +40,7 @@ def should_stop() -> bool:
 
 
 def ask_to_stop() -> None:
-    """Asks this process to stop; a training saves its state first."""
+    """Asks this process to stop; training saves its state first."""
     _state.asked = True
 
 

@@ -148,8 +148,9 @@ def _copy(source: RunStore, run_id: str, target: RunStore, contents: Contents) -
         for evaluation in sorted(here.keys() & there.keys()):
             if read_cases_file(here[evaluation]) != read_cases_file(there[evaluation]):
                 raise UserError(
-                    f"run {run_id} of {source.results} has other scores (cases.csv) than the run of the same id in "
-                    f"{target.results}, which is kept; to replace it remove it first (dmseg runs prune {run_id})"
+                    f"run {run_id} of {source.results} has different scores (cases.csv) from the run with the same id "
+                    f"in {target.results}, which is kept; to replace that run, remove it first "
+                    f"(dmseg runs prune {run_id})"
                 )
         if not _lacking(source, run_id, target, contents.images):
             return False

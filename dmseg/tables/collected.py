@@ -115,7 +115,7 @@ def _cell_from_counts(
     """The metrics of a cell that are computed from counts, in the order of its scores.
 
     Where a case has an even number of raters, these include Dice under the other rule for ties. A seed counts only if
-    all of its runs have counts; otherwise its mean would be over other cases than that of another seed.
+    all of its runs have counts; otherwise the means of two seeds could be over different cases.
     """
     even = "dice" in metrics and "n_raters" in scores and bool((scores["n_raters"] % 2 == 0).any())
     names = [name for name in COUNT_METRICS if name in metrics or (name == OTHER_TIES and even)]

@@ -1,4 +1,4 @@
-"""Keeps the files of an earlier table that a new one of the same name would replace with fewer or other numbers."""
+"""Keeps the files of an earlier table that a new one of the same name would replace with fewer or different numbers."""
 
 import io
 import os
@@ -30,10 +30,10 @@ NOT_COMPARED = ("paths", "device", "workers", "threads", "launcher", "tracker", 
 
 
 def keep_earlier(new: TableData, folder: Path, planned: PlannedTable | None) -> str:
-    """Moves the files of an earlier table to the folder ``earlier`` if the new one would lose numbers of it.
+    """Moves the files of an earlier table to the folder ``earlier`` if replacing it would lose numbers.
 
-    It would if it has fewer cells with a number, lacks runs that the earlier one was computed from, or has different
-    numbers of the same runs. An earlier table whose CSV file cannot be read is kept as well.
+    It would if the new table has fewer cells with a number, lacks runs that the earlier one was computed from, or has
+    different numbers of the same runs. An earlier table whose CSV file cannot be read is kept as well.
 
     Args:
         new: the table that is about to be written.
@@ -92,7 +92,7 @@ def _difference(earlier: pd.DataFrame, new: pd.DataFrame, planned: PlannedTable 
     both = earlier[columns].merge(new[columns].astype(dict.fromkeys(known, str)), on=known, suffixes=("_old", "_new"))
     changed = (both["value_old"] - both["value_new"]).abs() > 1e-9 * both["value_old"].abs()
     n = int(changed.sum())
-    words = "1 cell has another number" if n == 1 else f"{n} cells have other numbers"
+    words = "1 cell has a different number" if n == 1 else f"{n} cells have different numbers"
     return f"{words} under the new settings" if n else ""
 
 
@@ -110,7 +110,7 @@ def _other_settings(earlier: pd.DataFrame, planned: PlannedTable | None) -> str:
         runs = cells.get((row["data_set"], row["model"], row["task"], row["method"]), ())
         if differing := next(filter(None, (_differing(run, missing) for run in runs)), []):
             return f"its settings differ: {', '.join(differing)}"
-    return f"{lost} of its cells are of runs that the new one does not use" if lost else ""
+    return f"{lost} of its cells come from runs that the new one does not use" if lost else ""
 
 
 def _differing(run: PlannedRun, others: list[str]) -> list[str]:

@@ -173,14 +173,14 @@ def check_plan(node: Mapping[str, Any], expected: TableSpec) -> None:
     list_of(TEXT, unique=True)(keys, "the rows")
     for row, key in zip(node["rows"], keys, strict=True):
         if not row["cells"] or not set(row["cells"]) <= set(columns):
-            raise SchemaError(f"row {key} has other cells than the columns {', '.join(columns)}")
+            raise SchemaError(f"row {key} has cells other than the columns {', '.join(columns)}")
         for method, runs in row["cells"].items():
             seen: dict[int, set[str]] = {}  # validated cases by seed
             for run in runs:
                 check_identity(run["identity"], run["run_id"], run["experiment_id"], run["split"])
                 check_settings(run["identity"], run["settings"])
                 if run["task"] != row["task"] or run["settings"]["task"] != row["task"]["name"]:
-                    raise SchemaError(f"{key}, {method}: run {run['run_id']} is of another task")
+                    raise SchemaError(f"{key}, {method}: run {run['run_id']} belongs to another task")
                 of_seed = seen.setdefault(run["settings"]["seed"], set())
                 if twice := of_seed & set(run["split"]["validation"]):
                     raise SchemaError(f"{key}, {method}: case {min(twice)!r:.60} is validated by two runs")

@@ -1,4 +1,4 @@
-"""Comparing columns of a table: a test over cases, and intervals that also count the noise of training."""
+"""Comparing columns of a table: a test over cases, and intervals that also account for the noise of training."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Which cells of a table each open choice touches, and the value that it has in them."""
+"""Which cells of a table each open choice affects, and its value in them."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence

@@ -254,7 +254,7 @@ class TablePlanner:
                 )
         settings = next(iter(cells.values()))[0].settings
         known = {item.model for item in spec.blocks if item.data == block.data}
-        stands_for_any = len(known) > 1 and self._request.models_of(data)  # a network of the user's, unlike any of them
+        stands_for_any = len(known) > 1 and self._request.models_of(data)  # the user's network is none of them
         paper_model = model if model in known else "" if stands_for_any else block.model
         return PlannedRow(
             block,

@@ -129,7 +129,9 @@ def parse_request(overrides: Sequence[str], needed: Collection[str] = tuple(PAPE
     read = list(dict.fromkeys(data.values()))
     for name in (*own, *filter(None, models)):
         if name not in read:
-            raise UserError(f"'{name}:...' concerns a data set that is not read here; these are: {', '.join(read)}")
+            raise UserError(
+                f"'{name}:...' concerns a data set that is not read here; the data sets read are {', '.join(read)}"
+            )
     if len(read) > 1 and any(item.lstrip("+").startswith("data.root=") for item in common):
         raise UserError(
             f"data.root names one folder, but several data sets are read: {', '.join(read)}\n"

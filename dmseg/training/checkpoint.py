@@ -45,7 +45,7 @@ UNUSABLE = (
     OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, EOFError,
     UnpicklingError, SafetensorError,
 )  # fmt: skip
-"""Errors raised on reading a checkpoint that is damaged or from another training."""
+"""Errors raised on reading a checkpoint that is damaged or from another run."""
 
 Used = TypeVar("Used")
 
@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 
 
 class Interrupted(Exception):
-    """A training was asked to stop and has saved its state."""
+    """Training was asked to stop and has saved its state."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Checkpoints:
             contains the weights (safetensors), the rest of the state and their checksums.
         minutes: minutes between two checkpoints; None for no limit.
         steps: steps between two checkpoints; None for no limit.
-        should_stop: called after each step; if it returns True, the state is saved and the training stops.
+        should_stop: called after each step; if it returns True, the state is saved and training stops.
     """
 
     def __init__(
@@ -109,13 +109,13 @@ class Checkpoints:
         self._should_stop = should_stop
         self._last = time.monotonic()
         self.training_is_finished = False
-        """Whether the training is finished and its weights are saved."""
+        """Whether training is finished and its weights are saved."""
 
     def after_step(self, steps: int, state: Callable[[], State]) -> None:
         """Writes a checkpoint if one is due.
 
         Raises:
-            Interrupted: if the training was asked to stop.
+            Interrupted: if training was asked to stop.
             UnwritableError: if the checkpoint cannot be written.
         """
         stop = self._should_stop()
@@ -124,7 +124,7 @@ class Checkpoints:
         if stop or by_steps or by_time:
             self.save(steps, state())
         if stop:
-            raise Interrupted(f"stopped after {steps} steps; a checkpoint is kept, run the same command to resume")
+            raise Interrupted(f"stopped after {steps} steps (a checkpoint is kept); run the same command to resume")
 
     def save(self, steps: int, state: State, ending: str = "") -> None:
         """Writes a checkpoint and removes the older ones."""
@@ -144,12 +144,12 @@ class Checkpoints:
         self._last = time.monotonic()
 
     def finish(self, steps: int, weights: Mapping[str, Tensor], course: Mapping[str, Any]) -> None:
-        """Saves the weights of a finished training.
+        """Saves the final weights once training is finished.
 
         Args:
             steps: number of steps that it took.
             weights: final parameters and buffers.
-            course: further facts about it, in plain containers.
+            course: further facts about the training, in plain containers.
         """
         self.save(steps, State(weights, course), FINISHED)
         self.training_is_finished = True
@@ -158,9 +158,9 @@ class Checkpoints:
         """Loads the newest usable checkpoint; unusable ones are logged and removed.
 
         Args:
-            use: loads a state and does nothing else. It raises one of `UNUSABLE` if the state does not fit. The `rest`
-                of a finished training is its course.
-            finished: whether to load the checkpoint of a finished training, or of one in progress.
+            use: loads a state and does nothing else. It raises one of `UNUSABLE` if the state does not fit. If
+                training is finished, `rest` is the `course` given to `finish`.
+            finished: whether to load the checkpoint of finished training, or of training in progress.
 
         Returns:
             The return value of `use`; None if there is no usable checkpoint.
@@ -184,7 +184,7 @@ class Checkpoints:
 
     @property
     def has_finished_checkpoint(self) -> bool:
-        """Whether there is a checkpoint of a finished training, which may be damaged."""
+        """Whether there is a checkpoint of finished training, which may be damaged."""
         return any(place.name.endswith(FINISHED) for place in self._whole())
 
     def remove(self) -> None:

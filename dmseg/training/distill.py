@@ -75,7 +75,7 @@ class DistillObjective(Objective):
     def __init__(self, settings: DistillSettings, loss: LossSettings, teacher: Teacher | None) -> None:
         weights = settings.weights(loss)
         if not weights:
-            raise UserError("no term of the loss is left: all of distill's are off or have weight 0")
+            raise UserError("no term of the loss is left: all terms of distill are off or have weight 0")
         against_teacher, region = loss, loss.terms.get("region")
         if region is not None and takes_classes(region):
             region = replace(region, options=region.options | {"classes": settings.classes})

@@ -68,7 +68,7 @@ def fit(
         graph: makes a graph, which replaces the plain steps if `can_be_graphed`; None for plain steps.
 
     Returns:
-        The reports of all epochs and the sessions of the training; more than one if it was interrupted.
+        The reports of all epochs and the sessions of the run; more than one if it was interrupted.
 
     Raises:
         UserError: if there are fewer slices than one batch, or the loss is not finite.
@@ -228,16 +228,16 @@ class _Training:
         Args:
             state: the state.
             per_epoch: number of steps in an epoch.
-            total: number of steps of the whole training.
+            total: number of steps in the whole run.
 
         Raises:
-            Exception: if the state is from another training; nothing is changed then.
+            Exception: if the state is from another run; nothing is changed then.
         """
         rest = state.rest
         REST(rest, "rest.pt")
         steps, into_epoch = rest["steps"], rest["steps"] % per_epoch
         if not 0 < steps < total:
-            raise SchemaError(f"it is at step {steps}, but the training has {total} steps")
+            raise SchemaError(f"it is at step {steps}, but the run has {total} steps")
         if [report["step"] for report in rest["reports"]] != list(range(per_epoch, steps + 1, per_epoch)):
             raise SchemaError("its epoch reports do not match its step")
         if rest["source"].get("position", into_epoch) != into_epoch:

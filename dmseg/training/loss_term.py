@@ -18,7 +18,7 @@ Padding = Literal["mask", "pixels", "images"]
 """How padding is removed: by the loss's own mask, by pixels, or by each image's rectangle without padding."""
 
 EDGE = 32
-"""Edge in pixels of the images on which a term is tested."""
+"""Edge length in pixels of the images on which a term is tested."""
 TOLERANCE = 1e-4
 """Largest relative difference of two float32 values of a term that count as equal."""
 

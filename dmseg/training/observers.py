@@ -16,7 +16,7 @@ class RunInfo:
         config: the resolved configuration.
         epochs: number of epochs.
         steps_per_epoch: optimiser steps in an epoch.
-        validate: scores the current network on the validation cases without affecting the training; returns means by
+        validate: scores the current network on the validation cases without affecting training; returns means by
             name, none if the process was asked to stop. None if nothing is trained.
     """
 

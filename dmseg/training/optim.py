@@ -13,7 +13,7 @@ def poly_factor(iteration: int, total: int, power: float, warmup: float = 0.0) -
 
     Args:
         iteration: number of steps taken so far, 0 to total - 1.
-        total: number of steps of the training.
+        total: total number of steps.
         power: exponent (paper, section 3.2: 0.9).
         warmup: share of all steps in which the factor rises linearly from 1e-4 to 1 (JDTLosses: 0.01; the paper: none).
     """

@@ -152,7 +152,7 @@ def test_a_current_folder_that_is_gone(tmp_path, monkeypatch):
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    assert said(compose_settings, []) == "the current folder does not exist any more; change to another one"
+    assert said(compose_settings, []) == "the current folder no longer exists; change to another one"
 
 
 @pytest.mark.parametrize("name", ["../config", "./2", "2.yaml", "", "9" * 5000, "a\0b", "/etc/passwd", "*"])

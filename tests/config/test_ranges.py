@@ -69,7 +69,7 @@ DEEPLAB = "model=deeplabv3plus_resnet18"
         ([DROPOUT, "method.rate=high"], r"method\.rate is 'high', but must be a finite number"),
         ([DROPOUT, "method.sites=head"], r"method\.sites is 'head', but must be a list"),
         ([DROPOUT, "method.sites=[]"], r"method\.sites is \[\]"),
-        ([DROPOUT, "method.sites=[head,head]"], r"method\.sites has 'head', but may have .* each once"),
+        ([DROPOUT, "method.sites=[head,head]"], r"method\.sites has 'head', but may only contain .* each at most once"),
         ([DROPOUT, "+method.typo=1"], r"options of 'method' do not fit .*'typo'; it takes sites, rate, passes"),
         ([SOFTSEG, "method.theta=nan"], r"method\.theta is nan"),
         ([SOFTSEG, "method.alpha=2"], r"method\.alpha is 2, but must be more than 2"),

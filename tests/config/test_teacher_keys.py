@@ -50,7 +50,7 @@ def test_a_teacher_is_what_the_same_overrides_make_of_a_run_of_its_own(own):
         (["distill.teacher.labels.smoothing.kernel=5"], r"there is none; add distill=kd$"),
         (["distill=kd", "distill=null", "distill.teacher.labels.name=x"], r"there is none; add distill=kd$"),
         ([*KD, "~distill.teacher.labels.smoothing"], "can be set or added, but not removed$"),
-        ([*KD, "distill.teacher.labels.smoothing.kernel=3,5"], "has several values; a sweep needs -m"),
+        ([*KD, "distill.teacher.labels.smoothing.kernel=3,5"], "has several values; use -m for a sweep"),
         (
             [*KD, "distill.teacher.labels.smoothing.kernel=4"],
             r"^distill\.teacher\.labels\.smoothing\.kernel is 4, but must",

@@ -195,7 +195,7 @@ def test_lidc_whose_slices_differ_in_depth_or_are_binary(tmp_path):
     with pytest.raises(UserError, match=r"LIDC-IDRI-0001 have \[8, 16\] bits; save them with one bit depth"):
         stored_images(root)
     root = lidc_of(tmp_path / "b/lidc", lambda values: (values > 100).astype(np.uint8))
-    with pytest.raises(UserError, match="has only the values 0 and 1, but is scaled from 0 to 255"):
+    with pytest.raises(UserError, match="has only the values 0 and 1, but would be scaled from 0 to 255"):
         stored_images(root)
     root = lidc_of(tmp_path / "c/lidc", lambda values: values > 100)
     assert set(np.unique(stored_images(root))) == {0, 255}

@@ -112,7 +112,7 @@ def test_the_same_image_twice(caplog):
     [
         (lambda mask: mask[:, ::-1], "flipped upside down"),
         (lambda mask: mask[:, :, ::-1], "flipped left to right"),
-        (lambda mask: mask[:, ::-1, ::-1], "turned by 180 degrees"),
+        (lambda mask: mask[:, ::-1, ::-1], "rotated by 180 degrees"),
         (lambda mask: mask.swapaxes(1, 2), "transposed"),
     ],
 )

@@ -138,7 +138,7 @@ def test_the_picture_is_drawn_from_the_files_and_removed(plan, tmp_path):
 def test_who_waits_for_states_to_be_saved_is_told(plan, tmp_path, monkeypatch):
     view = LiveView(console(), planned_runs(plan, tmp_path, 2))
     monkeypatch.setattr(stopping._state, "asked", True)
-    assert list(view.lines(80, 24))[-1].plain.startswith("2 queued: stopping, states are being saved; Ctrl-C again")
+    assert list(view.lines(80, 24))[-1].plain.startswith("2 queued: saving states before stopping; press Ctrl-C again")
 
 
 def test_the_terminal_is_as_it_was_after_an_interruption(plan, tmp_path):

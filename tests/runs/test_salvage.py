@@ -121,7 +121,7 @@ def test_lost_weights_of_a_teacher_are_needed(study, monkeypatch):
     teacher = SimpleNamespace(run_id=folder.name, results=store.results, title="the teacher", teacher=None)
     student = SimpleNamespace(run_id="0" * 16, results=store.results, title="the student", teacher=teacher)
     assert refuse_lost_weights([teacher, student], []) == [teacher]
-    with pytest.raises(UserError, match="is missing, but needed to score the teacher or to teach with it"):
+    with pytest.raises(UserError, match="is missing, but needed to score the teacher or to use it as a teacher"):
         refuse_lost_weights([teacher, student], [student])
 
 

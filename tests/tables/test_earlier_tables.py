@@ -83,7 +83,7 @@ def test_every_table_that_is_replaced_is_kept(study, capfd):
     replaced[-1] = contents(folder)
     capfd.readouterr()
     assert main(["table", "table=2", *words, "optim.lr=0.07"]) == 0
-    assert "1 cell has another number under the new settings" in capfd.readouterr().err
+    assert "1 cell has a different number under the new settings" in capfd.readouterr().err
     for number, content in enumerate(replaced, 1):
         kept = {name.replace(f"-{number}", ""): item for name, item in contents(folder / "earlier").items()}
         assert {name: kept[name] for name in content} == content

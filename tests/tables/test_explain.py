@@ -1,4 +1,4 @@
-"""Which cells each open choice touches, against what is known of the tables, and what the command prints."""
+"""Which cells each open choice affects, against what is known of the tables, and what the command prints."""
 
 import pytest
 

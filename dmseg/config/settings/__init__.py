@@ -43,7 +43,7 @@ class OptimSettings:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Length of the training, batches and augmentation.
+    """Length of training, batches and augmentation.
 
     Attributes:
         epochs: passes over the training cases.
@@ -51,7 +51,7 @@ class TrainSettings:
         batch_size: slices in a batch; the last incomplete batch of an epoch is dropped.
         scale: smallest and largest isotropic scale of the augmentation.
         flip: probability of a left-right flip.
-        crop: edge of the random crop as a fraction of the slice's edge; 1 takes crops of the size of the slice.
+        crop: edge length of the random crop as a fraction of the slice's; 1 takes crops of the size of the slice.
     """
 
     epochs: int
@@ -92,7 +92,7 @@ class EvaluateSettings:
         bins: number of confidence bins of the ECE.
         batch_size: slices in a batch.
         save_predictions: whether to save foreground probabilities.
-        crop: edge of the centre crop to score, as a fraction of the slice's edge; pixels outside it are ignored.
+        crop: edge length of the centre crop to score, as a fraction of the slice's; pixels outside it are ignored.
         ged: whether to compute the generalised energy distance between the samples of the prediction and the raters.
         ties: what a tie counts as in the majority vote of the raters: ``background`` or ``foreground``.
         boundary: pixels on each side of a contour that belong to the boundary band of `ece_boundary`.

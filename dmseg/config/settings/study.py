@@ -14,7 +14,7 @@ class DataSettings:
         name: short name of the data set, used for folders and titles.
         target: dotted name of the adapter.
         root: folder of the raw files.
-        size: edge of the square that every slice is resized to, in pixels.
+        size: edge length of the square that every slice is resized to, in pixels.
         options: further options of the adapter.
         phantom: `_target_` and options of the phantom that is generated in `root` if missing; None for real data.
         labels_only: for volumes: ``dmseg prepare`` only counts slices, from the labels alone, and stores nothing.
@@ -37,8 +37,8 @@ class SmoothingSettings:
         kind: ``boundary`` (pixels at the contour only), ``uniform`` (all pixels) or ``svls`` (in proportion to the
             classes nearby).
         epsilon: weight of the uniform distribution, in [0, 1]; None for ``svls``.
-        kernel: odd edge of the neighbourhood that defines boundary pixels, or that ``svls`` averages over; None for
-            ``uniform``.
+        kernel: odd edge length of the neighbourhood that defines boundary pixels, or that ``svls`` averages over; None
+            for ``uniform``.
         sigma: standard deviation of the Gaussian of ``svls`` in pixels; None for other kinds.
     """
 
@@ -63,7 +63,7 @@ class LabelSettings:
         target: dotted name of the fusion function.
         options: its options.
         interpolation: how augmentation resamples labels: ``nearest`` (the fused label's nearest pixel), ``linear`` (the
-            fused label, bilinearly) or ``rater`` (each rater's mask bilinearly, cut at 0.5, then fused).
+            fused label, bilinearly) or ``rater`` (each rater's mask bilinearly, thresholded at 0.5, then fused).
         smoothing: label smoothing, or None.
     """
 
@@ -117,7 +117,7 @@ class ModelSettings:
         encoder_options: keyword arguments of ``timm.create_model``.
         options: keyword arguments of the architecture; None for its default.
         decoder: ``library`` (segmentation-models-pytorch's), or ``release`` (the authors', for DeepLabV3Plus).
-        head_kernel: odd edge of the last convolution's kernel; None for that of the architecture.
+        head_kernel: odd edge length of the last convolution's kernel; None for that of the architecture.
         head_dropout: probability of dropping a channel before the last convolution, in [0, 1).
         initialization: ``library``, or ``kaiming`` (uniform Kaiming in the decoder, uniform Xavier in the heads).
         auxiliary: the auxiliary head.
@@ -230,7 +230,7 @@ class KdeSettings:
         keys: whether keys are drawn from each ``batch`` or each ``image``.
         balanced: whether to draw the same number of keys from each class that is present.
         leave_one_out: whether a key is estimated from the other keys only.
-        boundary: odd edge of the neighbourhood that defines boundary pixels.
+        boundary: odd edge length of the neighbourhood that defines boundary pixels.
     """
 
     bandwidth: float

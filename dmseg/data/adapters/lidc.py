@@ -171,7 +171,8 @@ class LidcAdapter(Adapter):
             image = read_png(path, self.max_gib)
             if white > 1 and image.max() == 1:
                 raise UserError(
-                    f"{path} has only the values 0 and 1, but is scaled from 0 to {white:g}; scale it, or save 1 bit"
+                    f"{path} has only the values 0 and 1, but would be scaled from 0 to {white:g}; rescale it, "
+                    "or save it with 1 bit"
                 )
             masks = np.zeros((len(RATERS), *image.shape), dtype=np.bool_)
             for blank, mask in zip(masks, _masks(path), strict=True):

@@ -1,1 +1,1 @@
-"""Trackers: what people browse of runs and tables, in wandb, in MLflow or in JSON lines."""
+"""Trackers: record runs and tables for browsing in wandb or MLflow, or as JSON lines."""

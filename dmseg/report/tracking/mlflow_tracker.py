@@ -19,7 +19,7 @@ NAME = re.compile(r"[^\w\-. /]")
 LONGEST = 6000
 """Maximum length of a parameter."""
 QUICK = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "1", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-"""Makes a server that fails cost a second, not minutes."""
+"""Settings with which a failing server costs a second, not minutes."""
 
 
 def destination(results: Path) -> str:
@@ -122,7 +122,7 @@ class MlflowTracker:
 
 @contextmanager
 def _quick() -> Iterator[None]:
-    """Short time limits for MLflow's server, and no log messages but errors."""
+    """Short time limits for MLflow's server, and no log messages other than errors."""
     before = {name: os.environ.get(name) for name in QUICK}
     os.environ.update(QUICK)
     for library in ("mlflow", "alembic"):

@@ -39,7 +39,7 @@ def run_report(store: RunStore, run_id: str, evaluation_id: str | None, images: 
     Args:
         store: the run store.
         run_id: id of the run.
-        evaluation_id: id of the evaluation to show; None for the one of the training.
+        evaluation_id: id of the evaluation to show; None for the one made right after training.
         images: whether cases may be shown.
 
     Raises:
@@ -64,7 +64,7 @@ def run_report(store: RunStore, run_id: str, evaluation_id: str | None, images: 
 
 
 def run_curves(counts: Iterable[StoredCounts]) -> Mapping[str, Curves]:
-    """Reliability diagram and Dice over thresholds, over all cases of an evaluation."""
+    """Reliability diagram and Dice by threshold, over all cases of an evaluation."""
     found = list(counts)
     curve, dice = reliability(found), mean_level_dice(found)
     if curve is None or dice is None:
@@ -73,12 +73,12 @@ def run_curves(counts: Iterable[StoredCounts]) -> Mapping[str, Curves]:
     points = curve.probability[filled].tolist(), curve.frequency[filled].tolist()
     return {
         "reliability": Curves(
-            "Reliability: share of foreground over predicted probability",
+            "Reliability: share of foreground against predicted probability",
             "predicted probability",
             {"share of foreground": points, "perfect": ((0.0, 1.0), (0.0, 1.0))},
         ),
         "dice_over_thresholds": Curves(
-            "Dice over thresholds, whose mean is BDice", "threshold", {"mean Dice": (list(BDICE_LEVELS), dice.tolist())}
+            "Dice by threshold, whose mean is BDice", "threshold", {"mean Dice": (list(BDICE_LEVELS), dice.tolist())}
         ),
     }
 
@@ -106,7 +106,7 @@ def overlay(picture: Picture) -> Overlay:
 
 
 def error_map(reference: npt.NDArray[np.float32], probability: npt.NDArray[np.float32]) -> Bytes:
-    """Pixels where label and prediction, both cut at 0.5, differ: 1 missed, 2 false alarm."""
+    """Pixels where label and prediction, both thresholded at 0.5, differ: 1 missed, 2 false alarm."""
     label, predicted = reference >= 0.5, probability >= 0.5
     return (label & ~predicted) + 2 * (predicted & ~label).astype(np.uint8)
 

@@ -59,7 +59,7 @@ def record_run(
         metadata: its metadata.
         tracker: the tracker.
         images: whether cases may be shown.
-        evaluation_id: the evaluation to show first; None for the one of the training.
+        evaluation_id: the evaluation to show first; None for the one made right after training.
 
     Raises:
         UserError: if one of its files is damaged.

@@ -203,7 +203,8 @@ class SafeTracker:
             self.failed = True
             reason = first_line(error)[:300]
             log.warning(
-                "tracker=%s has failed (%s); the run continues without it, 'dmseg track tracker=%s' records it later",
+                "tracker=%s has failed (%s); the run continues without it, and 'dmseg track tracker=%s' records "
+                "it later",
                 self._name,
                 reason,
                 self._name,
