@@ -64,7 +64,7 @@ def test_a_wrong_split_is_named(tmp_path, content, words):
     [
         (b'[{"train": ', "is not valid JSON"),
         (b"[" * 100_000, "is not valid JSON"),
-        (b'[{"train": ["a"], "train": ["b"], "val": ["c"]}]', "one key twice"),
+        (b'[{"train": ["a"], "train": ["b"], "val": ["c"]}]', "a key is repeated"),
         (b"\x80\x04\x95\xff", "not a text file"),
         (b"", "is not valid JSON"),
     ],
