@@ -51,7 +51,8 @@ class TrainSettings:
         batch_size: slices in a batch; the last incomplete batch of an epoch is dropped.
         scale: smallest and largest isotropic scale of the augmentation.
         flip: probability of a left-right flip.
-        crop: edge length of the random crop as a fraction of the slice's; 1 takes crops of the size of the slice.
+        crop: edge length of the random crop as a fraction of the slice's; 1 takes crops of the size of the slice. Below
+            1, it is rounded down to a multiple of 16 pixels (`dmseg.limits.crop_edge`).
     """
 
     epochs: int
@@ -93,6 +94,7 @@ class EvaluateSettings:
         batch_size: slices in a batch.
         save_predictions: whether to save foreground probabilities.
         crop: edge length of the centre crop to score, as a fraction of the slice's; pixels outside it are ignored.
+            Below 1, it is rounded down to a multiple of 16 pixels (`dmseg.limits.crop_edge`).
         ged: whether to compute the generalised energy distance between the samples of the prediction and the raters.
         ties: what a tie counts as in the majority vote of the raters: ``background`` or ``foreground``.
         boundary: pixels on each side of a contour that belong to the boundary band of `ece_boundary`.
