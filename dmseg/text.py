@@ -7,8 +7,8 @@ to one of these formats passes through the format's function.
 import math
 import re
 
-NOT_PERCENT = {"ged": "", "hd95": " mm"}
-"""Scores that are not fractions, with their unit; all others are shown in per cent."""
+NOT_PERCENT = {"ged": (3, ""), "hd95": (3, " mm"), "brier": (4, ""), "nll": (4, ""), "agreement_kappa": (3, "")}
+"""Scores that are not shown in per cent, with their number of decimals and unit."""
 
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 """Characters that make a spreadsheet read a cell as a formula."""
@@ -97,7 +97,8 @@ def score_text(name: str, value: float, spread: float = math.nan) -> str:
     """
     if math.isnan(value):
         return f"{name} undefined (no case has a score)"
-    factor, digits, unit = (1, 3, NOT_PERCENT[name]) if name in NOT_PERCENT else (100, 2, " %")
+    digits, unit = NOT_PERCENT.get(name, (2, " %"))
+    factor = 1 if name in NOT_PERCENT else 100
     shown = [f"{factor * number:.{digits}f}" for number in (value, spread) if not math.isnan(number)]
     return f"{name} {' ± '.join(shown)}{unit}"
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from dmseg.cli.commands import run_all
+from dmseg.cli.commands import read_scores, run_all, shown_scores
 from dmseg.cli.expand import Grid, expand
 from dmseg.cli.messages import notify, set_up_logging
 from dmseg.cli.words import take_words
@@ -21,12 +21,12 @@ from dmseg.errors import UserError, cut
 from dmseg.files.atomic import write_whole
 from dmseg.report.tracking.update import update_table
 from dmseg.runs.plan import PlannedRun, evaluation_passes, plan_folds, plan_run
-from dmseg.runs.records import BASIC_SCORES, OPTIONAL_SCORES
+from dmseg.runs.records import BASIC_SCORES
 from dmseg.runs.sources import prepare_task
 from dmseg.runs.status import run_status
 from dmseg.runs.store import RunStore
 from dmseg.tables.planning import folder_of_all
-from dmseg.text import printable, with_count
+from dmseg.text import NOT_PERCENT, printable, with_count
 
 Plan = Callable[[Settings, PreparedTask], Sequence[PlannedRun]]
 
@@ -34,12 +34,8 @@ MANY = 1000
 """Above this number of combinations, a message warns that planning takes time."""
 IDS = {"train": "run", "cv": "experiment"}
 """What a row of the table represents, by command."""
-PERCENT = (*BASIC_SCORES, "nsd", "lesion_f1")
-"""Scores that are printed in per cent."""
 STATUS_WORDS = {"missing": "not done", "trained": "not scored"}
 """Words for a run's status that differ from those of `run_status`."""
-UNITS = {**dict.fromkeys(PERCENT, "%"), "hd95": "mm"}
-"""Units in the headings of the printed table."""
 
 
 @dataclass(frozen=True)
@@ -113,10 +109,8 @@ def make_rows(experiments: Sequence[Experiment]) -> list[Row]:
                 worst = next(word for word in ("running", "failed", "not done", "not scored") if word in found)
                 status = f"{worst}, {found.count('done')} of {len(found)} folds done"
             if status == "done":
-                runs = experiment.runs
-                cases = pd.concat([RunStore(run.results).read_cases(run.run_id, run.evaluation_id) for run in runs])
-                names = [name for name in (*BASIC_SCORES, *OPTIONAL_SCORES) if name in cases]
-                scores = {name: (float(cases[name].mean()), int(cases[name].count())) for name in names}
+                cases = pd.concat(list(map(read_scores, experiment.runs)))
+                scores = {name: (float(cases[name].mean()), int(cases[name].count())) for name in shown_scores(cases)}
                 n_cases = len(cases)
         except UserError:  # damaged after it was computed; the next training command sets it aside
             status = "damaged"
@@ -128,9 +122,9 @@ def print_rows(rows: Sequence[Row], command: str, name: str) -> None:
     """Prints the table, scores in per cent, and the number of rows that are done."""
     phantom = [row.experiment.settings.data.phantom is not None for row in rows]
     print(f"sweep {name}{' (PHANTOM data)' if all(phantom) else ''}")
-    names = [score for score in (*BASIC_SCORES, *OPTIONAL_SCORES) if any(score in row.scores for row in rows)]
+    names = list(dict.fromkeys(score for row in rows for score in row.scores))
     keys = list(rows[0].experiment.values)
-    titles = [f"{score} {UNITS[score]}" if score in UNITS else score for score in names]
+    titles = [f"{score}{NOT_PERCENT[score][1] if score in NOT_PERCENT else ' %'}" for score in names]
     lines = [["row", *keys, IDS[command], "n", *titles, "status"]]
     for number, row in enumerate(rows, 1):
         remark = " (PHANTOM data)" if phantom[number - 1] and not all(phantom) else ""
@@ -139,7 +133,7 @@ def print_rows(rows: Sequence[Row], command: str, name: str) -> None:
         scores = []
         for score in names:  # a mean, with its own n where fewer cases have the score
             mean, count = row.scores.get(score, (0.0, 0))
-            shown = f"{100 * mean:.2f}" if score in PERCENT else f"{mean:.4f}"
+            shown = f"{mean:.4f}" if score in NOT_PERCENT else f"{100 * mean:.2f}"
             scores.append(with_count(shown, count, row.cases) if count else "-")
         lines.append([str(number), *values, _id(row, command), str(row.cases or "-"), *scores, same + remark])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -152,7 +146,7 @@ def print_rows(rows: Sequence[Row], command: str, name: str) -> None:
 def to_csv(rows: Sequence[Row], command: str) -> str:
     """The table as CSV, with all digits and scores as fractions; missing values are empty."""
     keys = list(rows[0].experiment.values)
-    names = [*BASIC_SCORES, *(score for score in OPTIONAL_SCORES if any(score in row.scores for row in rows))]
+    names = list(dict.fromkeys((*BASIC_SCORES, *(score for row in rows for score in row.scores))))
     per_score = [column for name in names for column in (name, f"{name}_n")]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")

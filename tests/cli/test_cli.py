@@ -58,7 +58,7 @@ def wordy(words):
         (["train", "+data.typo=1"], "typo"),
         (["train", "+labels.typo=1"], "typo"),
         (["train", "loss.region.variant=3"], "variant"),
-        (["train", "labels=majority,uniform"], "needs -m"),
+        (["train", "labels=majority,uniform"], "use -m"),
         (["train", "model.weights=/nowhere/file"], "/nowhere/file"),
         (["train", "train.batch_size=64"], "train.batch_size=64"),
         (["train", "data.root=/nowhere"], "/nowhere"),

@@ -3,11 +3,14 @@
 import json
 import re
 
+import numpy as np
+import pandas as pd
 import pytest
 from conftest import store_run
 
 from dmseg.cli.main import main
 from dmseg.config.compose import compose_settings
+from dmseg.data.labels import select_cases
 from dmseg.runs.plan import plan_folds, plan_run
 from dmseg.runs.sources import prepare_task
 
@@ -51,3 +54,25 @@ def test_a_score_that_no_case_has_is_null_in_json(small_run, capfd):
     refused = {"parse_constant": lambda text: pytest.fail(f"{text} is not JSON")}
     scores = json.loads(capfd.readouterr().out, **refused)["scores"]
     assert scores == {"dice": None, "bdice": None, "ece": 0.125}
+
+
+def test_metrics_from_counts_are_printed_and_written(small_run, tmp_path, capfd):
+    words = [*small_run, "folds.count=2", "evaluate.metrics=[brier,ece_raters]", "evaluate.save_predictions=true"]
+    assert main(["cv", *words]) == 0
+    printed = capfd.readouterr().out
+    settings = compose_settings(words)
+    data = prepare_task(settings)
+    scores = []
+    for run in plan_folds(settings, data):
+        for case in select_cases(data, run.split.validation):
+            p = np.load(run.results / "runs" / run.run_id / "predictions" / f"{case.case}.npy").astype(np.float64)
+            votes = data.annotations(case).reshape(-1, *p.shape)
+            scores.append(np.mean((p - (votes.sum(axis=0) > len(votes) / 2)) ** 2))
+    mean = np.mean(scores)
+    assert re.search(rf"mean over 12 cases: .*  brier {mean:.4f}  ece_raters \d+\.\d\d %", printed)
+    assert main(["cv", "-m", *words, "labels=majority,uniform", "name=metrics"]) == 0
+    assert re.search(r"^row .* ece %  brier +ece_raters %  status", capfd.readouterr().out, re.MULTILINE)
+    (table,) = tmp_path.rglob("metrics.csv")
+    rows = pd.read_csv(table).set_index("labels")
+    assert rows.loc["majority", "brier"] == pytest.approx(mean, rel=1e-6)
+    assert (rows["brier_n"] == 12).all()
