@@ -38,7 +38,7 @@ def page(tmp_path_factory):
 
 
 def names(browser):
-    return browser.run("[...document.querySelectorAll('tbody tr')].map((row) => row.runs[0].textContent)")
+    return browser.run("[...document.querySelectorAll('tbody tr')].map((row) => row.cells[0].textContent)")
 
 
 def sort(browser, column):

@@ -286,7 +286,7 @@ def test_one_seed_is_enough_for_the_interval(three):
         three,
         rows=tuple(
             dataclasses.replace(
-                row, cells={key: [run for run in runs if run.settings.seed == 1] for key, runs in row.runs.items()}
+                row, runs={key: [run for run in runs if run.settings.seed == 1] for key, runs in row.runs.items()}
             )
             for row in three.rows
         ),
