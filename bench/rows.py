@@ -1,6 +1,6 @@
 """What all benchmarks share: the form of rows, timing in turns, and peak memory.
 
-Every row is a ratio to a peer that was measured in the same run. ``bench/table.py`` collects the rows that benchmarks
+Most rows are ratios to a peer that was measured in turns with it. ``bench/table.py`` collects the rows that benchmarks
 print.
 """
 

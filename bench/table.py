@@ -19,9 +19,10 @@ ALL = (
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 HEAD = """# Performance
 
-Written by `make bench`, never by hand. Every row is the ratio to a peer that was measured alternately in the same
-process, so it holds for one machine at one moment; the goal is the largest acceptable ratio. `make bench-NAME` runs one
-benchmark and prints its rows. Rows that were not run on this machine are missing.
+Written by `make bench`, never by hand. Most rows are ratios to a peer that was measured in turns with it, so they
+hold for one machine at one moment; the others are in the unit that the row names. The goal is the largest
+acceptable value. `make bench-NAME` runs one benchmark and prints its rows. Rows that were not run on this machine
+are missing.
 
 """
 

@@ -12,6 +12,7 @@ from dmseg.calibration._check import check_bandwidth
 from dmseg.calibration.kernel import Keys, kernel_estimate
 from dmseg.calibration.table import BetaTable
 from dmseg.errors import kind_of, shown
+from dmseg.labels._check import is_whole
 from dmseg.labels.smoothing import boundary
 
 
@@ -29,7 +30,7 @@ class PixelKernel:
 
     Raises:
         TypeError: if the bandwidth is not a number.
-        ValueError: if the bandwidth is not above 0, `n_key` is below 1, or `keys` is unknown.
+        ValueError: if another setting has a value that it must not have.
     """
 
     bandwidth: float = 1e-3
@@ -44,8 +45,10 @@ class PixelKernel:
         check_bandwidth(self.bandwidth)
         if self.keys not in ("batch", "image"):
             raise ValueError(f"keys is {shown(self.keys)}, but must be batch or image")
-        if self.n_key < 1:
-            raise ValueError(f"n_key is {self.n_key}, but must be at least 1")
+        if not is_whole(self.n_key) or self.n_key < 1:
+            raise ValueError(f"n_key is {shown(self.n_key)}, but must be a whole number of at least 1")
+        if not is_whole(self.boundary) or self.boundary < 1 or self.boundary % 2 == 0:
+            raise ValueError(f"boundary is {shown(self.boundary)}, but must be an odd whole number of at least 1")
 
 
 def draw_keys(

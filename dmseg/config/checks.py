@@ -140,16 +140,12 @@ def check_weights(node: Mapping[str, Any]) -> None:
                 raise UserError(f"{name}.terms.{term}.weight is {weight}, but must lie between 0 and 1e+06")
         if not any(settings["weight"] for settings in loss["terms"].values()):
             raise UserError(f"{name}.terms has no term with a weight above 0; give at least one a weight")
-    distill, terms = node["distill"], losses.get("loss", {}).get("terms", {})
-    if (
-        distill
-        and terms
-        and not terms.keys() & set(DISTILLED_TERMS)
-        and (distill["teacher_ce"] or distill["teacher_region"])
-    ):
+    distill, terms = node["distill"] or {}, losses.get("loss", {}).get("terms", {})
+    wanted = [name for name in DISTILLED_TERMS if distill.get(f"teacher_{name}")]
+    if wanted and terms and not any(terms[name]["weight"] for name in wanted if name in terms):
         raise UserError(
-            f"loss.terms has {', '.join(terms)}, but distill compares with the teacher by the terms "
-            f"{' and '.join(DISTILLED_TERMS)} only; name a term so, or leave distill out"
+            f"distill compares with the teacher by the terms {' and '.join(wanted)} only, but loss.terms has none of "
+            "them with a weight above 0; name a term so, give it a weight, or leave distill out"
         )
 
 

@@ -328,9 +328,17 @@ def _plain_message(error: Exception, overrides: Sequence[str]) -> str:
         return f"'{cut(found[1] if found else ' '.join(overrides))}' is not an override; write key=value"
     if found := re.search(r"Ambiguous value for argument '([^']+)'", text):
         return f"'{found[1]}' has several values; use -m for a sweep, or brackets for a list: key=[a,b]"
-    if found := re.search(
-        r"(?:Error merging override|Cannot merge DictConfig with ListConfig\s+full_key:) ([^\s=]+)", text
-    ):
+    cause = str(error.__cause__)
+    if found := re.search(r"Error merging override ([^\s=]+)=(\S*)", text):
+        key, value = found.groups()
+        if "Cannot merge" in cause:
+            if value.startswith("{") and "object_type=list" not in cause:  # the mistake is in one of its keys
+                return f"'{key}={cut(value)}' has a list where a mapping is needed, or the reverse"
+            needed = "list, such as [a,b]" if "object_type=list" in cause else "mapping, such as {name:value}"
+            return f"{key} must be a {needed}"
+        if "${" in value:
+            return f"'{key}={cut(value)}' has an interpolation that cannot be parsed; write ${{KEY}}"
+    if found := re.search(r"Cannot merge DictConfig with ListConfig\s+full_key: ([^\s=]+)", text):
         return f"{found[1]} must be a mapping, such as {{name:value}}"
     if found := re.search(r"(?:Multiple values for |already at ')([\w./@]+\w)", text):
         return f"{found[1]} already has a value; change it with {found[1]}=VALUE, without +"

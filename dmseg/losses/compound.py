@@ -110,7 +110,11 @@ class CompoundLoss(nn.Module):
 
 
 def _takes_mask(loss: nn.Module) -> bool:
-    """Whether a loss, or what it wraps, can be called with an argument ``mask``; other third arguments are no mask."""
+    """Whether a loss has a parameter ``mask``, or takes any by name; a third one of another name is not a mask."""
     parameters = signature(loss.forward).parameters
-    wraps = {Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD} <= {item.kind for item in parameters.values()}
-    return "mask" in parameters or wraps
+    passes_on = {Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD} <= {item.kind for item in parameters.values()}
+    wrapped = getattr(loss, "_orig_mod", getattr(loss, "module", None))  # by torch.compile or DataParallel
+    if passes_on and isinstance(wrapped, nn.Module):
+        return _takes_mask(wrapped)
+    named = "mask" in parameters and parameters["mask"].kind is not Parameter.POSITIONAL_ONLY
+    return named or any(item.kind is Parameter.VAR_KEYWORD for item in parameters.values())

@@ -49,7 +49,7 @@ class FocalCrossEntropyLoss(nn.Module):
         check_values: whether to check values; None checks them on the CPU only.
 
     Raises:
-        TypeError: if gamma is not a number, or check_values neither a bool nor None.
+        TypeError: if gamma is not a number, or check_values is neither a bool nor None.
         ValueError: if gamma is negative or not finite.
     """
 

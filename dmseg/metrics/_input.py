@@ -20,7 +20,7 @@ Mask = npt.NDArray[np.bool_]
 Probabilities = npt.NDArray[np.float32]
 
 _ROUNDING = 0.01
-"""Values that are farther outside [0, 1] are no probabilities; bfloat16 rounds by half of this."""
+"""Values that are farther outside [0, 1] are not probabilities; the first number above 1 in bfloat16 is 1.0078."""
 
 _SAID = "give a numpy array, a tensor, or a list of them"
 

@@ -41,7 +41,7 @@ def rater_dice(annotations: Values, majority: Values, *, both_empty: float = 1.0
     """Dice score of each rater's annotation with the majority vote (paper, Table 1 and section 3.4).
 
     Args:
-        annotations: (R, *spatial), 0 or 1 (any other value counts as foreground).
+        annotations: (R, *spatial), 0 or 1 (any other number counts as foreground).
         majority: (*spatial), 0 or 1.
         both_empty: value for two empty masks.
         disjoint: value for masks that do not overlap unless both are empty: 0, which is their Dice, or 1 as in the

@@ -130,7 +130,8 @@ def as_tensor(values: Tensor | npt.NDArray[Any]) -> Tensor:
     if isinstance(values, Tensor):
         return values
     if isinstance(values, np.ndarray | np.generic):
-        return torch.as_tensor(np.require(values, requirements=["C", "W"]))  # copied if it cannot be written to
+        native = values.dtype.newbyteorder("=")  # that of the machine: PyTorch has no other
+        return torch.as_tensor(np.require(values, native, ["C", "W"]))  # copied if it cannot be written to
     raise TypeError(f"metrics take tensors or numpy arrays, not {kind_of(values)}")
 
 
@@ -243,7 +244,7 @@ def _steps(levels: tuple[float, ...]) -> int | None:
     """
     steps = len(levels) + 1
     if not 6 <= steps <= 255:
-        return None  # a few comparisons are faster
+        return None  # for fewer, comparisons are faster; a larger n does not fit in uint8
     at = np.array(levels, np.float32)
     below = np.nextafter(at, np.float32(0))
     reached, missed = (np.floor(item * np.float32(steps)) for item in (at, below))

@@ -78,7 +78,7 @@ def fold_interval(folds: Iterable[npt.ArrayLike], confidence: float = 0.95) -> I
         The interval; its ends are NaN with fewer than `LEAST_FOLDS` folds.
 
     Raises:
-        TypeError: if `folds` is not a list, or a fold no array of numbers.
+        TypeError: if `folds` is not a list, or a fold is not an array of numbers.
         ValueError: if there are no values, some are not finite, a fold has another shape, or `confidence` is out of
             range.
     """

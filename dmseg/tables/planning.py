@@ -167,9 +167,12 @@ class TablePlanner:
         }
         taken: set[str] = set()
         for (data, cell), (name, column) in cells.items():
+            base = self._base(data)
+            base.settings(cell[:1])  # the network, which is not set by the column
             with naming_column(name, column):
-                options = _accepted(self._base(data), cell, self._options(data))
-                self._base(data).settings((*cell, *options))
+                base.settings(cell)
+            options = _accepted(base, cell, self._options(data))
+            base.settings((*cell, *options))
             taken.update(options)
         names = ", ".join(spec.name for spec in self._specs)
         for data in self._request.data.values():

@@ -32,6 +32,9 @@ def test_arrays_are_taken():
     index = np.array([0, 0, 1, 1])
     batch = count_batch(MAPS.numpy(), (MAPS > 0.5).numpy(), MAPS.numpy(), index, 2)
     assert case_scores(batch[0] + batch[1]) == case_scores(count_one(MAPS, MAPS > 0.5, MAPS))
+    swapped = MAPS.numpy().astype(">f4")
+    for one, other in zip(batch, count_batch(swapped, swapped > 0.5, swapped, index.astype(">i8"), 2), strict=True):
+        assert case_scores(one) == case_scores(other)
     assert np.array_equal(
         rater_dice(MAPS > 0.5, MAPS[0] > 0.5), rater_dice((MAPS > 0.5).numpy(), (MAPS[0] > 0.5).numpy())
     )

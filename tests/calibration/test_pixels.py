@@ -156,6 +156,8 @@ def test_no_images(keys):
         (lambda p, y, m, s: PixelKernel(keys="images"), ValueError, "keys is 'images', but must be batch or image"),
         (lambda p, y, m, s: PixelKernel(bandwidth=0), ValueError, "bandwidth is 0"),
         (lambda p, y, m, s: PixelKernel(n_key=0), ValueError, "n_key is 0"),
+        (lambda p, y, m, s: PixelKernel(n_key=1.5), ValueError, r"n_key is 1\.5, but must be a whole number"),
+        (lambda p, y, m, s: PixelKernel(boundary=2), ValueError, "boundary is 2, but must be an odd whole number"),
     ],
 )
 def test_what_does_not_fit_is_refused(call, error, words):

@@ -315,7 +315,17 @@ def test_a_mistake_in_a_column_names_the_column_and_the_file_before_data_are_pre
     assert second == f"in the column mine of {folder}/table/my_table.yaml"
 
 
-def test_a_mistake_of_the_command_line_is_not_blamed_on_a_column(put):
+@pytest.mark.parametrize(
+    ("table", "override", "said"),
+    [
+        ("my_table", "optim.lr=abc", r"^optim\.lr is 'abc', but must be a number$"),
+        ("2", "model=nothing", r"^model='nothing' does not exist"),
+        ("2", "labels.ties=foo", "ties is 'foo'"),
+        ("3", "method.passes=0", r"method\.passes is 0"),
+    ],
+)
+def test_a_mistake_of_the_command_line_is_not_blamed_on_a_column(put, table, override, said):
     use_config_dir(put(table__my_table=TABLE.replace("[loss=mine]", "[loss=ce_sdl]")))
-    with pytest.raises(UserError, match=r"^optim\.lr is 'abc', but must be a number$"):
-        TablePlanner(["data=qubiq", "optim.lr=abc"], [read_spec("my_table")]).plan()
+    with pytest.raises(UserError, match=said) as caught:
+        TablePlanner(["data=phantom", override], [read_spec(table)], open_tasks=lambda *_: pytest.fail("opens")).plan()
+    assert "in the column" not in str(caught.value)

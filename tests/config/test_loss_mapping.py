@@ -91,10 +91,15 @@ def test_a_wrong_term_is_named_in_one_line(override, message):
 def test_a_loss_that_cannot_be_compared_with_a_teacher_is_refused():
     words = ["distill=kd", "~loss.terms.ce", "~loss.terms.region"]
     words += ["+loss.terms.mine={_target_: dmseg.losses.DiceSemimetricLoss, weight: 1}"]
-    with pytest.raises(
-        UserError, match=r"^loss\.terms has mine, but distill .* by the terms ce and region only; name a"
+    mine = "+loss.terms.mse={_target_: torch.nn.MSELoss, weight: 1}"
+    for given, compared in (
+        (words, "ce and region"),
+        (["distill=kd", "loss.terms.ce.weight=0", "loss.terms.region.weight=0", mine], "ce and region"),
+        (["distill=kd", "loss.terms.ce.weight=0", "distill.teacher_region=false"], "ce"),
+        (["distill=kd", "~loss.terms.region", "distill.teacher_ce=false"], "region"),
     ):
-        compose_settings(words)
+        with pytest.raises(UserError, match=rf"^distill compares with the teacher by the terms {compared} only, but"):
+            compose_settings(given)
     assert compose_settings([*words, "distill.teacher_ce=false", "distill.teacher_region=false"]).loss.others
     assert compose_settings([words[0], words[1], words[3]]).loss.others, "region is left"
     assert compose_settings(words[1:]).loss.others

@@ -209,6 +209,9 @@ def test_terms_of_other_libraries():
     torch.testing.assert_close(scaled(logits, label), Masked()(logits, label))
     with pytest.raises(TypeError, match=r"term 'scaled' \(Scaled\) takes no mask"):
         scaled(logits, label, mask)
+    for wrapper in (nn.DataParallel, lambda loss: torch.compile(loss, backend="eager")):
+        with pytest.raises(TypeError, match=r"term 'mse' \(\w+\) takes no mask"):
+            CompoundLoss({"mse": (1, wrapper(nn.MSELoss()))})(logits, label, mask)
     with pytest.raises(ValueError, match=r"term 'map' \(MSELoss\) returns shape \(2, 3, 8, 8\); give a loss that"):
         CompoundLoss({"map": (1, nn.MSELoss(reduction="none"))})(logits, label)
 

@@ -203,8 +203,9 @@ def test_lists_tensors_and_series_are_taken_and_missing_values_left_out():
     ours[3] = np.nan
     expected = compare(ours, reference)
     listed = [None if np.isnan(value) else value for value in ours]
-    for one, two in ((listed, list(reference)), (torch.tensor(ours), torch.tensor(reference))):
+    for one, two in ((listed, list(reference)), (torch.tensor(ours, requires_grad=True), torch.tensor(reference))):
         assert compare(one, two) == expected
+    assert compare(torch.tensor([1.0, 3.0]).bfloat16(), [0.0, 1.0]) == compare([1.0, 3.0], [0.0, 1.0])
     cases = [f"case-{number}" for number in range(12)]
     series, other = pd.Series(ours, cases), pd.Series(reference, cases)
     assert compare(series, other) == compare(series, reference) == compare(ours, other) == expected
@@ -225,7 +226,11 @@ def test_lists_tensors_and_series_are_taken_and_missing_values_left_out():
         (lambda: sign_flip_p_value([1.0, -np.inf]), ValueError, "infinite"),
         (lambda: bootstrap_p_value([[1.0, 2.0]]), ValueError, r"difference has shape \(1, 2\)"),
         (lambda: compare({"a": 1}, {"a": 2}), TypeError, "ours is a dict that cannot be converted"),
-        (lambda: compare([1.0], ["x"]), TypeError, "reference is a list .* 'x'"),
+        (lambda: compare([1.0], ["x"]), TypeError, "reference is a list .* text"),
+        (lambda: compare(["1", "2"], [1.0, 2.0]), TypeError, "ours is a list .* text"),
+        (lambda: compare(np.array([1j, 2]), [1.0, 2.0]), TypeError, "complex"),
+        (lambda: compare(np.array([1, 2], "M8[D]"), [1.0, 2.0]), TypeError, "times"),
+        (lambda: compare(np.ma.masked_array([1.0, 9.0], [0, 1]), [1.0, 2.0]), TypeError, "ours is a masked array"),
         (lambda: compare([1.0], [2.0], higher_is_better="false"), TypeError, "higher_is_better is 'false'; give True"),
         (
             lambda: compare([1, 2], [3, 5], test="bootstrap", n_resamples=0),
