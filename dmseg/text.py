@@ -97,10 +97,18 @@ def score_text(name: str, value: float, spread: float = math.nan) -> str:
     """
     if math.isnan(value):
         return f"{name} undefined (no case has a score)"
-    digits, unit = NOT_PERCENT.get(name, (2, " %"))
-    factor = 1 if name in NOT_PERCENT else 100
-    shown = [f"{factor * number:.{digits}f}" for number in (value, spread) if not math.isnan(number)]
-    return f"{name} {' ± '.join(shown)}{unit}"
+    shown = [number_text(name, number) for number in (value, spread) if not math.isnan(number)]
+    return f"{name} {' ± '.join(shown)}{unit_text(name)}"
+
+
+def number_text(name: str, value: float) -> str:
+    """Formats a score without its unit: ``84.30`` for a Dice of 0.843, ``0.231`` for a GED."""
+    return f"{value:.{NOT_PERCENT[name][0]}f}" if name in NOT_PERCENT else f"{100 * value:.2f}"
+
+
+def unit_text(name: str) -> str:
+    """The unit of a score after a number or a title: `` %``, `` mm`` or nothing."""
+    return NOT_PERCENT[name][1] if name in NOT_PERCENT else " %"
 
 
 def with_count(text: str, n: int, n_cases: int) -> str:

@@ -31,6 +31,7 @@ from dmseg.cli.commands import run_all
 from dmseg.cli.messages import notify, set_up_logging
 from dmseg.cli.words import take_inference, take_seeds, take_words
 from dmseg.errors import UserError
+from dmseg.files.names import expand_home
 from dmseg.runs.plan import PlannedRun
 from dmseg.tables.collected import collect_cases
 from dmseg.tables.columns import SCORES
@@ -135,6 +136,7 @@ def report(rows: pd.DataFrame) -> str:
 def main(argv: Sequence[str]) -> int:
     set_up_logging()
     options, rest = take_words(argv, ("table", "column", "metrics", "train", "to"))
+    target = Path(expand_home(options["to"], "to")) if "to" in options else None
     tests, rest = take_words(rest, ("test", "zero_method"))
     seeds, rest = take_seeds(rest)
     seeds = seeds or tuple(range(6))
@@ -158,8 +160,8 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"{len(missing)} of {len(needed)} runs are missing; add train=true to train them")
     words = [f"{key}={value}" for key, value in tests.items()]
     rows = compare_halves(plan, cases, words)
-    if "to" in options:
-        rows.to_csv(Path(options["to"]).expanduser(), index=False)
+    if target is not None:
+        rows.to_csv(target, index=False)
     print(report(rows))
     return 0
 

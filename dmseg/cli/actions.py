@@ -63,8 +63,8 @@ RUNS_ACTIONS = {
     "prune": Command(
         "Remove what no run needs, or whole runs.",
         "Lists what may be removed: temporary files of processes that have ended, checkpoints and logs of finished "
-        "runs, and damaged runs that were set aside. With a filter, the runs that match it are listed too. Nothing is "
-        "removed without confirm=true.",
+        "runs, and damaged runs that were set aside. With a filter, the runs that match it are listed too; if none "
+        "matches, nothing is listed. Nothing is removed without confirm=true.",
         "dmseg.cli.runs:prune_runs",
         (Section("Action", (Key("confirm", "true", "remove what is listed", "false"), QUIET)), RUN_FILTERS),
         (

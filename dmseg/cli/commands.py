@@ -1,6 +1,5 @@
 """The commands that prepare data and train: prepare, train, cv."""
 
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
@@ -16,14 +15,14 @@ from dmseg.config.overrides import parse_override
 from dmseg.config.settings import Settings
 from dmseg.errors import UserError, some
 from dmseg.launch import Outcome, is_inline, launch
-from dmseg.metrics.named import COUNT_METRICS
 from dmseg.report.live_view import LiveView
 from dmseg.report.run_observers import silent, verbose
 from dmseg.report.tracking.tracking_plan import plan_tracking
 from dmseg.report.tracking.update import finish_sending, update_agent, update_runs
 from dmseg.runs.lease import RunLocked
 from dmseg.runs.plan import PlannedRun, distinct, plan_folds, plan_run
-from dmseg.runs.records import BASIC_SCORES, OPTIONAL_SCORES
+from dmseg.runs.records import mean_scores
+from dmseg.runs.run_scores import read_scores
 from dmseg.runs.salvage import refuse_lost_weights
 from dmseg.runs.sources import count_target_slices, prepare_task, prepare_tasks, say_without_slices
 from dmseg.runs.status import is_complete, is_to_be_scored
@@ -172,27 +171,6 @@ def _report_failure(outcome: Outcome) -> None:
         complain(f"its log: {outcome.log}" if is_message else f"{outcome.tail}\nits log: {outcome.log}")
 
 
-def read_scores(run: PlannedRun) -> pd.DataFrame:
-    """The scores of a run's cases, also those metrics in ``evaluate.metrics`` that are computed from counts.
-
-    Raises:
-        UserError: if a file is missing or damaged.
-    """
-    store = RunStore(run.results)
-    cases = store.read_cases(run.run_id, run.evaluation_id)
-    names = [name for name in run.settings.evaluate.metrics if name in COUNT_METRICS]
-    counts = store.read_counts(run.run_id, run.evaluation_id) if names else None
-    for name in names:  # without counts, as in some imported runs, they have no value
-        values = [math.nan if counts is None else COUNT_METRICS[name](counts[case]) for case in cases["case"]]
-        cases = cases.assign(**{name: values})
-    return cases
-
-
-def shown_scores(cases: pd.DataFrame) -> list[str]:
-    """The scores of cases that are printed, in this order."""
-    return [name for name in (*BASIC_SCORES, *OPTIONAL_SCORES, *COUNT_METRICS) if name in cases]
-
-
 def _print_scores(runs: Sequence[PlannedRun]) -> dict[str, float]:
     """Prints the mean scores over the cases of all runs; of several seeds for each, and their mean. Returns them."""
     store = RunStore(runs[0].results)
@@ -203,9 +181,7 @@ def _print_scores(runs: Sequence[PlannedRun]) -> dict[str, float]:
     for run in runs:
         by_seed.setdefault(run.settings.seed, []).append(read_scores(run))
     cases = {seed: pd.concat(frames) for seed, frames in by_seed.items()}
-    means = {
-        seed: {name: float(of_seed[name].mean()) for name in shown_scores(of_seed)} for seed, of_seed in cases.items()
-    }
+    means = {seed: mean_scores(of_seed) for seed, of_seed in cases.items()}
     for seed, of_seed in cases.items():
         title = f"seed {seed}, " if len(means) > 1 else ""
         scores = ((name, score_text(name, mean)) for name, mean in means[seed].items())

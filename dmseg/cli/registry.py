@@ -273,7 +273,7 @@ COMMANDS = {
     "export-results": Command(
         "Export scores and configurations of runs.",
         "Copies the finished runs of the given tables, or of a whole results folder, to a folder that can be shared. "
-        "Paths, user names and host names are left out.",
+        "Paths, accounts, user names and host names are left out.",
         "dmseg.cli.exchange:export_results",
         (
             Section(

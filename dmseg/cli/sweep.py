@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from dmseg.cli.commands import read_scores, run_all, shown_scores
+from dmseg.cli.commands import run_all
 from dmseg.cli.expand import Grid, expand
 from dmseg.cli.messages import notify, set_up_logging
 from dmseg.cli.words import take_words
@@ -21,12 +21,13 @@ from dmseg.errors import UserError, cut
 from dmseg.files.atomic import write_whole
 from dmseg.report.tracking.update import update_table
 from dmseg.runs.plan import PlannedRun, evaluation_passes, plan_folds, plan_run
-from dmseg.runs.records import BASIC_SCORES
+from dmseg.runs.records import BASIC_SCORES, mean_scores
+from dmseg.runs.run_scores import read_scores
 from dmseg.runs.sources import prepare_task
 from dmseg.runs.status import run_status
 from dmseg.runs.store import RunStore
 from dmseg.tables.planning import folder_of_all
-from dmseg.text import NOT_PERCENT, printable, with_count
+from dmseg.text import number_text, printable, unit_text, with_count
 
 Plan = Callable[[Settings, PreparedTask], Sequence[PlannedRun]]
 
@@ -56,9 +57,9 @@ class Experiment:
         return self.runs[0].settings
 
     @property
-    def key(self) -> tuple[tuple[str, str], ...]:
-        """Identifies what is computed and how it is scored: combinations with the same key are the same experiment."""
-        return tuple((run.run_id, run.evaluation_id) for run in self.runs)
+    def key(self) -> tuple[object, ...]:
+        """Identifies what is computed, how it is scored and what is shown: equal keys are the same experiment."""
+        return (*((run.run_id, run.evaluation_id) for run in self.runs), tuple(self.settings.evaluate.metrics))
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Row:
             the number of folds that are done.
         same_as: number (from 1) of an earlier row with the same experiment, or None.
         cases: number of scored cases over all folds; 0 unless all runs are done.
-        scores: mean of each available score, a fraction, and the number of cases that have it.
+        scores: mean of each available score, as it is stored, and the number of cases that have it.
     """
 
     experiment: Experiment
@@ -94,7 +95,7 @@ def cv(argv: Sequence[str]) -> int:
 def make_rows(experiments: Sequence[Experiment]) -> list[Row]:
     """Looks up the status and scores of each experiment; equal experiments are looked up once."""
     rows: list[Row] = []
-    first: dict[tuple[tuple[str, str], ...], int] = {}
+    first: dict[tuple[object, ...], int] = {}
     for experiment in experiments:
         number = first.setdefault(experiment.key, len(rows))
         if number < len(rows):
@@ -110,7 +111,7 @@ def make_rows(experiments: Sequence[Experiment]) -> list[Row]:
                 status = f"{worst}, {found.count('done')} of {len(found)} folds done"
             if status == "done":
                 cases = pd.concat(list(map(read_scores, experiment.runs)))
-                scores = {name: (float(cases[name].mean()), int(cases[name].count())) for name in shown_scores(cases)}
+                scores = {name: (mean, int(cases[name].count())) for name, mean in mean_scores(cases).items()}
                 n_cases = len(cases)
         except UserError:  # damaged after it was computed; the next training command sets it aside
             status = "damaged"
@@ -119,12 +120,12 @@ def make_rows(experiments: Sequence[Experiment]) -> list[Row]:
 
 
 def print_rows(rows: Sequence[Row], command: str, name: str) -> None:
-    """Prints the table, scores in per cent, and the number of rows that are done."""
+    """Prints the table and the number of rows that are done."""
     phantom = [row.experiment.settings.data.phantom is not None for row in rows]
     print(f"sweep {name}{' (PHANTOM data)' if all(phantom) else ''}")
     names = list(dict.fromkeys(score for row in rows for score in row.scores))
     keys = list(rows[0].experiment.values)
-    titles = [f"{score}{NOT_PERCENT[score][1] if score in NOT_PERCENT else ' %'}" for score in names]
+    titles = [f"{score}{unit_text(score)}" for score in names]
     lines = [["row", *keys, IDS[command], "n", *titles, "status"]]
     for number, row in enumerate(rows, 1):
         remark = " (PHANTOM data)" if phantom[number - 1] and not all(phantom) else ""
@@ -133,8 +134,7 @@ def print_rows(rows: Sequence[Row], command: str, name: str) -> None:
         scores = []
         for score in names:  # a mean, with its own n where fewer cases have the score
             mean, count = row.scores.get(score, (0.0, 0))
-            shown = f"{mean:.4f}" if score in NOT_PERCENT else f"{100 * mean:.2f}"
-            scores.append(with_count(shown, count, row.cases) if count else "-")
+            scores.append(with_count(number_text(score, mean), count, row.cases) if count else "-")
         lines.append([str(number), *values, _id(row, command), str(row.cases or "-"), *scores, same + remark])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
@@ -144,7 +144,7 @@ def print_rows(rows: Sequence[Row], command: str, name: str) -> None:
 
 
 def to_csv(rows: Sequence[Row], command: str) -> str:
-    """The table as CSV, with all digits and scores as fractions; missing values are empty."""
+    """The table as CSV, with all digits and scores as they are stored; missing values are empty."""
     keys = list(rows[0].experiment.values)
     names = list(dict.fromkeys((*BASIC_SCORES, *(score for row in rows for score in row.scores))))
     per_score = [column for name in names for column in (name, f"{name}_n")]

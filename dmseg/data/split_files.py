@@ -19,6 +19,7 @@ from dmseg.data.raw import read_json, read_text
 from dmseg.data.readers import natural_key
 from dmseg.errors import UserError, shown, some
 from dmseg.files.atomic import create_file, writing
+from dmseg.files.names import expand_home
 from dmseg.files.regular import read_regular
 
 SHAPE = 'expected nnU-Net\'s splits_final.json, one fold per entry: [{"train": [ids], "val": [ids]}, ...]'
@@ -224,6 +225,6 @@ def _refuse_unknown(where: str, ids: Iterable[str], cases: Collection[str]) -> N
 
 def _read(file: str, where: str, read: Callable[[Path], Content]) -> Content:
     try:
-        return read(Path(file).expanduser())
-    except (UserError, RuntimeError) as error:  # RuntimeError: the home folder is unknown
+        return read(Path(expand_home(file, "the path")))
+    except UserError as error:
         raise UserError(f"{where} cannot be read: {error}") from None

@@ -3,7 +3,7 @@
 Planning imports this module, so it does not import torch; functions import heavy libraries when they are called.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -115,6 +115,14 @@ def known_metrics() -> Mapping[str, Callable[..., float]]:
 def mask_metrics(names: Sequence[str]) -> list[str]:
     """The named metrics that need the masks, sorted."""
     return sorted(name for name in names if name in MASK_METRICS)
+
+
+def count_scores(
+    counts: Mapping[str, StoredCounts], cases: Iterable[str], names: Iterable[str]
+) -> dict[str, list[float]]:
+    """The named metrics that are computed from counts, each with its values in the order of the cases."""
+    ordered = [counts[case] for case in cases]
+    return {name: [COUNT_METRICS[name](item) for item in ordered] for name in names}
 
 
 def needs_counts(names: Sequence[str]) -> bool:

@@ -1,16 +1,15 @@
-"""Networks with stored weights, and the objective of a student, with its teacher from the store."""
+"""Distillation: the objective of a student, with its teacher's network and calibration from the store."""
 
 import logging
-from collections.abc import Mapping
-from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dmseg.config.settings import DistillSettings
 from dmseg.data.prepared import PreparedTask
 from dmseg.data.training_slices import load_training
 from dmseg.errors import UserError
+from dmseg.runs.network import stored_network
 from dmseg.runs.plan import PlannedRun
 from dmseg.runs.store import RunStore
 from dmseg.training.distill import DistillObjective, Teacher, pixel_kernel, teacher_temperature
@@ -60,22 +59,3 @@ def trained_network(run: PlannedRun, prepared: PreparedTask, device: torch.devic
     if not store.is_done(run.run_id):
         raise UserError(f"the teacher {run.title} ({run.run_id}) is not done; train it first")
     return stored_network(run, prepared, store.load_weights(run.run_id), device)
-
-
-def stored_network(
-    run: PlannedRun, prepared: PreparedTask, weights: Mapping[str, Tensor], device: torch.device
-) -> nn.Module:
-    """The network of a run with stored weights."""
-    model = untrained_network(run, prepared)
-    model.load_state_dict(weights)
-    return on_device(model, device)
-
-
-def untrained_network(run: PlannedRun, prepared: PreparedTask) -> nn.Module:
-    """The network of a run without pretrained weights, to load stored weights into."""
-    return run.method.network(replace(run.settings.model, weights=None), prepared.n_channels, run.task)
-
-
-def on_device(model: nn.Module, device: torch.device) -> nn.Module:
-    """Moves a network to a device, in the memory format that it is trained in."""
-    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

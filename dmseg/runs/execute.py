@@ -19,7 +19,8 @@ from dmseg.data.training_slices import load_training, place
 from dmseg.metrics.counting import count_stored
 from dmseg.metrics.named import CaseMasks
 from dmseg.metrics.stored_counts import StoredCounts
-from dmseg.runs.distillation import distill_objective, on_device, stored_network, untrained_network
+from dmseg.runs.distillation import distill_objective
+from dmseg.runs.network import initial_model, on_device, stored_network, untrained_network
 from dmseg.runs.plan import PlannedRun
 from dmseg.runs.preflight import check_schedule, check_scoring, warn_of_absent_raters
 from dmseg.runs.progress_file import reporting
@@ -225,12 +226,6 @@ def _config(run: PlannedRun) -> dict[str, Any]:
     return {"identity": run.identity, "settings": asdict(run.settings)}
 
 
-def initial_model(run: PlannedRun, n_channels: int) -> nn.Module:
-    """The untrained network of a run, which is the same for all label strategies."""
-    torch.manual_seed(stream_seed(run.settings.seed, run.settings.fold, "initialisation"))
-    return run.method.network(run.settings.model, n_channels, run.task)
-
-
 def _score(
     run: PlannedRun, model: nn.Module, prepared: PreparedTask, device: torch.device, predictions: Path | None
 ) -> _Scored:
@@ -248,8 +243,8 @@ def _score(
             masks.probability,
             masks.annotations,
             label,
-            settings.bins,
-            settings.boundary,
+            n_bins=settings.bins,
+            boundary=settings.boundary,
             ties=settings.ties,
             empty=settings.empty,
         )
@@ -272,7 +267,7 @@ def _validate(run: PlannedRun, model: nn.Module, prepared: PreparedTask, device:
     The training mode of every module and torch's random state are restored afterwards.
     """
 
-    def stop(*case: object) -> None:
+    def stop(*given: object) -> None:
         if should_stop():
             raise _Stopped
 

@@ -1,7 +1,7 @@
 """Finds the prepared stores of a data set, even if its raw data have been moved, linked or mounted elsewhere."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -146,9 +146,12 @@ def source_folder(store: PreparedTask) -> str:
         return "an unknown folder"
 
 
-def moved_store(own: Path, task: Task, files: list[CaseFiles], options: dict[str, Any]) -> Path | None:
+def moved_store(
+    own: Path, task: Task, list_files: Callable[[], list[CaseFiles]], options: dict[str, Any]
+) -> Path | None:
     """The store of the same raw files when they were in another folder; None if there is none, or `own` exists."""
     if own.exists():
         return None
-    others = (store.folder for store in other_stores(own, options))
+    others = [store.folder for store in other_stores(own, options)]
+    files = list_files() if others else []
     return next((folder for folder in others if is_current(folder, task, files, options)), None)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmseg.config.components import bind
+from dmseg.config.method_options import check_raters
 from dmseg.config.settings import Settings
 from dmseg.config.teacher import of_teacher
 from dmseg.data.case import Task
@@ -242,7 +243,7 @@ def _check(run: PlannedRun) -> None:
     _check_anonymity(run.reference, "evaluate.reference", task)
     method = settings.method  # building it checks the other options, but imports torch
     if "anonymous_raters" in method.options:
-        check_choice("method.anonymous_raters", str(method.options["anonymous_raters"]), ("error", "position"))
+        check_raters(str(method.options["anonymous_raters"]))
         if len(task.raters) < 2:
             raise UserError(f"task '{task.name}' has only one rater; this method learns how several raters differ")
         if task.anonymous_raters and method.options["anonymous_raters"] == "error":

@@ -266,4 +266,7 @@ def cases_frame(content: str) -> "pd.DataFrame":
 
 def mean_scores(cases: "pd.DataFrame") -> dict[str, float]:
     """Mean of each score over the cases that have a value; NaN if none has."""
-    return {name: float(cases[name].mean()) for name in (*BASIC_SCORES, *OPTIONAL_SCORES) if name in cases}
+    from dmseg.metrics.named import COUNT_METRICS  # imports numpy
+
+    known = (*BASIC_SCORES, *OPTIONAL_SCORES, *COUNT_METRICS)
+    return {name: float(cases[name].mean()) for name in known if name in cases}

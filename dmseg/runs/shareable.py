@@ -1,4 +1,4 @@
-"""Settings and manifests for an export: without paths, accounts and machine names."""
+"""Settings and manifests for an export: without paths, accounts, user names and host names."""
 
 import copy
 import os

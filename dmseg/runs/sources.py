@@ -6,6 +6,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from dmseg.activity import track
@@ -93,13 +94,16 @@ def open_adapter(data: DataSettings) -> Adapter:
 def prepare_tasks(
     settings: Settings, notify: Notify = lambda text: None, complete: bool = False
 ) -> Iterator[PreparedTask]:
-    """Prepares the task named in the settings, or else all tasks of the data set one by one, like `prepare_task`."""
+    """Prepares the task named in the settings, or else all tasks of the data set one by one, like `prepare_task`.
+
+    With `complete`, what stores of earlier versions lack is added (`dmseg.data.prepared.prepare`).
+    """
     adapter, tasks, stores = _open(settings)
     for task in _chosen(tasks, settings):
         yield _prepare(adapter, task, stores, settings, notify, complete)
 
 
-def prepare_task(settings: Settings, notify: Notify = lambda text: None, complete: bool = False) -> PreparedTask:
+def prepare_task(settings: Settings, notify: Notify = lambda text: None) -> PreparedTask:
     """Prepares one task unless its store is current, and opens the store.
 
     If the raw data are missing, a store that was prepared from them is used as it is, and `notify` is called.
@@ -107,15 +111,18 @@ def prepare_task(settings: Settings, notify: Notify = lambda text: None, complet
     Args:
         settings: settings with the data set and the task, which may be None if the data set has only one.
         notify: called with a message for the user.
-        complete: whether to add what stores of earlier versions lack; see `dmseg.data.prepared.prepare`.
 
     Raises:
         UserError: if the task is unknown, the raw data are missing or damaged, ``data.labels_only`` is set, or the
             store is damaged and the raw data needed to prepare it again are missing.
     """
     adapter, tasks, stores = _open(settings)
+    if adapter is None and settings.task is None and len(tasks) > 1:
+        raise UserError(
+            f"there are no raw data in {settings.data.root}, but prepared stores of {', '.join(tasks)}; set task=NAME"
+        )
     task = find_task(tasks, settings.task, settings.data.name)
-    return _prepare(adapter, task, stores, settings, notify, complete)
+    return _prepare(adapter, task, stores, settings, notify, complete=False)
 
 
 def _open(settings: Settings) -> tuple[Adapter | None, Mapping[str, Task], Mapping[str, PreparedTask]]:
@@ -141,8 +148,7 @@ def _prepare(
     if adapter is not None:
         try:
             folder, options = store_place(data, paths, task)
-            if not folder.exists():  # its raw files may have been elsewhere
-                folder = moved_store(folder, task, cases_of(adapter, task), options) or folder
+            folder = moved_store(folder, task, partial(cases_of, adapter, task), options) or folder
             if prepare(adapter, task, folder, data.size, options, settings.workers, complete):
                 notify(f"prepared {data.name}/{task.name} in {folder}")
             return PreparedTask(folder)
@@ -207,7 +213,7 @@ def find_tasks(settings: Settings, notify: Notify = lambda text: None) -> list[F
         store = stores.get(task.name)
         if store is None and adapter is not None and not outdated:  # its raw files may have been elsewhere
             try:
-                moved = moved_store(place, task, cases_of(adapter, task), options)
+                moved = moved_store(place, task, partial(cases_of, adapter, task), options)
             except MissingDataError:
                 store = stores_of_moved_data(data, settings.paths).get(task.name)
             else:

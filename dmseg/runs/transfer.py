@@ -7,6 +7,7 @@ teacher. Only regular files named in a seal are copied, no links.
 
 import shlex
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,11 +15,12 @@ from pathlib import Path
 import pandas as pd
 
 from dmseg.activity import track
+from dmseg.config.overrides import get
 from dmseg.errors import UnwritableError, UserError, some
 from dmseg.runs.lease import RunLocked
 from dmseg.runs.records import read_cases_file
-from dmseg.runs.seal import copy_files, read_json, read_seal, write_json
-from dmseg.runs.shareable import shareable_manifest, shareable_settings
+from dmseg.runs.seal import DamagedError, copy_files, read_json, read_seal, write_json
+from dmseg.runs.shareable import HIDDEN, shareable_manifest, shareable_settings
 from dmseg.runs.store import RunStore
 
 WEIGHTS = "weights.safetensors"
@@ -63,8 +65,8 @@ class Contents:
     Attributes:
         weights: weights and predictions.
         images: pictures of its cases.
-        shareable: whether paths, accounts and machine names are removed from settings and manifest, as in an export; if
-            not, the run is marked as imported.
+        shareable: whether paths, accounts, user names and host names are removed from settings and manifest, as in an
+            export; if not, the run is marked as imported.
     """
 
     weights: bool
@@ -82,14 +84,24 @@ def export_runs(runs: Iterable[tuple[RunStore, str]], folder: Path, weights: boo
         images: whether to copy pictures of cases too.
 
     Raises:
-        UserError: if the folder is the results folder of a run, whose settings name paths, or among its runs.
+        UserError: if the folder is a results folder, whose runs name paths, or among the runs of one.
         UnwritableError: if the folder cannot be written to.
     """
-    chosen, target = list(runs), folder.resolve()
-    for results in {store.results.resolve() for store, _ in chosen}:
-        if target == results or target.is_relative_to(results / "runs"):
-            raise UserError(f"{folder} is part of the results folder {results}; export to a folder of its own")
-    return _copy_all(chosen, RunStore(folder), Contents(weights, images, shareable=True))
+    target = folder.resolve()
+    above = [parent.parent for parent in (target, *target.parents) if parent.name == "runs"]
+    results = [place for place in above if RunStore(place).stored()]
+    if results or not all(_is_shareable(RunStore(target), run_id) for run_id in RunStore(target).stored()):
+        raise UserError(
+            f"{folder} is part of the results folder {(*results, target)[0]}; export to a folder of its own"
+        )
+    return _copy_all(list(runs), RunStore(folder), Contents(weights, images, shareable=True))
+
+
+def _is_shareable(store: RunStore, run_id: str) -> bool:
+    """Whether a run's settings name no results folder, as those in an export; also of a damaged run."""
+    with suppress(DamagedError):
+        return get(store.read_json(run_id, "config.json"), "settings.paths.results", HIDDEN) == HIDDEN
+    return True
 
 
 def import_runs(folder: Path, store: RunStore) -> Copied:

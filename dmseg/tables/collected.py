@@ -11,7 +11,7 @@ import pandas as pd
 
 from dmseg.activity import track
 from dmseg.errors import first_line
-from dmseg.metrics.named import COUNT_METRICS
+from dmseg.metrics.named import COUNT_METRICS, count_scores
 from dmseg.runs.plan import PlannedRun
 from dmseg.runs.records import cases_frame
 from dmseg.runs.seal import DamagedError
@@ -135,8 +135,7 @@ def _cell_from_counts(
         if counts is None:
             lacking.add(run.settings.seed)
         else:
-            of_run = cases[run.run_id]
-            counted[run.run_id] = {name: [COUNT_METRICS[name](counts[case]) for case in of_run] for name in names}
+            counted[run.run_id] = count_scores(counts, cases[run.run_id], names)
     complete = [run.run_id for run in runs if run.settings.seed not in lacking]
     kept = {run_id: counted[run_id] for run_id in complete if run_id in counted}
     if not kept:

@@ -1,5 +1,7 @@
 """Results exported from one machine and taken up on another."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -89,6 +91,9 @@ def test_an_export_has_a_folder_of_its_own(studied, tmp_path, capfd):
     results, words = studied
     (tmp_path / "link").symlink_to(results)
     before = sorted(results.rglob("*"))
+    shutil.copytree(results, tmp_path / "other")
+    assert main(["export-results", f"paths.results={results}", f"to={tmp_path / 'other'}"]) == 2
+    assert f"is part of the results folder {tmp_path / 'other'}" in capfd.readouterr().err
     for place in (results, tmp_path / "link", results / "runs", results / "runs" / "shared"):
         assert main(["export-results", f"paths.results={results}", f"to={place}"]) == 2
         assert main(["export-results", "tables=2", *words, f"to={place}"]) == 2
