@@ -100,7 +100,7 @@ def export_runs(runs: Iterable[tuple[RunStore, str]], folder: Path, weights: boo
 def _is_shareable(store: RunStore, run_id: str) -> bool:
     """Whether a run's settings name no results folder, as those in an export; also of a damaged run."""
     with suppress(DamagedError):
-        return get(store.read_json(run_id, "config.json"), "settings.paths.results", HIDDEN) == HIDDEN
+        return bool(get(store.read_json(run_id, "config.json"), "settings.paths.results", HIDDEN) == HIDDEN)
     return True
 
 

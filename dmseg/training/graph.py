@@ -18,7 +18,8 @@ from dmseg.errors import first_line
 WARM_UP = 3
 """Number of plain steps before recording, during which libraries choose their algorithms."""
 COMPARED = 2
-"""Number of replays that are compared with plain steps. One is not enough: the first has the batch that was recorded."""
+"""Number of replays that are compared with plain steps. One is not enough: the first has the
+batch that was recorded."""
 TOLERANCE = 0.05
 """Largest difference of a replay from a plain step: of the weights, relative to their change; of the loss, relative to
 its size. Parallel sums differ by less, a frozen batch or learning rate by more."""
