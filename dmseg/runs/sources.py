@@ -117,10 +117,6 @@ def prepare_task(settings: Settings, notify: Notify = lambda text: None) -> Prep
             store is damaged and the raw data needed to prepare it again are missing.
     """
     adapter, tasks, stores = _open(settings)
-    if adapter is None and settings.task is None and len(tasks) > 1:
-        raise UserError(
-            f"there are no raw data in {settings.data.root}, but prepared stores of {', '.join(tasks)}; set task=NAME"
-        )
     task = find_task(tasks, settings.task, settings.data.name)
     return _prepare(adapter, task, stores, settings, notify, complete=False)
 

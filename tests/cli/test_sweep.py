@@ -250,7 +250,7 @@ def test_values_with_markup_and_scores_with_an_n_of_their_own_are_printed(small_
     capfd.readouterr()
     print_rows([row], "train", "t")
     line = capfd.readouterr().out.splitlines()[2]
-    assert re.fullmatch(rf"1 +\[a,b\] +{kept[0].run_id} +4 +50\.00 \(n 3\) +0\.2500 +done", line)
+    assert re.fullmatch(rf"1 +\[a,b\] +{kept[0].run_id} +4 +50\.00 \(n 3\) +0\.250 +done", line)
     cells = next(csv.DictReader(to_csv([row], "train").splitlines()))
     assert (cells["key"], cells["dice"], cells["dice_n"], cells["ece"], cells["ged_n"]) == (
         "[a,b]",

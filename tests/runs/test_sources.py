@@ -201,7 +201,7 @@ def test_of_several_stores_without_raw_data_one_must_be_named(tmp_path, qubiq_tr
     chosen = [dataclasses.replace(settings, task=f"prostate-{number}") for number in (1, 2)]
     kept = [prepare_task(one).folder for one in chosen]
     shutil.rmtree(qubiq_tree)
-    with pytest.raises(UserError, match=r"no raw data in .*, but prepared stores of prostate-1, prostate-2; set task"):
+    with pytest.raises(UserError, match=r"task is not set.*prostate-1, prostate-2"):
         prepare_task(settings)
     assert [prepare_task(one).folder for one in chosen] == kept
     with pytest.raises(UserError, match=r"does not exist|no QUBIQ"):
