@@ -38,6 +38,11 @@ _LATEX_LETTERS = frozenset(map(chr, range(0xC0, 0x17F))) - frozenset("ĦħĸĿŀ
 _LATEX_LIGATURES = re.compile(r"([-'`,])(?=\1)|([?!])(?=`)")
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun: ``1 run``, ``2 runs``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def split_list(text: str) -> list[str]:
     """The items of ``A,B`` or ``[A, B]``, without spaces around them; one empty item if there is none."""
     return [item.strip() for item in text.strip("[]").split(",")]

@@ -7,7 +7,7 @@ RUN_FILTERS = Section(
     "Which runs",
     (
         Key("ID", "", "a run by its id or the beginning of it; several are allowed"),
-        Key("status", "NAME,...", "done, running, failed or damaged"),
+        Key("status", "NAME,...", "done, running, failed, interrupted or damaged"),
         Key("data", "NAME,...", "runs on these data sets"),
         Key("task", "NAME,...", "runs on these tasks"),
         Key("labels", "NAME,...", "runs with these labels"),

@@ -28,7 +28,7 @@ from dmseg.runs.sources import count_target_slices, prepare_task, prepare_tasks,
 from dmseg.runs.status import is_complete, is_to_be_scored
 from dmseg.runs.stopping import received
 from dmseg.runs.store import RunStore
-from dmseg.text import printable, score_text, with_count
+from dmseg.text import counted, printable, score_text, with_count
 
 
 def prepare(argv: Sequence[str]) -> int:
@@ -44,7 +44,7 @@ def prepare(argv: Sequence[str]) -> int:
             print(f"{title}: {hit} of {slices} slices contain the target, in {cases} of {len(part)} cases")
         return 0
     for prepared in prepare_tasks(settings, notify, complete=True):
-        counts = f"{len(prepared.cases)} cases, {len(prepared.images)} slices"
+        counts = f"{counted(len(prepared.cases), 'case')}, {counted(len(prepared.images), 'slice')}"
         title = f"{settings.data.name}/{prepared.task.name}"
         print(printable(f"{title}: {counts}, {prepared.folder}"))
         if prepared.without_slices:
@@ -103,13 +103,14 @@ def run_all(runs: Sequence[PlannedRun], settings: Settings, tables: Mapping[str,
             missing.append(run)
     if lost := refuse_lost_weights(runs, missing):
         notify(
-            f"the weights of {len(lost)} runs are missing; their scores are kept: {some([run.run_id for run in lost])}"
+            f"the weights of {counted(len(lost), 'run')} are missing; their scores are kept: "
+            f"{some([run.run_id for run in lost])}"
         )
     several = len(runs) > 1
     if several:
         trained = sum(is_to_be_scored(run) for run in missing)
         only = f", {trained} of them only to score" if trained else ""
-        notify(f"{len(runs)} runs, {len(runs) - len(missing)} already done, {len(missing)} to run{only}")
+        notify(f"{counted(len(runs), 'run')}, {len(runs) - len(missing)} already done, {len(missing)} to run{only}")
     stored = {run.run_id for run in runs if RunStore(run.results).is_done(run.run_id)}
     tracking = plan_tracking(runs, tables, connect=bool(missing))
     alone = len(missing) == 1 and is_inline(settings.launcher, missing)  # a single run shows more detail
@@ -186,7 +187,7 @@ def _print_scores(runs: Sequence[PlannedRun]) -> dict[str, float]:
         title = f"seed {seed}, " if len(means) > 1 else ""
         scores = ((name, score_text(name, mean)) for name, mean in means[seed].items())
         shown = "  ".join(with_count(text, int(of_seed[name].count()), len(of_seed)) for name, text in scores)
-        print(f"{title}mean over {len(of_seed)} cases: {shown}")
+        print(f"{title}mean over {counted(len(of_seed), 'case')}: {shown}")
     frame = pd.DataFrame(list(means.values()))
     if len(means) > 1:
         shown = "  ".join(score_text(str(name), frame[name].mean(), frame[name].std(ddof=1)) for name in frame)

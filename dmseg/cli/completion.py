@@ -77,7 +77,7 @@ WORDS = {
     "figure": ("1", "soft-labels", "calibration"),
     "test": ("wilcoxon", "permutation"),
     "zero_method": ("wilcox", "pratt", "zsplit"),
-    "status": ("done", "running", "failed", "damaged"),
+    "status": ("done", "running", "failed", "interrupted", "damaged"),
     "fold": ("0", "1", "2", "3", "4"),
     "distill": ("null", "kd"),
     "tracker": TRACKERS,

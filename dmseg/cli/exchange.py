@@ -14,6 +14,7 @@ from dmseg.runs.seal import DamagedError
 from dmseg.runs.store import RunStore
 from dmseg.runs.transfer import export_runs, import_runs, tidy_scores
 from dmseg.tables.exported import plan_file, plan_to_text
+from dmseg.text import counted
 
 READ_ME = """\
 # Exported results
@@ -66,7 +67,7 @@ def export_results(argv: Sequence[str]) -> int:
     exported = RunStore(folder)
     write_whole(folder / "results.csv", frame_to_csv(tidy_scores(exported)))
     write_whole(folder / "README.md", READ_ME)
-    print(f"{folder}: {len(exported.run_ids())} runs, {copied.new} of them new")
+    print(f"{folder}: {counted(len(exported.run_ids()), 'run')}, {copied.new} of them new")
     copied.check()
     return 0
 

@@ -21,7 +21,7 @@ from dmseg.files.schema import finite
 from dmseg.runs.inventory import Entry, choose, damage, entries, foreign, leftovers, lineage, whole_runs, why_none
 from dmseg.runs.records import BASIC_SCORES
 from dmseg.runs.store import RunStore
-from dmseg.text import printable
+from dmseg.text import counted, printable
 
 SWITCHES = ("confirm", "aside")
 """Keys that turn something on rather than choose runs."""
@@ -56,7 +56,7 @@ def list_runs(argv: Sequence[str]) -> int:
         print_groups(chosen, Console(highlight=False))
     else:
         print("\n".join(columns(chosen)))
-    print(f"{len(chosen)} runs{_unless_chosen(request)}")
+    print(f"{counted(len(chosen), 'run')}{_unless_chosen(request)}")
     return 0
 
 
@@ -105,7 +105,7 @@ def verify_runs(argv: Sequence[str]) -> int:
     if not request.chosen and request.filters:
         raise UserError(f"no run was verified: {why_none(request.found, request.filters)}")
     said = "some are damaged" if status else "all files match their checksums" if stored else "there are none to verify"
-    print(f"{len(stored)} runs verified: {said}")
+    print(f"{counted(len(stored), 'run')} verified: {said}")
     return status
 
 
@@ -122,7 +122,7 @@ def prune_runs(argv: Sequence[str]) -> int:
             item.remove()
     total = sum(item.size for item in found) / 2**20
     done = "removed" if confirmed else "can be removed; add confirm=true to remove them"
-    print(f"{len(found)} items, {total:.1f} MiB, {done}{_unless_chosen(request)}")
+    print(f"{counted(len(found), 'item')}, {total:.1f} MiB, {done}{_unless_chosen(request)}")
     return 0
 
 

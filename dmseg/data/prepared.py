@@ -43,6 +43,7 @@ from dmseg.errors import AdapterError, DamagedStoreError, UserError, some
 from dmseg.files.atomic import discard, exclusive, scratch_folder, sweep, writing
 from dmseg.files.names import check_name
 from dmseg.files.schema import parse_json
+from dmseg.text import counted
 
 REVISION = 1
 """Incremented when a change produces different arrays from the same sources and options."""
@@ -348,7 +349,8 @@ def _assemble(
     """Joins the parts into the store's arrays; returns the manifest's entries about them, and their seals."""
     kept = [part for part in parts if part.n_slices]
     if not kept:
-        raise UserError(f"task {task.name} has no slices to keep in {len(parts)} cases; check the labels of the data")
+        cases = counted(len(parts), "case")
+        raise UserError(f"task {task.name} has no slices to keep in {cases}; check the labels of the data")
     odd = next((part for part in kept if _kind(part) != _kind(kept[0])), None)
     if odd is not None:
         raise UserError(

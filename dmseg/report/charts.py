@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dmseg.metrics.stored_counts import Floats
+from dmseg.text import counted
 
 WIDTH, HEIGHT = 360, 240
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 62
@@ -159,9 +160,10 @@ def strip(title: str, y_title: str, values: Mapping[str, Floats], digits: int, p
         path([(centre + shift, y(value)) for centre, value in zip(centres, case, strict=True) if math.isfinite(value)])
         for shift, case in zip(shifts, cases, strict=False)
     )
+    of_cases = counted(most, "case")
     return Chart(
         title,
-        f"{title}: {y_title} {f'of {most} cases' if paired else 'by case'}. Means: {', '.join(means)}.",
+        f"{title}: {y_title} {f'of {of_cases}' if paired else 'by case'}. Means: {', '.join(means)}.",
         "",
         y_title,
         [Tick(centre, name) for centre, name in zip(centres, values, strict=True)],

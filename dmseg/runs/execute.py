@@ -1,5 +1,6 @@
 """Runs one planned run: train, evaluate and store, or only the steps that are missing."""
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -51,6 +52,8 @@ from dmseg.training.random_streams import stream_seed
 KEPT = "the trained weights are kept; run the same command to score it"
 RESUME = "the trained weights are kept; run the same command to resume"
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class _Scored:
@@ -96,7 +99,8 @@ def execute(run: PlannedRun, observers: Callable[[PlannedRun], list[Observer]] =
         check_precision(run.precision, device)
         notified = Observers([progress, *observers(run)])
         interval = run.settings.checkpoint
-        checkpoints = Checkpoints(store.checkpoints(run.run_id), interval.minutes, interval.steps, should_stop)
+        folder = store.checkpoints(run.run_id)
+        checkpoints = Checkpoints(folder, interval.minutes, interval.steps, should_stop, run.title)
         error: BaseException | None = None
         try:
             store.write(run.run_id, partial(_train_and_score, run, device, notified, checkpoints))
@@ -212,6 +216,7 @@ def _restore_finished(
     course = checkpoints.restore(load, finished=True)
     if course is None:
         return None
+    log.info("%s is trained already; scoring it", run.title)
     observers.started(_info(run, course.epochs, course.steps_per_epoch))
     for report in course.reports:
         observers.epoch_ended(report)

@@ -21,13 +21,14 @@ from dmseg.runs.records import BASIC_SCORES, parse_cases, read_cases_file
 from dmseg.runs.salvage import lost_weights
 from dmseg.runs.seal import DONE, DamagedError, read_seal
 from dmseg.runs.store import RunStore
-from dmseg.text import split_list
+from dmseg.text import printable, split_list
+from dmseg.training.checkpoint_folder import FINISHED, checkpoints_in, steps_of, stored_title
 
 OWN = re.compile(r"(\.time|\.predictions|\.?[0-9a-f]{16}(\.json|\.log)?)(\.[0-9a-f]{8,32}|\.claim)?")
 """Names that dmseg uses in a store's folders: runs, their leases and logs, and unfinished files."""
 ASIDE = re.compile(r"[0-9a-f]{16}-[0-9]+")
 """Names of runs that were set aside."""
-STATUSES = ("done", "damaged", "running", "failed")
+STATUSES = ("done", "damaged", "running", "failed", "interrupted")
 """States of a run, in the order of lists."""
 FIELDS = ("status", "data", "task", "labels", "model", "loss", "method", "fold", "seed", "experiment")
 """Fields that runs can be selected by, in addition to their ids."""
@@ -40,9 +41,9 @@ class Entry:
     Attributes:
         store: the store.
         run_id: id of the run.
-        status: ``done``, ``damaged``, ``running`` or ``failed``.
+        status: one of `STATUSES`. An interrupted run has a checkpoint that the same command would resume from.
         title: title for display; the fault of a damaged run; empty if only the id is known. For a run in
-            progress it says how far it is.
+            progress or interrupted it says how far it is.
         fields: values of `FIELDS`, as text.
         scores: means over the validation cases, fractions.
         seconds: time that it took, NaN if unknown.
@@ -72,7 +73,12 @@ def entries(stores: Iterable[RunStore]) -> list[Entry]:
                 found.append(Entry(store, path.stem, "running", title, {"status": "running"}))
         for path in _named_by_runs(store, "failed", ".log"):
             if path.stem not in known:
-                found.append(Entry(store, path.stem, "failed", fields={"status": "failed"}))
+                known.add(path.stem)
+                title = printable(stored_title(store.checkpoints(path.stem)))
+                found.append(Entry(store, path.stem, "failed", title, {"status": "failed"}))
+        for folder in sorted((store.results / "checkpoints").glob("*")):
+            if folder.name not in known and is_id(folder.name) and (kept := checkpoints_in(folder)):
+                found.append(_interrupted_run(store, folder.name, kept[-1]))
     return sorted(found, key=_order)
 
 
@@ -122,6 +128,14 @@ def _stored_run(store: RunStore, run_id: str) -> Entry:
     except (DamagedError, OSError) as error:  # changed or removed while it was read
         wrong = [first_line(error)]
     return Entry(store, run_id, "damaged", wrong[0].removeprefix(f"{store.folder(run_id)}"), {"status": "damaged"})
+
+
+def _interrupted_run(store: RunStore, run_id: str, checkpoint: Path) -> Entry:
+    """A run that nobody works on, with its newest checkpoint."""
+    finished = checkpoint.name.endswith(FINISHED)
+    kept = "trained, not scored" if finished else f"kept after {steps_of(checkpoint)} steps"
+    title = f"{printable(stored_title(checkpoint.parent))} ({kept})".lstrip()
+    return Entry(store, run_id, "interrupted", title, {"status": "interrupted"})
 
 
 def _name(settings: Mapping[str, Any], group: str) -> str:
@@ -307,12 +321,18 @@ def foreign(store: RunStore) -> list[Path]:
 
 
 def whole_runs(chosen: Sequence[Entry]) -> list[Leftover]:
-    """The folders of those runs that are finished or damaged."""
-    return [
-        _leftover(entry.store.folder(entry.run_id), f"{entry.status} run {entry.title}")
-        for entry in chosen
-        if entry.status in ("done", "damaged")
-    ]
+    """The folders of runs that are finished or damaged; checkpoints and logs of failed or interrupted ones."""
+    found = []
+    for entry in chosen:
+        store, run_id = entry.store, entry.run_id
+        if entry.status in ("done", "damaged"):
+            places = [store.folder(run_id)]
+        elif entry.status in ("failed", "interrupted"):
+            places = [place for place in (store.checkpoints(run_id), store.log(run_id)) if os.path.lexists(place)]
+        else:
+            continue
+        found += [_leftover(place, f"{entry.status} run {entry.title}".rstrip()) for place in places]
+    return found
 
 
 def _leftover(path: Path, why: str) -> Leftover:

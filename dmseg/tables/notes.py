@@ -20,6 +20,7 @@ from dmseg.tables.columns import SCORES
 from dmseg.tables.inference import ALPHA, MORE_SEEDS
 from dmseg.tables.numbers import TableData
 from dmseg.tables.planning import PlannedRow, PlannedTable
+from dmseg.text import counted
 
 MISSING = "–"
 
@@ -253,7 +254,7 @@ def _without_counts(planned: PlannedTable) -> list[str]:
     if not lacking:
         return []
     titles = ", ".join(SCORES[name].title for name in named)
-    note = f"{titles}: {len(lacking)} runs were stored without counts, so their cells are empty."
+    note = f"{titles}: the cells of {counted(len(lacking), 'run')} are empty, as no counts are stored."
     if without_weights < len(lacking):
         note += " 'dmseg reproduce' with the same arguments scores their weights again and adds the counts."
     if without_weights:

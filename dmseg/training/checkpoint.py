@@ -3,7 +3,6 @@
 import io
 import json
 import logging
-import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -21,14 +20,12 @@ from dmseg.errors import first_line
 from dmseg.files.atomic import publish, remove, scratch_folder, sweep, writing
 from dmseg.files.regular import checksum, checksums, inside, open_regular
 from dmseg.files.schema import GROUP, TEXT, SchemaError, list_of, mapping, number, read_json, record, whole
+from dmseg.training.checkpoint_folder import FINISHED, checkpoints_in, title_file
 
 SUMS = "sums.json"
 FILES = ("weights.safetensors", "rest.pt")
 """The files of a checkpoint, besides their checksums."""
 LARGEST_SUMS = 2**16
-FINISHED = "-finished"
-"""Suffix of the name of a checkpoint whose training is finished."""
-PLACE = re.compile(rf"[0-9]{{9,}}({FINISHED})?")
 
 REPORTS = list_of(
     record(
@@ -95,6 +92,7 @@ class Checkpoints:
         minutes: minutes between two checkpoints; None for no limit.
         steps: steps between two checkpoints; None for no limit.
         should_stop: called after each step; if it returns True, the state is saved and training stops.
+        title: title of the run, stored beside the checkpoints.
     """
 
     def __init__(
@@ -103,8 +101,9 @@ class Checkpoints:
         minutes: float | None,
         steps: int | None,
         should_stop: Callable[[], bool] = lambda: False,
+        title: str = "",
     ) -> None:
-        self._folder = folder
+        self._folder, self._title = folder, title
         self._minutes, self._steps = minutes, steps
         self._should_stop = should_stop
         self._last = time.monotonic()
@@ -129,7 +128,9 @@ class Checkpoints:
     def save(self, steps: int, state: State, ending: str = "") -> None:
         """Writes a checkpoint and removes the older ones."""
         place = self._folder / f"{steps:09d}{ending}"
-        with writing(place, "the last checkpoint is kept" if self._whole() else ""), scratch_folder(place) as scratch:
+        kept = "the last checkpoint is kept" if checkpoints_in(self._folder) else ""
+        with writing(place, kept), scratch_folder(place) as scratch:
+            title_file(self._folder).write_text(self._title, encoding="utf-8")
             weights = {name: value.detach().cpu().contiguous() for name, value in state.weights.items()}
             (scratch / "weights.safetensors").write_bytes(save(weights))
             rest = io.BytesIO()
@@ -138,7 +139,7 @@ class Checkpoints:
             (scratch / SUMS).write_text(json.dumps(checksums(scratch)))
             remove(place)
             publish(scratch, place)
-        for older in self._whole():
+        for older in checkpoints_in(self._folder):
             if older != place:
                 shutil.rmtree(older, ignore_errors=True)
         self._last = time.monotonic()
@@ -166,7 +167,7 @@ class Checkpoints:
             The return value of `use`; None if there is no usable checkpoint.
         """
         sweep(self._folder, alone=True)  # safe, as this process holds the run's lease
-        for place in reversed(self._whole()):
+        for place in reversed(checkpoints_in(self._folder)):
             if place.name.endswith(FINISHED) != finished:
                 continue
             try:
@@ -185,16 +186,11 @@ class Checkpoints:
     @property
     def has_finished_checkpoint(self) -> bool:
         """Whether there is a checkpoint of finished training, which may be damaged."""
-        return any(place.name.endswith(FINISHED) for place in self._whole())
+        return any(place.name.endswith(FINISHED) for place in checkpoints_in(self._folder))
 
     def remove(self) -> None:
         """Removes the run's checkpoints."""
         shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _whole(self) -> list[Path]:
-        """The checkpoints, oldest first; links do not count."""
-        found = (path for path in self._folder.glob("[0-9]*") if PLACE.fullmatch(path.name))
-        return sorted(path for path in found if path.is_dir() and not path.is_symlink())
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:

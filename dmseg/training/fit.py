@@ -79,6 +79,7 @@ def fit(
     model.to(memory_format=torch.channels_last)
     training = _Training(model, source, objective, optimizer, schedule)
     if checkpoints is not None and checkpoints.restore(partial(training.load, per_epoch=per_epoch, total=total)):
+        log.info("training resumes after step %d of %d", training.steps, total)
         for earlier in training.reports:
             observers.epoch_ended(earlier)
     graphed = None

@@ -31,13 +31,13 @@ def runs(store, *words):
 )
 def test_lists_in_brackets_and_numbers_choose(store, word, count, capfd):
     assert runs(store, "verify", word if word != "fold=[0]" else "labels='uniform'", "fold=[0]") == 0
-    assert f"{count} runs verified: all files match" in capfd.readouterr().out
+    assert f"{count} run{'' if count == 1 else 's'} verified: all files match" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("status=Done", "status is 'Done', but must be done, damaged, running or failed"),
+        ("status=Done", "status is 'Done', but must be done, damaged, running, failed or interrupted"),
         ("fold=x", "fold is 'x', but must be a whole number"),
         ("fold=0-1", "fold is '0-1', but must be a whole number"),
         ("seed=", "seed is '', but must be a whole number"),

@@ -67,7 +67,7 @@ def test_list_and_filters(store, capfd):
     first, second = store.run_ids()
     assert all(word in listed for word in (first, second, "f" * 16, "e" * 16, "running", "failed", "4 runs"))
     assert runs(store, "list", "fold=1", "labels=majority,uniform") == 0
-    assert "1 runs" in capfd.readouterr().out
+    assert "1 run\n" in capfd.readouterr().out
     assert runs(store, "status=done", "task=nope") == 0
     assert "0 runs" in capfd.readouterr().out
 

@@ -41,7 +41,7 @@ def content(results):
 
 
 def checkpoints(results):
-    return sorted(path.name for path in (Path(results) / "checkpoints").glob("*/*"))
+    return sorted(path.name for path in (Path(results) / "checkpoints").glob("*/[0-9]*"))
 
 
 MOMENTS = {
@@ -65,7 +65,7 @@ def _hangups_are_heard():
 
 @pytest.mark.parametrize(("moment", "number"), list(zip(MOMENTS, 2 * NUMBERS, strict=True)))
 def test_a_training_that_a_signal_stops_ends_as_an_undisturbed_one(
-    moment, number, small_run, tmp_path, monkeypatch, capfd
+    moment, number, small_run, tmp_path, monkeypatch, capfd, caplog
 ):
     name, nth, kept = MOMENTS[moment]
     words = ["train", *small_run, "device=cpu", "workers=2"]
@@ -83,8 +83,17 @@ def test_a_training_that_a_signal_stops_ends_as_an_undisturbed_one(
     assert not list(tmp_path.glob("results/leases/*.json"))
     if moment == "preparing":
         assert len(list(tmp_path.glob("prepared/**/case.json"))) >= 4, "parts that were whole are kept"
+    if kept:
+        assert main(["runs", "list", "status=interrupted", f"paths.results={tmp_path / 'results'}"]) == 0
+        done = int(kept[0][:9])
+        where = "trained, not scored" if kept[0].endswith("-finished") else f"kept after {done} steps"
+        assert f"lidc/nodule majority unet_tiny fold 0 ({where})" in capfd.readouterr().out
     steps = at_call(monkeypatch, "dmseg.training.fit._take", [])
     assert main(words) == 0
+    resumed = {"": "", "-": "is trained already; scoring it"}.get(kept[0][9:10] if kept else "", "")
+    if kept and not resumed:
+        resumed = f"training resumes after step {done} of 4"
+    assert resumed in caplog.text
     assert len(steps) == 4 - (int(kept[0][:9]) if kept else 0), "no step was taken twice"
     assert checkpoints(tmp_path / "results") == []
     assert main([*words, f"paths.results='{tmp_path / 'undisturbed'}'"]) == 0

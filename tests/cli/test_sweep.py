@@ -133,7 +133,7 @@ def test_a_single_combination_is_run_and_said_to_be_one(small_run, results, capf
     assert "no key has several values" in said.err
     assert "1 of 1 runs done" in said.out
     assert main(["train", *small_run]) == 0
-    assert "1 runs, 1 already done" in capfd.readouterr().err or len(RunStore(results).run_ids()) == 1
+    assert "1 run, 1 already done" in capfd.readouterr().err or len(RunStore(results).run_ids()) == 1
 
 
 def test_different_results_folders_have_a_table_above_them(small_run, tmp_path, capfd):

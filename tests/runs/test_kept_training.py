@@ -168,7 +168,7 @@ def test_a_kept_training_that_is_damaged_is_trained_again(small_run, tmp_path, m
     with monkeypatch.context() as patch:
         fail_in_scoring(patch, ValueError("odd"))
         try_run(run, nothing)
-    (kept,) = RunStore(run.results).checkpoints(run.run_id).glob("*")
+    (kept,) = RunStore(run.results).checkpoints(run.run_id).glob("[0-9]*")
     weights = kept / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     execute(run)

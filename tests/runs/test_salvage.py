@@ -153,7 +153,7 @@ def test_lost_weights_are_said_and_scores_kept(study, capfd):
     before = contents(folder)
     (folder / "weights.safetensors").unlink()
     assert main(["train", *words]) == 0
-    assert f"the weights of 1 runs are missing; their scores are kept: {folder.name}" in capfd.readouterr().err
+    assert f"the weights of 1 run are missing; their scores are kept: {folder.name}" in capfd.readouterr().err
     assert contents(folder) == before
     assert main(["runs", "list", f"paths.results={store.results}"]) == 0
     assert "(weights are missing)" in capfd.readouterr().out

@@ -90,7 +90,7 @@ def test_notes_give_dice_under_both_rules_where_raters_are_even(planned):
     first = plan.spec.shown[0]
     assert "a tie counts as background. With ties as foreground" in text
     assert f"{first.title} {cells.loc[(first.key, 'dice'), 'dice_other_ties']:.2f}" in text
-    assert "without counts" not in text
+    assert "no counts are stored" not in text
     assert "a tie counts as foreground. With ties as background" in notes_of(plan, "foreground")
 
 
@@ -110,7 +110,7 @@ def test_a_cell_with_one_run_without_counts_is_empty_and_says_why(planned):
     assert np.isnan(cells.loc[(method, "brier"), "value"])
     assert not np.isnan(cells.loc[(method, "dice"), "value"])
     assert cells["value"].isna().sum() == 2
-    assert "Brier, Volume bias: 1 runs were stored without counts" in notes_of(plan)
+    assert "Brier, Volume bias: the cells of 1 run are empty" in notes_of(plan)
     assert "imported without weights" in notes_of(plan)  # made-up runs have none
 
 
