@@ -1,9 +1,11 @@
 """The exceptions for mistakes that a user can fix, and how values are written in their messages."""
 
 import errno
+import numbers
 import re
 from collections.abc import Sequence
 from pathlib import PurePath
+from typing import TypeGuard
 
 from dmseg.text import printable
 
@@ -110,6 +112,16 @@ def some(names: Sequence[object], most: int = 5) -> str:
 def either(names: Sequence[str]) -> str:
     """Lists alternatives for a message: ``a, b or c``."""
     return f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else names[0]
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a real number of Python or NumPy, and not a bool."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether a value is an integer of Python or NumPy, and not a bool."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def check_choice(key: str, value: object, choices: Sequence[str]) -> None:

@@ -10,13 +10,12 @@ import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from dmseg.calibration._check import check_bandwidth, checked
-from dmseg.errors import either, shown
+from dmseg.errors import either, is_whole, shown
 
 LOG_TINY = math.log(torch.finfo(torch.float32).tiny)
 """Logarithm of the smallest probability that is distinguished from 0."""
@@ -119,7 +118,7 @@ def choose_bandwidth(
     """
     if of not in LIKELIHOODS:
         raise ValueError(f"of is {shown(of)}, but must be {either(LIKELIHOODS)}")
-    if isinstance(limit, bool) or not isinstance(limit, int | np.integer) or limit < 2:
+    if not is_whole(limit) or limit < 2:
         raise ValueError(f"limit is {shown(limit)}, but must be a whole number of pixels, at least 2")
     try:
         bandwidths = [check_bandwidth(bandwidth) for bandwidth in candidates]

@@ -11,8 +11,7 @@ from torch.nn import functional
 from dmseg.calibration._check import check_bandwidth
 from dmseg.calibration.kernel import Keys, kernel_estimate
 from dmseg.calibration.table import BetaTable
-from dmseg.errors import kind_of, shown
-from dmseg.labels._check import is_whole
+from dmseg.errors import is_whole, kind_of, shown
 from dmseg.labels.smoothing import boundary
 
 

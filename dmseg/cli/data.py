@@ -64,9 +64,8 @@ def verify_stores(argv: Sequence[str]) -> int:
     """Verifies the stores below ``paths.prepared``, or those of a data set or task; returns 1 if one is damaged."""
     named = any(word.startswith("data=") for word in argv)
     settings = compose_settings([*argv] if named else [f"data={DATA_SETS[0]}", *argv])
-    task = settings.task and settings.task.rpartition("/")[2]
     parent = Path(settings.paths.prepared)
-    stores = list(find_stores(parent, settings.data.name if named else None, task))
+    stores = list(find_stores(parent, settings.data.name if named else None, settings.task_name))
     if not stores:
         raise UserError(f"{parent} has no such prepared store; set paths.prepared=FOLDER to the folder of the stores")
     n_damaged = 0

@@ -38,7 +38,7 @@ def describe(table: ExplainedTable) -> Iterator[str]:
             values = [("paper", choice.paper), ("release", choice.release)]
             texts = [f"{name}: {value if not choice.key else written(value)}" for name, value in values]
             if item.values:
-                texts.append(f"in force: {' or '.join(item.values)}")
+                texts.append(f"used here: {' or '.join(item.values)}")
             yield from _wrapped("    ", " | ".join(texts))
             if not choice.key:
                 yield from _wrapped("    no key   ", choice.why)

@@ -19,6 +19,7 @@ from dmseg.config.settings import Settings
 from dmseg.data.prepared import PreparedTask
 from dmseg.errors import UserError, cut
 from dmseg.files.atomic import write_whole
+from dmseg.files.names import folder_of_all
 from dmseg.report.tracking.update import update_table
 from dmseg.runs.plan import PlannedRun, evaluation_passes, plan_folds, plan_run
 from dmseg.runs.records import BASIC_SCORES, mean_scores
@@ -26,7 +27,6 @@ from dmseg.runs.run_scores import read_scores
 from dmseg.runs.sources import prepare_task
 from dmseg.runs.status import run_status
 from dmseg.runs.store import RunStore
-from dmseg.tables.planning import folder_of_all
 from dmseg.text import number_text, printable, unit_text, with_count
 
 Plan = Callable[[Settings, PreparedTask], Sequence[PlannedRun]]

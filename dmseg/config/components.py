@@ -102,11 +102,18 @@ def resolve(target: str, where: str) -> Callable[..., Any]:
     if kind.base:
         package, _, name = kind.base.rpartition(".")
         base = getattr(importlib.import_module(package), name)
-        fits = fits and inspect.isclass(found) and issubclass(found, base) and not inspect.isabstract(found)
+        is_kind = inspect.isclass(found) and issubclass(found, base)
+        fits = fits and is_kind and not inspect.isabstract(found)
     else:
-        fits = fits and inspect.isfunction(found)
+        is_kind = inspect.isfunction(found)
+        fits = fits and is_kind
     if not fits:
-        needed = f"; write a class that is a subclass of {kind.base}" if kind.base else ""
+        if missing := getattr(found, "__abstractmethods__", None):
+            needed = f"; it lacks {', '.join(sorted(missing))}"
+        elif is_kind:
+            needed = f": it is defined in {defined_in.rstrip('.')}"
+        else:
+            needed = f"; write a class that is a subclass of {kind.base}" if kind.base else ""
         raise UserError(f"{where}._target_={target} is not {kind.what}{needed}")
     return found
 

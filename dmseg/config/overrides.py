@@ -104,8 +104,9 @@ def refuse_reserved(overrides: Sequence[str]) -> None:
         if key == "method.unused" or (key == "method" and isinstance(value, dict) and "unused" in value):
             raise UserError(f"'{text}': method.unused cannot be overridden; it belongs to the method's YAML file")
         if isinstance(value, list) and is_group(key):  # Hydra would mix the files
-            said = f"'{cut(text)}' must choose one file of configs/{key}, not a list"
-            raise UserError(f"{said}; train and cv take several with -m {key}={','.join(map(str, value)) or 'A,B'}")
+            several = f"train and cv take several with -m {key}={','.join(map(str, value)) or 'A,B'}"
+            advice = f"write {key}={value[0]}" if len(value) == 1 else several
+            raise UserError(f"'{cut(text)}' must choose one file of configs/{key}, not a list; {advice}")
     for text in overrides:
         if found := _RETIRED_LABELS_KEY.match(text):
             raise UserError(RETIRED_LABELS.format(found[1]))

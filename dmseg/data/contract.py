@@ -7,21 +7,20 @@ anything else is refused with one line that names the case, its file and the val
 """
 
 import math
-import numbers
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from dmseg.data.case import Adapter, Case, CaseFiles, Slice, Task
 from dmseg.data.readers import SOFT, some_values
-from dmseg.errors import AdapterError, UserError, cut, first_line, shown
+from dmseg.errors import AdapterError, UserError, cut, first_line, is_whole, shown
 from dmseg.files.names import check_name
 
 Result = TypeVar("Result")
@@ -81,7 +80,7 @@ def checked_cases(listed: object, task: Task) -> list[CaseFiles]:
         place = f" ({shown(Path(paths[0]))})" if paths else ""
         check_name(files.case, f"the id of a case of task {task.name}{place}")
         count: object = files.n_slices
-        if count is not None and not (_is_whole(count) and count >= 0):
+        if count is not None and not (is_whole(count) and count >= 0):
             raise UserError(
                 f"case {files.case}: n_slices is {shown(count)}; expected a whole number, or None if unknown"
             )
@@ -227,15 +226,11 @@ def _failure(error: Exception, unreadable: str, failed: str) -> UserError:
     return AdapterError(f"{failed}: {cut(said, 300)}", trace)
 
 
-def _is_whole(value: object) -> TypeGuard[int]:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
 def _checked_raters(raters: object, task: Task) -> tuple[int, ...]:
     if not isinstance(raters, Sequence | np.ndarray) or isinstance(raters, str | bytes):
         raise _Breach(f"raters is {shown(raters)}; expected positions in Task.raters, for example (0, 1)")
     known = f"expected distinct positions from 0 to {len(task.raters) - 1} in the task's raters, at least one"
-    if len(raters) == 0 or not all(map(_is_whole, raters)):
+    if len(raters) == 0 or not all(map(is_whole, raters)):
         raise _Breach(f"raters is {shown(raters)}; {known}")
     positions = tuple(map(int, raters))
     if min(positions) < 0 or max(positions) >= len(task.raters) or len(set(positions)) < len(positions):

@@ -1,4 +1,4 @@
-"""Checks names that become files and folders, and ids of runs and evaluations.
+"""Checks names that become files and folders, and ids of runs and evaluations; paths of folders.
 
 Names come from data sets, configurations, prepared stores and exports; each is checked before it is used in a path.
 """
@@ -6,6 +6,8 @@ Names come from data sets, configurations, prepared stores and exports; each is 
 import os
 import re
 import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TypeGuard
 
 from dmseg.errors import UserError, cut, shown
@@ -91,3 +93,17 @@ def fault_of_name(name: object) -> str | None:
         return "it starts with a dot"
     length = len(name.encode())
     return f"it is {length} bytes long; at most {LONGEST_NAME} are allowed" if length > LONGEST_NAME else None
+
+
+def folder_of_all(folders: Sequence[str]) -> Path:
+    """The folder that contains all of the given folders, or the first of them if only the root contains all.
+
+    Args:
+        folders: absolute or relative paths; the result is relative if all of them are.
+    """
+    if len(set(folders)) == 1:
+        return Path(folders[0])
+    common = os.path.commonpath([os.path.abspath(folder) for folder in folders])
+    if common == os.path.sep:
+        return Path(folders[0])
+    return Path(common if any(map(os.path.isabs, folders)) else os.path.relpath(common))

@@ -4,12 +4,12 @@ import math
 import numbers
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dmseg.errors import UserError, cut, kind_of, shown, some
+from dmseg.errors import UserError, cut, is_number, is_whole, kind_of, shown, some
 
 Masks = npt.NDArray[np.uint8]
 
@@ -137,16 +137,6 @@ def check_names(raters: Sequence[str] | None, n_raters: int) -> list[str] | None
             "give one name for each, in their order"
         )
     return names
-
-
-def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value is a real number of Python or NumPy, and not a bool."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
-
-
-def is_whole(value: object) -> TypeGuard[int]:
-    """Whether a value is an integer of Python or NumPy, and not a bool."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def check_disjoint_weight(value: object) -> float:

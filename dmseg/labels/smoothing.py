@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dmseg.errors import kind_of, shown
-from dmseg.labels._check import is_number, is_whole
+from dmseg.errors import is_number, is_whole, kind_of, shown
 
 _MAX_POOL = {2: functional.max_pool2d, 3: functional.max_pool3d}
 _CONVOLVE = {2: functional.conv2d, 3: functional.conv3d}

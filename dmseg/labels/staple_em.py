@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dmseg.errors import shown
-from dmseg.labels._check import as_array, is_number, is_whole
+from dmseg.errors import is_number, is_whole, shown
+from dmseg.labels._check import as_array
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.integer[Any]]

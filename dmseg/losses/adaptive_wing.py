@@ -25,6 +25,7 @@ class AdaptiveWingLoss(nn.Module):
         check_values: whether to check values; None checks them on the CPU only.
 
     Raises:
+        TypeError: if a setting is not a number or flag.
         ValueError: if a setting lies outside its range.
     """
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dmseg.errors import UserError, check_choice, kind_of, shown
+from dmseg.errors import UserError, check_choice, is_whole, kind_of, shown
 from dmseg.metrics._input import check_unit_interval
 from dmseg.metrics.levels import BDICE_LEVELS, DECISION_LEVEL, EMPTY_DICE, check_bins, checked_levels
 from dmseg.metrics.stored_counts import LEAST_PROBABILITY, TIES, StoredCounts, probability_cuts
@@ -57,7 +57,7 @@ def count_stored(
     """
     _check(probability, annotations, reference)
     check_bins(n_bins)
-    if isinstance(boundary, bool) or not isinstance(boundary, int | np.integer) or boundary < 1:
+    if not is_whole(boundary) or boundary < 1:
         raise UserError(f"boundary is {shown(boundary)}, but must be a whole number of pixels, at least 1")
     check_choice("ties", ties, tuple(TIES))
     check_choice("empty", empty, tuple(EMPTY_DICE))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dmseg.errors import UserError, shown
+from dmseg.errors import UserError, is_whole, shown
 from dmseg.limits import MAX_LEVELS
 
 BDICE_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -44,7 +44,7 @@ def check_bins(n_bins: int) -> None:
     Raises:
         UserError: if it is not such a number.
     """
-    if isinstance(n_bins, bool) or not isinstance(n_bins, int | np.integer) or not 1 <= n_bins <= MAX_LEVELS:
+    if not is_whole(n_bins) or not 1 <= n_bins <= MAX_LEVELS:
         raise UserError(
             f"the number of calibration bins is {shown(n_bins)}, but must be a whole number from 1 to {MAX_LEVELS}"
         )

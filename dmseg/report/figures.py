@@ -84,9 +84,9 @@ def draw_soft_labels(figure: Figure) -> None:
     curves.set(
         xlabel="prediction", ylabel="loss", xlim=(0, 1), ylim=(0, 1), title="Loss of a pixel with soft label 0.5"
     )
-    minima.set(xlabel="soft label", ylabel="prediction of least loss", xlim=(0, 1), ylim=(0, 1.02))
+    minima.set(xlabel="soft label", ylabel="prediction with the lowest loss", xlim=(0, 1), ylim=(0, 1.02))
     minima.set_title("What each loss teaches the network to predict")
-    curves.legend(frameon=False, title="dot: least loss")
+    curves.legend(frameon=False, title="dot: lowest loss")
     minima.legend(frameon=False)
 
 

@@ -316,13 +316,13 @@ def _choices_context(table: ExplainedTable | None) -> list[dict[str, Any]]:
     if table is None:
         return []
     found = {item.choice.title: item for item in table.choices}
-    parts = []
+    topics = []
     for topic in TOPICS:
         choices = []
         for choice in topic.choices:
             item = found[choice.title]
             values = [value if not choice.key else written(value) for value in (choice.paper, choice.release)]
-            touched = "set by the columns" if item.fixed else table.describe(item.touched)
+            affects = "set by the columns" if item.fixed else table.describe(item.touched)
             choices.append(
                 {
                     "title": choice.title,
@@ -330,9 +330,9 @@ def _choices_context(table: ExplainedTable | None) -> list[dict[str, Any]]:
                     "value": " or ".join(item.values),
                     "paper": values[0],
                     "release": values[1],
-                    "touched": touched if choice.key else choice.why,
+                    "affects": affects if choice.key else choice.why,
                     "source": choice.source,
                 }
             )
-        parts.append({"title": topic.title, "choices": choices})
-    return parts
+        topics.append({"title": topic.title, "choices": choices})
+    return topics

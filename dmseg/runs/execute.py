@@ -133,7 +133,7 @@ def _train_and_score(
         model, course = _train(run, prepared, device, observers, checkpoints)
         here = course.sessions[-1].seconds
     if should_stop():
-        raise Interrupted(f"stopped after the last step; {RESUME}")
+        raise Interrupted(f"stopped after the last step: {RESUME}")
     course.write_history(folder / "history.csv")
     save_weights(folder / "weights.safetensors", model)
     predictions = folder / "predictions" if run.settings.evaluate.save_predictions else None
@@ -241,7 +241,7 @@ def _score(
     def take(masks: CaseMasks, label: Array, slices: Intensities) -> None:
         """Stores what can no longer be computed once the probabilities are gone."""
         if should_stop():
-            raise Interrupted(f"stopped during scoring; {RESUME}")
+            raise Interrupted(f"stopped during scoring: {RESUME}")
         if predictions is not None:
             save_prediction(predictions, masks.case, masks.probability)
         counts[masks.case] = count_stored(

@@ -128,7 +128,7 @@ def _open(settings: Settings) -> tuple[Adapter | None, Mapping[str, Task], Mappi
         adapter = open_adapter(settings.data)
         return adapter, tasks_of(adapter), {}
     except MissingDataError as error:
-        stores = _stores_without_data(settings, settings.task, error)
+        stores = _stores_without_data(settings, settings.task_name, error)
         return None, {name: store.task for name, store in stores.items()}, stores
 
 
@@ -156,7 +156,7 @@ def _prepare(
     return store
 
 
-def _stores_without_data(settings: Settings, wanted: str | None, error: MissingDataError) -> Mapping[str, PreparedTask]:
+def _stores_without_data(settings: Settings, name: str | None, error: MissingDataError) -> Mapping[str, PreparedTask]:
     """The stores to use as they are because the raw data are missing.
 
     Raises:
@@ -164,7 +164,6 @@ def _stores_without_data(settings: Settings, wanted: str | None, error: MissingD
         UserError: if a store is damaged.
     """
     data, paths = settings.data, settings.paths
-    name = wanted and wanted.rpartition("/")[2]
     # a phantom can be generated again
     stores, damaged = ({}, {}) if data.phantom is not None else stores_of(data, paths)
     refuse_damaged(damaged, name, data)
@@ -190,9 +189,8 @@ def find_tasks(settings: Settings, notify: Notify = lambda text: None) -> list[F
     _refuse_labels_only(data)
     outdated = check_phantom(data) and Path(data.root).exists()  # a phantom of other settings will be generated again
     stores, damaged = ({}, {}) if outdated else stores_of(data, settings.paths)
-    wanted = settings.task and settings.task.rpartition("/")[2]
     for name, error in damaged.items():
-        if wanted in (None, name):
+        if settings.task_name in (None, name):
             notify(f"{error.fault}; it counts as not prepared")
     adapter = None
     try:
@@ -200,7 +198,7 @@ def find_tasks(settings: Settings, notify: Notify = lambda text: None) -> list[F
         tasks = tasks_of(adapter)
     except MissingDataError:
         stores = stores or stores_of_moved_data(data, settings.paths)
-        tasks = {name: store.task for name, store in stores.items()} or _unread_tasks(data, settings.task)
+        tasks = {name: store.task for name, store in stores.items()} or _unread_tasks(data, settings.task_name)
         if not tasks:
             raise
     found = []
@@ -232,7 +230,7 @@ def name_tasks(settings: Settings, notify: Notify = lambda text: None) -> list[F
     try:
         tasks = tasks_of(_adapter(data))
     except MissingDataError:
-        tasks = _unread_tasks(data, settings.task)
+        tasks = _unread_tasks(data, settings.task_name)
         if not tasks:
             raise
     return [FoundTask(task, store_place(data, settings.paths, task)[0], None) for task in _chosen(tasks, settings)]
@@ -321,12 +319,12 @@ def _chosen(tasks: Mapping[str, Task], settings: Settings) -> list[Task]:
     return [find_task(tasks, settings.task, settings.data.name)]
 
 
-def _unread_tasks(data: DataSettings, wanted: str | None) -> dict[str, Task]:
+def _unread_tasks(data: DataSettings, name: str | None) -> dict[str, Task]:
     """A placeholder for the task of a data set whose missing files would name it; empty if the adapter has none."""
     task: Task | None = getattr(resolve(data.target, "data"), "unread_task", None)
     if task is None:
         return {}
-    name = (wanted or task.name).rpartition("/")[2]
+    name = name or task.name
     return {name: replace(task, name=name)}
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from dmseg.errors import check_choice, shown
+from dmseg.errors import check_choice, is_number, is_whole, shown
 from dmseg.stats._check import as_numbers
 
 Floats = npt.NDArray[np.float64]
@@ -23,7 +23,6 @@ TestName = Literal["wilcoxon", "permutation", "bootstrap"]
 ZeroMethod = Literal["wilcox", "pratt", "zsplit"]
 
 NAN = float("nan")
-_INFINITE = "some values are infinite; give NaN where a case has none, or a largest value in their place"
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class PairedResult:
         Raises:
             ValueError: if alpha does not lie between 0 and 1.
         """
-        if not 0 < alpha < 1:
+        if not is_number(alpha) or not 0 < alpha < 1:
             raise ValueError(f"alpha is {shown(alpha)}; give a number between 0 and 1, such as 0.05")
         return self.better and self.p_value < alpha
 
@@ -105,8 +104,7 @@ def compare(
             "ours and reference have different indexes, but values are paired in their order; give "
             "reference.reindex(ours.index), or arrays (.to_numpy()) if the order is right"
         )
-    if np.isinf(first).any() or np.isinf(second).any():
-        raise ValueError(_INFINITE)
+    _refuse_infinite(ours=first, reference=second)
     difference = _present(first - second)
     n_dropped = first.size - difference.size
     if difference.size == 0:
@@ -259,13 +257,21 @@ def _present(difference: npt.ArrayLike) -> Floats:
     values = as_numbers("difference", difference)
     if values.ndim != 1:
         raise ValueError(f"difference has shape {values.shape}; give one number a case, (N,)")
-    if np.isinf(values).any():
-        raise ValueError(_INFINITE)
+    _refuse_infinite(difference=values)
     return values[~np.isnan(values)]
 
 
+def _refuse_infinite(**named: Floats) -> None:
+    for name, values in named.items():
+        if (found := np.flatnonzero(np.isinf(values))).size:
+            raise ValueError(
+                f"{name}[{found[0]}] is {values[found[0]]}; give NaN where a case has no value, or a largest value in "
+                "place of an infinite one"
+            )
+
+
 def _check_resamples(n_resamples: object) -> None:
-    if isinstance(n_resamples, bool) or not isinstance(n_resamples, int | np.integer) or n_resamples < 1:
+    if not is_whole(n_resamples) or n_resamples < 1:
         raise ValueError(f"n_resamples is {shown(n_resamples)}; give a whole number of at least 1")
 
 

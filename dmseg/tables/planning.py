@@ -1,6 +1,5 @@
 """From a table to its runs: data sets, networks and methods of the rows, and the experiments of each cell."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from dmseg.config.settings import Settings
 from dmseg.config.variants import Base
 from dmseg.data.case import Task
 from dmseg.errors import UserError
+from dmseg.files.names import folder_of_all
 from dmseg.metrics.named import requested
 from dmseg.runs.plan import PlannedRun, distinct, plan_folds, plan_run
 from dmseg.runs.sources import Notify, TaskData, check_phantom, prepare_tasks
@@ -328,17 +328,3 @@ def _accepted(base: Base, variant: tuple[str, ...], options: Sequence[str]) -> l
 
 def _without_options(items: Sequence[str], fixed: Compared) -> tuple[str, ...]:
     return tuple(item for item in items if not fixed.is_option(item))
-
-
-def folder_of_all(folders: Sequence[str]) -> Path:
-    """The folder that contains all of the given folders, or the first of them if only the root contains all.
-
-    Args:
-        folders: absolute or relative paths; the result is relative if all of them are.
-    """
-    if len(set(folders)) == 1:
-        return Path(folders[0])
-    common = os.path.commonpath([os.path.abspath(folder) for folder in folders])
-    if common == os.path.sep:
-        return Path(folders[0])
-    return Path(common if any(map(os.path.isabs, folders)) else os.path.relpath(common))

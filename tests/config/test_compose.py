@@ -94,6 +94,7 @@ def test_overrides_win_over_the_profile():
         ("labels=a,b", "'labels=a,b' has several values; use -m for a sweep"),
         ("nonsense", "'nonsense' is not an override; write key=value"),
         ("~train.epochs", r"key 'train\.epochs' is missing"),
+        ("labels=[uniform]", r"one file of configs/labels, not a list; write labels=uniform$"),
         ("labels=[majority,uniform]", r"one file of configs/labels, not a list; .* -m labels=majority,uniform$"),
         ("method=ours.yaml", "configs/method without .yaml: method=ours$"),
         ("loss.terms=[]", r"^loss\.terms must be a mapping, such as \{name:value\}$"),

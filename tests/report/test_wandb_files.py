@@ -90,7 +90,7 @@ def test_a_student_an_agent_has_started_takes_its_id_and_the_teacher_does_not(wo
     agent = {"RUN_ID": "agents1", "SWEEP_ID": "sweep1", "PROJECT": "sweeps", "SWEEP_PARAM_PATH": str(parameters)}
     for name, value in agent.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
-    words = [*words, "train.epochs=1", "labels=uniform"]
+    words = [*words, "train.epochs=1", "labels=uniform", "evaluate.metrics=[dice_slices]"]
     assert main(["train", *words, "distill=kd"]) == 0
     found = {record.run.job_type: record for record in recorded().values()}
     assert found["train"].run.run_id == "agents1"
@@ -105,6 +105,9 @@ def test_a_student_an_agent_has_started_takes_its_id_and_the_teacher_does_not(wo
     assert main(["train", *words, "distill=kd"]) == 0
     again = {record.run.run_id: record for record in recorded().values()}["agents2"]
     assert again.summary["validation/dice"] == found["train"].summary["validation/dice"]
+    assert again.summary["validation/dice_slices"] == pytest.approx(again.summary["validation/dice"]), (
+        "of one slice each"
+    )
     monkeypatch.setenv("WANDB_RUN_ID", "agents3")
     assert main(["cv", *words, "folds.count=2"]) == 0
     pooled = {record.run.run_id: record for record in recorded().values()}["agents3"]

@@ -221,9 +221,10 @@ def test_lists_tensors_and_series_are_taken_and_missing_values_left_out():
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda: compare([1.0, np.inf], [0.5, 0.5], test="permutation"), ValueError, "infinite; give NaN where a case"),
-        (lambda: compare([np.inf, 1.0], [np.inf, 0.5]), ValueError, "infinite"),
-        (lambda: sign_flip_p_value([1.0, -np.inf]), ValueError, "infinite"),
+        (lambda: compare([1.0, np.inf], [0.5, 0.5], test="permutation"), ValueError, r"ours\[1\] is inf; give NaN"),
+        (lambda: compare([1.0, 2.0], [0.5, 0.5]).significant(None), ValueError, "alpha is None; give a number between"),
+        (lambda: compare([np.inf, 1.0], [np.inf, 0.5]), ValueError, r"ours\[0\] is inf"),
+        (lambda: sign_flip_p_value([1.0, -np.inf]), ValueError, r"difference\[1\] is -inf"),
         (lambda: bootstrap_p_value([[1.0, 2.0]]), ValueError, r"difference has shape \(1, 2\)"),
         (lambda: compare({"a": 1}, {"a": 2}), TypeError, "ours is a dict that cannot be converted"),
         (lambda: compare([1.0], ["x"]), TypeError, "reference is a list .* text"),

@@ -126,7 +126,7 @@ def test_the_command_prints_every_choice_within_80_columns(capfd):
     assert "Traceback" not in out
     flat = " ".join(out.split())
     assert "weight of a rater without overlap with the majority (protocol.disjoint_weight)" in flat
-    assert "paper: 0.0 | release: 1.0 | in force: 0.0 affects column Weighted" in flat
+    assert "paper: 0.0 | release: 1.0 | used here: 0.0 affects column Weighted" in flat
     assert flat.count("how often a random rater is drawn") == 2
 
 

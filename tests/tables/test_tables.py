@@ -11,12 +11,12 @@ from scipy import stats
 from dmseg.config.compose import compose_settings
 from dmseg.data.prepared import PreparedTask
 from dmseg.errors import UserError
+from dmseg.files.names import folder_of_all
 from dmseg.runs.sources import prepare_task
 from dmseg.runs.store import RunStore
 from dmseg.tables.collected import collect_cases
 from dmseg.tables.numbers import TableData, comparison_cells
 from dmseg.tables.paper import paper_table
-from dmseg.tables.planning import folder_of_all
 from dmseg.tables.rater_agreement import agreement_cells
 from dmseg.tables.render import to_csv, to_latex, to_markdown, write_table
 from dmseg.tables.spec import read_spec

@@ -262,3 +262,8 @@ class Settings:
     paths: PathSettings
     wandb: TrackerSettings
     distill: DistillSettings | None = None
+
+    @property
+    def task_name(self) -> str | None:
+        """The task without its data set: ``nodule`` for ``lidc/nodule``; None if it is not set."""
+        return self.task and self.task.rpartition("/")[2]

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from dmseg.metrics.curves import mean_level_dice, reliability
 from dmseg.metrics.levels import BDICE_LEVELS
+from dmseg.metrics.named import COUNT_METRICS, count_scores
 from dmseg.metrics.stored_counts import StoredCounts
 from dmseg.report.charts import COLOURS
 from dmseg.report.tracking.tracker import Bytes, Curves, Layer, Overlay, Report, Rows, RunMetadata
@@ -50,6 +51,10 @@ def run_report(store: RunStore, run_id: str, evaluation_id: str | None, images: 
     cases = store.read_cases(run_id, evaluation_id)
     counts = store.read_counts(run_id, evaluation_id)
     pictures = store.read_pack(run_id, evaluation_id) if images else None
+    if counts is not None:
+        requested = store.read_json(run_id, "config.json")["settings"]["evaluate"].get("metrics", [])
+        names = [name for name in requested if name in COUNT_METRICS]
+        cases = cases.assign(**count_scores(counts, cases["case"], names))
     rows = cases.sort_values("dice", na_position="first").astype(object).where(cases.notna(), None)
     scores = {f"validation/{name}": value for name, value in mean_scores(cases).items()}
     for other in sorted(set(stored) - {evaluation_id}):
