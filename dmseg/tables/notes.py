@@ -1,12 +1,12 @@
 """The notes under a table: what its numbers mean, how columns were compared, and what is missing."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
 
-from dmseg.config.settings import FoldSettings
+from dmseg.config.settings import FoldSettings, Settings
 from dmseg.data.folds import DEFAULT_COUNT
 from dmseg.errors import some
 from dmseg.metrics.named import COUNT_METRICS
@@ -130,16 +130,13 @@ def plan_notes(planned: PlannedTable) -> tuple[str, ...]:
     notes = [f"Folds: {'; '.join(texts)}."]
     if len(planned.seeds) > 1:
         notes.append(f"Seeds: {some(planned.seeds, 20)}.")
-    evaluate = planned.settings.evaluate
-    reference = str(evaluate.reference["_target_"]).rpartition(".")[2]
     networks = dict.fromkeys(row.model for row in planned.rows)
-    trainings = [(row.data, row.settings.train) for row in planned.rows]
-    lengths = dict.fromkeys(
-        f"{data} {train.epochs}" + (f" (at least {train.min_steps} steps)" if train.min_steps else "")
-        for data, train in trainings
-    )
+    lengths = [
+        f"{data} {_by_column(planned, _epochs, [row for row in planned.rows if row.data == data])}"
+        for data in data_sets
+    ]
     notes.append(
-        f"BDice reference: {reference} fusion of the raters. Both masks empty: {evaluate.empty}. "
+        f"BDice reference: {_by_column(planned, _reference)}. Both masks empty: {_by_column(planned, _empty)}. "
         f"Network: {', '.join(networks)}. Epochs: {'; '.join(lengths)}."
     )
     runs = {run.run_id: run for row in planned.rows for of_cell in row.runs.values() for run in of_cell}
@@ -152,6 +149,33 @@ def plan_notes(planned: PlannedTable) -> tuple[str, ...]:
     if imported := sum(RunStore(run.results).is_imported(run_id) for run_id, run in runs.items()):
         notes.append(f"{imported} of {len(runs)} runs were imported: they were not computed here.")
     return tuple(notes)
+
+
+def _by_column(
+    planned: PlannedTable, describe: Callable[[Settings], str], rows: Sequence[PlannedRow] | None = None
+) -> str:
+    """Describes a setting of the runs; names columns where a table of one's own changes it in some of them."""
+    titles = {column.key: column.title for column in planned.spec.columns}
+    found: dict[str, dict[str, None]] = {}
+    for row in planned.rows if rows is None else rows:
+        for key, runs in row.runs.items():
+            found.setdefault(describe(runs[0].settings), {})[titles[key]] = None
+    if len(found) == 1:
+        return next(iter(found))
+    return ", ".join(f"{text} ({', '.join(columns)})" for text, columns in found.items())
+
+
+def _reference(settings: Settings) -> str:
+    return f"{str(settings.evaluate.reference['_target_']).rpartition('.')[2]} fusion of the raters"
+
+
+def _empty(settings: Settings) -> str:
+    return settings.evaluate.empty
+
+
+def _epochs(settings: Settings) -> str:
+    train = settings.train
+    return f"{train.epochs}" + (f" (at least {train.min_steps} steps)" if train.min_steps else "")
 
 
 def inference_notes(table: TableData, mark: str) -> list[str]:

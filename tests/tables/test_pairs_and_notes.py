@@ -221,6 +221,24 @@ def test_the_folds_are_those_that_there_are(tmp_path, small_run):
     assert "the 4 cases of" in folds("fold=4"), "the last block has the rest"
 
 
+def test_settings_that_a_column_changes_are_named_with_it(small_run):
+    def notes(*changes):
+        (block,) = SPEC.blocks
+        cells = {**block.cells, "uniform": (*block.cells["uniform"], *changes)}
+        spec = dataclasses.replace(SPEC, blocks=(dataclasses.replace(block, cells=cells),))
+        words = [word for word in small_run if not word.startswith("train.epochs=")]
+        return plan_notes(TablePlanner(words, [spec]).plan()[0])[1]
+
+    start = "BDice reference: uniform fusion of the raters. Both masks empty: skip. Network: unet_tiny. Epochs: lidc "
+    assert notes() == f"{start}60."
+    others = ", ".join(column.title for column in SPEC.columns if column.key != "uniform")
+    (title,) = [column.title for column in SPEC.columns if column.key == "uniform"]
+    changed = notes("evaluate.empty=one", "train.epochs=7", "evaluate.reference._target_=dmseg.labels.fusion.majority")
+    assert f"Both masks empty: skip ({others}), one ({title})." in changed
+    assert f"Epochs: lidc 60 ({others}), 7 ({title})." in changed
+    assert f"majority fusion of the raters ({title})" in changed
+
+
 def test_a_folder_that_is_no_export_is_named(tmp_path, capsys):
     (tmp_path / "table2.csv").write_text("a")
     assert main(["table", "table=2", f"from={tmp_path}"]) == 2
