@@ -187,6 +187,10 @@ def test_lits_files_that_are_missing_or_there_twice(tmp_path):
     write_lits(root / "copy", [0], np.random.default_rng(0))
     with pytest.raises(UserError, match=r"volume-0\.nii\.gz exists twice"):
         LitsAdapter(root).list_cases("tumour")
+    for path in (root / "copy").rglob("*-0.nii.gz"):  # the same number
+        path.rename(path.with_name(path.name.replace("-0", "-00")))
+    with pytest.raises(UserError, match=r"exists twice: .*volume-0+\.nii\.gz and .*volume-0+\.nii\.gz; remove one"):
+        LitsAdapter(root).list_cases("tumour")
     (root / "copy/empty").mkdir()
     with pytest.raises(UserError, match="no LiTS cases under"):
         LitsAdapter(root / "copy/empty").list_cases("tumour")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from dmseg.data.adapters.volume import VolumeAdapter
 from dmseg.data.case import About, CaseFiles
-from dmseg.data.listing import files_below, warn_unread
+from dmseg.data.listing import files_below, refuse_twice, warn_unread
 from dmseg.data.raw import is_folder
 from dmseg.data.readers import natural_key
-from dmseg.errors import MissingDataError, UserError, shown
+from dmseg.errors import MissingDataError
 
 
 class LitsAdapter(VolumeAdapter):
@@ -54,15 +54,16 @@ class LitsAdapter(VolumeAdapter):
 
 
 def _numbered(files: list[Path], kind: str) -> dict[str, Path]:
-    """Files of one kind by case number."""
+    """Files of one kind by case number, as it is written; ``1`` and ``01`` are the same case."""
     found: dict[str, Path] = {}
+    first: dict[str, Path] = {}
     for path in files:
         match = re.fullmatch(rf"{kind}-(\d+)\.nii(\.gz)?", path.name, re.IGNORECASE)
         if match is None:
             continue
-        if match[1] in found:
-            raise UserError(f"{path.name} exists twice: {shown(found[match[1]])} and {shown(path)}; remove one of them")
-        found[match[1]] = path
+        number = match[1].lstrip("0")
+        refuse_twice(first.get(number), path)
+        found[match[1]] = first[number] = path
     return found
 
 
