@@ -143,6 +143,34 @@ def test_a_fifth_rater_of_lidc_is_named(lidc_tree, caplog):
     assert said == "1 more: not read; the masks of the raters are in mask-0, mask-1, mask-2 or mask-3"
 
 
+@pytest.mark.parametrize("name", ["Mask-1", "mask_1", "mask1"])
+def test_masks_of_lidc_that_are_not_read_are_named(lidc_tree, caplog, name):
+    rename(lidc_tree / "LIDC-IDRI-slices/LIDC-IDRI-0002/nodule-0/mask-1", name)
+    LidcAdapter(lidc_tree, missing_masks="blank").list_cases("nodule")
+    (message,) = caplog.messages
+    assert f"LIDC-IDRI-0002/nodule-0/{name}: not read; the masks of the raters are in mask-0, " in message
+
+
+def test_slices_of_lidc_that_lie_elsewhere_are_named(lidc_tree, caplog):
+    patient = lidc_tree / "LIDC-IDRI-slices/LIDC-IDRI-0002"
+    for path in (patient / "nodule-0").iterdir():
+        path.rename(patient / path.name)
+    (patient / "nodule-0").rmdir()
+    (patient.parent / "LIDC-IDRI-0099").mkdir()
+    found = [files.case for files in LidcAdapter(lidc_tree).list_cases("nodule")]
+    assert "LIDC-IDRI-0001" in found
+    assert "LIDC-IDRI-0002" not in found
+    (message,) = caplog.messages
+    assert "LIDC-IDRI-0002/images and 5 more: not read; slices are in " in message
+
+
+def test_a_slice_of_lidc_that_is_there_twice(lidc_tree):
+    path = lidc_tree / "LIDC-IDRI-slices/LIDC-IDRI-0002/nodule-0/images/slice-0.png"
+    shutil.copy(path, path.with_suffix(".PNG"))
+    with pytest.raises(UserError, match=r"exists twice: .*nodule-0/images/slice-0\..*; remove one of them"):
+        LidcAdapter(lidc_tree).list_cases("nodule")
+
+
 def test_an_empty_png_is_called_empty(lidc_tree):
     path = next(lidc_tree.rglob("images/*.png"))
     path.write_bytes(b"")

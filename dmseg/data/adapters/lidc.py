@@ -18,7 +18,7 @@ import numpy as np
 
 from dmseg.data.case import About, Adapter, Case, CaseFiles, Slice, Task
 from dmseg.data.images import png_depth, read_png
-from dmseg.data.listing import entries, existing, folders, refuse_broken, warn_unread
+from dmseg.data.listing import entries, existing, folders, refuse_broken, refuse_twice, warn_unread
 from dmseg.data.options import check_choices, check_max_gib, check_whole
 from dmseg.data.raw import is_file, is_folder
 from dmseg.data.readers import as_mask
@@ -90,18 +90,21 @@ class LidcAdapter(Adapter):
         """
         if not is_folder(self.root):
             raise MissingDataError(f"LIDC folder {self.root} does not exist; set data.root, or use data=phantom")
-        cases, unread = [], list[Path]()
+        cases, unread, empty = [], list[Path](), list[Path]()
         for patient in folders(self.root):
             nodules = folders(patient)
-            named = [path for nodule in nodules for path in entries(nodule) if path.name.lower().startswith("mask-")]
-            unread += [path for path in named if path.name.lower() not in RATERS]
-            kept = [image for nodule in nodules for image in self._images(nodule)]
+            named = [path for nodule in nodules for path in entries(nodule) if path.name.lower().startswith("mask")]
+            unread += [path for path in named if path.name not in RATERS]
+            images = {nodule: _pngs(nodule / "images") for nodule in nodules}
+            empty += [nodule for nodule, found in images.items() if not found] or ([] if nodules else [patient])
+            kept = [image for nodule, found in images.items() for image in self._images(nodule, found)]
             if kept:
                 files = tuple(path for image in kept for path in (image, *_existing(_masks(image))))
                 cases.append(CaseFiles(patient.name, len(kept), files, layout=tuple(kept)))
         if not cases:
             raise MissingDataError(f"no slices under {self.root}; expected <patient>/<nodule>/images/slice-N.png")
         warn_unread(unread, f"the masks of the raters are in {either(RATERS)}")
+        warn_unread(empty, f"slices are in {self.root}/<patient>/<nodule>/images/slice-N.png")
         return cases
 
     def read_case(self, task: str, files: CaseFiles) -> Case:
@@ -137,14 +140,13 @@ class LidcAdapter(Adapter):
             white = WHITE[bits]
         return Case(files.case, (0, 1, 2, 3), np.array([[0.0, white]]), self._slices(images, white))
 
-    def _images(self, nodule: Path) -> list[Path]:
-        """The images of a nodule in which enough raters marked something.
+    def _images(self, nodule: Path, images: list[Path]) -> list[Path]:
+        """Those images of a nodule in which enough raters marked something.
 
         Raises:
             UserError: if the image of a mask is missing, a file may be an image but is not PNG, or a mask is missing,
                 unless ``missing_masks=blank``.
         """
-        images = _pngs(nodule / "images")
         names = {image.name.lower() for image in images}
         orphans = (mask for rater in RATERS for mask in _pngs(nodule / rater) if mask.name.lower() not in names)
         if orphan := next(orphans, None):
@@ -190,11 +192,16 @@ def _existing(paths: list[Path]) -> list[Path]:
 
 
 def _pngs(folder: Path) -> list[Path]:
-    """The PNG files of a folder, which may be missing."""
+    """The PNG files of a folder, which may be missing; names that differ only in case are refused."""
     refuse_broken([folder])
     found = entries(folder) if is_folder(folder) else []
     refuse_broken(found)
     other = next((path for path in found if path.suffix.lower() in OTHER_IMAGES), None)
     if other is not None:
         raise UserError(f"{shown(other)} is not a PNG file; convert it, or remove it")
-    return [path for path in found if path.suffix.lower() == ".png"]
+    named: dict[str, Path] = {}
+    for path in found:
+        if path.suffix.lower() == ".png":
+            refuse_twice(named.get(path.name.lower()), path)
+            named[path.name.lower()] = path
+    return list(named.values())
