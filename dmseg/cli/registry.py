@@ -33,9 +33,10 @@ FILES_SECTION = Section("Files", (WORKERS, RESULTS, QUIET, PLUGINS))
 
 COMMANDS = {
     "prepare": Command(
-        "Prepare a data set: raw files to arrays and folds.",
+        "Prepare a data set: raw files to arrays.",
         "Reads the raw files of one task, or of all tasks of a data set, and writes a prepared store. Phantoms are "
-        "generated where they are missing. The commands that train prepare what they need themselves.",
+        "generated where they are missing. The commands that train prepare what they need themselves, and make the "
+        "folds.",
         "dmseg.cli.commands:prepare",
         (
             Section(
@@ -60,7 +61,7 @@ COMMANDS = {
                     PREPARED,
                 ),
             ),
-            FOLDS_SECTION,
+            Section("Folds, with data.labels_only=true", FOLDS_SECTION.keys),
             Section("Work", (Key("workers", "N", "cases prepared at the same time", "1"), QUIET, PLUGINS)),
         ),
         (

@@ -101,6 +101,13 @@ def test_keys_have_the_names_defaults_and_files_of_the_configuration():
     assert checked > 60
 
 
+def test_preparing_promises_no_folds_but_those_that_it_counts_slices_in():
+    command = COMMANDS["prepare"]
+    (section,) = [item for item in command.sections if any(key.name == "folds.groups" for key in item.keys)]
+    assert "data.labels_only=true" in section.title
+    assert "folds" not in command.summary
+
+
 @pytest.mark.parametrize("words", sorted(LEAVES), ids=" ".join)
 def test_the_examples_are_accepted(words):
     command = LEAVES[words]
