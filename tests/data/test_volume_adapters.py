@@ -329,6 +329,19 @@ def test_decathlon_axis_labels_channels_and_window(tmp_path, axis, channels):
     assert DecathlonAdapter(tmp_path, axis=axis).list_cases("thing")
 
 
+def test_a_label_that_decathlon_does_not_name_is_refused(tmp_path):
+    root = write_decathlon(tmp_path / "Task99_Thing", 2, np.random.default_rng(0))
+    dataset = json.loads((root / "dataset.json").read_text())
+    dataset["labels"] = {"0": "background", "2": "thing"}
+    (root / "dataset.json").write_text(json.dumps(dataset))
+    adapter = DecathlonAdapter(root, slices="all")
+    with pytest.raises(UserError, match=r"labelsTr/.* has the label 1, which .*dataset\.json does not name; add it to"):
+        read(adapter)
+    path = adapter.list_cases("thing")[0].files[1]
+    save_nifti(path, np.minimum(nibabel.load(path).get_fdata(), 0) + 2, np.uint8)
+    assert all(item.annotations.all() for item in read(adapter)[1])
+
+
 def test_decathlon_descriptions_that_are_wrong(tmp_path):
     with pytest.raises(UserError, match=r"dataset\.json; it does not contain one"):
         DecathlonAdapter(tmp_path)

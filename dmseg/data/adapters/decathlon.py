@@ -17,7 +17,7 @@ from dmseg.data.adapters.volume import Mask, VolumeAdapter
 from dmseg.data.case import About, CaseFiles, Task
 from dmseg.data.listing import folders, nifti_file
 from dmseg.data.raw import is_file, is_folder, is_there, read_json
-from dmseg.data.readers import natural_key
+from dmseg.data.readers import natural_key, one_value
 from dmseg.data.volumes import MAX_GIB
 from dmseg.errors import MissingDataError, UserError, cut, shown
 from dmseg.files.names import check_name
@@ -85,6 +85,7 @@ class DecathlonAdapter(VolumeAdapter):
         self.name = self.title = str(name)
         known = _label_values(self.dataset, source)
         self.largest_label = max(known)
+        self.unnamed = sorted({*range(1, self.largest_label)} - known)
         self.target_labels: list[int] | None = None
         if target_labels is not None:
             is_list = isinstance(target_labels, Sequence) and not isinstance(target_labels, str)
@@ -106,6 +107,16 @@ class DecathlonAdapter(VolumeAdapter):
     def is_target(self, labels: npt.NDArray[Any]) -> Mask:
         """Whether voxels belong to the structure."""
         return super().is_target(labels) if self.target_labels is None else np.isin(labels, self.target_labels)
+
+    def _whole(self, values: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
+        whole = super()._whole(values, path)
+        if self.unnamed and (odd := np.isin(whole, self.unnamed)).any():
+            source = shown(self.folder / "dataset.json")
+            raise UserError(
+                f"{shown(path)} has the label {one_value(whole[odd][0])}, which {source} does not name; "
+                "add it to 'labels' there, or fix the file"
+            )
+        return whole
 
     def list_cases(self, task: str) -> list[CaseFiles]:
         """Lists the training cases, sorted by id.
