@@ -152,6 +152,6 @@ def moved_store(
     """The store of the same raw files when they were in another folder; None if there is none, or `own` exists."""
     if own.exists():
         return None
-    files = list_files()  # also without other stores: it checks what the adapter lists
-    others = (store.folder for store in other_stores(own, options))
+    others = [store.folder for store in other_stores(own, options)]
+    files = list_files() if others else []
     return next((folder for folder in others if is_current(folder, task, files, options)), None)

@@ -207,7 +207,8 @@ def find_tasks(settings: Settings, notify: Notify = lambda text: None) -> list[F
         store = stores.get(task.name)
         if store is None and adapter is not None and not outdated:  # its raw files may have been elsewhere
             try:
-                moved = moved_store(place, task, partial(cases_of, adapter, task), options)
+                files = cases_of(adapter, task)  # checks what the adapter lists, also if there is no other store
+                moved = moved_store(place, task, partial(list, files), options)
             except MissingDataError:
                 store = stores_of_moved_data(data, settings.paths).get(task.name)
             else:
