@@ -146,6 +146,10 @@ def test_anonymous_raters_are_refused_unless_positions_are_meant():
         planned(*chosen, anonymous=True)
     assert planned(*chosen, "labels.anonymous_raters=position", anonymous=True).run_id
     assert planned("labels=staple", anonymous=True).run_id
+    taught = ("distill=kd", "distill.teacher.labels=rater", "distill.teacher.labels.rater=seg02")
+    with pytest.raises(UserError, match=r"anonymous: .*\nset distill\.teacher\.labels\.anonymous_raters=position"):
+        planned(*taught, anonymous=True)
+    assert planned(*taught, "distill.teacher.labels.anonymous_raters=position", anonymous=True).run_id
     with pytest.raises(UserError, match=r"labels\.anonymous_raters is 'maybe', but must be error or position"):
         planned(*chosen, "labels.anonymous_raters=maybe")
 
