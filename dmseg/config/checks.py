@@ -141,6 +141,8 @@ def check_weights(node: Mapping[str, Any]) -> None:
         if not any(settings["weight"] for settings in loss["terms"].values()):
             raise UserError(f"{name}.terms has no term with a weight above 0; give at least one a weight")
     distill, terms = node["distill"] or {}, losses.get("loss", {}).get("terms", {})
+    if distill and not distill["label_weight"] and not distill["teacher_weight"]:
+        raise UserError("distill.label_weight and distill.teacher_weight are both 0; give at least one a weight")
     wanted = [name for name in DISTILLED_TERMS if distill.get(f"teacher_{name}")]
     if wanted and terms and not any(terms[name]["weight"] for name in wanted if name in terms):
         raise UserError(

@@ -349,6 +349,8 @@ def _plain_message(error: Exception, overrides: Sequence[str]) -> str:
         if file := _own_file(found[1].partition(".")[0], overrides):
             return f"{file} lacks the key '{key}', to which {found[2]} refers; add it, or set {found[2]} as well"
         return f"{found[2]} refers to '{found[1]}', which does not exist"
+    if found := re.search(r"Environment variable '([^']+)' not found\"?\s+full_key: (\S+)", text):
+        return f"{found[2]} reads the environment variable {found[1]}, which is not set"
     pattern = r"Error trying to access (\S+): node `([^`]+)` is not a container[^\n]*\s+full_key: (\S+)"
     if found := re.search(pattern, text):
         return f"{found[3]} refers to '{found[1]}', but {found[2]} is not a group of keys"

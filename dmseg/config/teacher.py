@@ -18,7 +18,7 @@ from dmseg.files.names import fault_of_name
 
 TEACHER_KEY = re.compile(r"distill\.teacher\.(model|labels|loss)\.")
 """Prefix of keys in a teacher's groups. Hydra cannot set them, as it sees the name of a file in place of the group."""
-_OWN_KEY = re.compile(r"(?:^|(?<='))(?=(?:labels|loss|model)[.:'])")
+_OWN_KEY = re.compile(r"(?:^|(?<=')|(?<=\nset ))(?=(?:labels|loss|model)[.:'])")
 
 
 @contextmanager

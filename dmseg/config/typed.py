@@ -125,6 +125,8 @@ def guess(key: str, known: Sequence[str], prefix: str) -> str:
     That is a key that is spelled almost the same, else those with the same last part (``optim.lr`` for ``lr``), else
     the most similar one.
     """
+    if key.startswith("distill.") and not any(item.startswith("distill.") for item in known):
+        return "; it needs distill=kd"
     hidden = tuple(start for start in NOT_GUESSED if not key.lower().startswith(start))
     open_keys = [item for item in known if not item.startswith(hidden)]
     last = key.rpartition(".")[2].lower()

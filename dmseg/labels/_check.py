@@ -150,6 +150,16 @@ def check_disjoint_weight(value: object) -> float:
     return float(value)
 
 
+def check_rater(rater: object) -> None:
+    """Checks the name of one rater, a text or a number; None is no name.
+
+    Raises:
+        UserError: if it is something else.
+    """
+    if not isinstance(rater, str | int | float | None):
+        raise UserError(f"rater is {shown(rater)}, but must be the name of one rater; rater_weights takes several")
+
+
 def check_weights(weights: object) -> dict[str, float]:
     """Checks weights of raters by name; None is no weights.
 

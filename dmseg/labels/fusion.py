@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dmseg.errors import check_choice
-from dmseg.labels._check import as_masks, check_disjoint_weight, check_names, check_staple, check_weights
+from dmseg.labels._check import as_masks, check_disjoint_weight, check_names, check_rater, check_staple, check_weights
 from dmseg.labels.arguments import RATERS, takes_raters
 from dmseg.labels.staple_em import MAX_ITERATIONS, TOLERANCE, estimate, vote_patterns
 from dmseg.metrics.agreement import average_mask, rater_dice
@@ -261,6 +261,7 @@ def _one_vote(
     annotations: Annotations, raters: Sequence[str] | None, rater: str | None = None, anonymous_raters: str = "error"
 ) -> Votes:
     """All weight on the rater with this name, or on the first one if names are unknown."""
+    check_rater(rater)
     weights = np.zeros(len(annotations))
     names = check_names(raters, len(annotations))
     if names is None:
@@ -291,6 +292,7 @@ def one_rater(
 
     Raises:
         NoLabelError: if the rater did not annotate the case.
+        UserError: if `rater` is not a name.
         ValueError: if the annotations are not masks of 0 and 1.
     """
     masks = as_masks(annotations)

@@ -99,6 +99,10 @@ def check_metrics(names: Sequence[str]) -> None:
     """
     known = known_metrics()
     for name in names:
+        if name in ("dice", "bdice", "ece"):
+            raise UserError(f"evaluate.metrics names '{name}', which is always computed; list only further metrics")
+        if name == "ged":
+            raise UserError("evaluate.metrics names 'ged', which needs samples; set evaluate.ged=true instead")
         if name not in known:
             raise UserError(
                 f"evaluate.metrics names '{cut(name)}', which is not a metric; choose from {', '.join(sorted(known))}"

@@ -17,6 +17,7 @@ from dmseg.data.batches import BatchSource
 from dmseg.data.parts import Intensities
 from dmseg.data.prepared import PreparedTask
 from dmseg.data.training_slices import load_training, place
+from dmseg.errors import UserError
 from dmseg.metrics.counting import count_stored
 from dmseg.metrics.named import CaseMasks
 from dmseg.metrics.stored_counts import StoredCounts
@@ -36,7 +37,7 @@ from dmseg.runs.provenance import (
 from dmseg.runs.records import BASIC_SCORES, mean_scores
 from dmseg.runs.salvage import find_intact, salvage
 from dmseg.runs.seal import write_json
-from dmseg.runs.status import is_complete
+from dmseg.runs.status import is_complete, saved_edge, scored_edge
 from dmseg.runs.stopping import should_stop
 from dmseg.runs.store import RunStore
 from dmseg.runs.written import read_weights, save_weights, write_scores
@@ -293,10 +294,18 @@ def _validate(run: PlannedRun, model: nn.Module, prepared: PreparedTask, device:
 
 def _score_again(run: PlannedRun, store: RunStore, device: torch.device) -> None:
     """Evaluates stored weights again: for other evaluation settings, or to add predictions, counts or pictures."""
+    wanted, edge = run.settings.evaluate.save_predictions, scored_edge(run)
+    saved = saved_edge(run) if wanted else None
+    if saved is not None and saved != edge:
+        raise UserError(
+            f"a run keeps one set of predictions, and its own have {saved} x {saved} pixels, while those of "
+            f"evaluate.crop={run.settings.evaluate.crop:g} have {edge} x {edge}; leave evaluate.save_predictions out, "
+            "or choose another folder with paths.results"
+        )
     prepared = PreparedTask(run.prepared_folder)
     model = stored_network(run, prepared, store.load_weights(run.run_id), device)
     scored: list[_Scored] = []
-    if run.settings.evaluate.save_predictions and not store.has_predictions(run.run_id):
+    if wanted and saved is None:
         store.add(
             run.run_id,
             "predictions",

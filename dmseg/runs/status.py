@@ -6,10 +6,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
+from dmseg.limits import crop_edge
 from dmseg.metrics.named import needs_counts
 from dmseg.runs.lease import is_held
 from dmseg.runs.plan import PlannedRun
-from dmseg.runs.seal import DamagedError
+from dmseg.runs.seal import DamagedError, in_words, repair_advice
 from dmseg.runs.store import RunStore
 
 Status = Literal["done", "trained", "running", "failed", "missing", "unknown"]
@@ -21,10 +22,34 @@ def is_complete(run: PlannedRun) -> bool:
     store, evaluate = RunStore(run.results), run.settings.evaluate
     if not store.has_evaluation(run.run_id, run.evaluation_id):
         return False
-    if evaluate.save_predictions and not store.has_predictions(run.run_id):
+    if evaluate.save_predictions and saved_edge(run) != scored_edge(run):
         return False
     required = {"counts.npz": needs_counts(evaluate.metrics), "pack.npz": evaluate.pack and evaluate.add_packs}
     return not any(store.lacks(name, run.run_id, run.evaluation_id) for name in required if required[name])
+
+
+def scored_edge(run: PlannedRun) -> int:
+    """Edge length in pixels of the crops that a run is scored on, and of the predictions that it saves."""
+    return crop_edge(run.settings.data.size, run.settings.evaluate.crop)
+
+
+def saved_edge(run: PlannedRun) -> int | None:
+    """Edge length in pixels of the predictions that a finished run has saved; None if it has saved none.
+
+    Raises:
+        DamagedError: if the predictions of its first case are damaged.
+    """
+    import numpy as np
+
+    store = RunStore(run.results)
+    folder = store.folder(run.run_id)
+    path = next(iter(sorted((folder / "predictions").glob("*.npy"))), None)
+    if path is None or not store.has_predictions(run.run_id):
+        return None
+    try:
+        return int(np.load(path, mmap_mode="r").shape[-1])
+    except (OSError, ValueError, IndexError) as error:
+        raise DamagedError(f"{path} is damaged ({in_words(error)}); {repair_advice(folder)}") from None
 
 
 def run_status(run: PlannedRun) -> Status:

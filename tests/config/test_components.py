@@ -142,3 +142,9 @@ def test_paths_and_the_tracker_may_read_the_environment(monkeypatch):
         ["data.root=${oc.env:PLACE}/x", "paths.results=${oc.env:PLACE}", "wandb.entity=${oc.env:NOBODY,me}"]
     )
     assert (settings.data.root, settings.paths.results, settings.wandb.entity) == ("/there/x", "/there", "me")
+
+
+def test_a_variable_that_is_not_set_is_named(monkeypatch):
+    monkeypatch.delenv("NOBODY", raising=False)
+    with pytest.raises(UserError, match=r"^paths\.results reads the environment variable NOBODY, which is not set$"):
+        compose_settings(["paths.results=${oc.env:NOBODY}/x"])

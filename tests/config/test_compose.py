@@ -98,6 +98,14 @@ def test_overrides_win_over_the_profile():
         ("labels=[majority,uniform]", r"one file of configs/labels, not a list; .* -m labels=majority,uniform$"),
         ("method=ours.yaml", "configs/method without .yaml: method=ours$"),
         ("loss.terms=[]", r"^loss\.terms must be a mapping, such as \{name:value\}$"),
+        (
+            "evaluate.metrics=[brier,dice]",
+            r"^evaluate\.metrics names 'dice', which is always computed; list only further",
+        ),
+        (
+            "evaluate.metrics=[ged]",
+            r"^evaluate\.metrics names 'ged', which needs samples; set evaluate\.ged=true instead$",
+        ),
         ("evaluate.metrics={a:1}", r"^evaluate\.metrics must be a list, such as \[a,b\]$"),
         ("train={scale:{a:1}}", r"^'train=\{scale.*' has a list where a mapping is needed, or the reverse$"),
         ("seed='${foo'", "^'seed=.*' has an interpolation that cannot be parsed"),

@@ -42,6 +42,12 @@ def test_the_key_that_was_meant_is_one_of_the_chosen_files(words, meant, config_
         compose_settings(words)
 
 
+@pytest.mark.parametrize("key", ["distill.temperature", "distill.teacher.model"])
+def test_a_key_of_distillation_without_distillation_names_what_it_needs(key):
+    with pytest.raises(UserError, match=rf"^unknown key '{key}'; it needs distill=kd$"):
+        compose_settings([f"{key}=unet_tiny"])
+
+
 @pytest.mark.parametrize(
     ("word", "meant"),
     [

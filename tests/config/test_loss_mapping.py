@@ -105,6 +105,12 @@ def test_a_loss_that_cannot_be_compared_with_a_teacher_is_refused():
     assert compose_settings(words[1:]).loss.others
 
 
+def test_distillation_without_any_weight_is_refused():
+    with pytest.raises(UserError, match=r"^distill\.label_weight and distill\.teacher_weight are both 0; give"):
+        compose_settings(["distill=kd", "distill.label_weight=0", "distill.teacher_weight=0"])
+    assert compose_settings(["distill=kd", "distill.teacher_weight=0"]).distill
+
+
 def test_a_loss_without_any_weight_is_refused_also_of_a_teacher():
     plain = compose_plain(["distill=kd"])
     for term in plain["distill"]["teacher"]["loss"]["terms"].values():

@@ -130,6 +130,8 @@ def test_raters_are_checked_against_the_task():
     assert planned("labels=rater", "labels.rater=seg02").run_id
     with pytest.raises(UserError, match=r"labels\.rater names 'seg09', but the task's raters are seg01, seg02$"):
         planned("labels=rater", "labels.rater=seg09")
+    with pytest.raises(UserError, match=r"^labels: rater is \['seg01', 'seg02'\], but must be the name of one rater"):
+        planned("labels=rater", "labels.rater=[seg01,seg02]")
     with pytest.raises(UserError, match=r"labels\.weights names 'seg09'"):
         planned("labels=rater_weights", "labels.weights={seg01: 1, seg09: 1}")
     with pytest.raises(UserError, match=r"evaluate\.reference\.rater is not set"):
@@ -144,6 +146,10 @@ def test_anonymous_raters_are_refused_unless_positions_are_meant():
         planned(*chosen, anonymous=True)
     assert planned(*chosen, "labels.anonymous_raters=position", anonymous=True).run_id
     assert planned("labels=staple", anonymous=True).run_id
+    taught = ("distill=kd", "distill.teacher.labels=rater", "distill.teacher.labels.rater=seg02")
+    with pytest.raises(UserError, match=r"anonymous: .*\nset distill\.teacher\.labels\.anonymous_raters=position"):
+        planned(*taught, anonymous=True)
+    assert planned(*taught, "distill.teacher.labels.anonymous_raters=position", anonymous=True).run_id
     with pytest.raises(UserError, match=r"labels\.anonymous_raters is 'maybe', but must be error or position"):
         planned(*chosen, "labels.anonymous_raters=maybe")
 

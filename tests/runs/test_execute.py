@@ -230,3 +230,14 @@ def test_evaluation_is_float32_after_bf16_training(small_run):
     values = np.concatenate([np.load(path).ravel() for path in (folder(run) / "predictions").glob("*.npy")])
     as_bf16 = torch.from_numpy(values).bfloat16().float().numpy()
     assert (values != as_bf16).mean() > 0.9
+
+
+def test_saved_predictions_of_another_crop_are_not_taken_for_those_asked_for(small_run):
+    words = [*small_run, "evaluate.save_predictions=true"]
+    first, other = planned([*words, "evaluate.crop=0.5"]), planned(words)
+    assert execute(first, nothing)
+    assert first.run_id == other.run_id
+    with pytest.raises(UserError, match=r"its own have 16 x 16 pixels, while those of evaluate\.crop=1 have 32 x 32"):
+        execute(other, nothing)
+    assert execute(planned(small_run), nothing), "scores alone"
+    assert not execute(planned([*words, "evaluate.crop=0.5", "evaluate.bins=10"]), nothing)
