@@ -68,7 +68,7 @@ def _main(argv: list[str]) -> int:
                 function: Callable[[list[str]], int] = getattr(importlib.import_module(module), name)
             if should_stop():
                 raise KeyboardInterrupt
-            return function(call.argv)
+            return _uninterrupted(function, call.argv)
     except UserError as error:
         output.print_error(str(error))
         cause: BaseException | None = error
@@ -81,6 +81,19 @@ def _main(argv: list[str]) -> int:
         why = f": {error}" if str(error) else ""
         output.print_error(f"there is not enough memory{why}\nuse smaller images, fewer workers, or a larger machine")
         return 1
+
+
+def _uninterrupted(function: Callable[[list[str]], int], argv: list[str]) -> int:
+    """Calls a command. An error that a library raises because it was interrupted counts as the interrupt."""
+    try:
+        return function(argv)
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, KeyboardInterrupt):
+            cause = cause.__cause__ or cause.__context__
+        if cause is not None:
+            raise KeyboardInterrupt(*cause.args) from error
+        raise
 
 
 if __name__ == "__main__":

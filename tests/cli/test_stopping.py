@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dmseg.cli.main import main
+from dmseg.errors import UserError
 from dmseg.runs import stopping
 from dmseg.runs.store import RunStore
 
@@ -98,6 +99,23 @@ def test_a_training_that_a_signal_stops_ends_as_an_undisturbed_one(
     assert checkpoints(tmp_path / "results") == []
     assert main([*words, f"paths.results='{tmp_path / 'undisturbed'}'"]) == 0
     assert content(tmp_path / "results") == content(tmp_path / "undisturbed") != {}
+
+
+@pytest.mark.parametrize("error", [UserError("sections are not closed"), AttributeError("sections are not closed")])
+def test_an_error_of_a_library_that_an_interrupt_causes_is_not_reported(error, small_run, monkeypatch, capfd):
+    """OmegaConf raises errors of its own while it leaves a block that was interrupted."""
+
+    def compose(words):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            raise error
+
+    monkeypatch.setattr("dmseg.cli.commands.compose_settings", compose)
+    assert main(["train", *small_run]) == 143
+    said = capfd.readouterr().err
+    assert said.startswith("dmseg: stopped by SIGTERM: what is finished is kept")
+    assert "sections" not in said
 
 
 @pytest.mark.parametrize("command", ["train", "cv"])
