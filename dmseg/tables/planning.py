@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dmseg.config.config_dir import config_file
 from dmseg.config.settings import Settings
 from dmseg.config.variants import Base
 from dmseg.data.case import Task
@@ -182,8 +183,17 @@ class TablePlanner:
         tables = []
         for spec in self._specs:
             blocks = [block for block in spec.blocks if block.data in self._request.data]
-            chosen = {(block.data, model): (block, model) for block in blocks for model in self._models(block)}
-            several = len({model for _, model in chosen}) > 1
+            chosen: dict[tuple[str, str], tuple[Block, str]] = {}
+            pairs = [(block, model) for block in blocks for model in self._models(block)]
+            for block, model in pairs:
+                other, _ = chosen.get((block.data, model), (block, model))
+                if replace(other, model=block.model) != block:
+                    raise UserError(
+                        f"two blocks of {config_file('table', spec.name)} are about {block.data} with {model}, and one "
+                        "of them would be left out; list all metrics in one block, or write two tables"
+                    )
+                chosen[block.data, model] = block, model
+            several = len({model for _, model in pairs}) > 1
             rows: dict[tuple[str, str, str], PlannedRow] = {}
             for block, model in chosen.values():
                 data = self._request.data[block.data]
