@@ -137,6 +137,8 @@ class TablePlanner:
         self._compared = compared(specs)
         for item in (*request.overrides, *(item for items in request.own.values() for item in items)):
             self._compared.check(item)
+        if seeds and (table := self._compared.keys.get("seed")):
+            raise UserError(f"seeds= sets seed, which the cells of table {table} set themselves; leave it out")
         own = {name: _without_options(items, self._compared) for name, items in request.own.items()}
         self._given = request
         self._request = replace(request, overrides=_without_options(request.overrides, self._compared), own=own)
