@@ -115,6 +115,14 @@ def test_a_column_cannot_set_what_all_columns_share(small_run, text):
         TablePlanner(small_run, [spec])
 
 
+@pytest.mark.parametrize("more", [[], ["evaluate.empty=one"]])
+def test_columns_that_are_alike_are_not_blamed_on_the_command_line(small_run, more):
+    (block,) = read_spec(2).blocks
+    changed = replace(block, cells={**block.cells, "uniform": ("labels=majority", "evaluate.bins=15")})
+    with pytest.raises(UserError, match=r"^the columns majority and uniform of .*2\.yaml train the same runs"):
+        TablePlanner([*small_run, *more], [replace(read_spec(2), blocks=(changed,))]).plan()
+
+
 def test_seeds_do_not_replace_the_seed_of_a_column(small_run):
     (block,) = read_spec(2).blocks
     changed = replace(block, cells={**block.cells, "uniform": ("labels=uniform", "seed=4")})
