@@ -1,10 +1,11 @@
 """From a table to its runs: data sets, networks and methods of the rows, and the experiments of each cell."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dmseg.config.config_dir import config_file
 from dmseg.config.settings import Settings
 from dmseg.config.variants import Base
 from dmseg.data.case import Task
@@ -136,6 +137,8 @@ class TablePlanner:
         self._compared = compared(specs)
         for item in (*request.overrides, *(item for items in request.own.values() for item in items)):
             self._compared.check(item)
+        if seeds and (table := self._compared.keys.get("seed")):
+            raise UserError(f"seeds= sets seed, which the cells of table {table} set themselves; leave it out")
         own = {name: _without_options(items, self._compared) for name, items in request.own.items()}
         self._given = request
         self._request = replace(request, overrides=_without_options(request.overrides, self._compared), own=own)
@@ -182,8 +185,17 @@ class TablePlanner:
         tables = []
         for spec in self._specs:
             blocks = [block for block in spec.blocks if block.data in self._request.data]
-            chosen = {(block.data, model): (block, model) for block in blocks for model in self._models(block)}
-            several = len({model for _, model in chosen}) > 1
+            chosen: dict[tuple[str, str], tuple[Block, str]] = {}
+            pairs = [(block, model) for block in blocks for model in self._models(block)]
+            for block, model in pairs:
+                other, _ = chosen.get((block.data, model), (block, model))
+                if replace(other, model=block.model) != block:
+                    raise UserError(
+                        f"two blocks of {config_file('table', spec.name)} are about {block.data} with {model}, and one "
+                        "of them would be left out; list all metrics in one block, or write two tables"
+                    )
+                chosen[block.data, model] = block, model
+            several = len({model for _, model in pairs}) > 1
             rows: dict[tuple[str, str, str], PlannedRow] = {}
             for block, model in chosen.values():
                 data = self._request.data[block.data]
@@ -250,7 +262,12 @@ class TablePlanner:
             other = seen.setdefault(runs[0].experiment_id, column)
             if other != column:
                 pair = [(f"model={model}", *block.cells[name]) for name in (other, column)]
-                culprits = list(self._reasons(data, prepared, pair, runs[0].settings.fold))
+                culprits = self._reasons(data, prepared, pair, runs[0].settings.fold)
+                if not culprits:
+                    raise UserError(
+                        f"the columns {other} and {column} of {config_file('table', spec.name)} train the same runs, "
+                        "so there is nothing to compare; change the overrides of one, or remove it"
+                    )
                 raise UserError(
                     f"{' '.join(culprits)} makes the columns {other} and {column} of table {spec.name} the same "
                     "experiment, so there is nothing to compare; leave it out"
@@ -296,25 +313,28 @@ class TablePlanner:
             self._words |= dict.fromkeys((run.experiment_id for run in runs), (*variant, *options))
         return self._experiments[key]
 
-    def _reasons(self, data: str, prepared: TaskData, pair: Sequence[tuple[str, ...]], fold: int) -> Iterator[str]:
-        """The overrides without which two cells would differ; all overrides if no single one is the cause."""
+    def _reasons(self, data: str, prepared: TaskData, pair: Sequence[tuple[str, ...]], fold: int) -> list[str]:
+        """The overrides without which two cells would differ: single ones, else all; none if the cells are the same."""
         given = self._given.overrides_of(data)[1:]
-        found = False
-        for dropped in given:
-            key = option_key(dropped)
-            rest = [item for item in given if item != dropped and not option_key(item).startswith(f"{key}.")]
+
+        def differ(kept: Sequence[str]) -> bool | None:
             try:
-                base = Base((f"data={data}", *_without_options(rest, self._compared)))
-                options = [item.lstrip("+") for item in rest if self._compared.is_option(item)]
+                base = Base((f"data={data}", *_without_options(kept, self._compared)))
+                options = [item.lstrip("+") for item in kept if self._compared.is_option(item)]
                 cells = [base.settings((*cell, *_accepted(base, cell, options))) for cell in pair]
                 ids = {plan_run(replace(settings, fold=fold), prepared).experiment_id for settings in cells}
             except UserError:
-                continue
-            if len(ids) > 1:
-                found = True
-                yield f"'{dropped}'"
-        if not found:
-            yield from (f"'{item}'" for item in given if not option_key(item).startswith("paths."))
+                return None
+            return len(ids) > 1
+
+        found = []
+        for dropped in given:
+            key = option_key(dropped)
+            if differ([item for item in given if item != dropped and not option_key(item).startswith(f"{key}.")]):
+                found.append(f"'{dropped}'")
+        if not found and differ([]) is not False:  # they differ without any, or that cannot be known
+            found = [f"'{item}'" for item in given if not option_key(item).startswith("paths.")]
+        return found
 
 
 def _accepted(base: Base, variant: tuple[str, ...], options: Sequence[str]) -> list[str]:

@@ -15,6 +15,8 @@ from dmseg.errors import UserError
 from dmseg.tables.spec import PAPER_DATA, TableSpec, naming_column
 from dmseg.text import split_list
 
+_OF_ROWS = ("data", "fold", "task")
+"""What all columns of a row share; in the overrides of a column, these would be ignored."""
 _OF_ONE = re.compile(r"^(\w+):(.+)$", re.DOTALL)
 
 
@@ -141,13 +143,23 @@ def parse_request(overrides: Sequence[str], needed: Collection[str] = tuple(PAPE
 
 
 def compared(specs: Sequence[TableSpec]) -> Compared:
-    """Collects the keys that the cells of some tables set; a cell that sets ``method`` also sets ``labels``."""
+    """Collects the keys that the cells of some tables set; a cell that sets ``method`` also sets ``labels``.
+
+    Raises:
+        UserError: if an override of a cell is invalid, or sets what all columns share: data, task or fold.
+    """
     found: dict[str, str] = {}
     for spec in specs:
         keys: list[str] = []
         for column, cell in (pair for block in spec.blocks for pair in block.cells.items()):
             with naming_column(spec.name, column):
-                keys += map(option_key, cell)
+                for item in cell:
+                    keys.append(option_key(item))
+                    if keys[-1].partition(".")[0] in _OF_ROWS:
+                        raise UserError(
+                            f"'{item}' cannot be set for one column, as all columns have the same data, tasks and "
+                            "folds; leave it out, or set it on the command line"
+                        )
         for key in (*keys, *(["labels"] if "method" in keys else [])):
             found.setdefault(key, spec.name)
     return Compared(found)

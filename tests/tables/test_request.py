@@ -1,5 +1,8 @@
 """What a table compares cannot be overridden, in any form; other settings reach the cells that have them."""
 
+import re
+from dataclasses import replace
+
 import pytest
 
 from dmseg.cli.main import main
@@ -99,6 +102,32 @@ def test_whole_mappings_packages_and_deletions_are_refused(name, text, key):
 def test_the_command_line_exits_with_2_and_names_the_key(capsys):
     assert main(["plan", "tables=2,5", "data=phantom", "loss=ce"]) == 2
     assert "'loss=ce' sets loss, which the cells of table 5 set themselves" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["data=lidc", "data.size=16", "+data.new=1", "fold=0", "task=kidney-1"])
+def test_a_column_cannot_set_what_all_columns_share(small_run, text):
+    (block,) = read_spec(2).blocks
+    changed = replace(block, cells={**block.cells, "uniform": ("labels=uniform", text)})
+    spec = replace(read_spec(2), blocks=(changed,))
+    with pytest.raises(
+        UserError, match=rf"'{re.escape(text)}' cannot be set for one column(.|\n)*the column uniform of"
+    ):
+        TablePlanner(small_run, [spec])
+
+
+@pytest.mark.parametrize("more", [[], ["evaluate.empty=one"]])
+def test_columns_that_are_alike_are_not_blamed_on_the_command_line(small_run, more):
+    (block,) = read_spec(2).blocks
+    changed = replace(block, cells={**block.cells, "uniform": ("labels=majority", "evaluate.bins=15")})
+    with pytest.raises(UserError, match=r"^the columns majority and uniform of .*2\.yaml train the same runs"):
+        TablePlanner([*small_run, *more], [replace(read_spec(2), blocks=(changed,))]).plan()
+
+
+def test_seeds_do_not_replace_the_seed_of_a_column(small_run):
+    (block,) = read_spec(2).blocks
+    changed = replace(block, cells={**block.cells, "uniform": ("labels=uniform", "seed=4")})
+    with pytest.raises(UserError, match="seeds= sets seed, which the cells of table 2 set themselves"):
+        TablePlanner(small_run, [replace(read_spec(2), blocks=(changed,))], seeds=(0, 1))
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,17 @@ def test_several_networks_and_a_pooled_row(small_run):
     assert [run.settings.fold for run in one.runs] == [3]
 
 
+def test_no_block_of_a_table_is_left_out(small_run):
+    (block,) = read_spec("2").blocks
+    other = dataclasses.replace(block, model="unet_resnet18", metrics=("nll",))
+    spec = dataclasses.replace(read_spec("2"), blocks=(block, other))
+    with pytest.raises(UserError, match=r"two blocks of .*2.yaml are about qubiq with unet_tiny, and one .* left out"):
+        TablePlanner(small_run, [spec]).plan()
+    alike = dataclasses.replace(block, model="unet_resnet18")
+    spec = dataclasses.replace(spec, blocks=(block, alike))
+    assert len(TablePlanner(small_run, [spec]).plan()[0].rows) == 1
+
+
 def test_the_papers_study_has_as_many_runs_as_the_paper(tmp_path):
     """Counted from the paper's tables: facts about distinct work, runs that tables share counted once."""
     numbers = [number for number in table_numbers() if number > 1]
