@@ -11,7 +11,7 @@ from dmseg.cli import output
 from dmseg.cli.messages import complain, err, notify, set_up_logging
 from dmseg.cli.words import take_seeds
 from dmseg.config.compose import compose_settings
-from dmseg.config.overrides import parse_override
+from dmseg.config.overrides import parse_override, unused_overrides
 from dmseg.config.settings import Settings
 from dmseg.errors import UserError, some
 from dmseg.launch import Outcome, is_inline, launch
@@ -57,7 +57,7 @@ def prepare(argv: Sequence[str]) -> int:
 def train(argv: Sequence[str]) -> int:
     """Trains one run."""
     set_up_logging()
-    settings = compose_settings(argv)
+    settings = _compose(argv)
     run = plan_run(settings, prepare_task(settings, notify))
     status = run_all(distinct([run]), settings)
     if status == 0:
@@ -71,13 +71,20 @@ def cv(argv: Sequence[str]) -> int:
     seeds, argv = take_seeds(argv)
     if fold := next((word for word in argv if parse_override(word).key_or_group == "fold"), None):
         raise UserError(f"cv trains all folds; leave {fold} out, or use 'dmseg train {fold}'")
-    settings = compose_settings(argv)
+    settings = _compose(argv)
     data = prepare_task(settings, notify)
     runs = [run for seed in seeds or (settings.seed,) for run in plan_folds(replace(settings, seed=seed), data)]
     status = run_all(distinct(runs), settings)
     if status == 0:
         update_agent(runs, _print_scores(runs))
     return status
+
+
+def _compose(argv: Sequence[str]) -> Settings:
+    settings = compose_settings(argv)
+    for line in unused_overrides(argv, settings.method):
+        notify(line)
+    return settings
 
 
 def run_all(runs: Sequence[PlannedRun], settings: Settings, tables: Mapping[str, tuple[str, ...]] | None = None) -> int:

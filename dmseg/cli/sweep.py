@@ -15,6 +15,7 @@ from dmseg.cli.expand import Grid, expand
 from dmseg.cli.messages import notify, set_up_logging
 from dmseg.cli.words import take_words
 from dmseg.config.compose import compose_settings
+from dmseg.config.overrides import unused_overrides
 from dmseg.config.settings import Settings
 from dmseg.data.prepared import PreparedTask
 from dmseg.errors import UserError, cut
@@ -212,9 +213,11 @@ def _plan_all(grid: Grid, plan: Plan) -> list[Experiment]:
     """
     prepared: dict[str, PreparedTask] = {}
     experiments = []
+    said: dict[str, None] = {}
     for combination in grid.combinations():
         try:
             settings = compose_settings(combination.overrides)
+            said |= dict.fromkeys(unused_overrides(combination.overrides, settings.method))
             source = repr((settings.data, settings.paths, settings.task))
             if source not in prepared:
                 prepared[source] = prepare_task(settings, notify)
@@ -222,6 +225,8 @@ def _plan_all(grid: Grid, plan: Plan) -> list[Experiment]:
         except UserError as error:
             values = " ".join(f"{key}={value}" for key, value in combination.values.items())
             raise UserError(f"{error}\nin the combination {values}" if values else str(error)) from None
+    for line in said:
+        notify(line)
     first = experiments[0].settings.launcher
     if any(experiment.settings.launcher != first for experiment in experiments):
         raise UserError("all runs of a sweep share one launcher; give workers and launcher one value each")

@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 
 from dmseg.config.reserved import refuse_hydra
 from dmseg.config.resources import resource
+from dmseg.config.settings import MethodSettings
 from dmseg.errors import UserError, cut, first_line
 from dmseg.files.names import fault_of_name
 
@@ -121,6 +122,17 @@ def chosen_option(overrides: Sequence[str], group: str) -> str | None:
     ]
     names = [value for value in found if isinstance(value, str)]
     return names[-1] if names else None
+
+
+def unused_overrides(overrides: Sequence[str], method: MethodSettings) -> list[str]:
+    """One line for each override of a setting that the method does not use (``method.unused``)."""
+    keys = {text: f"{dotted(parse_override(text).key_or_group)}." for text in overrides}
+    return [
+        f"{text} has no effect: method={method.name} does not use {unused}"
+        for text, key in keys.items()
+        for unused in method.unused
+        if key.startswith(f"{unused}.")
+    ]
 
 
 def quote_path(text: str) -> str:

@@ -5,6 +5,7 @@ import logging
 import torch
 from torch import nn
 
+from dmseg.calibration.temperature import RANGE
 from dmseg.config.settings import DistillSettings
 from dmseg.data.prepared import PreparedTask
 from dmseg.data.training_slices import load_training
@@ -43,6 +44,9 @@ def distill_objective(
         network = trained_network(calibrator, prepared, device)
         fitted = teacher_temperature(network, data, run.settings.evaluate.batch_size)
         log.info("temperature of the teacher, fitted on %d cases: %.3f", len(cases), fitted)
+        if not 1.01 * RANGE[0] < fitted < 0.99 * RANGE[1]:
+            why = "is no better than chance" if fitted > 1 else "makes no mistake"
+            log.warning("this is an end of the range of temperatures: the teacher %s on these cases", why)
     network = trained_network(teacher, prepared, device)
     kernel = pixel_kernel(distill.kde)
     taught_by = Teacher(network, distill.temperature, kernel, streams("KDE keys"), fitted)

@@ -117,6 +117,8 @@ def table_notes(table: TableData, further: Iterable[str], mark: str) -> list[str
             rows.append(f"{title}: " + ", ".join(f"{name} {SCORES['dice'].shown(value)}" for name, value in values))
         rule = "foreground" if table.ties == "background" else "background"
         note = f"Where the number of raters is even, a tie counts as {table.ties}. With ties as {rule}, Dice (%) is:"
+        if not table.ties:
+            note = "The columns differ in the class of tied pixels (evaluate.ties). With the other class, Dice (%) is:"
         notes.append(f"{note} {'; '.join(rows)}.")
     return [*notes, *_counts(cells)]
 

@@ -49,7 +49,7 @@ class TableData:
         profile: name of the profile (size of the study).
         protocol: name of the protocol (paper or released code).
         inference: how the cells are tested.
-        ties: class of tied pixels in the majority vote.
+        ties: class of tied pixels in the majority vote; empty if it is not the same in all columns.
         disjoint: for a table of the raters' agreement, the Dice of a rater without any overlap with the majority vote.
     """
 
@@ -73,6 +73,7 @@ def comparison_content(planned: PlannedTable, cases: pd.DataFrame, inference: In
         inference: how cells are tested.
     """
     settings = planned.settings
+    ties = {runs[0].settings.evaluate.ties for row in planned.rows for runs in row.runs.values()}
     return TableData(
         planned.spec,
         comparison_cells(planned, cases, inference),
@@ -81,7 +82,7 @@ def comparison_content(planned: PlannedTable, cases: pd.DataFrame, inference: In
         settings.profile,
         settings.protocol,
         inference,
-        settings.evaluate.ties,
+        ties.pop() if len(ties) == 1 else "",
     )
 
 

@@ -259,3 +259,14 @@ def test_values_with_markup_and_scores_with_an_n_of_their_own_are_printed(small_
         "",
         "4",
     )
+
+
+@pytest.mark.parametrize("command", [["train"], ["cv"], ["train", "-m", "seed=0,1"]])
+def test_overrides_that_the_method_does_not_use_are_named_once(command, small_run, monkeypatch, capfd):
+    for module in ("commands", "sweep"):
+        monkeypatch.setattr(f"dmseg.cli.{module}.run_all", lambda runs, settings: 1)
+    words = ["method=softseg", "loss=ce_sdl", "optim.lr=0.5", "optim.decay_norm_and_bias=true", "optim.poly_power=0.8"]
+    main([*command, *small_run, *words])
+    said = [line for line in capfd.readouterr().err.splitlines() if "has no effect" in line]
+    assert [line.split(" ")[0] for line in said] == words[1:4]
+    assert said[1] == "optim.lr=0.5 has no effect: method=softseg does not use optim.lr"

@@ -234,6 +234,13 @@ def test_the_manifest_keeps_the_temperature_that_was_fitted(small_kd):
     assert max(likelihoods) == likelihoods[1]
 
 
+@pytest.mark.parametrize(("fitted", "why"), [(100.0, "no better than chance"), (0.01, "makes no mistake"), (2.0, "")])
+def test_a_temperature_at_an_end_of_its_range_says_what_it_means(small_kd, monkeypatch, caplog, fitted, why):
+    monkeypatch.setattr("dmseg.runs.distillation.teacher_temperature", lambda *arguments: fitted)
+    run_all(planned([*small_kd, "distill.calibrate=train", "train.epochs=1"]))
+    assert (why in caplog.text) if why else ("end of the range" not in caplog.text)
+
+
 @pytest.mark.parametrize("keys", ["batch", "image"])
 def test_a_stopped_student_ends_as_an_undisturbed_one(small_kd, tmp_path, monkeypatch, keys):
     overrides = [*small_kd, f"distill.kde.keys={keys}", "distill.kde.n_key=64"]

@@ -92,6 +92,7 @@ def test_notes_give_dice_under_both_rules_where_raters_are_even(planned):
     assert f"{first.title} {cells.loc[(first.key, 'dice'), 'dice_other_ties']:.2f}" in text
     assert "no counts are stored" not in text
     assert "a tie counts as foreground. With ties as background" in notes_of(plan, "foreground")
+    assert "The columns differ in the class of tied pixels (evaluate.ties). With the other" in notes_of(plan, "")
 
 
 def test_an_odd_number_of_raters_has_no_ties(planned):
