@@ -3,7 +3,7 @@
 import errno
 import numbers
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 from typing import TypeGuard
 
@@ -96,6 +96,14 @@ def first_line(error: BaseException, empty: str | None = None) -> str:
     """The first line of an error's message; if that is empty, `empty`, or the name of the error's type without it."""
     lines = str(error).splitlines() or [type(error).__name__ if empty is None else empty]
     return lines[0]
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """The error, what it was raised from or while handling, and so on back to the first."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def cut(text: str, most: int = 120) -> str:

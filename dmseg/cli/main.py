@@ -55,7 +55,7 @@ def _main(argv: list[str]) -> int:
 
         return answer(shell, os.environ)
     from dmseg.cli.parser import parse
-    from dmseg.errors import AdapterError, UserError
+    from dmseg.errors import AdapterError, UserError, chain
     from dmseg.runs.stopping import should_stop, stopping_gently
 
     try:
@@ -71,11 +71,9 @@ def _main(argv: list[str]) -> int:
             return _uninterrupted(function, call.argv)
     except UserError as error:
         output.print_error(str(error))
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, AdapterError):
-            cause = cause.__cause__ or cause.__context__
-        if cause is not None and cause.trace:  # an error in an adapter's code led to this one
-            output.print_trace(cause.trace)
+        of_adapter = next((cause for cause in chain(error) if isinstance(cause, AdapterError)), None)
+        if of_adapter is not None and of_adapter.trace:
+            output.print_trace(of_adapter.trace)
         return 2
     except MemoryError as error:
         why = f": {error}" if str(error) else ""
@@ -85,14 +83,14 @@ def _main(argv: list[str]) -> int:
 
 def _uninterrupted(function: Callable[[list[str]], int], argv: list[str]) -> int:
     """Calls a command. An error that a library raises because it was interrupted counts as the interrupt."""
+    from dmseg.errors import chain
+
     try:
         return function(argv)
     except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, KeyboardInterrupt):
-            cause = cause.__cause__ or cause.__context__
-        if cause is not None:
-            raise KeyboardInterrupt(*cause.args) from error
+        for cause in chain(error):
+            if isinstance(cause, KeyboardInterrupt):
+                raise KeyboardInterrupt(*cause.args) from error
         raise
 
 

@@ -130,7 +130,7 @@ class Checkpoints:
         place = self._folder / f"{steps:09d}{ending}"
         kept = "the last checkpoint is kept" if checkpoints_in(self._folder) else ""
         with writing(place, kept), scratch_folder(place) as scratch:
-            title_file(self._folder).write_text(self._title, encoding="utf-8")
+            title_file(self._folder).write_text(self._title, encoding="utf-8", errors="backslashreplace")
             weights = {name: value.detach().cpu().contiguous() for name, value in state.weights.items()}
             (scratch / "weights.safetensors").write_bytes(save(weights))
             rest = io.BytesIO()

@@ -23,6 +23,7 @@ from dmseg.runs.plan import plan_run
 from dmseg.runs.seal import DamagedError
 from dmseg.runs.sources import prepare_task
 from dmseg.runs.store import RunStore
+from dmseg.training.checkpoint import Checkpoints, State
 
 KINDS = (
     "DONE", "config.json", "manifest.json", "history.csv", "cases.csv", "evaluation.json", "weights.safetensors",
@@ -313,6 +314,28 @@ def test_prune_shows_first_and_removes_on_request(store, capfd):
     capfd.readouterr()
     assert runs(store, "prune", "fold=1", "confirm=true") == 0
     assert len(store.run_ids()) == 1
+
+
+def test_what_is_kept_of_unfinished_runs_goes_on_request_only(store, capfd):
+    for number, run_id in enumerate(("a" * 16, "b" * 16, "c" * 16)):
+        Checkpoints(store.checkpoints(run_id), None, None, title=f"lidc/{number}").save(40, State({}, {}))
+    Checkpoints(store.checkpoints("a" * 16), None, None, title="lidc/0").finish(80, {}, {})
+    write_whole(store.log("b" * 16), "Traceback\nValueError: oh\n")
+    with lease(store.lease_file("c" * 16)):
+        assert runs(store, "list", "status=interrupted,failed") == 0
+        listed = capfd.readouterr().out
+        assert "lidc/0 (trained, not scored)" in listed
+        assert "2 runs" in listed, "the last one is running"
+        assert runs(store, "prune", "confirm=true") == 0
+        assert len(list(store.results.glob("checkpoints/*/0*"))) == 3
+        assert runs(store, "prune", "status=interrupted", "confirm=true") == 0
+        assert sorted(path.name for path in store.results.glob("checkpoints/*")) == ["b" * 16, "c" * 16]
+        assert runs(store, "prune", "status=failed", "confirm=true") == 0
+    assert [path.name for path in store.results.glob("checkpoints/*")] == ["c" * 16]
+    assert not store.log("b" * 16).exists()
+    assert runs(store, "list", "c" * 16) == 0
+    assert "lidc/2 (kept after 40 steps)" in capfd.readouterr().out
+    assert len(store.run_ids()) == 2
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from conftest import ensure_qubiq_case, save_nifti, write_lidc
 
 from dmseg.cli.main import main
 from dmseg.config.compose import compose_settings
+from dmseg.data.adapters.lidc import LidcAdapter
 from dmseg.data.split_files import seal_of
 from dmseg.errors import UserError
 from dmseg.runs.plan import plan_folds, plan_run
@@ -206,6 +207,14 @@ def test_of_several_stores_without_raw_data_one_must_be_named(tmp_path, qubiq_tr
     assert [prepare_task(one).folder for one in chosen] == kept
     with pytest.raises(UserError, match=r"does not exist|no QUBIQ"):
         prepare_task(dataclasses.replace(settings, task="kidney-1"))
+
+
+def test_a_fresh_prepare_lists_the_raw_files_once(small_run, monkeypatch):
+    """Warnings about files that are not read would be printed twice."""
+    calls, original = [], LidcAdapter.list_cases
+    monkeypatch.setattr(LidcAdapter, "list_cases", lambda self, task: calls.append(task) or original(self, task))
+    prepare_task(compose_settings(small_run))
+    assert len(calls) == 1
 
 
 def test_partly_missing_raw_data_are_an_error_still(small_run, lidc_tree):
